@@ -1,0 +1,8 @@
+/** Settings of plain `npx graphile-worker` in this folder: the same worker as `fleettickets worker`. */
+import { createLog } from './src/log.ts';
+import { loadDotEnv } from './src/settings.ts';
+import { workerPreset } from './src/worker.ts';
+
+loadDotEnv();
+
+export default workerPreset(await createLog());

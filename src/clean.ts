@@ -1,0 +1,77 @@
+/**
+ * Cleaning: one CSV record becomes a ticket, or the reason why it does not. Pure.
+ * What is kept stays as the file has it; an empty field stays "".
+ */
+
+/** Values that say yes, as tickets.to_boolean() reads them. */
+const TRUE = new Set(['true', 't', 'yes', 'y', '1']);
+
+/** The export's own bookkeeping of where its rows came from: it changes hourly and says nothing about the ticket. */
+const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|department|source_type)$/;
+
+/** Longer ids break the B-tree of the primary key (2704 bytes an entry); real ones have ten characters. */
+export const MAX_TICKET_ID = 200;
+
+export type CleanRecord =
+  | { readonly kind: 'ticket'; readonly ticketId: string; readonly raw: Record<string, string> }
+  | { readonly kind: 'alarm' }
+  | { readonly kind: 'sentinel' }
+  | { readonly kind: 'reject'; readonly reason: string };
+
+/** A file that is no ticket CSV; the message says what it looks like instead. */
+export class NotTicketCsvError extends Error {
+  override name = 'NotTicketCsvError';
+}
+
+/** The row with which the export says that it broke off: it may have fewer fields than the header. */
+export const isSentinel = (fields: readonly string[]) => /^\s*EXPORT STOPPED/i.test(fields[0] ?? '');
+
+/**
+ * Reads a header and gives the function that cleans the records below it.
+ * A column that stands twice is kept twice, the second as `name_2`.
+ * @throws NotTicketCsvError when there is no ticket_id column
+ */
+export function cleanerFor(header: readonly string[]): (fields: readonly string[]) => CleanRecord {
+  const names: string[] = [];
+  for (const cell of header) {
+    const name = cell.trim();
+    const before = names.filter((other) => other === name).length;
+    names.push(before === 0 ? name : `${name}_${before + 1}`);
+  }
+  const idColumn = names.indexOf('ticket_id');
+  if (idColumn < 0) throw new NotTicketCsvError(whatInstead(header));
+  const alarmColumn = names.indexOf('is_alarm');
+  const kept = names
+    .map((name, column) => ({ name, column }))
+    .filter(({ name }) => name !== '' && name !== 'ticket_id' && !DROPPED.test(name));
+
+  return (fields) => {
+    if (isSentinel(fields)) return { kind: 'sentinel' };
+    if (fields.length !== names.length) {
+      return { kind: 'reject', reason: `${fields.length} fields where the header has ${names.length}` };
+    }
+    if (alarmColumn >= 0 && TRUE.has((fields[alarmColumn] ?? '').trim().toLowerCase())) return { kind: 'alarm' };
+    const ticketId = (fields[idColumn] ?? '').trim();
+    if (ticketId === '') return { kind: 'reject', reason: 'no ticket_id' };
+    if (ticketId.length > MAX_TICKET_ID) {
+      return { kind: 'reject', reason: `ticket_id is longer than ${MAX_TICKET_ID} characters` };
+    }
+    const raw: Record<string, string> = { ticket_id: ticketId };
+    for (const { name, column } of kept) {
+      const value = fields[column] ?? '';
+      if (name === 'region') raw[name] = value.toLowerCase();
+      else if (name === 'raw_status') raw[name] = value.toUpperCase();
+      else raw[name] = value;
+    }
+    return { kind: 'ticket', ticketId, raw };
+  };
+}
+
+function whatInstead(header: readonly string[]): string {
+  const start = JSON.stringify(header.join(',').slice(0, 80));
+  if (/^\s*</.test(header[0] ?? '')) return `No ticket CSV: it is HTML or XML (${start})`;
+  if (header.some((cell) => /(^|[;\t|])ticket_id([;\t|]|$)/.test(cell))) {
+    return `No ticket CSV: the columns are not separated by commas (${start})`;
+  }
+  return `No ticket CSV: the header has no ticket_id column (${start})`;
+}

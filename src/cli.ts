@@ -1,0 +1,72 @@
+#!/usr/bin/env node
+/**
+ * The command line: `fleettickets <command>`. Exit status 0 done, 1 failed, 2 wrong usage.
+ * A command is one file in commands/: its usage text, and a function that takes the arguments and gives the status.
+ */
+import { BucketError } from './bucket.ts';
+import { ConnectionError } from './database.ts';
+import { hideSecrets } from './secrets.ts';
+import { loadDotEnv, SettingsError } from './settings.ts';
+import { UsageError } from './usage.ts';
+
+export interface Command {
+  /** One line for the list of commands. */
+  readonly summary: string;
+  /** What `--help` prints. */
+  readonly usage: string;
+  run(args: string[]): Promise<number>;
+}
+
+/** Loaded one by one: `demo` needs packages that a production install does not have. */
+const COMMANDS: Record<string, () => Promise<Command>> = {
+  migrate: () => import('./commands/migrate.ts'),
+  worker: () => import('./commands/worker.ts'),
+  ingest: () => import('./commands/ingest.ts'),
+  geocode: () => import('./commands/geocode.ts'),
+  status: () => import('./commands/status.ts'),
+  demo: () => import('./commands/demo.ts'),
+};
+
+const EXPLAINED = [SettingsError, ConnectionError, BucketError];
+
+async function main([name = '', ...args]: string[]): Promise<number> {
+  if (['', 'help', '-h', '--help'].includes(name)) {
+    process.stdout.write(await overview());
+    return name === '' ? 2 : 0;
+  }
+  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!load) {
+    process.stderr.write(`There is no command ${name}.\n\n${await overview()}`);
+    return 2;
+  }
+  const command = await load();
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(command.usage);
+    return 0;
+  }
+  try {
+    loadDotEnv();
+    return await command.run(args);
+  } catch (error) {
+    if (isUsageError(error)) {
+      process.stderr.write(`${(error as Error).message}\n\n${command.usage}`);
+      return 2;
+    }
+    const expected = EXPLAINED.some((kind) => error instanceof kind);
+    const text = error instanceof Error ? ((expected ? undefined : error.stack) ?? error.message) : String(error);
+    process.stderr.write(`${hideSecrets(text)}\n`);
+    return 1;
+  }
+}
+
+const isUsageError = (error: unknown) =>
+  error instanceof UsageError || ((error as { code?: string }).code ?? '').startsWith('ERR_PARSE_ARGS');
+
+async function overview(): Promise<string> {
+  const lines = await Promise.all(
+    Object.entries(COMMANDS).map(async ([name, load]) => `  ${name.padEnd(12)}${(await load()).summary}\n`),
+  );
+  return `Usage: fleettickets <command> [options]\n\n${lines.join('')}\nfleettickets <command> --help tells more. Settings come from the environment and from .env (see .env.example).\n`;
+}
+
+process.exitCode = await main(process.argv.slice(2));

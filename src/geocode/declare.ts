@@ -1,0 +1,23 @@
+/** How the database learns whom this process asks, at what rate and budget; the key stays in the process. */
+import { readSettings } from '../settings.ts';
+import { type Geocoder, GeocoderSettings, geocoderFrom, type NoGeocoder } from './settings.ts';
+
+/** Anything that runs one statement: a client, a pool, a job's helpers. */
+export type Db = {
+  // biome-ignore lint/suspicious/noExplicitAny: rows are whatever the statement selects
+  query(text: string, values?: unknown[]): Promise<{ rows: any[] }>;
+};
+
+/**
+ * Declares this process's geocoder in tickets_ops.geocoding_setup, for planning, for status and for the rate that all
+ * workers share. A worker does it when it starts; the last one to start decides.
+ */
+export async function declareGeocoder(db: Db): Promise<Geocoder | NoGeocoder> {
+  const geocoder = geocoderFrom(readSettings(GeocoderSettings));
+  const declared =
+    'off' in geocoder
+      ? [null, null, null, null, geocoder.off]
+      : [geocoder.provider.name, geocoder.rate, geocoder.dailyBudget, geocoder.foundDays, null];
+  await db.query('select tickets_ops.declare_geocoder($1, $2, $3, $4, $5)', declared);
+  return geocoder;
+}

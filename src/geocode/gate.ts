@@ -1,0 +1,37 @@
+/**
+ * How many geocoding jobs one worker holds at a time: a few of its job slots, however many geocoding jobs are due, so that
+ * those that wait for the rate never take the slots that loads need. Give a worker this many slots on top
+ * (`concurrentJobs: WORKER_CONCURRENCY + geocodingSlots(rate)`) and the gate's flags (`forbiddenFlags: forbiddenFlags(slots)`).
+ *
+ * It does not promise an exact number: workers that wake together may fetch a few jobs more, which put themselves back.
+ * Under plain `npx graphile-worker` there is no gate; loads then come first by priority only.
+ */
+
+/** Flag of geocoding jobs, set where they are added (migrations/current/118-geocoding-planning.sql). */
+export const GEOCODING_FLAG = 'geocode';
+
+/** One that waits for its slot, and as many in flight as answers of half a second need. */
+export function geocodingSlots(rate: number): number {
+  return Math.min(16, 1 + Math.ceil(rate / 2));
+}
+
+let held = 0;
+let limit = Number.POSITIVE_INFINITY;
+
+/** graphile-worker's `forbiddenFlags`: no further geocoding job is fetched while this process holds `slots` of them. */
+export function forbiddenFlags(slots: number): () => string[] | null {
+  limit = slots;
+  return () => (held >= limit ? [GEOCODING_FLAG] : null);
+}
+
+/** Runs `work` unless the process holds its share of geocoding jobs already; then false. */
+export async function throughGate(work: () => Promise<void>): Promise<boolean> {
+  if (held >= limit) return false;
+  held++;
+  try {
+    await work();
+    return true;
+  } finally {
+    held--;
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * The geocoding jobs: one cluster or one place, from question to verdict.
+ *
+ * A place is asked by a few queries, the most specific first, until the judge (in SQL) is content or they are used up.
+ * Guarantees: each answer is kept when it comes, so a worker that is killed costs one repeated call; what a person
+ * verified is not asked; errors are never cached. While the budget is spent or the breaker is open a job makes no call and
+ * uses up no attempt: it puts itself back for later (a "snooze").
+ */
+import { PermanentError, type TaskContext } from '../task.ts';
+import { type Db, declareGeocoder } from './declare.ts';
+import { GEOCODING_FLAG, throughGate } from './gate.ts';
+import type { Outcome } from './outcome.ts';
+import type { Question } from './provider.ts';
+import { clusterQueries, locationQueries } from './query.ts';
+import type { Geocoder } from './settings.ts';
+import { callAtSlot } from './slot.ts';
+
+export const GEOCODE_ATTEMPTS = 6;
+
+const MINUTE_MS = 60_000;
+/** A place whose cluster has no centroid is woken when it gets one; this is for a wake-up that was missed. */
+const CENTROID_WAIT_MS = 60 * MINUTE_MS;
+/** Nobody to ask: the operator took the provider away while jobs were waiting. */
+const NO_PROVIDER_WAIT_MS = 60 * MINUTE_MS;
+/** More geocoding jobs were fetched than this worker may hold. */
+const GATE_WAIT_MS = 2_000;
+
+/** What the planner and the jobs themselves add to what people type. */
+type Bookkeeping = { planned: boolean; snoozes: number };
+export type ClusterPayload = { cluster: string; force: boolean } & Bookkeeping;
+export type LocationPayload = { location_name: string; cluster: string; force: boolean } & Bookkeeping;
+
+/** A place that is to be asked. */
+type Asked = {
+  cluster: string;
+  /** Empty: the cluster itself. */
+  key: string;
+  near: Question['near'];
+  queries: string[];
+  answered: string[];
+  /** Judges the answers so far. @returns null while a simpler query may still find it */
+  settle(last: boolean): Promise<string | null>;
+};
+
+/** Come back later: not an error, and no attempt is used up. */
+type Snooze = { readonly ms: number; readonly reason: string };
+
+/** The job geocode_cluster. @throws PermanentError when no further attempt can help */
+export async function geocodeCluster(payload: ClusterPayload, context: TaskContext): Promise<void> {
+  await runJob('geocode_cluster', payload, context, async (geocoder) => {
+    const { rows } = await context.query('select * from tickets_ops.cluster_question($1, $2, $3)', [
+      payload.cluster,
+      payload.force,
+      isFirstRun(payload, context),
+    ]);
+    const { state, cluster, name, region, answered } = rows[0] as {
+      state: 'ask' | 'known' | 'verified' | 'nothing to ask';
+      cluster: string;
+      name: string;
+      region: string | null;
+      answered: string[];
+    };
+    if (state === 'nothing to ask') throw new PermanentError('A cluster is needed: its name is empty.');
+    if (state !== 'ask') return context.log.info(`${cluster} is ${state}: nothing is asked`);
+    return askUntilSettled(context, geocoder, {
+      cluster,
+      key: '',
+      near: null,
+      queries: clusterQueries(name, region),
+      answered,
+      settle: (last) =>
+        one(context, 'select tickets_ops.settle_cluster($1, $2, $3)', [cluster, geocoder.provider.name, last]),
+    });
+  });
+}
+
+/** The job geocode_location. @throws PermanentError when no further attempt can help */
+export async function geocodeLocation(payload: LocationPayload, context: TaskContext): Promise<void> {
+  await runJob('geocode_location', payload, context, async (geocoder) => {
+    const { rows } = await context.query('select * from tickets_ops.location_question($1, $2, $3, $4)', [
+      payload.location_name,
+      payload.cluster,
+      payload.force,
+      isFirstRun(payload, context),
+    ]);
+    const { state, cluster, location_key, name, lat, lng, guard_km, answered } = rows[0] as {
+      state: 'ask' | 'known' | 'verified' | 'no centroid' | 'nothing to ask';
+      cluster: string;
+      location_key: string;
+      name: string;
+      lat: number;
+      lng: number;
+      guard_km: number;
+      answered: string[];
+    };
+    if (state === 'nothing to ask') {
+      const text = `Nothing but network codes is left of "${payload.location_name}", or the cluster is empty`;
+      throw new PermanentError(`${text}: there is no place to ask for. See tickets.location_key().`);
+    }
+    if (state === 'no centroid') return awaitCentroid(context, cluster, payload.planned);
+    if (state !== 'ask') return context.log.info(`${location_key} in ${cluster} is ${state}: nothing is asked`);
+    return askUntilSettled(context, geocoder, {
+      cluster,
+      key: location_key,
+      near: { lat, lng, km: guard_km },
+      queries: locationQueries(name, cluster),
+      answered,
+      settle: (last) =>
+        one(context, 'select tickets_ops.settle_location($1, $2, $3, $4, $5)', [
+          cluster,
+          location_key,
+          payload.location_name,
+          geocoder.provider.name,
+          last,
+        ]),
+    });
+  });
+}
+
+/** What both jobs share: the provider, the gate, and coming back later. */
+async function runJob(
+  task: 'geocode_cluster' | 'geocode_location',
+  payload: ClusterPayload | LocationPayload,
+  context: TaskContext,
+  ask: (geocoder: Geocoder) => Promise<Snooze | void>,
+): Promise<void> {
+  let snooze: Snooze | void = { ms: GATE_WAIT_MS, reason: 'this worker holds its share of geocoding jobs' };
+  await throughGate(async () => {
+    const geocoder = await declareGeocoder(context);
+    // What a person asked for fails where they can see it; what was planned waits for the operator.
+    if ('off' in geocoder && !payload.planned) throw new PermanentError(geocoder.off);
+    snooze = 'off' in geocoder ? { ms: NO_PROVIDER_WAIT_MS, reason: geocoder.off } : await ask(geocoder);
+  });
+  if (!snooze) return;
+  const { job, log } = context;
+  log.info({ snoozes: payload.snoozes, ms: Math.round(snooze.ms) }, `later: ${snooze.reason}`);
+  const spec = {
+    runAt: new Date(Date.now() + snooze.ms),
+    jobKey:
+      job.key ?? (await one<string>(context, 'select tickets_ops.geocoding_job_key($1, $2)', [task, payload])) ?? '',
+    priority: job.priority,
+    maxAttempts: GEOCODE_ATTEMPTS,
+    flags: [GEOCODING_FLAG],
+  };
+  await context.addJob(task, { ...payload, snoozes: payload.snoozes + 1 }, spec);
+}
+
+/** Asks query by query. @returns a snooze when nobody may call now */
+async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: Asked): Promise<Snooze | void> {
+  const { cluster, key, queries, answered } = asked;
+  const unasked = queries.filter((query) => !answered.includes(query));
+  let status = unasked.length < queries.length ? await asked.settle(unasked.length === 0) : null;
+  for (const [index, text] of unasked.entries()) {
+    if (status) break;
+    const result = await callAtSlot(context, geocoder, { text, near: asked.near }, context.abortSignal);
+    if (!result.outcome) return { ms: result.retryMs, reason: result.reason };
+    const closedUntil = await record(context, geocoder, asked, text, result.outcome, result.slotAt);
+    const snooze = refusalOf(result.outcome, closedUntil);
+    if (snooze) return snooze;
+    status = await asked.settle(index === unasked.length - 1);
+  }
+  context.log.info({ cluster, place: key || undefined, calls: unasked.length, status }, `${key || cluster}: ${status}`);
+}
+
+/** @returns milliseconds until the next call may be tried; null while the breaker is closed */
+async function record(
+  db: Db,
+  geocoder: Geocoder,
+  { cluster, key }: Asked,
+  query: string,
+  outcome: Outcome,
+  slotAt: string,
+): Promise<number | null> {
+  return one<number>(
+    db,
+    `select 1000 * extract(epoch from
+       tickets_ops.record_geocoding_call($1, $2, $3, $4, $5, $6, $7, $8, $9) - clock_timestamp())::float8`,
+    [
+      geocoder.provider.name,
+      slotAt,
+      outcome.kind,
+      'reason' in outcome ? outcome.reason : null,
+      'retrySeconds' in outcome ? outcome.retrySeconds : null,
+      cluster,
+      key,
+      query,
+      outcome.kind === 'found' ? JSON.stringify(outcome.candidates) : null,
+    ],
+  );
+}
+
+/** An outcome that is no answer: a snooze while the breaker is open, else an error. Undefined for an answer. */
+function refusalOf(outcome: Outcome, closedUntilMs: number | null): Snooze | undefined {
+  if (outcome.kind === 'found' || outcome.kind === 'not_found') return undefined;
+  if (outcome.kind === 'bad_request')
+    throw new PermanentError(`${outcome.reason}. The question is the fault; see its query.`);
+  if (closedUntilMs !== null) return { ms: Math.max(0, closedUntilMs), reason: outcome.reason };
+  throw new Error(outcome.reason);
+}
+
+/** The cluster first. Its centroid wakes the job (tickets_ops.wake_locations). */
+async function awaitCentroid(context: TaskContext, cluster: string, planned: boolean): Promise<Snooze> {
+  const hopeless = await one<boolean>(context, 'select tickets_ops.want_cluster($1, $2)', [
+    cluster,
+    context.job.priority,
+  ]);
+  if (hopeless && !planned) {
+    throw new PermanentError(
+      `The cluster ${cluster} has no centroid, and the provider knows none, so no place of it can be checked. ` +
+        `Set one: update tickets.geo_clusters set geom = st_setsrid(st_makepoint(lng, lat), 4326) where cluster = '${cluster}';`,
+    );
+  }
+  return { ms: CENTROID_WAIT_MS, reason: `the cluster ${cluster} has no centroid yet` };
+}
+
+/** Neither tried before nor snoozed: answers of an earlier job, which never ended, do not count. */
+function isFirstRun({ snoozes }: Bookkeeping, { job }: TaskContext): boolean {
+  return snoozes === 0 && job.attempts === 1;
+}
+
+/** The only column of the only row. */
+async function one<T = string>(db: Db, text: string, values: unknown[]): Promise<T | null> {
+  const { rows } = await db.query(text, values);
+  return (Object.values(rows[0] ?? {})[0] as T | undefined) ?? null;
+}

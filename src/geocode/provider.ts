@@ -1,0 +1,49 @@
+/**
+ * The interface that every provider fills: how a question becomes a URL, and how an answer becomes an outcome.
+ * Both are pure; call.ts does the calling. To add a provider, write its file, name it here, and register it in settings.ts.
+ */
+import type { Outcome } from './outcome.ts';
+
+export const PROVIDER_NAMES = ['locationiq', 'opencage', 'nominatim'] as const;
+export type ProviderName = (typeof PROVIDER_NAMES)[number];
+
+/** One query, biased to the surroundings of a cluster's centroid when there is one. */
+export type Question = {
+  readonly text: string;
+  readonly near: { readonly lat: number; readonly lng: number; readonly km: number } | null;
+};
+
+/** An HTTP answer, its body parsed if it was JSON. */
+export type Answer = {
+  readonly status: number;
+  /** The provider's Retry-After in seconds. */
+  readonly retryAfter: number | null;
+  /** The parsed body; undefined if it is no JSON. */
+  readonly json: unknown;
+};
+
+export type Provider = {
+  readonly name: ProviderName;
+  readonly needsKey: boolean;
+  /** Where its API is, if that is the same for everyone. */
+  readonly baseUrl: string | null;
+  /** Calls a second that the free plan sustains. */
+  readonly freeRate: number;
+  /** Calls a UTC day of the free plan; null: no limit. */
+  readonly freeBudget: number | null;
+  /** Path and parameters below the base URL; the key is among them, so the result is a secret. */
+  request(question: Question, key: string): string;
+  read(answer: Answer): Outcome;
+};
+
+/** How many candidates to ask for: a homonym may come first, so one is never enough. */
+export const CANDIDATE_LIMIT = 10;
+
+/** The box around a point that reaches `km` to each side: west, south, east, north in degrees. */
+export function boxAround(near: NonNullable<Question['near']>): [number, number, number, number] {
+  const KM_PER_DEGREE = 111.2;
+  const north = near.km / KM_PER_DEGREE;
+  const east = north / Math.max(0.1, Math.cos((near.lat * Math.PI) / 180));
+  const round = (degrees: number) => Math.round(degrees * 1e5) / 1e5;
+  return [round(near.lng - east), round(near.lat - north), round(near.lng + east), round(near.lat + north)];
+}

@@ -1,0 +1,38 @@
+/** What to send to a provider: the readable place, its cluster and the country, then at most two simpler queries. */
+
+const COUNTRY = 'Kenya';
+
+/** A qualifier with a number at the end, like Phase 5 or Section 58: finer than most maps. */
+const QUALIFIER = /\s+(?:phase|section|sector|zone|stage|block|court|gate)\s+[0-9a-z]{1,3}$/i;
+
+/** The first of three words and more: of two, the second is too often a mere Court or View. */
+const FIRST_OF_MANY = /^\S+\s+(?=\S+\s+\S)/;
+
+/**
+ * Queries for a place within a cluster, the most specific first, at most three.
+ * The cluster goes with the place because it may be a town; without it because it may be a name of the network only.
+ */
+export function locationQueries(place: string, cluster: string): string[] {
+  const inCluster = (name: string) => (includesName(name, cluster) ? [name, COUNTRY] : [name, cluster, COUNTRY]);
+  const simpler = place.replace(QUALIFIER.test(place) ? QUALIFIER : FIRST_OF_MANY, '');
+  const queries = [inCluster(place), [place, COUNTRY], inCluster(simpler)];
+  // A simpler place that is the cluster itself would only find the centroid again.
+  return distinct(queries.filter(([name]) => name === place || !sameName(name ?? '', cluster)));
+}
+
+/** Queries for a cluster: its region tells namesakes apart, unless it is a region of the network only. */
+export function clusterQueries(cluster: string, region: string | null): string[] {
+  const inRegion = region && !includesName(cluster, region) ? [[cluster, region, COUNTRY]] : [];
+  return distinct([...inRegion, [cluster, COUNTRY]]);
+}
+
+const words = (name: string) =>
+  ` ${
+    name
+      .toLowerCase()
+      .match(/[\p{L}\p{N}]+/gu)
+      ?.join(' ') ?? ''
+  } `;
+const includesName = (name: string, part: string) => words(name).includes(words(part));
+const sameName = (one: string, other: string) => words(one) === words(other);
+const distinct = (queries: string[][]) => [...new Set(queries.map((parts) => parts.join(', ')))];

@@ -1,0 +1,56 @@
+/**
+ * A call at its slot: reserved in the database for all workers together, paced and capped within the process by bottleneck.
+ *
+ * Guarantees: no call without a reservation; a call that could only start late (a process that was suspended, a timer that
+ * slipped) reserves again instead, since a late call would share another one's second. No lock and no transaction is held while
+ * waiting. What it does not promise: calls that had their slot when a breaker opened are still made, at most geocodingSlots() of them
+ * in each process.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import Bottleneck from 'bottleneck';
+import { call } from './call.ts';
+import type { Db } from './declare.ts';
+import { geocodingSlots } from './gate.ts';
+import type { Outcome } from './outcome.ts';
+import type { Question } from './provider.ts';
+import type { Geocoder } from './settings.ts';
+
+/** How late a call may start. A timer that slips under load is 10 to 50 ms late. */
+const LATE_MS = 250;
+
+type Reservation = { granted: boolean; wait_ms: number; slot_at: string | null; reason: string | null };
+
+export type AtSlot =
+  | { readonly outcome: Outcome; readonly slotAt: string }
+  /** The budget is spent or the breaker is open: not before `retryMs`. */
+  | { readonly outcome: null; readonly retryMs: number; readonly reason: string };
+
+const pacers = new Map<string, Bottleneck>();
+
+function pacerOf({ provider, rate }: Geocoder): Bottleneck {
+  const name = `${provider.name} ${rate}`;
+  const pacer =
+    pacers.get(name) ?? new Bottleneck({ minTime: Math.floor(1000 / rate), maxConcurrent: geocodingSlots(rate) });
+  pacers.set(name, pacer);
+  return pacer;
+}
+
+/** Reserves a slot, waits for it, and asks. */
+export async function callAtSlot(
+  db: Db,
+  geocoder: Geocoder,
+  question: Question,
+  signal?: AbortSignal,
+): Promise<AtSlot> {
+  for (;;) {
+    const { rows } = await db.query('select * from tickets_ops.reserve_geocoding_call($1)', [geocoder.provider.name]);
+    const { granted, wait_ms, slot_at, reason } = rows[0] as Reservation;
+    if (!granted) return { outcome: null, retryMs: Math.max(0, wait_ms), reason: reason ?? '' };
+    const start = performance.now() + wait_ms;
+    await sleep(wait_ms, undefined, signal && { signal });
+    const outcome = await pacerOf(geocoder).schedule(async () =>
+      performance.now() - start > LATE_MS ? undefined : await call(geocoder, question, signal && { signal }),
+    );
+    if (outcome) return { outcome, slotAt: slot_at ?? '' };
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * Secrets are cut out of every text that leaves the process: log lines, errors on a terminal, and the errors that
+ * graphile-worker stores in `last_error`. Nobody has to remember which message might hold one.
+ */
+
+const SECRET_SETTINGS = ['RUSTFS_SECRET_KEY', 'GEOCODER_API_KEY'];
+const HIDDEN = '[hidden]';
+
+function secretsOf(env: NodeJS.ProcessEnv): string[] {
+  const secrets = SECRET_SETTINGS.map((name) => env[name] ?? '');
+  try {
+    secrets.push(decodeURIComponent(new URL(env.DATABASE_URL ?? '').password));
+  } catch {
+    // No connection string, or not a URL: readSettings says so; the pattern below still hides a password in it.
+  }
+  // A secret of three letters would blank ordinary words out of every line.
+  return secrets.filter((secret) => secret.length > 3).flatMap((secret) => [secret, encodeURIComponent(secret)]);
+}
+
+/** The text without the secrets of the environment, passwords in URLs and keys in query strings. */
+export function hideSecrets(text: string, env: NodeJS.ProcessEnv = process.env): string {
+  let hidden = text;
+  for (const secret of secretsOf(env)) hidden = hidden.replaceAll(secret, HIDDEN);
+  return hidden
+    .replace(/(:\/\/[^\s:/@]*:)[^\s@]+@/g, `$1${HIDDEN}@`)
+    .replace(/([?&](?:key|api_key|token|password)=)[^&\s"']+/gi, `$1${HIDDEN}`);
+}

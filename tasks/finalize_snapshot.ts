@@ -1,0 +1,23 @@
+/** finalize_snapshot: the end of a snapshot whose batches are all in; archives its file. See src/finalize.ts. */
+import { z } from 'zod';
+import { openBucket } from '../src/bucket.ts';
+import { finalize } from '../src/finalize.ts';
+import { fail } from '../src/ledger.ts';
+import { hideSecrets } from '../src/secrets.ts';
+import { BucketSettings, readSettings } from '../src/settings.ts';
+import { defineTask, Id } from '../src/task.ts';
+
+const Payload = z.strictObject({ snapshot_id: Id });
+
+export default defineTask('finalize_snapshot', Payload, { snapshot_id: 42 }, async (payload, context) => {
+  const { snapshot_id: snapshotId } = payload;
+  await context.withPgClient(async (client) => {
+    try {
+      await finalize(client, snapshotId, () => openBucket(readSettings(BucketSettings)), context.log);
+    } catch (error) {
+      // Changes nothing once the snapshot is done: then only its archiving failed, and the next fetch completes that.
+      if (context.isLastAttempt) await fail(client, snapshotId, hideSecrets((error as Error).message));
+      throw error;
+    }
+  });
+});

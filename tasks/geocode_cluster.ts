@@ -1,0 +1,16 @@
+/** geocode_cluster: where is a cluster? See src/geocode/geocode.ts. */
+import { z } from 'zod';
+import { geocodeCluster } from '../src/geocode/geocode.ts';
+import { defineTask } from '../src/task.ts';
+
+const Payload = z.strictObject({
+  cluster: z.string().trim().min(1).max(200),
+  /** Ask although the centroid is known; never one that a person verified. */
+  force: z.boolean().default(false),
+  /** Added by the planner, not by a person. */
+  planned: z.boolean().default(false),
+  /** How often the job has put itself back. */
+  snoozes: z.int().min(0).default(0),
+});
+
+export default defineTask('geocode_cluster', Payload, { cluster: 'Kilimani' }, geocodeCluster);

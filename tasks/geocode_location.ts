@@ -1,0 +1,20 @@
+/** geocode_location: where is a place of a cluster? See src/geocode/geocode.ts. */
+import { z } from 'zod';
+import { geocodeLocation } from '../src/geocode/geocode.ts';
+import { defineTask } from '../src/task.ts';
+
+const Payload = z.strictObject({
+  /** As field staff typed it, network codes included. */
+  location_name: z.string().trim().min(1).max(1000),
+  cluster: z.string().trim().min(1).max(200),
+  /** Ask although an answer is known; never one that a person verified. */
+  force: z.boolean().default(false),
+  /** Added by the planner, not by a person. */
+  planned: z.boolean().default(false),
+  /** How often the job has put itself back. */
+  snoozes: z.int().min(0).default(0),
+});
+
+const EXAMPLE = { location_name: 'NW_Kilimani_FDT3', cluster: 'Kilimani' };
+
+export default defineTask('geocode_location', Payload, EXAMPLE, geocodeLocation);

@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { after, before, describe, test } from 'node:test';
+import { pino } from 'pino';
+import { ConnectionError, connect, withClient } from '../../src/database.ts';
+import { migrate, pending } from '../../src/schema.ts';
+import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { dumpSchema, SCHEMA_FILE } from '../support/schema-dump.ts';
+
+const silent = pino({ level: 'silent' });
+
+describe('migrating a real server', { skip: !native && 'needs a native Postgres' }, () => {
+  const suffix = randomBytes(4).toString('hex');
+  const database = `fleettickets_schema_${suffix}`;
+  const owner = `fleettickets_owner_${suffix}`;
+  let env: Environment;
+  const as = (user: string, name = database) => {
+    const url = new URL(env.databaseUrl);
+    url.username = user;
+    url.password = 'a-secret-password';
+    url.pathname = `/${name}`;
+    return url.href;
+  };
+
+  before(async () => {
+    env = await startEnvironment();
+    await env.pool.query(`create role ${owner} login nosuperuser nocreatedb nocreaterole password 'a-secret-password'`);
+  });
+  after(async () => {
+    await env.pool.query(`drop database if exists ${database} with (force)`);
+    await env.pool.query(`drop role ${owner}`);
+    await env.close();
+  });
+
+  test('schema.sql is what the committed migrations make', async () => {
+    const committed = await readFile(SCHEMA_FILE, 'utf8').catch(() => '');
+    assert.equal(await dumpSchema(env.databaseUrl), committed, 'run npm run schema:dump and commit the result');
+  });
+
+  test('an owner without superuser migrates where PostGIS is installed, started thrice at once', async () => {
+    await env.pool.query(`create database ${database} owner ${owner}`);
+    const admin = new URL(env.databaseUrl);
+    admin.pathname = `/${database}`;
+    await withClient(admin.href, (client) => client.query('create extension postgis'));
+    await withClient(as(owner), async (client) => {
+      assert.ok((await pending(client)).length > 0);
+      assert.ok((await pending(client)).every(({ state }) => state === 'missing'));
+    });
+    await Promise.all([1, 2, 3].map(() => migrate(as(owner), silent)));
+    await withClient(as(owner), async (client) => {
+      assert.deepEqual(await pending(client), []);
+      const { rows } = await client.query(
+        `select pg_get_userbyid(relowner) as owner from pg_class where oid = 'tickets.inc'::regclass`,
+      );
+      assert.deepEqual(rows, [{ owner }]);
+    });
+  });
+
+  test('a migration that was changed after it was applied is named', async () => {
+    await withClient(as(owner), async (client) => {
+      await client.query(`update graphile_migrate.migrations set hash = 'sha1:other' where filename = '000001.sql'`);
+      assert.deepEqual(
+        (await pending(client)).map(({ state }) => state),
+        ['changed'],
+      );
+    });
+    await assert.rejects(migrate(as(owner), silent), /another version of 000001-/);
+  });
+
+  test('no error of a failed connection shows the password', async () => {
+    const dead = 'postgres://someone:a-secret-password@127.0.0.1:1/tickets';
+    for (const url of [dead, as(owner, 'no_such_database'), 'postgres://someone:a-secret-password@[broken/tickets']) {
+      const error = await connect(url).then(
+        () => assert.fail('connected'),
+        (reason: unknown) => reason,
+      );
+      assert.ok(error instanceof ConnectionError);
+      assert.doesNotMatch(JSON.stringify(error, Object.getOwnPropertyNames(error)), /a-secret-password/);
+    }
+    await assert.rejects(
+      connect(dead),
+      /Cannot connect to Postgres at someone@127\.0\.0\.1:1\/tickets: .*ECONNREFUSED/,
+    );
+  });
+});

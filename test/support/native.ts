@@ -1,0 +1,147 @@
+/**
+ * Real servers for the tests, private to one run: a Postgres cluster with PostGIS and a Swift with its S3 API, both
+ * from Debian packages, on loopback, with their data in a temporary folder that `close()` removes.
+ * As root, which Postgres refuses, it runs them as the user `postgres` that Debian's package creates.
+ */
+import { execFile, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { chown, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const SWIFT = fileURLToPath(new URL('./swift-server.py', import.meta.url));
+const DEBIAN_POSTGRES = '/usr/lib/postgresql';
+
+export type NativeServers = {
+  /** What the tests read: TEST_DATABASE_URL and TEST_S3_*. */
+  environment: Record<string, string>;
+  close(): Promise<void>;
+};
+
+/**
+ * Starts both servers.
+ * @throws with the package to install when one is not there
+ */
+export async function startNativeServers(): Promise<NativeServers> {
+  const folder = await mkdtemp(join(tmpdir(), 'fleettickets-native-'));
+  const closing: (() => Promise<void>)[] = [() => rm(folder, { recursive: true, force: true })];
+  const close = async () => {
+    for (const step of closing.splice(0).reverse()) await step();
+  };
+  try {
+    const account = await serverAccount();
+    if (account) await chown(folder, account.uid, account.gid);
+    const postgres = await startPostgres(folder, account);
+    closing.push(postgres.close);
+    const swift = await startSwift(folder, account);
+    closing.push(swift.close);
+    return { environment: { ...postgres.environment, ...swift.environment }, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The newest Postgres that Debian has installed: the folder of its programs. */
+export async function postgresPrograms(): Promise<string> {
+  const versions = await readdir(DEBIAN_POSTGRES).catch(() => []);
+  const newest = versions.map(Number).sort((a, b) => b - a)[0];
+  if (!newest)
+    throw new Error(`No Postgres under ${DEBIAN_POSTGRES}: apt-get install postgresql-15 postgresql-15-postgis-3`);
+  return `${DEBIAN_POSTGRES}/${newest}/bin`;
+}
+
+type Account = { uid: number; gid: number };
+
+async function serverAccount(): Promise<Account | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  const id = async (flag: string) => Number((await run('id', [flag, 'postgres'])).stdout);
+  return { uid: await id('-u'), gid: await id('-g') };
+}
+
+async function startPostgres(folder: string, account: Account | undefined) {
+  const programs = await postgresPrograms();
+  const data = join(folder, 'postgres');
+  await run(
+    `${programs}/initdb`,
+    ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync'],
+    {
+      ...account,
+      cwd: folder,
+    },
+  );
+  const port = await freePort();
+  const settings = [
+    `port=${port}`,
+    'listen_addresses=127.0.0.1',
+    `unix_socket_directories=${folder}`,
+    'max_connections=200',
+    'shared_buffers=256MB',
+    'fsync=off', // the data need not outlive the machine's power; a killed process loses nothing by it
+    'full_page_writes=off',
+  ];
+  await run(
+    `${programs}/pg_ctl`,
+    [
+      '-D',
+      data,
+      '-l',
+      join(folder, 'postgres.log'),
+      '-o',
+      settings.map((setting) => `-c ${setting}`).join(' '),
+      '-w',
+      'start',
+    ],
+    { ...account, cwd: folder },
+  );
+  return {
+    environment: { TEST_DATABASE_URL: `postgres://postgres@127.0.0.1:${port}/postgres` },
+    close: async () => {
+      await run(`${programs}/pg_ctl`, ['-D', data, '-m', 'immediate', '-w', 'stop'], { ...account, cwd: folder });
+    },
+  };
+}
+
+async function startSwift(folder: string, account: Account | undefined) {
+  const data = join(folder, 'swift');
+  await mkdir(data);
+  if (account) await chown(data, account.uid, account.gid);
+  const accessKey = 'test:tester';
+  const secretKey = randomBytes(12).toString('hex');
+  const server = spawn('/usr/bin/python3', [SWIFT, data, accessKey, secretKey], {
+    ...account,
+    cwd: folder,
+    env: { ...process.env, USER: account ? 'postgres' : userInfo().username, HOME: folder },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const exited = once(server, 'exit');
+  const ready = once(createInterface(server.stdout), 'line');
+  const [line] = await Promise.race([ready, exited.then(() => [undefined])]);
+  if (line === undefined) throw new Error('Swift did not start: apt-get install --no-install-recommends python3-swift');
+  return {
+    environment: {
+      TEST_S3_ENDPOINT: `http://127.0.0.1:${line}`,
+      TEST_S3_ACCESS_KEY: accessKey,
+      TEST_S3_SECRET_KEY: secretKey,
+    },
+    close: async () => {
+      server.kill();
+      await exited;
+    },
+  };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}

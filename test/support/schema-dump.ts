@@ -1,0 +1,43 @@
+/**
+ * `npm run schema:dump`: writes migrations/schema.sql, the schema that the committed migrations make, so that a review
+ * sees what a migration changes. A native test compares it. pg_dump of the server's own major version is used.
+ */
+import { execFile } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { nativeDatabase } from './databases.ts';
+import { postgresPrograms, startNativeServers } from './native.ts';
+
+export const SCHEMA_FILE = fileURLToPath(new URL('../../migrations/schema.sql', import.meta.url));
+
+const SCHEMAS = ['tickets', 'reporting', 'tickets_ops'];
+
+/** The schema of a migrated database, without what differs from one minor version or one server to the next. */
+export async function dumpSchema(databaseUrl: string): Promise<string> {
+  const program = `${await postgresPrograms()}/pg_dump`;
+  const flags = ['--schema-only', '--no-owner', ...SCHEMAS.map((schema) => `--schema=${schema}`), databaseUrl];
+  const { stdout } = await promisify(execFile)(program, flags, { maxBuffer: 64 * 1024 * 1024 });
+  const statements = stdout
+    .replace(/^(SET|SELECT pg_catalog\.set_config|\\(un)?restrict) ?.*\n/gm, '') // session settings; a random word since 15.14
+    .replace(/^--\n-- .*\n--\n/gm, '') // pg_dump's headings
+    .replace(/^-- Dumped .*\n/gm, '')
+    .replace(/\n{3,}/g, '\n\n')
+    .trim();
+  return `-- Made by npm run schema:dump from the committed migrations; do not edit.\n\n${statements}\n`;
+}
+
+if (import.meta.main) {
+  const servers = process.env.TEST_DATABASE_URL ? undefined : await startNativeServers();
+  try {
+    const server = process.env.TEST_DATABASE_URL ?? servers?.environment.TEST_DATABASE_URL ?? '';
+    const database = await nativeDatabase(server);
+    try {
+      await writeFile(SCHEMA_FILE, await dumpSchema(database.url));
+    } finally {
+      await database.close();
+    }
+  } finally {
+    await servers?.close();
+  }
+}
