@@ -38,8 +38,8 @@ export interface Choice {
   readonly fromTheFuture: readonly Candidate[];
 }
 
-/** newest: the scheduled run. oldest: a backfill. force: also what was loaded, failed or unchanged before. */
-export type Mode = 'newest' | 'oldest' | 'force';
+/** newest: the scheduled run. backfill: the oldest first. force: also what was loaded, failed or unchanged before. */
+export type Mode = 'newest' | 'backfill' | 'force';
 
 /** Clocks of exporter and database may differ by this much. */
 const CLOCK_TOLERANCE_MS = 24 * 3_600_000;
@@ -83,12 +83,12 @@ export function choose(listing: readonly Candidate[], known: Knowledge, mode: Mo
 
   const present = listing.filter((file) => !isFuture(file));
   const eligible = present.filter((file) => isOpen(file) && !isOlder(file));
-  const take = mode === 'oldest' ? eligible[0] : eligible.at(-1);
+  const take = mode === 'backfill' ? eligible[0] : eligible.at(-1);
   const isNew = (file: Candidate) => status(file) === undefined && file !== take;
   return {
     take,
-    // A backfill comes back for those that are newer than what it takes now.
-    superseded: present.filter((file) => isNew(file) && (isOlder(file) || mode !== 'oldest')),
+    // A backfill comes back for those that are newer than what it takes now; force looks through the archive as well.
+    superseded: present.filter((file) => isNew(file) && (mode === 'newest' || (mode === 'backfill' && isOlder(file)))),
     unarchived: present.filter((file) => file !== take && ['done', 'unchanged'].includes(status(file) ?? '')),
     fromTheFuture: listing.filter((file) => isFuture(file) && status(file) === undefined),
   };

@@ -35,8 +35,9 @@ export function cleanerFor(header: readonly string[]): (fields: readonly string[
   const names: string[] = [];
   for (const cell of header) {
     const name = cell.trim();
-    const before = names.filter((other) => other === name).length;
-    names.push(before === 0 ? name : `${name}_${before + 1}`);
+    let unique = name;
+    for (let n = 2; names.includes(unique); n += 1) unique = `${name}_${n}`;
+    names.push(name === '' ? '' : unique);
   }
   const idColumn = names.indexOf('ticket_id');
   if (idColumn < 0) throw new NotTicketCsvError(whatInstead(header));

@@ -18,7 +18,7 @@ export interface Command {
 }
 
 /** Loaded one by one: `demo` needs packages that a production install does not have. */
-const COMMANDS: Record<string, () => Promise<Command>> = {
+export const COMMANDS: Record<string, () => Promise<Command>> = {
   migrate: () => import('./commands/migrate.ts'),
   worker: () => import('./commands/worker.ts'),
   ingest: () => import('./commands/ingest.ts'),
@@ -62,11 +62,12 @@ async function main([name = '', ...args]: string[]): Promise<number> {
 const isUsageError = (error: unknown) =>
   error instanceof UsageError || ((error as { code?: string }).code ?? '').startsWith('ERR_PARSE_ARGS');
 
-async function overview(): Promise<string> {
+/** What `fleettickets --help` prints. */
+export async function overview(): Promise<string> {
   const lines = await Promise.all(
     Object.entries(COMMANDS).map(async ([name, load]) => `  ${name.padEnd(12)}${(await load()).summary}\n`),
   );
   return `Usage: fleettickets <command> [options]\n\n${lines.join('')}\nfleettickets <command> --help tells more. Settings come from the environment and from .env (see .env.example).\n`;
 }
 
-process.exitCode = await main(process.argv.slice(2));
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -42,7 +42,7 @@ export async function fetchSnapshot(
     dataset: dataset.name,
     jobId: options.jobId,
     forced: options.mode === 'force',
-    backfill: options.mode === 'oldest',
+    backfill: options.mode === 'backfill',
   };
   // Versions that this run has read in vain: a forced run, or a bucket that lists what is gone, would take them for ever.
   const tried = new Set<string>();
@@ -62,7 +62,7 @@ export async function fetchSnapshot(
     const same = file !== undefined && file.etag === known.rememberedEtag && options.mode !== 'force';
     if (same) {
       await noteUnchanged(client, bucket, look, file, options.log);
-      if (options.mode === 'oldest') continue;
+      if (options.mode === 'backfill') continue;
       return { outcome: 'nothing new' };
     }
     await ledger.checked(client, dataset.name);
@@ -78,7 +78,7 @@ export async function fetchSnapshot(
       if (staged === 'sealed') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
       await ledger.release(client, claim.snapshotId);
       await noteUnchanged(client, bucket, look, file, options.log);
-      if (options.mode !== 'oldest') return { outcome: 'nothing new' };
+      if (options.mode !== 'backfill') return { outcome: 'nothing new' };
     } catch (error) {
       if (error instanceof NotTicketCsvError) {
         await ledger.fail(client, claim.snapshotId, error.message);

@@ -48,7 +48,7 @@ export async function archive(
   etag: string,
   log: Log,
 ): Promise<void> {
-  if (key.includes('/processed/')) return archived(db, dataset, key, etag, key); // a forced replay of an archived file
+  if (/(^|\/)processed\/[^/]*$/.test(key)) return archived(db, dataset, key, etag, key); // a forced replay of an archived file
   const result = await archiveObject(bucket, key, etag);
   if (result.outcome !== 'archived') {
     log.warn({ key, outcome: result.outcome }, 'nothing to archive: the object is no longer the one that was loaded');
@@ -58,6 +58,8 @@ export async function archive(
 
 /** @returns undefined when the snapshot is neither finalizing nor finished */
 async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot | undefined> {
+  // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
+  await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
   const { rows } = await client.query<Snapshot>(
     `select snapshot_id, dataset, status, source_key, source_etag, origin, broken_off, backfill, archived_at is not null as archived
      from tickets_ops.snapshots where snapshot_id = $1 for update`,

@@ -6,6 +6,7 @@
 import type { ClientBase } from 'pg';
 import type { Candidate, Knowledge, LedgerStatus } from './choose.ts';
 import { versionOf } from './choose.ts';
+import { transaction } from './database.ts';
 
 export type Db = Pick<ClientBase, 'query'>;
 
@@ -51,21 +52,24 @@ export async function inFlight(db: Db, dataset: string, ownJob: string | null): 
   return rows[0];
 }
 
-/** Puts an abandoned snapshot back as if it had only been looked at; what it had staged is wiped. */
-export async function release(db: Db, snapshotId: string): Promise<void> {
-  await db.query(
-    `with released as (
-       update tickets_ops.snapshots
+/**
+ * Puts an abandoned snapshot back as if it had only been looked at; what it had staged is wiped.
+ * The new attempt number shuts out the reader that was cut off; its last statement may still be running on the server,
+ * so the rows are wiped by later statements, which see what that one wrote.
+ */
+export async function release(client: ClientBase, snapshotId: string): Promise<void> {
+  await transaction(client, async () => {
+    const released = await client.query(
+      `update tickets_ops.snapshots
        set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
          rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
-       where snapshot_id = $1 and status = 'staging'
-       returning snapshot_id
-     ), wiped as (
-       delete from tickets_ops.snapshot_rows where snapshot_id in (select snapshot_id from released)
-     )
-     delete from tickets_ops.snapshot_rejects where snapshot_id in (select snapshot_id from released)`,
-    [snapshotId],
-  );
+       where snapshot_id = $1 and status = 'staging'`,
+      [snapshotId],
+    );
+    if (released.rowCount === 0) return;
+    await client.query('delete from tickets_ops.snapshot_rows where snapshot_id = $1', [snapshotId]);
+    await client.query('delete from tickets_ops.snapshot_rejects where snapshot_id = $1', [snapshotId]);
+  });
 }
 
 /** What the ledger and import_meta (which a takeover inherits) know about these files and about the last load. */
@@ -93,11 +97,12 @@ export async function knowledge(
        ) as loaded_through,
        -- The last snapshot that touched tickets decides what an equal ETag means: after a partial or failed one, nothing.
        case when last.status is null then meta.metadata ->> 'source_etag' when last.status = 'done' then last.source_etag end as etag,
-       case when last.status = 'done' then last.source_sha256 end as sha256
+       -- A local file is forgotten: whatever the bucket holds next is loaded.
+       case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end as sha256
      from (select) as one
      left join tickets.import_meta meta on meta.dataset = $1
      left join lateral (
-       select status, source_etag, source_sha256 from tickets_ops.snapshots
+       select status, source_etag, source_sha256, origin from tickets_ops.snapshots
        where dataset = $1 and staged_at is not null
        order by staged_at desc limit 1
      ) as last on true`,

@@ -4,30 +4,45 @@
  *
  * Each worker pool keeps a connection of its own on which it holds an advisory lock named after the pool; it registers
  * in tickets_ops.workers only once it holds the lock. The lock falls with the connection, so a registered pool whose
- * lock is free is dead: no clock is asked. A pool that hangs without dying keeps its lock but not its heartbeat; it is
- * declared dead after HUNG_AFTER, and ends itself should it ever wake.
+ * lock is free is dead: no clock is asked. With each heartbeat a worker frees what the dead ones held. A pool that hangs
+ * without dying keeps its lock but not its heartbeat: after two minutes it is declared dead too. Its sessions are
+ * ended, so that its open transactions hold nothing and can commit nothing, and it ends itself should it ever wake.
  *
- * What it does not promise: a job may be run again although its first run still goes on somewhere (a hung worker that
- * wakes). Tasks are written for that: claims are fenced, batches are locked rows.
- * Where connections share one session (the embedded database, a pooler in transaction mode) locks say nothing; then
- * nothing is rescued, and the caller is told.
+ * What it does not promise: a job may be run again although its first run still goes on outside the database (a
+ * request to the bucket, say). Tasks are written for that: claims are fenced, batches are locked rows.
+ * Where connections share sessions (the embedded database, a pooler in transaction mode) locks say nothing; then
+ * nothing is rescued, and the log and tickets_ops.health say so.
  */
+import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { WorkerEvents } from 'graphile-worker';
 import type pg from 'pg';
-import { connect } from './database.ts';
+import { connect, transaction, withClient } from './database.ts';
 import type { Db } from './ledger.ts';
 import type { Log } from './log.ts';
 
-const HEARTBEAT_MS = 10_000;
-/** A worker that is only busy still beats: its heartbeat is a timer of its own. */
-const HUNG_AFTER = '2 minutes';
+const HEARTBEAT_MS = 5_000;
+/** Longer silence of the database ends the worker: well before others take its jobs (tickets_ops.worker_states: 2 minutes). */
+const SILENCE_MS = 30_000;
 /** A pool that is starting may lock jobs some milliseconds before it is registered. */
 const UNREGISTERED_AFTER = '30 seconds';
-/** Namespace of the advisory locks: the first of their two numbers. */
-const LOCK_SPACE = 740_512;
 /** A killed worker costs its jobs an attempt; it is given back, up to this many, so that a job that kills cannot go on. */
 const MAX_ATTEMPTS_AFTER_RESCUES = 25;
+
+/** application_name of all connections of this process, by which another worker can end them. */
+const SESSIONS = `fleettickets worker ${randomBytes(6).toString('hex')}`;
+
+const SHARED =
+  'DATABASE_URL leads to connections that share sessions (a pooler in transaction mode, or the embedded database): ' +
+  'nobody can tell whether a worker lives, so nothing is rescued, and the jobs of one that dies wait for 4 hours. ' +
+  'Connect directly, or through a pooler in session mode.';
+
+/** The connection string that a worker's pool must use: it marks the sessions as this process's. */
+export function markSessions(databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  url.searchParams.set('application_name', SESSIONS);
+  return url.href;
+}
 
 /**
  * Keeps a lifeline for every worker pool that these events announce.
@@ -36,55 +51,104 @@ const MAX_ATTEMPTS_AFTER_RESCUES = 25;
  */
 export function keepLifeline(events: WorkerEvents, databaseUrl: string, log: Log, onLost: (reason: string) => void): void {
   events.on('pool:create', ({ workerPool }) => {
-    const lifeline = hold(workerPool.id, databaseUrl, onLost).catch((error: unknown) => {
-      onLost(`the lifeline cannot be set up: ${(error as Error).message}`);
+    let running = true;
+    const lose = (reason: string) => {
+      if (running) onLost(reason);
+      running = false;
+    };
+    const lifeline = hold(workerPool.id, databaseUrl, log, lose).catch((error: unknown) => {
+      lose(`the lifeline cannot be set up: ${(error as Error).message}`);
       return undefined;
     });
     log.info({ pool: workerPool.id }, 'worker started');
     workerPool.promise
       .catch(() => undefined) // reported by graphile-worker as pool:fatalError
-      .then(async () => (await lifeline)?.())
+      .then(async () => {
+        running = false;
+        await (await lifeline)?.();
+      })
       .catch((error: unknown) => log.warn(`the lifeline did not end in good order: ${(error as Error).message}`));
   });
 }
 
 /** @returns ends the lifeline in good order */
-async function hold(pool: string, databaseUrl: string, onLost: (reason: string) => void): Promise<() => Promise<void>> {
-  let ending = false;
-  const client = await connect(databaseUrl);
-  const lose = (reason: string) => {
-    if (!ending) onLost(reason);
-    ending = true;
-  };
-  client.on('error', (error) => lose(`the connection broke: ${error.message}`));
-  client.on('end', () => lose('the connection was closed'));
-  await client.query('select pg_advisory_lock($1, hashtext($2))', [LOCK_SPACE, pool]);
-  await client.query('insert into tickets_ops.workers (pool_id, host, pid) values ($1, $2, $3)', [
-    pool,
-    hostname(),
-    process.pid,
-  ]);
-  const timer = setInterval(() => {
-    beat(client, pool).then(
-      (alive) => alive || lose('another worker declared this one dead: it had not been heard of for minutes'),
-      (error: Error) => lose(`the heartbeat failed: ${error.message}`),
+async function hold(pool: string, databaseUrl: string, log: Log, lose: (reason: string) => void): Promise<() => Promise<void>> {
+  const client = await connect(markSessions(databaseUrl));
+  client.on('error', (error) => lose(`the connection to the database broke: ${error.message}`));
+  client.on('end', () => lose('the connection to the database was closed'));
+  const session = await backendOf(client);
+  let isShared = await sharesSessions(client, session, databaseUrl);
+  if (isShared) log.warn(SHARED);
+  else await client.query('select pg_advisory_lock(space, number) from tickets_ops.worker_lock($1)', [pool]);
+  await client.query(
+    'insert into tickets_ops.workers (pool_id, host, pid, sessions, shares_sessions) values ($1, $2, $3, $4, $5)',
+    [pool, hostname(), process.pid, SESSIONS, isShared],
+  );
+
+  const beat = async () => {
+    const { rows } = await client.query<{ shared: boolean }>(
+      `update tickets_ops.workers
+       set seen_at = now(), shares_sessions = shares_sessions or pg_backend_pid() <> $2
+       where pool_id = $1 and declared_dead_at is null
+       returning shares_sessions as shared`,
+      [pool, session],
     );
+    if (!rows[0]) return lose('another worker declared this one dead: it had not been heard of for minutes');
+    if (rows[0].shared && !isShared) log.warn(SHARED);
+    isShared = rows[0].shared;
+    if (!isShared) await rescueAndTell(client, pool, log);
+  };
+  let answeredAt = performance.now();
+  let beating: Promise<void> | undefined;
+  const timer = setInterval(() => {
+    // Also when this process itself was suspended: it cannot know what others did meanwhile.
+    if (performance.now() - answeredAt > SILENCE_MS) return lose(`the database has not answered for ${SILENCE_MS / 1_000} s`);
+    beating ??= beat()
+      .then(() => {
+        answeredAt = performance.now();
+      })
+      .catch((error: Error) => lose(`the heartbeat failed: ${error.message}`))
+      .finally(() => {
+        beating = undefined;
+      });
   }, HEARTBEAT_MS);
+  if (!isShared) await rescueAndTell(client, pool, log);
+
   return async () => {
-    if (ending) return;
-    ending = true;
     clearInterval(timer);
+    await beating;
     await client.query('update tickets_ops.workers set stopped_at = now(), seen_at = now() where pool_id = $1', [pool]);
     await client.end();
   };
 }
 
-async function beat(client: pg.Client, pool: string): Promise<boolean> {
-  const { rowCount } = await client.query(
-    'update tickets_ops.workers set seen_at = now() where pool_id = $1 and declared_dead_at is null',
-    [pool],
-  );
-  return rowCount === 1;
+async function backendOf(db: Db): Promise<number> {
+  const { rows } = await db.query<{ pid: number }>('select pg_backend_pid() as pid');
+  return rows[0]?.pid ?? 0;
+}
+
+/**
+ * Does this connection share its session with others? A pooler in transaction mode gives a second connection the
+ * session that this one used last, and this one another while the second holds it. A busy pooler may hide that from a
+ * few looks; every heartbeat looks again.
+ */
+export async function sharesSessions(client: pg.Client, session: number, databaseUrl: string): Promise<boolean> {
+  return withClient(markSessions(databaseUrl), async (other) => {
+    // First without a transaction: the embedded database lets nobody in while another has one open.
+    if ((await backendOf(other)) === session) return true;
+    for (let look = 0; look < 3; look += 1) {
+      await other.query('begin');
+      const [theirs, ours] = [await backendOf(other), await backendOf(client)];
+      await other.query('commit');
+      if (theirs === session || ours !== session || (await backendOf(client)) !== session) return true;
+    }
+    return false;
+  });
+}
+
+async function rescueAndTell(client: pg.Client, pool: string, log: Log): Promise<void> {
+  const result = await transaction(client, () => rescue(client, pool));
+  if ('rescued' in result && result.rescued.length > 0) log.warn({ pools: result.rescued }, 'freed the jobs of dead workers');
 }
 
 export type Rescue =
@@ -93,18 +157,16 @@ export type Rescue =
   | { readonly unknowable: true };
 
 /**
- * Frees the jobs and queues of dead pools.
- * @param ownPool of the worker that asks; its lock proves that locks mean something here
+ * Frees the jobs and queues of dead pools; in a transaction of the caller's.
+ * @param ownPool of the worker that asks
  */
 export async function rescue(db: Db, ownPool: string): Promise<Rescue> {
-  const { rows: own } = await db.query<{ shared: boolean; registered: boolean }>(
-    `select pg_try_advisory_xact_lock($1, hashtext($2)) as shared,
-       exists (select from tickets_ops.workers where pool_id = $2) as registered`,
-    [LOCK_SPACE, ownPool],
+  const { rows: own } = await db.query<{ shared: boolean }>(
+    'select shares_sessions as shared from tickets_ops.workers where pool_id = $1',
+    [ownPool],
   );
-  // Not registered yet: the lock is free because it has not been taken, and the next run will tell.
-  if (own[0]?.registered === false) return { rescued: [] };
-  if (own[0]?.shared) return { unknowable: true };
+  if (!own[0]) return { rescued: [] }; // not registered yet: it rescues by itself as soon as it is
+  if (own[0].shared) return { unknowable: true };
   const { rows } = await db.query<{ pool_id: string }>(
     `with holding as materialized (
        select locked_by as pool_id, max(locked_at) as locked_at
@@ -113,27 +175,33 @@ export async function rescue(db: Db, ownPool: string): Promise<Rescue> {
          union all
          select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
        ) as locked
-       where locked_by <> $2
+       where locked_by <> $1
        group by locked_by
      ),
-     suspects as materialized (
-       select h.pool_id, w.seen_at < now() - interval '${HUNG_AFTER}' as hung
-       from holding h left join tickets_ops.workers w using (pool_id)
-       where w.pool_id is not null or h.locked_at < now() - interval '${UNREGISTERED_AFTER}'
-     ),
      dead as materialized (
-       select pool_id from suspects where hung or pg_try_advisory_xact_lock($1, hashtext(pool_id))
+       select h.pool_id, w.state, w.sessions
+       from holding h left join tickets_ops.worker_states() w using (pool_id)
+       where w.state in ('dead', 'hung', 'stopped')
+         or (w.state is null and h.locked_at < now() - interval '${UNREGISTERED_AFTER}')
      ),
      declared as (
-       update tickets_ops.workers set declared_dead_at = now() where pool_id in (select pool_id from dead)
+       update tickets_ops.workers set declared_dead_at = now()
+       where pool_id in (select pool_id from dead) and declared_dead_at is null
+     ),
+     -- What it left open would keep its rows locked, and must not commit once others have its jobs.
+     ended as materialized (
+       select pg_terminate_backend(a.pid) from pg_stat_activity a
+       where a.application_name in (select sessions from dead where state <> 'stopped')
+         and a.application_name <> current_setting('application_name')
+         and a.datname = current_database() and a.usename = session_user
      ),
      compensated as (
        update graphile_worker._private_jobs
        set max_attempts = greatest(max_attempts, least(max_attempts + 1, ${MAX_ATTEMPTS_AFTER_RESCUES}))
        where locked_by in (select pool_id from dead)
      )
-     select pool_id from dead`,
-    [LOCK_SPACE, ownPool],
+     select pool_id from dead, (select count(*) from ended) as sessions`,
+    [ownPool],
   );
   const dead = rows.map((row) => row.pool_id);
   if (dead.length > 0) await db.query('select graphile_worker.force_unlock_workers($1)', [dead]);

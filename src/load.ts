@@ -12,7 +12,7 @@ import { enqueueFinalize } from './stage.ts';
 /** What became of a batch; `superseded` says in words why it can no longer be loaded. */
 export type BatchOutcome =
   | { readonly outcome: 'loaded'; readonly inserted: number; readonly updated: number; readonly rejected: number }
-  | { readonly outcome: 'already done' | 'gone' }
+  | { readonly outcome: 'already done' }
   | { readonly outcome: 'superseded'; readonly reason: string };
 
 interface Written {
@@ -44,7 +44,7 @@ export async function loadBatch(
       [snapshotId, batch],
     );
     const range = rows[0];
-    if (!range) return { outcome: 'gone' };
+    if (!range) return withoutBatch(client, snapshotId, batch);
     if (range.done) return { outcome: 'already done' };
     const superseded = await reopen(client, snapshotId);
     if (superseded) return { outcome: 'superseded', reason: superseded };
@@ -53,6 +53,17 @@ export async function loadBatch(
     await markDone(client, snapshotId, batch, written);
     return { outcome: 'loaded', ...written };
   });
+}
+
+/** The batches go when the snapshot is finished, and when what was staged of a failed one is pruned. */
+async function withoutBatch(db: Db, snapshotId: string, batch: number): Promise<BatchOutcome> {
+  const { rows } = await db.query<{ status: string }>('select status from tickets_ops.snapshots where snapshot_id = $1', [snapshotId]);
+  const status = rows[0]?.status ?? 'unknown';
+  if (status === 'done' || status === 'partial') return { outcome: 'already done' };
+  return {
+    outcome: 'superseded',
+    reason: `Snapshot ${snapshotId} is ${status} and has no staged batch ${batch}: fetch its file again`,
+  };
 }
 
 /**

@@ -1,5 +1,5 @@
 /** The log: JSON lines on stdout, pretty on a terminal, without secrets (see secrets.ts). */
-import { Writable } from 'node:stream';
+import type { Writable } from 'node:stream';
 import { Logger as GraphileLogger } from 'graphile-worker';
 import { type Logger, type LoggerOptions, pino } from 'pino';
 import { hideSecrets } from './secrets.ts';
@@ -7,24 +7,33 @@ import { readSettings, WorkerSettings } from './settings.ts';
 
 export type Log = Logger;
 
-/** The process's logger: one JSON object a line, or one readable line on a terminal. */
-export async function createLog(): Promise<Log> {
+export interface LogOptions {
+  /** stderr for commands whose stdout is their answer. */
+  readonly to?: NodeJS.WriteStream;
+  /** Instead of LOG_LEVEL. */
+  readonly level?: string;
+}
+
+let processLog: Promise<Log> | undefined;
+
+/** The process's one log, tasks included; whoever asks first decides where it goes. */
+export function createLog(options: LogOptions = {}): Promise<Log> {
+  processLog ??= openLog(options);
+  return processLog;
+}
+
+async function openLog({ to = process.stdout, level }: LogOptions): Promise<Log> {
   const options: LoggerOptions = {
-    level: readSettings(WorkerSettings).LOG_LEVEL,
+    level: level ?? readSettings(WorkerSettings).LOG_LEVEL,
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   };
-  const target: Writable = process.stdout.isTTY
-    ? (await import('pino-pretty')).default({ translateTime: 'SYS:HH:MM:ss', colorize: true, sync: true })
-    : process.stdout;
-  const withoutSecrets = new Writable({
-    decodeStrings: false,
-    write: (line: string, _encoding, done) => {
-      target.write(hideSecrets(line), () => done());
-    },
-  });
-  return pino(options, withoutSecrets);
+  const target: Writable = to.isTTY
+    ? (await import('pino-pretty')).default({ translateTime: 'SYS:HH:MM:ss', colorize: true, destination: to === process.stderr ? 2 : 1, sync: true })
+    : to;
+  // Not a stream of its own, whose buffer a process that ends at once would lose.
+  return pino(options, { write: (line: string) => void target.write(hideSecrets(line)) });
 }
 
 /** graphile-worker's logger on top of ours. Of its metadata only ids pass: it carries whole jobs, payload included. */

@@ -1,20 +1,21 @@
 /**
- * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, puts back or re-drives
- * snapshots whose jobs are gone, marks what is beyond hope, prunes. Every step is idempotent, so any number of workers
- * may run it at once.
+ * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, re-drives snapshots whose
+ * jobs are gone, marks what is beyond hope, notices a missed schedule, prunes by age. Every step is idempotent, so any
+ * number of workers may run it at once.
  */
 import type { ClientBase } from 'pg';
 import { transaction } from './database.ts';
 import type { Db } from './ledger.ts';
 import { rescue } from './lifeline.ts';
 import type { Log } from './log.ts';
+import type { RetentionSettings } from './settings.ts';
 import { LOAD_ATTEMPTS, LOAD_PRIORITY } from './stage.ts';
 
-/** The staging of a failed snapshot, for a retry. */
-const KEEP_FAILED_STAGING = '7 days';
+/** Workers that ended, for whoever reads a log of last week. */
 const KEEP_WORKERS = '7 days';
 
-export async function maintain(client: ClientBase, ownPool: string, log: Log): Promise<void> {
+/** @param ownPool the worker pool that runs this */
+export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
   const result = await transaction(client, () => rescue(client, ownPool));
   if ('unknowable' in result) log.debug('sessions are shared here: dead workers cannot be told from live ones');
   else if (result.rescued.length > 0) log.warn({ pools: result.rescued }, 'freed the jobs of dead workers');
@@ -22,7 +23,10 @@ export async function maintain(client: ClientBase, ownPool: string, log: Log): P
   for (const failed of await failHopeless(client)) log.error({ snapshot: failed.snapshot_id }, failed.error);
   const redriven = await redrive(client);
   if (redriven > 0) log.warn({ jobs: redriven }, 'asked again for jobs that had vanished');
-  await prune(client);
+  const missed = await missedRun(client);
+  if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
+  const pruned = await transaction(client, () => prune(client, keep));
+  if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');
 }
 
 /**
@@ -56,7 +60,7 @@ async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: strin
   return rows;
 }
 
-/** Jobs that snapshots in flight need and that are not there (someone cancelled or deleted them). */
+/** Jobs that snapshots in flight need and that are not there: someone deleted them. */
 async function redrive(db: Db): Promise<number> {
   const { rowCount } = await db.query(
     `with needed as (
@@ -75,14 +79,57 @@ async function redrive(db: Db): Promise<number> {
   return rowCount ?? 0;
 }
 
-async function prune(db: Db): Promise<void> {
-  await db.query(
-    `delete from tickets_ops.snapshot_rows where snapshot_id in (
-       select snapshot_id from tickets_ops.snapshots
-       where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - interval '${KEEP_FAILED_STAGING}'
-     )`,
-  );
-  await db.query(
-    `delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`,
-  );
+async function missedRun(db: Db): Promise<Date | null> {
+  const { rows } = await db.query<{ missed_run_at: Date | null }>('select missed_run_at from tickets_ops.health');
+  return rows[0]?.missed_run_at ?? null;
+}
+
+/** Removes what is older than it is kept; not the snapshot that was loaded last. @returns how many of what, without zeros */
+async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, number>> {
+  const removals: Record<string, [sql: string, days?: number]> = {
+    // The batches go with the rows: they are what a retry looks for.
+    staged: [
+      `with over as (
+         select snapshot_id from tickets_ops.snapshots
+         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+       ), batches as (
+         delete from tickets_ops.snapshot_batches where snapshot_id in (select snapshot_id from over)
+       )
+       delete from tickets_ops.snapshot_rows where snapshot_id in (select snapshot_id from over)`,
+      keep.KEEP_FAILED_STAGING_DAYS,
+    ],
+    rejects: [
+      `delete from tickets_ops.snapshot_rejects where snapshot_id in (
+         select snapshot_id from tickets_ops.snapshots
+         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+       )`,
+      keep.KEEP_REJECTS_DAYS,
+    ],
+    jobs: [
+      `select graphile_worker.complete_jobs(array[id]) from tickets_ops.list_jobs()
+       where state = 'failed' and failed_at < now() - make_interval(days => $1)`,
+      keep.KEEP_FAILED_JOBS_DAYS,
+    ],
+    snapshots: [
+      `delete from tickets_ops.snapshots s
+       where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+         -- What the next file is compared with.
+         and snapshot_id not in (
+           select distinct on (dataset) snapshot_id from tickets_ops.snapshots
+           where staged_at is not null order by dataset, staged_at desc
+         )
+         and snapshot_id not in (
+           select distinct on (dataset) snapshot_id from tickets_ops.snapshots
+           where status in ('done', 'partial', 'unchanged') order by dataset, snapshot_at desc
+         )`,
+      keep.KEEP_LEDGER_DAYS,
+    ],
+    workers: [`delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`],
+  };
+  const counts: Record<string, number> = {};
+  for (const [what, [sql, days]] of Object.entries(removals)) {
+    const { rowCount } = await db.query(sql, days === undefined ? [] : [days]);
+    if (rowCount) counts[what] = rowCount;
+  }
+  return counts;
 }

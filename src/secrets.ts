@@ -9,19 +9,28 @@ const HIDDEN = '[hidden]';
 function secretsOf(env: NodeJS.ProcessEnv): string[] {
   const secrets = SECRET_SETTINGS.map((name) => env[name] ?? '');
   try {
-    secrets.push(decodeURIComponent(new URL(env.DATABASE_URL ?? '').password));
+    const { password } = new URL(env.DATABASE_URL ?? '');
+    secrets.push(password, decodeURIComponent(password));
   } catch {
     // No connection string, or not a URL: readSettings says so; the pattern below still hides a password in it.
   }
   // A secret of three letters would blank ordinary words out of every line.
-  return secrets.filter((secret) => secret.length > 3).flatMap((secret) => [secret, encodeURIComponent(secret)]);
+  return secrets.filter((secret) => secret.length > 3).flatMap(forms);
 }
+
+/** A secret as it stands, in URLs, and in JSON. */
+const forms = (secret: string) => [
+  secret,
+  encodeURIComponent(secret),
+  encodeURI(secret),
+  JSON.stringify(secret).slice(1, -1),
+];
 
 /** The text without the secrets of the environment, passwords in URLs and keys in query strings. */
 export function hideSecrets(text: string, env: NodeJS.ProcessEnv = process.env): string {
   let hidden = text;
   for (const secret of secretsOf(env)) hidden = hidden.replaceAll(secret, HIDDEN);
   return hidden
-    .replace(/(:\/\/[^\s:/@]*:)[^\s@]+@/g, `$1${HIDDEN}@`)
+    .replace(/(:\/\/[^\s:/@]*:)(?!\d+\/)[^\s@]+@/g, `$1${HIDDEN}@`)
     .replace(/([?&](?:key|api_key|token|password)=)[^&\s"']+/gi, `$1${HIDDEN}`);
 }

@@ -32,15 +32,26 @@ export const WorkerSettings = z.object({
     .describe('Least severe log line that is written'),
 });
 
+const days = (standard: number) => z.coerce.number().int().min(1).max(36_500).default(standard);
+
+export const RetentionSettings = z.object({
+  KEEP_FAILED_STAGING_DAYS: days(7).describe('Days in which the jobs of a failed snapshot can be tried again'),
+  KEEP_FAILED_JOBS_DAYS: days(30).describe('Days that a failed job is kept'),
+  KEEP_REJECTS_DAYS: days(90).describe('Days that rejected rows are kept'),
+  KEEP_LEDGER_DAYS: days(730).describe('Days that the ledger remembers a file; tickets and their history are kept for ever'),
+});
+
 /** Every setting, by group: the README's table is made from it. */
 export const SETTINGS = {
   Database: DatabaseSettings,
   Bucket: BucketSettings,
   Worker: WorkerSettings,
   Geocoding: GeocoderSettings,
+  Retention: RetentionSettings,
 } as const;
 
 export type BucketSettings = z.infer<typeof BucketSettings>;
+export type RetentionSettings = z.infer<typeof RetentionSettings>;
 
 /** One or more variables are missing or wrong; the message lists each with its remedy. */
 export class SettingsError extends Error {

@@ -19,8 +19,6 @@ export interface TaskContext extends JobHelpers {
   readonly isLastAttempt: boolean;
 }
 
-let processLog: Promise<Log> | undefined;
-
 /**
  * Makes a graphile-worker task.
  * @param example a payload as it is typed in psql, for the message
@@ -33,8 +31,7 @@ export function defineTask<S extends z.ZodType>(
   run: (payload: z.output<S>, context: TaskContext) => Promise<void>,
 ): Task {
   return async (payload, helpers) => {
-    processLog ??= createLog();
-    const log = (await processLog).child({ task: name, job: String(helpers.job.id) });
+    const log = (await createLog()).child({ task: name, job: String(helpers.job.id) });
     const isLastAttempt = helpers.job.attempts >= helpers.job.max_attempts;
     try {
       await run(parsePayload(name, schema, example, payload), { ...helpers, log, isLastAttempt });

@@ -66,13 +66,15 @@ export async function* readTicketCsv(bytes: AsyncIterable<Buffer>): AsyncGenerat
   // Records are taken in the callback, not from the stream: an error would throw away those it has buffered.
   const parser = parse({
     bom: true,
+    // Named, because csv-parse would take the header's for that of all rows; the sentinel may be written by another hand.
+    record_delimiter: ['\r\n', '\n'],
     relax_column_count: true,
     // A stray quote inside an unquoted field is text, and spoils no other row.
     relax_quotes: true,
     skip_empty_lines: true,
     max_record_size: MAX_RECORD_BYTES,
-    on_record: (fields: string[], { lines, bytes: offset }) => {
-      collector.take(fields, lines, offset);
+    on_record: (fields: string[], place) => {
+      collector.take(fields, place);
     },
   });
   let failure: Error | undefined;
@@ -95,9 +97,9 @@ export async function* readTicketCsv(bytes: AsyncIterable<Buffer>): AsyncGenerat
   }
   parser.destroy();
   if (failure && !(failure instanceof CsvError)) throw failure;
-  if (!collector.hasHeader) throw new NotTicketCsvError(failure ? notEvenAHeader(failure) : 'No ticket CSV: it is empty');
+  if (!collector.hasHeader) throw new NotTicketCsvError(failure ? notEvenAHeader(failure) : 'No ticket CSV: it has no header');
   yield collector.release();
-  const brokenOff = collector.brokenOff ?? (failure && breakReason(failure as CsvError, collector.nextLine));
+  const brokenOff = collector.brokenOff ?? (failure && breakReason(failure, collector.lineAfter(parser.info.empty_lines)));
   return { brokenOff, sha256: hash.digest('hex') };
 }
 
@@ -116,10 +118,10 @@ function breakReason(failure: CsvError, line: number): string {
 /** Sorts records into the chunk being filled. */
 class Collector {
   brokenOff: string | undefined;
-  /** Line on which the next record begins. */
-  nextLine = 1;
   #clean: ((fields: readonly string[]) => CleanRecord) | undefined;
   #width = 0;
+  /** Lines of the file that records took so far; blank ones come on top. */
+  #lines = 0;
   #rows = new Map<string, TicketRow>();
   #rejects: Reject[] = [];
   #miscounted = 0;
@@ -141,22 +143,26 @@ class Collector {
     this.#repairs += count;
   }
 
-  /** @param parsedLines and offset: csv-parse's lines and bytes of the file up to the end of this record */
-  take(fields: readonly string[], parsedLines: number, offset: number): void {
+  /** Line on which the next record begins, after so many blank lines in all. */
+  lineAfter(blankLines: number): number {
+    return this.#lines + blankLines + 1;
+  }
+
+  /** @param place csv-parse's count of the file up to the end of this record */
+  take(fields: readonly string[], place: { lines: number; empty_lines: number; bytes: number }): void {
     if (this.brokenOff) return;
-    this.#end = offset;
-    const line = this.nextLine;
-    // csv-parse counts a CRLF inside quotes as two lines; an editor counts one.
-    if (parsedLines - this.#miscounted > line) this.#miscounted += crlfWithin(fields);
-    const lines = parsedLines - this.#miscounted;
-    this.nextLine = lines + 1;
+    this.#end = place.bytes;
+    const line = this.lineAfter(place.empty_lines);
+    // csv-parse counts a CRLF inside quotes as two lines, and a lone CR as one; an editor does not.
+    const further = place.lines - this.#miscounted > line ? lineEndsWithin(fields) : 0;
+    this.#miscounted = place.lines - line - further;
+    this.#lines += 1 + further;
     if (!this.#clean && !isSentinel(fields)) {
       this.#clean = cleanerFor(fields);
       this.#width = fields.length;
       return;
     }
-    if (lines > line && swallowsRecords(fields, this.#width)) {
-      this.nextLine = line;
+    if (further > 0 && swallowsRecords(fields, this.#width)) {
       this.brokenOff = `The file breaks off: a quote that opens in the record on line ${line} swallows the records after it. The rows before line ${line} are loaded, the rest is not.`;
       return;
     }
@@ -190,21 +196,25 @@ class Collector {
 
 /**
  * Does a field of this multi-line record hold what must be other records? A quote that is never closed runs on to the
- * closing quote of some later field; where that is the same column, the record even has the right number of fields.
- * A description that merely has lines and commas is not mistaken: a line must hold a ticket number between commas,
- * and the field as many commas as a whole record.
+ * opening quote of some later field. Where that is the same column, the record even has the right number of fields: then
+ * the field holds a ticket number between commas, and as many commas as a whole record. Where the number of fields is
+ * wrong, a further line of the field holds a ticket number. A description that merely has lines, commas or ticket
+ * numbers is not mistaken.
  */
 function swallowsRecords(fields: readonly string[], width: number): boolean {
+  const foreign = fields.length === width ? /(?:^|[,\n])"?[A-Za-z]{2,6}-?\d{4,12}"?(?:,|\r?\n|$)/ : FOREIGN_LINE;
   return fields.some(
     (field) =>
       field.includes('\n') &&
-      /\n(?:[^\n]*,)?"?[A-Za-z]{2,6}-?\d{4,12}"?,/.test(field) &&
-      (field.match(/,/g)?.length ?? 0) >= width - 1,
+      foreign.test(field) &&
+      (fields.length !== width || (field.match(/,/g)?.length ?? 0) >= width - 1),
   );
 }
 
-const crlfWithin = (fields: readonly string[]) =>
-  fields.reduce((count, field) => count + (field.match(/\r\n/g)?.length ?? 0), 0);
+const FOREIGN_LINE = /\n(?:[^\n]*,)?"?[A-Za-z]{2,6}-?\d{4,12}"?(?:,|\r?\n|$)/;
+
+const lineEndsWithin = (fields: readonly string[]) =>
+  fields.reduce((count, field) => count + (field.match(/\n/g)?.length ?? 0), 0);
 
 /** The record as one line of CSV that any terminal can show. */
 function escapedCsv(fields: readonly string[]): string {

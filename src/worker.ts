@@ -1,8 +1,11 @@
 /** The worker: graphile-worker's settings, for our own command and for plain `npx graphile-worker` alike. */
 import { EventEmitter } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { WorkerEvents } from 'graphile-worker';
-import { keepLifeline } from './lifeline.ts';
+import { type Runner, run, type WorkerEvents } from 'graphile-worker';
+import { withClient } from './database.ts';
+import { declareGeocoder } from './geocode/declare.ts';
+import { forbiddenFlags, geocodingSlots } from './geocode/gate.ts';
+import { keepLifeline, markSessions } from './lifeline.ts';
 import { graphileLogger, type Log } from './log.ts';
 import { DatabaseSettings, readSettings, WorkerSettings } from './settings.ts';
 
@@ -25,7 +28,7 @@ export function workerPreset(log: Log, onLost: (reason: string) => void = exitAt
   });
   return {
     worker: {
-      connectionString: DATABASE_URL,
+      connectionString: markSessions(DATABASE_URL),
       concurrentJobs: readSettings(WorkerSettings).WORKER_CONCURRENCY,
       taskDirectory: TASK_DIRECTORY,
       crontabFile: CRONTAB_FILE,
@@ -39,6 +42,27 @@ export function workerPreset(log: Log, onLost: (reason: string) => void = exitAt
       events,
     },
   };
+}
+
+/**
+ * Starts a worker with the schedule: jobs of every kind, geocoding in slots of its own beside those of the loads.
+ * @param stop aborted, it finishes what it holds and takes nothing more; `runner.promise` resolves then
+ */
+export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner> {
+  const { DATABASE_URL } = readSettings(DatabaseSettings);
+  const geocoder = await withClient(DATABASE_URL, declareGeocoder);
+  if ('off' in geocoder) log.warn(geocoder.off);
+  const slots = 'off' in geocoder ? 1 : geocodingSlots(geocoder.rate);
+  const preset = workerPreset(log);
+  preset.worker.concurrentJobs += slots;
+  // graphile-worker's own handlers end the process by the signal, before the lifeline has ended in good order.
+  const runner = await run({ preset, forbiddenFlags: forbiddenFlags(slots), noHandleSignals: true });
+  const end = () => void runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
+  if (stop?.aborted) end();
+  else stop?.addEventListener('abort', end);
+  // What a dead worker held is freed now, not at the next tick of the schedule.
+  await runner.addJob('maintain', {}, { jobKey: 'maintain', maxAttempts: 1, priority: -20 });
+  return runner;
 }
 
 function exitAtOnce(log: Log): (reason: string) => void {

@@ -4,6 +4,7 @@ import { openBucket } from '../src/bucket.ts';
 import { dataset } from '../src/dataset.ts';
 import { fetchSnapshot } from '../src/fetch.ts';
 import { inFlight, fail } from '../src/ledger.ts';
+import { hideSecrets } from '../src/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings.ts';
 import { LOAD_ATTEMPTS, LOAD_PRIORITY } from '../src/stage.ts';
 import { DatasetName, defineTask, PermanentError } from '../src/task.ts';
@@ -26,7 +27,7 @@ const Payload = z
 
 export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: true }, async (payload, context) => {
   const { log, job, abortSignal, isLastAttempt } = context;
-  const mode = payload.force ? 'force' : payload.backfill ? 'oldest' : 'newest';
+  const mode = payload.force ? 'force' : payload.backfill ? 'backfill' : 'newest';
   const from = dataset(payload.dataset);
   const bucket = openBucket(readSettings(BucketSettings));
   const jobId = String(job.id);
@@ -49,7 +50,7 @@ export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: tr
       );
     } catch (error) {
       const own = isLastAttempt ? await inFlight(client, from.name, jobId) : undefined;
-      if (own?.abandoned) await fail(client, own.snapshot_id, (error as Error).message);
+      if (own?.abandoned) await fail(client, own.snapshot_id, hideSecrets((error as Error).message));
       throw error;
     } finally {
       bucket.client.destroy();

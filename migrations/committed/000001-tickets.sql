@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:90fb491c479743f8c714240955628aa9a7e2277b
+--! Hash: sha1:95715329efdd7b2d08ad14176b057c81eedb6a57
 --! Message: tickets
 
 --! split: 010-schemas.sql
@@ -21,6 +21,727 @@ comment on schema tickets is 'Field-ops tickets of the fibre operator: INC fault
 comment on schema reporting is 'Read functions that the dashboards call.';
 comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+--! split: 020-reading.sql
+-- Reading what the feed wrote: text to typed values, for the generated columns of the ticket tables.
+-- Each function is total: what it cannot read is NULL, never an error. So the text's form is looked at, with bounded
+-- digits, before anything is cast. Forms say [0-9]: \d also matches Arabic digits, which no cast reads. Collation "C"
+-- because the answer must not depend on the database's (and it is faster).
+-- Each is immutable in fact, not only in name: no cast from text to a time (DateStyle and TimeZone decide what it says).
+-- Bodies written as `return …` are bound to PostGIS where it is at the time of creation: they need no search_path, so
+-- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own.
+
+-- plpgsql, not inlined SQL, where a text is looked at more than once: inlining repeats `raw ->> …` each time.
+-- The form that the feed writes is recognised without a regular expression of many states: its automaton is built anew
+-- in every call, and seven of these run per row.
+create function tickets.eat_ts(value text) returns timestamptz
+  language plpgsql immutable strict parallel safe
+as $$
+declare
+  parts text[];
+  digits text;
+  fraction double precision := 0;
+  zone text;
+  n bigint;
+  day integer;
+  month integer;
+  year integer;
+  wall timestamp;
+begin
+  if value = '' then
+    return null;
+  end if;
+  if value like '____-__-__ __:__:__' then
+    digits := replace(replace(replace(value, '-', ''), ':', ''), ' ', '');
+    if length(digits) <> 14 or digits collate "C" ~ '[^0-9]' then
+      return null;
+    end if;
+  elsif length(value) <= 64 then
+    parts := regexp_match(
+      btrim(value, E' \t\r\n'),
+      '^([0-9]{4})-([0-9]{2})-([0-9]{2})(?:[ T]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(\.[0-9]{1,6})?)?(?: ?(Z|[+-][0-9]{2}(?::?[0-9]{2})?))?)?$'
+    );
+    if parts is null then
+      return null;
+    end if;
+    digits := parts[1] || parts[2] || parts[3] || coalesce(parts[4] || parts[5], '0000') || coalesce(parts[6], '00');
+    fraction := coalesce(parts[7], '0')::double precision;
+    zone := parts[8];
+  else
+    return null;
+  end if;
+
+  n := digits::bigint;
+  year := n / 10000000000;
+  month := n / 100000000 % 100;
+  day := n / 1000000 % 100;
+  -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
+  if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
+    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or (day > 30 and month in (4, 6, 9, 11))
+    or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
+  then
+    return null;
+  end if;
+  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  if zone is null then
+    return wall at time zone 'Africa/Nairobi';
+  end if;
+
+  zone := rpad(translate(zone, 'Z:', '+'), 5, '0');
+  if substr(zone, 2, 2) > '15' or substr(zone, 4, 2) > '59' then
+    return null;
+  end if;
+  -- `timestamptz - interval` is only stable: the offset comes off the wall time.
+  return (wall - make_interval(mins => (left(zone, 1) || '1')::integer * (substr(zone, 2, 2)::integer * 60 + substr(zone, 4, 2)::integer)))
+    at time zone 'UTC';
+end
+$$;
+comment on function tickets.eat_ts(text) is 'A time of the feed: `YYYY-MM-DD[ T]HH:MM[:SS[.ffffff]]` or a bare date, blanks around it allowed, read as Africa/Nairobi unless it ends in Z or an offset (+03, +0300, +03:00, up to 15:59). NULL for anything else: a day or hour that does not exist (month 13, 30 February, 24:00, second 60), and years outside 1900 to 2100, which are markers (0001, 9999), not times.';
+
+create function tickets.to_boolean(value text) returns boolean
+  language sql immutable parallel safe
+  return case lower(btrim(value, E' \t\r\n') collate "C")
+    when 'true' then true when 'false' then false
+    when 't' then true when 'f' then false
+    when 'yes' then true when 'no' then false
+    when 'y' then true when 'n' then false
+    when '1' then true when '0' then false
+  end;
+comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+
+create function tickets.hours_to_minutes(value text) returns numeric
+  language plpgsql immutable strict parallel safe
+as $$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
+    return null;
+  end if;
+  return round(value::numeric * 60);
+end
+$$;
+comment on function tickets.hours_to_minutes(text) is 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+
+create function tickets.to_degrees(value text) returns double precision
+  language plpgsql immutable strict parallel safe
+as $$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
+    return null;
+  end if;
+  return value::double precision;
+end
+$$;
+comment on function tickets.to_degrees(text) is 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
+
+create function tickets.is_lng_lat(place geometry) returns boolean
+  language sql immutable parallel safe
+  return case
+    when place is null then true
+    when geometrytype(place) <> 'POINT' or st_isempty(place) then false
+    -- NaN is greater than every number, so it is not between.
+    else st_x(place) between -180 and 180 and st_y(place) between -90 and 90
+  end;
+comment on function tickets.is_lng_lat(geometry) is 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
+
+--! split: 030-location-key.sql
+-- The normaliser: which place a location_name means, without the network's codes. There is no other: the generated column,
+-- the geometry, the geocoder and people all use these functions.
+--   tickets.location_key('NW_ADR_MNT_Garden Est_FDT12')    'garden estate'   identifies the place within its cluster
+--   tickets.location_query('NW_ADR_MNT_Garden Est_FDT12')  'Garden Estate'   says it to a provider
+-- A new code is one more word in tickets.location_vocabulary(). But tickets.inc.location_key is STORED and the gazetteer
+-- is keyed by it, so a change is a migration that replaces the function, rebuilds the column and re-keys the gazetteer.
+-- The functions look at no table and at no setting. Letters without a decomposition (Ø, Greek) keep their case. Collation is "C" throughout, so that letters, ranges and equality
+-- mean the same on every server. The database must be UTF8 (normalize() knows no other encoding).
+
+-- What a word means, by its first word here:
+--   code        always goes, with the numbers joined to it or after it
+--   soft        a code only before a number, or alone as the last `_` segment: Port Reitz and Ring Road are places
+--   ticket      goes with its number
+--   premise X   goes with its number or letter; without one it is the word X
+--   numbered X  goes with its number; without one it is the word X
+--   no          the word that leads in a number
+--   floor       goes, with its number or with the ordinal before it
+--   relation    goes, and a word that is `of` (of, to, from) after it; next to, close to and in front of go as well
+--   kept X      is X, and its number belongs to the name; with `[1-3]`, only such a number does
+--   city X, word X   is X
+-- A word that is not here is a word of a place's name.
+create function tickets.location_vocabulary() returns jsonb
+  language sql immutable parallel safe
+  return '{
+    "nw": "code", "adr": "code", "mnt": "code", "fdt": "code", "fat": "code", "olt": "code", "odf": "code",
+    "sdu": "code", "sdus": "code", "mdu": "code", "mdus": "code",
+    "pon": "code", "gpon": "code", "ont": "code", "onts": "code", "onu": "code", "onus": "code",
+    "fdts": "code", "fats": "code", "olts": "code",
+
+    "port": "soft", "ring": "soft", "pop": "soft", "node": "soft", "core": "soft", "cores": "soft",
+    "splitter": "soft", "slot": "soft", "card": "soft", "pole": "soft", "splice": "soft",
+    "cabinet": "soft", "cab": "soft", "closure": "soft", "manhole": "soft", "handhole": "soft",
+
+    "inc": "ticket", "wot": "ticket", "crq": "ticket",
+
+    "house": "premise house", "hse": "premise house", "hs": "premise house", "hno": "premise house",
+    "door": "premise door", "block": "premise block", "blk": "premise block",
+    "apartment": "premise apartment", "apartments": "premise apartments",
+    "apt": "premise apartment", "appt": "premise apartment", "apts": "premise apartments",
+    "flat": "premise flat", "unit": "premise unit", "suite": "premise suite", "room": "premise room", "rm": "premise room",
+    "villa": "premise villa", "plot": "premise plot", "shop": "premise shop",
+
+    "court": "numbered court", "crt": "numbered court", "ct": "numbered court",
+    "no": "no", "num": "no", "number": "no",
+    "floor": "floor", "flr": "floor", "fl": "floor",
+
+    "opp": "relation", "opposite": "relation", "near": "relation", "nr": "relation", "behind": "relation",
+    "beside": "relation", "adjacent": "relation", "adj": "relation", "along": "relation", "off": "relation",
+    "past": "relation", "infront": "relation", "to": "of", "of": "of", "from": "of", "front": "front",
+
+    "umoja": "kept umoja [1-3]", "githurai": "kept githurai 4[45]",
+    "section": "kept section", "phase": "kept phase", "ph": "kept phase", "mile": "kept mile",
+
+    "nbo": "city nairobi", "nrb": "city nairobi", "nairobi": "city nairobi",
+    "msa": "city mombasa", "mombasa": "city mombasa", "ksm": "city kisumu", "kisumu": "city kisumu",
+    "nku": "city nakuru", "nakuru": "city nakuru", "eld": "city eldoret", "eldoret": "city eldoret",
+
+    "est": "word estate", "rd": "word road", "ave": "word avenue", "av": "word avenue", "hwy": "word highway",
+    "ln": "word lane", "gdns": "word gardens", "bldg": "word building", "twr": "word tower", "twrs": "word towers",
+    "center": "word centre", "ctr": "word centre", "mkt": "word market", "stn": "word station", "jct": "word junction",
+    "hosp": "word hospital", "sch": "word school", "southb": "word south_b", "southc": "word south_c"
+  }'::jsonb;
+comment on function tickets.location_vocabulary() is 'The words that tickets.location_key() knows, each with what it means: network codes, sub-premises, relational words, abbreviations. The place to add a new code; see the comment in the migration for the procedure.';
+
+create function tickets.plain_name(name text) returns text
+  language plpgsql immutable strict parallel safe
+as $$
+begin
+  if octet_length(name) <> length(name) then
+    -- Zero-width: soft hyphen, joiners, direction marks, variation selectors, tags, the keycap's frame. Nothing stands there.
+    -- A character that asks for its emoji form (U+FE0F) is one, whatever it is (ℹ, ™, Ⓜ); a keycap's digit is a digit.
+    name := regexp_replace(name collate "C", '[^0-9A-Za-z\s#*]\uFE0F', ' ', 'g');
+    name := regexp_replace(
+      name collate "C",
+      '[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u20D0-\u20FF\u3164\uFE00-\uFE0F\uFEFF\uFFA0\U000E0000-\U000E0FFF]+',
+      '', 'g'
+    );
+    name := replace(name, '´', '''');  -- NFKD would make it a blank and an accent
+    -- Emoji, before NFKD, which spells some out; squared Latin letters are left to it. Also letter-like symbols that only
+    -- some of Postgres 15 (Unicode 14) to 18 (Unicode 16) can take apart.
+    name := regexp_replace(
+      name collate "C",
+      '[\u2600-\u27BF\u2B00-\u2BFF\U0001CC00-\U0001CEFF\U0001E030-\U0001E08F\U0001F000-\U0001F10F\U0001F150-\U0001FAFF]+',
+      ' ', 'g'
+    );
+    -- Compatibility forms, taken apart: a letter and its accent are two characters here, so the case of É is that of E.
+    name := normalize(left(name, 500), NFKD);
+    -- Typographic apostrophes and hyphens.
+    name := translate(name, '’‘‛ʼ′‐‑‒–−', '''''''''''-----');
+    -- Punctuation, symbols, private use, blanks, U+FFFD. Letters, marks and digits of every script stay.
+    name := regexp_replace(
+      left(name, 500) collate "C",
+      '[\u0080-\u00BF\u00D7\u00F7\u02C2-\u02DF\u1680\u2000-\u206F\u20A0-\u2BFF\u2E00-\u2E7F\u3000-\u3004\u3008-\u3020\u3030\u30FB\uE000-\uF8FF\uFE10-\uFE1F\uFE30-\uFE6F\uFFF0-\uFFFF\U000F0000-\U0010FFFF]+',
+      ' ', 'g'
+    );
+  end if;
+  name := replace(replace(name, '#', ' no '), '`', '''');
+  name := regexp_replace(name collate "C", '[^-_''0-9A-Za-z\u0080-\U0010FFFF]+', ' ', 'g');
+  if strpos(name, '-') = 0 and strpos(name, '''') = 0 then
+    return name;
+  end if;
+  -- A hyphen or apostrophe binds what stands on both its sides; at the edge of a word it is punctuation.
+  name := regexp_replace(name collate "C", '(^|[ _])[-'']+', '\1 ', 'g');
+  name := regexp_replace(name collate "C", '[-'']+($|[ _])', ' \1', 'g');
+  return replace(replace(name, '-', ' -'), '''', ' ''');
+end
+$$;
+comment on function tickets.plain_name(text) is 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
+
+-- A walk over the words: what the vocabulary says of a word decides whether it is kept and what becomes of a number after it.
+-- Each word in `kept` has in front of it what binds it to the one before: a blank, `_`, `-`, `'`, or `=` for a number that
+-- belongs to the name. What goes from the middle makes new neighbours, so then the walk is repeated: a key is its own key.
+-- Few statements for a plain word and for a code, texts rather than arrays, hardly a regular expression: this runs for
+-- every row of a load.
+create function tickets.location_words(location_name text) returns text
+  language plpgsql immutable strict parallel safe
+as $$
+declare
+  name text := left(location_name, 500);
+  kept text;
+  seen text;         -- the words of names, bound and as they were typed
+  typed text;
+  token text;
+  word text;
+  stem text;         -- the word without the digits at its end
+  number text;
+  rule text;
+  kind text;
+  added text;        -- what the token adds to `kept`; NULL: it goes
+  last text;         -- the last word kept
+  binding text;
+  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
+  limits text;       -- which numbers a `kept` word takes, a regular expression
+  from_at integer;   -- length of `kept` before the words that go with a number to come
+  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
+  soft_end integer;
+  gap boolean;       -- something went since the last word kept
+  again boolean;
+begin
+  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
+    name := tickets.plain_name(name);
+  end if;
+
+  loop
+    kept := '';
+    seen := '';
+    binding := ' ';
+    expects := '';
+    last := '';
+    soft_at := null;
+    soft_end := null;
+    gap := false;
+    again := false;
+
+    foreach token in array string_to_array(replace(name, '_', ' _'), ' ') loop
+      continue when token = '';
+      if strpos('_-''=', left(token, 1)) > 0 then
+        if binding = ' ' or left(token, 1) = '_' then
+          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
+        end if;
+        token := substr(token, 2);
+        continue when token = '';
+      end if;
+      word := lower(token collate "C");
+      stem := rtrim(word, '0123456789');
+      rule := tickets.location_vocabulary() ->> stem;
+
+      -- Most words are a code, a number after one, or a plain word.
+      if rule = 'code' or (stem = '' and expects = 'numbers') then
+        expects := 'numbers';
+        gap := kept <> '';
+        continue;
+      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
+        kept := kept || binding || word;
+        seen := seen || binding || token || ' ';
+        last := word;
+        binding := ' ';
+        expects := '';
+        if gap then
+          again := true;
+          gap := false;
+        end if;
+        continue;
+      end if;
+
+      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
+      number := null;
+      added := null;
+      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
+        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
+      then
+        number := word;
+        rule := null;
+      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
+        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+      elsif word collate "C" ~ '^[a-z]+[0-9]' then
+        stem := substring(word collate "C" from '^[a-z]+');
+        rule := tickets.location_vocabulary() ->> stem;
+        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
+          number := substr(word, length(stem) + 1);
+          word := stem;
+          token := left(token, length(stem));
+        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
+          rule := 'site';
+        else
+          rule := null;
+        end if;
+      end if;
+
+      if rule is not null then
+        kind := split_part(rule, ' ', 1);
+        case kind
+          when 'code' then
+            expects := 'numbers';
+          when 'site' then
+            expects := '';
+          when 'ticket' then
+            added := word;
+            from_at := length(kept);
+            expects := 'numbered';
+          when 'soft' then
+            added := word;
+            from_at := length(kept);
+            expects := 'numbered';
+            if soft_at is null or soft_end <> from_at then
+              soft_at := case when binding = '_' or kept = '' then from_at end;
+            end if;
+            soft_end := from_at + 1 + length(word);
+          when 'numbered', 'premise' then
+            added := split_part(rule, ' ', 2);
+            from_at := length(kept);
+            expects := kind;
+          when 'no' then
+            if expects in ('premise', 'numbered') then
+              kept := left(kept, from_at);
+              soft_end := least(soft_end, from_at);
+              last := '';
+              expects := 'id';
+            elsif last = 'h' then
+              kept := left(kept, -2);
+              last := '';
+              expects := 'id';
+            else
+              added := word;
+              from_at := length(kept);
+              expects := 'numbered';
+            end if;
+          when 'floor' then
+            if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
+              kept := left(kept, -length(last) - 1);
+              last := '';
+            end if;
+            expects := 'id';
+          when 'relation' then
+            expects := 'relation';
+          when 'of' then
+            if word = 'to' and last in ('next', 'close') then
+              kept := left(kept, -length(last) - 1);
+              last := '';
+            elsif expects <> 'relation' then
+              added := word;
+            end if;
+            expects := '';
+          when 'front' then
+            if last = 'in' then
+              kept := left(kept, -3);
+              last := '';
+              expects := 'relation';
+            else
+              added := word;
+              expects := '';
+            end if;
+          when 'kept' then
+            added := split_part(rule, ' ', 2);
+            limits := split_part(rule, ' ', 3);
+            expects := kind;
+          else  -- city, word
+            added := split_part(rule, ' ', 2);
+            expects := '';
+            if kind = 'city' and last = 'st' and length(kept) > 3 then
+              kept := kept || 'reet';
+            end if;
+        end case;
+      elsif number is null then
+        kind := 'plain';
+        added := word;
+        expects := '';
+      end if;
+
+      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
+      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
+        if word = 'buru' and last = 'buru' then
+          kept := left(kept, -5);
+          added := 'buruburu';
+        elsif kind <> 'plain' and last = added then
+          added := null;
+        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
+          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
+        then
+          typed := translate(seen, '_', ' ');
+          if (last = added and (gap or binding = '_'))
+            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
+          then
+            added := null;
+          end if;
+        end if;
+        seen := seen || binding || token || ' ';
+      end if;
+
+      if number is not null then
+        if added is not null then
+          kept := kept || binding || added;
+          binding := '=';
+        end if;
+        if expects in ('premise', 'numbered') then
+          kept := left(kept, from_at);
+          soft_end := least(soft_end, from_at);
+          last := '';
+          added := null;
+          expects := 'numbers';
+        elsif expects in ('numbers', 'id') then
+          added := null;
+          expects := 'numbers';
+        else
+          if expects <> 'kept' or (limits <> '' and number collate "C" !~ ('^' || limits || '$')) then
+            binding := case when binding = '=' then ' ' else binding end;
+          else
+            binding := '=';
+          end if;
+          added := number;
+          expects := '';
+        end if;
+      end if;
+
+      if added is null then
+        gap := kept <> '';
+      else
+        kept := kept || binding || added;
+        last := added;
+        if gap then
+          again := true;
+          gap := false;
+        end if;
+      end if;
+      if added is not null or binding <> '_' then
+        binding := ' ';
+      end if;
+    end loop;
+
+    if soft_end = length(kept) and soft_at is not null then
+      kept := left(kept, soft_at);
+    end if;
+    if right(kept, 1) collate "C" between '0' and '9' then
+      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+    end if;
+    if length(kept) > 201 then
+      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
+      again := true;
+    end if;
+    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
+      kept := kept || 'reet';
+    end if;
+    exit when not again;
+    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
+  end loop;
+  return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
+end
+$$;
+comment on function tickets.location_words(text) is 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
+
+create function tickets.location_key(location_name text) returns text
+  language sql immutable parallel safe
+  return nullif(translate(substr(tickets.location_words(location_name), 2), '_-''=', '    '), '');
+comment on function tickets.location_key(text) is 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
+
+create function tickets.location_query(location_name text) returns text
+  language plpgsql immutable strict parallel safe
+as $$
+declare
+  token text;
+  capitals integer;
+  query text := '';
+begin
+  foreach token in array string_to_array(
+    replace(translate(normalize(substr(tickets.location_words(location_name), 2), NFD), '_=', '  '), '-', ' -'), ' '
+  ) loop
+    continue when token = '';
+    if left(token, 1) = '-' then
+      query := query || '-';
+      token := substr(token, 2);
+    else
+      query := query || ' ';
+    end if;
+    capitals := 1;
+    if token collate "C" ~ '^[b-df-hj-np-tv-xz]{3,}(?:''|$)' then
+      capitals := length(split_part(token, '''', 1));  -- no vowel: an acronym (TRM, CBD)
+    end if;
+    query := query || upper(left(token, capitals) collate "C") || substr(token, capitals + 1);
+  end loop;
+  return nullif(normalize(substr(query, 2), NFC), '');
+end
+$$;
+comment on function tickets.location_query(text) is 'tickets.location_key() as a text for people and geocoding providers: capitals, hyphens and apostrophes as in the name, abbreviations spelled out. NULL where the key is; tickets.location_key(tickets.location_query(x)) = tickets.location_key(x).';
+
+--! split: 040-kenya.sql
+-- Kenya: what lies in it, and the feed's own coordinates, taken only there.
+
+create table tickets.geo_country (
+  name text primary key,
+  outline geometry(MultiPolygon, 4326) not null,
+  reach geometry(MultiPolygon, 4326) not null
+);
+comment on table tickets.geo_country is 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+comment on column tickets.geo_country.name is 'Kenya.';
+comment on column tickets.geo_country.outline is 'Border and coast, WGS 84, generalised to some 870 points.';
+comment on column tickets.geo_country.reach is 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+insert into tickets.geo_country (name, outline, reach)
+select
+  'Kenya',
+  outline,
+  -- The generalised outline cuts off true places. On land: Moyale by 0.33 km, Mandera by 0.01; but Moyale in Ethiopia
+  -- begins 1.0 km beyond it, Busia in Uganda 1.6, Bula Hawa in Somalia 2.8: so 0.5 km. On the coast nothing foreign is
+  -- near and creeks and islands are missing: Watamu 0.9 km, Diani 1.05, Funzi 1.2, Lamu 1.6, Shimoni 1.7,
+  -- Mombasa 2.1, Wasini 2.9: so 3 km, within a box from Vanga to Kiunga. Degrees: on the equator 0.009 are 1 km.
+  -- Where the outline itself lies too far out (Namanga, Malaba: up to 2 km), the cluster's guard_km has to do.
+  st_multi(st_union(
+    st_buffer(outline, 0.5 * 0.009, 2),
+    st_intersection(st_buffer(outline, 3 * 0.009, 2), st_makeenvelope(39.2, -4.75, 41.6, -1.65, 4326))
+  ))
+from st_geomfromtext('MULTIPOLYGON(((
+35.91936 4.61882,35.92296 4.60193,35.93736 4.57829,35.93736 4.55972,35.93376 4.53945,35.93376 4.52257,
+35.94096 4.50737,35.95896 4.49724,35.99856 4.46347,36.02016 4.44996,36.04176 4.4432,36.04536 4.4432,36.19296 4.44489,
+36.22536 4.44996,36.23616 4.44996,36.24696 4.44658,36.26496 4.43814,36.27576 4.43645,36.46296 4.43983,36.61777 4.4432,
+36.62857 4.44152,36.64297 4.43307,36.65017 4.43138,36.84457 4.43307,36.90217 4.41619,36.97417 4.38073,37.01737 4.3706,
+37.02457 4.36384,37.04257 4.33682,37.04977 4.33176,37.06777 4.33345,37.07497 4.33176,37.08217 4.32163,
+37.08577 4.31318,37.09297 4.28954,37.09657 4.28448,37.10017 4.28448,37.10737 4.28448,37.11097 4.28279,
+37.16497 4.24733,37.26217 4.18485,37.35937 4.12237,37.47457 4.04977,37.55738 3.99742,37.64738 3.93832,
+37.75178 3.87078,37.84538 3.80999,37.94618 3.74582,37.97498 3.72725,37.99658 3.70867,38.02178 3.66646,
+38.03618 3.64957,38.05058 3.64113,38.07938 3.63269,38.10098 3.61242,38.11538 3.61074,38.14418 3.61918,
+38.17658 3.62087,38.28458 3.60905,38.38898 3.59723,38.44658 3.60229,38.49698 3.62424,38.49698 3.62931,
+38.49698 3.63775,38.50059 3.6462,38.50779 3.65126,38.51499 3.64788,38.53299 3.63269,38.54019 3.62256,38.54379 3.6158,
+38.54739 3.60905,38.56179 3.60567,38.57259 3.60398,38.57979 3.60567,38.59419 3.61074,38.59419 3.60736,
+38.59779 3.60229,38.60139 3.59892,38.65899 3.59385,38.65899 3.6006,38.66259 3.6158,38.66259 3.62256,38.68779 3.5871,
+38.70219 3.57021,38.72379 3.56008,38.82099 3.53306,38.89659 3.5128,38.92179 3.51449,38.96499 3.52293,38.97939 3.51955,
+38.99379 3.51449,39.01179 3.51449,39.06939 3.52631,39.07659 3.52462,39.09099 3.51786,39.18099 3.47734,
+39.22059 3.46889,39.25659 3.46889,39.29619 3.49253,39.30339 3.49591,39.31419 3.49422,39.32139 3.48409,
+39.31059 3.46552,39.43659 3.46214,39.46539 3.45201,39.47619 3.44019,39.47979 3.42668,39.48699 3.41317,39.505 3.40304,
+39.5374 3.40473,39.5518 3.43175,39.5734 3.4976,39.6022 3.52968,39.667 3.58878,39.7462 3.66139,39.7642 3.68503,
+39.7822 3.71712,39.8074 3.78972,39.829 3.84207,39.847 3.8674,39.9334 3.90792,40.0198 3.95014,40.117 3.99742,
+40.1638 4.01937,40.1674 4.02444,40.1674 4.03119,40.1674 4.03626,40.1782 4.03457,40.1782 4.03288,40.1818 4.03119,
+40.1854 4.03288,40.2862 4.06665,40.3654 4.09536,40.3726 4.10042,40.3762 4.11562,40.3834 4.12069,40.51301 4.17134,
+40.61741 4.21187,40.70021 4.24395,40.76501 4.28448,40.78661 4.25577,40.84781 4.21525,40.86941 4.18654,
+40.88741 4.15615,40.89821 4.14601,40.91621 4.13588,40.96301 4.12069,40.98101 4.11055,41.00621 4.08691,
+41.07101 3.99742,41.11421 3.96196,41.16461 3.94338,41.21501 3.93663,41.31581 3.9417,41.43101 3.94845,41.48141 3.96365,
+41.50662 3.96365,41.58582 3.98391,41.60382 3.98222,41.62902 3.97209,41.64342 3.96871,41.65782 3.97209,
+41.70102 3.99742,41.74782 3.98222,41.79102 3.95858,41.83422 3.95014,41.88462 3.97716,41.80182 3.85727,
+41.71902 3.73738,41.63262 3.61749,41.54982 3.4976,41.49941 3.4233,41.44541 3.34901,41.39501 3.27471,41.34101 3.20041,
+41.26181 3.11936,41.17901 3.03831,41.09621 2.95726,41.01341 2.8762,40.98101 2.84243,40.96661 2.81373,40.96661 2.76138,
+40.96661 2.63136,40.97021 2.49627,40.97021 2.42367,40.97021 2.31729,40.97021 2.20922,40.97021 2.10284,
+40.97021 1.99646,40.97021 1.8715,40.97021 1.74655,40.97021 1.62159,40.97021 1.49664,40.97021 1.37168,40.97021 1.24673,
+40.97021 1.22984,40.97021 1.12177,40.97021 0.99682,40.97021 0.87186,40.97021 0.74691,40.97021 0.62195,40.97021 0.497,
+40.97021 0.37204,40.97021 0.24709,40.97021 0.12213,40.97021 -0.00282,40.97021 -0.08387,40.97021 -0.15141,
+40.97021 -0.21896,40.97381 -0.32872,40.97381 -0.43678,40.97381 -0.54485,40.97741 -0.65461,40.97741 -0.72384,
+40.97741 -0.79476,40.98101 -0.87075,41.00621 -0.90452,41.03141 -0.9366,41.05661 -0.97037,41.08181 -1.00246,
+41.13221 -1.06662,41.18261 -1.13248,41.23661 -1.2034,41.28341 -1.2625,41.33381 -1.32666,41.38421 -1.39252,
+41.43461 -1.45837,41.48501 -1.52254,41.52462 -1.5732,41.53542 -1.59515,41.53902 -1.61372,41.53542 -1.6762,
+41.53542 -1.69646,41.45981 -1.77414,41.42381 -1.82986,41.41661 -1.84675,41.39501 -1.86026,41.33741 -1.9126,
+41.30501 -1.9565,41.28341 -1.96832,41.26901 -1.94975,41.24741 -1.9565,41.23301 -1.95482,41.21861 -1.94468,
+41.21861 -1.92273,41.20061 -1.943,41.19341 -1.96664,41.18621 -1.99028,41.15741 -1.9869,41.11781 -1.97846,
+41.11061 -1.97846,41.09621 -1.98521,41.07821 -2.00716,41.04941 -2.01898,41.03861 -2.03249,41.02781 -2.04262,
+41.01341 -2.04262,40.99901 -2.03587,40.99181 -2.02911,40.98461 -2.01898,40.98101 -2.00547,40.98101 -1.99028,
+40.99181 -1.96326,40.98821 -1.94975,40.98821 -1.93624,40.99181 -1.92442,41.00621 -1.90247,40.97021 -1.92949,
+40.96661 -2.046,40.94501 -2.07302,40.92701 -2.05951,40.90901 -1.99703,40.89101 -1.98352,40.88021 -1.97846,
+40.86941 -1.96664,40.86221 -1.96326,40.84781 -1.97846,40.85501 -1.99196,40.85861 -2.00547,40.85501 -2.01898,
+40.87301 -2.01223,40.88381 -2.0156,40.89461 -2.02574,40.89821 -2.04262,40.89461 -2.04938,40.88381 -2.05444,
+40.88381 -2.05951,40.88741 -2.06964,40.89461 -2.07133,40.90181 -2.07302,40.90541 -2.07977,40.90541 -2.15407,
+40.91261 -2.19122,40.92341 -2.21654,40.93421 -2.21992,40.94501 -2.21823,40.95581 -2.21823,40.97021 -2.22836,
+40.98101 -2.24187,40.98101 -2.25369,40.97021 -2.27902,40.94501 -2.30942,40.92341 -2.31448,40.91981 -2.30266,
+40.95221 -2.28578,40.93421 -2.28071,40.91981 -2.27058,40.89821 -2.24525,40.89461 -2.23681,40.89461 -2.23174,
+40.89461 -2.22836,40.88381 -2.2233,40.88381 -2.22668,40.87661 -2.22836,40.86221 -2.23174,40.83701 -2.24525,
+40.81541 -2.27227,40.79381 -2.29084,40.77221 -2.27902,40.77581 -2.28747,40.77581 -2.2976,40.78301 -2.30435,
+40.79021 -2.30773,40.79381 -2.30942,40.79381 -2.31617,40.78661 -2.32799,40.79381 -2.3415,40.82261 -2.36007,
+40.82981 -2.37527,40.81541 -2.39722,40.79021 -2.42424,40.75781 -2.44788,40.71101 -2.46645,40.64981 -2.53906,
+40.61741 -2.55257,40.58501 -2.54582,40.55621 -2.53231,40.52381 -2.52555,40.4914 -2.52893,40.3906 -2.56101,
+40.3474 -2.58972,40.3222 -2.59816,40.2934 -2.61674,40.243 -2.65726,40.2322 -2.66908,40.225 -2.68259,40.2034 -2.72481,
+40.1746 -2.76196,40.171 -2.77884,40.171 -2.78728,40.189 -2.80755,40.189 -2.8143,40.1854 -2.8295,40.1854 -2.83794,
+40.1638 -2.90211,40.1638 -2.93419,40.1854 -2.95108,40.1782 -2.9764,40.189 -2.98822,40.2106 -2.98654,40.2322 -2.97134,
+40.2322 -2.98147,40.225 -2.99329,40.189 -3.02706,40.1674 -3.05577,40.1638 -3.06759,40.1602 -3.11825,40.153 -3.13513,
+40.1206 -3.1841,40.117 -3.19761,40.1278 -3.23307,40.1278 -3.25164,40.1242 -3.26684,40.1134 -3.28204,40.1026 -3.29386,
+40.0882 -3.30399,40.0414 -3.32594,40.027 -3.33438,40.0018 -3.36309,39.9874 -3.37322,39.973 -3.3766,39.9802 -3.35971,
+39.991 -3.32087,39.991 -3.30737,39.973 -3.31074,39.9658 -3.32087,39.9658 -3.33438,39.9658 -3.34789,39.9622 -3.35802,
+39.9586 -3.38166,39.9586 -3.38842,39.9622 -3.39348,39.9658 -3.39855,39.9478 -3.42725,39.9262 -3.48129,39.901 -3.5235,
+39.8902 -3.58092,39.8794 -3.60456,39.865 -3.61638,39.8578 -3.61806,39.8362 -3.60962,39.8326 -3.60624,39.8182 -3.59105,
+39.8146 -3.58936,39.7858 -3.58767,39.7894 -3.57923,39.793 -3.57416,39.7822 -3.56741,39.7714 -3.58429,39.775 -3.59949,
+39.7894 -3.60962,39.8074 -3.60962,39.7966 -3.62313,39.8002 -3.63495,39.8146 -3.64002,39.8506 -3.62482,
+39.8614 -3.63326,39.865 -3.64846,39.8686 -3.66366,39.8686 -3.69574,39.7858 -3.91694,39.7606 -3.94227,39.7318 -3.94565,
+39.7102 -3.93214,39.7138 -3.89668,39.6886 -3.91019,39.685 -3.91694,39.6886 -3.92707,39.6958 -3.93721,39.6958 -3.94734,
+39.703 -3.95578,39.7138 -3.96422,39.7354 -3.96253,39.7462 -3.96929,39.7426 -3.98617,39.721 -4.00981,39.7174 -4.01657,
+39.7138 -4.02501,39.7066 -4.03683,39.6994 -4.04865,39.6922 -4.05372,39.6814 -4.04865,39.6742 -4.02501,39.667 -4.01995,
+39.6598 -4.00813,39.6634 -3.98449,39.6598 -3.97098,39.6418 -3.98617,39.6166 -3.97098,39.6058 -3.96929,39.595 -3.97942,
+39.6058 -3.98786,39.6166 -3.99293,39.6418 -3.99968,39.6346 -4.01657,39.6274 -4.02501,39.595 -4.03345,39.5842 -4.03345,
+39.5734 -4.03177,39.5626 -4.03345,39.559 -4.04021,39.5626 -4.06047,39.5626 -4.0706,39.5662 -4.08073,39.5806 -4.06216,
+39.6166 -4.05878,39.649 -4.06891,39.6706 -4.08749,39.667 -4.11282,39.6166 -4.19725,39.5842 -4.27999,39.5518 -4.40156,
+39.541 -4.43027,39.5302 -4.41676,39.523 -4.41845,39.5158 -4.42689,39.505 -4.43871,39.505 -4.44378,39.505 -4.4556,
+39.5014 -4.46235,39.48699 -4.47417,39.48339 -4.47924,39.45099 -4.58224,39.44379 -4.56367,39.44739 -4.53496,
+39.44379 -4.51976,39.42939 -4.5299,39.42219 -4.5434,39.41859 -4.56029,39.41139 -4.5738,39.40419 -4.5738,
+39.39699 -4.57042,39.38979 -4.57042,39.38979 -4.58562,39.38979 -4.59406,39.40779 -4.61432,39.39699 -4.62952,
+39.36099 -4.63459,39.32499 -4.62446,39.29979 -4.59575,39.29979 -4.60082,39.29259 -4.61601,39.26379 -4.60588,
+39.24219 -4.62783,39.22419 -4.65654,39.20619 -4.67005,39.19899 -4.67174,39.19539 -4.67174,39.19539 -4.67342,
+39.19179 -4.6768,39.10539 -4.61601,39.01899 -4.55522,38.93619 -4.49275,38.84979 -4.43196,38.76339 -4.37117,
+38.68059 -4.30869,38.59419 -4.2479,38.50779 -4.18543,38.42138 -4.12464,38.41778 -4.11957,38.33858 -4.06385,
+38.25218 -4.00137,38.16578 -3.94058,38.08298 -3.87979,37.99658 -3.81732,37.91018 -3.75653,37.82378 -3.69405,
+37.76978 -3.65521,37.75898 -3.63664,37.74818 -3.61638,37.73018 -3.55559,37.72298 -3.54039,37.70858 -3.52688,
+37.69058 -3.51844,37.66898 -3.51168,37.64738 -3.51,37.60058 -3.51337,37.59698 -3.49986,37.60418 -3.4796,
+37.60778 -3.4644,37.60418 -3.45596,37.58618 -3.45427,37.57898 -3.44583,37.57898 -3.4357,37.57898 -3.42388,
+37.58618 -3.41375,37.58978 -3.40361,37.60418 -3.38842,37.62578 -3.36984,37.65098 -3.35802,37.66898 -3.35633,
+37.66898 -3.33776,37.67258 -3.32425,37.68338 -3.31581,37.70138 -3.31412,37.67978 -3.19254,37.67618 -3.17903,
+37.66178 -3.07097,37.64378 -3.04564,37.56098 -3.00004,37.42417 -2.92237,37.34857 -2.88016,37.13257 -2.76027,
+36.91657 -2.64038,36.70417 -2.52049,36.48816 -2.4006,36.27576 -2.28071,36.05976 -2.16082,35.84376 -2.04093,
+35.63136 -1.92104,35.41535 -1.80115,35.24615 -1.70659,35.19935 -1.68127,34.98695 -1.56138,34.77095 -1.44149,
+34.72055 -1.41278,34.55855 -1.3216,34.34254 -1.20171,34.12654 -1.08182,34.05094 -1.03961,34.01494 -1.03792,
+34.00054 -1.02948,34.00054 -1.00246,33.98614 -1.00246,33.97894 -1.00246,33.90334 -1.00246,33.89974 -0.79983,
+33.89614 -0.66305,33.91054 -0.51952,33.93574 -0.31352,33.95374 -0.15479,33.95374 -0.11595,33.92134 -0.01295,
+33.88894 0.09005,33.89254 0.11031,33.95014 0.18799,33.96094 0.19812,34.04014 0.30619,34.07614 0.33321,
+34.08694 0.34672,34.08694 0.36698,34.07614 0.40413,34.07614 0.4227,34.07974 0.43114,34.09774 0.45141,34.10494 0.46154,
+34.10854 0.46998,34.13014 0.56961,34.13374 0.57298,34.14814 0.60338,34.18054 0.62364,34.22014 0.63884,
+34.25254 0.65573,34.27774 0.68105,34.29214 0.72327,34.29574 0.74691,34.29934 0.75873,34.30654 0.76886,
+34.37134 0.80094,34.38934 0.81614,34.40374 0.85667,34.43254 0.89381,34.45774 0.95798,34.46134 0.97824,
+34.46494 1.02215,34.46854 1.0441,34.47574 1.06436,34.48654 1.08294,34.50815 1.1032,34.52255 1.09813,34.54055 1.08969,
+34.55855 1.09307,34.56215 1.09307,34.56575 1.1032,34.57295 1.11164,34.57295 1.13359,34.58015 1.15217,34.63055 1.16399,
+34.66295 1.19607,34.68455 1.20958,34.76735 1.21802,34.79615 1.23153,34.81055 1.27206,34.79975 1.31258,
+34.78175 1.35311,34.78175 1.37168,34.77815 1.38857,34.83935 1.43754,34.86095 1.51859,34.88255 1.55236,
+34.89335 1.55743,34.91495 1.5608,34.92215 1.56587,34.93295 1.576,34.94015 1.58782,34.97255 1.65367,34.97975 1.67563,
+34.97975 1.86981,34.98335 1.88163,35.00135 1.90696,35.00495 1.91709,35.00135 1.92722,34.97615 1.94918,34.96895 1.961,
+34.96175 1.97788,34.95815 1.99814,34.95815 2.01841,34.95815 2.03867,34.96895 2.08257,34.96895 2.10115,34.92215 2.2109,
+34.90415 2.25481,34.86455 2.34768,34.85735 2.38652,34.86815 2.41185,34.88615 2.42535,34.90775 2.43717,
+34.92215 2.45406,34.92215 2.4777,34.91495 2.49459,34.88615 2.5216,34.88255 2.54187,34.87535 2.59083,34.86455 2.60434,
+34.85735 2.60265,34.85015 2.5959,34.84295 2.58746,34.82855 2.58915,34.81775 2.59759,34.77815 2.68539,34.76015 2.7732,
+34.74215 2.83568,34.73855 2.84412,34.73135 2.85256,34.72415 2.85425,34.69535 2.86776,34.69535 2.87114,
+34.69175 2.87283,34.69175 2.8762,34.68815 2.87958,34.68455 2.88127,34.68095 2.87958,34.67735 2.87114,34.67735 2.86945,
+34.67015 2.86776,34.65935 2.85932,34.65575 2.85594,34.64135 2.85932,34.63055 2.86945,34.61615 2.89309,
+34.58375 2.92855,34.57295 2.94544,34.54415 3.09741,34.53335 3.11767,34.51175 3.13287,34.46494 3.14638,
+34.44334 3.15989,34.43254 3.18184,34.42534 3.3051,34.41094 3.34394,34.40374 3.35576,34.39294 3.36589,34.38574 3.37602,
+34.38574 3.38784,34.38574 3.39966,34.39654 3.42499,34.40014 3.43343,34.39294 3.44525,34.38214 3.46552,
+34.38214 3.47734,34.38574 3.48578,34.39654 3.48916,34.40734 3.49253,34.41454 3.4976,34.43614 3.52631,34.44334 3.56683,
+34.44694 3.6462,34.43974 3.66815,34.42534 3.67659,34.40734 3.68334,34.38574 3.69348,34.35334 3.72725,34.33534 3.734,
+34.31014 3.72725,34.29934 3.71712,34.29574 3.70698,34.29214 3.70361,34.27774 3.71036,34.26334 3.75089,34.24174 3.7779,
+34.24174 3.78297,34.23094 3.78297,34.20934 3.7779,34.19134 3.77622,34.17334 3.77115,34.16614 3.77115,34.15174 3.77622,
+34.15894 3.78297,34.18054 3.79648,34.16614 3.81168,34.15174 3.81674,34.14814 3.8235,34.19494 3.84714,34.20934 3.86064,
+34.20574 3.87415,34.18414 3.88597,34.16254 3.88597,34.12294 3.87246,34.10854 3.86909,34.08334 3.87753,
+34.08694 3.89442,34.09774 3.91806,34.10854 3.94338,34.10854 3.96027,34.09414 3.9704,34.07974 3.98053,34.06894 3.99235,
+34.06174 4.00755,34.06174 4.01768,34.06534 4.02781,34.06894 4.04132,34.07254 4.06496,34.07254 4.07678,34.06894 4.0886,
+34.06174 4.09873,34.05094 4.10887,34.04014 4.12069,34.04014 4.13419,34.04014 4.16459,34.02934 4.18823,
+34.00774 4.20511,33.97534 4.22031,34.07974 4.31994,34.18054 4.41956,34.28134 4.52088,34.38214 4.6205,34.46134 4.66103,
+34.52975 4.69649,34.59815 4.73026,34.66655 4.76572,34.76375 4.80118,34.84655 4.83158,34.92215 4.86028,
+35.00135 4.89068,35.09495 4.92445,35.17775 4.95484,35.24615 4.98186,35.26415 4.94809,35.33255 4.98693,
+35.41175 5.03083,35.43335 5.00381,35.39735 4.92614,35.49455 4.92614,35.57016 4.90419,35.52336 4.78092,
+35.56296 4.70662,35.60976 4.6205,35.61336 4.61882,35.69976 4.58842,35.70696 4.61882,35.70696 4.6205,35.71056 4.66103,
+35.73936 4.68129,35.77896 4.67792,35.78256 4.6205,35.85816 4.61882,35.91936 4.61882
+)),((
+41.05301 -2.04938,41.06741 -2.03587,41.09261 -2.03756,41.12141 -2.04769,41.14301 -2.05951,41.16101 -2.09159,
+41.15381 -2.11185,41.13581 -2.11523,41.12501 -2.09328,41.12501 -2.1051,41.12141 -2.11523,41.11781 -2.12367,
+41.11421 -2.12705,41.11061 -2.12874,41.10701 -2.13212,41.10341 -2.1338,41.09981 -2.13549,41.09261 -2.1338,
+41.08541 -2.12874,41.08181 -2.12367,41.08181 -2.12198,41.06741 -2.12367,41.04941 -2.12874,41.01341 -2.149,
+41.00261 -2.14225,40.99541 -2.14394,40.98821 -2.15238,40.98461 -2.16589,40.99181 -2.17433,41.00261 -2.1794,
+41.00981 -2.18784,41.00621 -2.19797,40.99541 -2.19797,40.98461 -2.19122,40.98101 -2.18108,40.98101 -2.16926,
+40.95581 -2.17433,40.95581 -2.15069,40.97021 -2.1203,40.98461 -2.09666,41.00261 -2.08652,41.02421 -2.07977,
+41.04581 -2.06964,41.05301 -2.04938
+)))', 4326) as outline;
+
+-- A body of SQL standard form, as in 020-reading: bound to PostGIS where it is.
+create function tickets.in_kenya(place geometry) returns boolean
+  language sql stable parallel safe
+begin atomic
+  select place is not null and tickets.is_lng_lat(place) and exists (select from tickets.geo_country c where st_intersects(c.reach, place));
+end;
+comment on function tickets.in_kenya(geometry) is 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
+
+-- Inlined, and the feed's coordinates are empty so far: two look-ups in raw are all that a row costs.
+create function tickets.feed_point(raw jsonb) returns geometry
+  language sql stable parallel safe
+  return case
+    when raw ->> 'latitude' <> '' and raw ->> 'longitude' <> '' and tickets.in_kenya(
+      st_setsrid(st_makepoint(tickets.to_degrees(raw ->> 'longitude'), tickets.to_degrees(raw ->> 'latitude')), 4326)
+    ) then
+      st_setsrid(st_makepoint(tickets.to_degrees(raw ->> 'longitude'), tickets.to_degrees(raw ->> 'latitude')), 4326)
+  end;
+comment on function tickets.feed_point(jsonb) is 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
+
 --! split: 050-gazetteers.sql
 -- The gazetteers: where a cluster (coarse) and a place within a cluster (precise) are.
 
@@ -34,7 +755,9 @@ create table tickets.geo_clusters (
   suspicious boolean not null default false,
   candidates jsonb not null default '[]',
   note text,
+  attempts integer not null default 0,
   fetched_at timestamptz,
+  expires_at timestamptz,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint geo_clusters_geom_is_lng_lat check (tickets.is_lng_lat(geom))
@@ -48,9 +771,11 @@ comment on column tickets.geo_clusters.query is 'The text that was sent to the p
 comment on column tickets.geo_clusters.verified is 'A person checked this coordinate: it is never overwritten, not even by force.';
 comment on column tickets.geo_clusters.guard_km is 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
 comment on column tickets.geo_clusters.suspicious is 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
-comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order, as returned.';
+comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
 comment on column tickets.geo_clusters.note is 'Free text for people.';
+comment on column tickets.geo_clusters.attempts is 'How many times in a row no usable centroid was found: 1 waits 7 days, later ones 30.';
 comment on column tickets.geo_clusters.fetched_at is 'When a provider last answered for this cluster.';
+comment on column tickets.geo_clusters.expires_at is 'When a cluster without a centroid may be asked again. NULL: never, or never asked. A centroid does not expire.';
 comment on column tickets.geo_clusters.created_at is 'When the row was made.';
 comment on column tickets.geo_clusters.updated_at is 'When the row last changed.';
 
@@ -89,7 +814,7 @@ comment on column tickets.geo_locations.query is 'The text that was sent to the 
 comment on column tickets.geo_locations.precision is 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
 comment on column tickets.geo_locations.confidence is 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
 comment on column tickets.geo_locations.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
-comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order, as returned: judged again, without a call, when the centroid or the guard changes.';
+comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
 comment on column tickets.geo_locations.verified is 'A person checked this row: it is never overwritten and never expires, not even by force.';
 comment on column tickets.geo_locations.note is 'Free text: why a candidate was rejected, or a person''s remark.';
 comment on column tickets.geo_locations.attempts is 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
@@ -315,7 +1040,10 @@ comment on function tickets.claim_gazetteers() is 'Trigger before writing a gaze
 
 create function tickets.place_written_tickets() returns trigger language plpgsql as $fn$
 begin
-  -- Corrects what the writer did not resolve itself. Its own UPDATE fires the trigger once more, finds nothing, and ends.
+  -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
+  if not exists (select from written) then
+    return null;
+  end if;
   execute format($sql$
     update tickets.%1$I t
     set geom = place.geom, geo_source = place.geo_source
@@ -446,6 +1174,7 @@ create table tickets_ops.snapshots (
   snapshot_at timestamptz not null,
   status text not null check (status in ('staging', 'loading', 'finalizing', 'done', 'partial', 'unchanged', 'superseded', 'failed')),
   error text,
+  broken_off text,
   origin text not null default 'bucket' check (origin in ('bucket', 'file')),
   forced boolean not null default false,
   backfill boolean not null default false,
@@ -491,7 +1220,8 @@ comment on column tickets_ops.snapshots.source_size is 'Bytes.';
 comment on column tickets_ops.snapshots.source_last_modified is 'The bucket''s LastModified. It moves when a file is copied or restored, so the time in the name decides.';
 comment on column tickets_ops.snapshots.snapshot_at is 'The export''s time, from the file''s name (EAT), else LastModified.';
 comment on column tickets_ops.snapshots.status is 'staging, loading, finalizing: in flight. done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: see error.';
-comment on column tickets_ops.snapshots.error is 'Why it failed or is partial, in words for people.';
+comment on column tickets_ops.snapshots.error is 'Why it failed, in words for people.';
+comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
 comment on column tickets_ops.snapshots.origin is 'bucket, or file (ingest --inc-csv).';
 comment on column tickets_ops.snapshots.forced is 'Asked for by force.';
 comment on column tickets_ops.snapshots.backfill is 'Part of a backfill: finishing it asks for the next older file left behind.';
@@ -525,6 +1255,8 @@ create table tickets_ops.snapshot_rows (
   raw jsonb,
   primary key (snapshot_id, ticket_id)
 );
+-- Analyzed after each staging: how many rows there are matters, what their JSON holds does not.
+alter table tickets_ops.snapshot_rows alter column raw set statistics 0;
 comment on table tickets_ops.snapshot_rows is 'Work in progress: the rows of the snapshot in flight, the last line of each ticket. Emptied when the snapshot is done; kept 7 days when it failed.';
 comment on column tickets_ops.snapshot_rows.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rows.ticket_id is 'The ticket.';
@@ -565,18 +1297,1984 @@ comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on whic
 comment on column tickets_ops.snapshot_rejects.reason is 'Why, in words for people.';
 comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV, control characters escaped, cut at 64 KiB.';
 
+--! split: 090-jobs.sql
+-- What the running tasks need of graphile-worker's private tables, and has no API for.
+
+create function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
+  -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
+  update graphile_worker._private_jobs set max_attempts = greatest(attempts, 1) where id = p_job_id;
+$$;
+comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last.';
+
+--! split: 100-read-side.sql
+-- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map.
+
+-- The contract's 48 h, once. One SELECT without tables, so wherever it stands in a FROM it is inlined and costs no call.
+create function tickets.sla(p_created_at_service timestamptz, p_first_seen_at timestamptz)
+returns table (sla_clock_start timestamptz, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+language sql stable parallel safe
+as $$
+  select
+    coalesce(p_created_at_service, p_first_seen_at),
+    case
+      when p_created_at_service is not null then 'created_at_service'
+      when p_first_seen_at is not null then 'first_seen_at'
+    end,
+    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
+    trunc(extract(epoch from now() - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
+    case
+      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
+      when coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '48 hours' then 'breached'
+      else 'ok'
+    end,
+    coalesce(
+      coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
+        and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
+      false
+    )
+$$;
+comment on function tickets.sla(timestamptz, timestamptz) is 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
+
+-- A bare `where is_actionable`: `is_actionable is true` would not match the partial indexes inc_open_geog and inc_open.
+-- Views read with their owner's rights, so whoever may select from this one needs nothing on tickets.inc; and no
+-- security_barrier, which would keep `order by geog <-> point` from the index.
+create view tickets.inc_open_sla as
+select
+  t.ticket_id,
+  t.normalized_status,
+  sla.sla_clock_start,
+  sla.sla_clock_source,
+  sla.hours_open,
+  sla.sla_state,
+  sla.at_risk,
+  t.assigned_team,
+  t.cluster,
+  t.region,
+  t.owner,
+  t.location_name,
+  t.geo_source,
+  t.geom,
+  t.geog
+from tickets.inc t
+cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+where t.is_actionable;
+
+comment on view tickets.inc_open_sla is 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+comment on column tickets.inc_open_sla.ticket_id is 'The ticket''s number, like WOT0715527.';
+comment on column tickets.inc_open_sla.normalized_status is 'The canonical status: filter on this one.';
+comment on column tickets.inc_open_sla.sla_clock_start is 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+comment on column tickets.inc_open_sla.sla_clock_source is 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+comment on column tickets.inc_open_sla.hours_open is 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+comment on column tickets.inc_open_sla.sla_state is 'breached: open for 48 h or more. ok: less. unknown: no clock.';
+comment on column tickets.inc_open_sla.at_risk is 'Open for 40 h or more and not breached yet. false where the clock is unknown.';
+comment on column tickets.inc_open_sla.assigned_team is 'Team the ticket is assigned to.';
+comment on column tickets.inc_open_sla.cluster is 'Network cluster.';
+comment on column tickets.inc_open_sla.region is 'Region, lower case.';
+comment on column tickets.inc_open_sla.owner is 'Owner of the ticket.';
+comment on column tickets.inc_open_sla.location_name is 'The place as field staff typed it.';
+comment on column tickets.inc_open_sla.geo_source is 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+comment on column tickets.inc_open_sla.geom is 'Place, for display; NULL where none is known.';
+comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in metres.';
+
+-- The order of a ticket's events (index inc_events_ticket) tells what a single one does not: a `closed` that is its first
+-- never was in the backlog, and what a baseline found open, the next event closes or nothing has closed since.
+create view tickets.inc_backlog as
+with changes as (
+  select
+    coalesce(e.snapshot_at, e.recorded_at) as snapshot_at,
+    e.event,
+    case e.event
+      when 'closed' then case when lag(e.event) over history is null then 0 else -1 end
+      when 'baseline' then
+        case lead(e.event) over history
+          when 'closed' then 1
+          when 'reopened' then 0
+          else (select coalesce(t.is_actionable, false)::integer from tickets.inc t where t.ticket_id = e.ticket_id)
+        end
+      else 1
+    end as change
+  from tickets.inc_events e
+  where e.event in ('baseline', 'opened', 'closed', 'reopened')
+  window history as (partition by e.ticket_id order by e.event_id)
+)
+select
+  snapshot_at,
+  count(*) filter (where event = 'opened') as opened,
+  count(*) filter (where event = 'reopened') as reopened,
+  count(*) filter (where change < 0) as closed,
+  sum(sum(change)) over (order by snapshot_at)::bigint as open_tickets
+from changes
+group by snapshot_at;
+
+comment on view tickets.inc_backlog is 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (about a second per 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
+comment on column tickets.inc_backlog.snapshot_at is 'The export''s own time of the snapshot; for a baseline, when history began.';
+comment on column tickets.inc_backlog.opened is 'Tickets first seen open.';
+comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
+comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
+comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
+
+-- Its callers need not be able to read the tables: whoever may call it sees the map with the rights of its owner. So PUBLIC
+-- may not call it (below), and its names are looked up where no caller can put anything.
+-- Records all the way, and one to_jsonb() at the end: a third less than jsonb_agg(jsonb_build_object(…)), which takes every
+-- feature apart again. No JIT: compiling takes longer than what it speeds up.
+create function reporting.fn_tickets_for_map(
+  p_open_only boolean default true,
+  p_cluster text default null,
+  p_region text default null,
+  p_team text default null
+)
+returns jsonb language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+  -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read
+  -- the whole table for the open ones.
+  with mapped as (
+    select
+      t.ticket_id, t.longitude, t.latitude, properties,
+      octet_length(concat(
+        t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+        t.assigned_team, t.owner, t.sla_status
+      )) as bytes_of_text
+    from tickets.inc t
+    cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+    cross join lateral (
+      select
+        t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+        t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+        t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+        t.longitude, sla.*
+    ) as properties
+    where t.is_actionable and t.longitude is not null
+      and (p_cluster is null or t.cluster = p_cluster)
+      and (p_region is null or t.region = lower(p_region))
+      and (p_team is null or t.assigned_team = p_team)
+    union all
+    (
+      select
+        t.ticket_id, t.longitude, t.latitude, properties,
+        octet_length(concat(
+          t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+          t.assigned_team, t.owner, t.sla_status
+        ))
+      from tickets.inc t
+      cross join lateral (
+        select
+          t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+          t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+          t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+          t.longitude
+      ) as properties
+      where not p_open_only and t.is_actionable is not true and t.longitude is not null
+        and (p_cluster is null or t.cluster = p_cluster)
+        and (p_region is null or t.region = lower(p_region))
+        and (p_team is null or t.assigned_team = p_team)
+      order by t.closed_at desc -- index inc_closed_at, backwards
+      limit 120000
+    )
+  ),
+  features as (
+    select coalesce(array_agg(feature), '{}') as list, count(*) as listed
+    from (
+      -- A jsonb array holds at most 268 435 455 bytes: per feature its texts, and less than 1 200 for all the rest.
+      select *, sum(1200 + bytes_of_text) over (rows unbounded preceding) as bytes from mapped
+    ) as m
+    cross join lateral (select 'Point' as type, array[m.longitude, m.latitude] as coordinates) as geometry
+    cross join lateral (select 'Feature' as type, m.ticket_id as id, geometry, m.properties) as feature
+    where m.bytes <= 250000000
+  ),
+  counts as (
+    select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
+    from (
+      select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
+      from tickets.inc t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      where t.is_actionable
+        and (p_cluster is null or t.cluster = p_cluster)
+        and (p_region is null or t.region = lower(p_region))
+        and (p_team is null or t.assigned_team = p_team)
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.inc t
+      where not p_open_only and t.is_actionable is not true
+        and (p_cluster is null or t.cluster = p_cluster)
+        and (p_region is null or t.region = lower(p_region))
+        and (p_team is null or t.assigned_team = p_team)
+    ) as t
+    group by normalized_status, cluster, region, sla_state, geo_source
+  ),
+  dimensions as (
+    select jsonb_object_agg(dimension, tickets) as counted
+    from (
+      select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
+      from (
+        select dimension, value, sum(c.tickets) as tickets
+        from counts c
+        cross join lateral (values
+          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
+        ) as d (dimension, value)
+        -- Closed tickets have no state against the SLA.
+        where dimension <> 'by_sla_state' or value is not null
+        group by dimension, value
+      ) as d
+      group by dimension
+    ) as d
+  ),
+  freshness as (
+    select
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ) as content_through,
+      meta.source_key
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true
+  ),
+  totals as (
+    select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
+  )
+  select to_jsonb(collection)
+  from (
+    select
+      'FeatureCollection' as type,
+      f.list as features,
+      jsonb_build_object(
+        'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
+        'truncated', f.listed < t.mapped,
+        'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
+        'by_geo_source', '{}'::jsonb, 'freshness', freshness
+      ) || coalesce(d.counted, '{}') as summary
+    from features f, totals t, dimensions d, freshness
+  ) as collection
+$$;
+
+comment on function reporting.fn_tickets_for_map(boolean, text, text, text) is
+'The tickets map: a GeoJSON FeatureCollection (RFC 7946) with a foreign member `summary`. What dashboard_api serves.
+
+Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team; NULL, the default, means all.
+
+features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
+
+summary: total, mapped and unmapped tickets; by_status (normalized_status), by_cluster, by_region, by_geo_source: tickets per value, unmapped ones included, "(none)" where there is no value; by_sla_state: open tickets only; truncated: true where not every mapped ticket is among the features; freshness: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. Filters do not concern freshness.
+
+Limit: jsonb holds no array over 256 MB. At most the 120 000 most recently closed tickets are among the features (those without closed_at first), fewer if their texts are very long; the summary always counts all. For the others ask by cluster, region or team.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
+
+revoke execute on function reporting.fn_tickets_for_map(boolean, text, text, text) from public;
+
+--! split: 110-geocoding-judge.sql
+-- The judge: which of a provider's candidates, if any, is the place that was asked for.
+--
+-- The rules stand here only. A new answer and a stored one are judged by the same functions, so when a centroid or a
+-- guard changes the stored candidates are judged again with no call to a provider.
+--
+-- A candidate is {lat, lng, level, country, label, original} (src/geocode/outcome.ts). It is
+--   refused  no number, 0,0, outside Kenya, swapped axes, or beyond the guard;
+--   doubtful only a city or county, or of another name: a person decides, the ticket stays at its cluster;
+--   good     otherwise; the best by name, precision and distance is the place.
+
+create function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
+return string_to_array(tickets.location_key(p_name), ' ');
+comment on function tickets_ops.name_words(text) is 'The words of a name as tickets.location_key normalises it. NULL where nothing is left.';
+
+-- Words that say what kind of thing a name names: they tell Rose Court from Rose Avenue, but do not name either.
+create function tickets_ops.kind_words() returns text[] language sql immutable parallel safe
+return array[
+  'apartment', 'apartments', 'avenue', 'centre', 'center', 'church', 'close', 'court', 'courts', 'crescent', 'drive', 'estate',
+  'flats', 'gardens', 'grove', 'heights', 'highway', 'hospital', 'hotel', 'house', 'lane', 'mall', 'market', 'park', 'phase',
+  'place', 'plaza', 'residences', 'road', 'school', 'section', 'street', 'tower', 'towers', 'view', 'villas', 'way'
+];
+comment on function tickets_ops.kind_words() is 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
+
+create function tickets_ops.name_match(p_key text, p_cluster text, p_label text)
+returns table (named boolean, exact boolean, overlap numeric)
+language sql immutable parallel safe
+begin atomic
+  with names as (
+    select
+      string_to_array(p_key, ' ') as asked,
+      -- Without a name before the first comma (a house number, say), the part behind it counts.
+      coalesce(
+        tickets_ops.name_words(split_part(p_label, ',', 1)),
+        tickets_ops.name_words(split_part(p_label, ',', 2)),
+        '{}'
+      ) as own,
+      coalesce(tickets_ops.name_words(p_label), '{}') as whole,
+      tickets_ops.kind_words() as kinds,
+      coalesce(tickets_ops.name_words(p_cluster), '{}') as cluster
+  ),
+  words as (
+    select
+      n.*,
+      -- The cluster's own name proves nothing: every candidate near it carries it.
+      coalesce(
+        (select array_agg(word) from unnest(n.asked) as word where word <> all (n.kinds) and word <> all (n.cluster)),
+        (select array_agg(word) from unnest(n.asked) as word where word <> all (n.kinds)),
+        n.asked
+      ) as telling
+    from names n
+  ),
+  shares as (
+    select
+      w.*,
+      -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
+      replace(p_key, ' ', '') = array_to_string(w.own, '') as same,
+      (select count(*) from unnest(w.telling) as word where word = any (w.own))::numeric / cardinality(w.telling) as own_share,
+      (select count(*) from unnest(w.asked) as word where word = any (w.whole))::numeric / cardinality(w.asked) as whole_share,
+      w.asked && w.kinds and w.own && w.kinds
+        and not exists (select from unnest(w.asked) as word where word = any (w.kinds) and word = any (w.own)) as other_kind
+    from words w
+  )
+  select
+    s.same or (s.own_share >= 0.5 and not s.other_kind),
+    s.same,
+    case when s.same then 1 else 0.5 * s.own_share + 0.2 * s.whole_share end
+  from shares s;
+end;
+comment on function tickets_ops.name_match(text, text, text) is
+  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. named: at least half of the telling words stand in its own name, and it is not another kind of thing (Avenue for Court). exact: the same name but for blanks. overlap: 0 to 1, for ranking. Always one row.';
+
+create function tickets_ops.candidate_point(p_candidate jsonb) returns geometry language sql immutable parallel safe
+return case
+  when jsonb_typeof(p_candidate -> 'lat') = 'number' and jsonb_typeof(p_candidate -> 'lng') = 'number'
+    and (p_candidate ->> 'lat')::numeric between -90 and 90 and (p_candidate ->> 'lng')::numeric between -180 and 180
+  then st_setsrid(
+    st_makepoint(
+      round((p_candidate ->> 'lng')::numeric, 7)::double precision, round((p_candidate ->> 'lat')::numeric, 7)::double precision
+    ),
+    4326
+  )
+end;
+comment on function tickets_ops.candidate_point(jsonb) is 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
+
+create function tickets_ops.distance_km(p_one geometry, p_other geometry) returns numeric language sql immutable parallel safe
+return round((st_distance(p_one::geography, p_other::geography) / 1000)::numeric, 3);
+comment on function tickets_ops.distance_km(geometry, geometry) is 'Geodesic kilometres between two points. NULL if one is.';
+
+create function tickets_ops.weigh_candidates(
+  p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
+)
+returns table (
+  candidate_no bigint, geom geometry, label text, "precision" text, named boolean, exact boolean, overlap numeric, distance_km numeric,
+  refusal text
+)
+language sql stable parallel safe
+begin atomic
+  select
+    c.no,
+    point.geom,
+    c.candidate ->> 'label',
+    -- A town is a place when it is what was asked for; otherwise the provider fell back to it.
+    case
+      when c.candidate ->> 'level' in ('point', 'street', 'neighbourhood') then c.candidate ->> 'level'
+      when c.candidate ->> 'level' = 'town' and name.exact then 'neighbourhood'
+      else 'city'
+    end,
+    name.named,
+    name.exact,
+    name.overlap,
+    point.km,
+    case
+      when point.geom is null then 'it has no coordinates'
+      when abs(st_x(point.geom)) < 0.01 and abs(st_y(point.geom)) < 0.01 then 'its coordinates are 0,0'
+      when tickets.in_kenya(st_flipcoordinates(point.geom)) then 'its latitude and longitude are swapped'
+      when c.candidate ->> 'country' <> 'ke' or not tickets.in_kenya(point.geom) then 'it is not in Kenya'
+      when point.km > p_guard_km then
+        format('it is %s km from the centre of the cluster, the guard is %s km', round(point.km, 1), p_guard_km)
+    end
+  from jsonb_array_elements(case when jsonb_typeof(p_candidates) = 'array' then p_candidates else '[]' end)
+    with ordinality as c (candidate, no)
+  cross join lateral (
+    select g.geom, tickets_ops.distance_km(p_centre, g.geom) as km from (select tickets_ops.candidate_point(c.candidate)) as g (geom)
+  ) as point
+  cross join lateral tickets_ops.name_match(p_key, p_cluster, c.candidate ->> 'label') as name;
+end;
+comment on function tickets_ops.weigh_candidates(jsonb, text, text, geometry, numeric) is
+  'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre, and in `refusal` why it cannot be the place (NULL: it can). p_centre NULL: without the guard.';
+
+create function tickets_ops.judge_location(
+  p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
+)
+returns table (status text, geom geometry, "precision" text, confidence numeric, distance_km numeric, note text)
+language sql stable parallel safe
+begin atomic
+  with weighed as (
+    select
+      w.*,
+      case
+        when w.refusal is not null then 3
+        when not w.named or w.precision = 'city' then 2
+        else 1
+      end as tier,
+      0.6 * w.overlap
+        + 0.25 * case w.precision when 'point' then 1 when 'street' then 0.8 when 'neighbourhood' then 0.7 else 0 end
+        + 0.15 * greatest(0, 1 - coalesce(w.distance_km / p_guard_km, 1)) as score
+    from tickets_ops.weigh_candidates(p_candidates, p_key, p_cluster, p_centre, p_guard_km) w
+  ),
+  best as (
+    select w.* from weighed w order by w.tier, w.score desc, w.candidate_no limit 1
+  )
+  select
+    case coalesce(b.tier, 4) when 1 then 'found' when 2 then 'needs_review' when 3 then 'rejected' else 'not_found' end,
+    case when b.tier < 3 then b.geom end,
+    case when b.tier < 3 then b.precision end,
+    case when b.tier < 3 then round(b.score, 2) end,
+    b.distance_km,
+    case
+      when b.tier = 2 and b.precision = 'city' then format('Only a city or county was found: %s', left(b.label, 200))
+      when b.tier = 2 then format('What was found has another name: %s', left(b.label, 200))
+      when b.tier = 3 then format('%s: %s', coalesce(left(b.label, 200), 'The best candidate'), b.refusal)
+    end
+  from (select 1) as always left join best b on true;
+end;
+comment on function tickets_ops.judge_location(jsonb, text, text, geometry, numeric) is
+  'The verdict over all candidates for the place p_key of p_cluster: status found, needs_review, rejected or not_found, with the best candidate''s point, precision, score (0 to 1), distance and, unless found, the reason in words. Always one row.';
+
+create function tickets_ops.judge_cluster(p_candidates jsonb, p_key text)
+returns table (geom geometry, note text)
+language sql stable parallel safe
+begin atomic
+  -- A cluster is an area: a suburb or a town is it, a shop of that name is the last resort.
+  select w.geom, case when w.refusal is not null then format('%s: %s', left(w.label, 200), w.refusal) end
+  from (
+    select
+      w.candidate_no, w.label,
+      case when reason.refusal is null then w.geom end as geom,
+      reason.refusal,
+      case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end as coarse,
+      w.exact,
+      w.overlap
+    from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
+    cross join lateral (select coalesce(w.refusal, case when not w.named then 'it has another name' end) as refusal) as reason
+  ) as w
+  order by w.refusal is not null, w.exact desc, w.coarse, w.overlap desc, w.candidate_no
+  limit 1;
+end;
+comment on function tickets_ops.judge_cluster(jsonb, text) is
+  'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. No row without candidates.';
+
+--! split: 112-geocoding-budget.sql
+-- Rate, budget and breaker of each geocoding provider: one row decides for all workers together.
+--
+-- A call is made in three statements, each its own transaction, so that no lock is held while the network is awaited:
+-- reserve_geocoding_call (when may I?), keep_geocoding_call when that moment has come (may I still?), and after the call
+-- record_geocoding_call (what came of it).
+--
+-- Breaker: closed -> open (a reason, and until when) -> after that time one caller at a time may probe -> closed by the first
+-- answer that shows the provider working, or open again. Nobody has to close it.
+
+create table tickets_ops.geocoding_providers (
+  provider text primary key,
+  rate_per_second numeric not null check (rate_per_second > 0),
+  daily_budget integer check (daily_budget > 0),
+  found_days numeric not null default 180 check (found_days > 0),
+  next_at timestamptz not null default '-infinity',
+  used_on date,
+  used integer not null default 0,
+  breaker text check (breaker in ('rate limited', 'quota spent', 'key refused', 'trouble')),
+  breaker_reason text,
+  breaker_since timestamptz,
+  breaker_until timestamptz,
+  probing_until timestamptz,
+  strikes integer not null default 0,
+  declared_at timestamptz not null default now(),
+  constraint geocoding_providers_breaker_is_whole check (num_nulls(breaker, breaker_reason, breaker_since, breaker_until) in (0, 4))
+);
+comment on table tickets_ops.geocoding_providers is 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
+comment on column tickets_ops.geocoding_providers.provider is 'locationiq, opencage or nominatim.';
+comment on column tickets_ops.geocoding_providers.rate_per_second is 'GEOCODER_RATE_PER_SECOND of the worker that declared itself last.';
+comment on column tickets_ops.geocoding_providers.daily_budget is 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
+comment on column tickets_ops.geocoding_providers.found_days is 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
+comment on column tickets_ops.geocoding_providers.next_at is 'The next free slot for a call.';
+comment on column tickets_ops.geocoding_providers.used_on is 'The UTC day that `used` counts.';
+comment on column tickets_ops.geocoding_providers.used is 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
+comment on column tickets_ops.geocoding_providers.breaker is 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
+comment on column tickets_ops.geocoding_providers.breaker_reason is 'The provider''s answer in words, without the key.';
+comment on column tickets_ops.geocoding_providers.breaker_since is 'When it opened.';
+comment on column tickets_ops.geocoding_providers.breaker_until is 'When the next call may be tried.';
+comment on column tickets_ops.geocoding_providers.probing_until is 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
+comment on column tickets_ops.geocoding_providers.strikes is 'Failures in a row.';
+comment on column tickets_ops.geocoding_providers.declared_at is 'When a worker last declared this provider.';
+
+create table tickets_ops.geocoding_calls (
+  provider text not null,
+  called_on date not null,
+  outcome text not null check (
+    outcome in ('found', 'not_found', 'rate_limited', 'quota_spent', 'key_refused', 'bad_request', 'trouble', 'unreadable')
+  ),
+  calls integer not null,
+  primary key (provider, called_on, outcome)
+);
+comment on table tickets_ops.geocoding_calls is 'Answers of geocoding providers, counted by UTC day and outcome.';
+comment on column tickets_ops.geocoding_calls.provider is 'The provider.';
+comment on column tickets_ops.geocoding_calls.called_on is 'UTC day of the answer.';
+comment on column tickets_ops.geocoding_calls.outcome is 'What the answer was taken for; see src/geocode/outcome.ts.';
+comment on column tickets_ops.geocoding_calls.calls is 'How many.';
+
+create table tickets_ops.geocoding_setup (
+  one boolean primary key default true check (one),
+  provider text references tickets_ops.geocoding_providers,
+  off_reason text,
+  declared_at timestamptz not null default now(),
+  constraint geocoding_setup_says_why_not check ((provider is null) = (off_reason is not null))
+);
+comment on table tickets_ops.geocoding_setup is 'One row: the provider that the workers ask, as the one that started last was told by its environment.';
+comment on column tickets_ops.geocoding_setup.one is 'Makes it one row.';
+comment on column tickets_ops.geocoding_setup.provider is 'The provider. NULL: nobody is asked.';
+comment on column tickets_ops.geocoding_setup.off_reason is 'Why nobody is asked, and what to do.';
+comment on column tickets_ops.geocoding_setup.declared_at is 'When a worker last declared itself.';
+
+create table tickets_ops.geocoding_answers (
+  cluster text not null,
+  location_key text not null,
+  query text not null,
+  candidates jsonb not null,
+  answered_at timestamptz not null default now(),
+  primary key (cluster, location_key, query)
+);
+comment on table tickets_ops.geocoding_answers is 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled.';
+comment on column tickets_ops.geocoding_answers.cluster is 'The cluster.';
+comment on column tickets_ops.geocoding_answers.location_key is 'The place; empty when the cluster itself is asked.';
+comment on column tickets_ops.geocoding_answers.query is 'The text that was sent.';
+comment on column tickets_ops.geocoding_answers.candidates is 'What came back; [] when the provider does not know it.';
+comment on column tickets_ops.geocoding_answers.answered_at is 'When.';
+
+create function tickets_ops.next_utc_midnight() returns timestamptz language sql volatile
+return (date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '1 day') at time zone 'UTC';
+comment on function tickets_ops.next_utc_midnight() is 'When the daily quotas come back.';
+
+create function tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
+returns void language plpgsql as $$
+begin
+  if p_provider is not null then
+    insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
+    values (p_provider, p_rate, p_daily_budget, p_found_days)
+    on conflict (provider) do update set
+      rate_per_second = excluded.rate_per_second,
+      daily_budget = excluded.daily_budget,
+      found_days = excluded.found_days,
+      -- The key may be a new one: the next call finds out.
+      breaker_until = case when p.breaker = 'key refused' then least(p.breaker_until, now()) else p.breaker_until end,
+      declared_at = now();
+  end if;
+  insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
+  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
+end
+$$;
+comment on function tickets_ops.declare_geocoder(text, numeric, integer, numeric, text) is
+  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason.';
+
+create function tickets_ops.reserve_geocoding_call(p_provider text)
+returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
+language plpgsql as $$
+declare
+  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
+  c_stretch constant double precision := 1.03;
+  -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
+  c_probe constant interval := '15 seconds';
+  -- A probe is usually over by then.
+  c_probe_ms constant double precision := 2000;
+begin
+  -- One statement on one row, in autocommit (measured: 0.3 ms). The expressions are evaluated once the row is locked, with the
+  -- clock of that moment: now() would be the moment before the wait for the lock, and give slots of the past.
+  return query
+    update tickets_ops.geocoding_providers p
+    set
+      used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
+      used_on = (clock_timestamp() at time zone 'UTC')::date,
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
+    where p.provider = p_provider
+      and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
+      and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
+    returning
+      true,
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+        - clock_timestamp()))::double precision,
+      clock_timestamp(),
+      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      null::text;
+  if found then
+    return;
+  end if;
+  return query
+    select
+      false,
+      case
+        when p.breaker_until <= clock_timestamp() then c_probe_ms
+        else 1000 * extract(epoch from coalesce(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
+      end::double precision,
+      null::timestamptz,
+      null::timestamptz,
+      case
+        when p.breaker is not null then format('%s: %s', p.breaker, p.breaker_reason)
+        else format('the daily budget of %s calls is spent', p.daily_budget)
+      end
+    from tickets_ops.geocoding_providers p
+    where p.provider = p_provider;
+  if not found then
+    raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
+  end if;
+end
+$$;
+comment on function tickets_ops.reserve_geocoding_call(text) is
+  'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+
+create function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
+language sql volatile as $$
+  with given_back as (
+    update tickets_ops.geocoding_providers
+    set used = used - 1
+    where provider = p_provider and breaker_since > p_reserved_at and used > 0
+    returning 1
+  )
+  select not exists (select from given_back);
+$$;
+comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
+  'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
+
+create function tickets_ops.record_geocoding_call(
+  p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
+  p_cluster text, p_location_key text, p_query text, p_candidates jsonb
+)
+returns timestamptz language plpgsql as $$
+declare
+  c_refused constant interval := '10 minutes';
+  c_pause constant double precision := 60;
+  c_longest_pause constant double precision := 900;
+  -- One failure may be chance, and calls in flight together fail together; so many in a row are trouble.
+  c_strikes constant integer := 5;
+  v_provider tickets_ops.geocoding_providers;
+  v_breaker text;
+  v_until timestamptz;
+begin
+  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
+  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
+  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
+
+  if p_outcome in ('found', 'not_found') then
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates)
+    values (p_cluster, p_location_key, p_query, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query) do update set candidates = excluded.candidates, answered_at = now();
+  end if;
+
+  select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
+
+  if p_outcome in ('found', 'not_found', 'bad_request') then
+    -- An answer to a call that was made before the breaker opened proves nothing.
+    if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
+      update tickets_ops.geocoding_providers
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0
+      where provider = p_provider;
+      return null;
+    end if;
+    return v_provider.breaker_until;
+  end if;
+
+  v_breaker := case
+    when p_outcome = 'quota_spent' then 'quota spent'
+    when p_outcome = 'key_refused' then 'key refused'
+    when p_outcome = 'rate_limited' then 'rate limited'
+    when v_provider.breaker is not null or v_provider.strikes + 1 >= c_strikes or p_retry_seconds is not null then 'trouble'
+  end;
+  v_until := case
+    when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
+    when p_outcome = 'quota_spent' then clock_timestamp() + make_interval(secs => p_retry_seconds)
+    when p_outcome = 'key_refused' then clock_timestamp() + c_refused
+    else clock_timestamp() + make_interval(secs => greatest(
+      coalesce(p_retry_seconds, c_pause),
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_provider.strikes - c_strikes, 0), 20))
+    ))
+  end;
+  -- A breaker that is open for longer stays.
+  if v_breaker is null or v_provider.breaker_until > v_until then
+    update tickets_ops.geocoding_providers set strikes = strikes + 1 where provider = p_provider;
+    return v_provider.breaker_until;
+  end if;
+  update tickets_ops.geocoding_providers
+  set
+    strikes = strikes + 1,
+    breaker = v_breaker,
+    breaker_reason = p_reason,
+    breaker_since = coalesce(breaker_since, clock_timestamp()),
+    breaker_until = v_until,
+    probing_until = null
+  where provider = p_provider;
+  return v_until;
+end
+$$;
+comment on function tickets_ops.record_geocoding_call(text, timestamptz, text, text, double precision, text, text, text, jsonb) is
+  'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+
+create view tickets_ops.geocoding as
+select
+  p.provider,
+  s.provider is not null as active,
+  case
+    when s.provider is null then 'not in use'
+    when p.breaker is not null and p.breaker_until > now() then p.breaker
+    when p.breaker is not null then 'probing'
+    when today.used >= p.daily_budget then 'budget spent'
+    else 'ready'
+  end as state,
+  case
+    when p.breaker is not null then p.breaker_reason
+    when today.used >= p.daily_budget then 'The daily budget is spent; it comes back at midnight UTC.'
+  end as reason,
+  case
+    when p.breaker is not null then p.breaker_until
+    when today.used >= p.daily_budget then tickets_ops.next_utc_midnight()
+  end as until,
+  p.rate_per_second,
+  p.daily_budget,
+  today.used as used_today,
+  p.daily_budget - today.used as left_today,
+  coalesce(
+    (
+      select jsonb_object_agg(c.outcome, c.calls)
+      from tickets_ops.geocoding_calls c
+      where c.provider = p.provider and c.called_on = (now() at time zone 'UTC')::date
+    ),
+    '{}'
+  ) as calls_today
+from tickets_ops.geocoding_providers p
+left join tickets_ops.geocoding_setup s on s.provider = p.provider
+cross join lateral (
+  select case when p.used_on = (now() at time zone 'UTC')::date then p.used else 0 end as used
+) as today
+union all
+select
+  null, true, 'off',
+  coalesce(s.off_reason, 'No worker has started yet that says which provider to ask (GEOCODER_PROVIDER).'),
+  null, null, null, 0, null, '{}'
+from (select 1) as always
+left join tickets_ops.geocoding_setup s on true
+where s.provider is null;
+comment on view tickets_ops.geocoding is 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
+comment on column tickets_ops.geocoding.provider is 'The provider; NULL when there is none.';
+comment on column tickets_ops.geocoding.active is 'Whether it is the one that the workers ask.';
+comment on column tickets_ops.geocoding.state is 'ready, budget spent, rate limited, quota spent, key refused, trouble, probing (one call at a time finds out whether it works again), off, not in use.';
+comment on column tickets_ops.geocoding.reason is 'Why it is not ready.';
+comment on column tickets_ops.geocoding.until is 'When it is tried again.';
+comment on column tickets_ops.geocoding.rate_per_second is 'Calls a second, over all workers.';
+comment on column tickets_ops.geocoding.daily_budget is 'Calls a UTC day. NULL: no limit.';
+comment on column tickets_ops.geocoding.used_today is 'Calls reserved today (UTC).';
+comment on column tickets_ops.geocoding.left_today is 'What is left of the budget today. NULL: no limit.';
+comment on column tickets_ops.geocoding.calls_today is 'Answers today (UTC) by outcome: {"found": 812, "not_found": 40}.';
+
+--! split: 114-geocoding-gazetteers.sql
+-- Who may write the gazetteers, and what follows when a centroid or a guard changes.
+--
+-- A coordinate that the pipeline did not write was set by a person: the row becomes verified, provider 'manual', and is
+-- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
+-- duration (connections of the embedded database share settings, so it never outlives the function).
+-- Places that a person verified are judged by nobody.
+
+create function tickets_ops.is_pipeline() returns boolean language sql stable
+return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
+comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+create function tickets_ops.as_pipeline(p_on boolean) returns boolean language plpgsql as $$
+declare
+  v_before boolean := tickets_ops.is_pipeline();
+begin
+  perform set_config('tickets_ops.writer', case when p_on then 'pipeline' else '' end, true);
+  return v_before;
+end
+$$;
+comment on function tickets_ops.as_pipeline(boolean) is 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
+
+create function tickets_ops.keep_cluster_verified() returns trigger language plpgsql as $$
+begin
+  if tickets_ops.is_pipeline() then
+    -- No row is written: what a person checked stays as it is.
+    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+  end if;
+  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    new.verified := true;
+    new.provider := 'manual';
+  end if;
+  if new.verified then
+    new.suspicious := false;
+    new.expires_at := null;
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets is verified; the pipeline cannot overwrite a verified row.';
+
+create function tickets_ops.keep_location_verified() returns trigger language plpgsql as $$
+begin
+  if tickets_ops.is_pipeline() then
+    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+  end if;
+  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  if tg_op = 'INSERT' then
+    new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
+  end if;
+  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    new.verified := true;
+    new.provider := 'manual';
+    new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
+    new.confidence := null;
+    new.note := case when tg_op = 'UPDATE' and new.note is distinct from old.note then new.note end;
+    if tg_op = 'UPDATE' and new.status = old.status then
+      new.status := 'found';
+    end if;
+    new.distance_km := (
+      select tickets_ops.distance_km(c.geom, new.geom) from tickets.geo_clusters c where c.cluster = new.cluster
+    );
+  elsif tg_op = 'UPDATE' and (new.status <> old.status or new.geom::bytea is distinct from old.geom::bytea) then
+    -- Accepted, rejected, or the coordinate taken away: a person decided.
+    new.verified := true;
+    if new.geom is null and new.status = 'found' then
+      new.status := 'rejected';
+    end if;
+  elsif tg_op = 'UPDATE' and new.verified and not old.verified and new.geom is not null and new.status = 'needs_review' then
+    new.status := 'found';
+  elsif tg_op = 'UPDATE' and old.verified and not new.verified then
+    -- Handed back to the pipeline, which asks again.
+    new.expires_at := now();
+  end if;
+  if new.verified then
+    new.expires_at := null;
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.keep_location_verified() is
+  'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back); the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
+
+create trigger _050_verified before insert or update on tickets.geo_clusters
+  for each row execute function tickets_ops.keep_cluster_verified();
+create trigger _050_verified before insert or update on tickets.geo_locations
+  for each row execute function tickets_ops.keep_location_verified();
+
+create function tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamptz)
+returns timestamptz language sql immutable parallel safe
+return p_from + make_interval(secs => 86400 * (
+  case
+    when p_status = 'found' then coalesce(p_found_days, 180)
+    when p_status = 'not_found' and p_attempts <= 1 then 7
+    else 30
+  end
+)::double precision);
+comment on function tickets_ops.answer_expires_at(text, integer, numeric, timestamptz) is
+  'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
+
+create function tickets_ops.flag_suspicious(p_cluster text) returns void language plpgsql as $$
+declare
+  -- Two rejected places may be chance.
+  c_agreeing constant integer := 3;
+  -- Enough to see; weighing all of a large cluster on each answer would be slow.
+  c_sample constant integer := 50;
+  v_suspicious boolean;
+begin
+  -- A centroid is probably the wrong one if places that lie beyond the guard lie together, elsewhere, and outnumber those
+  -- within it. Without the guard (no centre) the judge says where each of them would be.
+  with rejected as materialized (
+    select l.location_key, place.geom, c.guard_km
+    from (
+      select * from tickets.geo_locations
+      where cluster = p_cluster and status = 'rejected' and not verified
+      order by fetched_at desc limit c_sample
+    ) as l
+    join tickets.geo_clusters c on c.cluster = l.cluster
+    cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+    where place.status = 'found'
+  ),
+  agreement as (
+    select count(*) as places
+    from rejected one join rejected other on tickets_ops.distance_km(one.geom, other.geom) <= one.guard_km
+    group by one.location_key
+  )
+  select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
+    select count(*) from tickets.geo_locations where cluster = p_cluster and status = 'found' and not verified
+  )
+  into v_suspicious
+  from agreement a;
+
+  update tickets.geo_clusters
+  set suspicious = v_suspicious
+  where cluster = p_cluster and not verified and suspicious <> v_suspicious;
+end
+$$;
+comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones. A verified centroid is never flagged. Called under as_pipeline(true).';
+
+create function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
+  update tickets.geo_locations l
+  set
+    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
+    distance_km = judged.distance_km, note = judged.note,
+    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_location(
+      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
+    ) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.geom::bytea, l.distance_km, l.note)
+      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
+
+  -- A coordinate without candidates was inherited from the Python version: of the rules only the guard can be applied to it.
+  update tickets.geo_locations l
+  set
+    distance_km = tickets_ops.distance_km(c.geom, l.geom),
+    status = case when tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km then 'found' else 'needs_review' end
+  from tickets.geo_clusters c
+  where c.cluster = p_cluster and c.geom is not null and l.cluster = p_cluster and not l.verified
+    and l.candidates = '[]' and l.geom is not null
+    and l.distance_km is distinct from tickets_ops.distance_km(c.geom, l.geom);
+
+  perform tickets_ops.flag_suspicious(p_cluster);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+comment on function tickets_ops.judge_again(text) is 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
+
+create function tickets_ops.wake_locations(p_cluster text) returns void language sql as $$
+  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
+  from graphile_worker.jobs j
+  where j.task_identifier = 'geocode_location'
+    and starts_with(j.key, 'geocode_location:' || p_cluster || ':')
+    and j.run_at > now()
+    and j.last_error is null
+  having count(*) > 0;
+$$;
+comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now.';
+
+create function tickets_ops.cluster_changed() returns trigger language plpgsql security definer as $$
+begin
+  if new.geom is not null then
+    perform tickets_ops.judge_again(new.cluster);
+    if tg_op = 'INSERT' or old.geom is null then
+      perform tickets_ops.wake_locations(new.cluster);
+    end if;
+  end if;
+  return null;
+end
+$$;
+comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+
+create trigger _600_judge_inserted after insert on tickets.geo_clusters
+  for each row when (new.geom is not null) execute function tickets_ops.cluster_changed();
+create trigger _600_judge_updated after update on tickets.geo_clusters
+  for each row when (new.geom::bytea is distinct from old.geom::bytea or new.guard_km <> old.guard_km)
+  execute function tickets_ops.cluster_changed();
+
+--! split: 116-geocoding-questions.sql
+-- One place from question to answer: what is to be asked, and what becomes of the answers.
+-- The job asks the provider in between (src/geocode/geocode.ts); both ends are idempotent.
+
+create function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean)
+returns table (state text, cluster text, name text, region text, answered text[])
+language plpgsql as $$
+declare
+  v_cluster text := tickets.cluster_key(p_cluster);
+begin
+  if p_afresh then
+    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '';
+  end if;
+  return query
+    select
+      case
+        when v_cluster is null then 'nothing to ask'
+        when c.verified then 'verified'
+        when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
+        else 'ask'
+      end,
+      v_cluster,
+      coalesce(tickets.location_query(v_cluster), v_cluster),
+      -- Relies on the index on cluster_key(cluster).
+      (select mode() within group (order by t.region) from tickets.inc t where tickets.cluster_key(t.cluster) = v_cluster),
+      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '')
+    from (select 1) as always
+    left join tickets.geo_clusters c on c.cluster = v_cluster;
+end
+$$;
+comment on function tickets_ops.cluster_question(text, boolean, boolean) is
+  'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+
+create function tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean)
+returns table (
+  state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision,
+  answered text[]
+)
+language plpgsql as $$
+declare
+  v_cluster text := tickets.cluster_key(p_cluster);
+  v_key text := tickets.location_key(p_location_name);
+begin
+  if p_afresh then
+    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key;
+  end if;
+  return query
+    select
+      case
+        when v_cluster is null or v_key is null then 'nothing to ask'
+        when l.verified then 'verified'
+        when l.cluster is not null and (l.expires_at is null or l.expires_at > now()) and not p_force then 'known'
+        when c.geom is null then 'no centroid'
+        else 'ask'
+      end,
+      v_cluster,
+      v_key,
+      tickets.location_query(p_location_name),
+      st_y(c.geom),
+      st_x(c.geom),
+      c.guard_km::double precision,
+      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key)
+    from (select 1) as always
+    left join tickets.geo_locations l on l.cluster = v_cluster and l.location_key = v_key
+    left join tickets.geo_clusters c on c.cluster = v_cluster;
+end
+$$;
+comment on function tickets_ops.location_question(text, text, boolean, boolean) is
+  'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+
+create function tickets_ops.answers(p_cluster text, p_location_key text, out candidates jsonb, out query text)
+language sql stable as $$
+  select
+    coalesce(
+      jsonb_agg(c.candidate order by a.answered_at, a.query, c.no) filter (where c.candidate is not null),
+      '[]'
+    ),
+    (
+      select string_agg(asked.query, ' | ' order by asked.answered_at, asked.query)
+      from tickets_ops.geocoding_answers asked
+      where asked.cluster = p_cluster and asked.location_key = p_location_key
+    )
+  from tickets_ops.geocoding_answers a
+  cross join lateral jsonb_array_elements(a.candidates) with ordinality as c (candidate, no)
+  where a.cluster = p_cluster and a.location_key = p_location_key;
+$$;
+comment on function tickets_ops.answers(text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster.';
+
+create function tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, '');
+  select * into v_verdict from tickets_ops.judge_cluster(
+    v_answers.candidates, coalesce(tickets.location_key(p_cluster), lower(p_cluster))
+  );
+  if v_verdict.geom is null and not p_last then
+    return null;
+  end if;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
+  values (
+    p_cluster, v_verdict.geom, p_provider, v_answers.query, v_answers.candidates, v_verdict.note,
+    case when v_verdict.geom is null then 1 else 0 end, now(),
+    case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
+  )
+  on conflict (cluster) do update set
+    -- Asked by force and not found: the old centroid is still the best there is.
+    geom = coalesce(excluded.geom, c.geom),
+    provider = excluded.provider, query = excluded.query, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.geom is null then c.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = case
+      when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
+    end;
+  perform tickets_ops.as_pipeline(v_before);
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
+  return case when v_verdict.geom is null then 'not_found' else 'found' end;
+end
+$$;
+comment on function tickets_ops.settle_cluster(text, text, boolean) is
+  'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
+
+create function tickets_ops.settle_location(
+  p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean
+)
+returns text language plpgsql as $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key);
+  select verdict.* into v_verdict
+  from tickets.geo_clusters c
+  cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
+  where c.cluster = p_cluster and c.geom is not null;
+  if not found then
+    raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
+  end if;
+  if v_verdict.status <> 'found' and not p_last then
+    return null;
+  end if;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_locations as l (
+    cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
+    attempts, fetched_at, expires_at
+  )
+  values (
+    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, v_answers.query,
+    v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
+    case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
+    tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
+  )
+  on conflict (cluster, location_key) do update set
+    location_name = excluded.location_name, status = excluded.status, geom = excluded.geom, provider = excluded.provider,
+    query = excluded.query, precision = excluded.precision, confidence = excluded.confidence,
+    distance_km = excluded.distance_km, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
+  if v_verdict.status = 'rejected' then
+    perform tickets_ops.flag_suspicious(p_cluster);
+  end if;
+  perform tickets_ops.as_pipeline(v_before);
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
+  return v_verdict.status;
+end
+$$;
+comment on function tickets_ops.settle_location(text, text, text, text, boolean) is
+  'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
+
+--! split: 118-geocoding-planning.sql
+-- Which places are to be asked, and the jobs for them.
+
+create function tickets_ops.location_job_key(p_cluster text, p_location_key text) returns text language sql immutable
+return 'geocode_location:' || p_cluster || ':' || p_location_key;
+comment on function tickets_ops.location_job_key(text, text) is 'Key of the geocode_location job of a place: at most one waits.';
+
+create function tickets_ops.cluster_job_key(p_cluster text) returns text language sql immutable
+return 'geocode_cluster:' || p_cluster;
+comment on function tickets_ops.cluster_job_key(text) is 'Key of the geocode_cluster job of a cluster: at most one waits.';
+
+create function tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) returns text language sql stable
+return case p_task
+  when 'geocode_cluster' then tickets_ops.cluster_job_key(tickets.cluster_key(p_payload ->> 'cluster'))
+  else tickets_ops.location_job_key(
+    tickets.cluster_key(p_payload ->> 'cluster'), tickets.location_key(p_payload ->> 'location_name')
+  )
+end;
+comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
+
+create function tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] default null)
+returns table (
+  task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamptz, reason text, has_centroid boolean
+)
+language plpgsql stable as $fn$
+begin
+  -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
+  return query execute format($sql$
+    with open_tickets as materialized (
+      select
+        tickets.cluster_key(t.cluster) as cluster, t.location_key, t.location_name,
+        least(coalesce(t.created_at_service, t.first_seen_at, t.ingested_at), now()) as seen_at
+      from tickets.%I t
+      where t.is_actionable and t.geo_source <> 'feed' and tickets.cluster_key(t.cluster) is not null
+        and ($1 is null or tickets.cluster_key(t.cluster) = any ($1))
+    ),
+    clusters as (
+      select t.cluster, count(*) as tickets, max(t.seen_at) as newest_at from open_tickets t group by t.cluster
+    ),
+    places as (
+      select
+        t.cluster, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t where t.location_key is not null group by t.cluster, t.location_key
+    )
+    select 'geocode_cluster', p.cluster, null, null, p.tickets, p.newest_at,
+      case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
+      false
+    from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
+    where c.geom is null and coalesce(c.verified, false) = false and (c.expires_at is null or c.expires_at <= now())
+    union all
+    select 'geocode_location', p.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
+      case when l.cluster is null then 'never asked' when l.status = 'found' then 'expired' else l.status || ', due again' end,
+      c.geom is not null
+    from places p
+    left join tickets.geo_clusters c on c.cluster = p.cluster
+    left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
+    where l.cluster is null or (not l.verified and l.expires_at <= now())
+    order by 1, 6 desc, 5 desc, 2, 3
+  $sql$, p_dataset)
+  using p_clusters;
+end
+$fn$;
+comment on function tickets_ops.places_to_geocode(text, text[]) is
+  'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster. Tickets with coordinates of their own, or without a cluster, need none.';
+
+create function tickets_ops.plan_geocoding(p_dataset text) returns integer language plpgsql as $$
+declare
+  v_planned integer;
+begin
+  -- Without a provider there is nobody to ask: tickets stay at their clusters, and tickets_ops.geocoding says why.
+  if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
+    return 0;
+  end if;
+  -- A job that failed for good keeps its place's key; the place gets another chance a day later.
+  perform graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
+  from graphile_worker.jobs j
+  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.attempts >= j.max_attempts
+    and j.key is not null and j.locked_at is null and j.updated_at < now() - interval '1 day'
+  having count(*) > 0;
+
+  with wanted as materialized (
+    select
+      p.*,
+      case p.task
+        when 'geocode_cluster' then tickets_ops.cluster_job_key(p.cluster)
+        else tickets_ops.location_job_key(p.cluster, p.location_key)
+      end as key,
+      row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
+    from tickets_ops.places_to_geocode(p_dataset) p
+  ),
+  new as (
+    -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
+    select w.* from wanted w where not exists (select from graphile_worker.jobs j where j.key = w.key)
+  ),
+  added as (
+    select graphile_worker.add_jobs(array_agg(
+      (
+        n.task,
+        json_strip_nulls(json_build_object('location_name', n.location_name, 'cluster', n.cluster, 'planned', true)),
+        null,
+        -- Microseconds keep the order. A place without a centroid is woken by tickets_ops.wake_locations.
+        case when n.task = 'geocode_location' and not n.has_centroid then now() + interval '1 day' else now() end
+          - interval '1 second' + n.rank * interval '1 microsecond',
+        6,
+        n.key,
+        -- Clusters before places; among places those with the newest tickets first, by the day.
+        case
+          when n.task = 'geocode_cluster' then 20
+          else 30 + least(9, floor(extract(epoch from now() - n.newest_at) / 86400))::integer
+        end,
+        array['geocode']
+      )::graphile_worker.job_spec order by n.rank
+    ))
+    from new n
+    having count(*) > 0
+  )
+  select count(*) into v_planned from added;
+  return v_planned;
+end
+$$;
+comment on function tickets_ops.plan_geocoding(text) is
+  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it. Returns how many. Does nothing without a provider.';
+
+create function tickets_ops.want_cluster(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+begin
+  if exists (select from tickets.geo_clusters where cluster = p_cluster and geom is null and expires_at > now()) then
+    return true;
+  end if;
+  if not exists (
+    select from graphile_worker.jobs j
+    where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null)
+  ) then
+    perform graphile_worker.add_job(
+      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
+      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := least(20, p_priority),
+      flags := array['geocode']
+    );
+  end if;
+  return false;
+end
+$$;
+comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job unless one waits. Returns true when the cluster was asked in vain lately, so that waiting is hopeless until a person sets its centroid.';
+
+create function tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text)
+returns table (job_id bigint, job_key text, already_waiting boolean, note text)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_waiting record;
+  v_job graphile_worker._private_jobs;
+  v_provider text := (
+    select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
+    from tickets_ops.geocoding g where g.active limit 1
+  );
+begin
+  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  into v_waiting
+  from graphile_worker._private_jobs j
+  where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
+
+  if v_waiting.running and not p_force then
+    return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
+    return;
+  end if;
+  v_job := graphile_worker.add_job(
+    p_task,
+    (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
+    job_key := p_key, run_at := now(), max_attempts := 6, priority := p_priority, flags := array['geocode']
+  );
+  if v_job.id is null then
+    raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
+  end if;
+  return query select
+    v_job.id,
+    p_key,
+    v_waiting.id is not null,
+    concat_ws(' ',
+      case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
+      case when p_known = 'verified' then 'A person verified it: it will not be asked.'
+        when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
+        when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
+      v_provider
+    );
+end
+$$;
+comment on function tickets_ops.ask_by_hand(text, text, jsonb, boolean, integer, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+
+create function tickets.geocode_cluster(cluster text, force boolean default false)
+returns table (job_id bigint, job_key text, already_waiting boolean, note text)
+language plpgsql security definer as $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
+  v_force boolean := coalesce(geocode_cluster.force, false);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
+  end if;
+  return query select * from tickets_ops.ask_by_hand(
+    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force, 10,
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force, false) q)
+  );
+end
+$$;
+
+comment on function tickets.geocode_cluster(text, boolean) is
+  'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+
+create function tickets.geocode_location(location_name text, cluster text, force boolean default false)
+returns table (job_id bigint, job_key text, already_waiting boolean, note text)
+language plpgsql security definer as $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_location.cluster);
+  v_force boolean := coalesce(geocode_location.force, false);
+  v_key text := tickets.location_key(geocode_location.location_name);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed: the same place name stands in many towns.'
+      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
+  end if;
+  if v_key is null then
+    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
+      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
+  end if;
+  return query select * from tickets_ops.ask_by_hand(
+    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
+    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force, 11,
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force, false) q)
+  );
+end
+$$;
+comment on function tickets.geocode_location(text, text, boolean) is
+  'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+
+--! split: 119-geocoding-review.sql
+-- What people should look at, and the search path of what runs with its owner's rights.
+
+create view tickets_ops.review_queue as
+with open_tickets as (
+  select tickets.cluster_key(t.cluster) as cluster, t.location_key, count(*) as tickets
+  from tickets.inc t
+  where t.is_actionable
+  group by 1, 2
+),
+per_cluster as (
+  select o.cluster, sum(o.tickets)::bigint as tickets from open_tickets o group by o.cluster
+),
+rows_in_doubt as (
+  select
+    'cluster' as kind, c.cluster, null as location_key, null as location_name,
+    case when c.geom is null then 'not_found' when c.suspicious then 'suspicious' else 'found' end as status,
+    case when c.suspicious then 1 when c.geom is null then 0.95 else 0.3 end as doubt,
+    null as precision, null::numeric as confidence, null::numeric as distance_km,
+    case when c.suspicious then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' else c.note end as note,
+    c.query, c.geom, jsonb_array_length(c.candidates) as candidates, c.fetched_at,
+    coalesce(t.tickets, 0) as open_tickets
+  from tickets.geo_clusters c
+  left join per_cluster t on t.cluster = c.cluster
+  where not c.verified
+  union all
+  select
+    'location', l.cluster, l.location_key, l.location_name, l.status,
+    case l.status when 'needs_review' then 0.8 when 'rejected' then 0.7 when 'not_found' then 0.6
+      else 0.5 * (1 - coalesce(l.confidence, 0)) end,
+    l.precision, l.confidence, l.distance_km, l.note, l.query, l.geom, jsonb_array_length(l.candidates), l.fetched_at,
+    coalesce(t.tickets, 0)
+  from tickets.geo_locations l
+  left join open_tickets t on t.cluster = l.cluster and t.location_key = l.location_key
+  where not l.verified
+)
+select
+  kind, cluster, location_key, location_name, status, round(doubt, 2) as doubt, open_tickets, note, precision, confidence, distance_km,
+  st_y(geom) as latitude, st_x(geom) as longitude, candidates, query, fetched_at
+from rows_in_doubt
+order by doubt desc, open_tickets desc, cluster, location_key;
+
+comment on view tickets_ops.review_queue is
+  'Gazetteer rows that no person verified, the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+comment on column tickets_ops.review_queue.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+comment on column tickets_ops.review_queue.cluster is 'The cluster.';
+comment on column tickets_ops.review_queue.location_key is 'The place; NULL for a cluster.';
+comment on column tickets_ops.review_queue.location_name is 'One raw spelling of the place.';
+comment on column tickets_ops.review_queue.status is 'suspicious or not_found for a cluster; else the row''s status.';
+comment on column tickets_ops.review_queue.doubt is '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence.';
+comment on column tickets_ops.review_queue.open_tickets is 'Actionable tickets there.';
+comment on column tickets_ops.review_queue.note is 'Why it is doubtful.';
+comment on column tickets_ops.review_queue.precision is 'What the coordinate stands for.';
+comment on column tickets_ops.review_queue.confidence is 'The judge''s score, 0 to 1.';
+comment on column tickets_ops.review_queue.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
+comment on column tickets_ops.review_queue.latitude is 'Of the proposed coordinate; only a found one places tickets.';
+comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordinate.';
+comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
+comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
+comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
+
+-- Security definer functions resolve names in a path that no caller can change. PostGIS's operators are looked up by the
+-- ticket triggers that they fire, and PostGIS is wherever the DBA put it.
+do $$
+declare
+  v_postgis text := (
+    select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'postgis'
+  );
+  v_function regprocedure;
+begin
+  foreach v_function in array array[
+    'tickets_ops.cluster_changed()', 'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)'
+  ]::regprocedure[] loop
+    execute format('alter function %s set search_path = pg_catalog, %I, pg_temp', v_function, v_postgis);
+  end loop;
+end
+$$;
+
+--! split: 120-operations.sql
+-- Operating the pipeline from SQL: who works, which jobs there are, what to do with one, how healthy all of it is.
+--
+-- graphile-worker's tables are private: they have row security and no grants, so a role that does not own them sees nothing.
+-- What operators use is therefore built on security definer functions with a pinned search_path. And on functions, not on
+-- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
+-- functions' bodies are texts, which bind to nothing.
+
+-- Workers -------------------------------------------------------------------------------------------------------------
+
 create table tickets_ops.workers (
   pool_id text primary key,
   started_at timestamptz not null default now(),
   seen_at timestamptz not null default now(),
   host text not null,
   pid integer not null,
-  stopped_at timestamptz
+  sessions text not null,
+  shares_sessions boolean not null default false,
+  stopped_at timestamptz,
+  declared_dead_at timestamptz
 );
-comment on table tickets_ops.workers is 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own; once registered, a pool whose lock is free is dead.';
+comment on table tickets_ops.workers is 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own, and registers only once it holds it: a registered pool whose lock is free is dead. Read tickets_ops.worker_states().';
 comment on column tickets_ops.workers.pool_id is 'graphile-worker''s pool id: what locked_by says of its jobs.';
 comment on column tickets_ops.workers.started_at is 'When the pool registered.';
-comment on column tickets_ops.workers.seen_at is 'Heartbeat, every 10 s.';
-comment on column tickets_ops.workers.host is 'Host or container name.';
+comment on column tickets_ops.workers.seen_at is 'Heartbeat, every 5 s.';
+comment on column tickets_ops.workers.host is 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
 comment on column tickets_ops.workers.pid is 'Process id on that host.';
+comment on column tickets_ops.workers.sessions is 'application_name of all its connections, so that those of a worker that hangs can be ended.';
+comment on column tickets_ops.workers.shares_sessions is 'Its connections are not sessions of their own (a pooler in transaction mode, the embedded database): its lock says nothing, and nobody can tell whether it lives.';
 comment on column tickets_ops.workers.stopped_at is 'When it shut down in good order.';
+comment on column tickets_ops.workers.declared_dead_at is 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
+
+create function tickets_ops.worker_lock(p_pool_id text, out space integer, out number integer) language sql immutable
+return row(740512, hashtext(p_pool_id));
+comment on function tickets_ops.worker_lock(text) is 'The two numbers of the advisory lock that a live worker pool holds.';
+
+create function tickets_ops.worker_states()
+returns table (
+  pool_id text, state text, host text, pid integer, sessions text, started_at timestamptz, seen_at timestamptz
+)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select
+    w.pool_id,
+    case
+      when w.stopped_at is not null then 'stopped'
+      when w.declared_dead_at is not null then 'dead'
+      when w.shares_sessions then 'unsure'
+      -- Looked at, not tried: a session can always take a lock that it holds itself.
+      when not exists (
+        select
+        from pg_locks l, tickets_ops.worker_lock(w.pool_id) k
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+          and l.database = (select oid from pg_database where datname = current_database())
+          and l.classid::bigint = k.space and l.objid::bigint = k.number::bigint & 4294967295
+      ) then 'dead'
+      -- A worker that cannot reach the database ends itself after 30 s (src/lifeline.ts); this one does not even do that.
+      when w.seen_at < now() - interval '2 minutes' then 'hung'
+      else 'alive'
+    end,
+    w.host, w.pid, w.sessions, w.started_at, w.seen_at
+  from tickets_ops.workers w
+$$;
+comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+
+-- The schedule --------------------------------------------------------------------------------------------------------
+
+create function tickets_ops.last_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
+return (
+  -- A quarter of an hour earlier the runs are on the hour, and those of the evening are of the same day.
+  select (
+    case
+      when extract(hour from t.wall) < 7 then date_trunc('day', t.wall) - interval '5 hours'
+      else date_trunc('day', t.wall) + make_interval(hours => least(extract(hour from t.wall), 19)::integer)
+    end + interval '15 minutes'
+  ) at time zone 'Africa/Nairobi'
+  from (select (p_at at time zone 'Africa/Nairobi') - interval '15 minutes' as wall) as t
+);
+comment on function tickets_ops.last_scheduled_run(timestamptz) is 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
+
+create function tickets_ops.next_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
+return (
+  select case when extract(hour from last at time zone 'Africa/Nairobi') = 19 then last + interval '12 hours' else last + interval '1 hour' end
+  from tickets_ops.last_scheduled_run(p_at) as last
+);
+comment on function tickets_ops.next_scheduled_run(timestamptz) is 'The next time after p_at when the schedule looks at the bucket.';
+
+-- Jobs ----------------------------------------------------------------------------------------------------------------
+
+create function tickets_ops.list_jobs()
+returns table (
+  id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
+  max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamptz, superseded text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select
+    j.id, t.identifier, j.key, j.payload::jsonb, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when s.state = 'failed' then
+      case
+        when t.identifier = 'fetch_snapshot' and m.checked_at > f.failed_at then
+          format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
+        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
+        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+      end
+    end
+  from graphile_worker._private_jobs j
+  join graphile_worker._private_tasks t on t.id = j.task_id
+  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  cross join lateral (
+    select case
+      when j.locked_at is not null then 'running'
+      when j.attempts >= j.max_attempts then 'failed'
+      when j.attempts > 0 then 'retrying'
+      when j.run_at > now() then 'scheduled'
+      else 'ready'
+    end as state
+  ) as s
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  cross join lateral (
+    select case when s.state = 'failed' then
+      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+    end as failed_at
+  ) as f
+  left join lateral (
+    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
+    from tickets.import_meta i where i.dataset = coalesce(j.payload ->> 'dataset', 'inc')
+  ) as m on s.state = 'failed'
+  left join lateral (
+    select
+      n.snapshot_id, n.status,
+      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.staged_at > n.staged_at) as newer
+    from tickets_ops.snapshots n
+    where t.identifier in ('upsert_batch', 'finalize_snapshot')
+      and n.snapshot_id = case when j.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (j.payload ->> 'snapshot_id')::bigint end
+  ) as l on s.state = 'failed'
+$$;
+comment on function tickets_ops.list_jobs() is 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
+
+create view tickets_ops.jobs as
+select id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_by, age
+from tickets_ops.list_jobs();
+comment on view tickets_ops.jobs is 'Every job that waits, runs or has failed; one that succeeded is gone (tickets_ops.snapshots remembers the loads).';
+comment on column tickets_ops.jobs.id is 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
+comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or maintain.';
+comment on column tickets_ops.jobs.key is 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
+comment on column tickets_ops.jobs.payload is 'What the task was asked to do.';
+comment on column tickets_ops.jobs.queue is 'Named queue, whose jobs run one by one. NULL: none.';
+comment on column tickets_ops.jobs.priority is 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
+comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+comment on column tickets_ops.jobs.run_at is 'Not before this time.';
+comment on column tickets_ops.jobs.attempts is 'Attempts so far, the running one included.';
+comment on column tickets_ops.jobs.max_attempts is 'Attempts allowed. One more for each worker that died over the job.';
+comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed.';
+comment on column tickets_ops.jobs.locked_by is 'tickets_ops.workers.pool_id of the worker that runs it.';
+comment on column tickets_ops.jobs.age is 'Since it was asked for.';
+
+create view tickets_ops.failed_jobs as
+select id, task, key, payload, failed_at, attempts, last_error, superseded
+from tickets_ops.list_jobs()
+where state = 'failed'
+order by failed_at desc;
+comment on view tickets_ops.failed_jobs is 'Jobs without an attempt left, the latest first. Try one again: select * from tickets_ops.retry_job(id). Removed by age (KEEP_FAILED_JOBS_DAYS).';
+comment on column tickets_ops.failed_jobs.id is 'Number of the job.';
+comment on column tickets_ops.failed_jobs.task is 'The task.';
+comment on column tickets_ops.failed_jobs.key is 'What the job was for. NULL when it has been asked for anew since.';
+comment on column tickets_ops.failed_jobs.payload is 'What the task was asked to do.';
+comment on column tickets_ops.failed_jobs.failed_at is 'When its last attempt failed.';
+comment on column tickets_ops.failed_jobs.attempts is 'Attempts made.';
+comment on column tickets_ops.failed_jobs.last_error is 'Why the last one failed.';
+comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matters; tickets_ops.health does not count it. NULL: it does.';
+
+create function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_newer bigint;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  if not found then
+    return format('Snapshot %s is no longer in the ledger.', p_snapshot_id);
+  elsif v_snapshot.status in ('loading', 'finalizing') then
+    return null;
+  elsif v_snapshot.status <> 'failed' then
+    return format('Snapshot %s is %s: there is nothing left to do.', p_snapshot_id, v_snapshot.status);
+  end if;
+  select min(snapshot_id) into v_newer
+  from tickets_ops.snapshots
+  where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
+    and (status in ('staging', 'loading', 'finalizing') or staged_at > v_snapshot.staged_at);
+  if v_newer is not null then
+    return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
+  elsif v_snapshot.batches_total is null then
+    return format('Snapshot %s was never read to its end. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
+  elsif not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
+  end if;
+  update tickets_ops.snapshots
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
+  where snapshot_id = p_snapshot_id;
+  update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
+  return null;
+exception
+  when unique_violation then
+    return format('Snapshot %s has to wait: another one is in flight.', p_snapshot_id);
+end
+$$;
+comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, so that its jobs can go on; the caller revives the jobs. Returns why it cannot, NULL when it is in flight.';
+
+create function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
+declare
+  -- As many as a job of the pipeline has from the start: one that gave up has no more than it made.
+  c_attempts constant integer := 6;
+  v_job record;
+  v_obstacle text;
+begin
+  select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
+  if v_job.state = 'running' then
+    return 'It is running at this moment. If its worker has died, it is freed by itself within seconds.';
+  end if;
+  if v_job.task in ('upsert_batch', 'finalize_snapshot') and v_job.state = 'failed' and v_job.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then
+    v_obstacle := tickets_ops.reopen_snapshot((v_job.payload ->> 'snapshot_id')::bigint);
+    if v_obstacle is not null then
+      return v_obstacle;
+    end if;
+  end if;
+  update graphile_worker._private_jobs
+  set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
+    -- A request that gave up waiting waits anew.
+    payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
+  where id = p_id and locked_at is null;
+  return case when not found then 'A worker has just taken it, or it is gone.' end;
+end
+$$;
+comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts. Returns why it cannot, else NULL.';
+
+create function tickets_ops.retry_job(p_id bigint)
+returns table (job_id bigint, task text, job_key text, note text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  v_job record;
+  v_obstacle text;
+  v_others bigint;
+begin
+  select j.id, j.task, j.key, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  if not found then
+    raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
+  end if;
+  v_obstacle := tickets_ops.revive_job(p_id);
+  if v_obstacle is not null then
+    raise exception 'Job % is not tried again. %', p_id, v_obstacle;
+  end if;
+  select count(*) into v_others
+  from tickets_ops.list_jobs() j
+  where j.state = 'failed' and j.task = v_job.task and j.payload -> 'snapshot_id' = v_job.payload -> 'snapshot_id';
+  return query select v_job.id, v_job.task, v_job.key, concat_ws(' ',
+    'It is due now.',
+    case when v_others > 0 then format('%s more of snapshot %s failed: select * from tickets_ops.retry_failed(%L);', v_others, v_job.payload ->> 'snapshot_id', v_job.task) end
+  );
+end
+$$;
+comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+
+create function tickets_ops.retry_failed(p_task text default null)
+returns table (job_id bigint, task text, job_key text, note text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+  return query
+    select j.id, j.task, j.key, coalesce(case when j.superseded is not null then 'Left alone. ' || j.superseded end, r.obstacle, 'It is due now.')
+    from (
+      select * from tickets_ops.list_jobs() l where l.state = 'failed' and (p_task is null or l.task = p_task) order by l.id
+    ) as j
+    -- The newest of those that ask for the same: a job that failed again every hour is tried once.
+    cross join lateral (
+      select case
+        when j.superseded is not null then null
+        when exists (
+          select from tickets_ops.list_jobs() n
+          where n.task = j.task and n.payload - 'waits' - '_cron' = j.payload - 'waits' - '_cron' and n.id > j.id
+        ) then 'Left alone. A later job asks for the same.'
+        else tickets_ops.revive_job(j.id)
+      end as obstacle
+    ) as r;
+end
+$$;
+comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
+
+create function tickets_ops.cancel_job(p_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_job record;
+  v_snapshot bigint;
+  v_removed bigint;
+begin
+  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  if not found then
+    raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
+  end if;
+  if v_job.task in ('upsert_batch', 'finalize_snapshot') and v_job.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then
+    -- A snapshot in flight would only ask for the job again.
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
+    where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
+    returning snapshot_id into v_snapshot;
+  end if;
+  if v_job.state = 'running' then
+    perform tickets_ops.give_up(p_id);
+    return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id);
+  end if;
+  select count(*) into v_removed
+  from graphile_worker.complete_jobs(array(
+    select j.id from tickets_ops.list_jobs() j
+    where j.id = p_id
+      or (v_snapshot is not null and j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text)
+  ));
+  if v_removed = 0 then
+    return format('A worker has just taken job %s.', p_id);
+  end if;
+  return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
+    else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+end
+$$;
+comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+
+create function tickets_ops.fetch_now(dataset text default 'inc', force boolean default false)
+returns table (job_id bigint, job_key text, already_waiting boolean, note text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  v_force boolean := coalesce(fetch_now.force, false);
+  v_key text := format('fetch_snapshot:%s:%s', fetch_now.dataset, case when v_force then 'force' else 'newest' end);
+  v_waiting boolean;
+  v_in_flight text;
+  v_job graphile_worker._private_jobs;
+begin
+  if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
+      using hint = 'inc or crq: select * from tickets_ops.fetch_now(''inc'');';
+  end if;
+  v_waiting := exists (
+    select from tickets_ops.list_jobs() j where j.key = v_key and j.state in ('ready', 'scheduled', 'retrying')
+  );
+  select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
+  from tickets_ops.snapshots s
+  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  v_job := graphile_worker.add_job(
+    'fetch_snapshot',
+    jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
+    job_key := v_key, run_at := now(), max_attempts := 6, priority := -10
+  );
+  if v_job.id is null then
+    raise exception 'The job % is being taken by a worker at this moment.', v_key using hint = 'Ask again.';
+  end if;
+  return query select v_job.id, v_key, v_waiting, concat_ws(' ',
+    case when v_waiting then 'It waited already, and is due now.' else 'The bucket is looked at now.' end,
+    v_in_flight,
+    case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
+  );
+end
+$$;
+comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
+
+-- Health --------------------------------------------------------------------------------------------------------------
+
+create function tickets_ops.read_health()
+returns table (
+  ok boolean, problems text[],
+  checked_at timestamptz, checked_age interval, checked_key text, checked_status text,
+  loaded_snapshot_id bigint, loaded_key text, loaded_at timestamptz, loaded_age interval, loaded_status text,
+  data_at timestamptz, data_age interval, open_missing bigint,
+  in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval,
+  missed_run_at timestamptz, next_run_at timestamptz,
+  jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint,
+  workers_alive bigint, workers_unsure bigint,
+  geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  with clock as (
+    select date_trunc('second', now()) as now
+  ),
+  meta as (
+    select
+      max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
+      max(tickets.eat_ts(metadata ->> 'snapshot_at')) as data_at
+    from tickets.import_meta where dataset = 'inc'
+  ),
+  looked as (
+    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by snapshot_id desc limit 1
+  ),
+  loaded as (
+    select snapshot_id, source_key, loaded_at, status, broken_off, open_missing
+    from tickets_ops.snapshots where dataset = 'inc' and status in ('done', 'partial')
+    order by loaded_at desc limit 1
+  ),
+  in_flight as (
+    select snapshot_id, status, progress_at
+    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing')
+  ),
+  failed as (
+    -- The newest file that was read decides: a failure before it has been made up for.
+    select snapshot_id, source_key, error
+    from tickets_ops.snapshots
+    where dataset = 'inc' and status in ('failed', 'done', 'partial', 'unchanged')
+    order by progress_at desc, snapshot_id desc limit 1
+  ),
+  schedule as (
+    -- Half an hour is what a look may take that waits for the load before it.
+    select case
+      when tick > coalesce(meta.checked_at, '-infinity') and tick > known.known_since then tick
+    end as missed
+    from clock, meta,
+      tickets_ops.last_scheduled_run(clock.now - interval '30 minutes') as tick
+      left join graphile_worker._private_known_crontabs known on known.identifier = 'fetch_inc'
+  ),
+  jobs as (
+    select
+      count(*) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as waiting,
+      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as oldest,
+      -- Geocoding waits for its rate as a matter of course.
+      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now and task not like 'geocode%') as oldest_load,
+      count(*) filter (where state = 'running') as running,
+      count(*) filter (where state = 'failed' and superseded is null) as failed,
+      count(*) filter (where state <> 'failed' and task like 'geocode%') as geocoding
+    from clock, tickets_ops.list_jobs()
+  ),
+  workers as (
+    select
+      count(*) filter (where state = 'alive' or (state = 'unsure' and seen_at > clock.now - interval '1 minute')) as alive,
+      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure,
+      count(*) filter (where state = 'hung') as hung
+    from clock, tickets_ops.worker_states()
+  ),
+  geocoding as (
+    select state, left_today, reason from tickets_ops.geocoding where active limit 1
+  ),
+  review as (
+    select
+      (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
+      + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
+  ),
+  problem as (
+    select array_remove(array[
+      case when workers.alive = 0 then 'No worker is alive: start one (fleettickets worker).' end,
+      case when workers.hung > 0 then format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', workers.hung) end,
+      case when schedule.missed is not null then
+        format('The run of %s Nairobi time was missed: nothing has looked at the bucket since %s.',
+          to_char(schedule.missed at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'),
+          coalesce(to_char(meta.checked_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'), 'the pipeline began')) end,
+      case when failed.error is not null then format('Snapshot %s (%s) failed: %s', failed.snapshot_id, failed.source_key, failed.error) end,
+      case when loaded.status = 'partial' then format('Snapshot %s (%s) is loaded only in part. %s', loaded.snapshot_id, loaded.source_key, loaded.broken_off) end,
+      case when in_flight.progress_at < clock.now - interval '15 minutes' then
+        format('Snapshot %s is %s and has not moved for %s.', in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at)) end,
+      case when jobs.oldest_load < clock.now - interval '10 minutes' then
+        format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
+      case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
+      case when geocoding.state in ('key refused', 'trouble') then format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
+    ], null) as problems
+    from clock, meta, schedule, jobs, workers
+    left join failed on true left join loaded on true left join in_flight on true left join geocoding on true
+  )
+  select
+    cardinality(problem.problems) = 0, problem.problems,
+    meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
+    loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
+    meta.data_at, clock.now - meta.data_at, loaded.open_missing,
+    in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
+    schedule.missed, tickets_ops.next_scheduled_run(clock.now),
+    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, jobs.failed,
+    workers.alive, workers.unsure,
+    geocoding.state, geocoding.left_today::integer, jobs.geocoding, review.places
+  from clock, meta, schedule, jobs, workers, review, problem
+  left join looked on true left join loaded on true left join in_flight on true left join geocoding on true
+$$;
+comment on function tickets_ops.read_health() is 'The row of tickets_ops.health, read with the owner''s rights.';
+
+create view tickets_ops.health as select * from tickets_ops.read_health();
+comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
+comment on column tickets_ops.health.ok is 'Nothing needs a person: problems is empty.';
+comment on column tickets_ops.health.problems is 'What needs a person, in words, the most urgent first.';
+comment on column tickets_ops.health.checked_at is 'When the bucket was last looked at with success.';
+comment on column tickets_ops.health.checked_age is 'Since then.';
+comment on column tickets_ops.health.checked_key is 'The file that was last written to the ledger.';
+comment on column tickets_ops.health.checked_status is 'Its status.';
+comment on column tickets_ops.health.loaded_snapshot_id is 'The last snapshot that was loaded, whole or in part.';
+comment on column tickets_ops.health.loaded_key is 'Its file.';
+comment on column tickets_ops.health.loaded_at is 'When it was finished.';
+comment on column tickets_ops.health.loaded_age is 'Since then. Most hours nothing changes, so age alone is no alarm: see data_age.';
+comment on column tickets_ops.health.loaded_status is 'done or partial.';
+comment on column tickets_ops.health.data_at is 'Export time of the newest file that is loaded or was found unchanged.';
+comment on column tickets_ops.health.data_age is 'Since then: how old the tickets are.';
+comment on column tickets_ops.health.open_missing is 'Open tickets that the last loaded snapshot no longer lists.';
+comment on column tickets_ops.health.in_flight_snapshot_id is 'The snapshot that is being loaded.';
+comment on column tickets_ops.health.in_flight_status is 'staging, loading or finalizing.';
+comment on column tickets_ops.health.in_flight_idle is 'Since work on it last committed something.';
+comment on column tickets_ops.health.missed_run_at is 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
+comment on column tickets_ops.health.next_run_at is 'The next scheduled run.';
+comment on column tickets_ops.health.jobs_waiting is 'Jobs that are due and wait for a worker.';
+comment on column tickets_ops.health.oldest_waiting_age is 'How long the oldest of them has been due. Geocoding jobs wait for their rate.';
+comment on column tickets_ops.health.jobs_running is 'Jobs that run.';
+comment on column tickets_ops.health.jobs_failed is 'Failed jobs that still matter; see tickets_ops.failed_jobs.';
+comment on column tickets_ops.health.workers_alive is 'Workers that live.';
+comment on column tickets_ops.health.workers_unsure is 'Of these, workers whose connections share sessions (a pooler in transaction mode): should one die, its jobs are free again only after 4 hours.';
+comment on column tickets_ops.health.geocoding_state is 'See tickets_ops.geocoding.';
+comment on column tickets_ops.health.geocoding_budget_left is 'Calls left today (UTC). NULL: no limit, or nobody to ask.';
+comment on column tickets_ops.health.geocoding_jobs is 'Places that wait to be asked.';
+comment on column tickets_ops.health.places_for_review is 'Places and clusters that a person should look at first: needs_review and suspicious ones of tickets_ops.review_queue.';

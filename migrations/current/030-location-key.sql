@@ -4,7 +4,7 @@
 --   tickets.location_query('NW_ADR_MNT_Garden Est_FDT12')  'Garden Estate'   says it to a provider
 -- A new code is one more word in tickets.location_vocabulary(). But tickets.inc.location_key is STORED and the gazetteer
 -- is keyed by it, so a change is a migration that replaces the function, rebuilds the column and re-keys the gazetteer.
--- The functions look at no table and at no setting. Collation is "C" throughout, so that letters, ranges and equality
+-- The functions look at no table and at no setting. Letters without a decomposition (Ø, Greek) keep their case. Collation is "C" throughout, so that letters, ranges and equality
 -- mean the same on every server. The database must be UTF8 (normalize() knows no other encoding).
 
 -- What a word means, by its first word here:
@@ -75,12 +75,18 @@ begin
       '[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u20D0-\u20FF\u3164\uFE00-\uFE0F\uFEFF\uFFA0\U000E0000-\U000E0FFF]+',
       '', 'g'
     );
-    -- Typographic apostrophes and hyphens. Before NFKC, which would take ´ apart.
-    name := translate(name, '’‘‛ʼʹ′´＇‐‑‒–−－﹣', '''''''''''''''''-------');
-    -- Emoji (also before NFKC, which spells some out). Squared Latin letters are left to it.
-    name := regexp_replace(name collate "C", '[\u2600-\u27BF\u2B00-\u2BFF\U0001F000-\U0001F10F\U0001F150-\U0001FAFF]+', ' ', 'g');
+    name := replace(name, '´', '''');  -- NFKD would make it a blank and an accent
+    -- Emoji, before NFKD, which spells some out; squared Latin letters are left to it. Also letter-like symbols that only
+    -- some of Postgres 15 (Unicode 14) to 18 (Unicode 16) can take apart.
+    name := regexp_replace(
+      name collate "C",
+      '[\u2600-\u27BF\u2B00-\u2BFF\U0001CC00-\U0001CEFF\U0001E030-\U0001E08F\U0001F000-\U0001F10F\U0001F150-\U0001FAFF]+',
+      ' ', 'g'
+    );
     -- Compatibility forms, taken apart: a letter and its accent are two characters here, so the case of É is that of E.
     name := normalize(left(name, 500), NFKD);
+    -- Typographic apostrophes and hyphens.
+    name := translate(name, '’‘‛ʼ′‐‑‒–−', '''''''''''-----');
     -- Punctuation, symbols, private use, blanks, U+FFFD. Letters, marks and digits of every script stay.
     name := regexp_replace(
       left(name, 500) collate "C",
@@ -88,9 +94,11 @@ begin
       ' ', 'g'
     );
   end if;
-  name := replace(name, '#', ' no ');
-  name := translate(name, '`', '''');
+  name := replace(replace(name, '#', ' no '), '`', '''');
   name := regexp_replace(name collate "C", '[^-_''0-9A-Za-z\u0080-\U0010FFFF]+', ' ', 'g');
+  if strpos(name, '-') = 0 and strpos(name, '''') = 0 then
+    return name;
+  end if;
   -- A hyphen or apostrophe binds what stands on both its sides; at the edge of a word it is punctuation.
   name := regexp_replace(name collate "C", '(^|[ _])[-'']+', '\1 ', 'g');
   name := regexp_replace(name collate "C", '[-'']+($|[ _])', ' \1', 'g');
@@ -110,9 +118,11 @@ as $$
 declare
   name text := left(location_name, 500);
   kept text;
-  seen text;         -- the plain words kept, as they were typed
+  seen text;         -- the words of names, bound and as they were typed
+  typed text;
   token text;
   word text;
+  stem text;         -- the word without the digits at its end
   number text;
   rule text;
   kind text;
@@ -122,7 +132,7 @@ declare
   expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
   limits text;       -- which numbers a `kept` word takes, a regular expression
   from_at integer;   -- length of `kept` before the words that go with a number to come
-  soft_at integer;   -- length of `kept` before a segment of nothing but soft codes, which ends at soft_end
+  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
   soft_end integer;
   gap boolean;       -- something went since the last word kept
   again boolean;
@@ -133,9 +143,12 @@ begin
 
   loop
     kept := '';
-    seen := ' ';
+    seen := '';
     binding := ' ';
     expects := '';
+    last := '';
+    soft_at := null;
+    soft_end := null;
     gap := false;
     again := false;
 
@@ -149,16 +162,18 @@ begin
         continue when token = '';
       end if;
       word := lower(token collate "C");
-      rule := tickets.location_vocabulary() ->> word;
+      stem := rtrim(word, '0123456789');
+      rule := tickets.location_vocabulary() ->> stem;
 
-      -- Most words are a code or a plain word.
-      if rule = 'code' then
+      -- Most words are a code, a number after one, or a plain word.
+      if rule = 'code' or (stem = '' and expects = 'numbers') then
         expects := 'numbers';
         gap := kept <> '';
         continue;
-      elsif rule is null and length(word) > 2 and strpos(kept, word) = 0 and expects <> 'kept' and word collate "C" !~ '[0-9]' then
+      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
         kept := kept || binding || word;
-        seen := seen || token || ' ';
+        seen := seen || binding || token || ' ';
+        last := word;
         binding := ' ';
         expects := '';
         if gap then
@@ -168,30 +183,27 @@ begin
         continue;
       end if;
 
+      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
       number := null;
       added := null;
-      last := substring(kept collate "C" from '[^- _''=]*$');
-
-      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
-      if rule is null then
-        if word collate "C" ~ '[0-9]' then
-          rule := tickets.location_vocabulary() ->> substring(word collate "C" from '^[a-z]+');
-          if binding = '=' or word collate "C" ~ '^[0-9]+[a-z]?$'
-            or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z][0-9]+[a-z]?$')
-          then
-            number := word;
-          elsif split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
-            number := substring(word collate "C" from '[0-9].*$');
-            word := left(word, -length(number));
-          elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
-            rule := 'site';
-          else
-            rule := null;
-          end if;
-        elsif length(word) = 1 and expects in ('id', 'premise') then
-          number := word;
-        elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
-          number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
+        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
+      then
+        number := word;
+        rule := null;
+      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
+        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+      elsif word collate "C" ~ '^[a-z]+[0-9]' then
+        stem := substring(word collate "C" from '^[a-z]+');
+        rule := tickets.location_vocabulary() ->> stem;
+        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
+          number := substr(word, length(stem) + 1);
+          word := stem;
+          token := left(token, length(stem));
+        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
+          rule := 'site';
+        else
+          rule := null;
         end if;
       end if;
 
@@ -210,10 +222,8 @@ begin
             added := word;
             from_at := length(kept);
             expects := 'numbered';
-            if binding = '_' or kept = '' then
-              soft_at := from_at;
-            elsif soft_end is distinct from from_at then
-              soft_at := null;
+            if soft_at is null or soft_end <> from_at then
+              soft_at := case when binding = '_' or kept = '' then from_at end;
             end if;
             soft_end := from_at + 1 + length(word);
           when 'numbered', 'premise' then
@@ -223,9 +233,12 @@ begin
           when 'no' then
             if expects in ('premise', 'numbered') then
               kept := left(kept, from_at);
+              soft_end := least(soft_end, from_at);
+              last := '';
               expects := 'id';
             elsif last = 'h' then
               kept := left(kept, -2);
+              last := '';
               expects := 'id';
             else
               added := word;
@@ -235,6 +248,7 @@ begin
           when 'floor' then
             if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
               kept := left(kept, -length(last) - 1);
+              last := '';
             end if;
             expects := 'id';
           when 'relation' then
@@ -242,6 +256,7 @@ begin
           when 'of' then
             if word = 'to' and last in ('next', 'close') then
               kept := left(kept, -length(last) - 1);
+              last := '';
             elsif expects <> 'relation' then
               added := word;
             end if;
@@ -249,6 +264,7 @@ begin
           when 'front' then
             if last = 'in' then
               kept := left(kept, -3);
+              last := '';
               expects := 'relation';
             else
               added := word;
@@ -266,20 +282,29 @@ begin
             end if;
         end case;
       elsif number is null then
+        kind := 'plain';
         added := word;
         expects := '';
-        if length(word) < 3 then
-          null;
-        elsif word = 'buru' and last = 'buru' then
+      end if;
+
+      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
+      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
+        if word = 'buru' and last = 'buru' then
           kept := left(kept, -5);
           added := 'buruburu';
-        elsif strpos(' saba sawa lunga ', ' ' || word || ' ') = 0 and binding in (' ', '_')
-          and strpos(lower(seen collate "C"), ' ' || word || ' ') > 0
-          and (strpos(seen, ' ' || token || ' ') = 0 or (last = word and (gap or binding = '_')))
+        elsif kind <> 'plain' and last = added then
+          added := null;
+        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
+          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
         then
-          added := null;  -- repeated in another case or in the next segment: one word, but Saba Saba is a place
+          typed := translate(seen, '_', ' ');
+          if (last = added and (gap or binding = '_'))
+            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
+          then
+            added := null;
+          end if;
         end if;
-        seen := seen || token || ' ';
+        seen := seen || binding || token || ' ';
       end if;
 
       if number is not null then
@@ -289,6 +314,8 @@ begin
         end if;
         if expects in ('premise', 'numbered') then
           kept := left(kept, from_at);
+          soft_end := least(soft_end, from_at);
+          last := '';
           added := null;
           expects := 'numbers';
         elsif expects in ('numbers', 'id') then
@@ -309,6 +336,7 @@ begin
         gap := kept <> '';
       else
         kept := kept || binding || added;
+        last := added;
         if gap then
           again := true;
           gap := false;
@@ -329,7 +357,7 @@ begin
       kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
       again := true;
     end if;
-    if right(kept, 3) = ' st' and length(kept) > 3 then
+    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
       kept := kept || 'reet';
     end if;
     exit when not again;
@@ -350,10 +378,11 @@ create function tickets.location_query(location_name text) returns text
 as $$
 declare
   token text;
+  capitals integer;
   query text := '';
 begin
   foreach token in array string_to_array(
-    replace(translate(normalize(tickets.location_words(location_name), NFD), '_=', '  '), '-', ' -'), ' '
+    replace(translate(normalize(substr(tickets.location_words(location_name), 2), NFD), '_=', '  '), '-', ' -'), ' '
   ) loop
     continue when token = '';
     if left(token, 1) = '-' then
@@ -362,11 +391,11 @@ begin
     else
       query := query || ' ';
     end if;
-    -- No vowel: an acronym (TRM, CBD).
-    query := query || case
-      when token collate "C" ~ '^[b-df-hj-np-tv-xz]{3,}$' then upper(token collate "C")
-      else upper(left(token, 1) collate "C") || substr(token, 2)
-    end;
+    capitals := 1;
+    if token collate "C" ~ '^[b-df-hj-np-tv-xz]{3,}(?:''|$)' then
+      capitals := length(split_part(token, '''', 1));  -- no vowel: an acronym (TRM, CBD)
+    end if;
+    query := query || upper(left(token, capitals) collate "C") || substr(token, capitals + 1);
   end loop;
   return nullif(normalize(substr(query, 2), NFC), '');
 end

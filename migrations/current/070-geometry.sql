@@ -41,6 +41,8 @@ declare
   end;
   v_placed bigint;
 begin
+  -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
+  perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
   execute format($sql$
     with disagreeing as materialized (

@@ -139,21 +139,3 @@ comment on column tickets_ops.snapshot_rejects.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on which the record begins; the header is usually line 1.';
 comment on column tickets_ops.snapshot_rejects.reason is 'Why, in words for people.';
 comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV, control characters escaped, cut at 64 KiB.';
-
-create table tickets_ops.workers (
-  pool_id text primary key,
-  started_at timestamptz not null default now(),
-  seen_at timestamptz not null default now(),
-  host text not null,
-  pid integer not null,
-  stopped_at timestamptz,
-  declared_dead_at timestamptz
-);
-comment on table tickets_ops.workers is 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own; once registered, a pool whose lock is free is dead.';
-comment on column tickets_ops.workers.pool_id is 'graphile-worker''s pool id: what locked_by says of its jobs.';
-comment on column tickets_ops.workers.started_at is 'When the pool registered.';
-comment on column tickets_ops.workers.seen_at is 'Heartbeat, every 10 s.';
-comment on column tickets_ops.workers.host is 'Host or container name.';
-comment on column tickets_ops.workers.pid is 'Process id on that host.';
-comment on column tickets_ops.workers.stopped_at is 'When it shut down in good order.';
-comment on column tickets_ops.workers.declared_dead_at is 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';

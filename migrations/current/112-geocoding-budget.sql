@@ -1,7 +1,8 @@
 -- Rate, budget and breaker of each geocoding provider: one row decides for all workers together.
 --
 -- A call is made in three statements, each its own transaction, so that no lock is held while the network is awaited:
--- reserve_geocoding_call (when may I?), the call, record_geocoding_call (what came of it).
+-- reserve_geocoding_call (when may I?), keep_geocoding_call when that moment has come (may I still?), and after the call
+-- record_geocoding_call (what came of it).
 --
 -- Breaker: closed -> open (a reason, and until when) -> after that time one caller at a time may probe -> closed by the first
 -- answer that shows the provider working, or open again. Nobody has to close it.
@@ -18,6 +19,7 @@ create table tickets_ops.geocoding_providers (
   breaker_reason text,
   breaker_since timestamptz,
   breaker_until timestamptz,
+  probing_until timestamptz,
   strikes integer not null default 0,
   declared_at timestamptz not null default now(),
   constraint geocoding_providers_breaker_is_whole check (num_nulls(breaker, breaker_reason, breaker_since, breaker_until) in (0, 4))
@@ -34,6 +36,7 @@ comment on column tickets_ops.geocoding_providers.breaker is 'Why nobody calls a
 comment on column tickets_ops.geocoding_providers.breaker_reason is 'The provider''s answer in words, without the key.';
 comment on column tickets_ops.geocoding_providers.breaker_since is 'When it opened.';
 comment on column tickets_ops.geocoding_providers.breaker_until is 'When the next call may be tried.';
+comment on column tickets_ops.geocoding_providers.probing_until is 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
 comment on column tickets_ops.geocoding_providers.strikes is 'Failures in a row.';
 comment on column tickets_ops.geocoding_providers.declared_at is 'When a worker last declared this provider.';
 
@@ -106,13 +109,15 @@ comment on function tickets_ops.declare_geocoder(text, numeric, integer, numeric
   'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason.';
 
 create function tickets_ops.reserve_geocoding_call(p_provider text)
-returns table (granted boolean, wait_ms double precision, slot_at timestamptz, reason text)
+returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
 language plpgsql as $$
 declare
   -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
   c_stretch constant double precision := 1.03;
-  -- A prober that dies must not keep the breaker open for ever; longer than a call may take.
+  -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
+  -- A probe is usually over by then.
+  c_probe_ms constant double precision := 2000;
 begin
   -- One statement on one row, in autocommit (measured: 0.3 ms). The expressions are evaluated once the row is locked, with the
   -- clock of that moment: now() would be the moment before the wait for the lock, and give slots of the past.
@@ -122,14 +127,15 @@ begin
       used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
       used_on = (clock_timestamp() at time zone 'UTC')::date,
       next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
-      breaker_until = case when p.breaker is not null then clock_timestamp() + c_probe end
+      probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
     where p.provider = p_provider
       and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
-      and (p.breaker is null or p.breaker_until <= clock_timestamp())
+      and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
     returning
       true,
       greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
         - clock_timestamp()))::double precision,
+      clock_timestamp(),
       p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
       null::text;
   if found then
@@ -138,18 +144,17 @@ begin
   return query
     select
       false,
-      1000 * extract(epoch from refused.until - clock_timestamp())::double precision,
+      case
+        when p.breaker_until <= clock_timestamp() then c_probe_ms
+        else 1000 * extract(epoch from coalesce(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
+      end::double precision,
       null::timestamptz,
-      refused.reason
+      null::timestamptz,
+      case
+        when p.breaker is not null then format('%s: %s', p.breaker, p.breaker_reason)
+        else format('the daily budget of %s calls is spent', p.daily_budget)
+      end
     from tickets_ops.geocoding_providers p
-    cross join lateral (
-      select
-        case when p.breaker is not null then p.breaker_until else tickets_ops.next_utc_midnight() end as until,
-        case
-          when p.breaker is not null then format('%s: %s', p.breaker, p.breaker_reason)
-          else format('the daily budget of %s calls is spent', p.daily_budget)
-        end as reason
-    ) as refused
     where p.provider = p_provider;
   if not found then
     raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
@@ -157,7 +162,20 @@ begin
 end
 $$;
 comment on function tickets_ops.reserve_geocoding_call(text) is
-  'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. slot_at is the slot by the database''s clock.';
+  'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+
+create function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
+language sql volatile as $$
+  with given_back as (
+    update tickets_ops.geocoding_providers
+    set used = used - 1
+    where provider = p_provider and breaker_since > p_reserved_at and used > 0
+    returning 1
+  )
+  select not exists (select from given_back);
+$$;
+comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
+  'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
 
 create function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
@@ -166,7 +184,6 @@ create function tickets_ops.record_geocoding_call(
 returns timestamptz language plpgsql as $$
 declare
   c_refused constant interval := '10 minutes';
-  c_probe constant interval := '15 seconds';
   c_pause constant double precision := 60;
   c_longest_pause constant double precision := 900;
   -- One failure may be chance, and calls in flight together fail together; so many in a row are trouble.
@@ -191,7 +208,7 @@ begin
     -- An answer to a call that was made before the breaker opened proves nothing.
     if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
       update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, strikes = 0
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0
       where provider = p_provider;
       return null;
     end if;
@@ -213,8 +230,8 @@ begin
       least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_provider.strikes - c_strikes, 0), 20))
     ))
   end;
-  -- A breaker that is open for longer stays; one that is only leased to a prober does not.
-  if v_breaker is null or (v_provider.breaker_until > v_until and v_provider.breaker_until > clock_timestamp() + c_probe) then
+  -- A breaker that is open for longer stays.
+  if v_breaker is null or v_provider.breaker_until > v_until then
     update tickets_ops.geocoding_providers set strikes = strikes + 1 where provider = p_provider;
     return v_provider.breaker_until;
   end if;
@@ -224,7 +241,8 @@ begin
     breaker = v_breaker,
     breaker_reason = p_reason,
     breaker_since = coalesce(breaker_since, clock_timestamp()),
-    breaker_until = v_until
+    breaker_until = v_until,
+    probing_until = null
   where provider = p_provider;
   return v_until;
 end

@@ -70,10 +70,17 @@ comment on function tickets_ops.location_question(text, text, boolean, boolean) 
 create function tickets_ops.answers(p_cluster text, p_location_key text, out candidates jsonb, out query text)
 language sql stable as $$
   select
-    coalesce(jsonb_agg(c.candidate order by a.answered_at, c.no) filter (where c.candidate is not null), '[]'),
-    string_agg(distinct a.query, ' | ')
+    coalesce(
+      jsonb_agg(c.candidate order by a.answered_at, a.query, c.no) filter (where c.candidate is not null),
+      '[]'
+    ),
+    (
+      select string_agg(asked.query, ' | ' order by asked.answered_at, asked.query)
+      from tickets_ops.geocoding_answers asked
+      where asked.cluster = p_cluster and asked.location_key = p_location_key
+    )
   from tickets_ops.geocoding_answers a
-  left join lateral jsonb_array_elements(a.candidates) with ordinality as c (candidate, no) on true
+  cross join lateral jsonb_array_elements(a.candidates) with ordinality as c (candidate, no)
   where a.cluster = p_cluster and a.location_key = p_location_key;
 $$;
 comment on function tickets_ops.answers(text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster.';

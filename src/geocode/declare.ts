@@ -8,6 +8,16 @@ export type Db = {
   query(text: string, values?: unknown[]): Promise<{ rows: any[] }>;
 };
 
+/** This process's geocoder, as jobs need it: declared if no worker has done so yet. */
+export async function geocoderInUse(db: Db): Promise<Geocoder | NoGeocoder> {
+  const geocoder = geocoderFrom(readSettings(GeocoderSettings));
+  if ('off' in geocoder) return geocoder;
+  const { rows } = await db.query('select from tickets_ops.geocoding_setup where provider = $1', [
+    geocoder.provider.name,
+  ]);
+  return rows.length > 0 ? geocoder : declareGeocoder(db);
+}
+
 /**
  * Declares this process's geocoder in tickets_ops.geocoding_setup, for planning, for status and for the rate that all
  * workers share. A worker does it when it starts; the last one to start decides.

@@ -7,7 +7,7 @@
  * uses up no attempt: it puts itself back for later (a "snooze").
  */
 import { PermanentError, type TaskContext } from '../task.ts';
-import { type Db, declareGeocoder } from './declare.ts';
+import { type Db, geocoderInUse } from './declare.ts';
 import { GEOCODING_FLAG, throughGate } from './gate.ts';
 import type { Outcome } from './outcome.ts';
 import type { Question } from './provider.ts';
@@ -61,7 +61,7 @@ export async function geocodeCluster(payload: ClusterPayload, context: TaskConte
       answered: string[];
     };
     if (state === 'nothing to ask') throw new PermanentError('A cluster is needed: its name is empty.');
-    if (state !== 'ask') return context.log.info(`${cluster} is ${state}: nothing is asked`);
+    if (state !== 'ask') return nothingAsked(context, cluster, state);
     return askUntilSettled(context, geocoder, {
       cluster,
       key: '',
@@ -98,7 +98,7 @@ export async function geocodeLocation(payload: LocationPayload, context: TaskCon
       throw new PermanentError(`${text}: there is no place to ask for. See tickets.location_key().`);
     }
     if (state === 'no centroid') return awaitCentroid(context, cluster, payload.planned);
-    if (state !== 'ask') return context.log.info(`${location_key} in ${cluster} is ${state}: nothing is asked`);
+    if (state !== 'ask') return nothingAsked(context, `${location_key} in ${cluster}`, state);
     return askUntilSettled(context, geocoder, {
       cluster,
       key: location_key,
@@ -122,11 +122,11 @@ async function runJob(
   task: 'geocode_cluster' | 'geocode_location',
   payload: ClusterPayload | LocationPayload,
   context: TaskContext,
-  ask: (geocoder: Geocoder) => Promise<Snooze | void>,
+  ask: (geocoder: Geocoder) => Promise<Snooze | undefined>,
 ): Promise<void> {
-  let snooze: Snooze | void = { ms: GATE_WAIT_MS, reason: 'this worker holds its share of geocoding jobs' };
+  let snooze: Snooze | undefined = { ms: GATE_WAIT_MS, reason: 'this worker holds its share of geocoding jobs' };
   await throughGate(async () => {
-    const geocoder = await declareGeocoder(context);
+    const geocoder = await geocoderInUse(context);
     // What a person asked for fails where they can see it; what was planned waits for the operator.
     if ('off' in geocoder && !payload.planned) throw new PermanentError(geocoder.off);
     snooze = 'off' in geocoder ? { ms: NO_PROVIDER_WAIT_MS, reason: geocoder.off } : await ask(geocoder);
@@ -146,7 +146,7 @@ async function runJob(
 }
 
 /** Asks query by query. @returns a snooze when nobody may call now */
-async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: Asked): Promise<Snooze | void> {
+async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: Asked): Promise<Snooze | undefined> {
   const { cluster, key, queries, answered } = asked;
   const unasked = queries.filter((query) => !answered.includes(query));
   let status = unasked.length < queries.length ? await asked.settle(unasked.length === 0) : null;
@@ -159,7 +159,12 @@ async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: 
     if (snooze) return snooze;
     status = await asked.settle(index === unasked.length - 1);
   }
-  context.log.info({ cluster, place: key || undefined, calls: unasked.length, status }, `${key || cluster}: ${status}`);
+  context.log.info({ cluster, ...(key && { place: key }), status }, `${key || cluster}: ${status}`);
+  return undefined;
+}
+
+function nothingAsked(context: TaskContext, what: string, state: string): undefined {
+  context.log.info(`${what} is ${state}: nothing is asked`);
 }
 
 /** @returns milliseconds until the next call may be tried; null while the breaker is closed */
@@ -169,7 +174,7 @@ async function record(
   { cluster, key }: Asked,
   query: string,
   outcome: Outcome,
-  slotAt: string,
+  slotAt: Date,
 ): Promise<number | null> {
   return one<number>(
     db,

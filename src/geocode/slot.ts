@@ -2,9 +2,8 @@
  * A call at its slot: reserved in the database for all workers together, paced and capped within the process by bottleneck.
  *
  * Guarantees: no call without a reservation; a call that could only start late (a process that was suspended, a timer that
- * slipped) reserves again instead, since a late call would share another one's second. No lock and no transaction is held while
- * waiting. What it does not promise: calls that had their slot when a breaker opened are still made, at most geocodingSlots() of them
- * in each process.
+ * slipped) reserves again instead, since a late call would share another one's second; a call whose breaker opened while it
+ * waited is not made. No lock and no transaction is held while waiting.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import Bottleneck from 'bottleneck';
@@ -18,10 +17,16 @@ import type { Geocoder } from './settings.ts';
 /** How late a call may start. A timer that slips under load is 10 to 50 ms late. */
 const LATE_MS = 250;
 
-type Reservation = { granted: boolean; wait_ms: number; slot_at: string | null; reason: string | null };
+type Reservation = {
+  granted: boolean;
+  wait_ms: number;
+  reserved_at: Date;
+  slot_at: Date;
+  reason: string | null;
+};
 
 export type AtSlot =
-  | { readonly outcome: Outcome; readonly slotAt: string }
+  | { readonly outcome: Outcome; readonly slotAt: Date }
   /** The budget is spent or the breaker is open: not before `retryMs`. */
   | { readonly outcome: null; readonly retryMs: number; readonly reason: string };
 
@@ -42,15 +47,21 @@ export async function callAtSlot(
   question: Question,
   signal?: AbortSignal,
 ): Promise<AtSlot> {
+  const { name } = geocoder.provider;
   for (;;) {
-    const { rows } = await db.query('select * from tickets_ops.reserve_geocoding_call($1)', [geocoder.provider.name]);
-    const { granted, wait_ms, slot_at, reason } = rows[0] as Reservation;
+    const { rows } = await db.query('select * from tickets_ops.reserve_geocoding_call($1)', [name]);
+    const { granted, wait_ms, reserved_at, slot_at, reason } = rows[0] as Reservation;
     if (!granted) return { outcome: null, retryMs: Math.max(0, wait_ms), reason: reason ?? '' };
     const start = performance.now() + wait_ms;
     await sleep(wait_ms, undefined, signal && { signal });
-    const outcome = await pacerOf(geocoder).schedule(async () =>
-      performance.now() - start > LATE_MS ? undefined : await call(geocoder, question, signal && { signal }),
-    );
-    if (outcome) return { outcome, slotAt: slot_at ?? '' };
+    const outcome = await pacerOf(geocoder).schedule(async () => {
+      const { rows: kept } = await db.query('select tickets_ops.keep_geocoding_call($1, $2) as may', [
+        name,
+        reserved_at,
+      ]);
+      if (!kept[0].may || performance.now() - start > LATE_MS) return undefined;
+      return call(geocoder, question, signal && { signal });
+    });
+    if (outcome) return { outcome, slotAt: slot_at };
   }
 }

@@ -1,0 +1,50 @@
+-- Who may do what; applied after every migration (.gmrc), so that what a migration adds is granted too. Idempotent.
+-- A right that the migrating role cannot give is a notice, not a failure: the DBA makes the roles, and the next `fleettickets migrate`
+-- grants them the rest. See docs/privileges.md.
+
+-- Security definer functions are for those who are named below, not for everyone.
+revoke all on all functions in schema tickets_ops from public;
+revoke all on function tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean) from public;
+
+do $$
+declare
+  v_role text;
+begin
+  foreach v_role in array array['tickets_reader', 'tickets_operator'] loop
+    if not exists (select from pg_roles where rolname = v_role) then
+      begin
+        execute format('create role %I nologin', v_role);
+        execute format('comment on role %I is %L', v_role, case v_role
+          when 'tickets_reader' then 'fleettickets: reads tickets and the map'
+          else 'fleettickets: reads, and operates the pipeline'
+        end);
+      exception
+        -- Roles belong to the server: another of its databases may be migrated at the same moment.
+        when duplicate_object or unique_violation then null;
+        when insufficient_privilege then
+          raise notice 'The role % is not there, and % may not create it. Let the DBA run: create role %; then migrate again.', v_role, current_user, v_role;
+          continue;
+      end;
+    end if;
+
+    execute format('grant usage on schema tickets, reporting to %I', v_role);
+    execute format('grant select on all tables in schema tickets to %I', v_role);
+    execute format('grant execute on all functions in schema reporting to %I', v_role);
+  end loop;
+
+  if not exists (select from pg_roles where rolname = 'tickets_operator') then
+    return;
+  end if;
+  grant usage on schema tickets_ops to tickets_operator;
+  grant select on
+    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.geocoding, tickets_ops.review_queue,
+    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.geocoding_calls
+    to tickets_operator;
+  grant execute on function
+    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.next_utc_midnight(),
+    tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
+    tickets_ops.worker_states(), tickets_ops.worker_lock(text),
+    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
+    to tickets_operator;
+end
+$$;

@@ -1,0 +1,137 @@
+import { parseArgs } from 'node:util';
+import { withClient } from '../database.ts';
+import { askNow, costOf, type DuePlace, duePlaces, type PlaceKind, type Progress } from '../geocode/by-hand.ts';
+import { type Db, declareGeocoder } from '../geocode/declare.ts';
+import { type Geocoder, GeocoderSettings, geocoderFrom } from '../geocode/settings.ts';
+import { createLog } from '../log.ts';
+import { DatabaseSettings, readSettings } from '../settings.ts';
+import { UsageError } from '../usage.ts';
+
+export const summary = 'ask where clusters or locations are';
+export const usage = `Usage: fleettickets geocode clusters|locations [--apply] [--cluster NAME]... [--json]
+
+Lists the clusters, or the locations, of open tickets whose place is unknown or expired,
+and what asking for them would cost: calls, time at the allowed rate, budget. With --apply
+they are asked now, ahead of what is planned, whether or not a worker runs elsewhere.
+
+  --apply          ask; without it nothing is asked and nothing is written
+  --cluster NAME   only this cluster; may be repeated
+  --json           print one JSON object
+
+Settings: DATABASE_URL, GEOCODER_*.
+`;
+
+const SHOWN = 20;
+
+type Budget = { left_today: number | null; state: string; reason: string | null };
+
+export async function run(args: string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: {
+      apply: { type: 'boolean', default: false },
+      cluster: { type: 'string', multiple: true, default: [] },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const kind = positionals[0];
+  if (positionals.length !== 1 || (kind !== 'clusters' && kind !== 'locations')) {
+    throw new UsageError('Say what to ask for: clusters or locations.');
+  }
+  process.env.LOG_LEVEL ??= 'error'; // what the jobs log would run through the progress bar and the JSON
+  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+    const geocoder = values.apply ? await declareGeocoder(client) : geocoderFrom(readSettings(GeocoderSettings));
+    if ('off' in geocoder) {
+      process.stderr.write(`${geocoder.off}\n`);
+      return 1;
+    }
+    const places = await duePlaces(client, kind, values.cluster);
+    const budget = () => budgetOf(client, geocoder);
+    if (!values.apply) {
+      const left = await budget();
+      const text = () => listed(kind, places, geocoder, left);
+      print(values.json, { ...plan(kind, places, geocoder, left), places }, text);
+      return 0;
+    }
+    const draw = values.json ? () => {} : progressBar(geocoder.rate);
+    const progress = await askNow(client, geocoder, places, await createLog(), draw);
+    const { state, reason } = await budget();
+    print(values.json, { ...progress, state, reason }, () => outcome(progress, state, reason));
+    return progress.done === progress.total ? 0 : 1;
+  });
+}
+
+/** As the workers know it; a provider that none has declared yet has all of its budget. */
+async function budgetOf(client: Db, { provider, dailyBudget }: Geocoder): Promise<Budget> {
+  const { rows } = await client.query('select * from tickets_ops.geocoding where provider = $1', [provider.name]);
+  return rows[0] ?? { left_today: dailyBudget, state: 'ready', reason: null };
+}
+
+function print(json: boolean, object: object, text: () => string): void {
+  process.stdout.write(json ? `${JSON.stringify(object)}\n` : text());
+}
+
+function plan(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder, budget: Budget) {
+  return {
+    what: kind,
+    provider: geocoder.provider.name,
+    ratePerSecond: geocoder.rate,
+    budgetLeftToday: budget.left_today,
+    ...costOf(places, geocoder.rate),
+  };
+}
+
+function listed(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder, budget: Budget): string {
+  if (places.length === 0) return `No ${kind} are due: every one of open tickets is known, or was asked lately.\n`;
+  const rows = places.slice(0, SHOWN).map((place) => {
+    const waits = kind === 'locations' && !place.has_centroid ? '; waits for its cluster' : '';
+    return `  ${place.queries[0]}  (${place.tickets} open, ${place.reason}${waits})\n`;
+  });
+  if (places.length > SHOWN) rows.push(`  … and ${places.length - SHOWN} more\n`);
+  const { fewestCalls, mostCalls, fewestSeconds, mostSeconds } = costOf(places, geocoder.rate);
+  const left = budget.left_today === null ? 'no daily limit' : `${budget.left_today} calls left today`;
+  const days =
+    geocoder.dailyBudget && mostCalls > geocoder.dailyBudget
+      ? ` At ${geocoder.dailyBudget} calls a day that is up to ${Math.ceil(mostCalls / geocoder.dailyBudget)} days.`
+      : '';
+  return (
+    `${places.length} ${kind} would be asked of ${geocoder.provider.name}:\n${rows.join('')}` +
+    `Cost: ${fewestCalls} to ${mostCalls} calls, ${duration(fewestSeconds)} to ${duration(mostSeconds)} at ${geocoder.rate} a second; ${left}.${days}\n` +
+    (budget.state === 'ready' ? '' : `At present nothing is asked: ${budget.state}. ${budget.reason ?? ''}\n`) +
+    'Nothing was asked: this was a dry run. Add --apply to ask.\n'
+  );
+}
+
+function outcome({ done, total, failed, waiting }: Progress, state: string, reason: string | null): string {
+  if (done === total) return `${done} asked. See tickets_ops.review_queue for the doubtful ones.\n`;
+  const why = state === 'ready' ? '' : ` (${state}: ${reason ?? ''})`;
+  return `${done} of ${total} asked, ${failed} failed (tickets_ops.failed_jobs), ${waiting} wait${why}; a worker asks them when it may.\n`;
+}
+
+/** A bar with the time left on a terminal; elsewhere a line for each tenth. */
+function progressBar(rate: number): (progress: Progress) => void {
+  const started = performance.now();
+  let tenth = -1;
+  return ({ done, total, failed, waiting }) => {
+    const settled = done + failed + waiting;
+    const share = total === 0 ? 1 : settled / total;
+    const seconds = settled > 0 ? ((performance.now() - started) / 1000 / settled) * (total - settled) : total / rate;
+    const text = `${settled} of ${total}, ${duration(Math.ceil(seconds))} left`;
+    if (process.stderr.isTTY) {
+      const WIDTH = 30;
+      const filled = Math.round(share * WIDTH);
+      process.stderr.write(`\r[${'#'.repeat(filled)}${'.'.repeat(WIDTH - filled)}] ${text}\u001b[K`);
+      if (settled === total) process.stderr.write('\n');
+    } else if (Math.floor(share * 10) > tenth) {
+      tenth = Math.floor(share * 10);
+      process.stderr.write(`${text}\n`);
+    }
+  };
+}
+
+function duration(seconds: number): string {
+  if (seconds < 90) return `${seconds} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}

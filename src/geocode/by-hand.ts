@@ -1,0 +1,126 @@
+/**
+ * Geocoding that a person starts: which places are due and what asking them costs, and asking them now.
+ * The asking goes through the same jobs as ever, run here; whatever is left when this process ends, a worker does.
+ */
+import { run } from 'graphile-worker';
+import clusterTask from '../../tasks/geocode_cluster.ts';
+import locationTask from '../../tasks/geocode_location.ts';
+import type { Log } from '../log.ts';
+import { workerPreset } from '../worker.ts';
+import type { Db } from './declare.ts';
+import { geocodingSlots } from './gate.ts';
+import { clusterQueries, locationQueries } from './query.ts';
+import type { Geocoder } from './settings.ts';
+
+export type PlaceKind = 'clusters' | 'locations';
+
+export type DuePlace = {
+  cluster: string;
+  location_key: string | null;
+  location_name: string | null;
+  /** Actionable tickets there. */
+  tickets: number;
+  /** never asked; expired; not_found, due again … */
+  reason: string;
+  /** A place without it waits for its cluster. */
+  has_centroid: boolean;
+  /** What would be sent, in this order, until something fits. */
+  queries: string[];
+};
+
+/** The places that are due, the most urgent first. @param clusters only those; empty: all */
+export async function duePlaces(db: Db, kind: PlaceKind, clusters: readonly string[]): Promise<DuePlace[]> {
+  const { rows } = await db.query(
+    `select p.cluster, p.location_key, p.location_name, p.tickets::integer, p.reason, p.has_centroid,
+       tickets.location_query(coalesce(p.location_name, p.cluster)) as name,
+       (select mode() within group (order by t.region) from tickets.inc t where tickets.cluster_key(t.cluster) = p.cluster) as region
+     from tickets_ops.places_to_geocode('inc', $2) as p
+     where p.task = $1`,
+    [kind === 'clusters' ? 'geocode_cluster' : 'geocode_location', clusters.length > 0 ? clusters : null],
+  );
+  return rows.map(({ name, region, ...place }) => ({
+    ...place,
+    queries:
+      kind === 'clusters' ? clusterQueries(name ?? place.cluster, region) : locationQueries(name ?? '', place.cluster),
+  }));
+}
+
+export type Cost = {
+  places: number;
+  fewestCalls: number;
+  mostCalls: number;
+  fewestSeconds: number;
+  mostSeconds: number;
+};
+
+/** What asking them costs, at that many calls a second. */
+export function costOf(places: readonly DuePlace[], rate: number): Cost {
+  const fewestCalls = places.length;
+  const mostCalls = places.reduce((calls, { queries }) => calls + queries.length, 0);
+  return {
+    places: places.length,
+    fewestCalls,
+    mostCalls,
+    fewestSeconds: Math.ceil(fewestCalls / rate),
+    mostSeconds: Math.ceil(mostCalls / rate),
+  };
+}
+
+export type Progress = { done: number; total: number; failed: number; waiting: number };
+
+/**
+ * Asks the places now, ahead of planned ones, and returns when each is settled, has failed, or waits for something that
+ * takes longer than a minute (budget, breaker, a cluster without a centroid).
+ */
+export async function askNow(
+  db: Db,
+  geocoder: Geocoder,
+  places: readonly DuePlace[],
+  log: Log,
+  report: (progress: Progress) => void,
+): Promise<Progress> {
+  const keys = await addJobs(db, places);
+  const preset = workerPreset(log);
+  preset.worker.concurrentJobs = geocodingSlots(geocoder.rate);
+  const runner = await run({ preset }, { geocode_cluster: clusterTask, geocode_location: locationTask }, []);
+  try {
+    for (;;) {
+      const progress = await progressOf(db, keys);
+      report(progress);
+      if (progress.done + progress.failed + progress.waiting === progress.total) return progress;
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+  } finally {
+    await runner.stop();
+  }
+}
+
+async function addJobs(db: Db, places: readonly DuePlace[]): Promise<string[]> {
+  const { rows } = await db.query(
+    `select job.job_key
+     from unnest($1::text[], $2::text[]) with ordinality as place (cluster, location_name, no)
+     cross join lateral (
+       select job_key from tickets.geocode_location(place.location_name, place.cluster) where place.location_name is not null
+       union all
+       select job_key from tickets.geocode_cluster(place.cluster) where place.location_name is null
+     ) as job
+     order by place.no`,
+    [places.map(({ cluster }) => cluster), places.map(({ location_name }) => location_name)],
+  );
+  return rows.map(({ job_key }) => job_key);
+}
+
+async function progressOf(db: Db, keys: readonly string[]): Promise<Progress> {
+  const { rows } = await db.query(
+    `select
+       count(*) filter (where attempts >= max_attempts and locked_at is null)::integer as failed,
+       count(*) filter (
+         where attempts < max_attempts and locked_at is null and run_at > now() + interval '1 minute'
+       )::integer as waiting,
+       count(*)::integer as left
+     from graphile_worker.jobs where key = any ($1)`,
+    [keys],
+  );
+  const { failed, waiting, left } = rows[0];
+  return { done: keys.length - left, total: keys.length, failed, waiting };
+}

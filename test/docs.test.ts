@@ -1,0 +1,64 @@
+/** The documentation is true: its SQL runs, its links lead somewhere, and what is made from the code is fresh. */
+import assert from 'node:assert/strict';
+import { access, readdir, readFile } from 'node:fs/promises';
+import { after, before, describe, test } from 'node:test';
+import { feed } from '../src/demo/feed.ts';
+import { commandsPage, ROOT, readme } from './support/docs.ts';
+import { type Environment, startEnvironment } from './support/environment.ts';
+
+const PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...(await readdir(new URL('docs/', ROOT))).map((name) => `docs/${name}`)];
+
+const page = (name: string) => readFile(new URL(name, ROOT), 'utf8');
+
+/** The ```sql blocks of a page; one that is marked ```sql norun is only shown. */
+function sqlBlocks(text: string): { line: number; sql: string }[] {
+  return [...text.matchAll(/^```sql\n([\s\S]*?)^```/gm)].map((match) => ({
+    line: text.slice(0, match.index).split('\n').length + 1,
+    sql: match[1] ?? '',
+  }));
+}
+
+test('the README’s table of settings is made from the settings (npm run docs)', async () => {
+  const { current, fresh } = await readme();
+  assert.equal(current, fresh);
+});
+
+test('docs/commands.md is what --help prints (npm run docs)', async () => {
+  assert.equal(await page('docs/commands.md'), await commandsPage());
+});
+
+for (const name of PAGES) {
+  test(`the links of ${name} lead somewhere`, async () => {
+    const base = new URL(name, ROOT);
+    for (const [, target = ''] of (await page(name)).matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) await access(new URL(target, base));
+  });
+}
+
+describe('the SQL shown runs on a loaded database', () => {
+  let env: Environment;
+  before(async () => {
+    env = await startEnvironment();
+    for (const snapshot of feed({ seed: 3, hours: 1, tickets: 60 })) {
+      await env.putObject(`automations/inc/${snapshot.name}`, snapshot.csv);
+    }
+    await env.pool.query(`select graphile_worker.add_job('fetch_snapshot', '{}')`);
+    assert.deepEqual(await env.runJobs(), []);
+  });
+  after(() => env.close());
+
+  for (const name of PAGES) {
+    test(name, async () => {
+      for (const { line, sql } of sqlBlocks(await page(name))) {
+        const client = await env.pool.connect();
+        try {
+          await client.query('begin');
+          await client.query(sql).catch((error: Error) => assert.fail(`${name}:${line}: ${error.message}\n${sql}`));
+        } finally {
+          // Statements that change something are shown too: each block leaves the database as it was.
+          await client.query('rollback');
+          client.release();
+        }
+      }
+    });
+  }
+});

@@ -1,0 +1,157 @@
+/** Rate, budget and breaker as the database keeps them for all workers. */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, test } from 'node:test';
+import { type Environment, startEnvironment } from './support/environment.ts';
+
+let env: Environment;
+before(async () => {
+  env = await startEnvironment();
+});
+after(() => env.close());
+beforeEach(() => env.reset());
+
+const declare = (rate: number, budget: number | null) =>
+  env.pool.query(`select tickets_ops.declare_geocoder('locationiq', $1, $2, 180, null)`, [rate, budget]);
+
+async function reserve() {
+  const { rows } = await env.pool.query<{
+    granted: boolean;
+    wait_ms: number;
+    slot_at: Date | null;
+    reason: string | null;
+  }>(`select * from tickets_ops.reserve_geocoding_call('locationiq')`);
+  return rows[0] ?? assert.fail();
+}
+
+async function record(
+  outcome: string,
+  { retry = null as number | null, slotAt = new Date(), reason = 'because' } = {},
+) {
+  const { rows } = await env.pool.query<{ seconds: number | null }>(
+    `select extract(epoch from tickets_ops.record_geocoding_call(
+       'locationiq', $1, $2, $3, $4, 'Kilimani', '', 'q', null) - clock_timestamp())::float8 as seconds`,
+    [slotAt, outcome, reason, retry],
+  );
+  return rows[0]?.seconds ?? null;
+}
+
+async function glance() {
+  const { rows } = await env.pool.query('select * from tickets_ops.geocoding where active');
+  return rows[0];
+}
+
+const about = (actual: number | null, expected: number) =>
+  assert.ok(actual !== null && Math.abs(actual - expected) < 2, `${actual} is not about ${expected}`);
+const secondsToMidnight = () => (new Date().setUTCHours(24, 0, 0, 0) - Date.now()) / 1000;
+
+test('slots are one spacing apart, and a caller learns how long to wait, not when', async () => {
+  await declare(5, null);
+  const slots = [await reserve(), await reserve(), await reserve(), await reserve()];
+  assert.ok(slots.every(({ granted }) => granted));
+  assert.equal(slots[0]?.wait_ms, 0);
+  const times = slots.map(({ slot_at }) => slot_at?.getTime() ?? 0);
+  for (let i = 1; i < times.length; i++) about((times[i] as number) - (times[i - 1] as number), 206);
+  assert.ok((slots[3]?.wait_ms ?? 0) > 300);
+});
+
+test('an idle provider owes no slots of the past', async () => {
+  await declare(1, null);
+  await env.pool.query(`update tickets_ops.geocoding_providers set next_at = now() - interval '1 hour'`);
+  assert.equal((await reserve()).wait_ms, 0);
+  assert.ok((await reserve()).wait_ms > 900);
+});
+
+test('the budget ends at midnight UTC and not before', async () => {
+  await declare(100, 2);
+  assert.deepEqual([(await reserve()).granted, (await reserve()).granted], [true, true]);
+  const refused = await reserve();
+  assert.equal(refused.granted, false);
+  assert.match(refused.reason ?? '', /daily budget of 2 calls is spent/);
+  about(refused.wait_ms / 1000, secondsToMidnight());
+  const spent = await glance();
+  assert.deepEqual([spent.state, spent.used_today, spent.left_today], ['budget spent', 2, 0]);
+
+  await env.pool.query('update tickets_ops.geocoding_providers set used_on = used_on - 1'); // the day is over
+  assert.deepEqual([(await glance()).state, (await glance()).left_today], ['ready', 2]);
+  assert.equal((await reserve()).granted, true);
+  assert.deepEqual([(await glance()).used_today, (await glance()).left_today], [1, 1]);
+});
+
+test('the quota comes back at the reset time the provider names, else at midnight UTC', async () => {
+  await declare(100, null);
+  about(await record('quota_spent'), secondsToMidnight());
+  await env.reset();
+  await declare(100, null);
+  about(await record('quota_spent', { retry: 3600 }), 3600);
+  assert.equal((await glance()).state, 'quota spent');
+  assert.equal((await reserve()).granted, false);
+  about(await record('trouble'), 3600);
+  assert.equal((await glance()).state, 'quota spent', 'a late failure of another kind does not shorten it');
+});
+
+test('after its time one caller at a time probes; success closes the breaker, failure opens it again', async () => {
+  await declare(100, null);
+  await record('key_refused', { reason: 'LocationIQ answered 401: Invalid key' });
+  const shut = await glance();
+  assert.deepEqual([shut.state, shut.reason], ['key refused', 'LocationIQ answered 401: Invalid key']);
+  assert.match((await reserve()).reason ?? '', /key refused: LocationIQ answered 401/);
+
+  const timeIsUp = () => env.pool.query('update tickets_ops.geocoding_providers set breaker_until = now()');
+  await timeIsUp();
+  assert.equal((await reserve()).granted, true, 'one probes');
+  assert.equal((await reserve()).granted, false, 'the others wait for it');
+  about(await record('key_refused'), 600);
+
+  await timeIsUp();
+  assert.equal((await reserve()).granted, true);
+  assert.equal(await record('found'), null);
+  assert.equal((await glance()).state, 'ready');
+  assert.deepEqual([(await reserve()).granted, (await reserve()).granted], [true, true]);
+});
+
+test('an answer to a call made before the breaker opened does not close it', async () => {
+  await declare(100, null);
+  const slotAt = new Date(Date.now() - 5_000);
+  await record('rate_limited', { retry: 60 });
+  assert.notEqual(await record('found', { slotAt }), null);
+  assert.equal((await glance()).state, 'rate limited');
+});
+
+test('a worker that starts with a refused key tries it at once: it may be a new one', async () => {
+  await declare(100, null);
+  await record('key_refused');
+  assert.equal((await reserve()).granted, false);
+  await declare(100, null);
+  assert.equal((await reserve()).granted, true);
+});
+
+test('single failures do not stop the others; five in a row do, for longer each time', async () => {
+  await declare(100, null);
+  for (let i = 0; i < 4; i++) assert.equal(await record(i % 2 ? 'unreadable' : 'trouble'), null);
+  assert.equal(await record('found'), null, 'a success starts the count anew');
+  for (let i = 0; i < 4; i++) assert.equal(await record('trouble'), null);
+  about(await record('trouble'), 60);
+  assert.equal((await glance()).state, 'trouble');
+  const pauses: number[] = [];
+  for (let i = 0; i < 8; i++) pauses.push(Math.round((await record('trouble')) ?? 0));
+  assert.deepEqual(pauses, [60, 120, 240, 480, 900, 900, 900, 900]);
+});
+
+test('Retry-After opens the breaker for that long', async () => {
+  await declare(100, null);
+  about(await record('trouble', { retry: 7 }), 7);
+  assert.equal((await glance()).state, 'trouble');
+});
+
+test('calls are counted by outcome', async () => {
+  await declare(100, null);
+  for (const outcome of ['found', 'found', 'not_found', 'bad_request']) await record(outcome);
+  assert.deepEqual((await glance()).calls_today, { found: 2, not_found: 1, bad_request: 1 });
+});
+
+test('without a provider it says why', async () => {
+  assert.match((await glance()).reason, /No worker has started yet/);
+  await env.pool.query(`select tickets_ops.declare_geocoder(null, null, null, null, 'GEOCODER_PROVIDER is not set')`);
+  assert.deepEqual([(await glance()).state, (await glance()).reason], ['off', 'GEOCODER_PROVIDER is not set']);
+  await assert.rejects(() => reserve(), /No geocoding provider locationiq is declared/);
+});

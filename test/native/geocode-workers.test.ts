@@ -1,0 +1,201 @@
+/**
+ * Several worker processes on one provider: the rate over all of them, and what a killed one costs.
+ * Needs a real Postgres: the embedded one has a single session, so nothing is concurrent there.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import pg from 'pg';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import {
+  locationiqPlace,
+  type ScriptedProvider,
+  startScriptedProvider,
+  UNABLE_TO_GEOCODE,
+} from '../support/scripted-provider.ts';
+
+const WORKER = fileURLToPath(new URL('../support/geocoding-worker.ts', import.meta.url));
+
+describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, () => {
+  let env: Environment;
+  let server: ScriptedProvider;
+  const workers: ChildProcess[] = [];
+
+  before(async () => {
+    [env, server] = await Promise.all([startEnvironment(), startScriptedProvider()]);
+  });
+  after(async () => {
+    await Promise.all([env.close(), server.close()]);
+  });
+  beforeEach(async () => {
+    await env.reset();
+    server.calls.length = 0;
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.78, -1.29), 4326))`,
+    );
+  });
+  afterEach(async () => {
+    const running = workers.splice(0).filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null);
+    await Promise.all(
+      running.map((worker) => {
+        worker.kill('SIGTERM');
+        return once(worker, 'exit');
+      }),
+    );
+  });
+
+  function startWorker(rate: number): ChildProcess {
+    const worker = spawn(process.execPath, [WORKER], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: {
+        ...process.env,
+        GEOCODER_PROVIDER: 'locationiq',
+        GEOCODER_API_KEY: 'pk.0123456789',
+        GEOCODER_BASE_URL: server.baseUrl,
+        GEOCODER_RATE_PER_SECOND: String(rate),
+        GEOCODER_DAILY_BUDGET: '100000',
+      },
+    });
+    workers.push(worker);
+    return worker;
+  }
+
+  const declare = (rate: number) =>
+    env.pool.query(`select tickets_ops.declare_geocoder('locationiq', $1, 100000, 180, null)`, [rate]);
+  const ask = (places: string[]) =>
+    env.pool.query(`select tickets.geocode_location(place, 'Kilimani') from unnest($1::text[]) as place`, [places]);
+  const names = (count: number) =>
+    Array.from(
+      { length: count },
+      (_, i) => `Rose ${String.fromCharCode(97 + (i % 26), 97 + (((i / 26) | 0) % 26), 97 + ((i / 676) | 0))}x Court`,
+    );
+
+  /** The most events in any window of that many milliseconds. */
+  function mostWithin(times: readonly number[], windowMs: number): number {
+    const sorted = [...times].sort((a, b) => a - b);
+    let first = 0;
+    let most = 0;
+    sorted.forEach((time, last) => {
+      while (time - (sorted[first] as number) >= windowMs) first++;
+      most = Math.max(most, last - first + 1);
+    });
+    return most;
+  }
+
+  for (const rate of [1, 5, 20]) {
+    test(`three processes reserve at ${rate}/s: no window of a second or a minute holds more`, async () => {
+      await declare(rate);
+      const slots: number[] = [];
+      await Promise.all(
+        Array.from({ length: 12 }, async () => {
+          const client = new pg.Client({ connectionString: env.databaseUrl });
+          await client.connect();
+          for (let i = 0; i < 120; i++) {
+            const { rows } = await client.query(`select slot_at from tickets_ops.reserve_geocoding_call('locationiq')`);
+            slots.push(rows[0].slot_at.getTime());
+          }
+          await client.end();
+        }),
+      );
+      assert.equal(slots.length, 1440);
+      assert.ok(mostWithin(slots, 1_000) <= rate, `${mostWithin(slots, 1_000)} in a second`);
+      assert.ok(mostWithin(slots, 60_000) <= rate * 60, `${mostWithin(slots, 60_000)} in a minute`);
+      const used = (slots.length - 1) / ((Math.max(...slots) - Math.min(...slots)) / 1000) / rate;
+      assert.ok(used >= 0.95, `${used} of the rate`);
+    });
+  }
+
+  for (const { processes, rate, calls, share } of [
+    { processes: 2, rate: 1, calls: 8, share: 0.95 },
+    { processes: 3, rate: 1, calls: 8, share: 0.95 },
+    { processes: 2, rate: 5, calls: 30, share: 0.95 },
+    { processes: 3, rate: 5, calls: 30, share: 0.95 },
+    { processes: 2, rate: 20, calls: 100, share: 0.9 },
+    { processes: 3, rate: 20, calls: 100, share: 0.9 },
+  ]) {
+    test(`${processes} workers at ${rate}/s use at least ${100 * share} % of it`, async (t) => {
+      await declare(rate);
+      server.script(async ({ query }) => ({ json: [locationiqPlace(query.split(',')[0] ?? '', -1.295, 36.785)] }));
+      for (let i = 0; i < processes; i++) startWorker(rate);
+      await waitFor('all workers', async () => {
+        const { rows } = await env.pool.query(
+          'select count(*)::int as started from tickets_ops.workers where stopped_at is null',
+        );
+        return rows[0].started === processes;
+      });
+      // The first calls of a process are late: it loads what it needs to make them.
+      const first = processes + 2 * rate;
+      await ask(names(first + calls + 30));
+      await server.called(first + calls);
+      const arrived = server.calls.slice(first, first + calls).map(({ arrived }) => arrived);
+      const seconds = ((arrived.at(-1) as number) - (arrived[0] as number)) / 1000;
+      const used = (calls - 1) / seconds / rate;
+      const jitter = Math.max(...arrived.map((time, i) => Math.abs(time - (arrived[0] as number) - (i * 1030) / rate)));
+      t.diagnostic(
+        `${(100 * used).toFixed(1)} % used; most in a second at the server ${mostWithin(arrived, 1_000)}, largest jitter ${jitter.toFixed(0)} ms`,
+      );
+      assert.ok(used >= share, `${used} of the rate`);
+      assert.ok(used <= 1, `${used} of the rate`);
+    });
+  }
+
+  test('kill -9 during a call: the place is asked once more, and its earlier answers are not asked again', async () => {
+    await declare(20);
+    server.script(({ query }, number) => {
+      if (number === 1) return UNABLE_TO_GEOCODE;
+      if (number === 2) return { hang: true };
+      return query.startsWith('Buruburu Phase 5,')
+        ? UNABLE_TO_GEOCODE
+        : { json: [locationiqPlace('Buruburu', -1.286, 36.88)] };
+    });
+    await ask(['NW_Buruburu PH5']);
+    const victim = startWorker(20);
+    await server.called(2);
+    victim.kill('SIGKILL');
+    await once(victim, 'exit');
+    await env.pool.query('select graphile_worker.force_unlock_workers(array_agg(locked_by)) from graphile_worker.jobs');
+    startWorker(20);
+    await waitFor(
+      'the place',
+      async () => (await env.pool.query('select from tickets.geo_locations')).rows.length === 1,
+    );
+    assert.deepEqual(
+      server.calls.map(({ query }) => query),
+      [
+        'Buruburu Phase 5, Kilimani, Kenya',
+        'Buruburu Phase 5, Kenya',
+        'Buruburu Phase 5, Kenya',
+        'Buruburu, Kilimani, Kenya',
+      ],
+    );
+    const { rows } = await env.pool.query('select status from tickets.geo_locations');
+    assert.deepEqual(rows, [{ status: 'found' }]);
+  });
+
+  test('a key that works again: the breaker closes by itself, for all workers', async () => {
+    await declare(20);
+    server.script(() => ({ status: 401, json: { error: 'Invalid key' } }));
+    await ask(names(8));
+    startWorker(20);
+    startWorker(20);
+    const state = async () => (await env.pool.query('select state from tickets_ops.geocoding')).rows[0]?.state;
+    const pending = async () => {
+      const { rows } = await env.pool.query(
+        'select count(*) filter (where run_at <= now() or locked_at is not null)::int as due, count(*)::int as jobs from graphile_worker.jobs',
+      );
+      return rows[0];
+    };
+    await waitFor('the breaker', async () => (await state()) === 'key refused' && (await pending()).due === 0);
+    const refused = server.calls.length;
+    server.script(({ query }) => ({ json: [locationiqPlace(query.split(',')[0] ?? '', -1.295, 36.785)] }));
+    await env.pool.query('update tickets_ops.geocoding_providers set breaker_until = now()');
+    await env.pool.query('update graphile_worker._private_jobs set run_at = now() where locked_at is null');
+    await waitFor('the probe', async () => (await state()) === 'ready');
+    await waitFor('all places', async () => (await pending()).jobs === 0);
+    assert.equal(server.calls.length - refused, 8, 'each place was asked once');
+    const { rows } = await env.pool.query('select max(attempts) as attempts from graphile_worker.jobs');
+    assert.equal(rows[0].attempts, null);
+  });
+});

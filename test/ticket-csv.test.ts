@@ -1,0 +1,333 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { NotTicketCsvError } from '../src/clean.ts';
+import { feed } from '../src/demo/feed.ts';
+import { CHUNK_ROWS, type Chunk, type Counts, type Ending, readTicketCsv } from '../src/ticket-csv.ts';
+
+const REPLACEMENT = '\ufffd';
+
+type Read = Pick<Chunk, 'rows' | 'rejects'> & { counts: Counts; chunks: readonly Chunk[]; ending: Ending };
+
+/** Reads a whole file, handed over in buffers that end at these offsets. */
+async function read(file: string | Buffer, cuts: readonly number[] = []): Promise<Read> {
+  const bytes = Buffer.from(file);
+  const edges = [0, ...[...cuts].sort((a, b) => a - b), bytes.length];
+  async function* buffers() {
+    for (const [n, edge] of edges.slice(1).entries()) yield bytes.subarray(edges[n], edge);
+  }
+  const chunks: Chunk[] = [];
+  const reader = readTicketCsv(buffers());
+  for (;;) {
+    const next = await reader.next();
+    if (!next.done) {
+      chunks.push(next.value);
+      continue;
+    }
+    const total = (count: keyof Counts) => chunks.reduce((sum, chunk) => sum + chunk.counts[count], 0);
+    return {
+      rows: chunks.flatMap(({ rows }) => rows),
+      rejects: chunks.flatMap(({ rejects }) => rejects),
+      counts: {
+        read: total('read'),
+        alarms: total('alarms'),
+        sentinels: total('sentinels'),
+        duplicates: total('duplicates'),
+        repaired: total('repaired'),
+      },
+      chunks,
+      ending: next.value,
+    };
+  }
+}
+
+/** What every whole file promises: each record is a ticket, a duplicate, a reject, an alarm or a sentinel. */
+function assertAddsUp({ rows, rejects, counts }: Read): void {
+  assert.equal(counts.read, rows.length + rejects.length + counts.duplicates + counts.alarms + counts.sentinels);
+}
+
+const HEADER = 'ticket_id,region,is_alarm,description';
+const file = (...lines: string[]) => [HEADER, ...lines, ''].join('\n');
+const descriptions = ({ rows }: Read) => Object.fromEntries(rows.map((row) => [row.ticket_id, row.raw.description]));
+const lines = (rows: readonly { line: number }[]) => rows.map(({ line }) => line);
+
+describe('a ticket CSV', () => {
+  test('quotes, commas, newlines, semicolons, emoji and other scripts survive as they stand', async () => {
+    const texts: Record<string, string> = {
+      WOT0000001: 'says "no light", ONT is red',
+      WOT0000002: 'call first\nthen visit',
+      WOT0000003: 'one\r\ntwo\r\n\r\nthree',
+      WOT0000004: 'a;b;c',
+      WOT0000005: '😡 👩🏽‍🔧 光猫不亮 / لا يوجد إنترنت',
+      WOT0000006: '  blanks around  ',
+      WOT0000007: '',
+      WOT0000008: '"',
+      WOT0000009: ',,,',
+      WOT0000010: '-- ; drop table tickets.inc; $1 \\ \u2028',
+    };
+    const quoted = (text: string) => `"${text.replaceAll('"', '""')}"`;
+    const seen = await read(file(...Object.entries(texts).map(([id, text]) => `${id},coast,false,${quoted(text)}`)));
+    assert.deepEqual(descriptions(seen), texts);
+    assert.equal(seen.ending.brokenOff, undefined);
+    assertAddsUp(seen);
+  });
+
+  test('any field content comes back, whatever it is', async () => {
+    const field = fc.oneof(fc.string({ unit: 'grapheme' }), fc.string({ unit: fc.constantFrom('"', ',', '\n', '\r', ';', 'x', 'ü') }));
+    await fc.assert(
+      fc.asyncProperty(fc.array(field, { maxLength: 8 }), fc.boolean(), fc.array(fc.nat(400), { maxLength: 4 }), async (fields, crlf, cuts) => {
+        const rows = fields.map((text, n) => `WOT${n},coast,false,"${text.replaceAll('"', '""')}"`);
+        const bytes = Buffer.from([HEADER, ...rows, ''].join(crlf ? '\r\n' : '\n'));
+        const seen = await read(bytes, cuts.filter((cut) => cut < bytes.length));
+        assert.deepEqual(Object.values(descriptions(seen)), fields.map((text) => text.toWellFormed().replaceAll('\0', REPLACEMENT)));
+        assertAddsUp(seen);
+      }),
+      { numRuns: 300, seed: 20260615 },
+    );
+  });
+
+  test('a byte-order mark and CRLF are normal input, also with a quoted header', async () => {
+    const seen = await read(`\ufeff"ticket_id","description"\r\nWOT0000001,one\r\nWOT0000002,"two"\r\n`);
+    assert.deepEqual(descriptions(seen), { WOT0000001: 'one', WOT0000002: 'two' });
+  });
+
+  test('line ends may differ from line to line, and the last may lack', async () => {
+    const seen = await read('ticket_id,description\r\nWOT0000001,one\nWOT0000002,two\r\nWOT0000003,three');
+    assert.deepEqual(descriptions(seen), { WOT0000001: 'one', WOT0000002: 'two', WOT0000003: 'three' });
+    const other = await read('ticket_id,description\nWOT0000001,one\r\nEXPORT STOPPED\nWOT0000002,two\n');
+    assert.deepEqual(descriptions(other), { WOT0000001: 'one', WOT0000002: 'two' });
+  });
+
+  test('a field of 1 MB loads', async () => {
+    const long = 'Ünïcode, "quoted"\n'.repeat(55_000);
+    const seen = await read(file('WOT0000001,coast,false,short', `WOT0000002,coast,false,"${long.replaceAll('"', '""')}"`, 'WOT0000003,coast,false,after'));
+    assert.ok(Buffer.byteLength(long) > 1_000_000);
+    assert.equal(descriptions(seen).WOT0000002, long);
+    assert.deepEqual(lines(seen.rows), [2, 3, 3 + 55_000 + 1]);
+  });
+
+  test('NUL and invalid UTF-8 become U+FFFD and are counted; the ticket loads', async () => {
+    const bytes = Buffer.concat([
+      Buffer.from(`${HEADER}\nWOT0000001,coast,false,a\0b\nWOT0000002,coast,false,`),
+      Buffer.from([0x78, 0xff, 0x79, 0xc3, 0x28, 0xed, 0xa0, 0x80]), // a lone byte, a cut character, a surrogate
+      Buffer.from('\nWOT0000003,coast,false,clean\n'),
+    ]);
+    const seen = await read(bytes);
+    assert.deepEqual(descriptions(seen), {
+      WOT0000001: `a${REPLACEMENT}b`,
+      WOT0000002: `x${REPLACEMENT}y${REPLACEMENT}(${REPLACEMENT.repeat(3)}`,
+      WOT0000003: 'clean',
+    });
+    assert.equal(seen.counts.repaired, 2);
+  });
+
+  test('U+FFFD that the file itself holds is no repair', async () => {
+    const seen = await read(file(`WOT0000001,coast,false,was broken before ${REPLACEMENT}`));
+    assert.equal(seen.counts.repaired, 0);
+  });
+
+  test('where its buffers end does not matter', async () => {
+    const bytes = Buffer.concat([
+      Buffer.from(`\ufeff${HEADER}\r\nWOT0000001,coast,false,"ü€😀""x"",\r\ny"\r\n`),
+      Buffer.from([0x57, 0x2c, 0xf0, 0x9f, 0x2c, 0xe2, 0x82, 0x2c, 0xff, 0x0d, 0x0a]),
+      Buffer.from('EXPORT STOPPED\r\nWOT0000002,c\r\nWOT0000003,coast,false,😀'),
+      Buffer.from([0xf0, 0x9f, 0x98]),
+    ]);
+    const { chunks: _, ...whole } = await read(bytes);
+    for (let cut = 1; cut < bytes.length; cut += 1) {
+      const { chunks: __, ...seen } = await read(bytes, [cut]);
+      assert.deepEqual(seen, whole, `cut at ${cut}`);
+    }
+    const { chunks: __, ...single } = await read(bytes, Array.from(bytes.keys()).slice(1));
+    assert.deepEqual(single, whole);
+    assert.equal(descriptions(whole as Read).WOT0000003, `😀${REPLACEMENT}`);
+  });
+
+  test('ragged rows are rejected with their line and text, and every other row loads', async () => {
+    const seen = await read(file('WOT0000001,coast,false,one', 'WOT0000002,coast', '', 'WOT0000003,coast,false,"a\nb"', 'WOT0000004,coast,false,x,y', 'WOT0000005,coast,false,last'));
+    assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001', 'WOT0000003', 'WOT0000005']);
+    assert.deepEqual(seen.rejects, [
+      { line: 3, reason: '2 fields where the header has 4', text: 'WOT0000002,coast' },
+      { line: 7, reason: '5 fields where the header has 4', text: 'WOT0000004,coast,false,x,y' },
+    ]);
+    assert.deepEqual(lines(seen.rows), [2, 5, 8]);
+    assertAddsUp(seen);
+  });
+
+  test('lines are counted as an editor does: blank ones, CRLF and a lone CR within quotes', async () => {
+    const seen = await read(`${HEADER}\r\n\r\n\r\nWOT0000001,c,false,"1\r\n2\r3\r\n4"\r\n\r\nWOT0000002,c,false,x\r\nWOT0000003,c\r\n`);
+    assert.deepEqual(lines(seen.rows), [4, 8]);
+    assert.deepEqual(lines(seen.rejects), [9]);
+  });
+
+  test('an unknown column flows into raw, a missing optional one does not matter, and the order is free', async () => {
+    const seen = await read('brand_new,description,ticket_id\nshiny,one,WOT0000001\n');
+    assert.deepEqual(seen.rows, [
+      { line: 2, ticket_id: 'WOT0000001', raw: { ticket_id: 'WOT0000001', brand_new: 'shiny', description: 'one' } },
+    ]);
+  });
+
+  test('the last line of an id wins within a chunk, and the earlier ones are counted', async () => {
+    const seen = await read(file('WOT0000001,a,false,first', 'WOT0000002,a,false,other', ' WOT0000001 ,a,false,second', 'WOT0000001,a,false,third'));
+    assert.deepEqual(descriptions(seen), { WOT0000002: 'other', WOT0000001: 'third' });
+    assert.equal(seen.counts.duplicates, 2);
+    assertAddsUp(seen);
+  });
+
+  test('an empty id is rejected', async () => {
+    const seen = await read(file(',coast,false,x', '"  ",coast,false,y', `${'W'.repeat(201)},coast,false,z`));
+    assert.deepEqual(seen.rejects.map(({ line, reason }) => [line, reason]), [
+      [2, 'no ticket_id'],
+      [3, 'no ticket_id'],
+      [4, 'ticket_id is longer than 200 characters'],
+    ]);
+  });
+
+  test('the sentinel is recognised before the header, first, in the middle and last, ragged or not', async () => {
+    const rows = ['WOT0000001,coast,false,one', 'WOT0000002,coast,false,two'];
+    for (const sentinel of ['EXPORT STOPPED: row limit,,', '"EXPORT STOPPED, see ""log"""', 'EXPORT STOPPED,a,b,c', ' export stopped']) {
+      for (const at of [0, 1, 2, 3]) {
+        const seen = await read([HEADER, ...rows].toSpliced(at, 0, sentinel).join('\n'));
+        assert.equal(seen.rows.length, 2, `${sentinel} at ${at}`);
+        assert.deepEqual([seen.counts.sentinels, seen.rejects.length, seen.ending.brokenOff], [1, 0, undefined]);
+        assertAddsUp(seen);
+      }
+    }
+  });
+
+  test('only alarms, and only a header, are whole files', async () => {
+    const alarms = await read(file('ALM1,coast,true,x', 'ALM2,coast,TRUE,x', 'ALM3,coast,1,x', ',coast, Yes ,x'));
+    assert.deepEqual([alarms.rows.length, alarms.counts.alarms, alarms.counts.read], [0, 4, 4]);
+    const empty = await read(`${HEADER}\n`);
+    assert.deepEqual([empty.rows.length, empty.counts.read, empty.ending.brokenOff], [0, 0, undefined]);
+  });
+
+  test('what is no ticket CSV is refused, and the reason says what it looks like', async () => {
+    const cases: [what: string | Buffer, reason: RegExp][] = [
+      ['', /no header/],
+      ['\n\n\r\n', /no header/],
+      ['EXPORT STOPPED: nothing there\n', /no header/],
+      ['<!DOCTYPE html>\n<html><a href="x">502 Bad Gateway</a>\n</html>', /HTML or XML \("<!DOCTYPE html>"\)/],
+      ['<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', /HTML or XML/],
+      ['ticket_id;region\nWOT0000001;coast\n', /not separated by commas/],
+      ['id,region\nWOT0000001,coast\n', /no ticket_id column \("id,region"\)/],
+      ['{"error": "quota"}', /no ticket_id column/],
+      [gzipSync('ticket_id\nWOT0000001\n'), /No ticket CSV/],
+      [Buffer.from('\ufeffticket_id,region\n', 'utf16le'), /No ticket CSV/],
+      ['"ticket_id,region\nWOT0000001,coast\n', /no readable header/],
+      [Buffer.alloc(17 * 1024 * 1024, 'x'), /no readable header/],
+    ];
+    for (const [what, reason] of cases) {
+      await assert.rejects(read(what), (error: Error) => {
+        assert.ok(error instanceof NotTicketCsvError, String(error));
+        assert.match(error.message, reason);
+        assert.ok(error.message.length < 300);
+        return true;
+      });
+    }
+  });
+
+  test('a quote that is never closed: the rows before it load, and the ending names the line', async () => {
+    for (const description of ['"never closed', '"never ""closed""', '"']) {
+      const seen = await read(file('WOT0000001,a,false,one', '', 'WOT0000002,a,false,"x\ny"', `WOT0000003,a,false,${description}`, 'WOT0000004,a,false,lost', 'WOT0000005,a,false,lost'));
+      assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001', 'WOT0000002']);
+      assert.match(seen.ending.brokenOff ?? '', /quote that opens in the record on line 6 is never closed.*rows before line 6 are loaded/);
+    }
+  });
+
+  test('a quote that resynchronises at a later quoted field, in any column, loses nothing unnoticed', async () => {
+    const ids = ['WOT0000001', 'WOT0000002', 'WOT0000003', 'WOT0000004', 'WOT0000005'];
+    const columns = [0, 1, 2, 3, 4];
+    for (const idAt of [0, 2, 4]) {
+      const header = ['a', 'b', 'c', 'd'].toSpliced(idAt, 0, 'ticket_id').join(',');
+      for (const opens of columns) {
+        for (const closes of columns.filter((column) => column !== idAt)) {
+          for (const [closesOn, quoted] of [[2, '"well, quoted"'], [3, '"well, quoted"'], [2, '"well"'], [3, '"of\r\nlines"']] as const) {
+            const rows = ids.map((id, row) => {
+              const fields = ['1', '2', '3', '4'].toSpliced(idAt, 0, id);
+              if (row === 1) fields[opens] = `"${fields[opens]}`;
+              if (row === closesOn) fields[closes] = quoted;
+              return fields.join(',');
+            });
+            const where = `id in ${idAt}, opens in ${opens}, closes in ${closes} of row ${closesOn} with ${quoted}`;
+            const seen = await read([header, ...rows, ''].join('\n'));
+            for (const { ticket_id, raw } of seen.rows) {
+              const right = rows[ids.indexOf(ticket_id)]?.replace(/"(.*)"/, '$1');
+              const values = Object.values({ ...raw, ticket_id: undefined }).filter((value) => value !== undefined);
+              assert.equal(values.toSpliced(idAt, 0, ticket_id).join(','), right, where);
+            }
+            const noticed = seen.rejects.map(({ text }) => text).join();
+            const lost = ids.filter((id) => !seen.rows.some(({ ticket_id }) => ticket_id === id));
+            if (seen.ending.brokenOff) assert.match(seen.ending.brokenOff, /quote that opens in the record on line 3 /, where);
+            else for (const id of lost) assert.ok(noticed.includes(id), `${where}: ${id}`);
+            assert.ok(lost.includes('WOT0000002'), where);
+          }
+        }
+      }
+    }
+  });
+
+  test('a stray quote within an unquoted field spoils nothing', async () => {
+    const seen = await read(file('WOT0000001,coast,false,6" duct', 'WOT0000002,coast,false,"quoted" and on', 'WOT0000003,coast,false,x'));
+    assert.deepEqual(descriptions(seen), { WOT0000001: '6" duct', WOT0000002: '"quoted" and on', WOT0000003: 'x' });
+  });
+
+  test('a description of many lines that names other tickets is no swallowed record', async () => {
+    const text = 'see also\nWOT0000009, WOT0000010\nand INC1234567,';
+    const seen = await read(file(`WOT0000001,coast,false,"${text}"`, 'WOT0000002,coast,false,x'));
+    assert.equal(seen.ending.brokenOff, undefined);
+    assert.equal(descriptions(seen).WOT0000001, text);
+  });
+
+  test('an oversized record breaks the file off', async () => {
+    const seen = await read(file('WOT0000001,a,false,one', `WOT0000002,a,false,${'x'.repeat(16 * 1024 * 1024)}`, 'WOT0000003,a,false,lost'));
+    assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001']);
+    assert.match(seen.ending.brokenOff ?? '', /begins on line 3 is larger than 16 MiB/);
+  });
+
+  test('a reject is kept in a form that any terminal shows, and is cut at 64 KiB between characters', async () => {
+    const seen = await read(file('WOT0000001,"a\nb\t""c""",\u0007\u2028', `WOT0000002,${'😀'.repeat(30_000)}`));
+    assert.equal(seen.rejects[0]?.text, 'WOT0000001,"a\\nb\\t""c""",\\u0007\\u2028');
+    const cut = seen.rejects[1]?.text ?? '';
+    assert.ok(Buffer.byteLength(cut) <= 65_536 && Buffer.byteLength(cut) > 65_532);
+    assert.match(cut, /^WOT0000002,(😀)+$/u);
+  });
+
+  test('an error of the source is passed on, not taken for the end of the file', async () => {
+    const reader = readTicketCsv(
+      (async function* () {
+        yield Buffer.from(file('WOT0000001,a,false,"cut of'));
+        throw new Error('the connection broke');
+      })(),
+    );
+    await assert.rejects(async () => {
+      for await (const _ of reader);
+    }, /the connection broke/);
+  });
+
+  test('chunks are bounded, in the order of the file, and the hash is that of its bytes', async () => {
+    const rows = Array.from({ length: 3_500 }, (_, n) => `WOT${String(n).padStart(7, '0')},coast,false,row ${n}`);
+    const bytes = Buffer.from(file(...rows));
+    const seen = await read(bytes, Array.from({ length: Math.floor(bytes.length / 4096) }, (_, n) => (n + 1) * 4096));
+    assert.deepEqual(lines(seen.rows), rows.map((_, n) => n + 2));
+    for (const chunk of seen.chunks) assert.ok(chunk.rows.length < CHUNK_ROWS + 4096 / 20, `${chunk.rows.length} rows`);
+    assert.equal(seen.ending.sha256, createHash('sha256').update(bytes).digest('hex'));
+  });
+
+  test('the generated feed reads as its author says', async () => {
+    for (const { csv, expected } of feed({ seed: 3, hours: 4, tickets: 1500 })) {
+      const seen = await read(csv, Array.from({ length: Math.floor(csv.length / 65_536) }, (_, n) => (n + 1) * 65_536));
+      assertAddsUp(seen);
+      assert.deepEqual(
+        [seen.counts.read, seen.counts.alarms, seen.counts.sentinels, seen.counts.repaired],
+        [expected.rows_read, expected.rows_dropped_alarm, expected.rows_dropped_sentinel, expected.rows_repaired],
+      );
+      assert.deepEqual(
+        seen.rejects.map(({ line, reason }) => ({ line, reason: reason === 'no ticket_id' ? reason : 'field count' })),
+        expected.rejects,
+      );
+    }
+  });
+});
