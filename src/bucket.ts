@@ -66,7 +66,8 @@ export function openBucket(settings: BucketSettings): Bucket {
 
 const REMEDIES: Record<string, string> = {
   NoSuchBucket: 'there is no such bucket: check RUSTFS_BUCKET',
-  SignatureDoesNotMatch: 'the signature was refused: check RUSTFS_SECRET_KEY (behind a proxy, use the internal endpoint)',
+  SignatureDoesNotMatch:
+    'the signature was refused: check RUSTFS_SECRET_KEY (behind a proxy, use the internal endpoint)',
   InvalidAccessKeyId: 'the access key is unknown: check RUSTFS_ACCESS_KEY',
   AccessDenied: 'access denied: the key needs list, read, write and delete under the prefix',
   ECONNREFUSED: 'nothing listens there: check RUSTFS_ENDPOINT, and that the server runs',
@@ -205,6 +206,8 @@ export async function archiveObject(bucket: Bucket, key: string, etag: string): 
   if (source === undefined) return copied ? { outcome: 'archived', key: target } : { outcome: 'gone' };
   if (unquote(source.ETag) !== etag) return { outcome: 'replaced' };
 
+  // Swift reads a multipart upload under its ETag, but copies and deletes it under another that it never shows.
+  const condition = etag.includes('-') ? undefined : `"${etag}"`;
   try {
     if (!copied) {
       await bucket.client.send(
@@ -212,7 +215,7 @@ export async function archiveObject(bucket: Bucket, key: string, etag: string): 
           Bucket: bucket.name,
           Key: target,
           CopySource: `${bucket.name}/${key.split('/').map(encodeURIComponent).join('/')}`,
-          CopySourceIfMatch: `"${etag}"`,
+          CopySourceIfMatch: condition,
           MetadataDirective: 'REPLACE',
           Metadata: { [COPIED_FROM]: etag },
           ContentType: source.ContentType ?? 'text/csv',
@@ -223,7 +226,9 @@ export async function archiveObject(bucket: Bucket, key: string, etag: string): 
         throw new BucketError(`The copy ${target} is not what was copied; ${key} stays where it is`);
       }
     }
-    await bucket.client.send(new DeleteObjectCommand({ Bucket: bucket.name, Key: key, IfMatch: `"${etag}"` }));
+    // What was copied is what was asked for only if that still stands there; and some servers delete unconditionally.
+    if (unquote((await head(bucket, key))?.ETag ?? etag) !== etag) return { outcome: 'replaced' };
+    await bucket.client.send(new DeleteObjectCommand({ Bucket: bucket.name, Key: key, IfMatch: condition }));
   } catch (error) {
     if (statusOf(error) === 412) return { outcome: 'replaced' };
     // Gone meanwhile: another worker finished the same move.

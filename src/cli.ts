@@ -24,6 +24,8 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   ingest: () => import('./commands/ingest.ts'),
   geocode: () => import('./commands/geocode.ts'),
   status: () => import('./commands/status.ts'),
+  doctor: () => import('./commands/doctor.ts'),
+  healthcheck: () => import('./commands/healthcheck.ts'),
   demo: () => import('./commands/demo.ts'),
 };
 

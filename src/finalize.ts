@@ -7,7 +7,7 @@ import type { ClientBase } from 'pg';
 import { archiveObject, type Bucket } from './bucket.ts';
 import { transaction } from './database.ts';
 import type { Db } from './ledger.ts';
-import { archived } from './ledger.ts';
+import { archived, reopen } from './ledger.ts';
 import type { Log } from './log.ts';
 
 interface Snapshot {
@@ -23,20 +23,24 @@ interface Snapshot {
 }
 
 /**
- * Finishes a snapshot whose batches are all done; idempotent.
+ * Finishes a snapshot whose batches are all done; idempotent. One that failed to be finished is reopened by trying again.
  * @param bucketOf opens the bucket, only where there is a file to archive
+ * @returns why there is nothing to finish, in words; undefined when it is finished
  * @throws BucketError when archiving failed; the snapshot is done all the same
  */
-export async function finalize(client: ClientBase, snapshotId: string, bucketOf: () => Bucket, log: Log): Promise<void> {
+export async function finalize(
+  client: ClientBase,
+  snapshotId: string,
+  bucketOf: () => Bucket,
+  log: Log,
+): Promise<string | undefined> {
   const snapshot = await transaction(client, () => finish(client, snapshotId));
-  if (!snapshot) {
-    log.warn({ snapshot: snapshotId }, 'there is nothing to finalize: the snapshot is not in flight');
-    return;
-  }
+  if (typeof snapshot === 'string') return snapshot;
   log.info({ snapshot: snapshotId, key: snapshot.source_key, status: snapshot.status }, 'snapshot loaded');
   if (snapshot.origin === 'bucket' && snapshot.status === 'done' && !snapshot.archived) {
     await archive(client, bucketOf(), snapshot.dataset, snapshot.source_key, snapshot.source_etag ?? '', log);
   }
+  return undefined;
 }
 
 /** Moves the file of a loaded or unchanged snapshot to processed/ and writes that down. */
@@ -56,8 +60,8 @@ export async function archive(
   await archived(db, dataset, key, etag, result.outcome === 'archived' ? result.key : null);
 }
 
-/** @returns undefined when the snapshot is neither finalizing nor finished */
-async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot | undefined> {
+/** @returns why not, when the snapshot is neither finalizing nor finished and cannot be reopened */
+async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot | string> {
   // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
   await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
   const { rows } = await client.query<Snapshot>(
@@ -67,7 +71,8 @@ async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot 
   );
   const snapshot = rows[0];
   if (snapshot?.status === 'done' || snapshot?.status === 'partial') return snapshot;
-  if (snapshot?.status !== 'finalizing') return undefined;
+  const refusal = await reopen(client, snapshotId, 'finalizing');
+  if (refusal !== undefined || !snapshot) return refusal ?? `There is no snapshot ${snapshotId}`;
 
   const status = snapshot.broken_off === null ? 'done' : 'partial';
   await client.query('select tickets.place_tickets($1)', [snapshot.dataset]);

@@ -2,7 +2,7 @@
  * Ingesting from the command line: asks for the same jobs as the schedule does, lends a hand running them, and waits
  * for the end. It works whether or not a worker runs elsewhere: whoever is free takes a job.
  */
-import { run as startRunner, type Runner } from 'graphile-worker';
+import { type Runner, run as startRunner } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import fetchSnapshotTask from '../tasks/fetch_snapshot.ts';
 import finalizeSnapshotTask from '../tasks/finalize_snapshot.ts';
@@ -93,7 +93,11 @@ export async function loadFile(
 }
 
 /** @returns why it cannot be loaded, in words, or the claim */
-async function claimWhenFree(client: ClientBase, dataset: Dataset, file: ledger.Claimable): Promise<ledger.Claim | string> {
+async function claimWhenFree(
+  client: ClientBase,
+  dataset: Dataset,
+  file: ledger.Claimable,
+): Promise<ledger.Claim | string> {
   const deadline = Date.now() + BUSY_PATIENCE_MS;
   for (;;) {
     const { loadedThrough } = await ledger.knowledge(client, dataset.name, []);
@@ -105,7 +109,8 @@ async function claimWhenFree(client: ClientBase, dataset: Dataset, file: ledger.
     const look = { dataset: dataset.name, jobId: null, forced: false, backfill: false };
     const claim = await ledger.claim(client, look, file, 'file');
     if (claim) return claim;
-    if (Date.now() > deadline) return `Snapshot ${busy?.snapshot_id} (${busy?.source_key}) is still being loaded: try again later.`;
+    if (Date.now() > deadline)
+      return `Snapshot ${busy?.snapshot_id} (${busy?.source_key}) is still being loaded: try again later.`;
     await pause();
   }
 }

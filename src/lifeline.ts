@@ -49,7 +49,12 @@ export function markSessions(databaseUrl: string): string {
  * @param onLost called when the connection broke or another worker declared this pool dead: the process must end
  *   without touching its jobs, which others may be running now
  */
-export function keepLifeline(events: WorkerEvents, databaseUrl: string, log: Log, onLost: (reason: string) => void): void {
+export function keepLifeline(
+  events: WorkerEvents,
+  databaseUrl: string,
+  log: Log,
+  onLost: (reason: string) => void,
+): void {
   events.on('pool:create', ({ workerPool }) => {
     let running = true;
     const lose = (reason: string) => {
@@ -72,7 +77,12 @@ export function keepLifeline(events: WorkerEvents, databaseUrl: string, log: Log
 }
 
 /** @returns ends the lifeline in good order */
-async function hold(pool: string, databaseUrl: string, log: Log, lose: (reason: string) => void): Promise<() => Promise<void>> {
+async function hold(
+  pool: string,
+  databaseUrl: string,
+  log: Log,
+  lose: (reason: string) => void,
+): Promise<() => Promise<void>> {
   const client = await connect(markSessions(databaseUrl));
   client.on('error', (error) => lose(`the connection to the database broke: ${error.message}`));
   client.on('end', () => lose('the connection to the database was closed'));
@@ -102,7 +112,8 @@ async function hold(pool: string, databaseUrl: string, log: Log, lose: (reason: 
   let beating: Promise<void> | undefined;
   const timer = setInterval(() => {
     // Also when this process itself was suspended: it cannot know what others did meanwhile.
-    if (performance.now() - answeredAt > SILENCE_MS) return lose(`the database has not answered for ${SILENCE_MS / 1_000} s`);
+    if (performance.now() - answeredAt > SILENCE_MS)
+      return lose(`the database has not answered for ${SILENCE_MS / 1_000} s`);
     beating ??= beat()
       .then(() => {
         answeredAt = performance.now();
@@ -148,7 +159,8 @@ export async function sharesSessions(client: pg.Client, session: number, databas
 
 async function rescueAndTell(client: pg.Client, pool: string, log: Log): Promise<void> {
   const result = await transaction(client, () => rescue(client, pool));
-  if ('rescued' in result && result.rescued.length > 0) log.warn({ pools: result.rescued }, 'freed the jobs of dead workers');
+  if ('rescued' in result && result.rescued.length > 0)
+    log.warn({ pools: result.rescued }, 'freed the jobs of dead workers');
 }
 
 export type Rescue =
@@ -204,6 +216,10 @@ export async function rescue(db: Db, ownPool: string): Promise<Rescue> {
     [ownPool],
   );
   const dead = rows.map((row) => row.pool_id);
-  if (dead.length > 0) await db.query('select graphile_worker.force_unlock_workers($1)', [dead]);
+  if (dead.length > 0) {
+    await db.query('select graphile_worker.force_unlock_workers($1)', [dead]);
+    // As adding a job does: workers look now, not at their next poll.
+    await db.query(`select pg_notify('jobs:insert', '{"r":0,"count":64}')`);
+  }
   return { rescued: dead };
 }

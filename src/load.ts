@@ -6,7 +6,7 @@
 import type { ClientBase } from 'pg';
 import { transaction } from './database.ts';
 import type { Dataset } from './dataset.ts';
-import type { Db } from './ledger.ts';
+import { type Db, reopen } from './ledger.ts';
 import { enqueueFinalize } from './stage.ts';
 
 /** What became of a batch; `superseded` says in words why it can no longer be loaded. */
@@ -40,13 +40,14 @@ export async function loadBatch(
       `select s.dataset, b.status = 'done' as done, b.first_ticket_id as first, b.last_ticket_id as last
        from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
        where b.snapshot_id = $1 and b.batch = $2
-       for update of b`,
+       -- The snapshot cannot fail, and a newer one be staged against tickets that this batch is about to change.
+       for key share of s for update of b`,
       [snapshotId, batch],
     );
     const range = rows[0];
     if (!range) return withoutBatch(client, snapshotId, batch);
     if (range.done) return { outcome: 'already done' };
-    const superseded = await reopen(client, snapshotId);
+    const superseded = await reopen(client, snapshotId, 'loading');
     if (superseded) return { outcome: 'superseded', reason: superseded };
 
     const written = await writeRange(client, datasetOf(range.dataset), snapshotId, range.first, range.last);
@@ -64,32 +65,6 @@ async function withoutBatch(db: Db, snapshotId: string, batch: number): Promise<
     outcome: 'superseded',
     reason: `Snapshot ${snapshotId} is ${status} and has no staged batch ${batch}: fetch its file again`,
   };
-}
-
-/**
- * Makes sure that the snapshot is loading. A failed one is reopened by retrying one of its jobs.
- * @returns why it cannot be, when newer data have been loaded or are being loaded
- */
-async function reopen(db: Db, snapshotId: string): Promise<string | undefined> {
-  const { rows } = await db.query<{ status: string; newer: string | null }>(
-    `select s.status,
-       (
-         select min(n.snapshot_id) from tickets_ops.snapshots n
-         where n.dataset = s.dataset and n.snapshot_id <> s.snapshot_id
-           and (n.status in ('staging', 'loading', 'finalizing') or n.staged_at > s.staged_at)
-       ) as newer
-     from tickets_ops.snapshots s where s.snapshot_id = $1`,
-    [snapshotId],
-  );
-  const snapshot = rows[0];
-  if (snapshot?.status === 'loading') return undefined;
-  if (snapshot?.status !== 'failed') return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'gone'}, not loading`;
-  if (snapshot.newer) return `Snapshot ${snapshotId} is superseded by snapshot ${snapshot.newer}: it stays failed`;
-  await db.query(
-    `update tickets_ops.snapshots set status = 'loading', error = null where snapshot_id = $1 and status = 'failed'`,
-    [snapshotId],
-  );
-  return undefined;
 }
 
 /** SQLSTATE classes that a row's own content can cause: data exception, integrity, program limit exceeded. */

@@ -30,7 +30,12 @@ async function openLog({ to = process.stdout, level }: LogOptions): Promise<Log>
     formatters: { level: (label) => ({ level: label }) },
   };
   const target: Writable = to.isTTY
-    ? (await import('pino-pretty')).default({ translateTime: 'SYS:HH:MM:ss', colorize: true, destination: to === process.stderr ? 2 : 1, sync: true })
+    ? (await import('pino-pretty')).default({
+        translateTime: 'SYS:HH:MM:ss',
+        colorize: true,
+        destination: to === process.stderr ? 2 : 1,
+        sync: true,
+      })
     : to;
   // Not a stream of its own, whose buffer a process that ends at once would lose.
   return pino(options, { write: (line: string) => void target.write(hideSecrets(line)) });

@@ -50,10 +50,14 @@ async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: strin
          on (s.status = 'loading' and j.task_identifier = 'upsert_batch' and j.key like format('upsert_batch:%s:%%', s.snapshot_id))
          or (s.status = 'finalizing' and j.key = format('finalize_snapshot:%s', s.snapshot_id))
        where j.locked_at is null and j.attempts >= j.max_attempts
+     ),
+     -- Waits for batches that are being written: once it has failed, none is.
+     held as materialized (
+       select snapshot_id from tickets_ops.snapshots where snapshot_id in (select snapshot_id from hopeless) for update
      )
      update tickets_ops.snapshots s
      set status = 'failed', error = h.error, progress_at = now()
-     from (select snapshot_id, min(error) as error from hopeless group by snapshot_id) as h
+     from (select snapshot_id, min(error) as error from hopeless join held using (snapshot_id) group by snapshot_id) as h
      where s.snapshot_id = h.snapshot_id and s.status in ('staging', 'loading', 'finalizing')
      returning s.snapshot_id, s.error`,
   );

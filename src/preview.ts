@@ -1,7 +1,7 @@
 /** The dry run: what loading a file would do, read from the same parser and the same comparison, writing nothing. */
 import type { Dataset } from './dataset.ts';
 import type { Db } from './ledger.ts';
-import { type Counts, readTicketCsv, type Reject, type TicketRow } from './ticket-csv.ts';
+import { type Counts, type Reject, readTicketCsv, type TicketRow } from './ticket-csv.ts';
 
 export interface Preview {
   readonly counts: Counts;

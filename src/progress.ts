@@ -13,7 +13,12 @@ export function showProgress(): Progress {
 
 function bar(): Progress {
   const single = new SingleBar(
-    { format: '{phase} {bar} {value}/{total} {eta_formatted} left', stream: process.stderr, hideCursor: true, clearOnComplete: true },
+    {
+      format: '{phase} {bar} {value}/{total} {eta_formatted} left',
+      stream: process.stderr,
+      hideCursor: true,
+      clearOnComplete: true,
+    },
     Presets.shades_classic,
   );
   let running = false;

@@ -38,7 +38,9 @@ export const RetentionSettings = z.object({
   KEEP_FAILED_STAGING_DAYS: days(7).describe('Days in which the jobs of a failed snapshot can be tried again'),
   KEEP_FAILED_JOBS_DAYS: days(30).describe('Days that a failed job is kept'),
   KEEP_REJECTS_DAYS: days(90).describe('Days that rejected rows are kept'),
-  KEEP_LEDGER_DAYS: days(730).describe('Days that the ledger remembers a file; tickets and their history are kept for ever'),
+  KEEP_LEDGER_DAYS: days(730).describe(
+    'Days that the ledger remembers a file; tickets and their history are kept for ever',
+  ),
 });
 
 /** Every setting, by group: the README's table is made from it. */

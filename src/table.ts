@@ -26,7 +26,11 @@ export function table(rows: readonly Record<string, unknown>[]): string {
   const head = line(columns.map(({ name, width }) => name.padEnd(width)));
   const rule = `-${columns.map(({ width }) => '-'.repeat(width)).join('-+-')}-\n`;
   const body = rows.map((_, i) =>
-    line(columns.map(({ cells, width, isNumeric }) => (isNumeric ? cells[i]?.padStart(width) : cells[i]?.padEnd(width)) ?? '')),
+    line(
+      columns.map(
+        ({ cells, width, isNumeric }) => (isNumeric ? cells[i]?.padStart(width) : cells[i]?.padEnd(width)) ?? '',
+      ),
+    ),
   );
   return head + rule + body.join('');
 }

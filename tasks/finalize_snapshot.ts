@@ -5,7 +5,7 @@ import { finalize } from '../src/finalize.ts';
 import { fail } from '../src/ledger.ts';
 import { hideSecrets } from '../src/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings.ts';
-import { defineTask, Id } from '../src/task.ts';
+import { defineTask, Id, PermanentError } from '../src/task.ts';
 
 const Payload = z.strictObject({ snapshot_id: Id });
 
@@ -13,10 +13,11 @@ export default defineTask('finalize_snapshot', Payload, { snapshot_id: 42 }, asy
   const { snapshot_id: snapshotId } = payload;
   await context.withPgClient(async (client) => {
     try {
-      await finalize(client, snapshotId, () => openBucket(readSettings(BucketSettings)), context.log);
+      const refusal = await finalize(client, snapshotId, () => openBucket(readSettings(BucketSettings)), context.log);
+      if (refusal !== undefined) throw new PermanentError(refusal);
     } catch (error) {
       // Changes nothing once the snapshot is done: then only its archiving failed, and the next fetch completes that.
-      if (context.isLastAttempt) await fail(client, snapshotId, hideSecrets((error as Error).message));
+      if (context.isLastAttempt && !(error instanceof PermanentError)) await fail(client, snapshotId, hideSecrets((error as Error).message));
       throw error;
     }
   });

@@ -46,7 +46,8 @@ describe('usage', () => {
   test('without a command it lists them, with status 2', async () => {
     const { status, out } = await fleettickets();
     assert.equal(status, 2);
-    for (const name of ['migrate', 'worker', 'ingest', 'geocode', 'status', 'demo']) assert.match(out, new RegExp(`^  ${name} `, 'm'));
+    for (const name of ['migrate', 'worker', 'ingest', 'geocode', 'status', 'demo'])
+      assert.match(out, new RegExp(`^  ${name} `, 'm'));
   });
 
   for (const [what, args, message] of [

@@ -6,7 +6,12 @@ import { feed } from '../src/demo/feed.ts';
 import { commandsPage, ROOT, readme } from './support/docs.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
-const PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...(await readdir(new URL('docs/', ROOT))).map((name) => `docs/${name}`)];
+const PAGES = [
+  'README.md',
+  'CONTRIBUTING.md',
+  'CHANGELOG.md',
+  ...(await readdir(new URL('docs/', ROOT))).map((name) => `docs/${name}`),
+];
 
 const page = (name: string) => readFile(new URL(name, ROOT), 'utf8');
 
@@ -30,7 +35,8 @@ test('docs/commands.md is what --help prints (npm run docs)', async () => {
 for (const name of PAGES) {
   test(`the links of ${name} lead somewhere`, async () => {
     const base = new URL(name, ROOT);
-    for (const [, target = ''] of (await page(name)).matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) await access(new URL(target, base));
+    for (const [, target = ''] of (await page(name)).matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g))
+      await access(new URL(target, base));
   });
 }
 

@@ -98,6 +98,31 @@ test('another name: a person decides', async () => {
   assert.equal(avenue.status, 'needs_review', 'an avenue is no court');
 });
 
+test('words behind the name say where; the label must not lack them', async () => {
+  const verdict = async (label: string, place: string, cluster: string, lng = 36.8) =>
+    (await judge([at(label, -1.29, lng, 'point')], { place, cluster })).status;
+  assert.equal(await verdict('Rose Court, Karen, Nairobi', 'Rose Court Karen', 'Nairobi West'), 'found');
+  assert.equal(await verdict('Rose Court, Dandora, Nairobi', 'Rose Court Karen', 'Nairobi West'), 'needs_review');
+  assert.equal(await verdict('Rose Court, Buruburu Phase 5', 'Rose Court Buruburu PH5', 'Donholm'), 'found');
+  assert.equal(
+    await verdict('Rose Court, Nairobi', 'Rose Court Ruaka', 'Ruaka'),
+    'found',
+    'near its centre all is in Ruaka',
+  );
+  assert.equal(await verdict('Rose Court, Nairobi', 'Rose Court Ruaka', 'Ruaka', 36.95), 'needs_review');
+  assert.equal(await verdict('Ruaka, Kiambu', 'Naivas Ruaka', 'Kiambu'), 'found', 'a detail that the map lacks');
+});
+
+test('a slip of one letter is forgiven, two are not', async () => {
+  const status = async (place: string) =>
+    (await judge([at('Ushirika Gardens, Nairobi', -1.29, 36.8)], { place })).status;
+  assert.deepEqual(
+    await Promise.all(['Usirika Gadens', 'Ushirika Gardens', 'Ushirikka Gardens'].map(status)),
+    Array(3).fill('found'),
+  );
+  assert.deepEqual(await Promise.all(['Usrika Gardens', 'Tumaini Gardens'].map(status)), Array(2).fill('needs_review'));
+});
+
 test('the cluster’s own name proves nothing', async () => {
   const fallback = at('Kilimani, Nairobi', -1.29, 36.79);
   const verdict = await judge([fallback], { place: 'Rose Court Kilimani', cluster: 'Kilimani' });

@@ -241,6 +241,8 @@ test('what a candidate stands for', async () => {
 
 test('queries: the readable place in its cluster, then at most two simpler ones', () => {
   assert.deepEqual(locationQueries('Rose Court', 'Kilimani'), ['Rose Court, Kilimani, Kenya', 'Rose Court, Kenya']);
+  assert.deepEqual(locationQueries('Acacia Road Zimmerman', 'Kahawa West').at(-1), 'Zimmerman, Kahawa West, Kenya');
+  assert.deepEqual(locationQueries('Rose Court Kilimani', 'Kilimani'), ['Rose Court Kilimani, Kenya']);
   assert.deepEqual(locationQueries('T-Mall Langata Road', 'Nairobi West'), [
     'T-Mall Langata Road, Nairobi West, Kenya',
     'T-Mall Langata Road, Kenya',

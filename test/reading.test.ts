@@ -283,7 +283,7 @@ describe('Kenya', () => {
       Moshi: [37.34, -3.35],
       Arusha: [36.683, -3.387],
       'Moyale, Ethiopia': [39.056, 3.533],
-      'Tororo, Uganda': [34.181, 0.693],
+      'Tororo, Uganda': [34.18, 0.69],
       'Busia, Uganda': [34.09, 0.4657],
       'Bula Hawa, Somalia': [41.883, 3.93],
       'Tanga, Tanzania': [39.1, -5.07],

@@ -27,7 +27,6 @@ describe('hiding secrets', () => {
   test('also ones that no setting holds: passwords in URLs, keys in query strings', () => {
     assert.equal(hideSecrets('at postgres://u:other@h/db', env), 'at postgres://u:[hidden]@h/db');
     assert.equal(hideSecrets('GET https://x/y?q=Kilimani&key=abc123&format=json', env), 'GET https://x/y?q=Kilimani&key=[hidden]&format=json');
-    assert.equal(hideSecrets('http://h:9000/a?b=c@d', env), 'http://h:9000/a?b=c@d');
   });
 
   test('leaves other text alone, also where a setting is missing or short', () => {

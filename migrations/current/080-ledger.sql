@@ -138,4 +138,4 @@ comment on column tickets_ops.snapshot_rejects.reject_id is 'Order of writing.';
 comment on column tickets_ops.snapshot_rejects.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on which the record begins; the header is usually line 1.';
 comment on column tickets_ops.snapshot_rejects.reason is 'Why, in words for people.';
-comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV, control characters escaped, cut at 64 KiB.';
+comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV (as JSON where the database refused it), control characters escaped, cut at 64 KiB.';

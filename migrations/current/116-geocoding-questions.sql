@@ -1,5 +1,8 @@
 -- One place from question to answer: what is to be asked, and what becomes of the answers.
 -- The job asks the provider in between (src/geocode/geocode.ts); both ends are idempotent.
+--
+-- Writing a gazetteer excludes writing tickets (070-geometry.sql). One that waits for the lock holds up every batch that
+-- comes after it, so a verdict does not wait: while a load is writing, it is "busy" and the job comes back with its answers.
 
 create function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean)
 returns table (state text, cluster text, name text, region text, answered text[])
@@ -98,6 +101,9 @@ begin
   if v_verdict.geom is null and not p_last then
     return null;
   end if;
+  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+    return 'busy';
+  end if;
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
   values (
@@ -120,7 +126,7 @@ begin
 end
 $$;
 comment on function tickets_ops.settle_cluster(text, text, boolean) is
-  'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
+  'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
 
 create function tickets_ops.settle_location(
   p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean
@@ -142,6 +148,9 @@ begin
   end if;
   if v_verdict.status <> 'found' and not p_last then
     return null;
+  end if;
+  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+    return 'busy';
   end if;
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_locations as l (
@@ -170,4 +179,4 @@ begin
 end
 $$;
 comment on function tickets_ops.settle_location(text, text, text, text, boolean) is
-  'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
+  'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';

@@ -384,7 +384,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     from tickets.import_meta where dataset = 'inc'
   ),
   looked as (
-    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by snapshot_id desc limit 1
+    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by snapshot_at desc, snapshot_id desc limit 1
   ),
   loaded as (
     select snapshot_id, source_key, loaded_at, status, broken_off, open_missing
@@ -478,7 +478,7 @@ comment on column tickets_ops.health.ok is 'Nothing needs a person: problems is 
 comment on column tickets_ops.health.problems is 'What needs a person, in words, the most urgent first.';
 comment on column tickets_ops.health.checked_at is 'When the bucket was last looked at with success.';
 comment on column tickets_ops.health.checked_age is 'Since then.';
-comment on column tickets_ops.health.checked_key is 'The file that was last written to the ledger.';
+comment on column tickets_ops.health.checked_key is 'The newest file of the ledger.';
 comment on column tickets_ops.health.checked_status is 'Its status.';
 comment on column tickets_ops.health.loaded_snapshot_id is 'The last snapshot that was loaded, whole or in part.';
 comment on column tickets_ops.health.loaded_key is 'Its file.';

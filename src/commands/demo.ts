@@ -34,8 +34,14 @@ const HOUR_MS = 3_600_000;
 const VEHICLE = 'ST_SetSRID(ST_MakePoint(36.8025, -1.2676), 4326)::geography';
 
 const EXAMPLES: readonly (readonly [question: string, sql: string])[] = [
-  ['How fresh is the map?', "select key, value from jsonb_each_text(reporting.fn_tickets_for_map() -> 'summary' -> 'freshness')"],
-  ['How precisely are the open tickets placed?', 'select geo_source, count(*) from tickets.inc where is_actionable group by 1 order by 2 desc'],
+  [
+    'How fresh is the map?',
+    "select key, value from jsonb_each_text(reporting.fn_tickets_for_map() -> 'summary' -> 'freshness')",
+  ],
+  [
+    'How precisely are the open tickets placed?',
+    'select geo_source, count(*) from tickets.inc where is_actionable group by 1 order by 2 desc',
+  ],
   ['Open tickets by SLA', 'select sla_state, count(*) from tickets.inc_open_sla group by 1 order by 2 desc'],
   [
     'Open tickets by cluster',
@@ -46,8 +52,14 @@ const EXAMPLES: readonly (readonly [question: string, sql: string])[] = [
     `select ticket_id, cluster, geo_source, round(ST_Distance(geog, ${VEHICLE}))::int as metres from tickets.inc_open_sla order by geog <-> ${VEHICLE} limit 5`,
   ],
   ['What happened to tickets', 'select event, count(*) from tickets.inc_events group by 1 order by 2 desc'],
-  ['Rows that could not be loaded', 'select snapshot_id, line, reason, left(row_text, 40) as row_text from tickets_ops.snapshot_rejects order by 1, 2 limit 5'],
-  ['Places that a person should look at', 'select cluster, location_name, status, doubt, open_tickets, note from tickets_ops.review_queue limit 5'],
+  [
+    'Rows that could not be loaded',
+    'select snapshot_id, line, reason, left(row_text, 40) as row_text from tickets_ops.snapshot_rejects order by 1, 2 limit 5',
+  ],
+  [
+    'Places that a person should look at',
+    'select cluster, location_name, status, doubt, open_tickets, note from tickets_ops.review_queue limit 5',
+  ],
 ];
 
 export async function run(args: string[]): Promise<number> {
@@ -59,7 +71,11 @@ export async function run(args: string[]): Promise<number> {
     import('../demo/provider.ts'),
   ]);
   say('Starting PostGIS, an S3 server and a stand-in provider, on this machine only …');
-  const [database, server, provider] = await Promise.all([startDatabase(), startBucket(), startProvider({ rate: RATE * 2 })]);
+  const [database, server, provider] = await Promise.all([
+    startDatabase(),
+    startBucket(),
+    startProvider({ rate: RATE * 2 }),
+  ]);
   Object.assign(process.env, {
     DATABASE_URL: database.url,
     RUSTFS_ENDPOINT: server.endpoint,
@@ -107,7 +123,9 @@ export async function run(args: string[]): Promise<number> {
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
 async function put(bucket: Bucket, name: string, body: Uint8Array): Promise<void> {
-  await bucket.client.send(new PutObjectCommand({ Bucket: bucket.name, Key: `${dataset('inc').prefix}${name}`, Body: body }));
+  await bucket.client.send(
+    new PutObjectCommand({ Bucket: bucket.name, Key: `${dataset('inc').prefix}${name}`, Body: body }),
+  );
 }
 
 interface Line {
@@ -131,7 +149,8 @@ async function loadAndTell(client: ClientBase, runner: Runner, name: string): Pr
     );
     const line = rows[0];
     if (line) {
-      const counts = line.status === 'unchanged' ? 'the same bytes as the hour before' : `${line.counts} (${line.milliseconds} ms)`;
+      const counts =
+        line.status === 'unchanged' ? 'the same bytes as the hour before' : `${line.counts} (${line.milliseconds} ms)`;
       say(`  ${name}  ${line.status.padEnd(10)} ${counts}`);
       return;
     }

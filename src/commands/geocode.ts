@@ -4,6 +4,7 @@ import { askNow, costOf, type DuePlace, duePlaces, type PlaceKind, type Progress
 import { type Db, declareGeocoder } from '../geocode/declare.ts';
 import { type Geocoder, GeocoderSettings, geocoderFrom } from '../geocode/settings.ts';
 import { createLog } from '../log.ts';
+import { showProgress } from '../progress.ts';
 import { DatabaseSettings, readSettings } from '../settings.ts';
 import { UsageError } from '../usage.ts';
 
@@ -39,7 +40,6 @@ export async function run(args: string[]): Promise<number> {
   if (positionals.length !== 1 || (kind !== 'clusters' && kind !== 'locations')) {
     throw new UsageError('Say what to ask for: clusters or locations.');
   }
-  process.env.LOG_LEVEL ??= 'error'; // what the jobs log would run through the progress bar and the JSON
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     const geocoder = values.apply ? await declareGeocoder(client) : geocoderFrom(readSettings(GeocoderSettings));
     if ('off' in geocoder) {
@@ -54,8 +54,11 @@ export async function run(args: string[]): Promise<number> {
       print(values.json, { ...plan(kind, places, geocoder, left), places }, text);
       return 0;
     }
-    const draw = values.json ? () => {} : progressBar(geocoder.rate);
-    const progress = await askNow(client, geocoder, places, await createLog(), draw);
+    const log = await createLog({ to: process.stderr, level: 'warn' });
+    const bar = showProgress();
+    const progress = await askNow(client, geocoder, places, log, ({ done, failed, waiting, total }) =>
+      bar.update(kind, done + failed + waiting, total),
+    ).finally(() => bar.stop());
     const { state, reason } = await budget();
     print(values.json, { ...progress, state, reason }, () => outcome(progress, state, reason));
     return progress.done === progress.total ? 0 : 1;
@@ -69,7 +72,7 @@ async function budgetOf(client: Db, { provider, dailyBudget }: Geocoder): Promis
 }
 
 function print(json: boolean, object: object, text: () => string): void {
-  process.stdout.write(json ? `${JSON.stringify(object)}\n` : text());
+  process.stdout.write(json ? `${JSON.stringify(object, null, 2)}\n` : text());
 }
 
 function plan(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder, budget: Budget) {
@@ -107,27 +110,6 @@ function outcome({ done, total, failed, waiting }: Progress, state: string, reas
   if (done === total) return `${done} asked. See tickets_ops.review_queue for the doubtful ones.\n`;
   const why = state === 'ready' ? '' : ` (${state}: ${reason ?? ''})`;
   return `${done} of ${total} asked, ${failed} failed (tickets_ops.failed_jobs), ${waiting} wait${why}; a worker asks them when it may.\n`;
-}
-
-/** A bar with the time left on a terminal; elsewhere a line for each tenth. */
-function progressBar(rate: number): (progress: Progress) => void {
-  const started = performance.now();
-  let tenth = -1;
-  return ({ done, total, failed, waiting }) => {
-    const settled = done + failed + waiting;
-    const share = total === 0 ? 1 : settled / total;
-    const seconds = settled > 0 ? ((performance.now() - started) / 1000 / settled) * (total - settled) : total / rate;
-    const text = `${settled} of ${total}, ${duration(Math.ceil(seconds))} left`;
-    if (process.stderr.isTTY) {
-      const WIDTH = 30;
-      const filled = Math.round(share * WIDTH);
-      process.stderr.write(`\r[${'#'.repeat(filled)}${'.'.repeat(WIDTH - filled)}] ${text}\u001b[K`);
-      if (settled === total) process.stderr.write('\n');
-    } else if (Math.floor(share * 10) > tenth) {
-      tenth = Math.floor(share * 10);
-      process.stderr.write(`${text}\n`);
-    }
-  };
 }
 
 function duration(seconds: number): string {

@@ -47,7 +47,8 @@ const OPTIONS = {
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: OPTIONS });
   const file = values['inc-csv'];
-  if (values['from-bucket'] === (file !== undefined)) throw new UsageError('Give either --from-bucket or --inc-csv FILE.');
+  if (values['from-bucket'] === (file !== undefined))
+    throw new UsageError('Give either --from-bucket or --inc-csv FILE.');
   if (values.backfill && values.force) throw new UsageError('--backfill and --force exclude each other.');
   if (file !== undefined && (values.backfill || values.force)) {
     throw new UsageError('--backfill and --force go with --from-bucket.');
@@ -114,7 +115,13 @@ async function planBucket(client: ClientBase, inc: Dataset, mode: Mode): Promise
   const known = await knowledge(client, inc.name, found);
   const choice = choose(found, known, mode);
   const file = choice.take;
-  const plan = { ...NOTHING, ...passedOver(choice), file: file?.key ?? null, snapshotAt: file?.snapshotAt ?? null, note: '' };
+  const plan = {
+    ...NOTHING,
+    ...passedOver(choice),
+    file: file?.key ?? null,
+    snapshotAt: file?.snapshotAt ?? null,
+    note: '',
+  };
   if (!file) return { ...plan, note: `Nothing to load: no file in ${inc.prefix} is newer than what is loaded.` };
   if (file.etag === known.rememberedEtag && mode !== 'force') {
     return { ...plan, note: 'It is unchanged (same ETag as the last load): it would only be archived.' };
@@ -167,7 +174,8 @@ function describeChanges({ counts, rejects, changedFields, ...changes }: Preview
     row('Duplicates', counts.duplicates),
     row('Rejects', rejects.length),
   ];
-  if (counts.repaired > 0) lines.push(`${row('Repaired', counts.repaired)}   a NUL or an invalid UTF-8 byte became U+FFFD`);
+  if (counts.repaired > 0)
+    lines.push(`${row('Repaired', counts.repaired)}   a NUL or an invalid UTF-8 byte became U+FFFD`);
   if (changes.brokenOff) lines.push(changes.brokenOff);
   const [most, ...others] = changedFields.slice(0, FIELDS_SHOWN).map(([field, tickets]) => `${field} ${tickets}`);
   if (most) lines.push(`Fields that change most: ${[most, ...others].join(', ')}`);

@@ -25,12 +25,33 @@ export async function run(args: string[]): Promise<number> {
   readSettings(BucketSettings); // a missing setting is better found now than by the first job
   const log = await createLog();
   const stop = values.once ? undefined : stopOnSignal(log);
-  if (values.migrate) await untilStopped(stop, migrate(readSettings(DatabaseSettings).DATABASE_URL, log));
+  if (values.migrate) await migrateUnlessStopped(log, stop);
   if (values.once) await drain(log);
-  else if (!stop?.aborted) {
+  else {
     const runner = await startWorker(log, stop);
     await runner.promise;
     log.info('worker stopped');
   }
   return process.exitCode === 1 ? 1 : 0;
+}
+
+/** From the first moment on, not only while jobs run: PID 1 of a container gets no signal that it has no handler for. */
+function stopOnSignal(log: Log): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(name, () => {
+      if (stop.signal.aborted) process.exit(1); // what it holds others take over
+      log.info(`${name}: stopping`);
+      stop.abort();
+    });
+  }
+  return stop.signal;
+}
+
+/** Ends the process at once when told to stop: a migration that is cut off is rolled back whole. */
+async function migrateUnlessStopped(log: Log, stop: AbortSignal | undefined): Promise<void> {
+  const leave = () => process.exit(0);
+  stop?.addEventListener('abort', leave);
+  await migrate(readSettings(DatabaseSettings).DATABASE_URL, log);
+  stop?.removeEventListener('abort', leave);
 }

@@ -22,7 +22,7 @@ export type Expected = {
   open_missing: number;
   /** Line on which each rejected record begins. */
   rejects: { line: number; reason: 'field count' | 'no ticket_id' }[];
-  /** New tickets are opened or closed; status_changed counts those that neither closed nor reopened. */
+  /** New tickets are opened or closed; one that closes or reopens usually changes its status as well. */
   events: Record<EventName, number>;
 };
 
@@ -55,7 +55,7 @@ function events(before: Raw | undefined, after: Raw): EventName[] {
   if (!before) return [open ? 'opened' : 'closed'];
   const found: EventName[] = [];
   if (before.is_actionable !== after.is_actionable) found.push(open ? 'reopened' : 'closed');
-  else if (before.normalized_status !== after.normalized_status) found.push('status_changed');
+  if (before.normalized_status !== after.normalized_status) found.push('status_changed');
   if (before.assigned_team !== after.assigned_team) found.push('team_changed');
   if (before.cluster !== after.cluster) found.push('cluster_changed');
   return found;

@@ -80,12 +80,13 @@ export async function askNow(
   report: (progress: Progress) => void,
 ): Promise<Progress> {
   const keys = await addJobs(db, places);
+  const clusters = [...new Set(places.map(({ cluster }) => cluster))];
   const preset = workerPreset(log);
   preset.worker.concurrentJobs = geocodingSlots(geocoder.rate);
   const runner = await run({ preset }, { geocode_cluster: clusterTask, geocode_location: locationTask }, []);
   try {
     for (;;) {
-      const progress = await progressOf(db, keys);
+      const progress = await progressOf(db, keys, clusters);
       report(progress);
       if (progress.done + progress.failed + progress.waiting === progress.total) return progress;
       await new Promise((resolve) => setTimeout(resolve, 250));
@@ -110,16 +111,26 @@ async function addJobs(db: Db, places: readonly DuePlace[]): Promise<string[]> {
   return rows.map(({ job_key }) => job_key);
 }
 
-async function progressOf(db: Db, keys: readonly string[]): Promise<Progress> {
+/** A place does not wait in vain while its cluster is being asked. */
+async function progressOf(db: Db, keys: readonly string[], clusters: readonly string[]): Promise<Progress> {
   const { rows } = await db.query(
-    `select
-       count(*) filter (where attempts >= max_attempts and locked_at is null)::integer as failed,
-       count(*) filter (
-         where attempts < max_attempts and locked_at is null and run_at > now() + interval '1 minute'
-       )::integer as waiting,
+    `with jobs as (
+       select key, locked_at is null and attempts >= max_attempts as failed,
+         locked_at is null and attempts < max_attempts and run_at > now() + interval '1 minute' as waiting
+       from graphile_worker.jobs
+     ),
+     asked as (
+       select cluster from unnest($2::text[]) as cluster
+       join jobs on key = tickets_ops.cluster_job_key(cluster) and not failed and not waiting
+     )
+     select
+       count(*) filter (where failed)::integer as failed,
+       count(*) filter (where waiting and not exists (
+         select from asked where starts_with(key, tickets_ops.location_job_key(cluster, ''))
+       ))::integer as waiting,
        count(*)::integer as left
-     from graphile_worker.jobs where key = any ($1)`,
-    [keys],
+     from jobs where key = any ($1)`,
+    [keys, clusters],
   );
   const { failed, waiting, left } = rows[0];
   return { done: keys.length - left, total: keys.length, failed, waiting };

@@ -25,6 +25,9 @@ const NO_PROVIDER_WAIT_MS = 60 * MINUTE_MS;
 /** More geocoding jobs were fetched than this worker may hold. */
 const GATE_WAIT_MS = 2_000;
 
+/** A load is writing tickets; a batch takes half a second. */
+const BUSY_WAIT_MS = 2_000;
+
 /** What the planner and the jobs themselves add to what people type. */
 type Bookkeeping = { planned: boolean; snoozes: number };
 export type ClusterPayload = { cluster: string; force: boolean } & Bookkeeping;
@@ -38,7 +41,7 @@ type Asked = {
   near: Question['near'];
   queries: string[];
   answered: string[];
-  /** Judges the answers so far. @returns null while a simpler query may still find it */
+  /** Judges the answers so far. @returns null while a simpler query may still find it; busy when a load is in the way */
   settle(last: boolean): Promise<string | null>;
 };
 
@@ -159,6 +162,7 @@ async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: 
     if (snooze) return snooze;
     status = await asked.settle(index === unasked.length - 1);
   }
+  if (status === 'busy') return { ms: BUSY_WAIT_MS, reason: 'a load is writing tickets' };
   context.log.info({ cluster, ...(key && { place: key }), status }, `${key || cluster}: ${status}`);
   return undefined;
 }

@@ -5,8 +5,9 @@ const COUNTRY = 'Kenya';
 /** A qualifier with a number at the end, like Phase 5 or Section 58: finer than most maps. */
 const QUALIFIER = /\s+(?:phase|section|sector|zone|stage|block|court|gate)\s+[0-9a-z]{1,3}$/i;
 
-/** The first of three words and more: of two, the second is too often a mere Court or View. */
-const FIRST_OF_MANY = /^\S+\s+(?=\S+\s+\S)/;
+/** The premises in front of an area: Acacia Road of Acacia Road Zimmerman, else the first of three words and more. */
+const PREMISES =
+  /^(?:\S+\s+){1,2}?(?:apartments?|avenue|close|court|drive|estate|gardens|heights|hospital|lane|mall|plaza|road|school|villas)\s+(?=\S)|^\S+\s+(?=\S+\s+\S)/i;
 
 /**
  * Queries for a place within a cluster, the most specific first, at most three.
@@ -14,7 +15,7 @@ const FIRST_OF_MANY = /^\S+\s+(?=\S+\s+\S)/;
  */
 export function locationQueries(place: string, cluster: string): string[] {
   const inCluster = (name: string) => (includesName(name, cluster) ? [name, COUNTRY] : [name, cluster, COUNTRY]);
-  const simpler = place.replace(QUALIFIER.test(place) ? QUALIFIER : FIRST_OF_MANY, '');
+  const simpler = place.replace(QUALIFIER.test(place) ? QUALIFIER : PREMISES, '');
   const queries = [inCluster(place), [place, COUNTRY], inCluster(simpler)];
   // A simpler place that is the cluster itself would only find the centroid again.
   return distinct(queries.filter(([name]) => name === place || !sameName(name ?? '', cluster)));

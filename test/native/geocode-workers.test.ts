@@ -174,6 +174,36 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     assert.deepEqual(rows, [{ status: 'found' }]);
   });
 
+  test('a verdict does not get in the way of a load: it waits, and no call is repeated', async () => {
+    await declare(20);
+    server.script(() => ({ json: [locationiqPlace('Rose Court', -1.295, 36.785)] }));
+    const load = await env.pool.connect();
+    try {
+      await load.query('begin');
+      await load.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
+      await ask(['NW_Rose Court']);
+      startWorker(20);
+      await waitFor('the job to put itself back', async () => {
+        const { rows } = await env.pool.query(
+          `select from graphile_worker._private_jobs where (payload ->> 'snoozes')::int >= 1 and locked_at is null`,
+        );
+        return rows.length === 1;
+      });
+      const { rows } = await env.pool.query(
+        `select count(*)::int as waiting from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())`,
+      );
+      assert.deepEqual(rows, [{ waiting: 0 }], 'nobody queues for the gazetteers');
+      await load.query('commit');
+    } finally {
+      load.release();
+    }
+    await waitFor(
+      'the verdict',
+      async () => (await env.pool.query('select from tickets.geo_locations')).rows.length === 1,
+    );
+    assert.equal(server.calls.length, 1);
+  });
+
   test('a key that works again: the breaker closes by itself, for all workers', async () => {
     await declare(20);
     server.script(() => ({ status: 401, json: { error: 'Invalid key' } }));

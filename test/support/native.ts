@@ -21,6 +21,8 @@ const DEBIAN_POSTGRES = '/usr/lib/postgresql';
 export type NativeServers = {
   /** What the tests read: TEST_DATABASE_URL and TEST_S3_*. */
   environment: Record<string, string>;
+  /** Ends all sessions and starts Postgres again: `fast` in good order, `immediate` as a crash. */
+  restartPostgres(mode: 'fast' | 'immediate'): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -41,7 +43,8 @@ export async function startNativeServers(): Promise<NativeServers> {
     closing.push(postgres.close);
     const swift = await startSwift(folder, account);
     closing.push(swift.close);
-    return { environment: { ...postgres.environment, ...swift.environment }, close };
+    const environment = { ...postgres.environment, ...swift.environment };
+    return { environment, restartPostgres: postgres.restart, close };
   } catch (error) {
     await close();
     throw error;
@@ -57,9 +60,10 @@ export async function postgresPrograms(): Promise<string> {
   return `${DEBIAN_POSTGRES}/${newest}/bin`;
 }
 
-type Account = { uid: number; gid: number };
+export type Account = { uid: number; gid: number };
 
-async function serverAccount(): Promise<Account | undefined> {
+/** The user that servers run as when we are root, which they refuse; undefined: as we are. */
+export async function serverAccount(): Promise<Account | undefined> {
   if (process.getuid?.() !== 0) return undefined;
   const id = async (flag: string) => Number((await run('id', [flag, 'postgres'])).stdout);
   return { uid: await id('-u'), gid: await id('-g') };
@@ -102,6 +106,13 @@ async function startPostgres(folder: string, account: Account | undefined) {
   );
   return {
     environment: { TEST_DATABASE_URL: `postgres://postgres@127.0.0.1:${port}/postgres` },
+    restart: async (mode: 'fast' | 'immediate') => {
+      const log = join(folder, 'postgres.log'); // not inherited from us: pg_ctl would never see our pipe closed
+      await run(`${programs}/pg_ctl`, ['-D', data, '-l', log, '-m', mode, '-w', 'restart'], {
+        ...account,
+        cwd: folder,
+      });
+    },
     close: async () => {
       await run(`${programs}/pg_ctl`, ['-D', data, '-m', 'immediate', '-w', 'stop'], { ...account, cwd: folder });
     },
@@ -137,7 +148,7 @@ async function startSwift(folder: string, account: Account | undefined) {
   };
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;

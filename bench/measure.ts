@@ -1,0 +1,155 @@
+/** What is measured, in order, and the table that comes out. */
+import assert from 'node:assert/strict';
+import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureMap } from './map.ts';
+import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
+import { heading, type Line, printLine, printTable } from './table.ts';
+
+export interface Options {
+  /** For the baseline's files. */
+  folder: string;
+  rows: number;
+  manyRows: number;
+  runs: number;
+  /** loads, triggers, memory, map (needs memory: it looks at the many rows that are then there). */
+  only: string[];
+}
+
+export async function measure(options: Options): Promise<void> {
+  const env = await startEnvironment();
+  const lines: Line[] = [];
+  const note = (line: Line) => {
+    lines.push(line);
+    printLine(line);
+  };
+  try {
+    await heading(env, options.rows);
+    if (options.only.includes('loads')) for (const line of await measureLoads(env, options)) note(line);
+    await placeClusters(env);
+    if (options.only.includes('triggers')) for (const line of await measureTriggers(env, options)) note(line);
+    if (options.only.includes('memory')) note(await measureMemory(env, options));
+    if (options.only.includes('map')) for (const line of await measureMap(env, options.manyRows)) note(line);
+    printTable(lines);
+  } finally {
+    await env.close();
+  }
+}
+
+/** New rows, the same again, 1 % changed, and an equal ETag: ours and the baseline by turns. */
+async function measureLoads(env: Environment, { folder, rows, runs }: Options): Promise<Line[]> {
+  const changed = Math.round(rows / 100);
+  const first = await csvFile(rows);
+  const again = await csvFile(rows, 0, '\n');
+  const altered = await csvFile(rows, changed);
+  const theirs: number[][] = [];
+  const ours: Loaded[][] = [];
+  for (let n = 0; n < runs; n += 1) {
+    await emptyTickets(env);
+    const times = [];
+    for (const csv of [first, first, altered]) {
+      times.push(await baseline(env, folder, csv));
+      await env.pool.query('vacuum analyze tickets.inc');
+    }
+    theirs.push(times);
+    // Both ways must arrive at the same tickets, or the comparison means nothing.
+    const { result } = await withWorker(env, async () => {
+      const onTop = await load(env, altered);
+      assert.equal(onTop.unchanged, rows, 'the baseline and the pipeline store different records');
+      await emptyTickets(env);
+      return loadThrice(env, [first, again, altered], rows, changed);
+    });
+    ours.push(result);
+  }
+  const ratio = (what: string, n: number, limit: number): Line => {
+    const best = ours.map((run) => run[n] as Loaded).reduce((a, b) => (b.ms < a.ms ? b : a));
+    const reference = Math.min(...theirs.map((run) => run[n] as number));
+    return {
+      what,
+      ours: `${Math.round(best.ms)} ms (${best.steps.join(' + ')})`,
+      reference: `${Math.round(reference)} ms`,
+      value: best.ms / reference,
+      limit,
+    };
+  };
+  const sameEtag = Math.min(...ours.map((run) => (run[3] as Loaded).ms));
+  return [
+    ratio('new rows', 0, 1),
+    ratio('the same rows, new ETag: none written', 1, 0.5),
+    ratio(`1 % changed: ${changed} rows written`, 2, 0.55),
+    { what: 'equal ETag: nothing staged or written', ours: `${Math.round(sameEtag)} ms`, reference: '' },
+  ];
+}
+
+async function loadThrice(env: Environment, csvs: Buffer[], rows: number, changed: number): Promise<Loaded[]> {
+  const loads: Loaded[] = [];
+  for (const [n, csv] of [...csvs, csvs.at(-1) as Buffer].entries()) {
+    const written = await watchRows(env);
+    const loaded = await load(env, csv);
+    const expected = [rows, 0, changed, 0][n];
+    assert.equal(await written(), expected, 'rows written');
+    assert.equal(loaded.status, n === 3 ? 'unchanged' : 'done');
+    if (n < 3) assert.equal(loaded.inserted + loaded.updated, expected);
+    const { rowCount } = await env.pool.query('select from tickets_ops.snapshot_rows limit 1');
+    assert.equal(rowCount, 0, 'rows left in the staging');
+    loads.push(loaded);
+    await env.pool.query('vacuum analyze tickets.inc');
+  }
+  return loads;
+}
+
+/** What the triggers on tickets.inc cost when every ticket gets a place: with them against without. */
+async function measureTriggers(env: Environment, { folder, rows, runs }: Options): Promise<Line[]> {
+  const csv = await csvFile(rows);
+  const best = { ours: [Infinity, Infinity], baseline: [Infinity, Infinity] };
+  await withWorker(env, async () => {
+    for (let n = 0; n < runs; n += 1) {
+      for (const [which, state] of ['enable', 'disable'].entries()) {
+        await env.pool.query(`alter table tickets.inc ${state} trigger user`);
+        await emptyTickets(env);
+        best.ours[which] = Math.min(best.ours[which] as number, (await load(env, csv)).ms);
+        await emptyTickets(env);
+        best.baseline[which] = Math.min(best.baseline[which] as number, await baseline(env, folder, csv));
+      }
+    }
+  });
+  await env.pool.query('alter table tickets.inc enable trigger user');
+  await emptyTickets(env);
+  const line = (what: string, [with_ = 0, without = 0]: number[]): Line => ({
+    what,
+    ours: `${Math.round(with_)} ms`,
+    reference: `${Math.round(without)} ms without`,
+    value: with_ / without,
+  });
+  return [
+    line('geometry triggers, our load of new rows', best.ours),
+    line('geometry triggers, the baseline (they place the tickets)', best.baseline),
+    {
+      what: 'new rows, all of them placed',
+      ours: `${Math.round(best.ours[0] as number)} ms`,
+      reference: `${Math.round(best.baseline[0] as number)} ms`,
+      value: (best.ours[0] as number) / (best.baseline[0] as number),
+      limit: 1,
+    },
+  ];
+}
+
+/** Peak memory of a worker process that loads many rows, above that of one that loads few. Leaves the many rows there. */
+async function measureMemory(env: Environment, { rows, manyRows }: Options): Promise<Line> {
+  const peaks: number[] = [];
+  for (const count of [rows, manyRows]) {
+    await emptyTickets(env);
+    const csv = await csvFile(count);
+    const { result, peakMb } = await withWorker(env, () => load(env, csv));
+    assert.equal(result.inserted, count);
+    peaks.push(peakMb);
+  }
+  const [few = 0, many = 0] = peaks;
+  return {
+    what: `peak memory of the worker, ${manyRows} rows against ${rows}`,
+    ours: `${many.toFixed(0)} MB`,
+    reference: `${few.toFixed(0)} MB`,
+    value: many - few,
+    limit: 30,
+    unit: 'MB more',
+  };
+}

@@ -1,0 +1,54 @@
+import { parseArgs } from 'node:util';
+import { withClient } from '../database.ts';
+import { workersHere } from '../health.ts';
+import { pending } from '../schema.ts';
+import { DatabaseSettings, readSettings } from '../settings.ts';
+
+export const summary = 'for containers: does the worker of this host work?';
+export const usage = `Usage: fleettickets healthcheck [--json]
+
+Healthy when the worker in this container (on this host) reached the database in the last
+half minute, and the schema is that of this release. It waits for no lock, and does not ask
+for the feed, the bucket or the provider: trouble there must not keep a fix from being
+deployed. See fleettickets status for that.
+
+Exit status: 0 healthy, 1 not. Settings: DATABASE_URL.
+`;
+
+/** Six heartbeats. */
+const RECENT_SECONDS = 30;
+const ANSWER_MS = 5_000;
+
+interface Verdict {
+  healthy: boolean;
+  reason: string;
+}
+
+export async function run(args: string[]): Promise<number> {
+  const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
+  const verdict = await judge(readSettings(DatabaseSettings).DATABASE_URL);
+  process.stdout.write(values.json ? `${JSON.stringify(verdict)}\n` : `${verdict.reason}\n`);
+  return verdict.healthy ? 0 : 1;
+}
+
+function judge(databaseUrl: string): Promise<Verdict> {
+  return withClient(databaseUrl, async (client) => {
+    await client.query(`set statement_timeout = ${ANSWER_MS}`);
+    const [migration] = await pending(client);
+    if (migration)
+      return { healthy: false, reason: `The schema is not current: ${migration.migration} is ${migration.state}.` };
+    const workers = await workersHere(client);
+    const working = workers.find(
+      ({ state, secondsAgo }) => ['alive', 'unsure'].includes(state) && secondsAgo <= RECENT_SECONDS,
+    );
+    if (working) return { healthy: true, reason: `The worker reached the database ${working.secondsAgo} s ago.` };
+    const [latest] = workers;
+    const was = latest
+      ? `The last one is ${latest.state}, heard of ${latest.secondsAgo} s ago.`
+      : 'There has been none.';
+    return {
+      healthy: false,
+      reason: `No worker of this host has reached the database in the last ${RECENT_SECONDS} s. ${was}`,
+    };
+  });
+}

@@ -1,0 +1,121 @@
+import { parseArgs } from 'node:util';
+import { withClient } from '../database.ts';
+import { type Health, readStatus, type Status } from '../health.ts';
+import { pending } from '../schema.ts';
+import { DatabaseSettings, readSettings } from '../settings.ts';
+import { table } from '../table.ts';
+
+export const summary = 'how the pipeline is doing';
+export const usage = `Usage: fleettickets status [--json]
+
+The health of the pipeline as the database sees it, the last snapshots, and the jobs that
+fail. Times are those of Nairobi. The same row as select * from tickets_ops.health.
+
+  --json   print one JSON object
+
+Exit status: 0 all is well, 1 something needs a person. Settings: DATABASE_URL.
+`;
+
+export async function run(args: string[]): Promise<number> {
+  const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
+  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+    if ((await pending(client)).length > 0) {
+      process.stderr.write('The schema of this database is not current. Run: fleettickets migrate\n');
+      return 1;
+    }
+    const status = await readStatus(client);
+    process.stdout.write(values.json ? `${JSON.stringify(status, null, 2)}\n` : page(status, new Date()));
+    return status.health.ok ? 0 : 1;
+  });
+}
+
+/** The page, for a person; `now` is the reader's. */
+export function page({ health, snapshots, failing }: Status, now: Date): string {
+  const verdict = health.ok
+    ? 'All is well.\n'
+    : `Needs attention:\n${health.problems.map((problem) => `  - ${problem}\n`).join('')}`;
+  const summary = lines(health, now)
+    .map(([name, text]) => `${name.padEnd(11)}${text}\n`)
+    .join('');
+  const files = snapshots.map(({ snapshot_id, file, at, reason, ...rest }) => ({
+    id: snapshot_id,
+    file: file.slice(file.lastIndexOf('/') + 1),
+    when: wallClock(at),
+    ...rest,
+    reason: short(reason),
+  }));
+  const jobs = failing.map(({ next_at, error, ...job }) => ({
+    ...job,
+    next: next_at ? wallClock(next_at) : '',
+    error: short(error),
+  }));
+  return [
+    verdict,
+    summary,
+    files.length > 0 ? `Last snapshots\n${table(files)}` : 'No snapshot has been looked at yet.\n',
+    jobs.length > 0
+      ? `Failing jobs: select * from tickets_ops.retry_job(id) tries one again\n${table(jobs)}`
+      : 'No job fails.\n',
+  ].join('\n');
+}
+
+function lines(health: Health, now: Date): [string, string][] {
+  const when = (time: string | null) => (time === null ? 'never' : `${wallClock(time)}, ${ago(time, now)}`);
+  const missing = health.open_missing ? `; ${health.open_missing} open tickets are not in the newest file` : '';
+  const fileOf = (key: string | null, status: string | null) => (key === null ? '' : `: ${key} ${status}`);
+  const loaded =
+    health.loaded_snapshot_id === null
+      ? ''
+      : `: snapshot ${health.loaded_snapshot_id}, ${health.loaded_key} ${health.loaded_status}`;
+  const waiting = health.oldest_waiting_age === null ? '' : ` (the oldest for ${clock(health.oldest_waiting_age)})`;
+  const budget = health.geocoding_budget_left === null ? '' : `, ${health.geocoding_budget_left} calls left today`;
+  const unsure = health.workers_unsure > 0 ? '; their connections share sessions, so a dead one is not noticed' : '';
+  return [
+    ['Tickets', health.data_at === null ? 'none yet' : `as of ${when(health.data_at)}${missing}`],
+    ['Last look', `${when(health.checked_at)}${fileOf(health.checked_key, health.checked_status)}`],
+    ['Last load', `${when(health.loaded_at)}${loaded}`],
+    ...(health.in_flight_snapshot_id === null
+      ? []
+      : [
+          [
+            'In flight',
+            `snapshot ${health.in_flight_snapshot_id} is ${health.in_flight_status}, moved ${clock(health.in_flight_idle ?? '')} ago`,
+          ] as [string, string],
+        ]),
+    ['Next run', wallClock(health.next_run_at)],
+    ['Jobs', `${health.jobs_waiting} due${waiting}, ${health.jobs_running} running, ${health.jobs_failed} failed`],
+    ['Workers', `${health.workers_alive} alive${unsure}`],
+    [
+      'Geocoding',
+      `${health.geocoding_state ?? 'off'}${budget}; ${health.geocoding_jobs} places wait, ${health.places_for_review} are to be reviewed`,
+    ],
+  ];
+}
+
+const NAIROBI = new Intl.DateTimeFormat('en-GB', {
+  timeZone: 'Africa/Nairobi',
+  weekday: 'short',
+  day: 'numeric',
+  month: 'short',
+  hour: '2-digit',
+  minute: '2-digit',
+});
+
+const wallClock = (time: string) => NAIROBI.format(new Date(time)).replace(',', '').replace(' at ', ' ');
+
+function ago(time: string, now: Date): string {
+  const minutes = Math.round((now.getTime() - new Date(time).getTime()) / 60_000);
+  if (minutes < 1) return 'just now';
+  if (minutes < 120) return `${minutes} min ago`;
+  if (minutes < 48 * 60) return `${Math.round(minutes / 60)} h ago`;
+  return `${Math.round(minutes / (24 * 60))} days ago`;
+}
+
+/** Postgres's `3 days 04:05:06` without the seconds of long times. */
+const clock = (interval: string) => (/^00:00:\d\d$/.test(interval) ? `${Number(interval.slice(-2))} s` : interval);
+
+const LONGEST = 90;
+const short = (text: string | null) => {
+  const line = (text ?? '').replace(/\s+/g, ' ');
+  return line.length > LONGEST ? `${line.slice(0, LONGEST)}…` : line;
+};

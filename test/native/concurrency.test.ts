@@ -1,0 +1,99 @@
+/** Several workers on the same work at once, on a real Postgres: nothing is done twice, nobody deadlocks. */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { bigCsv, feed, type Snapshot } from '../../src/demo/feed.ts';
+import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { addFetch, csvOf, keyOf, ledger, PREFIX, rawTickets } from '../support/pipeline.ts';
+
+describe('several workers at once', { skip: !native && 'needs a native Postgres' }, () => {
+  let env: Environment;
+  before(async () => {
+    env = await startEnvironment();
+  });
+  after(() => env.close());
+  beforeEach(() => env.reset());
+
+  const workers = (count: number) => Promise.all(Array.from({ length: count }, () => env.runJobs()));
+  const eventsOf = async () => {
+    const { rows } = await env.pool.query('select event, count(*)::int as n from tickets.inc_events group by event');
+    return Object.fromEntries(rows.map(({ event, n }) => [event, n]));
+  };
+
+  test('one file asked for many times is loaded once', async () => {
+    const [snapshot] = feed({ seed: 5, hours: 1, tickets: 11_000 }) as unknown as [Snapshot];
+    await env.putObject(`${PREFIX}${snapshot.name}`, snapshot.csv);
+    for (let request = 0; request < 6; request += 1) await addFetch(env);
+    // Those that find it in flight come back for it later.
+    assert.deepEqual(await workers(3), [[], [], []]);
+    const entries = await ledger(env);
+    assert.deepEqual(entries.map(({ status, rows_inserted }) => [status, rows_inserted]), [['done', snapshot.expected.rows_inserted]]);
+    assert.deepEqual(await rawTickets(env), Object.fromEntries([...snapshot.tickets].sort(([a], [b]) => (a < b ? -1 : 1))));
+    const { opened, closed } = snapshot.expected.events;
+    assert.deepEqual(await eventsOf(), { opened, closed });
+    assert.deepEqual(await env.listKeys(), [`${PREFIX}processed/${snapshot.name}`]);
+  });
+
+  test('the same batch run by two workers is loaded once', async () => {
+    await env.putObject(keyOf(7), csvOf(Array.from({ length: 3_000 }, (_, n) => ({ ticket_id: `WOT${n}`, is_actionable: 'true' }))));
+    await addFetch(env);
+    const { rows } = await env.pool.query(`select graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}', run_at := now()) from generate_series(1, 4)`);
+    assert.equal(rows.length, 4);
+    // The additional ones come too early, at the same time, or too late.
+    await workers(3);
+    await env.pool.query(`select graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}') from generate_series(1, 4)`);
+    await env.pool.query(`select graphile_worker.add_job('finalize_snapshot', '{"snapshot_id": 1}') from generate_series(1, 4)`);
+    await workers(3);
+    assert.deepEqual((await ledger(env)).map(({ status, rows_inserted }) => [status, rows_inserted]), [['done', 3_000]]);
+    assert.deepEqual(await eventsOf(), { opened: 3_000 });
+    assert.equal((await env.listKeys()).length, 1);
+  });
+
+  test('a database that is asked to take two snapshots in flight refuses', async () => {
+    const insert = (dataset: string) =>
+      env.pool.query(`insert into tickets_ops.snapshots (dataset, source_key, snapshot_at, status) values ($1, 'k', now(), 'staging')`, [dataset]);
+    await insert('inc');
+    await insert('crq');
+    await assert.rejects(insert('inc'), /snapshots_one_in_flight/);
+  });
+
+  test('centroids and places that move beside the batches: no deadlock, and every ticket agrees with the gazetteers', async () => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of bigCsv({ tickets: 12_000, openShare: 0.3 })) chunks.push(Buffer.from(chunk));
+    await env.putObject(keyOf(7), Buffer.concat(chunks));
+    await addFetch(env);
+    let loading = true;
+    const move = async (mover: number) => {
+      let moves = 0;
+      for (; loading; moves += 1) {
+        const x = 36.5 + ((moves + mover) % 100) / 1_000;
+        await env.pool.query(
+          `insert into tickets.geo_clusters (cluster, geom)
+           select cluster, st_setsrid(st_makepoint($1, -1.29), 4326) from (values ('Kilimani'), ('Westlands'), ('Nyali'), ('Milimani')) as c (cluster)
+           on conflict (cluster) do update set geom = excluded.geom`,
+          [x],
+        );
+        await env.pool.query(
+          `insert into tickets.geo_locations (cluster, location_key, location_name, status, geom)
+           select distinct on (cluster, location_key) cluster, location_key, location_name, 'found', st_setsrid(st_makepoint($1, -1.3), 4326)
+           from tickets.inc where cluster <> '' and location_key <> '' order by cluster, location_key limit 20
+           on conflict (cluster, location_key) do update set geom = excluded.geom`,
+          [x],
+        );
+        if (moves % 10 === 9) await env.pool.query(`delete from tickets.geo_clusters where cluster = 'Nyali'`);
+      }
+      return moves;
+    };
+    const movers = [move(0), move(50)];
+    const failures = await workers(2).finally(() => {
+      loading = false;
+    });
+    const moves = await Promise.all(movers);
+    assert.deepEqual(failures, [[], []]);
+    assert.ok(moves.every((count) => count > 3), `${moves} moves`);
+    const { rows } = await env.pool.query(`select (select count(*)::int from tickets.inc where geo_source <> 'none') as placed, tickets.place_tickets('inc')::int as disagreeing`);
+    assert.ok(rows[0].placed > 500, `${rows[0].placed} placed`);
+    assert.equal(rows[0].disagreeing, 0);
+    const { rows: database } = await env.pool.query('select deadlocks::int from pg_stat_database where datname = current_database()');
+    assert.deepEqual(database, [{ deadlocks: 0 }]);
+  });
+});

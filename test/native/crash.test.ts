@@ -1,0 +1,104 @@
+/**
+ * kill -9 at any point of a load: one worker after another is killed at a random moment while it loads a feed, hour by
+ * hour, until enough have died with work in hand. In the end everything is as if nothing had happened.
+ * CRASH_SEED (printed) repeats the moments, CRASH_KILLS sets how many workers die.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { Dice } from '../../src/demo/chance.ts';
+import { feed, type Snapshot } from '../../src/demo/feed.ts';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { ledger, PREFIX, rawTickets } from '../support/pipeline.ts';
+import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
+
+const KILLS = Number(process.env['CRASH_KILLS'] ?? 30);
+const SEED = Number(process.env['CRASH_SEED'] ?? Date.now() % 1_000_000);
+/** A load of one of these files takes about so long. */
+const LONGEST_LIFE_MS = 900;
+/** Deaths that one file must survive, at most: then the next is put into the bucket. */
+const DEATHS_PER_FILE = 6;
+const PATIENCE_MS = 60_000;
+
+describe('kill -9', { skip: !native && 'needs a native Postgres' }, () => {
+  let env: Environment;
+  before(async () => {
+    env = await startEnvironment();
+  });
+  after(async () => {
+    await killWorkers();
+    await env.close();
+  });
+
+  /** In words: what is left to do for this file; undefined when it is loaded, archived and no job is left. */
+  const workLeft = async ({ name }: Snapshot): Promise<string | undefined> => {
+    const { rows } = await env.pool.query<{ left: string | null }>(
+      `select case
+         when s.status is null then 'not listed'
+         when s.status not in ('done', 'unchanged') then s.status
+         when s.archived_at is null then 'not archived'
+         when exists (select from graphile_worker.jobs where task_identifier <> 'maintain') then 'jobs'
+       end as left
+       from (select) as one left join tickets_ops.snapshots s on s.source_key = $1`,
+      [PREFIX + name],
+    );
+    return rows[0]?.left ?? undefined;
+  };
+
+  test(`of ${KILLS} workers: every file is loaded once, no ticket or event is lost or doubled, nothing stays locked`, { timeout: 600_000 }, async (t) => {
+    t.diagnostic(`CRASH_SEED=${SEED}`);
+    const dice = new Dice(SEED);
+    const loaded: Snapshot[] = [];
+    const deaths: Record<string, number> = {};
+    let kills = 0;
+    // Three batches the first hour, two in the others.
+    for (const snapshot of feed({ seed: SEED, hours: 60, tickets: 11_000, openShare: 0.9, changeShare: 0.5 })) {
+      if (kills >= KILLS) break;
+      loaded.push(snapshot);
+      await env.putObject(PREFIX + snapshot.name, snapshot.csv);
+      await env.pool.query('select tickets_ops.fetch_now()');
+      for (let death = 0; death < DEATHS_PER_FILE && kills < KILLS && (await workLeft(snapshot)); death += 1) {
+        const worker = await startWorkerProcess();
+        const life = new Promise((resolve) => setTimeout(resolve, dice.next() * LONGEST_LIFE_MS));
+        await life;
+        worker.kill('SIGKILL');
+        await worker.exited;
+        const left = await workLeft(snapshot);
+        if (left === undefined) break;
+        deaths[left] = (deaths[left] ?? 0) + 1;
+        kills += 1;
+      }
+      const survivor = await startWorkerProcess();
+      await waitFor(`${snapshot.name} to be loaded and archived`, async () => (await workLeft(snapshot)) === undefined, PATIENCE_MS);
+      survivor.kill('SIGTERM');
+      assert.equal(await survivor.exited, 0);
+    }
+    t.diagnostic(`${kills} workers died over ${loaded.length} files, when these were: ${JSON.stringify(deaths)}`);
+    assert.ok(kills >= KILLS);
+
+    const entries = await ledger(env);
+    assert.deepEqual(entries.map(({ file, status }) => [file, status]), loaded.map(({ name, expected }) => [name, expected.identical ? 'unchanged' : 'done']));
+    for (const [n, { name, expected }] of loaded.entries()) {
+      if (expected.identical) continue;
+      const { identical: _, rejects, events, ...counts } = expected;
+      const entry = entries[n] ?? assert.fail();
+      assert.deepEqual({ ...entry, ...counts }, entry, `counts of ${name}`);
+      const { rows: found } = await env.pool.query('select event, count(*)::int as n from tickets.inc_events where snapshot_id = $1 group by event', [entry.snapshot_id]);
+      const nothing = { opened: 0, closed: 0, reopened: 0, status_changed: 0, team_changed: 0, cluster_changed: 0 };
+      assert.deepEqual({ ...nothing, ...Object.fromEntries(found.map(({ event, n: count }) => [event, count])) }, events, `events of ${name}`);
+      const { rows: rejected } = await env.pool.query('select line::int from tickets_ops.snapshot_rejects where snapshot_id = $1 order by line', [entry.snapshot_id]);
+      assert.deepEqual(rejected.map(({ line }) => line), rejects.map(({ line }) => line), `rejects of ${name}`);
+    }
+    assert.deepEqual(await rawTickets(env), Object.fromEntries([...(loaded.at(-1)?.tickets ?? [])].sort(([a], [b]) => (a < b ? -1 : 1))));
+    assert.deepEqual(await env.listKeys(), loaded.map(({ name }) => `${PREFIX}processed/${name}`));
+    for (const { name, csv } of loaded) assert.ok((await env.getObject(`${PREFIX}processed/${name}`)).equals(csv), name);
+
+    const { rows } = await env.pool.query(
+      `select
+         (select count(*)::int from graphile_worker.jobs where task_identifier <> 'maintain' or locked_at is not null) as jobs,
+         (select count(*)::int from graphile_worker._private_job_queues where locked_by is not null) as queues,
+         (select count(*)::int from tickets_ops.snapshot_rows) as rows,
+         (select count(*)::int from tickets_ops.snapshot_batches) as batches`,
+    );
+    assert.deepEqual(rows, [{ jobs: 0, queues: 0, rows: 0, batches: 0 }]);
+  });
+});

@@ -1,0 +1,283 @@
+/**
+ * What happens to work when workers die, hang or are stopped, and when Postgres restarts under them: real processes,
+ * real signals. A batch is caught in the middle by a lock on tickets.inc that the test holds.
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { connect } from '../../src/database.ts';
+import { feed, type Snapshot } from '../../src/demo/feed.ts';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { type NativeServers, startNativeServers } from '../support/native.ts';
+import { startPgBouncer } from '../support/pgbouncer.ts';
+import { killWorkers, startWorkerProcess, type WorkerProcess } from '../support/worker-process.ts';
+
+describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
+  let servers: NativeServers;
+  let env: Environment;
+  let shared: Record<string, string | undefined>;
+  /** Three batches. */
+  const [snapshot] = feed({ seed: 3, hours: 1, tickets: 12_000 }) as unknown as [Snapshot];
+
+  before(async () => {
+    // Servers of its own: it restarts them.
+    servers = await startNativeServers();
+    shared = Object.fromEntries(Object.keys(servers.environment).map((name) => [name, process.env[name]]));
+    Object.assign(process.env, servers.environment);
+    env = await startEnvironment();
+  });
+  after(async () => {
+    await env?.close();
+    Object.assign(process.env, shared);
+    await servers?.close();
+  });
+  beforeEach(() => env.reset());
+  afterEach(killWorkers);
+
+  const fetchNow = async () => {
+    await env.putObject(`automations/inc/${snapshot.name}`, snapshot.csv);
+    await env.pool.query('select tickets_ops.fetch_now()');
+  };
+  const heldBy = async (worker: WorkerProcess) => {
+    const { rows } = await env.pool.query<{ held: number }>(
+      `select count(*)::int as held from tickets_ops.jobs where state = 'running' and task = 'upsert_batch' and locked_by = $1`,
+      [worker.pool],
+    );
+    return rows[0]?.held ?? 0;
+  };
+  const stateOf = async (worker: WorkerProcess) => {
+    const { rows } = await env.pool.query('select state from tickets_ops.worker_states() where pool_id = $1', [
+      worker.pool,
+    ]);
+    return rows[0]?.state as string | undefined;
+  };
+  const registered = (worker: WorkerProcess) => waitFor('a worker to register', () => stateOf(worker));
+  const loaded = () =>
+    waitFor('the snapshot to be loaded', async () => {
+      const { rows } = await env.pool.query(
+        `select from tickets_ops.snapshots where status = 'done' and archived_at is not null`,
+      );
+      return rows.length === 1;
+    });
+
+  /** Runs `use` while no batch can write. */
+  const whileBatchesHang = async (use: (release: () => Promise<void>) => Promise<void>) => {
+    const blocker = await connect(env.databaseUrl);
+    blocker.on('error', () => undefined); // the tests that restart Postgres break it
+    await blocker.query('begin');
+    await blocker.query('lock table tickets.inc in share mode');
+    try {
+      await use(async () => void (await blocker.query('rollback')));
+    } finally {
+      await blocker.end().catch(() => undefined); // broken already
+    }
+  };
+  const inTheMiddle = async (worker: WorkerProcess) => {
+    await fetchNow();
+    await waitFor('a worker to be in the middle of its batches', async () => (await heldBy(worker)) === 3);
+  };
+
+  /** Every ticket is there once, with one event each; the ledger's counts are right; nothing waits any more. */
+  const assertLoadedOnce = async () => {
+    await loaded();
+    await waitFor('the queue to be empty', async () => {
+      const { rows } = await env.pool.query(`select from tickets_ops.jobs where task not in ('maintain')`);
+      return rows.length === 0;
+    });
+    const { rows: tickets } = await env.pool.query<{ ticket_id: string; raw: Record<string, string> }>(
+      'select ticket_id, raw from tickets.inc',
+    );
+    assert.deepEqual(new Map(tickets.map(({ ticket_id, raw }) => [ticket_id, raw])), new Map(snapshot.tickets));
+    const { rows: events } = await env.pool.query<{ event: string; n: number }>(
+      'select event, count(*)::int as n from tickets.inc_events group by event',
+    );
+    const { opened, closed } = snapshot.expected.events;
+    assert.deepEqual(Object.fromEntries(events.map(({ event, n }) => [event, n])), { opened, closed });
+    const { rows: ledger } = await env.pool.query<{ rows_inserted: string; attempts: string }>(
+      'select rows_inserted from tickets_ops.snapshots',
+    );
+    assert.deepEqual(ledger, [{ rows_inserted: String(snapshot.expected.rows_inserted) }]);
+  };
+
+  test('kill -9 of one of two workers: the other has its jobs within seconds', async (t) => {
+    const first = await startWorkerProcess();
+    await whileBatchesHang(async (release) => {
+      await inTheMiddle(first);
+      const second = await startWorkerProcess();
+      await registered(second);
+      const killed = performance.now();
+      first.kill('SIGKILL');
+      await waitFor('the other worker to take over', async () => (await heldBy(second)) === 3);
+      const seconds = (performance.now() - killed) / 1_000;
+      t.diagnostic(`${seconds.toFixed(1)} s from kill -9 to resumed work, with a survivor`);
+      assert.ok(seconds < 15, `${seconds} s`);
+      assert.equal(await stateOf(first), 'dead');
+      await release();
+    });
+    await assertLoadedOnce();
+  });
+
+  test('all workers die and one comes back', async (t) => {
+    const dead = await Promise.all([startWorkerProcess(), startWorkerProcess()]);
+    await whileBatchesHang(async (release) => {
+      await fetchNow();
+      await waitFor(
+        'the workers to be in the middle',
+        async () => (await heldBy(dead[0])) + (await heldBy(dead[1])) === 3,
+      );
+      const killed = performance.now();
+      for (const worker of dead) worker.kill('SIGKILL');
+      await Promise.all(dead.map(({ exited }) => exited));
+      const next = await startWorkerProcess();
+      await waitFor('the next worker to take over', async () => (await heldBy(next)) === 3);
+      t.diagnostic(
+        `${((performance.now() - killed) / 1_000).toFixed(1)} s from kill -9 to resumed work, with a restart`,
+      );
+      await release();
+    });
+    await assertLoadedOnce();
+  });
+
+  test('killing over and over uses up no attempt that a job needs', async () => {
+    await whileBatchesHang(async (release) => {
+      await fetchNow();
+      for (let death = 0; death < 7; death += 1) {
+        const worker = await startWorkerProcess();
+        await waitFor('the worker to take the batches', async () => (await heldBy(worker)) === 3);
+        worker.kill('SIGKILL');
+        await worker.exited;
+      }
+      await release();
+    });
+    await startWorkerProcess();
+    await assertLoadedOnce();
+  });
+
+  for (const mode of ['fast', 'immediate'] as const) {
+    test(`Postgres restarts (${mode}) in the middle of a load`, async () => {
+      const first = await startWorkerProcess();
+      await whileBatchesHang(async () => {
+        await inTheMiddle(first);
+        await servers.restartPostgres(mode);
+      });
+      assert.equal(await first.exited, 1, 'not 0, or its container would not restart');
+      await startWorkerProcess();
+      await assertLoadedOnce();
+    });
+  }
+
+  test('a worker that hangs without dying: its sessions are ended, and it ends itself when it wakes', async () => {
+    const hung = await startWorkerProcess();
+    await whileBatchesHang(async (release) => {
+      await inTheMiddle(hung);
+      hung.kill('SIGSTOP');
+      const { rows } = await env.pool.query<{ sessions: string }>(
+        `update tickets_ops.workers set seen_at = now() - interval '3 minutes' where pool_id = $1 returning sessions`,
+        [hung.pool],
+      );
+      assert.equal(await stateOf(hung), 'hung');
+      const next = await startWorkerProcess();
+      await waitFor('the next worker to take over', async () => (await heldBy(next)) === 3);
+      await waitFor('the sessions of the hung worker to end', async () => {
+        const left = await env.pool.query('select from pg_stat_activity where application_name = $1', [
+          rows[0]?.sessions,
+        ]);
+        return left.rows.length === 0;
+      });
+      await release();
+    });
+    await assertLoadedOnce();
+    hung.kill('SIGCONT');
+    assert.equal(await hung.exited, 1);
+    await assertLoadedOnce();
+  });
+
+  test('a worker that only works for long is not taken for dead', async () => {
+    const busy = await startWorkerProcess();
+    await whileBatchesHang(async (release) => {
+      await inTheMiddle(busy);
+      const idle = await startWorkerProcess();
+      await registered(idle);
+      await env.pool.query(`select graphile_worker.add_job('maintain', job_key := 'maintain')`);
+      await waitFor(
+        'maintain to run',
+        async () => (await env.pool.query(`select from tickets_ops.jobs where task = 'maintain'`)).rows.length === 0,
+      );
+      assert.equal(await heldBy(busy), 3);
+      assert.equal(await stateOf(busy), 'alive');
+      await release();
+    });
+    await assertLoadedOnce();
+  });
+
+  test('SIGTERM: what is under way is finished, the rest left untouched, nothing is repeated', async () => {
+    const first = await startWorkerProcess({ WORKER_CONCURRENCY: '1' });
+    await whileBatchesHang(async (release) => {
+      await fetchNow();
+      // One slot for loads, one for geocoding, which takes loads too.
+      const held = await waitFor('a batch to be under way', () => heldBy(first));
+      first.kill('SIGTERM');
+      await waitFor('the worker to shut down', () => first.log.some(({ msg }) => /shutdown/i.test(msg)));
+      await release();
+      assert.equal(await first.exited, 0);
+      const { rows } = await env.pool.query<{ batch: number; state: string; attempts: number }>(
+        `select b.status, j.state, j.attempts
+         from tickets_ops.snapshot_batches b left join tickets_ops.jobs j on j.key = format('upsert_batch:%s:%s', b.snapshot_id, b.batch)
+         order by b.status`,
+      );
+      assert.deepEqual(rows, [
+        ...Array.from({ length: held }, () => ({ status: 'done', state: null, attempts: null })),
+        ...Array.from({ length: 3 - held }, () => ({ status: 'pending', state: 'ready', attempts: 0 })),
+      ]);
+      assert.equal(await stateOf(first), 'stopped');
+    });
+    await startWorkerProcess();
+    await assertLoadedOnce();
+  });
+
+  test('behind a pooler in session mode, a dead worker is known and rescued', async (t) => {
+    const pooler = await startPgBouncer(env.databaseUrl, 'session');
+    t.after(() => pooler.close());
+    const settings = { DATABASE_URL: pooler.url };
+    const first = await startWorkerProcess(settings);
+    await whileBatchesHang(async (release) => {
+      await inTheMiddle(first);
+      const second = await startWorkerProcess(settings);
+      await registered(second);
+      assert.equal(await stateOf(first), 'alive');
+      first.kill('SIGKILL');
+      await waitFor('the other worker to take over', async () => (await heldBy(second)) === 3);
+      await release();
+    });
+    await assertLoadedOnce();
+    await killWorkers();
+  });
+
+  test('behind a pooler in transaction mode it is known that nothing can be known: nothing is rescued', async (t) => {
+    const pooler = await startPgBouncer(env.databaseUrl, 'transaction');
+    t.after(() => pooler.close());
+    const settings = { DATABASE_URL: pooler.url };
+    const first = await startWorkerProcess(settings);
+    await whileBatchesHang(async (release) => {
+      await inTheMiddle(first);
+      await registered(first);
+      const second = await startWorkerProcess(settings);
+      await registered(second);
+      assert.deepEqual([await stateOf(first), await stateOf(second)], ['unsure', 'unsure']);
+      first.kill('SIGKILL');
+      await first.exited;
+      await env.pool.query(`update tickets_ops.workers set seen_at = now() - interval '1 hour' where pool_id = $1`, [
+        first.pool,
+      ]);
+      await env.pool.query(`select graphile_worker.add_job('maintain', job_key := 'maintain')`);
+      await waitFor('maintain to run', () =>
+        second.log.some(({ task, msg }) => task === 'maintain' && /sessions are shared/.test(msg)),
+      );
+      assert.equal(await heldBy(first), 3);
+      assert.ok(second.log.some(({ level, msg }) => level === 'warn' && /session mode/.test(msg)));
+      const { rows } = await env.pool.query('select workers_alive, workers_unsure from tickets_ops.health');
+      assert.deepEqual(rows, [{ workers_alive: '1', workers_unsure: '1' }]);
+      await release();
+    });
+    await killWorkers();
+  });
+});
