@@ -61,6 +61,7 @@ export async function load(env: Environment, csv: Buffer): Promise<Loaded> {
          where source_key = $1 and status in ('done', 'partial', 'unchanged', 'superseded', 'failed')`,
         [key, rows[0]?.at],
       );
+      if (!found.rows[0]) await failOnError(env);
       return found.rows[0];
     },
     PATIENCE_MS,
@@ -72,6 +73,13 @@ export async function load(env: Environment, csv: Buffer): Promise<Loaded> {
     return rowCount === 0;
   });
   return { ...snapshot, ms, steps: snapshot.steps.map((seconds) => Math.round(seconds * 1000)) };
+}
+
+async function failOnError({ pool }: Environment): Promise<void> {
+  const { rows } = await pool.query<{ task: string; error: string }>(
+    'select task_identifier as task, last_error as error from graphile_worker.jobs where last_error is not null limit 1',
+  );
+  if (rows[0]) throw new Error(`${rows[0].task} failed: ${rows[0].error}`);
 }
 
 /**

@@ -27,9 +27,15 @@ begin
       end;
     end if;
 
-    execute format('grant usage on schema tickets, reporting to %I', v_role);
+    execute format('grant usage on schema tickets to %I', v_role);
     execute format('grant select on all tables in schema tickets to %I', v_role);
-    execute format('grant execute on all functions in schema reporting to %I', v_role);
+    execute format('grant execute on function reporting.fn_tickets_for_map(boolean, text, text, text) to %I', v_role);
+    -- The schema is shared with others, and may be another role's to give. (Without the right to, GRANT only warns.)
+    begin
+      execute format('grant usage on schema reporting to %I', v_role);
+    exception when insufficient_privilege then
+      raise notice 'Let the owner of the schema reporting run: grant usage on schema reporting to %;', v_role;
+    end;
   end loop;
 
   if not exists (select from pg_roles where rolname = 'tickets_operator') then

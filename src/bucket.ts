@@ -121,7 +121,7 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
       if (Key === undefined || LastModified === undefined) continue;
       objects.set(Key, { key: Key, etag: unquote(ETag), size: Size ?? 0, lastModified: LastModified });
     }
-    token = page.NextContinuationToken;
+    token = page.IsTruncated ? page.NextContinuationToken : undefined;
     if (page.IsTruncated && (token === undefined || tokens.has(token))) {
       throw new BucketError(
         `Listing ${folder} in bucket ${bucket.name}: the server says there is more but ${token === undefined ? 'gives no' : 'repeats its'} continuation token; nothing was taken from this incomplete list`,
@@ -147,7 +147,9 @@ export async function* readObject(bucket: Bucket, object: BucketObject, signal?:
       }),
       abort(signal),
     );
-    const md5 = /^[0-9a-f]{32}$/.test(object.etag) ? createHash('md5') : undefined;
+    // What KMS encrypts has an ETag that looks like an MD5 and is none.
+    const isMd5 = /^[0-9a-f]{32}$/.test(object.etag) && !response.ServerSideEncryption?.startsWith('aws:kms');
+    const md5 = isMd5 ? createHash('md5') : undefined;
     let size = 0;
     for await (const chunk of response.Body as unknown as AsyncIterable<Buffer>) {
       size += chunk.length;

@@ -32,6 +32,9 @@ export const isSentinel = (fields: readonly string[]) => /^\s*EXPORT STOPPED/i.t
  * @throws NotTicketCsvError when there is no ticket_id column
  */
 export function cleanerFor(header: readonly string[]): (fields: readonly string[]) => CleanRecord {
+  if (header.some((cell) => cell.includes('\r'))) {
+    throw new NotTicketCsvError('No ticket CSV: its lines end in a lone carriage return; export it with LF or CRLF');
+  }
   const names: string[] = [];
   for (const cell of header) {
     const name = cell.trim();

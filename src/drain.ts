@@ -1,8 +1,18 @@
 /** Draining: runs the jobs that are due, and those that they add, until none is left; without the schedule. */
 import { runOnce } from 'graphile-worker';
+import { rescueOnce } from './lifeline.ts';
 import type { Log } from './log.ts';
+import { DatabaseSettings, readSettings } from './settings.ts';
 import { workerPreset } from './worker.ts';
 
-export async function drain(log: Log): Promise<void> {
-  await runOnce({ preset: workerPreset(log) });
+/** @returns how many jobs threw; they wait for their next attempt, or have failed */
+export async function drain(log: Log): Promise<number> {
+  await rescueOnce(readSettings(DatabaseSettings).DATABASE_URL, log);
+  const preset = workerPreset(log);
+  let errors = 0;
+  preset.worker.events.on('job:error', () => {
+    errors += 1;
+  });
+  await runOnce({ preset });
+  return errors;
 }

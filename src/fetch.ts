@@ -50,8 +50,14 @@ export async function fetchSnapshot(
     const current = await ledger.inFlight(client, dataset.name, options.jobId);
     if (current && !current.abandoned) return { outcome: 'busy', with: busyWith(current) };
     if (current) await ledger.release(client, current.snapshot_id);
+    // Taking the newest now would shut out for ever the files that the backfill has yet to load.
+    if (options.mode === 'newest' && (await ledger.isBackfilling(client, dataset.name))) {
+      return { outcome: 'busy', with: 'a backfill' };
+    }
 
-    const listing = (await list(bucket, dataset, options)).filter((file) => !tried.has(versionOf(file.key, file.etag)));
+    const listing = (await listSnapshots(bucket, dataset, options.mode, options.signal)).filter(
+      (file) => !tried.has(versionOf(file.key, file.etag)),
+    );
     const known = await ledger.knowledge(client, dataset.name, listing);
     const choice = choose(listing, known, options.mode);
     for (const file of choice.unarchived) await tryToArchive(client, bucket, dataset.name, file, options.log);
@@ -59,7 +65,7 @@ export async function fetchSnapshot(
     for (const file of choice.superseded) await ledger.noteFile(client, look, file, 'superseded');
 
     const file = choice.take;
-    const same = file !== undefined && file.etag === known.rememberedEtag && options.mode !== 'force';
+    const same = file !== undefined && isSame(file, known.rememberedEtag) && options.mode !== 'force';
     if (same) {
       await noteUnchanged(client, bucket, look, file, options.log);
       if (options.mode === 'backfill') continue;
@@ -69,7 +75,8 @@ export async function fetchSnapshot(
     if (!file) return { outcome: 'nothing new' };
 
     const claim = await ledger.claim(client, look, file, 'bucket');
-    if (!claim) return { outcome: 'busy', with: 'another snapshot' };
+    if (claim === 'busy') return { outcome: 'busy', with: 'another snapshot' };
+    if (claim === 'stale') continue;
     tried.add(versionOf(file.key, file.etag));
     options.log.info({ snapshot: claim.snapshotId, key: file.key, bytes: file.size }, 'reading snapshot');
     try {
@@ -92,8 +99,17 @@ export async function fetchSnapshot(
   }
 }
 
+/** Some servers list no ETag: then only reading the file can tell. */
+export const isSame = (file: Candidate, rememberedEtag: string | null) =>
+  file.etag !== '' && file.etag === rememberedEtag;
+
 /** Force also looks at archived files: the file to load again usually lies there. */
-async function list(bucket: Bucket, dataset: Dataset, { mode, signal }: FetchOptions): Promise<Candidate[]> {
+export async function listSnapshots(
+  bucket: Bucket,
+  dataset: Dataset,
+  mode: Mode,
+  signal?: AbortSignal,
+): Promise<Candidate[]> {
   const folders = mode === 'force' ? [dataset.prefix, `${dataset.prefix}processed/`] : [dataset.prefix];
   const listings = [];
   for (const folder of folders) listings.push(...(await listFolder(bucket, folder, signal)));
@@ -114,7 +130,13 @@ async function noteUnchanged(
 }
 
 /** A folder that cannot be tidied must not keep newer tickets out: the next run tries again. */
-async function tryToArchive(client: ClientBase, bucket: Bucket, name: string, file: Candidate, log: Log): Promise<void> {
+async function tryToArchive(
+  client: ClientBase,
+  bucket: Bucket,
+  name: string,
+  file: Candidate,
+  log: Log,
+): Promise<void> {
   try {
     await archive(client, bucket, name, file.key, file.etag, log);
   } catch (error) {

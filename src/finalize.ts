@@ -9,6 +9,7 @@ import { transaction } from './database.ts';
 import type { Db } from './ledger.ts';
 import { archived, reopen } from './ledger.ts';
 import type { Log } from './log.ts';
+import { LOAD_ATTEMPTS, LOAD_PRIORITY } from './stage.ts';
 
 interface Snapshot {
   snapshot_id: string;
@@ -117,7 +118,7 @@ async function continueBackfill(db: Db, dataset: string): Promise<void> {
   await db.query(
     `select graphile_worker.add_job(
        'fetch_snapshot', json_build_object('dataset', $1::text, 'backfill', true),
-       max_attempts := 6, priority := -10, job_key := format('fetch_snapshot:%s:backfill', $1::text)
+       max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY}, job_key := format('fetch_snapshot:%s:backfill', $1::text)
      )`,
     [dataset],
   );

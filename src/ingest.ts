@@ -63,7 +63,6 @@ export async function loadFromBucket(
       jobKey: key,
       maxAttempts: LOAD_ATTEMPTS,
       priority: LOAD_PRIORITY,
-      runAt: new Date(0),
     });
     return settle(client, dataset, since, key, progress);
   });
@@ -108,7 +107,8 @@ async function claimWhenFree(
     if (busy?.abandoned) await ledger.release(client, busy.snapshot_id);
     const look = { dataset: dataset.name, jobId: null, forced: false, backfill: false };
     const claim = await ledger.claim(client, look, file, 'file');
-    if (claim) return claim;
+    if (claim === 'stale') continue;
+    if (claim !== 'busy') return claim;
     if (Date.now() > deadline)
       return `Snapshot ${busy?.snapshot_id} (${busy?.source_key}) is still being loaded: try again later.`;
     await pause();

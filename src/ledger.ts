@@ -25,6 +25,7 @@ export interface InFlight {
   readonly snapshot_id: string;
   readonly source_key: string;
   readonly status: LedgerStatus;
+  readonly job_id: string | null;
   /** Nobody works on it any more, so it may be put back. Only ever true while staging. */
   readonly abandoned: boolean;
 }
@@ -40,7 +41,7 @@ const FILE_READER_TIMEOUT = '2 minutes';
 export async function inFlight(db: Db, dataset: string, ownJob: string | null): Promise<InFlight | undefined> {
   const { rows } = await db.query<InFlight>(
     `select
-       s.snapshot_id, s.source_key, s.status,
+       s.snapshot_id, s.source_key, s.status, s.job_id,
        s.status = 'staging' and case
          when s.job_id is null then s.progress_at < now() - interval '${FILE_READER_TIMEOUT}'
          else s.job_id = $2 or not exists (select from graphile_worker.jobs j where j.id = s.job_id and j.locked_at is not null)
@@ -50,6 +51,16 @@ export async function inFlight(db: Db, dataset: string, ownJob: string | null): 
     [dataset, ownJob],
   );
   return rows[0];
+}
+
+/** Whether a backfill of the dataset waits or runs: it has more files to load, in their order. */
+export async function isBackfilling(db: Db, dataset: string): Promise<boolean> {
+  const { rows } = await db.query(
+    `select from graphile_worker.jobs
+     where key = format('fetch_snapshot:%s:backfill', $1::text) and (attempts < max_attempts or locked_at is not null)`,
+    [dataset],
+  );
+  return rows.length > 0;
 }
 
 /**
@@ -85,18 +96,17 @@ export async function knowledge(
      order by source_key, source_etag, snapshot_id desc -- index snapshots_by_file`,
     [dataset, listing.map((file) => file.key)],
   );
-  const { rows } = await db.query<{ loaded_through: Date | null; etag: string | null; sha256: string | null; now: Date }>(
+  const { rows } = await db.query<{
+    loaded_through: Date | null;
+    etag: string | null;
+    sha256: string | null;
+    now: Date;
+  }>(
     `select
        now(),
-       greatest(
-         tickets.eat_ts(meta.metadata ->> 'snapshot_at'),
-         (
-           select max(snapshot_at) from tickets_ops.snapshots
-           where dataset = $1 and (status in ('loading', 'finalizing', 'done', 'partial', 'unchanged') or batches_done > 0)
-         )
-       ) as loaded_through,
+       tickets_ops.loaded_through($1) as loaded_through,
        -- The last snapshot that touched tickets decides what an equal ETag means: after a partial or failed one, nothing.
-       case when last.status is null then meta.metadata ->> 'source_etag' when last.status = 'done' then last.source_etag end as etag,
+       case when last.status is null then btrim(meta.metadata ->> 'source_etag', '"') when last.status = 'done' then last.source_etag end as etag,
        -- A local file is forgotten: whatever the bucket holds next is loaded.
        case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end as sha256
      from (select) as one
@@ -130,12 +140,24 @@ export interface Look {
  * Its time of archiving is written by `archived`.
  */
 export async function noteFile(
-  db: Db,
+  client: ClientBase,
   look: Look,
   file: Candidate,
   status: 'superseded' | 'unchanged' | 'failed',
   error: string | null = null,
 ): Promise<void> {
+  await transaction(client, async () => {
+    await oneAtATime(client, look.dataset);
+    await writeNote(client, look, file, status, error);
+  });
+}
+
+/** Looks at a dataset that change the ledger take turns, so that each sees what the one before it wrote. */
+async function oneAtATime(db: Db, dataset: string): Promise<void> {
+  await db.query(`select pg_advisory_xact_lock(hashtext('fleettickets ledger'), hashtext($1))`, [dataset]);
+}
+
+async function writeNote(db: Db, look: Look, file: Candidate, status: string, error: string | null): Promise<void> {
   const updated = await db.query(
     `update tickets_ops.snapshots
      set status = $4, error = $5, progress_at = now(), loaded_at = case when $4 = 'unchanged' then now() end
@@ -146,7 +168,12 @@ export async function noteFile(
   await db.query(
     `insert into tickets_ops.snapshots
        (dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, status, error, forced, backfill, job_id, loaded_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, case when $7 = 'unchanged' then now() end)`,
+     select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, case when $7 = 'unchanged' then now() end
+     -- Another look at the same listing may have noted it, or be reading it.
+     where not exists (
+       select from tickets_ops.snapshots
+       where dataset = $1 and source_key = $2 and source_etag = $3 and (status = $7 or $7 <> 'unchanged')
+     )`,
     [
       look.dataset,
       file.key,
@@ -168,32 +195,58 @@ export type Claimable = Omit<Candidate, 'etag'> & { readonly etag: string | null
 
 /**
  * Claims a file for staging: reopens its superseded row, or makes one.
- * @returns undefined when another snapshot of the dataset is in flight (the database's constraint decides)
+ * @returns 'busy' when another snapshot of the dataset is in flight (the database's constraint decides); 'stale' when the
+ * listing it was chosen from is out of date: something newer, or this very version, has been loaded since
  */
-export async function claim(db: Db, look: Look, file: Claimable, origin: 'bucket' | 'file'): Promise<Claim | undefined> {
-  const row = [look.forced, look.backfill, look.jobId, look.dataset, file.key, file.etag];
+export async function claim(
+  client: ClientBase,
+  look: Look,
+  file: Claimable,
+  origin: 'bucket' | 'file',
+): Promise<Claim | 'busy' | 'stale'> {
   try {
-    const reopened = await db.query<{ snapshot_id: string; attempt: number }>(
-      `update tickets_ops.snapshots
-       set status = 'staging', error = null, forced = $1, backfill = $2, job_id = $3, progress_at = now()
-       where dataset = $4 and source_key = $5 and source_etag = $6 and status = 'superseded'
-       returning snapshot_id, attempt`,
-      row,
-    );
-    const { rows } = reopened.rows[0]
-      ? reopened
-      : await db.query<{ snapshot_id: string; attempt: number }>(
-          `insert into tickets_ops.snapshots
-             (forced, backfill, job_id, dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, status, origin)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'staging', $10)
-           returning snapshot_id, attempt`,
-          [...row, file.size, file.lastModified, file.snapshotAt, origin],
-        );
-    return rows[0] && { snapshotId: rows[0].snapshot_id, attempt: rows[0].attempt };
+    return await transaction(client, async () => {
+      await oneAtATime(client, look.dataset);
+      return (await isStale(client, look, file)) ? 'stale' : openRow(client, look, file, origin);
+    });
   } catch (error) {
-    if ((error as { constraint?: string }).constraint === 'snapshots_one_in_flight') return undefined;
+    if ((error as { constraint?: string }).constraint === 'snapshots_one_in_flight') return 'busy';
     throw error;
   }
+}
+
+async function isStale(db: Db, look: Look, file: Claimable): Promise<boolean> {
+  const { rows } = await db.query<{ stale: boolean }>(
+    `select coalesce(tickets_ops.loaded_through($1) > $2, false)
+       or (not $5 and exists (
+         select from tickets_ops.snapshots
+         where dataset = $1 and source_key = $3 and source_etag = $4 and status not in ('superseded', 'staging')
+       )) as stale`,
+    [look.dataset, file.snapshotAt, file.key, file.etag, look.forced],
+  );
+  return rows[0]?.stale ?? false;
+}
+
+async function openRow(db: Db, look: Look, file: Claimable, origin: string): Promise<Claim> {
+  const row = [look.forced, look.backfill, look.jobId, look.dataset, file.key, file.etag];
+  const reopened = await db.query<{ snapshot_id: string; attempt: number }>(
+    `update tickets_ops.snapshots
+     set status = 'staging', error = null, forced = $1, backfill = $2, job_id = $3, progress_at = now()
+     where dataset = $4 and source_key = $5 and source_etag = $6 and status = 'superseded'
+     returning snapshot_id, attempt`,
+    row,
+  );
+  const { rows } = reopened.rows[0]
+    ? reopened
+    : await db.query<{ snapshot_id: string; attempt: number }>(
+        `insert into tickets_ops.snapshots
+           (forced, backfill, job_id, dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, status, origin)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'staging', $10)
+         returning snapshot_id, attempt`,
+        [...row, file.size, file.lastModified, file.snapshotAt, origin],
+      );
+  const { snapshot_id: snapshotId = '', attempt = 0 } = rows[0] ?? {};
+  return { snapshotId, attempt };
 }
 
 /**
@@ -228,7 +281,8 @@ export async function reopen(db: Db, snapshotId: string, state: 'loading' | 'fin
   if (snapshot?.status === state) return undefined;
   if (snapshot?.status !== 'failed') return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not ${state}`;
   if (snapshot.newer) return `Snapshot ${snapshotId} is superseded by snapshot ${snapshot.newer}: it stays failed`;
-  if (state === 'finalizing' && !snapshot.complete) return `Snapshot ${snapshotId} failed before all its batches were loaded`;
+  if (state === 'finalizing' && !snapshot.complete)
+    return `Snapshot ${snapshotId} failed before all its batches were loaded`;
   await db.query(
     `update tickets_ops.snapshots set status = $2, error = null where snapshot_id = $1 and status = 'failed'`,
     [snapshotId, state],
@@ -237,7 +291,13 @@ export async function reopen(db: Db, snapshotId: string, state: 'loading' | 'fin
 }
 
 /** Writes down where the file of a loaded or unchanged snapshot was moved to. */
-export async function archived(db: Db, dataset: string, key: string, etag: string, target: string | null): Promise<void> {
+export async function archived(
+  db: Db,
+  dataset: string,
+  key: string,
+  etag: string,
+  target: string | null,
+): Promise<void> {
   await db.query(
     `update tickets_ops.snapshots set archived_at = now(), archived_key = $4
      where dataset = $1 and source_key = $2 and source_etag = $3 and status in ('done', 'unchanged') and archived_at is null`,
@@ -253,7 +313,11 @@ export async function checked(db: Db, dataset: string, unchangedAt: Date | null 
   await db.query(
     `insert into tickets.import_meta as m (dataset, metadata)
      values ($1, jsonb_strip_nulls(jsonb_build_object('checked_at', now(), 'snapshot_at', $2::timestamptz)))
-     on conflict (dataset) do update set metadata = m.metadata || excluded.metadata`,
+     on conflict (dataset) do update set metadata = m.metadata || jsonb_strip_nulls(jsonb_build_object(
+       'checked_at', now(),
+       -- Of two looks at once the older may write last.
+       'snapshot_at', case when $2 > coalesce(tickets.eat_ts(m.metadata ->> 'snapshot_at'), '-infinity') then $2::timestamptz end
+     ))`,
     [dataset, unchangedAt],
   );
 }

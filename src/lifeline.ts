@@ -179,6 +179,19 @@ export async function rescue(db: Db, ownPool: string): Promise<Rescue> {
   );
   if (!own[0]) return { rescued: [] }; // not registered yet: it rescues by itself as soon as it is
   if (own[0].shared) return { unknowable: true };
+  return { rescued: await freeDead(db, ownPool) };
+}
+
+/** Frees the jobs and queues of dead pools before a worker starts that will not live long enough for a heartbeat. */
+export async function rescueOnce(databaseUrl: string, log: Log): Promise<void> {
+  await withClient(databaseUrl, async (client) => {
+    if (await sharesSessions(client, await backendOf(client), databaseUrl)) return;
+    const pools = await transaction(client, () => freeDead(client, ''));
+    if (pools.length > 0) log.warn({ pools }, 'freed the jobs of dead workers');
+  });
+}
+
+async function freeDead(db: Db, ownPool: string): Promise<string[]> {
   const { rows } = await db.query<{ pool_id: string }>(
     `with holding as materialized (
        select locked_by as pool_id, max(locked_at) as locked_at
@@ -221,5 +234,5 @@ export async function rescue(db: Db, ownPool: string): Promise<Rescue> {
     // As adding a job does: workers look now, not at their next poll.
     await db.query(`select pg_notify('jobs:insert', '{"r":0,"count":64}')`);
   }
-  return { rescued: dead };
+  return dead;
 }

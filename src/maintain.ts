@@ -1,6 +1,6 @@
 /**
  * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, re-drives snapshots whose
- * jobs are gone, marks what is beyond hope, notices a missed schedule, prunes by age. Every step is idempotent, so any
+ * jobs are gone, marks what is beyond hope, plans places that fell due, notices a missed schedule, prunes by age. Every step is idempotent, so any
  * number of workers may run it at once.
  */
 import type { ClientBase } from 'pg';
@@ -23,8 +23,14 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   for (const failed of await failHopeless(client)) log.error({ snapshot: failed.snapshot_id }, failed.error);
   const redriven = await redrive(client);
   if (redriven > 0) log.warn({ jobs: redriven }, 'asked again for jobs that had vanished');
+  // A snapshot plans its own places; what falls due while the file stays the same is planned here.
+  await client.query(`select tickets_ops.plan_geocoding('inc')`);
   const missed = await missedRun(client);
   if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
+  // This run makes up for those before it; a failed one must not alarm anybody for a month.
+  await client.query(
+    `select graphile_worker.complete_jobs(array[id]) from tickets_ops.list_jobs() where task = 'maintain' and state = 'failed'`,
+  );
   const pruned = await transaction(client, () => prune(client, keep));
   if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');
 }

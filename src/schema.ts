@@ -33,8 +33,11 @@ export type Pending = { migration: string; state: 'missing' | 'changed' };
 export async function migrate(databaseUrl: string, log: Log): Promise<void> {
   await withClient(databaseUrl, async (client) => {
     await takeLock(client, log);
-    await runMigrations({ connectionString: databaseUrl, logger: graphileLogger(log) });
+    const isNew = (await appliedMigrations(client)).size === 0;
+    // Our SQL names the schema: GRAPHILE_WORKER_SCHEMA in the environment must not move it.
+    await runMigrations({ connectionString: databaseUrl, schema: 'graphile_worker', logger: graphileLogger(log) });
     await applyMigrations(databaseUrl, log);
+    if (isNew) await tellTakeover(client, log);
     const left = await pending(client);
     if (left.length > 0) {
       throw new Error(
@@ -43,6 +46,17 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
       );
     }
   }); // closing the session frees the lock, even when the process dies
+}
+
+/** What a takeover could not carry over as it was: graphile-migrate swallows the migration's notices. */
+async function tellTakeover(client: ClientBase, log: Log): Promise<void> {
+  const { rows: found } = await client.query(`select where to_regclass('tickets_takeover.notes') is not null`);
+  if (found.length === 0) return;
+  log.info('the Python version was taken over; the old tables are in the schema tickets_legacy (docs/taking-over.md)');
+  const { rows } = await client.query<{ about: string; count: string }>(
+    'select about, count(*) from tickets_takeover.notes group by about order by about',
+  );
+  for (const { about, count } of rows) log.warn(`${count} ${about}: see tickets_takeover.notes`);
 }
 
 /** Committed migrations that the database lacks, oldest first; empty when the schema is current or newer. */

@@ -4,11 +4,12 @@
  * No transaction is open while the network is awaited. A row that equals its ticket leaves only its id (measured: an
  * hour without changes costs a third of staging it all), and the duplicate of a row replaces the earlier line.
  */
-import type { Dataset } from './dataset.ts';
-import { ClaimLostError, type Claim, type Db } from './ledger.ts';
-import { readTicketCsv, type Chunk } from './ticket-csv.ts';
-import { transaction } from './database.ts';
+
 import type { ClientBase } from 'pg';
+import { transaction } from './database.ts';
+import type { Dataset } from './dataset.ts';
+import { type Claim, ClaimLostError, type Db } from './ledger.ts';
+import { type Chunk, readTicketCsv } from './ticket-csv.ts';
 
 /** Rows of a batch: measured best on two cores between 2 500 and 10 000; one takes about 0.4 s. */
 const BATCH_ROWS = 5_000;
@@ -159,9 +160,9 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
       totals.repaired,
     ],
   );
-  if (sealed.batches === 0) return enqueueFinalize(db, claim.snapshotId);
-  // The batches join these rows at once: with the statistics of the hour before, their plans are quadratic.
+  // These rows are joined at once: with the statistics of the hour before, the plans are quadratic.
   await db.query('analyze tickets_ops.snapshot_rows');
+  if (sealed.batches === 0) await enqueueFinalize(db, claim.snapshotId);
 }
 
 /** Asks for the end of a snapshot; in the transaction that completes its last batch. */
@@ -176,4 +177,6 @@ export async function enqueueFinalize(db: Db, snapshotId: string): Promise<void>
 }
 
 const lost = (claim: Claim) =>
-  new ClaimLostError(`Snapshot ${claim.snapshotId} was taken over from attempt ${claim.attempt}: nothing more is written`);
+  new ClaimLostError(
+    `Snapshot ${claim.snapshotId} was taken over from attempt ${claim.attempt}: nothing more is written`,
+  );

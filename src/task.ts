@@ -44,7 +44,12 @@ export function defineTask<S extends z.ZodType>(
   };
 }
 
-function parsePayload<S extends z.ZodType>(name: string, schema: S, example: z.input<S>, payload: unknown): z.output<S> {
+function parsePayload<S extends z.ZodType>(
+  name: string,
+  schema: S,
+  example: z.input<S>,
+  payload: unknown,
+): z.output<S> {
   // graphile-worker adds _cron to the payload of a scheduled job.
   const { _cron, ...given } = (payload ?? {}) as Record<string, unknown>;
   const parsed = schema.safeParse(typeof payload === 'object' && !Array.isArray(payload) ? given : payload);

@@ -97,9 +97,11 @@ export async function* readTicketCsv(bytes: AsyncIterable<Buffer>): AsyncGenerat
   }
   parser.destroy();
   if (failure && !(failure instanceof CsvError)) throw failure;
-  if (!collector.hasHeader) throw new NotTicketCsvError(failure ? notEvenAHeader(failure) : 'No ticket CSV: it has no header');
+  if (!collector.hasHeader)
+    throw new NotTicketCsvError(failure ? notEvenAHeader(failure) : 'No ticket CSV: it has no header');
   yield collector.release();
-  const brokenOff = collector.brokenOff ?? (failure && breakReason(failure, collector.lineAfter(parser.info.empty_lines)));
+  const brokenOff =
+    collector.brokenOff ?? (failure && breakReason(failure, collector.lineAfter(parser.info.empty_lines)));
   return { brokenOff, sha256: hash.digest('hex') };
 }
 
@@ -224,11 +226,19 @@ function escapedCsv(fields: readonly string[]): string {
     .join(',')
     .slice(0, MAX_REJECT_BYTES)
     .replace(/[\p{Cc}\u2028\u2029]/gu, (char) =>
-      char === '\n' ? '\\n' : char === '\r' ? '\\r' : char === '\t' ? '\\t' : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+      char === '\n'
+        ? '\\n'
+        : char === '\r'
+          ? '\\r'
+          : char === '\t'
+            ? '\\t'
+            : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
     );
   const utf8 = Buffer.from(text);
   // Cut between characters, not inside one.
-  return utf8.length <= MAX_REJECT_BYTES ? text : new TextDecoder().decode(utf8.subarray(0, MAX_REJECT_BYTES), { stream: true });
+  return utf8.length <= MAX_REJECT_BYTES
+    ? text
+    : new TextDecoder().decode(utf8.subarray(0, MAX_REJECT_BYTES), { stream: true });
 }
 
 async function* hashed(bytes: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator<Buffer> {

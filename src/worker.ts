@@ -12,6 +12,9 @@ import { DatabaseSettings, readSettings, WorkerSettings } from './settings.ts';
 const path = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url));
 
 export const CRONTAB_FILE = path('crontab');
+/** Twice what WORKER_CONCURRENCY and the geocoding slots may come to. */
+const MAX_CONNECTIONS = 160;
+
 export const TASK_DIRECTORY = path('tasks');
 
 /**
@@ -29,7 +32,11 @@ export function workerPreset(log: Log, onLost: (reason: string) => void = exitAt
   return {
     worker: {
       connectionString: markSessions(DATABASE_URL),
+      // Our SQL names it; without this GRAPHILE_WORKER_SCHEMA in the environment would move it.
+      schema: 'graphile_worker',
       concurrentJobs: readSettings(WorkerSettings).WORKER_CONCURRENCY,
+      // A job holds one connection and may need another; all are opened only when needed.
+      maxPoolSize: MAX_CONNECTIONS,
       taskDirectory: TASK_DIRECTORY,
       crontabFile: CRONTAB_FILE,
       pollInterval: 2_000,

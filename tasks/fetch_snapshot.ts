@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { openBucket } from '../src/bucket.ts';
 import { dataset } from '../src/dataset.ts';
 import { fetchSnapshot } from '../src/fetch.ts';
-import { inFlight, fail } from '../src/ledger.ts';
+import { fail, inFlight } from '../src/ledger.ts';
 import { hideSecrets } from '../src/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings.ts';
 import { LOAD_ATTEMPTS, LOAD_PRIORITY } from '../src/stage.ts';
@@ -50,7 +50,8 @@ export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: tr
       );
     } catch (error) {
       const own = isLastAttempt ? await inFlight(client, from.name, jobId) : undefined;
-      if (own?.abandoned) await fail(client, own.snapshot_id, hideSecrets((error as Error).message));
+      if (own?.abandoned && own.job_id === jobId)
+        await fail(client, own.snapshot_id, hideSecrets((error as Error).message));
       throw error;
     } finally {
       bucket.client.destroy();

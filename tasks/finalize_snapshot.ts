@@ -17,7 +17,8 @@ export default defineTask('finalize_snapshot', Payload, { snapshot_id: 42 }, asy
       if (refusal !== undefined) throw new PermanentError(refusal);
     } catch (error) {
       // Changes nothing once the snapshot is done: then only its archiving failed, and the next fetch completes that.
-      if (context.isLastAttempt && !(error instanceof PermanentError)) await fail(client, snapshotId, hideSecrets((error as Error).message));
+      if (context.isLastAttempt && !(error instanceof PermanentError))
+        await fail(client, snapshotId, hideSecrets((error as Error).message));
       throw error;
     }
   });

@@ -3,12 +3,17 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { CompleteMultipartUploadCommand, CreateMultipartUploadCommand, UploadPartCommand } from '@aws-sdk/client-s3';
 import {
-  CompleteMultipartUploadCommand,
-  CreateMultipartUploadCommand,
-  UploadPartCommand,
-} from '@aws-sdk/client-s3';
-import { archiveObject, type Bucket, BucketError, type BucketObject, listFolder, ObjectChangedError, openBucket, readObject } from '../src/bucket.ts';
+  archiveObject,
+  type Bucket,
+  BucketError,
+  type BucketObject,
+  listFolder,
+  ObjectChangedError,
+  openBucket,
+  readObject,
+} from '../src/bucket.ts';
 import { BucketSettings, readSettings } from '../src/settings.ts';
 import { type Environment, native, startEnvironment } from './support/environment.ts';
 import { cutAfter, type FaultProxy, meanwhile, startFaultProxy, status } from './support/fault-proxy.ts';
@@ -24,7 +29,9 @@ describe('the bucket', () => {
   let bucket: Bucket;
   const opened: Bucket[] = [];
   const open = (changes: Record<string, string> = {}) => {
-    const one = openBucket(readSettings(BucketSettings, { ...process.env, RUSTFS_ENDPOINT: proxy.endpoint, ...changes }));
+    const one = openBucket(
+      readSettings(BucketSettings, { ...process.env, RUSTFS_ENDPOINT: proxy.endpoint, ...changes }),
+    );
     opened.push(one);
     return one;
   };
@@ -54,7 +61,10 @@ describe('the bucket', () => {
   describe('listing', () => {
     const page = (truncated: string, ...keys: string[]) =>
       `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>${truncated}${keys
-        .map((key) => `<Contents><Key>${key}</Key><LastModified>2026-06-15T04:00:00.000Z</LastModified><ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>`)
+        .map(
+          (key) =>
+            `<Contents><Key>${key}</Key><LastModified>2026-06-15T04:00:00.000Z</LastModified><ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>`,
+        )
         .join('')}</ListBucketResult>`;
     const more = '<IsTruncated>true</IsTruncated>';
 
@@ -66,7 +76,10 @@ describe('the bucket', () => {
       const etag = await env.putObject(KEY, 'x');
       await env.putObject(ARCHIVED, 'x');
       await env.putObject('automations/inc-old/2026-06-15T07-00-00.csv', 'x');
-      assert.deepEqual((await listFolder(bucket, FOLDER)).map((object) => [object.key, object.etag]), [[KEY, etag]]);
+      assert.deepEqual(
+        (await listFolder(bucket, FOLDER)).map((object) => [object.key, object.etag]),
+        [[KEY, etag]],
+      );
     });
 
     test('asks for page after page', async () => {
@@ -74,41 +87,61 @@ describe('the bucket', () => {
       const next = (token: string) => `${more}<NextContinuationToken>${token}</NextContinuationToken>`;
       proxy.inject(/list-type=2/, status(200, page(next('t/1+='), ...keys.slice(0, 1_000))));
       proxy.inject(/continuation-token=t%2F1%2B%3D/, status(200, page(next('t2'), ...keys.slice(1_000, 2_000))));
-      proxy.inject(/continuation-token=t2/, status(200, page('<IsTruncated>false</IsTruncated>', ...keys.slice(2_000))));
-      assert.deepEqual((await listFolder(bucket, FOLDER)).map(({ key }) => key), keys);
+      proxy.inject(
+        /continuation-token=t2/,
+        status(200, page('<IsTruncated>false</IsTruncated>', ...keys.slice(2_000))),
+      );
+      assert.deepEqual(
+        (await listFolder(bucket, FOLDER)).map(({ key }) => key),
+        keys,
+      );
       assert.equal(proxy.requests.length, 3);
       for (const request of proxy.requests) assert.match(request, /max-keys=1000/);
     });
 
     // Writing so many takes Swift half a minute.
-    if (!native) test('gives all of more than 1000 objects', async () => {
-      const keys = Array.from({ length: 1_003 }, (_, n) => `${FOLDER}${String(n).padStart(5, '0')}.csv`);
-      for (let from = 0; from < keys.length; from += 40) {
-        await Promise.all(keys.slice(from, from + 40).map((key) => env.putObject(key, 'x')));
-      }
-      const objects = await listFolder(bucket, FOLDER);
-      assert.deepEqual(objects.map(({ key }) => key).sort(), keys);
-    });
+    if (!native)
+      test('gives all of more than 1000 objects', async () => {
+        const keys = Array.from({ length: 1_003 }, (_, n) => `${FOLDER}${String(n).padStart(5, '0')}.csv`);
+        for (let from = 0; from < keys.length; from += 40) {
+          await Promise.all(keys.slice(from, from + 40).map((key) => env.putObject(key, 'x')));
+        }
+        const objects = await listFolder(bucket, FOLDER);
+        assert.deepEqual(objects.map(({ key }) => key).sort(), keys);
+      });
 
     test('gives key, bare ETag, size and time', async () => {
       const etag = await env.putObject(`${FOLDER}a b+ü&c.csv`, 'four');
       const [object] = await listFolder(bucket, FOLDER);
-      assert.deepEqual({ ...object, lastModified: undefined }, { key: `${FOLDER}a b+ü&c.csv`, etag, size: 4, lastModified: undefined });
+      assert.deepEqual(
+        { ...object, lastModified: undefined },
+        { key: `${FOLDER}a b+ü&c.csv`, etag, size: 4, lastModified: undefined },
+      );
       assert.ok(Math.abs((object?.lastModified.getTime() ?? 0) - Date.now()) < 3_600_000);
     });
 
     test('a list that says truncated and gives no token, or the same again, is an error and no endless loop', async () => {
       proxy.inject(/list-type=2/, status(200, page(more, 'a.csv')));
       await assert.rejects(listFolder(bucket, FOLDER), /says there is more but gives no continuation token/);
-      proxy.inject(/list-type=2/, status(200, page(`${more}<NextContinuationToken>t</NextContinuationToken>`, 'a.csv')), 5);
+      proxy.inject(
+        /list-type=2/,
+        status(200, page(`${more}<NextContinuationToken>t</NextContinuationToken>`, 'a.csv')),
+        5,
+      );
       await assert.rejects(listFolder(bucket, FOLDER), /repeats its continuation token/);
     });
 
     test('a key that is listed twice is one object', async () => {
       const end = '<IsTruncated>false</IsTruncated>';
-      proxy.inject(/list-type=2/, status(200, page(`${more}<NextContinuationToken>t</NextContinuationToken>`, 'a.csv', 'b.csv')));
+      proxy.inject(
+        /list-type=2/,
+        status(200, page(`${more}<NextContinuationToken>t</NextContinuationToken>`, 'a.csv', 'b.csv')),
+      );
       proxy.inject(/list-type=2/, status(200, page(end, 'b.csv', 'c.csv')));
-      assert.deepEqual((await listFolder(bucket, FOLDER)).map(({ key }) => key), ['a.csv', 'b.csv', 'c.csv']);
+      assert.deepEqual(
+        (await listFolder(bucket, FOLDER)).map(({ key }) => key),
+        ['a.csv', 'b.csv', 'c.csv'],
+      );
     });
   });
 
@@ -116,7 +149,10 @@ describe('the bucket', () => {
     test('a missing bucket', async () => {
       await assert.rejects(listFolder(open({ RUSTFS_BUCKET: 'no-such-bucket' }), FOLDER), (error: Error) => {
         assert.ok(error instanceof BucketError);
-        assert.match(error.message, /^Listing automations\/inc\/ in bucket no-such-bucket at http:.*check RUSTFS_BUCKET/);
+        assert.match(
+          error.message,
+          /^Listing automations\/inc\/ in bucket no-such-bucket at http:.*check RUSTFS_BUCKET/,
+        );
         return true;
       });
     });
@@ -124,7 +160,8 @@ describe('the bucket', () => {
     test('wrong credentials', async () => {
       // The embedded server takes any key: there its refusal is played.
       const refusal = (code: string) => {
-        if (!native) proxy.inject(/list-type=2/, status(403, `<Error><Code>${code}</Code><Message>no</Message></Error>`));
+        if (!native)
+          proxy.inject(/list-type=2/, status(403, `<Error><Code>${code}</Code><Message>no</Message></Error>`));
       };
       const secret = randomBytes(8).toString('hex');
       refusal('SignatureDoesNotMatch');
@@ -134,7 +171,10 @@ describe('the bucket', () => {
         return true;
       });
       refusal('InvalidAccessKeyId');
-      await assert.rejects(listFolder(open({ RUSTFS_ACCESS_KEY: 'nobody:nobody' }), FOLDER), /check RUSTFS_(ACCESS|SECRET)_KEY|needs list, read, write and delete/);
+      await assert.rejects(
+        listFolder(open({ RUSTFS_ACCESS_KEY: 'nobody:nobody' }), FOLDER),
+        /check RUSTFS_(ACCESS|SECRET)_KEY|needs list, read, write and delete/,
+      );
       proxy.inject(/list-type=2/, status(403, '<Error><Code>AccessDenied</Code></Error>'));
       await assert.rejects(listFolder(bucket, FOLDER), /needs list, read, write and delete/);
     });
@@ -144,7 +184,10 @@ describe('the bucket', () => {
       await once(probe, 'listening');
       const { port } = probe.address() as { port: number };
       await new Promise((closed) => probe.close(closed));
-      await assert.rejects(listFolder(open({ RUSTFS_ENDPOINT: `http://127.0.0.1:${port}` }), FOLDER), /nothing listens there: check RUSTFS_ENDPOINT/);
+      await assert.rejects(
+        listFolder(open({ RUSTFS_ENDPOINT: `http://127.0.0.1:${port}` }), FOLDER),
+        /nothing listens there: check RUSTFS_ENDPOINT/,
+      );
     });
   });
 
@@ -166,7 +209,10 @@ describe('the bucket', () => {
     test('an object that was replaced after it was listed gives not one byte', async () => {
       await env.putObject(KEY, BODY);
       const object = await listed();
-      proxy.inject(/^GET .*T07/, meanwhile(() => env.putObject(KEY, 'ticket_id\nother\n')));
+      proxy.inject(
+        /^GET .*T07/,
+        meanwhile(() => env.putObject(KEY, 'ticket_id\nother\n')),
+      );
       const reader = readObject(bucket, object);
       await assert.rejects(reader.next(), ObjectChangedError);
     });
@@ -182,7 +228,10 @@ describe('the bucket', () => {
       await env.putObject(KEY, BODY);
       const object = await listed();
       proxy.inject(/^GET .*T07/, cutAfter(100_000));
-      await assert.rejects(bytesOf(object), (error: Error) => error instanceof BucketError && !(error instanceof ObjectChangedError));
+      await assert.rejects(
+        bytesOf(object),
+        (error: Error) => error instanceof BucketError && !(error instanceof ObjectChangedError),
+      );
       assert.equal(await bytesOf(object), BODY);
     });
 
@@ -256,7 +305,10 @@ describe('the bucket', () => {
     const ifMatch = { skip: !native && 'the embedded server ignores If-Match on a deletion, as RustFS does' };
     test('one that is replaced between copy and deletion survives', ifMatch, async () => {
       const etag = await env.putObject(KEY, BODY);
-      proxy.inject(/^DELETE /, meanwhile(() => env.putObject(KEY, 'ticket_id\nnewer\n')));
+      proxy.inject(
+        /^DELETE /,
+        meanwhile(() => env.putObject(KEY, 'ticket_id\nnewer\n')),
+      );
       assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'replaced' });
       assert.equal(await content(KEY), 'ticket_id\nnewer\n');
     });
@@ -275,7 +327,13 @@ describe('the bucket', () => {
       const upload = { Bucket: env.s3.bucket, Key: KEY };
       const { UploadId } = await env.bucket.send(new CreateMultipartUploadCommand(upload));
       const { ETag } = await env.bucket.send(new UploadPartCommand({ ...upload, UploadId, PartNumber: 1, Body: BODY }));
-      await env.bucket.send(new CompleteMultipartUploadCommand({ ...upload, UploadId, MultipartUpload: { Parts: [{ PartNumber: 1, ETag }] } }));
+      await env.bucket.send(
+        new CompleteMultipartUploadCommand({
+          ...upload,
+          UploadId,
+          MultipartUpload: { Parts: [{ PartNumber: 1, ETag }] },
+        }),
+      );
       const object = await listed();
       assert.match(object.etag, /-1$/);
       assert.equal(await bytesOf(object), BODY);

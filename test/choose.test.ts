@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { BucketObject } from '../src/bucket.ts';
-import { candidates, choose, type Knowledge, type LedgerStatus, type Mode, timeInName, versionOf } from '../src/choose.ts';
+import {
+  candidates,
+  choose,
+  type Knowledge,
+  type LedgerStatus,
+  type Mode,
+  timeInName,
+  versionOf,
+} from '../src/choose.ts';
 
 const PREFIX = 'automations/inc/';
 const NOON = new Date('2026-06-15T12:00:00+03:00');
@@ -40,7 +48,15 @@ describe('the time in a name', () => {
   });
 
   test('is none where the name holds no valid one', () => {
-    for (const name of ['latest.csv', '2026-02-30T07-00-00.csv', '2026-13-01T07-00-00.csv', '2026-06-15T24-00-00.csv', '2026-06-15T07-60-00.csv', '2026-06-15T07-00-00.txt', '2026-06-15T07-00-00.csv/x.csv']) {
+    for (const name of [
+      'latest.csv',
+      '2026-02-30T07-00-00.csv',
+      '2026-13-01T07-00-00.csv',
+      '2026-06-15T24-00-00.csv',
+      '2026-06-15T07-60-00.csv',
+      '2026-06-15T07-00-00.txt',
+      '2026-06-15T07-00-00.csv/x.csv',
+    ]) {
       assert.equal(timeInName(name), undefined, name);
     }
   });
@@ -48,8 +64,16 @@ describe('the time in a name', () => {
 
 describe('snapshots among the objects', () => {
   test('are CSVs that are not empty', () => {
-    const objects = [at('07'), at('08', { size: 0 }), at('09', { key: `${PREFIX}2026-06-15T09-00-00.csv.tmp` }), at('10', { key: PREFIX })];
-    assert.deepEqual(candidates(objects).map(({ key }) => key), [at('07').key]);
+    const objects = [
+      at('07'),
+      at('08', { size: 0 }),
+      at('09', { key: `${PREFIX}2026-06-15T09-00-00.csv.tmp` }),
+      at('10', { key: PREFIX }),
+    ];
+    assert.deepEqual(
+      candidates(objects).map(({ key }) => key),
+      [at('07').key],
+    );
   });
 
   test('are in the order of the times in their names, whatever LastModified says, which only breaks ties', () => {
@@ -70,13 +94,21 @@ describe('choosing', () => {
   });
 
   test('takes the newest and passes over the others', () => {
-    assert.deepEqual(decide([at('08'), at('07'), at('09')], known()), { ...nothing, take: '09', superseded: ['07', '08'] });
+    assert.deepEqual(decide([at('08'), at('07'), at('09')], known()), {
+      ...nothing,
+      take: '09',
+      superseded: ['07', '08'],
+    });
   });
 
   test('takes the oldest that is newer than what is loaded in a backfill, and passes over none of the newer ones', () => {
     const folder = [at('06'), at('07'), at('08'), at('09')];
     assert.deepEqual(decide(folder, known({}, '07'), 'backfill'), { ...nothing, take: '07', superseded: ['06'] });
-    assert.deepEqual(decide(folder, known({ '07': 'done', '06': 'superseded' }, '07'), 'backfill'), { ...nothing, take: '08', unarchived: ['07'] });
+    assert.deepEqual(decide(folder, known({ '07': 'done', '06': 'superseded' }, '07'), 'backfill'), {
+      ...nothing,
+      take: '08',
+      unarchived: ['07'],
+    });
   });
 
   test('never takes what is older than what is loaded, not even by force', () => {
@@ -91,7 +123,10 @@ describe('choosing', () => {
 
   test('does not try again what failed or broke off: the next-newest that is newer than what is loaded', () => {
     for (const status of ['failed', 'partial'] as const) {
-      assert.equal(decide([at('07'), at('08'), at('09')], known({ '09': status, '08': 'superseded' }, '07')).take, '08');
+      assert.equal(
+        decide([at('07'), at('08'), at('09')], known({ '09': status, '08': 'superseded' }, '07')).take,
+        '08',
+      );
       assert.equal(decide([at('07'), at('09')], known({ '09': status, '07': 'done' }, '07')).take, undefined);
     }
   });
@@ -119,7 +154,10 @@ describe('choosing', () => {
     for (const mode of ['newest', 'backfill', 'force'] as const) {
       const { take, fromTheFuture } = choose(candidates([future, at('08')]), known({}, '07'), mode);
       assert.equal(take?.key, at('08').key);
-      assert.deepEqual(fromTheFuture.map(({ key }) => key), [future.key]);
+      assert.deepEqual(
+        fromTheFuture.map(({ key }) => key),
+        [future.key],
+      );
     }
     const knows: Knowledge = { ...known(), looked: new Map([[versionOf(future.key, future.etag), 'failed']]) };
     assert.deepEqual(choose(candidates([future]), knows, 'newest').fromTheFuture, []);

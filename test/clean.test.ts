@@ -9,12 +9,23 @@ const rawOf = (record: CleanRecord) => (record.kind === 'ticket' ? record.raw : 
 
 describe('cleaning a record', () => {
   test('keeps values as they stand, an empty one as an empty text', () => {
-    const record = { ticket_id: 'WOT0000001', owner: '', description: '  a\n "b" ', mttr: '1.50', is_actionable: 'TRUE' };
+    const record = {
+      ticket_id: 'WOT0000001',
+      owner: '',
+      description: '  a\n "b" ',
+      mttr: '1.50',
+      is_actionable: 'TRUE',
+    };
     assert.deepEqual(rawOf(clean(record)), record);
   });
 
   test('lowers region, raises raw_status, trims ticket_id, and nothing else', () => {
-    const record = { ticket_id: ' WOT0000001\t', region: 'Coast North', raw_status: 'pending Customer', normalized_status: ' Open ' };
+    const record = {
+      ticket_id: ' WOT0000001\t',
+      region: 'Coast North',
+      raw_status: 'pending Customer',
+      normalized_status: ' Open ',
+    };
     assert.deepEqual(rawOf(clean(record)), {
       ticket_id: 'WOT0000001',
       region: 'coast north',
@@ -24,7 +35,16 @@ describe('cleaning a record', () => {
   });
 
   test("drops the export's bookkeeping, and only that", () => {
-    const dropped = ['week_start', 'week_end', 'source_s3_bucket', 'source_s3_key', 'source_s3_anything', 'source_snapshot_id', 'department', 'source_type'];
+    const dropped = [
+      'week_start',
+      'week_end',
+      'source_s3_bucket',
+      'source_s3_key',
+      'source_s3_anything',
+      'source_snapshot_id',
+      'department',
+      'source_type',
+    ];
     const kept = ['source_created_at', 'source_updated_at', 'departments', 'week_starts', 'my_source_type'];
     const record = Object.fromEntries(['ticket_id', ...dropped, ...kept].map((name) => [name, 'x']));
     assert.deepEqual(Object.keys(rawOf(clean(record))), ['ticket_id', ...kept]);
@@ -34,7 +54,8 @@ describe('cleaning a record', () => {
     for (const yes of ['true', 'TRUE', ' True ', 't', 'yes', 'Y', '1']) {
       assert.equal(clean({ ticket_id: 'WOT1', is_alarm: yes }).kind, 'alarm', yes);
     }
-    for (const no of ['false', '', '0', 'no', 'maybe']) assert.equal(clean({ ticket_id: 'WOT1', is_alarm: no }).kind, 'ticket', no);
+    for (const no of ['false', '', '0', 'no', 'maybe'])
+      assert.equal(clean({ ticket_id: 'WOT1', is_alarm: no }).kind, 'ticket', no);
     assert.equal(clean({ ticket_id: 'WOT1' }).kind, 'ticket');
   });
 

@@ -19,7 +19,11 @@ describe('the history of tickets', () => {
       assert.deepEqual(await fetchNow(env), [], name);
       const entry = (await ledger(env)).at(-1) ?? assert.fail();
       assert.equal(entry.file, name);
-      assert.deepEqual(await rawTickets(env), Object.fromEntries([...tickets].sort(([a], [b]) => (a < b ? -1 : 1))), name);
+      assert.deepEqual(
+        await rawTickets(env),
+        Object.fromEntries([...tickets].sort(([a], [b]) => (a < b ? -1 : 1))),
+        name,
+      );
       const after = await rowVersions(env);
       const touched = Object.keys(after).filter((id) => after[id] !== before[id]);
       if (expected.identical) {
@@ -27,18 +31,51 @@ describe('the history of tickets', () => {
         assert.deepEqual(touched, []);
         continue;
       }
-      const { rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected, rows_repaired, open_missing } = expected;
-      const counts = { rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected, rows_repaired, open_missing };
+      const {
+        rows_read,
+        rows_inserted,
+        rows_updated,
+        rows_unchanged,
+        rows_dropped_alarm,
+        rows_dropped_sentinel,
+        rows_duplicate,
+        rows_rejected,
+        rows_repaired,
+        open_missing,
+      } = expected;
+      const counts = {
+        rows_read,
+        rows_inserted,
+        rows_updated,
+        rows_unchanged,
+        rows_dropped_alarm,
+        rows_dropped_sentinel,
+        rows_duplicate,
+        rows_rejected,
+        rows_repaired,
+        open_missing,
+      };
       assert.deepEqual({ ...entry, status: 'done', ...counts }, entry, name);
       assert.equal(touched.length, rows_inserted + rows_updated, 'only what changed was written');
-      const { rows: rejects } = await env.pool.query('select line::int, reason from tickets_ops.snapshot_rejects where snapshot_id = $1 order by line', [entry.snapshot_id]);
-      assert.deepEqual(rejects.map(({ line, reason }) => ({ line, reason: reason === 'no ticket_id' ? reason : 'field count' })), expected.rejects, name);
+      const { rows: rejects } = await env.pool.query(
+        'select line::int, reason from tickets_ops.snapshot_rejects where snapshot_id = $1 order by line',
+        [entry.snapshot_id],
+      );
+      assert.deepEqual(
+        rejects.map(({ line, reason }) => ({ line, reason: reason === 'no ticket_id' ? reason : 'field count' })),
+        expected.rejects,
+        name,
+      );
       const { rows: events } = await env.pool.query(
         'select event, count(*)::int as n, min(snapshot_at) as first, max(snapshot_at) as last from tickets.inc_events where snapshot_id = $1 group by event',
         [entry.snapshot_id],
       );
       const nothing = { opened: 0, closed: 0, reopened: 0, status_changed: 0, team_changed: 0, cluster_changed: 0 };
-      assert.deepEqual({ ...nothing, ...Object.fromEntries(events.map(({ event, n }) => [event, n])) }, expected.events, name);
+      assert.deepEqual(
+        { ...nothing, ...Object.fromEntries(events.map(({ event, n }) => [event, n])) },
+        expected.events,
+        name,
+      );
       for (const { first, last } of events) assert.deepEqual([first, last], [at, at]);
     }
   });
@@ -61,25 +98,39 @@ describe('the history of tickets', () => {
     const { rows } = await env.pool.query(
       `select extract(hour from snapshot_at at time zone 'Africa/Nairobi')::int as hour, event, old_value, new_value from tickets.inc_events order by snapshot_at, event`,
     );
-    assert.deepEqual(rows.map(({ hour, event, old_value, new_value }) => [hour, event, old_value, new_value]), [
-      [7, 'opened', null, 'Open'],
-      [8, 'team_changed', 'A', 'B'],
-      [9, 'cluster_changed', 'Kilimani', 'Milimani'],
-      [9, 'status_changed', 'Open', 'On Hold'],
-      [9, 'team_changed', 'B', null],
-      [10, 'closed', 'On Hold', 'Closed'],
-      [10, 'status_changed', 'On Hold', 'Closed'],
-      [12, 'reopened', 'Closed', 'Closed'],
-      [13, 'closed', 'Closed', 'Closed'],
-    ]);
+    assert.deepEqual(
+      rows.map(({ hour, event, old_value, new_value }) => [hour, event, old_value, new_value]),
+      [
+        [7, 'opened', null, 'Open'],
+        [8, 'team_changed', 'A', 'B'],
+        [9, 'cluster_changed', 'Kilimani', 'Milimani'],
+        [9, 'status_changed', 'Open', 'On Hold'],
+        [9, 'team_changed', 'B', null],
+        [10, 'closed', 'On Hold', 'Closed'],
+        [10, 'status_changed', 'On Hold', 'Closed'],
+        [12, 'reopened', 'Closed', 'Closed'],
+        [13, 'closed', 'Closed', 'Closed'],
+      ],
+    );
   });
 
   test('a ticket that is first seen closed is closed; one that a file no longer lists has no event', async () => {
-    await env.putObject(keyOf(7), csvOf([{ ticket_id: 'WOT0000001', is_actionable: 'false', normalized_status: 'Resolved' }, { ticket_id: 'WOT0000002', is_actionable: 'true' }]));
+    await env.putObject(
+      keyOf(7),
+      csvOf([
+        { ticket_id: 'WOT0000001', is_actionable: 'false', normalized_status: 'Resolved' },
+        { ticket_id: 'WOT0000002', is_actionable: 'true' },
+      ]),
+    );
     await fetchNow(env);
-    await env.putObject(keyOf(8), csvOf([{ ticket_id: 'WOT0000001', is_actionable: 'false', normalized_status: 'Resolved' }]));
+    await env.putObject(
+      keyOf(8),
+      csvOf([{ ticket_id: 'WOT0000001', is_actionable: 'false', normalized_status: 'Resolved' }]),
+    );
     await fetchNow(env);
-    const { rows } = await env.pool.query('select ticket_id, event, old_value, new_value from tickets.inc_events order by ticket_id');
+    const { rows } = await env.pool.query(
+      'select ticket_id, event, old_value, new_value from tickets.inc_events order by ticket_id',
+    );
     assert.deepEqual(rows, [
       { ticket_id: 'WOT0000001', event: 'closed', old_value: null, new_value: 'Resolved' },
       { ticket_id: 'WOT0000002', event: 'opened', old_value: null, new_value: null },

@@ -35,7 +35,10 @@ describe('where a ticket is', () => {
   };
   const point = 'st_setsrid(st_makepoint($2, $3), 4326)';
   const setCluster = ({ cluster, x, y }: { cluster: string; x: number; y: number }) =>
-    env.pool.query(`insert into tickets.geo_clusters (cluster, geom) values ($1, ${point}) on conflict (cluster) do update set geom = excluded.geom`, [cluster, x, y]);
+    env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ($1, ${point}) on conflict (cluster) do update set geom = excluded.geom`,
+      [cluster, x, y],
+    );
   const setLocation = (cluster: string, name: string, x: number, y: number, status = 'found') =>
     env.pool.query(
       `insert into tickets.geo_locations (cluster, location_key, location_name, status, geom) values ($1, tickets.location_key($4), $4, $5, ${point})
@@ -71,21 +74,52 @@ describe('where a ticket is', () => {
   });
 
   test('feed coordinates count only where they lie in Kenya', async () => {
-    const good: [string, string][] = [['-1.2921', '36.8219'], [' -1.2921 ', '36.8219'], ['-4.0435', '39.6682'], ['3.9366', '41.8569'], ['0', '37.1'], ['-0.0917', '34.768']];
+    const good: [string, string][] = [
+      ['-1.2921', '36.8219'],
+      [' -1.2921 ', '36.8219'],
+      ['-4.0435', '39.6682'],
+      ['3.9366', '41.8569'],
+      ['0', '37.1'],
+      ['-0.0917', '34.768'],
+    ];
     const bad: [string, string][] = [
-      ['0', '0'], ['0.0', '0.0'], ['36.8219', '-1.2921'], ['999', '999'], ['-1.2921', '999'], ['91', '181'], ['-1.2921', ''], ['', '36.8219'], ['NaN', 'NaN'], ['-1,2921', '36,8219'],
-      ['1e2', '36.8'], ['-6.7924', '39.2083'], ['0.3476', '32.5825'], ['51.5', '-0.12'], ["1°17'S", "36°49'E"], ['-1.2921', '∞'],
+      ['0', '0'],
+      ['0.0', '0.0'],
+      ['36.8219', '-1.2921'],
+      ['999', '999'],
+      ['-1.2921', '999'],
+      ['91', '181'],
+      ['-1.2921', ''],
+      ['', '36.8219'],
+      ['NaN', 'NaN'],
+      ['-1,2921', '36,8219'],
+      ['1e2', '36.8'],
+      ['-6.7924', '39.2083'],
+      ['0.3476', '32.5825'],
+      ['51.5', '-0.12'],
+      ["1°17'S", "36°49'E"],
+      ['-1.2921', '∞'],
     ];
     await setCluster(KILIMANI);
     await load(7, ...[...good, ...bad].map(([latitude, longitude]) => ({ latitude, longitude, cluster: 'Kilimani' })));
-    const { rows } = await env.pool.query(`select raw ->> 'latitude' as latitude, raw ->> 'longitude' as longitude, geo_source, st_x(geom) as x, st_y(geom) as y from tickets.inc order by substr(ticket_id, 4)::int`);
-    good.forEach(([latitude, longitude], n) => assert.deepEqual(rows[n], { latitude, longitude, geo_source: 'feed', x: Number(longitude), y: Number(latitude) }));
-    bad.forEach(([latitude, longitude], n) => assert.deepEqual(rows[n + good.length], { latitude, longitude, geo_source: 'cluster', x: 36.78, y: -1.29 }));
+    const { rows } = await env.pool.query(
+      `select raw ->> 'latitude' as latitude, raw ->> 'longitude' as longitude, geo_source, st_x(geom) as x, st_y(geom) as y from tickets.inc order by substr(ticket_id, 4)::int`,
+    );
+    good.forEach(([latitude, longitude], n) =>
+      assert.deepEqual(rows[n], { latitude, longitude, geo_source: 'feed', x: Number(longitude), y: Number(latitude) }),
+    );
+    bad.forEach(([latitude, longitude], n) =>
+      assert.deepEqual(rows[n + good.length], { latitude, longitude, geo_source: 'cluster', x: 36.78, y: -1.29 }),
+    );
   });
 
   test('a place belongs to its cluster: namesakes elsewhere do not count', async () => {
     await setLocation('Milimani', 'Milimani Road', 36.06, -0.28);
-    await load(7, { cluster: 'Milimani', location_name: 'Milimani Rd' }, { cluster: 'Kilimani', location_name: 'Milimani Rd' });
+    await load(
+      7,
+      { cluster: 'Milimani', location_name: 'Milimani Rd' },
+      { cluster: 'Kilimani', location_name: 'Milimani Rd' },
+    );
     assert.deepEqual(await places(), [['location', 36.06, -0.28], NOWHERE]);
   });
 
@@ -99,15 +133,28 @@ describe('where a ticket is', () => {
   });
 
   test('tickets follow a gazetteer: inserted, moved, withdrawn, deleted, in the same statement; others are not touched', async () => {
-    await load(7, { cluster: 'Kilimani', location_name: 'NW_Yaya' }, { cluster: 'Kilimani', location_name: 'NW_Other' }, { cluster: 'Milimani', location_name: 'NW_Yaya' }, { cluster: 'Kilimani', location_name: 'x', latitude: '-1.3', longitude: '36.8' });
+    await load(
+      7,
+      { cluster: 'Kilimani', location_name: 'NW_Yaya' },
+      { cluster: 'Kilimani', location_name: 'NW_Other' },
+      { cluster: 'Milimani', location_name: 'NW_Yaya' },
+      { cluster: 'Kilimani', location_name: 'x', latitude: '-1.3', longitude: '36.8' },
+    );
     const feed: Place = ['feed', 36.8, -1.3];
     const expect = async (what: string, first: Place, second: Place, third: Place, touched: number[]) => {
       assert.deepEqual(await places(), [first, second, third, feed], what);
       const now = await rowVersions(env);
-      assert.deepEqual(Object.keys(now).filter((id) => now[id] !== before[id]).map((id) => Number(id.slice(3))).sort(), touched, what);
+      assert.deepEqual(
+        Object.keys(now)
+          .filter((id) => now[id] !== before[id])
+          .map((id) => Number(id.slice(3)))
+          .sort(),
+        touched,
+        what,
+      );
       before = now;
     };
-    let before = await rowVersions(env);
+    const before = await rowVersions(env);
     await setCluster(KILIMANI);
     await expect('a cluster is known', ['cluster', 36.78, -1.29], ['cluster', 36.78, -1.29], NOWHERE, [1, 2]);
     await setLocation('Kilimani', 'Yaya', 36.79, -1.3);
@@ -119,7 +166,13 @@ describe('where a ticket is', () => {
     await env.pool.query(`update tickets.geo_locations set geom = st_setsrid(st_makepoint(36.795, -1.305), 4326)`);
     await expect('a person corrects the place', ['location', 36.795, -1.305], ['cluster', 36.77, -1.29], NOWHERE, [1]);
     await env.pool.query(`update tickets.geo_locations set cluster = 'Milimani'`);
-    await expect('the place is given to another cluster', ['cluster', 36.77, -1.29], ['cluster', 36.77, -1.29], ['location', 36.795, -1.305], [1, 3]);
+    await expect(
+      'the place is given to another cluster',
+      ['cluster', 36.77, -1.29],
+      ['cluster', 36.77, -1.29],
+      ['location', 36.795, -1.305],
+      [1, 3],
+    );
     await env.pool.query(`update tickets.geo_locations set status = 'needs_review'`);
     await expect('the place is doubted', ['cluster', 36.77, -1.29], ['cluster', 36.77, -1.29], NOWHERE, [3]);
     await env.pool.query(`update tickets.geo_locations set status = 'found'`);
@@ -133,7 +186,11 @@ describe('where a ticket is', () => {
     await env.pool.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.78, -1.29), 4326)), ('Milimani', st_setsrid(st_makepoint(36.06, -0.28), 4326))`,
     );
-    assert.deepEqual(await places(), [['cluster', 36.78, -1.29], ['cluster', 36.06, -0.28], ['cluster', 36.78, -1.29]]);
+    assert.deepEqual(await places(), [
+      ['cluster', 36.78, -1.29],
+      ['cluster', 36.06, -0.28],
+      ['cluster', 36.78, -1.29],
+    ]);
   });
 
   test('a ticket that moves to another cluster, or whose coordinates come or go, is placed anew', async () => {

@@ -1,13 +1,21 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import {
-  CompleteMultipartUploadCommand,
-  CreateMultipartUploadCommand,
-  UploadPartCommand,
-} from '@aws-sdk/client-s3';
+import { CompleteMultipartUploadCommand, CreateMultipartUploadCommand, UploadPartCommand } from '@aws-sdk/client-s3';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { cutAfter, type FaultProxy, meanwhile, startFaultProxy, status } from './support/fault-proxy.ts';
-import { addFetch, csvOf, fetchNow, importMeta, keyOf, ledger, PREFIX, rawTickets, rowVersions, runAgain, statuses } from './support/pipeline.ts';
+import {
+  addFetch,
+  csvOf,
+  fetchNow,
+  importMeta,
+  keyOf,
+  ledger,
+  PREFIX,
+  rawTickets,
+  rowVersions,
+  runAgain,
+  statuses,
+} from './support/pipeline.ts';
 
 const open = (id: number, fields: Record<string, string> = {}) => ({
   ticket_id: `WOT${String(id).padStart(7, '0')}`,
@@ -58,18 +66,63 @@ describe('ingesting', () => {
         ',true,false,coast,,nobody',
         'WOT0000004,true,false,,,a\0b',
       ];
-      const etag = await put(7, `\ufeffticket_id,is_actionable,is_alarm,region,raw_status,description,week_start\r\n${rows.map((row) => `${row}${row.split(',').length < 3 || row.startsWith('EXPORT') ? '' : ',2026-06-15'}\r\n`).join('')}`);
+      const etag = await put(
+        7,
+        `\ufeffticket_id,is_actionable,is_alarm,region,raw_status,description,week_start\r\n${rows.map((row) => `${row}${row.split(',').length < 3 || row.startsWith('EXPORT') ? '' : ',2026-06-15'}\r\n`).join('')}`,
+      );
       assert.deepEqual(await fetchNow(env), []);
       assert.deepEqual(await rawTickets(env), {
-        WOT0000001: { ticket_id: 'WOT0000001', is_actionable: 'true', is_alarm: 'false', region: 'coast', raw_status: 'NEW', description: 'says "no light",\r\nsince 06:00' },
-        WOT0000002: { ticket_id: 'WOT0000002', is_actionable: 'false', is_alarm: 'false', region: 'nairobi', raw_status: 'DONE', description: 'the last wins' },
-        WOT0000004: { ticket_id: 'WOT0000004', is_actionable: 'true', is_alarm: 'false', region: '', raw_status: '', description: 'a\ufffdb' },
+        WOT0000001: {
+          ticket_id: 'WOT0000001',
+          is_actionable: 'true',
+          is_alarm: 'false',
+          region: 'coast',
+          raw_status: 'NEW',
+          description: 'says "no light",\r\nsince 06:00',
+        },
+        WOT0000002: {
+          ticket_id: 'WOT0000002',
+          is_actionable: 'false',
+          is_alarm: 'false',
+          region: 'nairobi',
+          raw_status: 'DONE',
+          description: 'the last wins',
+        },
+        WOT0000004: {
+          ticket_id: 'WOT0000004',
+          is_actionable: 'true',
+          is_alarm: 'false',
+          region: '',
+          raw_status: '',
+          description: 'a\ufffdb',
+        },
       });
-      const counts = { rows_read: 8, rows_inserted: 3, rows_updated: 0, rows_unchanged: 0, rows_dropped_alarm: 1, rows_dropped_sentinel: 1, rows_duplicate: 1, rows_rejected: 2 };
+      const counts = {
+        rows_read: 8,
+        rows_inserted: 3,
+        rows_updated: 0,
+        rows_unchanged: 0,
+        rows_dropped_alarm: 1,
+        rows_dropped_sentinel: 1,
+        rows_duplicate: 1,
+        rows_rejected: 2,
+      };
       assert.deepEqual(await ledger(env), [
-        { snapshot_id: 1, file: '2026-06-15T07-00-00.csv', status: 'done', error: null, broken_off: null, archived_key: archivedKey(7), ...counts, rows_repaired: 1, open_missing: 0 },
+        {
+          snapshot_id: 1,
+          file: '2026-06-15T07-00-00.csv',
+          status: 'done',
+          error: null,
+          broken_off: null,
+          archived_key: archivedKey(7),
+          ...counts,
+          rows_repaired: 1,
+          open_missing: 0,
+        },
       ]);
-      const { rows: rejects } = await env.pool.query('select line::int, reason, row_text from tickets_ops.snapshot_rejects order by line');
+      const { rows: rejects } = await env.pool.query(
+        'select line::int, reason, row_text from tickets_ops.snapshot_rejects order by line',
+      );
       assert.deepEqual(rejects, [
         { line: 7, reason: '2 fields where the header has 7', row_text: 'WOT0000003,true' },
         { line: 9, reason: 'no ticket_id', row_text: ',true,false,coast,,nobody,2026-06-15' },
@@ -77,7 +130,8 @@ describe('ingesting', () => {
       const meta = await importMeta(env);
       assert.deepEqual({ ...meta, ...counts, source_etag: etag, source_key: keyOf(7) }, meta);
       assert.equal(new Date(String(meta?.snapshot_at)).toISOString(), '2026-06-15T04:00:00.000Z');
-      for (const time of ['ingested_at', 'checked_at', 'source_last_modified']) assert.ok(Math.abs(Date.parse(String(meta?.[time])) - Date.now()) < 600_000, time);
+      for (const time of ['ingested_at', 'checked_at', 'source_last_modified'])
+        assert.ok(Math.abs(Date.parse(String(meta?.[time])) - Date.now()) < 600_000, time);
       assert.deepEqual(await env.listKeys(), [archivedKey(7)]);
       assert.equal(await staged(), 0);
       const { rows: jobs } = await env.pool.query('select * from graphile_worker.jobs');
@@ -90,9 +144,17 @@ describe('ingesting', () => {
       await put(7, csvOf([...records, ...again]));
       assert.deepEqual(await fetchNow(env), []);
       const [entry] = await ledger(env);
-      assert.deepEqual([entry?.status, entry?.rows_read, entry?.rows_inserted, entry?.rows_duplicate], ['done', 6_203, 6_200, 3]);
-      const { rows } = await env.pool.query(`select ticket_id, raw ->> 'note' as note from tickets.inc where raw ->> 'note' <> 'first' order by ticket_id`);
-      assert.deepEqual(rows, [{ ticket_id: 'WOT0000000', note: 'second' }, { ticket_id: 'WOT0003000', note: 'third' }]);
+      assert.deepEqual(
+        [entry?.status, entry?.rows_read, entry?.rows_inserted, entry?.rows_duplicate],
+        ['done', 6_203, 6_200, 3],
+      );
+      const { rows } = await env.pool.query(
+        `select ticket_id, raw ->> 'note' as note from tickets.inc where raw ->> 'note' <> 'first' order by ticket_id`,
+      );
+      assert.deepEqual(rows, [
+        { ticket_id: 'WOT0000000', note: 'second' },
+        { ticket_id: 'WOT0003000', note: 'third' },
+      ]);
     });
 
     test('with a new column, without optional ones, in any order loads', async () => {
@@ -106,8 +168,13 @@ describe('ingesting', () => {
       const fields = ['cluster', 'location_name', 'mttr', 'description'];
       await put(7, csvOf([open(1, Object.fromEntries(fields.map((field) => [field, long]))), open(2)]));
       assert.deepEqual(await fetchNow(env), []);
-      const { rows } = await env.pool.query(`select length(raw ->> 'description') as description, length(cluster) as cluster, mttr from tickets.inc order by ticket_id`);
-      assert.deepEqual(rows, [{ description: long.length, cluster: long.length, mttr: null }, { description: 0, cluster: null, mttr: null }]);
+      const { rows } = await env.pool.query(
+        `select length(raw ->> 'description') as description, length(cluster) as cluster, mttr from tickets.inc order by ticket_id`,
+      );
+      assert.deepEqual(rows, [
+        { description: long.length, cluster: long.length, mttr: null },
+        { description: 0, cluster: null, mttr: null },
+      ]);
     });
 
     test('of alarms only, or of a header only, is loaded: it lists no ticket', async () => {
@@ -115,11 +182,19 @@ describe('ingesting', () => {
       await put(8, csvOf([open(8, { is_alarm: 'true' }), open(9, { is_alarm: 'True' })]));
       await put(9, 'ticket_id,is_alarm\n');
       assert.deepEqual(await fetchNow(env, { backfill: true }), []);
-      assert.deepEqual((await ledger(env)).map((entry) => [entry.status, entry.rows_read, entry.rows_dropped_alarm, entry.open_missing]), [
-        ['done', 2, 0, 0],
-        ['done', 2, 2, 2],
-        ['done', 0, 0, 2],
-      ]);
+      assert.deepEqual(
+        (await ledger(env)).map((entry) => [
+          entry.status,
+          entry.rows_read,
+          entry.rows_dropped_alarm,
+          entry.open_missing,
+        ]),
+        [
+          ['done', 2, 0, 0],
+          ['done', 2, 2, 2],
+          ['done', 0, 0, 2],
+        ],
+      );
       assert.deepEqual(await ids(), [1, 2]);
     });
 
@@ -137,7 +212,9 @@ describe('ingesting', () => {
       await env.putObject('automations/crq/2026-06-15T07-00-00.csv', ONE);
       assert.deepEqual(await fetchNow(env, { dataset: 'crq' }), []);
       assert.deepEqual(Object.keys(await rawTickets(env, 'tickets.crq')), ['WOT0000001', 'WOT0000002']);
-      const { rows } = await env.pool.query('select (select count(*)::int from tickets.inc) as inc, (select count(*)::int from tickets.crq_events) as events');
+      const { rows } = await env.pool.query(
+        'select (select count(*)::int from tickets.inc) as inc, (select count(*)::int from tickets.crq_events) as events',
+      );
       assert.deepEqual(rows, [{ inc: 0, events: 2 }]);
       assert.deepEqual(await env.listKeys(), ['automations/crq/processed/2026-06-15T07-00-00.csv']);
     });
@@ -164,9 +241,15 @@ describe('ingesting', () => {
       await put(8, ONE);
       proxy.heal();
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual(proxy.requests.filter((request) => /^GET .*T08/.test(request)), []);
+      assert.deepEqual(
+        proxy.requests.filter((request) => /^GET .*T08/.test(request)),
+        [],
+      );
       assert.deepEqual(await rowVersions(env), before);
-      assert.deepEqual(await statuses(env), [[7, 'done'], [8, 'unchanged']]);
+      assert.deepEqual(await statuses(env), [
+        [7, 'done'],
+        [8, 'unchanged'],
+      ]);
       const now = await importMeta(env);
       assert.equal(new Date(String(now?.snapshot_at)).toISOString(), '2026-06-15T05:00:00.000Z');
       assert.ok(String(now?.checked_at) > String(meta?.checked_at));
@@ -181,9 +264,18 @@ describe('ingesting', () => {
       const upload = { Bucket: env.s3.bucket, Key: keyOf(8) };
       const { UploadId } = await env.bucket.send(new CreateMultipartUploadCommand(upload));
       const { ETag } = await env.bucket.send(new UploadPartCommand({ ...upload, UploadId, PartNumber: 1, Body: ONE }));
-      await env.bucket.send(new CompleteMultipartUploadCommand({ ...upload, UploadId, MultipartUpload: { Parts: [{ PartNumber: 1, ETag }] } }));
+      await env.bucket.send(
+        new CompleteMultipartUploadCommand({
+          ...upload,
+          UploadId,
+          MultipartUpload: { Parts: [{ PartNumber: 1, ETag }] },
+        }),
+      );
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual(await statuses(env), [[7, 'done'], [8, 'unchanged']]);
+      assert.deepEqual(await statuses(env), [
+        [7, 'done'],
+        [8, 'unchanged'],
+      ]);
       assert.deepEqual(await rowVersions(env), before);
       assert.equal(await staged(), 0);
       assert.deepEqual(await env.listKeys(), [archivedKey(7), archivedKey(8)]);
@@ -205,7 +297,11 @@ describe('ingesting', () => {
     test('the newest; older ones are written down as superseded and stay where they are', async () => {
       await Promise.all([put(7, ONE), put(8, TWO), put(9, THREE)]);
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual((await statuses(env)).sort(), [[7, 'superseded'], [8, 'superseded'], [9, 'done']]);
+      assert.deepEqual((await statuses(env)).sort(), [
+        [7, 'superseded'],
+        [8, 'superseded'],
+        [9, 'done'],
+      ]);
       assert.deepEqual(await ids(), [1, 3]);
       assert.deepEqual(await env.listKeys(), [keyOf(7), keyOf(8), archivedKey(9)]);
       assert.deepEqual(await fetchNow(env, { backfill: true }), [], 'nor does a backfill take them any more');
@@ -215,15 +311,31 @@ describe('ingesting', () => {
     test('a backfill takes them oldest first, unchanged ones included', async () => {
       await Promise.all([put(7, ONE), put(8, TWO), put(9, TWO), put(10, THREE)]);
       assert.deepEqual(await fetchNow(env, { backfill: true }), []);
-      assert.deepEqual(await statuses(env), [[7, 'done'], [8, 'done'], [9, 'unchanged'], [10, 'done']]);
-      assert.deepEqual((await ledger(env)).map((entry) => [entry.rows_inserted, entry.rows_updated, entry.open_missing]), [[2, 0, 0], [1, 1, 0], [0, 0, null], [0, 1, 1]]);
+      assert.deepEqual(await statuses(env), [
+        [7, 'done'],
+        [8, 'done'],
+        [9, 'unchanged'],
+        [10, 'done'],
+      ]);
+      assert.deepEqual(
+        (await ledger(env)).map((entry) => [entry.rows_inserted, entry.rows_updated, entry.open_missing]),
+        [
+          [2, 0, 0],
+          [1, 1, 0],
+          [0, 0, null],
+          [0, 1, 1],
+        ],
+      );
       assert.deepEqual(await env.listKeys(), [7, 8, 9, 10].map(archivedKey));
     });
 
     test('a backfill after a failure takes what was passed over', async () => {
       await Promise.all([put(7, ONE), put(8, HTML)]);
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual((await statuses(env)).sort(), [[7, 'done'], [8, 'failed']]);
+      assert.deepEqual((await statuses(env)).sort(), [
+        [7, 'done'],
+        [8, 'failed'],
+      ]);
     });
 
     test('one that is older than what is loaded never overwrites newer tickets, not even by force', async () => {
@@ -235,22 +347,37 @@ describe('ingesting', () => {
         assert.deepEqual(await fetchNow(env, payload), []);
         assert.deepEqual(await ids(), [1, 3]);
       }
-      assert.deepEqual(await statuses(env), [[9, 'done'], [8, 'superseded']]);
+      assert.deepEqual(await statuses(env), [
+        [9, 'done'],
+        [8, 'superseded'],
+      ]);
     });
 
     test('the clock in the name decides, whatever LastModified says', async () => {
       await put(9, THREE);
       await put(8, TWO);
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual((await statuses(env)).sort(), [[8, 'superseded'], [9, 'done']]);
+      assert.deepEqual((await statuses(env)).sort(), [
+        [8, 'superseded'],
+        [9, 'done'],
+      ]);
     });
 
     test('a name from the future fails with its remedy, and shuts nobody out', async () => {
       await env.putObject(`${PREFIX}2062-06-15T09-00-00.csv`, THREE);
       await put(7, ONE);
       for (let run = 0; run < 2; run += 1) assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual((await ledger(env)).map((entry) => [entry.file.slice(0, 4), entry.status]), [['2062', 'failed'], ['2026', 'done']]);
-      assert.match((await ledger(env))[0]?.error ?? '', /2062-06-15T06:00:00.000Z, more than a day in the future.*Rename it/);
+      assert.deepEqual(
+        (await ledger(env)).map((entry) => [entry.file.slice(0, 4), entry.status]),
+        [
+          ['2062', 'failed'],
+          ['2026', 'done'],
+        ],
+      );
+      assert.match(
+        (await ledger(env))[0]?.error ?? '',
+        /2062-06-15T06:00:00.000Z, more than a day in the future.*Rename it/,
+      );
       assert.deepEqual(await ids(), [1, 2]);
     });
 
@@ -259,7 +386,10 @@ describe('ingesting', () => {
       await fetchNow(env);
       const etag = await put(7, TWO);
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual(await statuses(env), [[7, 'done'], [7, 'done']]);
+      assert.deepEqual(await statuses(env), [
+        [7, 'done'],
+        [7, 'done'],
+      ]);
       assert.deepEqual(await ids(), [1, 2, 3]);
       assert.deepEqual(await env.listKeys(), [archivedKey(7).replace('.csv', `-${etag}.csv`), archivedKey(7)].sort());
     });
@@ -267,10 +397,19 @@ describe('ingesting', () => {
     test('force loads the newest again, from the archive, and leaves it there', async () => {
       await Promise.all([put(7, ONE), put(8, TWO)]);
       await fetchNow(env, { backfill: true });
-      await env.pool.query(`update tickets.inc set raw = raw || '{"normalized_status": "tampered"}' where ticket_id = 'WOT0000001'`);
+      await env.pool.query(
+        `update tickets.inc set raw = raw || '{"normalized_status": "tampered"}' where ticket_id = 'WOT0000001'`,
+      );
       assert.deepEqual(await fetchNow(env, { force: true }), []);
       const entries = await ledger(env);
-      assert.deepEqual(entries.map(({ status, rows_updated }) => [status, rows_updated]), [['done', 0], ['done', 1], ['done', 1]]);
+      assert.deepEqual(
+        entries.map(({ status, rows_updated }) => [status, rows_updated]),
+        [
+          ['done', 0],
+          ['done', 1],
+          ['done', 1],
+        ],
+      );
       assert.equal((await rawTickets(env)).WOT0000001?.normalized_status, 'Open');
       assert.deepEqual(await env.listKeys(), [archivedKey(7), archivedKey(8)]);
       await put(9, TWO);
@@ -284,12 +423,19 @@ describe('ingesting', () => {
       await put(7, ONE);
       await fetchNow(env);
       const meta = await importMeta(env);
-      for (const [hour, body] of [[8, HTML], [9, new Uint8Array([0x1f, 0x8b, 8, 0, 0, 0x22, 0, 0xff])], [10, 'id;name\n1;2\n']] as const) {
+      for (const [hour, body] of [
+        [8, HTML],
+        [9, new Uint8Array([0x1f, 0x8b, 8, 0, 0, 0x22, 0, 0xff])],
+        [10, 'id;name\n1;2\n'],
+      ] as const) {
         await put(hour, body);
         assert.deepEqual(await fetchNow(env), [], 'the job itself did what it could');
       }
       const entries = await ledger(env);
-      assert.deepEqual(entries.map(({ status }) => status), ['done', 'failed', 'failed', 'failed']);
+      assert.deepEqual(
+        entries.map(({ status }) => status),
+        ['done', 'failed', 'failed', 'failed'],
+      );
       for (const { error } of entries.slice(1)) assert.match(error ?? '', /^No ticket CSV: /);
       assert.deepEqual(await ids(), [1, 2]);
       assert.deepEqual(await env.listKeys(), [keyOf(8), keyOf(9), keyOf(10), archivedKey(7)].sort());
@@ -302,10 +448,16 @@ describe('ingesting', () => {
     test('is not tried again by the schedule; the next-newest is taken instead; force tries it again', async () => {
       await Promise.all([put(7, ONE), put(8, HTML)]);
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual((await statuses(env)).sort(), [[7, 'done'], [8, 'failed']]);
+      assert.deepEqual((await statuses(env)).sort(), [
+        [7, 'done'],
+        [8, 'failed'],
+      ]);
       proxy.heal();
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual(proxy.requests.filter((request) => /^GET .*T08/.test(request)), []);
+      assert.deepEqual(
+        proxy.requests.filter((request) => /^GET .*T08/.test(request)),
+        [],
+      );
       assert.deepEqual(await fetchNow(env, { force: true }), []);
       assert.equal(proxy.requests.filter((request) => /^GET .*T08/.test(request)).length, 1);
       await put(8, TWO);
@@ -325,7 +477,10 @@ describe('ingesting', () => {
       assert.deepEqual(await fetchNow(env), []);
       const [, entry] = await ledger(env);
       assert.equal(entry?.status, 'partial');
-      assert.match(entry?.broken_off ?? '', /record on line 4 is never closed.*rows before line 4 are loaded, the rest is not/);
+      assert.match(
+        entry?.broken_off ?? '',
+        /record on line 4 is never closed.*rows before line 4 are loaded, the rest is not/,
+      );
       assert.deepEqual([entry?.rows_read, entry?.rows_inserted, entry?.archived_key], [2, 2, null]);
       assert.deepEqual(await ids(), [1, 2, 9]);
       assert.deepEqual(await env.listKeys(), [keyOf(8), archivedKey(7)]);
@@ -363,12 +518,18 @@ describe('ingesting', () => {
       assert.deepEqual(await runAgain(env), []);
       const [entry, ...others] = await ledger(env);
       assert.deepEqual(others, []);
-      assert.deepEqual([entry?.status, entry?.rows_read, entry?.rows_inserted, entry?.rows_duplicate], ['done', 4_000, 4_000, 0]);
+      assert.deepEqual(
+        [entry?.status, entry?.rows_read, entry?.rows_inserted, entry?.rows_duplicate],
+        ['done', 4_000, 4_000, 0],
+      );
     });
 
     test('an object replaced during the download: the new version is loaded instead', async () => {
       await put(7, ONE);
-      proxy.inject(/^GET .*T07/, meanwhile(() => put(7, TWO)));
+      proxy.inject(
+        /^GET .*T07/,
+        meanwhile(() => put(7, TWO)),
+      );
       assert.deepEqual(await fetchNow(env), []);
       assert.deepEqual(await ids(), [1, 2, 3]);
       assert.deepEqual((await statuses(env)).at(-1), [7, 'done']);
@@ -377,9 +538,15 @@ describe('ingesting', () => {
 
     test('an object that vanishes: the next-newest is loaded instead', async () => {
       await Promise.all([put(7, ONE), put(8, TWO)]);
-      proxy.inject(/^GET .*T08/, meanwhile(() => env.deleteObject(keyOf(8))));
+      proxy.inject(
+        /^GET .*T08/,
+        meanwhile(() => env.deleteObject(keyOf(8))),
+      );
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual((await statuses(env)).sort(), [[7, 'done'], [8, 'superseded']]);
+      assert.deepEqual((await statuses(env)).sort(), [
+        [7, 'done'],
+        [8, 'superseded'],
+      ]);
       assert.deepEqual(await ids(), [1, 2]);
     });
 
@@ -426,7 +593,10 @@ describe('ingesting', () => {
       assert.match(entry?.error ?? '', /Reading .*HTTP 503/);
       await put(8, TWO);
       await fetchNow(env);
-      assert.deepEqual(await statuses(env), [[7, 'failed'], [8, 'done']]);
+      assert.deepEqual(await statuses(env), [
+        [7, 'failed'],
+        [8, 'done'],
+      ]);
     });
 
     test('archiving that fails undoes no load; the job, or the next run, completes it', async () => {
@@ -440,11 +610,21 @@ describe('ingesting', () => {
         assert.equal((await ledger(env))[0]?.archived_key, null);
         await env.pool.query('delete from graphile_worker._private_jobs');
         await put(8, TWO);
-        assert.deepEqual((await fetchNow(env)).map(({ task }) => task), ['finalize_snapshot'], 'the folder cannot be tidied, and yet the next file loads');
+        assert.deepEqual(
+          (await fetchNow(env)).map(({ task }) => task),
+          ['finalize_snapshot'],
+          'the folder cannot be tidied, and yet the next file loads',
+        );
         proxy.heal();
         await fetchNow(env);
         assert.deepEqual(await runAgain(env), []);
-        assert.deepEqual((await ledger(env)).map((entry) => [entry.status, entry.archived_key]), [['done', archivedKey(7)], ['done', archivedKey(8)]]);
+        assert.deepEqual(
+          (await ledger(env)).map((entry) => [entry.status, entry.archived_key]),
+          [
+            ['done', archivedKey(7)],
+            ['done', archivedKey(8)],
+          ],
+        );
         assert.deepEqual(await env.listKeys(), [archivedKey(7), archivedKey(8)]);
       }
     });
@@ -452,15 +632,24 @@ describe('ingesting', () => {
 
   describe('trouble with the database', () => {
     test('a row that it refuses is isolated into the rejects; every other row loads, also in its batch', async () => {
-      await env.pool.query(`alter table tickets.inc add constraint no_poison check (raw ->> 'owner' is distinct from 'poison')`);
+      await env.pool.query(
+        `alter table tickets.inc add constraint no_poison check (raw ->> 'owner' is distinct from 'poison')`,
+      );
       try {
-        const records = Array.from({ length: 700 }, (_, n) => open(n, { owner: [0, 13, 14, 699].includes(n) ? 'poison' : 'NOC' }));
+        const records = Array.from({ length: 700 }, (_, n) =>
+          open(n, { owner: [0, 13, 14, 699].includes(n) ? 'poison' : 'NOC' }),
+        );
         await put(7, csvOf(records));
         assert.deepEqual(await fetchNow(env), []);
         const [entry] = await ledger(env);
         assert.deepEqual([entry?.status, entry?.rows_inserted, entry?.rows_rejected], ['done', 696, 4]);
-        const { rows } = await env.pool.query('select line::int, reason, row_text from tickets_ops.snapshot_rejects order by line');
-        assert.deepEqual(rows.map(({ line }) => line), [2, 15, 16, 701]);
+        const { rows } = await env.pool.query(
+          'select line::int, reason, row_text from tickets_ops.snapshot_rejects order by line',
+        );
+        assert.deepEqual(
+          rows.map(({ line }) => line),
+          [2, 15, 16, 701],
+        );
         assert.match(rows[1].reason, /database refuses it: .*no_poison/);
         assert.match(rows[1].row_text, /poison.*WOT0000013/);
         assert.equal((await ids()).length, 696);
@@ -481,7 +670,10 @@ describe('ingesting', () => {
       await fetchNow(env);
       for (let attempt = 2; attempt <= 6; attempt += 1) await runAgain(env);
     };
-    const retryAll = () => env.pool.query('select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs), run_at := now(), attempts := 0)');
+    const retryAll = () =>
+      env.pool.query(
+        'select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs), run_at := now(), attempts := 0)',
+      );
 
     test('a batch that uses up its attempts fails the snapshot with its reason; retrying its job reopens it', async () => {
       await put(7, ONE);
@@ -513,7 +705,10 @@ describe('ingesting', () => {
       await put(8, TWO);
       await addFetch(env);
       await env.runJobs();
-      assert.deepEqual(await statuses(env), [[7, 'failed'], [8, 'done']]);
+      assert.deepEqual(await statuses(env), [
+        [7, 'failed'],
+        [8, 'done'],
+      ]);
       await retryAll();
       const [failure, ...others] = await env.runJobs();
       assert.deepEqual(others, []);
@@ -524,7 +719,9 @@ describe('ingesting', () => {
     });
 
     test('a snapshot that cannot be finalized fails with its reason; retrying its job finishes it', async () => {
-      await env.pool.query(`alter table tickets.import_meta add constraint no_meta check (metadata ->> 'source_key' is null)`);
+      await env.pool.query(
+        `alter table tickets.import_meta add constraint no_meta check (metadata ->> 'source_key' is null)`,
+      );
       try {
         await put(7, ONE);
         await failForGood();
@@ -549,7 +746,8 @@ describe('ingesting', () => {
       } finally {
         await freeDisk();
       }
-      const age = (days: number) => env.pool.query('update tickets_ops.snapshots set progress_at = now() - make_interval(days => $1)', [days]);
+      const age = (days: number) =>
+        env.pool.query('update tickets_ops.snapshots set progress_at = now() - make_interval(days => $1)', [days]);
       const maintain = async () => {
         await env.pool.query(`select graphile_worker.add_job('maintain')`);
         await env.runJobs();
@@ -561,8 +759,16 @@ describe('ingesting', () => {
       await maintain();
       assert.equal(await staged(), 0);
       await retryAll();
-      assert.match((await env.runJobs())[0]?.error ?? '', /Snapshot 1 is failed and has no staged batch 1: fetch its file again/);
-      assert.deepEqual(await fetchNow(env, { force: true }).then((failures) => failures.filter(({ task }) => task === 'fetch_snapshot')), []);
+      assert.match(
+        (await env.runJobs())[0]?.error ?? '',
+        /Snapshot 1 is failed and has no staged batch 1: fetch its file again/,
+      );
+      assert.deepEqual(
+        await fetchNow(env, { force: true }).then((failures) =>
+          failures.filter(({ task }) => task === 'fetch_snapshot'),
+        ),
+        [],
+      );
       assert.deepEqual(await ids(), [1, 2]);
     });
 
@@ -593,7 +799,10 @@ describe('ingesting', () => {
       await put(8, TWO);
       proxy.heal();
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual(await statuses(env), [[7, 'failed'], [8, 'done']]);
+      assert.deepEqual(await statuses(env), [
+        [7, 'failed'],
+        [8, 'done'],
+      ]);
     });
   });
 });

@@ -15,7 +15,12 @@ const env = {
 describe('hiding secrets', () => {
   test('whatever form they take', () => {
     const secrets = [PASSWORD, env.RUSTFS_SECRET_KEY, env.GEOCODER_API_KEY];
-    const forms = secrets.flatMap((secret) => [secret, encodeURIComponent(secret), encodeURI(secret), JSON.stringify(secret)]);
+    const forms = secrets.flatMap((secret) => [
+      secret,
+      encodeURIComponent(secret),
+      encodeURI(secret),
+      JSON.stringify(secret),
+    ]);
     for (const form of forms) {
       const hidden = hideSecrets(`before ${form} after`, env);
       assert.match(hidden, /^before .*\[hidden\].* after$/);
@@ -26,7 +31,10 @@ describe('hiding secrets', () => {
 
   test('also ones that no setting holds: passwords in URLs, keys in query strings', () => {
     assert.equal(hideSecrets('at postgres://u:other@h/db', env), 'at postgres://u:[hidden]@h/db');
-    assert.equal(hideSecrets('GET https://x/y?q=Kilimani&key=abc123&format=json', env), 'GET https://x/y?q=Kilimani&key=[hidden]&format=json');
+    assert.equal(
+      hideSecrets('GET https://x/y?q=Kilimani&key=abc123&format=json', env),
+      'GET https://x/y?q=Kilimani&key=[hidden]&format=json',
+    );
   });
 
   test('leaves other text alone, also where a setting is missing or short', () => {
@@ -49,10 +57,22 @@ describe('hiding secrets', () => {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const [output] = await Promise.all([text(child.stdout), once(child, 'exit')]);
-    const lines = output.trim().split('\n').map((line) => JSON.parse(line));
-    assert.deepEqual(lines.map(({ level }) => level), ['info', 'error', 'fatal']);
+    const lines = output
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    assert.deepEqual(
+      lines.map(({ level }) => level),
+      ['info', 'error', 'fatal'],
+    );
     assert.equal(lines[2].msg, 'the last line');
-    for (const secret of [PASSWORD, JSON.stringify(PASSWORD).slice(1, -1), encodeURIComponent(PASSWORD), env.RUSTFS_SECRET_KEY, env.GEOCODER_API_KEY]) {
+    for (const secret of [
+      PASSWORD,
+      JSON.stringify(PASSWORD).slice(1, -1),
+      encodeURIComponent(PASSWORD),
+      env.RUSTFS_SECRET_KEY,
+      env.GEOCODER_API_KEY,
+    ]) {
       assert.ok(!output.includes(secret), output);
     }
   });

@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
 import { dataset } from '../src/dataset.ts';
-import { BucketSettings, DatabaseSettings, readSettings, SETTINGS, SettingsError, WorkerSettings } from '../src/settings.ts';
+import {
+  BucketSettings,
+  DatabaseSettings,
+  readSettings,
+  SETTINGS,
+  SettingsError,
+  WorkerSettings,
+} from '../src/settings.ts';
 
 const refused = (group: (typeof SETTINGS)[keyof typeof SETTINGS], env: NodeJS.ProcessEnv): string => {
   try {
@@ -16,7 +23,12 @@ const refused = (group: (typeof SETTINGS)[keyof typeof SETTINGS], env: NodeJS.Pr
 
 describe('settings', () => {
   test('have defaults where a default can be right', () => {
-    const env = { RUSTFS_ENDPOINT: 'http://rustfs:9000', RUSTFS_ACCESS_KEY: 'a', RUSTFS_SECRET_KEY: 'b', RUSTFS_BUCKET: '' };
+    const env = {
+      RUSTFS_ENDPOINT: 'http://rustfs:9000',
+      RUSTFS_ACCESS_KEY: 'a',
+      RUSTFS_SECRET_KEY: 'b',
+      RUSTFS_BUCKET: '',
+    };
     assert.deepEqual(readSettings(BucketSettings, env), {
       RUSTFS_ENDPOINT: 'http://rustfs:9000',
       RUSTFS_REGION: 'us-east-1',
@@ -29,15 +41,28 @@ describe('settings', () => {
   });
 
   test('an error names every variable that is missing, empty or wrong, with what it means, and no value', () => {
-    const message = refused(BucketSettings, { RUSTFS_ENDPOINT: 'rustfs-9000', RUSTFS_SECRET_KEY: '', RUSTFS_PREFIX: '/automations/secret' });
-    for (const part of [/RUSTFS_ENDPOINT: .*URL of the S3 server/, /RUSTFS_ACCESS_KEY: is not set\. S3 access key/, /RUSTFS_SECRET_KEY: is not set/, /RUSTFS_PREFIX: must end with a slash/, /\.env\.example/]) {
+    const message = refused(BucketSettings, {
+      RUSTFS_ENDPOINT: 'rustfs-9000',
+      RUSTFS_SECRET_KEY: '',
+      RUSTFS_PREFIX: '/automations/secret',
+    });
+    for (const part of [
+      /RUSTFS_ENDPOINT: .*URL of the S3 server/,
+      /RUSTFS_ACCESS_KEY: is not set\. S3 access key/,
+      /RUSTFS_SECRET_KEY: is not set/,
+      /RUSTFS_PREFIX: must end with a slash/,
+      /\.env\.example/,
+    ]) {
       assert.match(message, part);
     }
     assert.doesNotMatch(message, /rustfs-9000|automations\/secret/);
     assert.match(refused(DatabaseSettings, {}), /DATABASE_URL: is not set\. Postgres connection string/);
     assert.match(refused(DatabaseSettings, { DATABASE_URL: 'mysql://u:topsecret@h/db' }), /DATABASE_URL/);
     assert.doesNotMatch(refused(DatabaseSettings, { DATABASE_URL: 'mysql://u:topsecret@h/db' }), /topsecret/);
-    assert.match(refused(WorkerSettings, { WORKER_CONCURRENCY: 'many', LOG_LEVEL: 'loud' }), /WORKER_CONCURRENCY(.|\n)*LOG_LEVEL/);
+    assert.match(
+      refused(WorkerSettings, { WORKER_CONCURRENCY: 'many', LOG_LEVEL: 'loud' }),
+      /WORKER_CONCURRENCY(.|\n)*LOG_LEVEL/,
+    );
   });
 
   test('every one stands in .env.example, with its default', async () => {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { type Environment, startEnvironment } from './support/environment.ts';
 import { TASK_DIRECTORY } from '../src/worker.ts';
+import { type Environment, startEnvironment } from './support/environment.ts';
 import { fetchNow, ledger } from './support/pipeline.ts';
 
 const WRONG: Record<string, [payload: unknown, complaint: RegExp][]> = {
@@ -40,7 +40,10 @@ describe('a task', () => {
   beforeEach(() => env.reset());
 
   test('each of them is tried here', async () => {
-    assert.deepEqual((await readdir(TASK_DIRECTORY)).map((file) => file.replace('.ts', '')).sort(), Object.keys(WRONG).sort());
+    assert.deepEqual(
+      (await readdir(TASK_DIRECTORY)).map((file) => file.replace('.ts', '')).sort(),
+      Object.keys(WRONG).sort(),
+    );
   });
 
   for (const [task, cases] of Object.entries(WRONG)) {
@@ -49,7 +52,10 @@ describe('a task', () => {
         await env.pool.query('select graphile_worker.add_job($1, $2::json)', [task, JSON.stringify(payload)]);
         const [failure] = await env.runJobs();
         assert.match(failure?.error ?? '', complaint, JSON.stringify(payload));
-        assert.match(failure?.error ?? '', new RegExp(`^Wrong payload:(.|\n)*A right one: select graphile_worker\\.add_job\\('${task}', '\\{.*\\}'\\);`));
+        assert.match(
+          failure?.error ?? '',
+          new RegExp(`^Wrong payload:(.|\n)*A right one: select graphile_worker\\.add_job\\('${task}', '\\{.*\\}'\\);`),
+        );
         const { rows } = await env.pool.query('select attempts, max_attempts from graphile_worker.jobs');
         assert.deepEqual(rows, [{ attempts: 1, max_attempts: 1 }]);
         await env.reset();
@@ -58,7 +64,10 @@ describe('a task', () => {
   }
 
   test('takes the payload of the schedule, and one that says nothing', async () => {
-    assert.deepEqual(await fetchNow(env, { dataset: 'inc', _cron: { ts: '2026-06-15T04:15:00.000Z', backfilled: false } }), []);
+    assert.deepEqual(
+      await fetchNow(env, { dataset: 'inc', _cron: { ts: '2026-06-15T04:15:00.000Z', backfilled: false } }),
+      [],
+    );
     await env.pool.query(`select graphile_worker.add_job('fetch_snapshot')`);
     assert.deepEqual(await env.runJobs(), []);
     assert.deepEqual(await ledger(env), []);

@@ -75,15 +75,29 @@ describe('a ticket CSV', () => {
   });
 
   test('any field content comes back, whatever it is', async () => {
-    const field = fc.oneof(fc.string({ unit: 'grapheme' }), fc.string({ unit: fc.constantFrom('"', ',', '\n', '\r', ';', 'x', 'ü') }));
+    const field = fc.oneof(
+      fc.string({ unit: 'grapheme' }),
+      fc.string({ unit: fc.constantFrom('"', ',', '\n', '\r', ';', 'x', 'ü') }),
+    );
     await fc.assert(
-      fc.asyncProperty(fc.array(field, { maxLength: 8 }), fc.boolean(), fc.array(fc.nat(400), { maxLength: 4 }), async (fields, crlf, cuts) => {
-        const rows = fields.map((text, n) => `WOT${n},coast,false,"${text.replaceAll('"', '""')}"`);
-        const bytes = Buffer.from([HEADER, ...rows, ''].join(crlf ? '\r\n' : '\n'));
-        const seen = await read(bytes, cuts.filter((cut) => cut < bytes.length));
-        assert.deepEqual(Object.values(descriptions(seen)), fields.map((text) => text.toWellFormed().replaceAll('\0', REPLACEMENT)));
-        assertAddsUp(seen);
-      }),
+      fc.asyncProperty(
+        fc.array(field, { maxLength: 8 }),
+        fc.boolean(),
+        fc.array(fc.nat(400), { maxLength: 4 }),
+        async (fields, crlf, cuts) => {
+          const rows = fields.map((text, n) => `WOT${n},coast,false,"${text.replaceAll('"', '""')}"`);
+          const bytes = Buffer.from([HEADER, ...rows, ''].join(crlf ? '\r\n' : '\n'));
+          const seen = await read(
+            bytes,
+            cuts.filter((cut) => cut < bytes.length),
+          );
+          assert.deepEqual(
+            Object.values(descriptions(seen)),
+            fields.map((text) => text.toWellFormed().replaceAll('\0', REPLACEMENT)),
+          );
+          assertAddsUp(seen);
+        },
+      ),
       { numRuns: 300, seed: 20260615 },
     );
   });
@@ -102,7 +116,13 @@ describe('a ticket CSV', () => {
 
   test('a field of 1 MB loads', async () => {
     const long = 'Ünïcode, "quoted"\n'.repeat(55_000);
-    const seen = await read(file('WOT0000001,coast,false,short', `WOT0000002,coast,false,"${long.replaceAll('"', '""')}"`, 'WOT0000003,coast,false,after'));
+    const seen = await read(
+      file(
+        'WOT0000001,coast,false,short',
+        `WOT0000002,coast,false,"${long.replaceAll('"', '""')}"`,
+        'WOT0000003,coast,false,after',
+      ),
+    );
     assert.ok(Buffer.byteLength(long) > 1_000_000);
     assert.equal(descriptions(seen).WOT0000002, long);
     assert.deepEqual(lines(seen.rows), [2, 3, 3 + 55_000 + 1]);
@@ -146,7 +166,16 @@ describe('a ticket CSV', () => {
   });
 
   test('ragged rows are rejected with their line and text, and every other row loads', async () => {
-    const seen = await read(file('WOT0000001,coast,false,one', 'WOT0000002,coast', '', 'WOT0000003,coast,false,"a\nb"', 'WOT0000004,coast,false,x,y', 'WOT0000005,coast,false,last'));
+    const seen = await read(
+      file(
+        'WOT0000001,coast,false,one',
+        'WOT0000002,coast',
+        '',
+        'WOT0000003,coast,false,"a\nb"',
+        'WOT0000004,coast,false,x,y',
+        'WOT0000005,coast,false,last',
+      ),
+    );
     assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001', 'WOT0000003', 'WOT0000005']);
     assert.deepEqual(seen.rejects, [
       { line: 3, reason: '2 fields where the header has 4', text: 'WOT0000002,coast' },
@@ -157,7 +186,9 @@ describe('a ticket CSV', () => {
   });
 
   test('lines are counted as an editor does: blank ones, CRLF and a lone CR within quotes', async () => {
-    const seen = await read(`${HEADER}\r\n\r\n\r\nWOT0000001,c,false,"1\r\n2\r3\r\n4"\r\n\r\nWOT0000002,c,false,x\r\nWOT0000003,c\r\n`);
+    const seen = await read(
+      `${HEADER}\r\n\r\n\r\nWOT0000001,c,false,"1\r\n2\r3\r\n4"\r\n\r\nWOT0000002,c,false,x\r\nWOT0000003,c\r\n`,
+    );
     assert.deepEqual(lines(seen.rows), [4, 8]);
     assert.deepEqual(lines(seen.rejects), [9]);
   });
@@ -170,7 +201,14 @@ describe('a ticket CSV', () => {
   });
 
   test('the last line of an id wins within a chunk, and the earlier ones are counted', async () => {
-    const seen = await read(file('WOT0000001,a,false,first', 'WOT0000002,a,false,other', ' WOT0000001 ,a,false,second', 'WOT0000001,a,false,third'));
+    const seen = await read(
+      file(
+        'WOT0000001,a,false,first',
+        'WOT0000002,a,false,other',
+        ' WOT0000001 ,a,false,second',
+        'WOT0000001,a,false,third',
+      ),
+    );
     assert.deepEqual(descriptions(seen), { WOT0000002: 'other', WOT0000001: 'third' });
     assert.equal(seen.counts.duplicates, 2);
     assertAddsUp(seen);
@@ -178,16 +216,24 @@ describe('a ticket CSV', () => {
 
   test('an empty id is rejected', async () => {
     const seen = await read(file(',coast,false,x', '"  ",coast,false,y', `${'W'.repeat(201)},coast,false,z`));
-    assert.deepEqual(seen.rejects.map(({ line, reason }) => [line, reason]), [
-      [2, 'no ticket_id'],
-      [3, 'no ticket_id'],
-      [4, 'ticket_id is longer than 200 characters'],
-    ]);
+    assert.deepEqual(
+      seen.rejects.map(({ line, reason }) => [line, reason]),
+      [
+        [2, 'no ticket_id'],
+        [3, 'no ticket_id'],
+        [4, 'ticket_id is longer than 200 characters'],
+      ],
+    );
   });
 
   test('the sentinel is recognised before the header, first, in the middle and last, ragged or not', async () => {
     const rows = ['WOT0000001,coast,false,one', 'WOT0000002,coast,false,two'];
-    for (const sentinel of ['EXPORT STOPPED: row limit,,', '"EXPORT STOPPED, see ""log"""', 'EXPORT STOPPED,a,b,c', ' export stopped']) {
+    for (const sentinel of [
+      'EXPORT STOPPED: row limit,,',
+      '"EXPORT STOPPED, see ""log"""',
+      'EXPORT STOPPED,a,b,c',
+      ' export stopped',
+    ]) {
       for (const at of [0, 1, 2, 3]) {
         const seen = await read([HEADER, ...rows].toSpliced(at, 0, sentinel).join('\n'));
         assert.equal(seen.rows.length, 2, `${sentinel} at ${at}`);
@@ -231,9 +277,21 @@ describe('a ticket CSV', () => {
 
   test('a quote that is never closed: the rows before it load, and the ending names the line', async () => {
     for (const description of ['"never closed', '"never ""closed""', '"']) {
-      const seen = await read(file('WOT0000001,a,false,one', '', 'WOT0000002,a,false,"x\ny"', `WOT0000003,a,false,${description}`, 'WOT0000004,a,false,lost', 'WOT0000005,a,false,lost'));
+      const seen = await read(
+        file(
+          'WOT0000001,a,false,one',
+          '',
+          'WOT0000002,a,false,"x\ny"',
+          `WOT0000003,a,false,${description}`,
+          'WOT0000004,a,false,lost',
+          'WOT0000005,a,false,lost',
+        ),
+      );
       assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001', 'WOT0000002']);
-      assert.match(seen.ending.brokenOff ?? '', /quote that opens in the record on line 6 is never closed.*rows before line 6 are loaded/);
+      assert.match(
+        seen.ending.brokenOff ?? '',
+        /quote that opens in the record on line 6 is never closed.*rows before line 6 are loaded/,
+      );
     }
   });
 
@@ -244,7 +302,12 @@ describe('a ticket CSV', () => {
       const header = ['a', 'b', 'c', 'd'].toSpliced(idAt, 0, 'ticket_id').join(',');
       for (const opens of columns) {
         for (const closes of columns.filter((column) => column !== idAt)) {
-          for (const [closesOn, quoted] of [[2, '"well, quoted"'], [3, '"well, quoted"'], [2, '"well"'], [3, '"of\r\nlines"']] as const) {
+          for (const [closesOn, quoted] of [
+            [2, '"well, quoted"'],
+            [3, '"well, quoted"'],
+            [2, '"well"'],
+            [3, '"of\r\nlines"'],
+          ] as const) {
             const rows = ids.map((id, row) => {
               const fields = ['1', '2', '3', '4'].toSpliced(idAt, 0, id);
               if (row === 1) fields[opens] = `"${fields[opens]}`;
@@ -260,7 +323,8 @@ describe('a ticket CSV', () => {
             }
             const noticed = seen.rejects.map(({ text }) => text).join();
             const lost = ids.filter((id) => !seen.rows.some(({ ticket_id }) => ticket_id === id));
-            if (seen.ending.brokenOff) assert.match(seen.ending.brokenOff, /quote that opens in the record on line 3 /, where);
+            if (seen.ending.brokenOff)
+              assert.match(seen.ending.brokenOff, /quote that opens in the record on line 3 /, where);
             else for (const id of lost) assert.ok(noticed.includes(id), `${where}: ${id}`);
             assert.ok(lost.includes('WOT0000002'), where);
           }
@@ -270,7 +334,9 @@ describe('a ticket CSV', () => {
   });
 
   test('a stray quote within an unquoted field spoils nothing', async () => {
-    const seen = await read(file('WOT0000001,coast,false,6" duct', 'WOT0000002,coast,false,"quoted" and on', 'WOT0000003,coast,false,x'));
+    const seen = await read(
+      file('WOT0000001,coast,false,6" duct', 'WOT0000002,coast,false,"quoted" and on', 'WOT0000003,coast,false,x'),
+    );
     assert.deepEqual(descriptions(seen), { WOT0000001: '6" duct', WOT0000002: '"quoted" and on', WOT0000003: 'x' });
   });
 
@@ -282,7 +348,9 @@ describe('a ticket CSV', () => {
   });
 
   test('an oversized record breaks the file off', async () => {
-    const seen = await read(file('WOT0000001,a,false,one', `WOT0000002,a,false,${'x'.repeat(16 * 1024 * 1024)}`, 'WOT0000003,a,false,lost'));
+    const seen = await read(
+      file('WOT0000001,a,false,one', `WOT0000002,a,false,${'x'.repeat(16 * 1024 * 1024)}`, 'WOT0000003,a,false,lost'),
+    );
     assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001']);
     assert.match(seen.ending.brokenOff ?? '', /begins on line 3 is larger than 16 MiB/);
   });
@@ -310,15 +378,24 @@ describe('a ticket CSV', () => {
   test('chunks are bounded, in the order of the file, and the hash is that of its bytes', async () => {
     const rows = Array.from({ length: 3_500 }, (_, n) => `WOT${String(n).padStart(7, '0')},coast,false,row ${n}`);
     const bytes = Buffer.from(file(...rows));
-    const seen = await read(bytes, Array.from({ length: Math.floor(bytes.length / 4096) }, (_, n) => (n + 1) * 4096));
-    assert.deepEqual(lines(seen.rows), rows.map((_, n) => n + 2));
+    const seen = await read(
+      bytes,
+      Array.from({ length: Math.floor(bytes.length / 4096) }, (_, n) => (n + 1) * 4096),
+    );
+    assert.deepEqual(
+      lines(seen.rows),
+      rows.map((_, n) => n + 2),
+    );
     for (const chunk of seen.chunks) assert.ok(chunk.rows.length < CHUNK_ROWS + 4096 / 20, `${chunk.rows.length} rows`);
     assert.equal(seen.ending.sha256, createHash('sha256').update(bytes).digest('hex'));
   });
 
   test('the generated feed reads as its author says', async () => {
     for (const { csv, expected } of feed({ seed: 3, hours: 4, tickets: 1500 })) {
-      const seen = await read(csv, Array.from({ length: Math.floor(csv.length / 65_536) }, (_, n) => (n + 1) * 65_536));
+      const seen = await read(
+        csv,
+        Array.from({ length: Math.floor(csv.length / 65_536) }, (_, n) => (n + 1) * 65_536),
+      );
       assertAddsUp(seen);
       assert.deepEqual(
         [seen.counts.read, seen.counts.alarms, seen.counts.sentinels, seen.counts.repaired],

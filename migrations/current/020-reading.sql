@@ -7,16 +7,15 @@
 -- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own.
 
 -- plpgsql, not inlined SQL, where a text is looked at more than once: inlining repeats `raw ->> …` each time.
--- The form that the feed writes is recognised without a regular expression of many states: its automaton is built anew
--- in every call, and seven of these run per row.
+-- Cut up by position: a regular expression that captures the parts took 250 µs a call, and seven of these run per row.
 create function tickets.eat_ts(value text) returns timestamptz
   language plpgsql immutable strict parallel safe
 as $$
 declare
-  parts text[];
-  digits text;
+  head text := value;   -- to the second
+  tail text := '';      -- fraction and zone
+  rest text;
   fraction double precision := 0;
-  zone text;
   n bigint;
   day integer;
   month integer;
@@ -26,27 +25,41 @@ begin
   if value = '' then
     return null;
   end if;
-  if value like '____-__-__ __:__:__' then
-    digits := replace(replace(replace(value, '-', ''), ':', ''), ' ', '');
-    if length(digits) <> 14 or digits collate "C" ~ '[^0-9]' then
+  if not (head like '____-__-__ __:__:__' or head like '____-__-__T__:__:__') then
+    if length(value) > 64 then
       return null;
     end if;
-  elsif length(value) <= 64 then
-    parts := regexp_match(
-      btrim(value, E' \t\r\n'),
-      '^([0-9]{4})-([0-9]{2})-([0-9]{2})(?:[ T]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(\.[0-9]{1,6})?)?(?: ?(Z|[+-][0-9]{2}(?::?[0-9]{2})?))?)?$'
-    );
-    if parts is null then
+    value := btrim(value, E' \t\r\n');
+    if value like '____-__-__' then
+      head := value || ' 00:00:00';
+    elsif not (value like '____-__-__ __:__%' or value like '____-__-__T__:__%') then
+      return null;
+    elsif substr(value, 17, 1) = ':' then
+      head := left(value, 19);
+      tail := substr(value, 20);
+      if left(tail, 1) = '.' then
+        rest := ltrim(substr(tail, 2), '0123456789');
+        tail := left(tail, length(tail) - length(rest));
+        if length(tail) not between 2 and 7 then
+          return null;
+        end if;
+        fraction := tail::double precision;
+        tail := rest;
+      end if;
+    else
+      head := left(value, 16) || ':00';
+      tail := substr(value, 17);
+    end if;
+    if tail <> '' and tail collate "C" !~ '^ ?(?:Z|[+-][0-9][0-9](?::?[0-9][0-9])?)$' then
       return null;
     end if;
-    digits := parts[1] || parts[2] || parts[3] || coalesce(parts[4] || parts[5], '0000') || coalesce(parts[6], '00');
-    fraction := coalesce(parts[7], '0')::double precision;
-    zone := parts[8];
-  else
-    return null;
   end if;
 
-  n := digits::bigint;
+  head := translate(head, '- T:', '');
+  if length(head) <> 14 or head collate "C" ~ '[^0-9]' then
+    return null;
+  end if;
+  n := head::bigint;
   year := n / 10000000000;
   month := n / 100000000 % 100;
   day := n / 1000000 % 100;
@@ -59,16 +72,16 @@ begin
     return null;
   end if;
   wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
-  if zone is null then
+  if tail = '' then
     return wall at time zone 'Africa/Nairobi';
   end if;
 
-  zone := rpad(translate(zone, 'Z:', '+'), 5, '0');
-  if substr(zone, 2, 2) > '15' or substr(zone, 4, 2) > '59' then
+  tail := rpad(translate(tail, 'Z: ', '+'), 5, '0');
+  if substr(tail, 2, 2) > '15' or substr(tail, 4, 2) > '59' then
     return null;
   end if;
   -- `timestamptz - interval` is only stable: the offset comes off the wall time.
-  return (wall - make_interval(mins => (left(zone, 1) || '1')::integer * (substr(zone, 2, 2)::integer * 60 + substr(zone, 4, 2)::integer)))
+  return (wall - make_interval(mins => (left(tail, 1) || '1')::integer * (substr(tail, 2, 2)::integer * 60 + substr(tail, 4, 2)::integer)))
     at time zone 'UTC';
 end
 $$;

@@ -4,7 +4,7 @@
 --   staging -> loading -> finalizing -> done | partial      a file that was read
 --   unchanged | superseded                                   a file that was looked at, not read
 --   failed                                                   with the reason in error; retrying its job reopens it
---   superseded -> staging                                    taken later by a backfill
+--   superseded -> staging                                    taken after all: by a backfill, or because the newer one failed
 
 create table tickets_ops.snapshots (
   snapshot_id bigint generated always as identity primary key,
@@ -51,6 +51,8 @@ create table tickets_ops.snapshots (
 -- Exactly one snapshot of a dataset is in flight.
 create unique index snapshots_one_in_flight on tickets_ops.snapshots (dataset) where status in ('staging', 'loading', 'finalizing');
 create index snapshots_by_file on tickets_ops.snapshots (dataset, source_key, source_etag);
+-- A version that was passed over has one row, however many looks at the bucket saw it at once.
+create unique index snapshots_superseded_once on tickets_ops.snapshots (dataset, source_key, source_etag) where status = 'superseded';
 create index snapshots_by_time on tickets_ops.snapshots (dataset, snapshot_at);
 
 comment on table tickets_ops.snapshots is 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
@@ -67,7 +69,7 @@ comment on column tickets_ops.snapshots.error is 'Why it failed, in words for pe
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
 comment on column tickets_ops.snapshots.origin is 'bucket, or file (ingest --inc-csv).';
 comment on column tickets_ops.snapshots.forced is 'Asked for by force.';
-comment on column tickets_ops.snapshots.backfill is 'Part of a backfill: finishing it asks for the next older file left behind.';
+comment on column tickets_ops.snapshots.backfill is 'Part of a backfill: finishing it asks for the next file left behind.';
 comment on column tickets_ops.snapshots.job_id is 'The fetch_snapshot job that reads the file. NULL for a local file.';
 comment on column tickets_ops.snapshots.attempt is 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
 comment on column tickets_ops.snapshots.listed_at is 'When the file was first looked at.';
@@ -88,6 +90,17 @@ comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ti
 comment on column tickets_ops.snapshots.rows_rejected is 'Rows in tickets_ops.snapshot_rejects.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
+
+create function tickets_ops.loaded_through(p_dataset text) returns timestamptz language sql stable
+return greatest(
+  -- What a takeover inherited, and unchanged files.
+  (select tickets.eat_ts(metadata ->> 'snapshot_at') from tickets.import_meta where dataset = p_dataset),
+  (
+    select max(snapshot_at) from tickets_ops.snapshots
+    where dataset = p_dataset and (status in ('loading', 'finalizing', 'done', 'partial', 'unchanged') or batches_done > 0)
+  )
+);
+comment on function tickets_ops.loaded_through(text) is 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
 
 -- Rows of the snapshot in flight. An unchanged row leaves its id only (raw is NULL): it is recognised while staging,
 -- so an hour in which nothing changed writes no ticket twice. The id still counts for open_missing.

@@ -296,7 +296,9 @@ begin
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
   if v_job.task in ('upsert_batch', 'finalize_snapshot') and v_job.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then
-    -- A snapshot in flight would only ask for the job again.
+    -- A snapshot in flight would only ask for the job again. Waits for batches that are being written: a newer snapshot
+    -- must not be compared with tickets that one of them is about to change.
+    perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
     update tickets_ops.snapshots
     set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
     where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
@@ -400,7 +402,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select snapshot_id, source_key, error
     from tickets_ops.snapshots
     where dataset = 'inc' and status in ('failed', 'done', 'partial', 'unchanged')
-    order by progress_at desc, snapshot_id desc limit 1
+    order by snapshot_at desc, snapshot_id desc limit 1
   ),
   schedule as (
     -- Half an hour is what a look may take that waits for the load before it.

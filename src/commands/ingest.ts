@@ -3,11 +3,12 @@ import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { ClientBase } from 'pg';
-import { type Bucket, listFolder, openBucket, readObject } from '../bucket.ts';
-import { type Candidate, type Choice, candidates, choose, type Mode, timeInName } from '../choose.ts';
+import { openBucket, readObject } from '../bucket.ts';
+import { type Candidate, choose, type Mode, timeInName } from '../choose.ts';
 import { NotTicketCsvError } from '../clean.ts';
 import { withClient } from '../database.ts';
 import { type Dataset, dataset } from '../dataset.ts';
+import { isSame, listSnapshots } from '../fetch.ts';
 import { type LoadResult, loadFile, loadFromBucket } from '../ingest.ts';
 import { knowledge } from '../ledger.ts';
 import { createLog } from '../log.ts';
@@ -96,55 +97,53 @@ interface Plan {
   readonly refused: boolean;
   readonly superseded: readonly string[];
   readonly toArchive: readonly string[];
+  /** Files that would fail, with the reason. */
+  readonly failing: readonly string[];
   readonly changes: Preview | null;
 }
 
-const NOTHING = { refused: false, superseded: [], toArchive: [], changes: null } as const;
+const NOTHING = { refused: false, superseded: [], toArchive: [], failing: [], note: '', changes: null } as const;
 
 async function planFile(client: ClientBase, inc: Dataset, file: LocalFile): Promise<Plan> {
   const { loadedThrough } = await knowledge(client, inc.name, []);
   const isOlder = loadedThrough !== null && file.snapshotAt < loadedThrough;
   const note = isOlder ? `It is older than what is loaded (${loadedThrough.toISOString()}): it would be refused.` : '';
   const plan = { ...NOTHING, file: file.key, snapshotAt: file.snapshotAt, note, refused: isOlder };
-  return withPreview(plan, () => preview(client, inc, createReadStream(file.path)));
-}
-
-async function planBucket(client: ClientBase, inc: Dataset, mode: Mode): Promise<Plan> {
-  const bucket = openBucket(readSettings(BucketSettings));
-  const found = await listing(bucket, inc, mode);
-  const known = await knowledge(client, inc.name, found);
-  const choice = choose(found, known, mode);
-  const file = choice.take;
-  const plan = {
-    ...NOTHING,
-    ...passedOver(choice),
-    file: file?.key ?? null,
-    snapshotAt: file?.snapshotAt ?? null,
-    note: '',
-  };
-  if (!file) return { ...plan, note: `Nothing to load: no file in ${inc.prefix} is newer than what is loaded.` };
-  if (file.etag === known.rememberedEtag && mode !== 'force') {
-    return { ...plan, note: 'It is unchanged (same ETag as the last load): it would only be archived.' };
-  }
-  return withPreview(plan, () => preview(client, inc, readObject(bucket, file)));
-}
-
-async function listing(bucket: Bucket, inc: Dataset, mode: Mode): Promise<Candidate[]> {
-  const archive = mode === 'force' ? await listFolder(bucket, `${inc.prefix}processed/`) : [];
-  return candidates([...(await listFolder(bucket, inc.prefix)), ...archive]);
-}
-
-const passedOver = (choice: Choice) => ({
-  superseded: choice.superseded.map((file) => file.key),
-  toArchive: choice.unarchived.map((file) => file.key),
-});
-
-async function withPreview(plan: Plan, read: () => Promise<Preview>): Promise<Plan> {
   try {
-    return { ...plan, changes: await read() };
+    return { ...plan, changes: await preview(client, inc, createReadStream(file.path)) };
   } catch (error) {
     if (!(error instanceof NotTicketCsvError)) throw error;
-    return { ...plan, refused: true, note: error.message };
+    return { ...plan, refused: true, failing: [`${file.key}: ${error.message}`] };
+  }
+}
+
+/** What a fetch would do: a file that is no ticket CSV fails, and the next one is chosen. */
+async function planBucket(client: ClientBase, inc: Dataset, mode: Mode): Promise<Plan> {
+  const bucket = openBucket(readSettings(BucketSettings));
+  let found = await listSnapshots(bucket, inc, mode);
+  const failing: string[] = [];
+  for (;;) {
+    const known = await knowledge(client, inc.name, found);
+    const choice = choose(found, known, mode);
+    const file = choice.take;
+    const passedOver = {
+      superseded: choice.superseded.map(({ key }) => key),
+      toArchive: choice.unarchived.map(({ key }) => key),
+      failing,
+      refused: failing.length > 0,
+    };
+    const plan: Plan = { ...NOTHING, ...passedOver, file: file?.key ?? null, snapshotAt: file?.snapshotAt ?? null };
+    if (!file) return { ...plan, note: `Nothing to load: no file in ${inc.prefix} is newer than what is loaded.` };
+    if (isSame(file, known.rememberedEtag) && mode !== 'force') {
+      return { ...plan, note: 'It is unchanged (same ETag as the last load): it would only be archived.' };
+    }
+    try {
+      return { ...plan, changes: await preview(client, inc, readObject(bucket, file)) };
+    } catch (error) {
+      if (!(error instanceof NotTicketCsvError)) throw error;
+      failing.push(`${file.key}: ${error.message}`);
+      found = found.filter((other) => other !== file);
+    }
   }
 }
 
@@ -155,10 +154,11 @@ function describePlan(plan: Plan): string {
   const lines = ['Dry run: nothing is written.'];
   if (plan.file) lines.push(`File       ${plan.file}  (${plan.snapshotAt?.toISOString()})`);
   if (plan.note) lines.push(plan.note);
+  for (const reason of plan.failing) lines.push(`Would fail: ${reason}`);
   for (const key of plan.superseded) lines.push(`Passed over for a newer file: ${key}`);
   for (const key of plan.toArchive) lines.push(`To be archived: ${key}`);
   if (plan.changes) lines.push(...describeChanges(plan.changes));
-  if (plan.changes && !plan.refused) lines.push('', 'Run it again with --apply to do this.');
+  if (plan.changes) lines.push('', 'Run it again with --apply to do this.');
   return `${lines.join('\n')}\n`;
 }
 

@@ -12,7 +12,7 @@ Runs jobs, and the schedule in the file crontab, until SIGTERM; then it finishes
 holds and exits (a second SIGTERM ends it at once). Any number of workers may run at once.
 
   --migrate   first bring the database to the schema of this release, as migrate does
-  --once      run every job that is due, then exit; no schedule
+  --once      run every job that is due, then exit (1 if any failed); no schedule
 
 Settings: DATABASE_URL, RUSTFS_*, GEOCODER_*, WORKER_CONCURRENCY, LOG_LEVEL.
 `;
@@ -26,12 +26,10 @@ export async function run(args: string[]): Promise<number> {
   const log = await createLog();
   const stop = values.once ? undefined : stopOnSignal(log);
   if (values.migrate) await migrateUnlessStopped(log, stop);
-  if (values.once) await drain(log);
-  else {
-    const runner = await startWorker(log, stop);
-    await runner.promise;
-    log.info('worker stopped');
-  }
+  if (values.once) return (await drain(log)) === 0 ? 0 : 1;
+  const runner = await startWorker(log, stop);
+  await runner.promise;
+  log.info('worker stopped');
   return process.exitCode === 1 ? 1 : 0;
 }
 

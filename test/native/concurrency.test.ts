@@ -26,31 +26,52 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
     // Those that find it in flight come back for it later.
     assert.deepEqual(await workers(3), [[], [], []]);
     const entries = await ledger(env);
-    assert.deepEqual(entries.map(({ status, rows_inserted }) => [status, rows_inserted]), [['done', snapshot.expected.rows_inserted]]);
-    assert.deepEqual(await rawTickets(env), Object.fromEntries([...snapshot.tickets].sort(([a], [b]) => (a < b ? -1 : 1))));
+    assert.deepEqual(
+      entries.map(({ status, rows_inserted }) => [status, rows_inserted]),
+      [['done', snapshot.expected.rows_inserted]],
+    );
+    assert.deepEqual(
+      await rawTickets(env),
+      Object.fromEntries([...snapshot.tickets].sort(([a], [b]) => (a < b ? -1 : 1))),
+    );
     const { opened, closed } = snapshot.expected.events;
     assert.deepEqual(await eventsOf(), { opened, closed });
     assert.deepEqual(await env.listKeys(), [`${PREFIX}processed/${snapshot.name}`]);
   });
 
   test('the same batch run by two workers is loaded once', async () => {
-    await env.putObject(keyOf(7), csvOf(Array.from({ length: 3_000 }, (_, n) => ({ ticket_id: `WOT${n}`, is_actionable: 'true' }))));
+    await env.putObject(
+      keyOf(7),
+      csvOf(Array.from({ length: 3_000 }, (_, n) => ({ ticket_id: `WOT${n}`, is_actionable: 'true' }))),
+    );
     await addFetch(env);
-    const { rows } = await env.pool.query(`select graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}', run_at := now()) from generate_series(1, 4)`);
+    const { rows } = await env.pool.query(
+      `select graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}', run_at := now()) from generate_series(1, 4)`,
+    );
     assert.equal(rows.length, 4);
     // The additional ones come too early, at the same time, or too late.
     await workers(3);
-    await env.pool.query(`select graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}') from generate_series(1, 4)`);
-    await env.pool.query(`select graphile_worker.add_job('finalize_snapshot', '{"snapshot_id": 1}') from generate_series(1, 4)`);
+    await env.pool.query(
+      `select graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}') from generate_series(1, 4)`,
+    );
+    await env.pool.query(
+      `select graphile_worker.add_job('finalize_snapshot', '{"snapshot_id": 1}') from generate_series(1, 4)`,
+    );
     await workers(3);
-    assert.deepEqual((await ledger(env)).map(({ status, rows_inserted }) => [status, rows_inserted]), [['done', 3_000]]);
+    assert.deepEqual(
+      (await ledger(env)).map(({ status, rows_inserted }) => [status, rows_inserted]),
+      [['done', 3_000]],
+    );
     assert.deepEqual(await eventsOf(), { opened: 3_000 });
     assert.equal((await env.listKeys()).length, 1);
   });
 
   test('a database that is asked to take two snapshots in flight refuses', async () => {
     const insert = (dataset: string) =>
-      env.pool.query(`insert into tickets_ops.snapshots (dataset, source_key, snapshot_at, status) values ($1, 'k', now(), 'staging')`, [dataset]);
+      env.pool.query(
+        `insert into tickets_ops.snapshots (dataset, source_key, snapshot_at, status) values ($1, 'k', now(), 'staging')`,
+        [dataset],
+      );
     await insert('inc');
     await insert('crq');
     await assert.rejects(insert('inc'), /snapshots_one_in_flight/);
@@ -89,11 +110,18 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
     });
     const moves = await Promise.all(movers);
     assert.deepEqual(failures, [[], []]);
-    assert.ok(moves.every((count) => count > 3), `${moves} moves`);
-    const { rows } = await env.pool.query(`select (select count(*)::int from tickets.inc where geo_source <> 'none') as placed, tickets.place_tickets('inc')::int as disagreeing`);
+    assert.ok(
+      moves.every((count) => count > 3),
+      `${moves} moves`,
+    );
+    const { rows } = await env.pool.query(
+      `select (select count(*)::int from tickets.inc where geo_source <> 'none') as placed, tickets.place_tickets('inc')::int as disagreeing`,
+    );
     assert.ok(rows[0].placed > 500, `${rows[0].placed} placed`);
     assert.equal(rows[0].disagreeing, 0);
-    const { rows: database } = await env.pool.query('select deadlocks::int from pg_stat_database where datname = current_database()');
+    const { rows: database } = await env.pool.query(
+      'select deadlocks::int from pg_stat_database where datname = current_database()',
+    );
     assert.deepEqual(database, [{ deadlocks: 0 }]);
   });
 });

@@ -4,10 +4,12 @@ import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import type pg from 'pg';
 import { pino } from 'pino';
+import { run as healthcheck } from '../../src/commands/healthcheck.ts';
 import { connect, withClient } from '../../src/database.ts';
 import { feed } from '../../src/demo/feed.ts';
 import { migrate } from '../../src/schema.ts';
-import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
 const silent = pino({ level: 'silent' });
 const DENIED = /permission denied/;
@@ -218,6 +220,27 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     ]);
     assert.deepEqual(kept.rows, [{ kept: true }]);
     await env.pool.query(`revoke select on tickets_ops.health from ${names.tickets_reader}; drop table tickets.added`);
+  });
+
+  test('healthcheck waits for nobody: not for a migration under way, nor for whoever has the tables', async (t) => {
+    t.after(killWorkers);
+    const worker = await startWorkerProcess();
+    await waitFor(
+      'the worker to register',
+      async () =>
+        (await env.pool.query('select from tickets_ops.worker_states() where pool_id = $1', [worker.pool])).rows
+          .length > 0,
+    );
+    const other = await connect(env.databaseUrl);
+    try {
+      await other.query(`select pg_advisory_lock(7216406330421507)`); // src/schema.ts
+      await other.query(
+        'begin; lock table tickets.inc, tickets_ops.snapshots, graphile_worker._private_jobs in access exclusive mode',
+      );
+      assert.equal(await healthcheck([]), 0);
+    } finally {
+      await other.end();
+    }
   });
 
   test('an owner that may not create roles grants to those that are there', async () => {

@@ -214,7 +214,7 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     await whileBatchesHang(async (release) => {
       await fetchNow();
       // One slot for loads, one for geocoding, which takes loads too.
-      const held = await waitFor('a batch to be under way', () => heldBy(first));
+      const held = await waitFor('a batch to be under way', async () => (await heldBy(first)) || undefined);
       first.kill('SIGTERM');
       await waitFor('the worker to shut down', () => first.log.some(({ msg }) => /shutdown/i.test(msg)));
       await release();

@@ -30,7 +30,9 @@ export type Entry = {
 /** A CSV of these records; the header is the union of their fields, with ticket_id first. */
 export function csvOf(records: readonly Record<string, string>[]): string {
   const columns = [...new Set(['ticket_id', ...records.flatMap((record) => Object.keys(record))])];
-  return [columns, ...records.map((record) => columns.map((column) => record[column] ?? ''))].map((fields) => `${csvLine(fields)}\n`).join('');
+  return [columns, ...records.map((record) => columns.map((column) => record[column] ?? ''))]
+    .map((fields) => `${csvLine(fields)}\n`)
+    .join('');
 }
 
 /** The key of the file of that hour on 2026-06-15. */
@@ -43,7 +45,9 @@ export async function fetchNow(env: Environment, payload: object = {}): Promise<
 }
 
 export async function addFetch(env: Environment, payload: object = {}): Promise<void> {
-  await env.pool.query(`select graphile_worker.add_job('fetch_snapshot', $1::json, max_attempts := 6)`, [JSON.stringify(payload)]);
+  await env.pool.query(`select graphile_worker.add_job('fetch_snapshot', $1::json, max_attempts := 6)`, [
+    JSON.stringify(payload),
+  ]);
 }
 
 /** Runs the jobs that wait for their next attempt, now. @returns those that still fail */
@@ -71,7 +75,10 @@ export async function statuses(env: Environment): Promise<[hour: number, status:
 }
 
 /** `raw` by ticket_id. */
-export async function rawTickets(env: Environment, table = 'tickets.inc'): Promise<Record<string, Record<string, string>>> {
+export async function rawTickets(
+  env: Environment,
+  table = 'tickets.inc',
+): Promise<Record<string, Record<string, string>>> {
   const { rows } = await env.pool.query(`select ticket_id, raw from ${table} order by ticket_id collate "C"`);
   return Object.fromEntries(rows.map(({ ticket_id, raw }) => [ticket_id, raw]));
 }

@@ -1,0 +1,133 @@
+/** The indexes that the comments in the migrations promise are the ones that Postgres takes, at a realistic size. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { type Environment, native, startEnvironment } from '../support/environment.ts';
+
+const TICKETS = 50_000;
+
+describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
+  let env: Environment;
+  before(async () => {
+    env = await startEnvironment();
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom)
+       select 'Cluster ' || i, st_setsrid(st_makepoint(36.5 + i * 0.01, -1.5 + i * 0.01), 4326) from generate_series(0, 49) as i`,
+    );
+    // 4 % open, in 50 clusters of 20 places.
+    await env.pool.query(
+      `insert into tickets.inc (ticket_id, raw)
+       select id, jsonb_build_object(
+         'ticket_id', id, 'is_actionable', (i % 25 = 0)::text, 'normalized_status', case when i % 25 = 0 then 'Open' else 'Closed' end,
+         'cluster', 'Cluster ' || i % 50, 'region', 'region ' || i % 7, 'location_name', 'Place ' || chr(65 + i % 20),
+         'assigned_team', 'Team ' || i % 200, 'created_at_service', '2026-06-01 10:00:00',
+         'closed_at', case when i % 25 <> 0 then to_char(timestamp '2026-01-01' + i * interval '1 minute', 'YYYY-MM-DD HH24:MI:SS') else '' end)
+       from (select i, 'WOT' || lpad(i::text, 7, '0') as id from generate_series(1, $1) as i) as ids`,
+      [TICKETS],
+    );
+    await env.pool.query('analyze tickets.inc');
+  });
+  after(() => env?.close());
+
+  const plan = async (query: string): Promise<string> => {
+    const { rows } = await env.pool.query<{ 'QUERY PLAN': string }>(`explain ${query}`);
+    return rows.map((row) => row['QUERY PLAN']).join('\n');
+  };
+  const assertIndex = (text: string, index: string) => {
+    assert.match(text, new RegExp(`(using|on) ${index}\\b`), text);
+    assert.doesNotMatch(text, /Seq Scan on inc\b/, text);
+  };
+
+  test('nearest open tickets, through the view', async () => {
+    const text = await plan(
+      `select ticket_id, cluster, hours_open from tickets.inc_open_sla
+       order by geog <-> st_setsrid(st_makepoint(36.8, -1.29), 4326)::geography limit 10`,
+    );
+    assertIndex(text, 'inc_open_geog');
+    assert.doesNotMatch(text, /Sort/, text);
+  });
+
+  test('every other query of the view reads the open tickets only', async () => {
+    for (const query of [
+      'select sla_state, count(*) from tickets.inc_open_sla group by 1',
+      'select cluster, count(*), round(avg(hours_open), 1) from tickets.inc_open_sla group by 1',
+      `select * from tickets.inc_open_sla where cluster = 'Cluster 3' and at_risk`,
+      `select * from tickets.inc_open_sla where assigned_team = 'Team 25' and sla_state = 'breached'`,
+    ]) {
+      const text = await plan(query);
+      assert.match(text, /(using|on) inc_(open|open_geog|place)\b/, text);
+      assert.doesNotMatch(text, /Seq Scan on inc\b/, text);
+    }
+  });
+
+  test('a radius search over closed tickets, too', async () => {
+    assertIndex(
+      await plan(
+        `select ticket_id from tickets.inc where st_dwithin(geog, st_setsrid(st_makepoint(36.5, -1.5), 4326)::geography, 500)`,
+      ),
+      'inc_geog',
+    );
+  });
+
+  test('how far the content reaches is read off the end of an index', async () => {
+    assertIndex(await plan('select max(closed_at) from tickets.inc where closed_at <= now()'), 'inc_closed_at');
+    assertIndex(
+      await plan('select max(created_at_service) from tickets.inc where created_at_service <= now()'),
+      'inc_created_at_service',
+    );
+  });
+
+  test('the tickets of a cluster or place that moved are found by inc_place', async () => {
+    for (const write of [
+      `update tickets.geo_clusters set geom = st_setsrid(st_makepoint(36.9, -1.2), 4326) where cluster = 'Cluster 7'`,
+      `insert into tickets.geo_locations (cluster, location_key, status, geom)
+       values ('Cluster 7', tickets.location_key('Place H'), 'found', st_setsrid(st_makepoint(36.91, -1.21), 4326))`,
+    ]) {
+      assert.ok((await scansDuring(write, 'inc_place')) > 0, write);
+    }
+    const { rows } = await env.pool.query(
+      `select geo_source, count(*)::int from tickets.inc where cluster = 'Cluster 7' group by 1 order by 1`,
+    );
+    assert.equal(rows.find(({ geo_source }) => geo_source === 'location')?.count > 0, true);
+    assert.equal(
+      rows.reduce((sum, { count }) => sum + count, 0),
+      TICKETS / 50,
+    );
+  });
+
+  test('the map lists every ticket it can, and says when one is left out', async () => {
+    const map = async () => {
+      const { rows } = await env.pool.query<{ listed: number; truncated: boolean; mapped: number }>(
+        `select jsonb_array_length(map -> 'features') as listed, (map -> 'summary' -> 'truncated')::boolean as truncated,
+           (map -> 'summary' ->> 'mapped')::int as mapped
+         from (select reporting.fn_tickets_for_map(p_open_only := false) as map offset 0) as m`,
+      );
+      return rows[0];
+    };
+    assert.deepEqual(await map(), { listed: TICKETS, truncated: false, mapped: TICKETS });
+    await env.pool.query(
+      `insert into tickets.inc (ticket_id, raw) values ('long', jsonb_build_object('cluster', 'Cluster 1', 'owner', repeat('x', 10000)))`,
+    );
+    assert.deepEqual(await map(), { listed: TICKETS, truncated: true, mapped: TICKETS + 1 });
+  });
+
+  /** How often a statement used an index. */
+  async function scansDuring(statement: string, index: string): Promise<number> {
+    const client = await env.pool.connect();
+    const scans = async () => {
+      // A session reports its own use when this is asked for and the statement is over.
+      await client.query('select pg_stat_force_next_flush()');
+      const { rows } = await client.query<{ scans: number }>(
+        'select idx_scan::int as scans from pg_stat_user_indexes where indexrelname = $1',
+        [index],
+      );
+      return rows[0]?.scans ?? 0;
+    };
+    try {
+      const before = await scans();
+      await client.query(statement);
+      return (await scans()) - before;
+    } finally {
+      client.release();
+    }
+  }
+});
