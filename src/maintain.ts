@@ -105,7 +105,8 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
        ), batches as (
          delete from tickets_ops.snapshot_batches where snapshot_id in (select snapshot_id from over)
        )
-       delete from tickets_ops.snapshot_rows where snapshot_id in (select snapshot_id from over)`,
+       delete from tickets_ops.snapshot_rows
+       where snapshot_id in (select snapshot_id from over) or snapshot_id not in (select snapshot_id from tickets_ops.snapshots)`,
       keep.KEEP_FAILED_STAGING_DAYS,
     ],
     rejects: [

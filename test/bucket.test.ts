@@ -21,7 +21,7 @@ import { cutAfter, type FaultProxy, meanwhile, startFaultProxy, status } from '.
 const FOLDER = 'automations/inc/';
 const KEY = `${FOLDER}2026-06-15T07-00-00.csv`;
 const ARCHIVED = `${FOLDER}processed/2026-06-15T07-00-00.csv`;
-const BODY = 'ticket_id\n' + 'WOT0000001\n'.repeat(30_000);
+const BODY = `ticket_id\n${'WOT0000001\n'.repeat(30_000)}`;
 
 describe('the bucket', () => {
   let env: Environment;

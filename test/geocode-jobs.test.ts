@@ -281,8 +281,11 @@ describe('while nobody may call, jobs wait without calls and without using up at
       await dueNow();
       await env.runJobs();
       assert.equal((await sql('select state from tickets_ops.geocoding'))[0]?.state, 'ready', 'it closed by itself');
-      await dueNow();
-      await env.runJobs();
+      // Verdicts that fall together come back later: each round settles at least one.
+      for (let round = 0; round < 3; round += 1) {
+        await dueNow();
+        await env.runJobs();
+      }
       assert.equal(
         (await sql(`select count(*)::int as found from tickets.geo_locations where status = 'found'`))[0]?.found,
         3,

@@ -510,7 +510,7 @@ describe('maintain', () => {
   test('prunes by age, as set, and keeps what the next file is compared with', async () => {
     await load(first);
     await load(second);
-    await addJob('maintain', {}, `, job_key := 'old'`);
+    await addJob('geocode_cluster', { cluster: 'Kilimani' }, `, job_key := 'old'`);
     const age = `interval '20 days'`;
     await env.pool.query(`
       update tickets_ops.snapshots set progress_at = now() - ${age};

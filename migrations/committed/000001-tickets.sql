@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9cb1fa16d837b89a95eb4c67a83d3b8010ce1bb7
+--! Hash: sha1:9d4dfe248a276d9ce750fc86211ae128ce5b1719
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -1545,7 +1545,10 @@ end;
 comment on function tickets.geo_source(geometry, geometry, geometry) is 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
 
 create function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
-returns bigint language plpgsql as $fn$
+returns bigint language plpgsql
+-- Compiling the sweep of a large table takes longer than the sweep.
+set jit = off
+as $fn$
 declare
   v_scope text := case
     when p_clusters is null then ''
@@ -1608,18 +1611,24 @@ begin
   if not exists (select from written) then
     return null;
   end if;
+  -- First what disagrees, which after a load is nothing: joining the table at once would hash all of it for every batch.
   execute format($sql$
+    with disagreeing as materialized (
+      select w.ticket_id, place.*
+      from written w
+      left join tickets.geo_locations l
+        on l.cluster = tickets.cluster_key(w.cluster) and l.location_key = w.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(w.cluster)
+      cross join lateral (select tickets.feed_point(w.raw) as geom offset 0) as feed
+      cross join lateral (
+        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
+      ) as place
+      where w.geo_source <> place.geo_source or w.geom is distinct from place.geom
+    )
     update tickets.%1$I t
-    set geom = place.geom, geo_source = place.geo_source
-    from written w
-    left join tickets.geo_locations l
-      on l.cluster = tickets.cluster_key(w.cluster) and l.location_key = w.location_key and l.status = 'found'
-    left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(w.cluster)
-    cross join lateral (select tickets.feed_point(w.raw) as geom offset 0) as feed
-    cross join lateral (
-      select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-    ) as place
-    where t.ticket_id = w.ticket_id and (w.geo_source <> place.geo_source or w.geom is distinct from place.geom)
+    set geom = d.geom, geo_source = d.geo_source
+    from disagreeing d
+    where t.ticket_id = d.ticket_id
   $sql$, tg_table_name);
   return null;
 end
@@ -1826,7 +1835,8 @@ comment on function tickets_ops.loaded_through(text) is 'Export time of the newe
 -- Rows of the snapshot in flight. An unchanged row leaves its id only (raw is NULL): it is recognised while staging,
 -- so an hour in which nothing changed writes no ticket twice. The id still counts for open_missing.
 create table tickets_ops.snapshot_rows (
-  snapshot_id bigint not null references tickets_ops.snapshots on delete cascade,
+  -- No foreign key: it costs a tenth of staging, and every statement that writes rows holds the snapshot's row anyway.
+  snapshot_id bigint not null,
   ticket_id text not null,
   line bigint not null,
   raw jsonb,
@@ -2606,6 +2616,15 @@ language sql volatile as $$
 $$;
 comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
   'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
+
+create function tickets_ops.return_geocoding_call(p_provider text) returns void
+language sql volatile as $$
+  update tickets_ops.geocoding_providers
+  set used = used - 1
+  where provider = p_provider and used > 0 and used_on = (clock_timestamp() at time zone 'UTC')::date;
+$$;
+comment on function tickets_ops.return_geocoding_call(text) is
+  'Gives a reserved call back to the budget of the day: its slot went by before the call could be made.';
 
 create function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,

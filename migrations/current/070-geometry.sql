@@ -31,7 +31,10 @@ end;
 comment on function tickets.geo_source(geometry, geometry, geometry) is 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
 
 create function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
-returns bigint language plpgsql as $fn$
+returns bigint language plpgsql
+-- Compiling the sweep of a large table takes longer than the sweep.
+set jit = off
+as $fn$
 declare
   v_scope text := case
     when p_clusters is null then ''
@@ -94,18 +97,24 @@ begin
   if not exists (select from written) then
     return null;
   end if;
+  -- First what disagrees, which after a load is nothing: joining the table at once would hash all of it for every batch.
   execute format($sql$
+    with disagreeing as materialized (
+      select w.ticket_id, place.*
+      from written w
+      left join tickets.geo_locations l
+        on l.cluster = tickets.cluster_key(w.cluster) and l.location_key = w.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(w.cluster)
+      cross join lateral (select tickets.feed_point(w.raw) as geom offset 0) as feed
+      cross join lateral (
+        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
+      ) as place
+      where w.geo_source <> place.geo_source or w.geom is distinct from place.geom
+    )
     update tickets.%1$I t
-    set geom = place.geom, geo_source = place.geo_source
-    from written w
-    left join tickets.geo_locations l
-      on l.cluster = tickets.cluster_key(w.cluster) and l.location_key = w.location_key and l.status = 'found'
-    left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(w.cluster)
-    cross join lateral (select tickets.feed_point(w.raw) as geom offset 0) as feed
-    cross join lateral (
-      select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-    ) as place
-    where t.ticket_id = w.ticket_id and (w.geo_source <> place.geo_source or w.geom is distinct from place.geom)
+    set geom = d.geom, geo_source = d.geo_source
+    from disagreeing d
+    where t.ticket_id = d.ticket_id
   $sql$, tg_table_name);
   return null;
 end

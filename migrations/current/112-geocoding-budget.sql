@@ -177,6 +177,15 @@ $$;
 comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
   'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
 
+create function tickets_ops.return_geocoding_call(p_provider text) returns void
+language sql volatile as $$
+  update tickets_ops.geocoding_providers
+  set used = used - 1
+  where provider = p_provider and used > 0 and used_on = (clock_timestamp() at time zone 'UTC')::date;
+$$;
+comment on function tickets_ops.return_geocoding_call(text) is
+  'Gives a reserved call back to the budget of the day: its slot went by before the call could be made.';
+
 create function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
   p_cluster text, p_location_key text, p_query text, p_candidates jsonb

@@ -61,7 +61,11 @@ export async function callAtSlot(
         name,
         reserved_at,
       ]);
-      if (!kept[0].may || performance.now() - start > LATE_MS) return undefined;
+      if (!kept[0].may) return undefined;
+      if (performance.now() - start > LATE_MS) {
+        await db.query('select tickets_ops.return_geocoding_call($1)', [name]);
+        return undefined;
+      }
       return call(geocoder, question, signal && { signal });
     });
     if (outcome) return { outcome, slotAt: slot_at };
