@@ -25,7 +25,13 @@ export const BucketSettings = z.object({
 });
 
 export const WorkerSettings = z.object({
-  WORKER_CONCURRENCY: z.coerce.number().int().min(1).max(64).default(4).describe('Jobs that one worker runs at once'),
+  WORKER_CONCURRENCY: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(64)
+    .default(2)
+    .describe('Jobs that one worker runs at once, besides geocoding; more than the database has cores gains nothing'),
   LOG_LEVEL: z
     .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])
     .default('info')

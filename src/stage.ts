@@ -71,7 +71,11 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
   totals.repaired += counts.repaired;
   totals.rejected += rejects.length;
   const result = await db.query<{ held: boolean; duplicates: number }>(
-    `with held as (
+    `with unflushed as (
+       -- Nobody waits for the disk here: the sealing transaction does, for everything before it.
+       select set_config('synchronous_commit', 'off', true) as setting
+     ),
+     held as (
        -- The fence: another attempt has another number, a sealed or failed snapshot another status.
        update tickets_ops.snapshots
        set progress_at = clock_timestamp(), rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7,
@@ -92,7 +96,7 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
        on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = excluded.raw
        returning xmax <> 0 as replaced
      )
-     select exists (select from held) as held, (select count(*)::int from staged where replaced) as duplicates`,
+     select exists (select from held) as held, (select count(*)::int from staged where replaced) as duplicates from unflushed`,
     [
       claim.snapshotId,
       claim.attempt,

@@ -1,0 +1,3895 @@
+-- Made by npm run schema:dump from the committed migrations; do not edit.
+
+CREATE SCHEMA reporting;
+
+CREATE SCHEMA tickets;
+
+COMMENT ON SCHEMA tickets IS 'Field-ops tickets of the fibre operator: INC faults (and CRQ, kept but not ingested yet), the gazetteers that place them, and their history.';
+
+CREATE SCHEMA tickets_ops;
+
+COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
+
+CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read
+  -- the whole table for the open ones.
+  return (
+    with mapped as (
+      select
+        t.ticket_id, t.longitude, t.latitude, properties,
+        octet_length(concat(
+          t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+          t.assigned_team, t.owner, t.sla_status
+        )) as bytes_of_text
+      from tickets.inc t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      cross join lateral (
+        select
+          t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+          t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+          t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+          t.longitude, sla.*
+      ) as properties
+      where t.is_actionable and t.longitude is not null
+        and (p_cluster is null or t.cluster = p_cluster)
+        and (p_region is null or t.region = lower(p_region))
+        and (p_team is null or t.assigned_team = p_team)
+      union all
+      (
+        select
+          t.ticket_id, t.longitude, t.latitude, properties,
+          octet_length(concat(
+            t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+            t.assigned_team, t.owner, t.sla_status
+          ))
+        from tickets.inc t
+        cross join lateral (
+          select
+            t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+            t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+            t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+            t.longitude
+        ) as properties
+        where not p_open_only and t.is_actionable is not true and t.longitude is not null
+          and (p_cluster is null or t.cluster = p_cluster)
+          and (p_region is null or t.region = lower(p_region))
+          and (p_team is null or t.assigned_team = p_team)
+        order by t.closed_at desc -- index inc_closed_at, backwards
+        limit 100000
+      )
+    ),
+    counts as (
+      select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
+      from (
+        select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
+        from tickets.inc t
+        cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+        where t.is_actionable
+          and (p_cluster is null or t.cluster = p_cluster)
+          and (p_region is null or t.region = lower(p_region))
+          and (p_team is null or t.assigned_team = p_team)
+        union all
+        select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+        from tickets.inc t
+        where not p_open_only and t.is_actionable is not true
+          and (p_cluster is null or t.cluster = p_cluster)
+          and (p_region is null or t.region = lower(p_region))
+          and (p_team is null or t.assigned_team = p_team)
+      ) as t
+      group by normalized_status, cluster, region, sla_state, geo_source
+    ),
+    totals as (
+      select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
+    ),
+    features as (
+      select coalesce(array_agg(feature), '{}') as list, count(*) as listed
+      from (select * from mapped limit 100000) as m
+      cross join lateral (select 'Point' as type, array[m.longitude, m.latitude] as coordinates) as geometry
+      cross join lateral (select 'Feature' as type, m.ticket_id as id, geometry, m.properties) as feature
+      -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
+      -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
+      where m.bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
+    ),
+    dimensions as (
+      select jsonb_object_agg(dimension, tickets) as counted
+      from (
+        select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
+        from (
+          select dimension, value, sum(c.tickets) as tickets
+          from counts c
+          cross join lateral (values
+            ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+            ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
+          ) as d (dimension, value)
+          -- Closed tickets have no state against the SLA.
+          where dimension <> 'by_sla_state' or value is not null
+          group by dimension, value
+        ) as d
+        group by dimension
+      ) as d
+    ),
+    freshness as (
+      select
+        meta.snapshot_at, meta.ingested_at, meta.checked_at,
+        floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
+        greatest(
+          (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+          (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+        ) as content_through,
+        meta.source_key
+      from (select) as one
+      left join lateral (
+        select
+          tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+          tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+          tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+          m.metadata ->> 'source_key' as source_key
+        from tickets.import_meta m
+        where m.dataset = 'inc'
+      ) as meta on true
+    )
+    select to_jsonb(collection)
+    from (
+      select
+        'FeatureCollection' as type,
+        f.list as features,
+        jsonb_build_object(
+          'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
+          'truncated', f.listed < t.mapped,
+          'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
+          'by_geo_source', '{}'::jsonb, 'freshness', freshness
+        ) || coalesce(d.counted, '{}') as summary
+      from features f, totals t, dimensions d, freshness
+    ) as collection
+  );
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The tickets map: a GeoJSON FeatureCollection (RFC 7946) with a foreign member `summary`. What dashboard_api serves.
+
+Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team; NULL, the default, means all.
+
+features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
+
+summary: total, mapped and unmapped tickets; by_status (normalized_status), by_cluster, by_region, by_geo_source: tickets per value, unmapped ones included, "(none)" where there is no value; by_sla_state: open tickets only; truncated: true where not every mapped ticket is among the features; freshness: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. Filters do not concern freshness.
+
+Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
+
+CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gazetteer: no ticket is written meanwhile.';
+
+CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN NULLIF(btrim("left"(p_cluster, 200)), ''::text);
+
+COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'The cluster as a key of the gazetteers: blanks around it do not count, and it is cut at 200 characters because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
+
+CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_clusters text[];
+begin
+  if tg_op = 'INSERT' then
+    select array_agg(cluster) into v_clusters from after where geom is not null;
+  elsif tg_op = 'DELETE' then
+    select array_agg(cluster) into v_clusters from before where geom is not null;
+  else
+    select array_agg(distinct cluster) into v_clusters from (
+      (select cluster, geom::bytea from before except select cluster, geom::bytea from after)
+      union all
+      (select cluster, geom::bytea from after except select cluster, geom::bytea from before)
+    ) as moved;
+  end if;
+  if v_clusters is not null then
+    perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+
+CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  head text := value;   -- to the second
+  tail text := '';      -- fraction and zone
+  rest text;
+  fraction double precision := 0;
+  n bigint;
+  day integer;
+  month integer;
+  year integer;
+  wall timestamp;
+begin
+  if value = '' then
+    return null;
+  end if;
+  if not (head like '____-__-__ __:__:__' or head like '____-__-__T__:__:__') then
+    if length(value) > 64 then
+      return null;
+    end if;
+    value := btrim(value, E' \t\r\n');
+    if value like '____-__-__' then
+      head := value || ' 00:00:00';
+    elsif not (value like '____-__-__ __:__%' or value like '____-__-__T__:__%') then
+      return null;
+    elsif substr(value, 17, 1) = ':' then
+      head := left(value, 19);
+      tail := substr(value, 20);
+      if left(tail, 1) = '.' then
+        rest := ltrim(substr(tail, 2), '0123456789');
+        tail := left(tail, length(tail) - length(rest));
+        if length(tail) not between 2 and 7 then
+          return null;
+        end if;
+        fraction := tail::double precision;
+        tail := rest;
+      end if;
+    else
+      head := left(value, 16) || ':00';
+      tail := substr(value, 17);
+    end if;
+    if tail <> '' and tail collate "C" !~ '^ ?(?:Z|[+-][0-9][0-9](?::?[0-9][0-9])?)$' then
+      return null;
+    end if;
+  end if;
+
+  head := translate(head, '- T:', '');
+  if length(head) <> 14 or head collate "C" ~ '[^0-9]' then
+    return null;
+  end if;
+  n := head::bigint;
+  year := n / 10000000000;
+  month := n / 100000000 % 100;
+  day := n / 1000000 % 100;
+  -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
+  if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
+    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or (day > 30 and month in (4, 6, 9, 11))
+    or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
+  then
+    return null;
+  end if;
+  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  if tail = '' then
+    return wall at time zone 'Africa/Nairobi';
+  end if;
+
+  tail := rpad(translate(tail, 'Z: ', '+'), 5, '0');
+  if substr(tail, 2, 2) > '15' or substr(tail, 4, 2) > '59' then
+    return null;
+  end if;
+  -- `timestamptz - interval` is only stable: the offset comes off the wall time.
+  return (wall - make_interval(mins => (left(tail, 1) || '1')::integer * (substr(tail, 2, 2)::integer * 60 + substr(tail, 4, 2)::integer)))
+    at time zone 'UTC';
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.eat_ts(value text) IS 'A time of the feed: `YYYY-MM-DD[ T]HH:MM[:SS[.ffffff]]` or a bare date, blanks around it allowed, read as Africa/Nairobi unless it ends in Z or an offset (+03, +0300, +03:00, up to 15:59). NULL for anything else: a day or hour that does not exist (month 13, 30 February, 24:00, second 60), and years outside 1900 to 2100, which are markers (0001, 9999), not times.';
+
+CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
+
+COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
+
+CREATE TABLE tickets.geo_country (
+    name text NOT NULL,
+    outline public.geometry(MultiPolygon,4326) NOT NULL,
+    reach public.geometry(MultiPolygon,4326) NOT NULL
+);
+
+COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+
+COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
+
+COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
+
+COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT ((place IS NOT NULL) AND tickets.is_lng_lat(place) AND (EXISTS ( SELECT
+            FROM tickets.geo_country c
+           WHERE public.st_intersects(c.reach, in_kenya.place))));
+END;
+
+COMMENT ON FUNCTION tickets.in_kenya(place public.geometry) IS 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
+
+CREATE FUNCTION tickets.to_degrees(value text) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
+    return null;
+  end if;
+  return value::double precision;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.to_degrees(value text) IS 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
+
+CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
+
+COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
+
+CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260615'::bigint;
+
+COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
+
+CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
+
+COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
+
+CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
+  v_force boolean := coalesce(geocode_cluster.force, false);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
+  end if;
+  return query select * from tickets_ops.ask_by_hand(
+    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force, 10,
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force, false) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+
+CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_location.cluster);
+  v_force boolean := coalesce(geocode_location.force, false);
+  v_key text := tickets.location_key(geocode_location.location_name);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed: the same place name stands in many towns.'
+      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
+  end if;
+  if v_key is null then
+    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
+      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
+  end if;
+  return query select * from tickets_ops.ask_by_hand(
+    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
+    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force, 11,
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force, false) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+
+CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
+    return null;
+  end if;
+  return round(value::numeric * 60);
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+
+CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  name text := left(location_name, 500);
+  kept text;
+  seen text;         -- the words of names, bound and as they were typed
+  typed text;
+  token text;
+  word text;
+  stem text;         -- the word without the digits at its end
+  number text;
+  rule text;
+  kind text;
+  added text;        -- what the token adds to `kept`; NULL: it goes
+  last text;         -- the last word kept
+  binding text;
+  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
+  limits text;       -- which numbers a `kept` word takes, a regular expression
+  from_at integer;   -- length of `kept` before the words that go with a number to come
+  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
+  soft_end integer;
+  gap boolean;       -- something went since the last word kept
+  again boolean;
+begin
+  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
+    name := tickets.plain_name(name);
+  end if;
+
+  loop
+    kept := '';
+    seen := '';
+    binding := ' ';
+    expects := '';
+    last := '';
+    soft_at := null;
+    soft_end := null;
+    gap := false;
+    again := false;
+
+    foreach token in array string_to_array(replace(name, '_', ' _'), ' ') loop
+      continue when token = '';
+      if strpos('_-''=', left(token, 1)) > 0 then
+        if binding = ' ' or left(token, 1) = '_' then
+          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
+        end if;
+        token := substr(token, 2);
+        continue when token = '';
+      end if;
+      word := lower(token collate "C");
+      stem := rtrim(word, '0123456789');
+      rule := tickets.location_vocabulary() ->> stem;
+
+      -- Most words are a code, a number after one, or a plain word.
+      if rule = 'code' or (stem = '' and expects = 'numbers') then
+        expects := 'numbers';
+        gap := kept <> '';
+        continue;
+      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
+        kept := kept || binding || word;
+        seen := seen || binding || token || ' ';
+        last := word;
+        binding := ' ';
+        expects := '';
+        if gap then
+          again := true;
+          gap := false;
+        end if;
+        continue;
+      end if;
+
+      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
+      number := null;
+      added := null;
+      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
+        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
+      then
+        number := word;
+        rule := null;
+      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
+        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+      elsif word collate "C" ~ '^[a-z]+[0-9]' then
+        stem := substring(word collate "C" from '^[a-z]+');
+        rule := tickets.location_vocabulary() ->> stem;
+        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
+          number := substr(word, length(stem) + 1);
+          word := stem;
+          token := left(token, length(stem));
+        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
+          rule := 'site';
+        else
+          rule := null;
+        end if;
+      end if;
+
+      if rule is not null then
+        kind := split_part(rule, ' ', 1);
+        case kind
+          when 'code' then
+            expects := 'numbers';
+          when 'site' then
+            expects := '';
+          when 'ticket' then
+            added := word;
+            from_at := length(kept);
+            expects := 'numbered';
+          when 'soft' then
+            added := word;
+            from_at := length(kept);
+            expects := 'numbered';
+            if soft_at is null or soft_end <> from_at then
+              soft_at := case when binding = '_' or kept = '' then from_at end;
+            end if;
+            soft_end := from_at + 1 + length(word);
+          when 'numbered', 'premise' then
+            added := split_part(rule, ' ', 2);
+            from_at := length(kept);
+            expects := kind;
+          when 'no' then
+            if expects in ('premise', 'numbered') then
+              kept := left(kept, from_at);
+              soft_end := least(soft_end, from_at);
+              last := '';
+              expects := 'id';
+            elsif last = 'h' then
+              kept := left(kept, -2);
+              last := '';
+              expects := 'id';
+            else
+              added := word;
+              from_at := length(kept);
+              expects := 'numbered';
+            end if;
+          when 'floor' then
+            if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
+              kept := left(kept, -length(last) - 1);
+              last := '';
+            end if;
+            expects := 'id';
+          when 'relation' then
+            expects := 'relation';
+          when 'of' then
+            if word = 'to' and last in ('next', 'close') then
+              kept := left(kept, -length(last) - 1);
+              last := '';
+            elsif expects <> 'relation' then
+              added := word;
+            end if;
+            expects := '';
+          when 'front' then
+            if last = 'in' then
+              kept := left(kept, -3);
+              last := '';
+              expects := 'relation';
+            else
+              added := word;
+              expects := '';
+            end if;
+          when 'kept' then
+            added := split_part(rule, ' ', 2);
+            limits := split_part(rule, ' ', 3);
+            expects := kind;
+          else  -- city, word
+            added := split_part(rule, ' ', 2);
+            expects := '';
+            if kind = 'city' and last = 'st' and length(kept) > 3 then
+              kept := kept || 'reet';
+            end if;
+        end case;
+      elsif number is null then
+        kind := 'plain';
+        added := word;
+        expects := '';
+      end if;
+
+      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
+      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
+        if word = 'buru' and last = 'buru' then
+          kept := left(kept, -5);
+          added := 'buruburu';
+        elsif kind <> 'plain' and last = added then
+          added := null;
+        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
+          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
+        then
+          typed := translate(seen, '_', ' ');
+          if (last = added and (gap or binding = '_'))
+            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
+          then
+            added := null;
+          end if;
+        end if;
+        seen := seen || binding || token || ' ';
+      end if;
+
+      if number is not null then
+        if added is not null then
+          kept := kept || binding || added;
+          binding := '=';
+        end if;
+        if expects in ('premise', 'numbered') then
+          kept := left(kept, from_at);
+          soft_end := least(soft_end, from_at);
+          last := '';
+          added := null;
+          expects := 'numbers';
+        elsif expects in ('numbers', 'id') then
+          added := null;
+          expects := 'numbers';
+        else
+          if expects <> 'kept' or (limits <> '' and number collate "C" !~ ('^' || limits || '$')) then
+            binding := case when binding = '=' then ' ' else binding end;
+          else
+            binding := '=';
+          end if;
+          added := number;
+          expects := '';
+        end if;
+      end if;
+
+      if added is null then
+        gap := kept <> '';
+      else
+        kept := kept || binding || added;
+        last := added;
+        if gap then
+          again := true;
+          gap := false;
+        end if;
+      end if;
+      if added is not null or binding <> '_' then
+        binding := ' ';
+      end if;
+    end loop;
+
+    if soft_end = length(kept) and soft_at is not null then
+      kept := left(kept, soft_at);
+    end if;
+    if right(kept, 1) collate "C" between '0' and '9' then
+      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+    end if;
+    if length(kept) > 201 then
+      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
+      again := true;
+    end if;
+    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
+      kept := kept || 'reet';
+    end if;
+    exit when not again;
+    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
+  end loop;
+  return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.location_words(location_name text) IS 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
+
+CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN NULLIF(translate(substr(tickets.location_words(location_name), 2), '_-''='::text, '    '::text), ''::text);
+
+COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
+
+CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  token text;
+  capitals integer;
+  query text := '';
+begin
+  foreach token in array string_to_array(
+    replace(translate(normalize(substr(tickets.location_words(location_name), 2), NFD), '_=', '  '), '-', ' -'), ' '
+  ) loop
+    continue when token = '';
+    if left(token, 1) = '-' then
+      query := query || '-';
+      token := substr(token, 2);
+    else
+      query := query || ' ';
+    end if;
+    capitals := 1;
+    if token collate "C" ~ '^[b-df-hj-np-tv-xz]{3,}(?:''|$)' then
+      capitals := length(split_part(token, '''', 1));  -- no vowel: an acronym (TRM, CBD)
+    end if;
+    query := query || upper(left(token, capitals) collate "C") || substr(token, capitals + 1);
+  end loop;
+  return nullif(normalize(substr(query, 2), NFC), '');
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.location_query(location_name text) IS 'tickets.location_key() as a text for people and geocoding providers: capitals, hyphens and apostrophes as in the name, abbreviations spelled out. NULL where the key is; tickets.location_key(tickets.location_query(x)) = tickets.location_key(x).';
+
+CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '{"av": "word avenue", "ct": "numbered court", "fl": "floor", "hs": "premise house", "ln": "word lane", "no": "no", "nr": "relation", "nw": "code", "of": "of", "ph": "kept phase", "rd": "word road", "rm": "premise room", "to": "of", "adj": "relation", "adr": "code", "apt": "premise apartment", "ave": "word avenue", "blk": "premise block", "cab": "soft", "crq": "ticket", "crt": "numbered court", "ctr": "word centre", "eld": "city eldoret", "est": "word estate", "fat": "code", "fdt": "code", "flr": "floor", "hno": "premise house", "hse": "premise house", "hwy": "word highway", "inc": "ticket", "jct": "word junction", "ksm": "city kisumu", "mdu": "code", "mkt": "word market", "mnt": "code", "msa": "city mombasa", "nbo": "city nairobi", "nku": "city nakuru", "nrb": "city nairobi", "num": "no", "odf": "code", "off": "relation", "olt": "code", "ont": "code", "onu": "code", "opp": "relation", "pon": "code", "pop": "soft", "sch": "word school", "sdu": "code", "stn": "word station", "twr": "word tower", "wot": "ticket", "appt": "premise apartment", "apts": "premise apartments", "bldg": "word building", "card": "soft", "core": "soft", "door": "premise door", "fats": "code", "fdts": "code", "flat": "premise flat", "from": "of", "gdns": "word gardens", "gpon": "code", "hosp": "word hospital", "mdus": "code", "mile": "kept mile", "near": "relation", "node": "soft", "olts": "code", "onts": "code", "onus": "code", "past": "relation", "plot": "premise plot", "pole": "soft", "port": "soft", "ring": "soft", "room": "premise room", "sdus": "code", "shop": "premise shop", "slot": "soft", "twrs": "word towers", "unit": "premise unit", "along": "relation", "block": "premise block", "cores": "soft", "court": "numbered court", "floor": "floor", "front": "front", "house": "premise house", "phase": "kept phase", "suite": "premise suite", "umoja": "kept umoja [1-3]", "villa": "premise villa", "behind": "relation", "beside": "relation", "center": "word centre", "kisumu": "city kisumu", "nakuru": "city nakuru", "number": "no", "southb": "word south_b", "southc": "word south_c", "splice": "soft", "cabinet": "soft", "closure": "soft", "eldoret": "city eldoret", "infront": "relation", "manhole": "soft", "mombasa": "city mombasa", "nairobi": "city nairobi", "section": "kept section", "adjacent": "relation", "githurai": "kept githurai 4[45]", "handhole": "soft", "opposite": "relation", "splitter": "soft", "apartment": "premise apartment", "apartments": "premise apartments"}'::jsonb;
+
+COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.location_key() knows, each with what it means: network codes, sub-premises, relational words, abbreviations. The place to add a new code; see the comment in the migration for the procedure.';
+
+CREATE FUNCTION tickets.locations_moved() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_clusters text[];
+  v_keys text[];
+begin
+  if tg_op = 'INSERT' then
+    select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from after where status = 'found';
+  elsif tg_op = 'DELETE' then
+    select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from before where status = 'found';
+  else
+    select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from (
+      select distinct cluster, location_key from (
+        (
+          select cluster, location_key, case when status = 'found' then geom::bytea end from before
+          except select cluster, location_key, case when status = 'found' then geom::bytea end from after
+        )
+        union all
+        (
+          select cluster, location_key, case when status = 'found' then geom::bytea end from after
+          except select cluster, location_key, case when status = 'found' then geom::bytea end from before
+        )
+      ) as difference
+    ) as moved;
+  end if;
+  if v_clusters is not null then
+    perform tickets.place_tickets('inc', v_clusters, v_keys), tickets.place_tickets('crq', v_clusters, v_keys);
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+
+CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_scope text := case
+    when p_clusters is null then ''
+    when p_location_keys is null then 'join unnest($1) as scope (cluster) on tickets.cluster_key(t.cluster) = scope.cluster'
+    else 'join unnest($1, $2) as scope (cluster, location_key)
+      on tickets.cluster_key(t.cluster) = scope.cluster and t.location_key = scope.location_key'
+  end;
+  v_placed bigint;
+begin
+  -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
+  perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
+  -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
+  execute format($sql$
+    with disagreeing as materialized (
+      select t.ticket_id, place.*
+      from tickets.%1$I t %2$s
+      left join tickets.geo_locations l
+        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
+      cross join lateral (
+        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
+      ) as place
+      where t.geo_source <> place.geo_source or t.geom is distinct from place.geom
+      order by t.ticket_id
+      for update of t
+    )
+    update tickets.%1$I t
+    set geom = d.geom, geo_source = d.geo_source
+    from disagreeing d
+    where t.ticket_id = d.ticket_id
+  $sql$, p_dataset, v_scope)
+  using p_clusters, p_location_keys;
+  get diagnostics v_placed = row_count;
+  return v_placed;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[], p_location_keys text[]) IS 'Re-resolves geom and geo_source of the tickets of a dataset (inc, crq) that disagree with the gazetteers: all of them, those of the given clusters, or those of the given (cluster, location_key) pairs. One statement; returns how many tickets moved.';
+
+CREATE FUNCTION tickets.place_written_tickets() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $_$
+begin
+  -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
+  if not exists (select from written) then
+    return null;
+  end if;
+  -- First what disagrees, which after a load is nothing: joining the table at once would hash all of it for every batch.
+  execute format($sql$
+    with disagreeing as materialized (
+      select w.ticket_id, place.*
+      from written w
+      left join tickets.geo_locations l
+        on l.cluster = tickets.cluster_key(w.cluster) and l.location_key = w.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(w.cluster)
+      cross join lateral (select tickets.feed_point(w.raw) as geom offset 0) as feed
+      cross join lateral (
+        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
+      ) as place
+      where w.geo_source <> place.geo_source or w.geom is distinct from place.geom
+    )
+    update tickets.%1$I t
+    set geom = d.geom, geo_source = d.geo_source
+    from disagreeing d
+    where t.ticket_id = d.ticket_id
+  $sql$, tg_table_name);
+  return null;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing tickets: whoever writes a ticket, its place follows from the feed coordinates and the gazetteers.';
+
+CREATE FUNCTION tickets.plain_name(name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if octet_length(name) <> length(name) then
+    -- Zero-width: soft hyphen, joiners, direction marks, variation selectors, tags, the keycap's frame. Nothing stands there.
+    -- A character that asks for its emoji form (U+FE0F) is one, whatever it is (ℹ, ™, Ⓜ); a keycap's digit is a digit.
+    name := regexp_replace(name collate "C", '[^0-9A-Za-z\s#*]\uFE0F', ' ', 'g');
+    name := regexp_replace(
+      name collate "C",
+      '[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u20D0-\u20FF\u3164\uFE00-\uFE0F\uFEFF\uFFA0\U000E0000-\U000E0FFF]+',
+      '', 'g'
+    );
+    name := replace(name, '´', '''');  -- NFKD would make it a blank and an accent
+    -- Emoji, before NFKD, which spells some out; squared Latin letters are left to it. Also letter-like symbols that only
+    -- some of Postgres 15 (Unicode 14) to 18 (Unicode 16) can take apart.
+    name := regexp_replace(
+      name collate "C",
+      '[\u2600-\u27BF\u2B00-\u2BFF\U0001CC00-\U0001CEFF\U0001E030-\U0001E08F\U0001F000-\U0001F10F\U0001F150-\U0001FAFF]+',
+      ' ', 'g'
+    );
+    -- Compatibility forms, taken apart: a letter and its accent are two characters here, so the case of É is that of E.
+    name := normalize(left(name, 500), NFKD);
+    -- Typographic apostrophes and hyphens.
+    name := translate(name, '’‘‛ʼ′‐‑‒–−', '''''''''''-----');
+    -- Punctuation, symbols, private use, blanks, U+FFFD. Letters, marks and digits of every script stay.
+    name := regexp_replace(
+      left(name, 500) collate "C",
+      '[\u0080-\u00BF\u00D7\u00F7\u02C2-\u02DF\u1680\u2000-\u206F\u20A0-\u2BFF\u2E00-\u2E7F\u3000-\u3004\u3008-\u3020\u3030\u30FB\uE000-\uF8FF\uFE10-\uFE1F\uFE30-\uFE6F\uFFF0-\uFFFF\U000F0000-\U0010FFFF]+',
+      ' ', 'g'
+    );
+  end if;
+  name := replace(replace(name, '#', ' no '), '`', '''');
+  name := regexp_replace(name collate "C", '[^-_''0-9A-Za-z\u0080-\U0010FFFF]+', ' ', 'g');
+  if strpos(name, '-') = 0 and strpos(name, '''') = 0 then
+    return name;
+  end if;
+  -- A hyphen or apostrophe binds what stands on both its sides; at the edge of a word it is punctuation.
+  name := regexp_replace(name collate "C", '(^|[ _])[-'']+', '\1 ', 'g');
+  name := regexp_replace(name collate "C", '[-'']+($|[ _])', ' \1', 'g');
+  return replace(replace(name, '-', ' -'), '''', ' ''');
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
+
+CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
+
+CREATE FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    coalesce(p_created_at_service, p_first_seen_at),
+    case
+      when p_created_at_service is not null then 'created_at_service'
+      when p_first_seen_at is not null then 'first_seen_at'
+    end,
+    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
+    trunc(extract(epoch from now() - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
+    case
+      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
+      when coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '48 hours' then 'breached'
+      else 'ok'
+    end,
+    coalesce(
+      coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
+        and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
+      false
+    )
+$$;
+
+COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
+
+CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE lower((btrim(value, ' 	
+'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  new.updated_at := now();
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.touch_updated_at() IS 'Trigger: keeps updated_at true.';
+
+CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_from + make_interval(secs => ((86400)::double precision * (CASE WHEN (p_status = 'found'::text) THEN COALESCE(p_found_days, (180)::numeric) WHEN ((p_status = 'not_found'::text) AND (p_attempts <= 1)) THEN (7)::numeric ELSE (30)::numeric END)::double precision)));
+
+COMMENT ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) IS 'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
+
+CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) RETURNS record
+    LANGUAGE sql STABLE
+    AS $$
+  select
+    coalesce(
+      jsonb_agg(c.candidate order by a.answered_at, a.query, c.no) filter (where c.candidate is not null),
+      '[]'
+    ),
+    (
+      select string_agg(asked.query, ' | ' order by asked.answered_at, asked.query)
+      from tickets_ops.geocoding_answers asked
+      where asked.cluster = p_cluster and asked.location_key = p_location_key
+    )
+  from tickets_ops.geocoding_answers a
+  cross join lateral jsonb_array_elements(a.candidates) with ordinality as c (candidate, no)
+  where a.cluster = p_cluster and a.location_key = p_location_key;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster.';
+
+CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_before boolean := tickets_ops.is_pipeline();
+begin
+  perform set_config('tickets_ops.writer', case when p_on then 'pipeline' else '' end, true);
+  return v_before;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
+
+CREATE FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  v_waiting record;
+  v_job graphile_worker._private_jobs;
+  v_provider text := (
+    select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
+    from tickets_ops.geocoding g where g.active limit 1
+  );
+begin
+  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  into v_waiting
+  from graphile_worker._private_jobs j
+  where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
+
+  if v_waiting.running and not p_force then
+    return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
+    return;
+  end if;
+  v_job := graphile_worker.add_job(
+    p_task,
+    (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
+    job_key := p_key, run_at := now(), max_attempts := 6, priority := p_priority, flags := array['geocode']
+  );
+  if v_job.id is null then
+    raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
+  end if;
+  return query select
+    v_job.id,
+    p_key,
+    v_waiting.id is not null,
+    concat_ws(' ',
+      case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
+      case when p_known = 'verified' then 'A person verified it: it will not be asked.'
+        when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
+        when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
+      v_provider
+    );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+
+CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_job record;
+  v_snapshot bigint;
+  v_removed bigint;
+begin
+  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  if not found then
+    raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
+  end if;
+  if v_job.task in ('upsert_batch', 'finalize_snapshot') and v_job.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then
+    -- A snapshot in flight would only ask for the job again. Waits for batches that are being written: a newer snapshot
+    -- must not be compared with tickets that one of them is about to change.
+    perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
+    where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
+    returning snapshot_id into v_snapshot;
+  end if;
+  if v_job.state = 'running' then
+    perform tickets_ops.give_up(p_id);
+    return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id);
+  end if;
+  select count(*) into v_removed
+  from graphile_worker.complete_jobs(array(
+    select j.id from tickets_ops.list_jobs() j
+    where j.id = p_id
+      or (v_snapshot is not null and j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text)
+  ));
+  if v_removed = 0 then
+    return format('A worker has just taken job %s.', p_id);
+  end if;
+  return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
+    else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+
+CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.geometry
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((jsonb_typeof((p_candidate -> 'lat'::text)) = 'number'::text) AND (jsonb_typeof((p_candidate -> 'lng'::text)) = 'number'::text) AND ((((p_candidate ->> 'lat'::text))::numeric >= ('-90'::integer)::numeric) AND (((p_candidate ->> 'lat'::text))::numeric <= (90)::numeric)) AND ((((p_candidate ->> 'lng'::text))::numeric >= ('-180'::integer)::numeric) AND (((p_candidate ->> 'lng'::text))::numeric <= (180)::numeric))) THEN public.st_setsrid(public.st_makepoint((round(((p_candidate ->> 'lng'::text))::numeric, 7))::double precision, (round(((p_candidate ->> 'lat'::text))::numeric, 7))::double precision), 4326) ELSE NULL::public.geometry END;
+
+COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
+
+CREATE FUNCTION tickets_ops.cluster_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+  if new.geom is not null then
+    perform tickets_ops.judge_again(new.cluster);
+    if tg_op = 'INSERT' or old.geom is null then
+      perform tickets_ops.wake_locations(new.cluster);
+    end if;
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+
+CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN ('geocode_cluster:'::text || p_cluster);
+
+COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
+
+CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_cluster text := tickets.cluster_key(p_cluster);
+begin
+  if p_afresh then
+    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '';
+  end if;
+  return query
+    select
+      case
+        when v_cluster is null then 'nothing to ask'
+        when c.verified then 'verified'
+        when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
+        else 'ask'
+      end,
+      v_cluster,
+      coalesce(tickets.location_query(v_cluster), v_cluster),
+      -- Relies on the index on cluster_key(cluster).
+      (select mode() within group (order by t.region) from tickets.inc t where tickets.cluster_key(t.cluster) = v_cluster),
+      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '')
+    from (select 1) as always
+    left join tickets.geo_clusters c on c.cluster = v_cluster;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+
+CREATE FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+  if p_provider is not null then
+    insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
+    values (p_provider, p_rate, p_daily_budget, p_found_days)
+    on conflict (provider) do update set
+      rate_per_second = excluded.rate_per_second,
+      daily_budget = excluded.daily_budget,
+      found_days = excluded.found_days,
+      -- The key may be a new one: the next call finds out.
+      breaker_until = case when p.breaker = 'key refused' then least(p.breaker_until, now()) else p.breaker_until end,
+      declared_at = now();
+  end if;
+  insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
+  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason.';
+
+CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN round(((public.st_distance((p_one)::public.geography, (p_other)::public.geography) / (1000)::double precision))::numeric, 3);
+
+COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
+
+CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_force boolean := coalesce(fetch_now.force, false);
+  v_key text := format('fetch_snapshot:%s:%s', fetch_now.dataset, case when v_force then 'force' else 'newest' end);
+  v_waiting boolean;
+  v_in_flight text;
+  v_job graphile_worker._private_jobs;
+begin
+  if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
+      using hint = 'inc or crq: select * from tickets_ops.fetch_now(''inc'');';
+  end if;
+  v_waiting := exists (
+    select from tickets_ops.list_jobs() j where j.key = v_key and j.state in ('ready', 'scheduled', 'retrying')
+  );
+  select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
+  from tickets_ops.snapshots s
+  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  v_job := graphile_worker.add_job(
+    'fetch_snapshot',
+    jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
+    job_key := v_key, run_at := now(), max_attempts := 6, priority := -10
+  );
+  if v_job.id is null then
+    raise exception 'The job % is being taken by a worker at this moment.', v_key using hint = 'Ask again.';
+  end if;
+  return query select v_job.id, v_key, v_waiting, concat_ws(' ',
+    case when v_waiting then 'It waited already, and is due now.' else 'The bucket is looked at now.' end,
+    v_in_flight,
+    case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
+
+CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  -- Two rejected places may be chance.
+  c_agreeing constant integer := 3;
+  -- Enough to see; weighing all of a large cluster on each answer would be slow.
+  c_sample constant integer := 50;
+  v_suspicious boolean;
+begin
+  -- A centroid is probably the wrong one if places that lie beyond the guard lie together, elsewhere, and outnumber those
+  -- within it. Without the guard (no centre) the judge says where each of them would be.
+  with rejected as materialized (
+    select l.location_key, place.geom, c.guard_km
+    from (
+      select * from tickets.geo_locations
+      where cluster = p_cluster and status = 'rejected' and not verified
+      order by fetched_at desc limit c_sample
+    ) as l
+    join tickets.geo_clusters c on c.cluster = l.cluster
+    cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+    where place.status = 'found'
+  ),
+  agreement as (
+    select count(*) as places
+    from rejected one join rejected other on tickets_ops.distance_km(one.geom, other.geom) <= one.guard_km
+    group by one.location_key
+  )
+  select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
+    select count(*) from tickets.geo_locations where cluster = p_cluster and status = 'found' and not verified
+  )
+  into v_suspicious
+  from agreement a;
+
+  update tickets.geo_clusters
+  set suspicious = v_suspicious
+  where cluster = p_cluster and not verified and suspicious <> v_suspicious;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones. A verified centroid is never flagged. Called under as_pipeline(true).';
+
+CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN ((('geocode_location:'::text || p_cluster) || ':'::text) || p_location_key);
+
+COMMENT ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) IS 'Key of the geocode_location job of a place: at most one waits.';
+
+CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text))) ELSE tickets_ops.location_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text)), tickets.location_key((p_payload ->> 'location_name'::text))) END;
+
+COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
+
+CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
+  update graphile_worker._private_jobs set max_attempts = greatest(attempts, 1) where id = p_job_id;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last.';
+
+CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+declare
+  v_word text;
+begin
+  if p_word = any (p_words) then
+    return true;
+  end if;
+  foreach v_word in array p_words loop
+    if tickets_ops.same_word(v_word, p_word) then
+      return true;
+    end if;
+  end loop;
+  return false;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
+
+CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+CREATE FUNCTION tickets_ops.judge_again(p_cluster text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
+  update tickets.geo_locations l
+  set
+    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
+    distance_km = judged.distance_km, note = judged.note,
+    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_location(
+      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
+    ) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.geom::bytea, l.distance_km, l.note)
+      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
+
+  -- A coordinate without candidates was inherited from the Python version: of the rules only the guard can be applied to it.
+  update tickets.geo_locations l
+  set
+    distance_km = tickets_ops.distance_km(c.geom, l.geom),
+    status = case when tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km then 'found' else 'needs_review' end
+  from tickets.geo_clusters c
+  where c.cluster = p_cluster and c.geom is not null and l.cluster = p_cluster and not l.verified
+    and l.candidates = '[]' and l.geom is not null
+    and l.distance_km is distinct from tickets_ops.distance_km(c.geom, l.geom);
+
+  perform tickets_ops.flag_suspicious(p_cluster);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.judge_again(p_cluster text) IS 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
+
+CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+declare
+  v_kinds text[] := tickets_ops.kind_words();
+  v_asked text[] := string_to_array(p_key, ' ');
+  -- Without a name before the first comma (a house number, say), the part behind it counts.
+  v_own text[] := coalesce(
+    tickets_ops.name_words(split_part(p_label, ',', 1)), tickets_ops.name_words(split_part(p_label, ',', 2)), '{}'
+  );
+  v_whole text[] := coalesce(tickets_ops.name_words(p_label), '{}');
+  v_cluster text[] := coalesce(tickets_ops.name_words(p_cluster), '{}');
+  v_word text;
+  v_is_kind boolean;
+  v_is_own boolean;
+  -- Words of the name; those of them that say a kind; the others, that tell which; and how many of each the candidate has.
+  v_telling integer := 0;
+  v_told integer := 0;
+  v_weakly_telling integer := 0;
+  v_weakly_told integer := 0;
+  v_explained integer := 0;
+  v_kinds_asked boolean := false;
+  v_kinds_shared boolean := false;
+  v_own_is_asked boolean := true;
+begin
+  contradicted := '{}';
+  foreach v_word in array v_asked loop
+    v_is_kind := v_word = any (v_kinds);
+    v_is_own := tickets_ops.has_word(v_own, v_word);
+    if v_is_kind then
+      v_kinds_asked := true;
+      v_kinds_shared := v_kinds_shared or v_is_own;
+    else
+      v_weakly_telling := v_weakly_telling + 1;
+      v_weakly_told := v_weakly_told + v_is_own::integer;
+      -- The cluster's own name proves nothing: every candidate near it carries it.
+      if v_word <> all (v_cluster) then
+        v_telling := v_telling + 1;
+        v_told := v_told + v_is_own::integer;
+      end if;
+    end if;
+    -- People write from the precise to the vague. Words before the name that was found are a detail that the map lacks
+    -- (Naivas Ruaka: Ruaka); words behind it say where, and the label must not lack them (Rose Court Karen is not any Rose Court).
+    if v_is_own then
+      contradicted := '{}';
+    end if;
+    if tickets_ops.has_word(v_whole, v_word) then
+      v_explained := v_explained + 1;
+    elsif not v_is_kind and v_word !~ '^[0-9]+$' then
+      contradicted := contradicted || v_word;
+    end if;
+  end loop;
+  foreach v_word in array v_own loop
+    v_own_is_asked := v_own_is_asked and tickets_ops.has_word(v_asked, v_word);
+  end loop;
+  if v_telling = 0 then
+    v_telling := greatest(v_weakly_telling, 1);
+    v_told := case when v_weakly_telling > 0 then v_weakly_told else v_kinds_shared::integer end;
+  end if;
+
+  exact :=
+    -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
+    replace(p_key, ' ', '') = array_to_string(v_own, '')
+    -- Rose Court Kilimani: Rose Court, in Kilimani.
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked));
+  named := exact or (v_told * 2 >= v_telling and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds)));
+  overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
+  if exact then
+    contradicted := '{}';
+  end if;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) IS 'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or at least half of the telling words stand in its own name, and it is not another kind of thing (Avenue for Court). overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+
+CREATE FUNCTION tickets_ops.name_words(p_name text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN string_to_array(tickets.location_key(p_name), ' '::text);
+
+COMMENT ON FUNCTION tickets_ops.name_words(p_name text) IS 'The words of a name as tickets.location_key normalises it. NULL where nothing is left.';
+
+CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, named boolean, exact boolean, overlap numeric, distance_km numeric, refusal text, doubt text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT c.no,
+     point.geom,
+     "left"((c.candidate ->> 'label'::text), 200) AS "left",
+     level."precision",
+     name.named,
+     name.exact,
+     name.overlap,
+     point.km,
+         CASE
+             WHEN (point.geom IS NULL) THEN 'it has no coordinates'::text
+             WHEN ((abs(public.st_x(point.geom)) < (0.01)::double precision) AND (abs(public.st_y(point.geom)) < (0.01)::double precision)) THEN 'its coordinates are 0,0'::text
+             WHEN ((c.candidate ->> 'country'::text) <> 'ke'::text) THEN 'it is not in Kenya'::text
+             WHEN (NOT tickets.in_kenya(point.geom)) THEN
+             CASE
+                 WHEN tickets.in_kenya(public.st_flipcoordinates(point.geom)) THEN 'its latitude and longitude are swapped'::text
+                 ELSE 'it is not in Kenya'::text
+             END
+             WHEN (point.km > weigh_candidates.p_guard_km) THEN format('it is %s km from the centre of the cluster, the guard is %s km'::text, round(point.km, 1), weigh_candidates.p_guard_km)
+             ELSE NULL::text
+         END AS "case",
+         CASE
+             WHEN (level."precision" = 'city'::text) THEN 'Only a city or county was found'::text
+             WHEN (NOT name.named) THEN 'What was found has another name'::text
+             WHEN ((cardinality(name.contradicted) > 0) AND ((point.km > (weigh_candidates.p_guard_km / (5)::numeric)) OR (NOT (name.contradicted <@ COALESCE(tickets_ops.name_words(weigh_candidates.p_cluster), '{}'::text[]))))) THEN format('What was found is not said to be in %s'::text, initcap(array_to_string(name.contradicted, ' '::text)))
+             ELSE NULL::text
+         END AS "case"
+    FROM (((jsonb_array_elements(
+         CASE
+             WHEN (jsonb_typeof(weigh_candidates.p_candidates) = 'array'::text) THEN weigh_candidates.p_candidates
+             ELSE '[]'::jsonb
+         END) WITH ORDINALITY c(candidate, no)
+      CROSS JOIN LATERAL ( SELECT g.geom,
+             tickets_ops.distance_km(weigh_candidates.p_centre, g.geom) AS km
+            FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point) g(geom)) point)
+      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, exact, overlap, contradicted))
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN ((c.candidate ->> 'level'::text) = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text])) THEN (c.candidate ->> 'level'::text)
+                     WHEN (((c.candidate ->> 'level'::text) = 'town'::text) AND name.exact) THEN 'neighbourhood'::text
+                     ELSE 'city'::text
+                 END AS "precision") level);
+END;
+
+COMMENT ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
+
+CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) RETURNS TABLE(geom public.geometry, note text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT
+         CASE
+             WHEN (reason.refusal IS NULL) THEN w.geom
+             ELSE NULL::public.geometry
+         END AS "case",
+         CASE
+             WHEN (reason.refusal IS NOT NULL) THEN format('%s: %s'::text, w.label, reason.refusal)
+             ELSE NULL::text
+         END AS "case"
+    FROM (tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
+      CROSS JOIN LATERAL ( SELECT COALESCE(w.refusal,
+                 CASE
+                     WHEN (NOT w.named) THEN 'it has another name'::text
+                     ELSE NULL::text
+                 END) AS refusal) reason)
+   ORDER BY (reason.refusal IS NOT NULL), w.exact DESC,
+         CASE w."precision"
+             WHEN 'neighbourhood'::text THEN 1
+             WHEN 'city'::text THEN 1
+             WHEN 'street'::text THEN 2
+             ELSE 3
+         END, w.overlap DESC, w.candidate_no
+  LIMIT 1;
+END;
+
+COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) IS 'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. No row without candidates.';
+
+CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(status text, geom public.geometry, "precision" text, confidence numeric, distance_km numeric, note text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ WITH weighed AS (
+          SELECT w.candidate_no,
+             w.geom,
+             w.label,
+             w."precision",
+             w.named,
+             w.exact,
+             w.overlap,
+             w.distance_km,
+             w.refusal,
+             w.doubt,
+                 CASE
+                     WHEN (w.refusal IS NOT NULL) THEN 3
+                     WHEN (w.doubt IS NOT NULL) THEN 2
+                     ELSE 1
+                 END AS tier,
+             (((0.6 * w.overlap) + (0.25 *
+                 CASE w."precision"
+                     WHEN 'point'::text THEN (1)::numeric
+                     WHEN 'street'::text THEN 0.8
+                     WHEN 'neighbourhood'::text THEN 0.7
+                     ELSE (0)::numeric
+                 END)) + (0.15 * GREATEST((0)::numeric, ((1)::numeric - COALESCE((w.distance_km / judge_location.p_guard_km), (1)::numeric))))) AS score
+            FROM tickets_ops.weigh_candidates(judge_location.p_candidates, judge_location.p_key, judge_location.p_cluster, judge_location.p_centre, judge_location.p_guard_km) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
+         ), best AS (
+          SELECT w.candidate_no,
+             w.geom,
+             w.label,
+             w."precision",
+             w.named,
+             w.exact,
+             w.overlap,
+             w.distance_km,
+             w.refusal,
+             w.doubt,
+             w.tier,
+             w.score
+            FROM weighed w
+           ORDER BY w.tier, w.score DESC, w.candidate_no
+          LIMIT 1
+         )
+  SELECT
+         CASE COALESCE(b.tier, 4)
+             WHEN 1 THEN 'found'::text
+             WHEN 2 THEN 'needs_review'::text
+             WHEN 3 THEN 'rejected'::text
+             ELSE 'not_found'::text
+         END AS "case",
+         CASE
+             WHEN (b.tier < 3) THEN b.geom
+             ELSE NULL::public.geometry
+         END AS "case",
+         CASE
+             WHEN (b.tier < 3) THEN b."precision"
+             ELSE NULL::text
+         END AS "case",
+         CASE
+             WHEN (b.tier < 3) THEN round(b.score, 2)
+             ELSE NULL::numeric
+         END AS "case",
+     b.distance_km,
+         CASE b.tier
+             WHEN 2 THEN concat_ws(': '::text, b.doubt, b.label)
+             WHEN 3 THEN format('%s: %s'::text, COALESCE(b.label, 'The best candidate'::text), b.refusal)
+             ELSE NULL::text
+         END AS "case"
+    FROM (( SELECT 1 AS "?column?") always
+      LEFT JOIN best b ON (true));
+END;
+
+COMMENT ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'The verdict over all candidates for the place p_key of p_cluster: status found, needs_review, rejected or not_found, with the best candidate''s point, precision, score (0 to 1), distance and, unless found, the reason in words. Always one row.';
+
+CREATE FUNCTION tickets_ops.keep_cluster_verified() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  if tickets_ops.is_pipeline() then
+    -- No row is written: what a person checked stays as it is.
+    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+  end if;
+  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    new.verified := true;
+    new.provider := 'manual';
+  end if;
+  if new.verified then
+    new.suspicious := false;
+    new.expires_at := null;
+  end if;
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets is verified; the pipeline cannot overwrite a verified row.';
+
+CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql
+    AS $$
+  with given_back as (
+    update tickets_ops.geocoding_providers
+    set used = used - 1
+    where provider = p_provider and breaker_since > p_reserved_at and used > 0
+    returning 1
+  )
+  select not exists (select from given_back);
+$$;
+
+COMMENT ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
+
+CREATE FUNCTION tickets_ops.keep_location_verified() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  if tickets_ops.is_pipeline() then
+    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+  end if;
+  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  if tg_op = 'INSERT' then
+    new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
+  end if;
+  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    new.verified := true;
+    new.provider := 'manual';
+    new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
+    new.confidence := null;
+    new.note := case when tg_op = 'UPDATE' and new.note is distinct from old.note then new.note end;
+    if tg_op = 'UPDATE' and new.status = old.status then
+      new.status := 'found';
+    end if;
+    new.distance_km := (
+      select tickets_ops.distance_km(c.geom, new.geom) from tickets.geo_clusters c where c.cluster = new.cluster
+    );
+  elsif tg_op = 'UPDATE' and (new.status <> old.status or new.geom::bytea is distinct from old.geom::bytea) then
+    -- Accepted, rejected, or the coordinate taken away: a person decided.
+    new.verified := true;
+    if new.geom is null and new.status = 'found' then
+      new.status := 'rejected';
+    end if;
+  elsif tg_op = 'UPDATE' and new.verified and not old.verified and new.geom is not null and new.status = 'needs_review' then
+    new.status := 'found';
+  elsif tg_op = 'UPDATE' and old.verified and not new.verified then
+    -- Handed back to the pipeline, which asks again.
+    new.expires_at := now();
+  end if;
+  if new.verified then
+    new.expires_at := null;
+  end if;
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back); the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
+
+CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY['apartment'::text, 'apartments'::text, 'avenue'::text, 'centre'::text, 'center'::text, 'church'::text, 'close'::text, 'court'::text, 'courts'::text, 'crescent'::text, 'drive'::text, 'estate'::text, 'flats'::text, 'gardens'::text, 'grove'::text, 'heights'::text, 'highway'::text, 'hospital'::text, 'hotel'::text, 'house'::text, 'lane'::text, 'mall'::text, 'market'::text, 'park'::text, 'phase'::text, 'place'::text, 'plaza'::text, 'residences'::text, 'road'::text, 'school'::text, 'section'::text, 'street'::text, 'tower'::text, 'towers'::text, 'view'::text, 'villas'::text, 'way'::text];
+
+COMMENT ON FUNCTION tickets_ops.kind_words() IS 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
+
+CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (SELECT ((CASE WHEN (EXTRACT(hour FROM t.wall) < (7)::numeric) THEN (date_trunc('day'::text, t.wall) - '05:00:00'::interval) ELSE (date_trunc('day'::text, t.wall) + make_interval(hours => (LEAST(EXTRACT(hour FROM t.wall), (19)::numeric))::integer)) END + '00:15:00'::interval) AT TIME ZONE 'Africa/Nairobi'::text) AS timezone FROM (SELECT ((last_scheduled_run.p_at AT TIME ZONE 'Africa/Nairobi'::text) - '00:15:00'::interval) AS wall) t);
+
+COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) IS 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
+
+CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select
+    j.id, t.identifier, j.key, j.payload::jsonb, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when s.state = 'failed' then
+      case
+        when t.identifier = 'fetch_snapshot' and m.checked_at > f.failed_at then
+          format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
+        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
+        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+      end
+    end
+  from graphile_worker._private_jobs j
+  join graphile_worker._private_tasks t on t.id = j.task_id
+  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  cross join lateral (
+    select case
+      when j.locked_at is not null then 'running'
+      when j.attempts >= j.max_attempts then 'failed'
+      when j.attempts > 0 then 'retrying'
+      when j.run_at > now() then 'scheduled'
+      else 'ready'
+    end as state
+  ) as s
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  cross join lateral (
+    select case when s.state = 'failed' then
+      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+    end as failed_at
+  ) as f
+  left join lateral (
+    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
+    from tickets.import_meta i where i.dataset = coalesce(j.payload ->> 'dataset', 'inc')
+  ) as m on s.state = 'failed'
+  left join lateral (
+    select
+      n.snapshot_id, n.status,
+      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.staged_at > n.staged_at) as newer
+    from tickets_ops.snapshots n
+    where t.identifier in ('upsert_batch', 'finalize_snapshot')
+      and n.snapshot_id = case when j.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (j.payload ->> 'snapshot_id')::bigint end
+  ) as l on s.state = 'failed'
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
+
+CREATE TABLE tickets.import_meta (
+    dataset text NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
+
+COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
+
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    error text,
+    broken_off text,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified. It moves when a file is copied or restored, so the time in the name decides.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged and its batches were created.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was finished.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
+CREATE FUNCTION tickets_ops.loaded_through(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN GREATEST((SELECT tickets.eat_ts((import_meta.metadata ->> 'snapshot_at'::text)) AS eat_ts FROM tickets.import_meta WHERE (import_meta.dataset = loaded_through.p_dataset)), (SELECT max(snapshots.snapshot_at) AS max FROM tickets_ops.snapshots WHERE ((snapshots.dataset = loaded_through.p_dataset) AND ((snapshots.status = ANY (ARRAY['loading'::text, 'finalizing'::text, 'done'::text, 'partial'::text, 'unchanged'::text])) OR (snapshots.batches_done > 0)))));
+
+COMMENT ON FUNCTION tickets_ops.loaded_through(p_dataset text) IS 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
+
+CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_cluster text := tickets.cluster_key(p_cluster);
+  v_key text := tickets.location_key(p_location_name);
+begin
+  if p_afresh then
+    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key;
+  end if;
+  return query
+    select
+      case
+        when v_cluster is null or v_key is null then 'nothing to ask'
+        when l.verified then 'verified'
+        when l.cluster is not null and (l.expires_at is null or l.expires_at > now()) and not p_force then 'known'
+        when c.geom is null then 'no centroid'
+        else 'ask'
+      end,
+      v_cluster,
+      v_key,
+      tickets.location_query(p_location_name),
+      st_y(c.geom),
+      st_x(c.geom),
+      c.guard_km::double precision,
+      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key)
+    from (select 1) as always
+    left join tickets.geo_locations l on l.cluster = v_cluster and l.location_key = v_key
+    left join tickets.geo_clusters c on c.cluster = v_cluster;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+
+CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (SELECT CASE WHEN (EXTRACT(hour FROM (last.last AT TIME ZONE 'Africa/Nairobi'::text)) = (19)::numeric) THEN (last.last + '12:00:00'::interval) ELSE (last.last + '01:00:00'::interval) END AS "case" FROM tickets_ops.last_scheduled_run(next_scheduled_run.p_at) last(last));
+
+COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) IS 'The next time after p_at when the schedule looks at the bucket.';
+
+CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
+    LANGUAGE sql
+    RETURN ((date_trunc('day'::text, (clock_timestamp() AT TIME ZONE 'UTC'::text)) + '1 day'::interval) AT TIME ZONE 'UTC'::text);
+
+COMMENT ON FUNCTION tickets_ops.next_utc_midnight() IS 'When the daily quotas come back.';
+
+CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
+    LANGUAGE plpgsql STABLE
+    AS $_$
+begin
+  -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
+  return query execute format($sql$
+    with open_tickets as materialized (
+      select
+        tickets.cluster_key(t.cluster) as cluster, t.location_key, t.location_name,
+        least(coalesce(t.created_at_service, t.first_seen_at, t.ingested_at), now()) as seen_at
+      from tickets.%I t
+      where t.is_actionable and t.geo_source <> 'feed' and tickets.cluster_key(t.cluster) is not null
+        and ($1 is null or tickets.cluster_key(t.cluster) = any ($1))
+    ),
+    clusters as (
+      select t.cluster, count(*) as tickets, max(t.seen_at) as newest_at from open_tickets t group by t.cluster
+    ),
+    places as (
+      select
+        t.cluster, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t where t.location_key is not null group by t.cluster, t.location_key
+    )
+    select 'geocode_cluster', p.cluster, null, null, p.tickets, p.newest_at,
+      case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
+      false
+    from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
+    where c.geom is null and coalesce(c.verified, false) = false and (c.expires_at is null or c.expires_at <= now())
+    union all
+    select 'geocode_location', p.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
+      case when l.cluster is null then 'never asked' when l.status = 'found' then 'expired' else l.status || ', due again' end,
+      c.geom is not null
+    from places p
+    left join tickets.geo_clusters c on c.cluster = p.cluster
+    left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
+    where l.cluster is null or (not l.verified and l.expires_at <= now())
+    order by 1, 6 desc, 5 desc, 2, 3
+  $sql$, p_dataset)
+  using p_clusters;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) IS 'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster. Tickets with coordinates of their own, or without a cluster, need none.';
+
+CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_planned integer;
+begin
+  -- Without a provider there is nobody to ask: tickets stay at their clusters, and tickets_ops.geocoding says why.
+  if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
+    return 0;
+  end if;
+  -- A job that failed for good keeps its place's key; the place gets another chance a day later.
+  perform graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
+  from graphile_worker.jobs j
+  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.attempts >= j.max_attempts
+    and j.key is not null and j.locked_at is null and j.updated_at < now() - interval '1 day'
+  having count(*) > 0;
+
+  with wanted as materialized (
+    select
+      p.*,
+      case p.task
+        when 'geocode_cluster' then tickets_ops.cluster_job_key(p.cluster)
+        else tickets_ops.location_job_key(p.cluster, p.location_key)
+      end as key,
+      row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
+    from tickets_ops.places_to_geocode(p_dataset) p
+  ),
+  new as (
+    -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
+    select w.* from wanted w where not exists (select from graphile_worker.jobs j where j.key = w.key)
+  ),
+  added as (
+    select graphile_worker.add_jobs(array_agg(
+      (
+        n.task,
+        json_strip_nulls(json_build_object('location_name', n.location_name, 'cluster', n.cluster, 'planned', true)),
+        null,
+        -- Microseconds keep the order. A place without a centroid is woken by tickets_ops.wake_locations.
+        case when n.task = 'geocode_location' and not n.has_centroid then now() + interval '1 day' else now() end
+          - interval '1 second' + n.rank * interval '1 microsecond',
+        6,
+        n.key,
+        -- Clusters before places; among places those with the newest tickets first, by the day.
+        case
+          when n.task = 'geocode_cluster' then 20
+          else 30 + least(9, floor(extract(epoch from now() - n.newest_at) / 86400))::integer
+        end,
+        array['geocode']
+      )::graphile_worker.job_spec order by n.rank
+    ))
+    from new n
+    having count(*) > 0
+  )
+  select count(*) into v_planned from added;
+  return v_planned;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it. Returns how many. Does nothing without a provider.';
+
+CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with clock as (
+    select date_trunc('second', now()) as now
+  ),
+  meta as (
+    select
+      max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
+      max(tickets.eat_ts(metadata ->> 'snapshot_at')) as data_at
+    from tickets.import_meta where dataset = 'inc'
+  ),
+  looked as (
+    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by snapshot_at desc, snapshot_id desc limit 1
+  ),
+  loaded as (
+    select snapshot_id, source_key, loaded_at, status, broken_off, open_missing
+    from tickets_ops.snapshots where dataset = 'inc' and status in ('done', 'partial')
+    order by loaded_at desc limit 1
+  ),
+  in_flight as (
+    select snapshot_id, status, progress_at
+    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing')
+  ),
+  failed as (
+    -- The newest file that was read decides: a failure before it has been made up for.
+    select snapshot_id, source_key, error
+    from tickets_ops.snapshots
+    where dataset = 'inc' and status in ('failed', 'done', 'partial', 'unchanged')
+    order by snapshot_at desc, snapshot_id desc limit 1
+  ),
+  schedule as (
+    -- Half an hour is what a look may take that waits for the load before it.
+    select case
+      when tick > coalesce(meta.checked_at, '-infinity') and tick > known.known_since then tick
+    end as missed
+    from clock, meta,
+      tickets_ops.last_scheduled_run(clock.now - interval '30 minutes') as tick
+      left join graphile_worker._private_known_crontabs known on known.identifier = 'fetch_inc'
+  ),
+  jobs as (
+    select
+      count(*) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as waiting,
+      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as oldest,
+      -- Geocoding waits for its rate as a matter of course.
+      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now and task not like 'geocode%') as oldest_load,
+      count(*) filter (where state = 'running') as running,
+      count(*) filter (where state = 'failed' and superseded is null) as failed,
+      count(*) filter (where state <> 'failed' and task like 'geocode%') as geocoding
+    from clock, tickets_ops.list_jobs()
+  ),
+  workers as (
+    select
+      count(*) filter (where state = 'alive' or (state = 'unsure' and seen_at > clock.now - interval '1 minute')) as alive,
+      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure,
+      count(*) filter (where state = 'hung') as hung
+    from clock, tickets_ops.worker_states()
+  ),
+  geocoding as (
+    select state, left_today, reason from tickets_ops.geocoding where active limit 1
+  ),
+  review as (
+    select
+      (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
+      + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
+  ),
+  problem as (
+    select array_remove(array[
+      case when workers.alive = 0 then 'No worker is alive: start one (fleettickets worker).' end,
+      case when workers.hung > 0 then format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', workers.hung) end,
+      case when schedule.missed is not null then
+        format('The run of %s Nairobi time was missed: nothing has looked at the bucket since %s.',
+          to_char(schedule.missed at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'),
+          coalesce(to_char(meta.checked_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'), 'the pipeline began')) end,
+      case when failed.error is not null then format('Snapshot %s (%s) failed: %s', failed.snapshot_id, failed.source_key, failed.error) end,
+      case when loaded.status = 'partial' then format('Snapshot %s (%s) is loaded only in part. %s', loaded.snapshot_id, loaded.source_key, loaded.broken_off) end,
+      case when in_flight.progress_at < clock.now - interval '15 minutes' then
+        format('Snapshot %s is %s and has not moved for %s.', in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at)) end,
+      case when jobs.oldest_load < clock.now - interval '10 minutes' then
+        format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
+      case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
+      case when geocoding.state in ('key refused', 'trouble') then format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
+    ], null) as problems
+    from clock, meta, schedule, jobs, workers
+    left join failed on true left join loaded on true left join in_flight on true left join geocoding on true
+  )
+  select
+    cardinality(problem.problems) = 0, problem.problems,
+    meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
+    loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
+    meta.data_at, clock.now - meta.data_at, loaded.open_missing,
+    in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
+    schedule.missed, tickets_ops.next_scheduled_run(clock.now),
+    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, jobs.failed,
+    workers.alive, workers.unsure,
+    geocoding.state, geocoding.left_today::integer, jobs.geocoding, review.places
+  from clock, meta, schedule, jobs, workers, review, problem
+  left join looked on true left join loaded on true left join in_flight on true left join geocoding on true
+$$;
+
+COMMENT ON FUNCTION tickets_ops.read_health() IS 'The row of tickets_ops.health, read with the owner''s rights.';
+
+CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+declare
+  c_refused constant interval := '10 minutes';
+  c_pause constant double precision := 60;
+  c_longest_pause constant double precision := 900;
+  -- One failure may be chance, and calls in flight together fail together; so many in a row are trouble.
+  c_strikes constant integer := 5;
+  v_provider tickets_ops.geocoding_providers;
+  v_breaker text;
+  v_until timestamptz;
+begin
+  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
+  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
+  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
+
+  if p_outcome in ('found', 'not_found') then
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates)
+    values (p_cluster, p_location_key, p_query, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query) do update set candidates = excluded.candidates, answered_at = now();
+  end if;
+
+  select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
+
+  if p_outcome in ('found', 'not_found', 'bad_request') then
+    -- An answer to a call that was made before the breaker opened proves nothing.
+    if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
+      update tickets_ops.geocoding_providers
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0
+      where provider = p_provider;
+      return null;
+    end if;
+    return v_provider.breaker_until;
+  end if;
+
+  v_breaker := case
+    when p_outcome = 'quota_spent' then 'quota spent'
+    when p_outcome = 'key_refused' then 'key refused'
+    when p_outcome = 'rate_limited' then 'rate limited'
+    when v_provider.breaker is not null or v_provider.strikes + 1 >= c_strikes or p_retry_seconds is not null then 'trouble'
+  end;
+  v_until := case
+    when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
+    when p_outcome = 'quota_spent' then clock_timestamp() + make_interval(secs => p_retry_seconds)
+    when p_outcome = 'key_refused' then clock_timestamp() + c_refused
+    else clock_timestamp() + make_interval(secs => greatest(
+      coalesce(p_retry_seconds, c_pause),
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_provider.strikes - c_strikes, 0), 20))
+    ))
+  end;
+  -- A breaker that is open for longer stays.
+  if v_breaker is null or v_provider.breaker_until > v_until then
+    update tickets_ops.geocoding_providers set strikes = strikes + 1 where provider = p_provider;
+    return v_provider.breaker_until;
+  end if;
+  update tickets_ops.geocoding_providers
+  set
+    strikes = strikes + 1,
+    breaker = v_breaker,
+    breaker_reason = p_reason,
+    breaker_since = coalesce(breaker_since, clock_timestamp()),
+    breaker_until = v_until,
+    probing_until = null
+  where provider = p_provider;
+  return v_until;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+
+CREATE FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_newer bigint;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  if not found then
+    return format('Snapshot %s is no longer in the ledger.', p_snapshot_id);
+  elsif v_snapshot.status in ('loading', 'finalizing') then
+    return null;
+  elsif v_snapshot.status <> 'failed' then
+    return format('Snapshot %s is %s: there is nothing left to do.', p_snapshot_id, v_snapshot.status);
+  end if;
+  select min(snapshot_id) into v_newer
+  from tickets_ops.snapshots
+  where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
+    and (status in ('staging', 'loading', 'finalizing') or staged_at > v_snapshot.staged_at);
+  if v_newer is not null then
+    return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
+  elsif v_snapshot.batches_total is null then
+    return format('Snapshot %s was never read to its end. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
+  elsif not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
+  end if;
+  update tickets_ops.snapshots
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
+  where snapshot_id = p_snapshot_id;
+  update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
+  return null;
+exception
+  when unique_violation then
+    return format('Snapshot %s has to wait: another one is in flight.', p_snapshot_id);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, so that its jobs can go on; the caller revives the jobs. Returns why it cannot, NULL when it is in flight.';
+
+CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, reason text)
+    LANGUAGE plpgsql
+    AS $$
+declare
+  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
+  c_stretch constant double precision := 1.03;
+  -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
+  c_probe constant interval := '15 seconds';
+  -- A probe is usually over by then.
+  c_probe_ms constant double precision := 2000;
+begin
+  -- One statement on one row, in autocommit (measured: 0.3 ms). The expressions are evaluated once the row is locked, with the
+  -- clock of that moment: now() would be the moment before the wait for the lock, and give slots of the past.
+  return query
+    update tickets_ops.geocoding_providers p
+    set
+      used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
+      used_on = (clock_timestamp() at time zone 'UTC')::date,
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
+    where p.provider = p_provider
+      and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
+      and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
+    returning
+      true,
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+        - clock_timestamp()))::double precision,
+      clock_timestamp(),
+      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      null::text;
+  if found then
+    return;
+  end if;
+  return query
+    select
+      false,
+      case
+        when p.breaker_until <= clock_timestamp() then c_probe_ms
+        else 1000 * extract(epoch from coalesce(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
+      end::double precision,
+      null::timestamptz,
+      null::timestamptz,
+      case
+        when p.breaker is not null then format('%s: %s', p.breaker, p.breaker_reason)
+        else format('the daily budget of %s calls is spent', p.daily_budget)
+      end
+    from tickets_ops.geocoding_providers p
+    where p.provider = p_provider;
+  if not found then
+    raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+
+CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select j.id, j.task, j.key, coalesce(case when j.superseded is not null then 'Left alone. ' || j.superseded end, r.obstacle, 'It is due now.')
+    from (
+      select * from tickets_ops.list_jobs() l where l.state = 'failed' and (p_task is null or l.task = p_task) order by l.id
+    ) as j
+    -- The newest of those that ask for the same: a job that failed again every hour is tried once.
+    cross join lateral (
+      select case
+        when j.superseded is not null then null
+        when exists (
+          select from tickets_ops.list_jobs() n
+          where n.task = j.task and n.payload - 'waits' - '_cron' = j.payload - 'waits' - '_cron' and n.id > j.id
+        ) then 'Left alone. A later job asks for the same.'
+        else tickets_ops.revive_job(j.id)
+      end as obstacle
+    ) as r;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.retry_failed(p_task text) IS 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
+
+CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_job record;
+  v_obstacle text;
+  v_others bigint;
+begin
+  select j.id, j.task, j.key, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  if not found then
+    raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
+  end if;
+  v_obstacle := tickets_ops.revive_job(p_id);
+  if v_obstacle is not null then
+    raise exception 'Job % is not tried again. %', p_id, v_obstacle;
+  end if;
+  select count(*) into v_others
+  from tickets_ops.list_jobs() j
+  where j.state = 'failed' and j.task = v_job.task and j.payload -> 'snapshot_id' = v_job.payload -> 'snapshot_id';
+  return query select v_job.id, v_job.task, v_job.key, concat_ws(' ',
+    'It is due now.',
+    case when v_others > 0 then format('%s more of snapshot %s failed: select * from tickets_ops.retry_failed(%L);', v_others, v_job.payload ->> 'snapshot_id', v_job.task) end
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+
+CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text) RETURNS void
+    LANGUAGE sql
+    AS $$
+  update tickets_ops.geocoding_providers
+  set used = used - 1
+  where provider = p_provider and used > 0 and used_on = (clock_timestamp() at time zone 'UTC')::date;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text) IS 'Gives a reserved call back to the budget of the day: its slot went by before the call could be made.';
+
+CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
+    LANGUAGE plpgsql
+    AS $_$
+declare
+  -- As many as a job of the pipeline has from the start: one that gave up has no more than it made.
+  c_attempts constant integer := 6;
+  v_job record;
+  v_obstacle text;
+begin
+  select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
+  if v_job.state = 'running' then
+    return 'It is running at this moment. If its worker has died, it is freed by itself within seconds.';
+  end if;
+  if v_job.task in ('upsert_batch', 'finalize_snapshot') and v_job.state = 'failed' and v_job.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then
+    v_obstacle := tickets_ops.reopen_snapshot((v_job.payload ->> 'snapshot_id')::bigint);
+    if v_obstacle is not null then
+      return v_obstacle;
+    end if;
+  end if;
+  update graphile_worker._private_jobs
+  set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
+    -- A request that gave up waiting waits anew.
+    payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
+  where id = p_id and locked_at is null;
+  return case when not found then 'A worker has just taken it, or it is gone.' end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts. Returns why it cannot, else NULL.';
+
+CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+declare
+  v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
+  v_short text := case when length(p_one) >= length(p_other) then p_other else p_one end;
+  v_same integer := 0;
+begin
+  if v_long = v_short then
+    return true;
+  end if;
+  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 then
+    return false;
+  end if;
+  -- All letters before the first difference are the same; behind the one letter that differs, all must be again.
+  while substr(v_long, v_same + 1, 1) = substr(v_short, v_same + 1, 1) loop
+    v_same := v_same + 1;
+  end loop;
+  return substr(v_long, v_same + 2) = substr(v_short, v_same + 1 + length(v_short) - length(v_long) + 1);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more): tickets are typed in the field.';
+
+CREATE FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, '');
+  select * into v_verdict from tickets_ops.judge_cluster(
+    v_answers.candidates, coalesce(tickets.location_key(p_cluster), lower(p_cluster))
+  );
+  if v_verdict.geom is null and not p_last then
+    return null;
+  end if;
+  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+    return 'busy';
+  end if;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
+  values (
+    p_cluster, v_verdict.geom, p_provider, v_answers.query, v_answers.candidates, v_verdict.note,
+    case when v_verdict.geom is null then 1 else 0 end, now(),
+    case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
+  )
+  on conflict (cluster) do update set
+    -- Asked by force and not found: the old centroid is still the best there is.
+    geom = coalesce(excluded.geom, c.geom),
+    provider = excluded.provider, query = excluded.query, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.geom is null then c.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = case
+      when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
+    end;
+  perform tickets_ops.as_pipeline(v_before);
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
+  return case when v_verdict.geom is null then 'not_found' else 'found' end;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) IS 'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
+
+CREATE FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key);
+  select verdict.* into v_verdict
+  from tickets.geo_clusters c
+  cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
+  where c.cluster = p_cluster and c.geom is not null;
+  if not found then
+    raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
+  end if;
+  if v_verdict.status <> 'found' and not p_last then
+    return null;
+  end if;
+  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+    return 'busy';
+  end if;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_locations as l (
+    cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
+    attempts, fetched_at, expires_at
+  )
+  values (
+    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, v_answers.query,
+    v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
+    case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
+    tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
+  )
+  on conflict (cluster, location_key) do update set
+    location_name = excluded.location_name, status = excluded.status, geom = excluded.geom, provider = excluded.provider,
+    query = excluded.query, precision = excluded.precision, confidence = excluded.confidence,
+    distance_km = excluded.distance_km, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
+  if v_verdict.status = 'rejected' then
+    perform tickets_ops.flag_suspicious(p_cluster);
+  end if;
+  perform tickets_ops.as_pipeline(v_before);
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
+  return v_verdict.status;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
+
+CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
+    LANGUAGE sql
+    AS $$
+  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
+  from graphile_worker.jobs j
+  where j.task_identifier = 'geocode_location'
+    and starts_with(j.key, 'geocode_location:' || p_cluster || ':')
+    and j.run_at > now()
+    and j.last_error is null
+  having count(*) > 0;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now.';
+
+CREATE FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  if exists (select from tickets.geo_clusters where cluster = p_cluster and geom is null and expires_at > now()) then
+    return true;
+  end if;
+  if not exists (
+    select from graphile_worker.jobs j
+    where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null)
+  ) then
+    perform graphile_worker.add_job(
+      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
+      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := least(20, p_priority),
+      flags := array['geocode']
+    );
+  end if;
+  return false;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job unless one waits. Returns true when the cluster was asked in vain lately, so that waiting is hopeless until a person sets its centroid.';
+
+CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
+    LANGUAGE sql IMMUTABLE
+    RETURN ROW(740512, hashtext(p_pool_id));
+
+COMMENT ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) IS 'The two numbers of the advisory lock that a live worker pool holds.';
+
+CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state text, host text, pid integer, sessions text, started_at timestamp with time zone, seen_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    w.pool_id,
+    case
+      when w.stopped_at is not null then 'stopped'
+      when w.declared_dead_at is not null then 'dead'
+      when w.shares_sessions then 'unsure'
+      -- Looked at, not tried: a session can always take a lock that it holds itself.
+      when not exists (
+        select
+        from pg_locks l, tickets_ops.worker_lock(w.pool_id) k
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+          and l.database = (select oid from pg_database where datname = current_database())
+          and l.classid::bigint = k.space and l.objid::bigint = k.number::bigint & 4294967295
+      ) then 'dead'
+      -- A worker that cannot reach the database ends itself after 30 s (src/lifeline.ts); this one does not even do that.
+      when w.seen_at < now() - interval '2 minutes' then 'hung'
+      else 'alive'
+    end,
+    w.host, w.pid, w.sessions, w.started_at, w.seen_at
+  from tickets_ops.workers w
+$$;
+
+COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+
+CREATE TABLE tickets.crq (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+);
+
+COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
+
+COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE TABLE tickets.crq_events (
+    event_id bigint NOT NULL,
+    ticket_id text NOT NULL,
+    event text NOT NULL,
+    old_value text,
+    new_value text,
+    snapshot_id bigint,
+    snapshot_at timestamp with time zone,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
+);
+
+COMMENT ON TABLE tickets.crq_events IS 'History of tickets.crq, as tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.crq_events.event_id IS 'Order of writing.';
+
+COMMENT ON COLUMN tickets.crq_events.ticket_id IS 'tickets.inc.ticket_id.';
+
+COMMENT ON COLUMN tickets.crq_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+
+COMMENT ON COLUMN tickets.crq_events.old_value IS 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
+
+COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: normalized_status, assigned_team or cluster.';
+
+COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+
+COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis.';
+
+COMMENT ON COLUMN tickets.crq_events.recorded_at IS 'When the event was written.';
+
+ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.crq_events_event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE tickets.geo_clusters (
+    cluster text NOT NULL,
+    geom public.geometry(Point,4326),
+    provider text,
+    query text,
+    verified boolean DEFAULT false NOT NULL,
+    guard_km numeric DEFAULT 25 NOT NULL,
+    suspicious boolean DEFAULT false NOT NULL,
+    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
+    note text,
+    attempts integer DEFAULT 0 NOT NULL,
+    fetched_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geo_clusters_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
+    CONSTRAINT geo_clusters_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT geo_clusters_guard_km_check CHECK ((guard_km > (0)::numeric))
+);
+
+COMMENT ON TABLE tickets.geo_clusters IS 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
+
+COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster as the feed writes it (tickets.inc.cluster).';
+
+COMMENT ON COLUMN tickets.geo_clusters.geom IS 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
+
+COMMENT ON COLUMN tickets.geo_clusters.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
+
+COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the provider.';
+
+COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
+
+COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
+
+COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
+
+COMMENT ON COLUMN tickets.geo_clusters.note IS 'Free text for people.';
+
+COMMENT ON COLUMN tickets.geo_clusters.attempts IS 'How many times in a row no usable centroid was found: 1 waits 7 days, later ones 30.';
+
+COMMENT ON COLUMN tickets.geo_clusters.fetched_at IS 'When a provider last answered for this cluster.';
+
+COMMENT ON COLUMN tickets.geo_clusters.expires_at IS 'When a cluster without a centroid may be asked again. NULL: never, or never asked. A centroid does not expire.';
+
+COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
+
+COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
+
+CREATE TABLE tickets.geo_locations (
+    cluster text NOT NULL,
+    location_key text NOT NULL,
+    location_name text,
+    status text NOT NULL,
+    geom public.geometry(Point,4326),
+    provider text,
+    query text,
+    "precision" text,
+    confidence numeric,
+    distance_km numeric,
+    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
+    verified boolean DEFAULT false NOT NULL,
+    note text,
+    attempts integer DEFAULT 0 NOT NULL,
+    fetched_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geo_locations_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
+    CONSTRAINT geo_locations_found_has_geom CHECK (((status <> 'found'::text) OR (geom IS NOT NULL))),
+    CONSTRAINT geo_locations_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT geo_locations_location_key_check CHECK (((length(location_key) >= 1) AND (length(location_key) <= 200))),
+    CONSTRAINT geo_locations_precision_check CHECK (("precision" = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text, 'city'::text]))),
+    CONSTRAINT geo_locations_status_check CHECK ((status = ANY (ARRAY['found'::text, 'not_found'::text, 'rejected'::text, 'needs_review'::text])))
+);
+
+COMMENT ON TABLE tickets.geo_locations IS 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
+
+COMMENT ON COLUMN tickets.geo_locations.cluster IS 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_key IS 'tickets.location_key(location_name): the place without network codes.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_name IS 'One raw spelling of the place, as a sample.';
+
+COMMENT ON COLUMN tickets.geo_locations.status IS 'found: geom places tickets. not_found: the provider knows no such place. rejected: every candidate failed the guard. needs_review: only a vague match (a city, a county); a person decides.';
+
+COMMENT ON COLUMN tickets.geo_locations.geom IS 'WGS 84 longitude/latitude. A person corrects it by UPDATE; the row then becomes verified and the tickets follow.';
+
+COMMENT ON COLUMN tickets.geo_locations.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
+
+COMMENT ON COLUMN tickets.geo_locations.query IS 'The text that was sent to the provider.';
+
+COMMENT ON COLUMN tickets.geo_locations."precision" IS 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
+
+COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
+
+COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_locations.note IS 'Free text: why a candidate was rejected, or a person''s remark.';
+
+COMMENT ON COLUMN tickets.geo_locations.attempts IS 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
+
+COMMENT ON COLUMN tickets.geo_locations.fetched_at IS 'When a provider last answered for this place.';
+
+COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be asked again. NULL: never.';
+
+COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
+
+COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
+
+CREATE TABLE tickets.inc (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE TABLE tickets.inc_events (
+    event_id bigint NOT NULL,
+    ticket_id text NOT NULL,
+    event text NOT NULL,
+    old_value text,
+    new_value text,
+    snapshot_id bigint,
+    snapshot_at timestamp with time zone,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
+);
+
+COMMENT ON TABLE tickets.inc_events IS 'History of tickets, append-only, written in the transaction that changes the ticket. Open backlog at a time = tickets whose last opened, closed, reopened or baseline event before it leaves them open (view tickets.inc_backlog).';
+
+COMMENT ON COLUMN tickets.inc_events.event_id IS 'Order of writing.';
+
+COMMENT ON COLUMN tickets.inc_events.ticket_id IS 'tickets.inc.ticket_id.';
+
+COMMENT ON COLUMN tickets.inc_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+
+COMMENT ON COLUMN tickets.inc_events.old_value IS 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
+
+COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: normalized_status, assigned_team or cluster.';
+
+COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+
+COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis.';
+
+COMMENT ON COLUMN tickets.inc_events.recorded_at IS 'When the event was written.';
+
+CREATE VIEW tickets.inc_backlog AS
+ WITH changes AS (
+         SELECT COALESCE(e.snapshot_at, e.recorded_at) AS snapshot_at,
+            e.event,
+                CASE e.event
+                    WHEN 'closed'::text THEN
+                    CASE
+                        WHEN (lag(e.event) OVER history IS NULL) THEN 0
+                        ELSE '-1'::integer
+                    END
+                    WHEN 'baseline'::text THEN
+                    CASE lead(e.event) OVER history
+                        WHEN 'closed'::text THEN 1
+                        WHEN 'reopened'::text THEN 0
+                        ELSE ( SELECT (COALESCE(t.is_actionable, false))::integer AS "coalesce"
+                           FROM tickets.inc t
+                          WHERE (t.ticket_id = e.ticket_id))
+                    END
+                    ELSE 1
+                END AS change
+           FROM tickets.inc_events e
+          WHERE (e.event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text]))
+          WINDOW history AS (PARTITION BY e.ticket_id ORDER BY e.event_id)
+        )
+ SELECT changes.snapshot_at,
+    count(*) FILTER (WHERE (changes.event = 'opened'::text)) AS opened,
+    count(*) FILTER (WHERE (changes.event = 'reopened'::text)) AS reopened,
+    count(*) FILTER (WHERE (changes.change < 0)) AS closed,
+    (sum(sum(changes.change)) OVER (ORDER BY changes.snapshot_at))::bigint AS open_tickets
+   FROM changes
+  GROUP BY changes.snapshot_at;
+
+COMMENT ON VIEW tickets.inc_backlog IS 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (measured: 2 s for 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
+
+COMMENT ON COLUMN tickets.inc_backlog.snapshot_at IS 'The export''s own time of the snapshot; for a baseline, when history began.';
+
+COMMENT ON COLUMN tickets.inc_backlog.opened IS 'Tickets first seen open.';
+
+COMMENT ON COLUMN tickets.inc_backlog.reopened IS 'Tickets opened again.';
+
+COMMENT ON COLUMN tickets.inc_backlog.closed IS 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
+
+COMMENT ON COLUMN tickets.inc_backlog.open_tickets IS 'Open tickets once the snapshot was in.';
+
+ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.inc_events_event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW tickets.inc_open_sla AS
+ SELECT t.ticket_id,
+    t.normalized_status,
+    sla.sla_clock_start,
+    sla.sla_clock_source,
+    sla.hours_open,
+    sla.sla_state,
+    sla.at_risk,
+    t.assigned_team,
+    t.cluster,
+    t.region,
+    t.owner,
+    t.location_name,
+    t.geo_source,
+    t.geom,
+    t.geog
+   FROM (tickets.inc t
+     CROSS JOIN LATERAL tickets.sla(t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
+  WHERE t.is_actionable;
+
+COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+
+COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for 48 h or more. ok: less. unknown: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for 40 h or more and not breached yet. false where the clock is unknown.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE VIEW tickets_ops.failed_jobs AS
+ SELECT list_jobs.id,
+    list_jobs.task,
+    list_jobs.key,
+    list_jobs.payload,
+    list_jobs.failed_at,
+    list_jobs.attempts,
+    list_jobs.last_error,
+    list_jobs.superseded
+   FROM tickets_ops.list_jobs() list_jobs(id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_by, age, failed_at, superseded)
+  WHERE (list_jobs.state = 'failed'::text)
+  ORDER BY list_jobs.failed_at DESC;
+
+COMMENT ON VIEW tickets_ops.failed_jobs IS 'Jobs without an attempt left, the latest first. Try one again: select * from tickets_ops.retry_job(id). Removed by age (KEEP_FAILED_JOBS_DAYS).';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.id IS 'Number of the job.';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.task IS 'The task.';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.key IS 'What the job was for. NULL when it has been asked for anew since.';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.payload IS 'What the task was asked to do.';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.failed_at IS 'When its last attempt failed.';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.attempts IS 'Attempts made.';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.last_error IS 'Why the last one failed.';
+
+COMMENT ON COLUMN tickets_ops.failed_jobs.superseded IS 'Why it no longer matters; tickets_ops.health does not count it. NULL: it does.';
+
+CREATE TABLE tickets_ops.geocoding_calls (
+    provider text NOT NULL,
+    called_on date NOT NULL,
+    outcome text NOT NULL,
+    calls integer NOT NULL,
+    CONSTRAINT geocoding_calls_outcome_check CHECK ((outcome = ANY (ARRAY['found'::text, 'not_found'::text, 'rate_limited'::text, 'quota_spent'::text, 'key_refused'::text, 'bad_request'::text, 'trouble'::text, 'unreadable'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.geocoding_calls IS 'Answers of geocoding providers, counted by UTC day and outcome.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_calls.provider IS 'The provider.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_calls.called_on IS 'UTC day of the answer.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was taken for; see src/geocode/outcome.ts.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_calls.calls IS 'How many.';
+
+CREATE TABLE tickets_ops.geocoding_providers (
+    provider text NOT NULL,
+    rate_per_second numeric NOT NULL,
+    daily_budget integer,
+    found_days numeric DEFAULT 180 NOT NULL,
+    next_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    used_on date,
+    used integer DEFAULT 0 NOT NULL,
+    breaker text,
+    breaker_reason text,
+    breaker_since timestamp with time zone,
+    breaker_until timestamp with time zone,
+    probing_until timestamp with time zone,
+    strikes integer DEFAULT 0 NOT NULL,
+    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text]))),
+    CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
+    CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
+    CONSTRAINT geocoding_providers_found_days_check CHECK ((found_days > (0)::numeric)),
+    CONSTRAINT geocoding_providers_rate_per_second_check CHECK ((rate_per_second > (0)::numeric))
+);
+
+COMMENT ON TABLE tickets_ops.geocoding_providers IS 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.provider IS 'locationiq, opencage or nominatim.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that declared itself last.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.daily_budget IS 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.found_days IS 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.next_at IS 'The next free slot for a call.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.used_on IS 'The UTC day that `used` counts.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.used IS 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker IS 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_reason IS 'The provider''s answer in words, without the key.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_since IS 'When it opened.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the next call may be tried.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.strikes IS 'Failures in a row.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.declared_at IS 'When a worker last declared this provider.';
+
+CREATE TABLE tickets_ops.geocoding_setup (
+    one boolean DEFAULT true NOT NULL,
+    provider text,
+    off_reason text,
+    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geocoding_setup_one_check CHECK (one),
+    CONSTRAINT geocoding_setup_says_why_not CHECK (((provider IS NULL) = (off_reason IS NOT NULL)))
+);
+
+COMMENT ON TABLE tickets_ops.geocoding_setup IS 'One row: the provider that the workers ask, as the one that started last was told by its environment.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_setup.one IS 'Makes it one row.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_setup.provider IS 'The provider. NULL: nobody is asked.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_setup.off_reason IS 'Why nobody is asked, and what to do.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_setup.declared_at IS 'When a worker last declared itself.';
+
+CREATE VIEW tickets_ops.geocoding AS
+ SELECT p.provider,
+    (s.provider IS NOT NULL) AS active,
+        CASE
+            WHEN (s.provider IS NULL) THEN 'not in use'::text
+            WHEN ((p.breaker IS NOT NULL) AND (p.breaker_until > now())) THEN p.breaker
+            WHEN (p.breaker IS NOT NULL) THEN 'probing'::text
+            WHEN (today.used >= p.daily_budget) THEN 'budget spent'::text
+            ELSE 'ready'::text
+        END AS state,
+        CASE
+            WHEN (p.breaker IS NOT NULL) THEN p.breaker_reason
+            WHEN (today.used >= p.daily_budget) THEN 'The daily budget is spent; it comes back at midnight UTC.'::text
+            ELSE NULL::text
+        END AS reason,
+        CASE
+            WHEN (p.breaker IS NOT NULL) THEN p.breaker_until
+            WHEN (today.used >= p.daily_budget) THEN tickets_ops.next_utc_midnight()
+            ELSE NULL::timestamp with time zone
+        END AS until,
+    p.rate_per_second,
+    p.daily_budget,
+    today.used AS used_today,
+    (p.daily_budget - today.used) AS left_today,
+    COALESCE(( SELECT jsonb_object_agg(c.outcome, c.calls) AS jsonb_object_agg
+           FROM tickets_ops.geocoding_calls c
+          WHERE ((c.provider = p.provider) AND (c.called_on = ((now() AT TIME ZONE 'UTC'::text))::date))), '{}'::jsonb) AS calls_today
+   FROM ((tickets_ops.geocoding_providers p
+     LEFT JOIN tickets_ops.geocoding_setup s ON ((s.provider = p.provider)))
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (p.used_on = ((now() AT TIME ZONE 'UTC'::text))::date) THEN p.used
+                    ELSE 0
+                END AS used) today)
+UNION ALL
+ SELECT NULL::text AS provider,
+    true AS active,
+    'off'::text AS state,
+    COALESCE(s.off_reason, 'No worker has started yet that says which provider to ask (GEOCODER_PROVIDER).'::text) AS reason,
+    NULL::timestamp with time zone AS until,
+    NULL::numeric AS rate_per_second,
+    NULL::integer AS daily_budget,
+    0 AS used_today,
+    NULL::integer AS left_today,
+    '{}'::jsonb AS calls_today
+   FROM (( SELECT 1 AS "?column?") always
+     LEFT JOIN tickets_ops.geocoding_setup s ON (true))
+  WHERE (s.provider IS NULL);
+
+COMMENT ON VIEW tickets_ops.geocoding IS 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.provider IS 'The provider; NULL when there is none.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.active IS 'Whether it is the one that the workers ask.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.state IS 'ready, budget spent, rate limited, quota spent, key refused, trouble, probing (one call at a time finds out whether it works again), off, not in use.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.reason IS 'Why it is not ready.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.until IS 'When it is tried again.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.rate_per_second IS 'Calls a second, over all workers.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.daily_budget IS 'Calls a UTC day. NULL: no limit.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.used_today IS 'Calls reserved today (UTC).';
+
+COMMENT ON COLUMN tickets_ops.geocoding.left_today IS 'What is left of the budget today. NULL: no limit.';
+
+COMMENT ON COLUMN tickets_ops.geocoding.calls_today IS 'Answers today (UTC) by outcome: {"found": 812, "not_found": 40}.';
+
+CREATE TABLE tickets_ops.geocoding_answers (
+    cluster text NOT NULL,
+    location_key text NOT NULL,
+    query text NOT NULL,
+    candidates jsonb NOT NULL,
+    answered_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_answers.cluster IS 'The cluster.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_answers.location_key IS 'The place; empty when the cluster itself is asked.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_answers.query IS 'The text that was sent.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_answers.candidates IS 'What came back; [] when the provider does not know it.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_answers.answered_at IS 'When.';
+
+CREATE VIEW tickets_ops.health AS
+ SELECT read_health.ok,
+    read_health.problems,
+    read_health.checked_at,
+    read_health.checked_age,
+    read_health.checked_key,
+    read_health.checked_status,
+    read_health.loaded_snapshot_id,
+    read_health.loaded_key,
+    read_health.loaded_at,
+    read_health.loaded_age,
+    read_health.loaded_status,
+    read_health.data_at,
+    read_health.data_age,
+    read_health.open_missing,
+    read_health.in_flight_snapshot_id,
+    read_health.in_flight_status,
+    read_health.in_flight_idle,
+    read_health.missed_run_at,
+    read_health.next_run_at,
+    read_health.jobs_waiting,
+    read_health.oldest_waiting_age,
+    read_health.jobs_running,
+    read_health.jobs_failed,
+    read_health.workers_alive,
+    read_health.workers_unsure,
+    read_health.geocoding_state,
+    read_health.geocoding_budget_left,
+    read_health.geocoding_jobs,
+    read_health.places_for_review
+   FROM tickets_ops.read_health() read_health(ok, problems, checked_at, checked_age, checked_key, checked_status, loaded_snapshot_id, loaded_key, loaded_at, loaded_age, loaded_status, data_at, data_age, open_missing, in_flight_snapshot_id, in_flight_status, in_flight_idle, missed_run_at, next_run_at, jobs_waiting, oldest_waiting_age, jobs_running, jobs_failed, workers_alive, workers_unsure, geocoding_state, geocoding_budget_left, geocoding_jobs, places_for_review);
+
+COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
+
+COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: problems is empty.';
+
+COMMENT ON COLUMN tickets_ops.health.problems IS 'What needs a person, in words, the most urgent first.';
+
+COMMENT ON COLUMN tickets_ops.health.checked_at IS 'When the bucket was last looked at with success.';
+
+COMMENT ON COLUMN tickets_ops.health.checked_age IS 'Since then.';
+
+COMMENT ON COLUMN tickets_ops.health.checked_key IS 'The newest file of the ledger.';
+
+COMMENT ON COLUMN tickets_ops.health.checked_status IS 'Its status.';
+
+COMMENT ON COLUMN tickets_ops.health.loaded_snapshot_id IS 'The last snapshot that was loaded, whole or in part.';
+
+COMMENT ON COLUMN tickets_ops.health.loaded_key IS 'Its file.';
+
+COMMENT ON COLUMN tickets_ops.health.loaded_at IS 'When it was finished.';
+
+COMMENT ON COLUMN tickets_ops.health.loaded_age IS 'Since then. Most hours nothing changes, so age alone is no alarm: see data_age.';
+
+COMMENT ON COLUMN tickets_ops.health.loaded_status IS 'done or partial.';
+
+COMMENT ON COLUMN tickets_ops.health.data_at IS 'Export time of the newest file that is loaded or was found unchanged.';
+
+COMMENT ON COLUMN tickets_ops.health.data_age IS 'Since then: how old the tickets are.';
+
+COMMENT ON COLUMN tickets_ops.health.open_missing IS 'Open tickets that the last loaded snapshot no longer lists.';
+
+COMMENT ON COLUMN tickets_ops.health.in_flight_snapshot_id IS 'The snapshot that is being loaded.';
+
+COMMENT ON COLUMN tickets_ops.health.in_flight_status IS 'staging, loading or finalizing.';
+
+COMMENT ON COLUMN tickets_ops.health.in_flight_idle IS 'Since work on it last committed something.';
+
+COMMENT ON COLUMN tickets_ops.health.missed_run_at IS 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
+
+COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run.';
+
+COMMENT ON COLUMN tickets_ops.health.jobs_waiting IS 'Jobs that are due and wait for a worker.';
+
+COMMENT ON COLUMN tickets_ops.health.oldest_waiting_age IS 'How long the oldest of them has been due. Geocoding jobs wait for their rate.';
+
+COMMENT ON COLUMN tickets_ops.health.jobs_running IS 'Jobs that run.';
+
+COMMENT ON COLUMN tickets_ops.health.jobs_failed IS 'Failed jobs that still matter; see tickets_ops.failed_jobs.';
+
+COMMENT ON COLUMN tickets_ops.health.workers_alive IS 'Workers that live.';
+
+COMMENT ON COLUMN tickets_ops.health.workers_unsure IS 'Of these, workers whose connections share sessions (a pooler in transaction mode): should one die, its jobs are free again only after 4 hours.';
+
+COMMENT ON COLUMN tickets_ops.health.geocoding_state IS 'See tickets_ops.geocoding.';
+
+COMMENT ON COLUMN tickets_ops.health.geocoding_budget_left IS 'Calls left today (UTC). NULL: no limit, or nobody to ask.';
+
+COMMENT ON COLUMN tickets_ops.health.geocoding_jobs IS 'Places that wait to be asked.';
+
+COMMENT ON COLUMN tickets_ops.health.places_for_review IS 'Places and clusters that a person should look at first: needs_review and suspicious ones of tickets_ops.review_queue.';
+
+CREATE VIEW tickets_ops.jobs AS
+ SELECT list_jobs.id,
+    list_jobs.task,
+    list_jobs.key,
+    list_jobs.payload,
+    list_jobs.queue,
+    list_jobs.priority,
+    list_jobs.state,
+    list_jobs.run_at,
+    list_jobs.attempts,
+    list_jobs.max_attempts,
+    list_jobs.last_error,
+    list_jobs.locked_by,
+    list_jobs.age
+   FROM tickets_ops.list_jobs() list_jobs(id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_by, age, failed_at, superseded);
+
+COMMENT ON VIEW tickets_ops.jobs IS 'Every job that waits, runs or has failed; one that succeeded is gone (tickets_ops.snapshots remembers the loads).';
+
+COMMENT ON COLUMN tickets_ops.jobs.id IS 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
+
+COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or maintain.';
+
+COMMENT ON COLUMN tickets_ops.jobs.key IS 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
+
+COMMENT ON COLUMN tickets_ops.jobs.payload IS 'What the task was asked to do.';
+
+COMMENT ON COLUMN tickets_ops.jobs.queue IS 'Named queue, whose jobs run one by one. NULL: none.';
+
+COMMENT ON COLUMN tickets_ops.jobs.priority IS 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
+
+COMMENT ON COLUMN tickets_ops.jobs.state IS 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+
+COMMENT ON COLUMN tickets_ops.jobs.run_at IS 'Not before this time.';
+
+COMMENT ON COLUMN tickets_ops.jobs.attempts IS 'Attempts so far, the running one included.';
+
+COMMENT ON COLUMN tickets_ops.jobs.max_attempts IS 'Attempts allowed. One more for each worker that died over the job.';
+
+COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed.';
+
+COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
+
+COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
+
+CREATE VIEW tickets_ops.review_queue AS
+ WITH open_tickets AS (
+         SELECT tickets.cluster_key(t.cluster) AS cluster,
+            t.location_key,
+            count(*) AS tickets
+           FROM tickets.inc t
+          WHERE t.is_actionable
+          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
+        ), per_cluster AS (
+         SELECT o.cluster,
+            (sum(o.tickets))::bigint AS tickets
+           FROM open_tickets o
+          GROUP BY o.cluster
+        ), rows_in_doubt AS (
+         SELECT 'cluster'::text AS kind,
+            c.cluster,
+            NULL::text AS location_key,
+            NULL::text AS location_name,
+                CASE
+                    WHEN (c.geom IS NULL) THEN 'not_found'::text
+                    WHEN c.suspicious THEN 'suspicious'::text
+                    ELSE 'found'::text
+                END AS status,
+                CASE
+                    WHEN c.suspicious THEN (1)::numeric
+                    WHEN (c.geom IS NULL) THEN 0.95
+                    ELSE 0.3
+                END AS doubt,
+            NULL::text AS "precision",
+            NULL::numeric AS confidence,
+            NULL::numeric AS distance_km,
+                CASE
+                    WHEN c.suspicious THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    ELSE c.note
+                END AS note,
+            c.query,
+            c.geom,
+            jsonb_array_length(c.candidates) AS candidates,
+            c.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS open_tickets
+           FROM (tickets.geo_clusters c
+             LEFT JOIN per_cluster t ON ((t.cluster = c.cluster)))
+          WHERE (NOT c.verified)
+        UNION ALL
+         SELECT 'location'::text,
+            l.cluster,
+            l.location_key,
+            l.location_name,
+            l.status,
+                CASE l.status
+                    WHEN 'needs_review'::text THEN 0.8
+                    WHEN 'rejected'::text THEN 0.7
+                    WHEN 'not_found'::text THEN 0.6
+                    ELSE (0.5 * ((1)::numeric - COALESCE(l.confidence, (0)::numeric)))
+                END AS "case",
+            l."precision",
+            l.confidence,
+            l.distance_km,
+            l.note,
+            l.query,
+            l.geom,
+            jsonb_array_length(l.candidates) AS jsonb_array_length,
+            l.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS "coalesce"
+           FROM (tickets.geo_locations l
+             LEFT JOIN open_tickets t ON (((t.cluster = l.cluster) AND (t.location_key = l.location_key))))
+          WHERE (NOT l.verified)
+        )
+ SELECT rows_in_doubt.kind,
+    rows_in_doubt.cluster,
+    rows_in_doubt.location_key,
+    rows_in_doubt.location_name,
+    rows_in_doubt.status,
+    round(rows_in_doubt.doubt, 2) AS doubt,
+    rows_in_doubt.open_tickets,
+    rows_in_doubt.note,
+    rows_in_doubt."precision",
+    rows_in_doubt.confidence,
+    rows_in_doubt.distance_km,
+    public.st_y(rows_in_doubt.geom) AS latitude,
+    public.st_x(rows_in_doubt.geom) AS longitude,
+    rows_in_doubt.candidates,
+    rows_in_doubt.query,
+    rows_in_doubt.fetched_at
+   FROM rows_in_doubt
+  ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
+
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified, the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+
+COMMENT ON COLUMN tickets_ops.review_queue.cluster IS 'The cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for a cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.status IS 'suspicious or not_found for a cluster; else the row''s status.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.note IS 'Why it is doubtful.';
+
+COMMENT ON COLUMN tickets_ops.review_queue."precision" IS 'What the coordinate stands for.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.confidence IS 'The judge''s score, 0 to 1.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.latitude IS 'Of the proposed coordinate; only a found one places tickets.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.longitude IS 'Of the proposed coordinate.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.candidates IS 'How many candidates are stored.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.query IS 'What was sent to the provider.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.fetched_at IS 'When it was answered.';
+
+CREATE TABLE tickets_ops.snapshot_batches (
+    snapshot_id bigint NOT NULL,
+    batch integer NOT NULL,
+    first_ticket_id text NOT NULL,
+    last_ticket_id text NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    error text,
+    done_at timestamp with time zone,
+    CONSTRAINT snapshot_batches_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'done'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshot_batches IS 'Work in progress: one row per upsert_batch job, a range of ticket ids of the snapshot''s changed rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_batches.snapshot_id IS 'The snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_batches.batch IS '1, 2, …';
+
+COMMENT ON COLUMN tickets_ops.snapshot_batches.first_ticket_id IS 'First ticket id of the range.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_batches.last_ticket_id IS 'Last ticket id of the range, included.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_batches.status IS 'pending, done, or failed when its job used up its attempts.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_batches.error IS 'Why it failed.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_batches.done_at IS 'When it committed.';
+
+CREATE TABLE tickets_ops.snapshot_rejects (
+    reject_id bigint NOT NULL,
+    snapshot_id bigint NOT NULL,
+    line bigint NOT NULL,
+    reason text NOT NULL,
+    row_text text NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rejects.reject_id IS 'Order of writing.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rejects.snapshot_id IS 'The snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rejects.line IS 'Line of the file on which the record begins; the header is usually line 1.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rejects.reason IS 'Why, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rejects.row_text IS 'The record as CSV (as JSON where the database refused it), control characters escaped, cut at 64 KiB.';
+
+ALTER TABLE tickets_ops.snapshot_rejects ALTER COLUMN reject_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets_ops.snapshot_rejects_reject_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE tickets_ops.snapshot_rows (
+    snapshot_id bigint NOT NULL,
+    ticket_id text NOT NULL,
+    line bigint NOT NULL,
+    raw jsonb
+);
+ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN raw SET STATISTICS 0;
+
+COMMENT ON TABLE tickets_ops.snapshot_rows IS 'Work in progress: the rows of the snapshot in flight, the last line of each ticket. Emptied when the snapshot is done; kept 7 days when it failed.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rows.snapshot_id IS 'The snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rows.ticket_id IS 'The ticket.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rows.line IS 'Line of the file on which the record begins.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rows.raw IS 'The cleaned record; NULL when the ticket already has exactly this raw.';
+
+ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE tickets_ops.workers (
+    pool_id text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    sessions text NOT NULL,
+    shares_sessions boolean DEFAULT false NOT NULL,
+    stopped_at timestamp with time zone,
+    declared_dead_at timestamp with time zone
+);
+
+COMMENT ON TABLE tickets_ops.workers IS 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own, and registers only once it holds it: a registered pool whose lock is free is dead. Read tickets_ops.worker_states().';
+
+COMMENT ON COLUMN tickets_ops.workers.pool_id IS 'graphile-worker''s pool id: what locked_by says of its jobs.';
+
+COMMENT ON COLUMN tickets_ops.workers.started_at IS 'When the pool registered.';
+
+COMMENT ON COLUMN tickets_ops.workers.seen_at IS 'Heartbeat, every 5 s.';
+
+COMMENT ON COLUMN tickets_ops.workers.host IS 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
+
+COMMENT ON COLUMN tickets_ops.workers.pid IS 'Process id on that host.';
+
+COMMENT ON COLUMN tickets_ops.workers.sessions IS 'application_name of all its connections, so that those of a worker that hangs can be ended.';
+
+COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (a pooler in transaction mode, the embedded database): its lock says nothing, and nobody can tell whether it lives.';
+
+COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good order.';
+
+COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
+
+ALTER TABLE ONLY tickets.crq_events
+    ADD CONSTRAINT crq_events_pkey PRIMARY KEY (event_id);
+
+ALTER TABLE ONLY tickets.crq
+    ADD CONSTRAINT crq_pkey PRIMARY KEY (ticket_id);
+
+ALTER TABLE ONLY tickets.geo_clusters
+    ADD CONSTRAINT geo_clusters_pkey PRIMARY KEY (cluster);
+
+ALTER TABLE ONLY tickets.geo_country
+    ADD CONSTRAINT geo_country_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY tickets.geo_locations
+    ADD CONSTRAINT geo_locations_pkey PRIMARY KEY (cluster, location_key);
+
+ALTER TABLE ONLY tickets.import_meta
+    ADD CONSTRAINT import_meta_pkey PRIMARY KEY (dataset);
+
+ALTER TABLE ONLY tickets.inc_events
+    ADD CONSTRAINT inc_events_pkey PRIMARY KEY (event_id);
+
+ALTER TABLE ONLY tickets.inc
+    ADD CONSTRAINT inc_pkey PRIMARY KEY (ticket_id);
+
+ALTER TABLE ONLY tickets_ops.geocoding_answers
+    ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
+
+ALTER TABLE ONLY tickets_ops.geocoding_calls
+    ADD CONSTRAINT geocoding_calls_pkey PRIMARY KEY (provider, called_on, outcome);
+
+ALTER TABLE ONLY tickets_ops.geocoding_providers
+    ADD CONSTRAINT geocoding_providers_pkey PRIMARY KEY (provider);
+
+ALTER TABLE ONLY tickets_ops.geocoding_setup
+    ADD CONSTRAINT geocoding_setup_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY tickets_ops.snapshot_batches
+    ADD CONSTRAINT snapshot_batches_pkey PRIMARY KEY (snapshot_id, batch);
+
+ALTER TABLE ONLY tickets_ops.snapshot_rejects
+    ADD CONSTRAINT snapshot_rejects_pkey PRIMARY KEY (reject_id);
+
+ALTER TABLE ONLY tickets_ops.snapshot_rows
+    ADD CONSTRAINT snapshot_rows_pkey PRIMARY KEY (snapshot_id, ticket_id);
+
+ALTER TABLE ONLY tickets_ops.snapshots
+    ADD CONSTRAINT snapshots_pkey PRIMARY KEY (snapshot_id);
+
+ALTER TABLE ONLY tickets_ops.workers
+    ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
+
+CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
+
+CREATE INDEX crq_created_at_service_idx ON tickets.crq USING btree (created_at_service);
+
+CREATE INDEX crq_events_snapshot_at_idx ON tickets.crq_events USING btree (snapshot_at);
+
+CREATE INDEX crq_events_ticket_id_event_id_idx ON tickets.crq_events USING btree (ticket_id, event_id);
+
+CREATE INDEX crq_geog_idx ON tickets.crq USING gist (geog) WHERE is_actionable;
+
+CREATE INDEX crq_geog_idx1 ON tickets.crq USING gist (geog);
+
+CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster), location_key);
+
+CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
+
+CREATE INDEX inc_closed_at ON tickets.inc USING btree (closed_at);
+
+CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_service);
+
+CREATE INDEX inc_events_ticket ON tickets.inc_events USING btree (ticket_id, event_id);
+
+CREATE INDEX inc_events_time ON tickets.inc_events USING btree (snapshot_at);
+
+CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
+
+CREATE INDEX inc_open ON tickets.inc USING btree (ticket_id) WHERE is_actionable;
+
+CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
+
+CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
+
+CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
+
+CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag);
+
+CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, snapshot_at);
+
+CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
+
+CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag) WHERE (status = 'superseded'::text);
+
+CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
+
+CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_location_verified();
+
+CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
+
+CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
+
+CREATE TRIGGER _100_share_gazetteers BEFORE INSERT OR UPDATE ON tickets.crq FOR EACH STATEMENT EXECUTE FUNCTION tickets.share_gazetteers();
+
+CREATE TRIGGER _100_share_gazetteers BEFORE INSERT OR UPDATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.share_gazetteers();
+
+CREATE TRIGGER _100_touch BEFORE UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets.touch_updated_at();
+
+CREATE TRIGGER _100_touch BEFORE UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets.touch_updated_at();
+
+CREATE TRIGGER _500_moved_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets.clusters_moved();
+
+CREATE TRIGGER _500_moved_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets.locations_moved();
+
+CREATE TRIGGER _500_moved_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets.clusters_moved();
+
+CREATE TRIGGER _500_moved_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets.locations_moved();
+
+CREATE TRIGGER _500_moved_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets.clusters_moved();
+
+CREATE TRIGGER _500_moved_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets.locations_moved();
+
+CREATE TRIGGER _500_place_inserted AFTER INSERT ON tickets.crq REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.place_written_tickets();
+
+CREATE TRIGGER _500_place_inserted AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.place_written_tickets();
+
+CREATE TRIGGER _500_place_updated AFTER UPDATE ON tickets.crq REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.place_written_tickets();
+
+CREATE TRIGGER _500_place_updated AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.place_written_tickets();
+
+CREATE TRIGGER _600_judge_inserted AFTER INSERT ON tickets.geo_clusters FOR EACH ROW WHEN ((new.geom IS NOT NULL)) EXECUTE FUNCTION tickets_ops.cluster_changed();
+
+CREATE TRIGGER _600_judge_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
+
+ALTER TABLE ONLY tickets_ops.geocoding_setup
+    ADD CONSTRAINT geocoding_setup_provider_fkey FOREIGN KEY (provider) REFERENCES tickets_ops.geocoding_providers(provider);
+
+ALTER TABLE ONLY tickets_ops.snapshot_batches
+    ADD CONSTRAINT snapshot_batches_snapshot_id_fkey FOREIGN KEY (snapshot_id) REFERENCES tickets_ops.snapshots(snapshot_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY tickets_ops.snapshot_rejects
+    ADD CONSTRAINT snapshot_rejects_snapshot_id_fkey FOREIGN KEY (snapshot_id) REFERENCES tickets_ops.snapshots(snapshot_id) ON DELETE CASCADE;
+
+GRANT USAGE ON SCHEMA reporting TO tickets_reader;
+GRANT USAGE ON SCHEMA reporting TO tickets_operator;
+
+GRANT USAGE ON SCHEMA tickets TO tickets_reader;
+GRANT USAGE ON SCHEMA tickets TO tickets_operator;
+
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.keep_cluster_verified() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.keep_location_verified() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.list_jobs() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.list_jobs() TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.loaded_through(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.retry_failed(p_task text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.retry_failed(p_task text) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.revive_job(p_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.geocoding_calls TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.geocoding TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.health TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;
