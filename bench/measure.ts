@@ -1,5 +1,7 @@
 /** What is measured, in order, and the table that comes out. */
 import assert from 'node:assert/strict';
+import { clusters } from '../src/demo/places.ts';
+import { startProvider } from '../src/demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
 import { measureMap } from './map.ts';
 import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
@@ -11,7 +13,7 @@ export interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, memory, map (needs memory: it looks at the many rows that are then there). */
+  /** loads, triggers, geocoding, memory, map (needs memory: it looks at the many rows that are then there). */
   only: string[];
 }
 
@@ -27,6 +29,7 @@ export async function measure(options: Options): Promise<void> {
     if (options.only.includes('loads')) for (const line of await measureLoads(env, options)) note(line);
     await placeClusters(env);
     if (options.only.includes('triggers')) for (const line of await measureTriggers(env, options)) note(line);
+    if (options.only.includes('geocoding')) note(await measureGeocoding(env, options));
     if (options.only.includes('memory')) note(await measureMemory(env, options));
     if (options.only.includes('map')) for (const line of await measureMap(env, options.manyRows)) note(line);
     printTable(lines);
@@ -131,6 +134,59 @@ async function measureTriggers(env: Environment, { folder, rows, runs }: Options
       limit: 1,
     },
   ];
+}
+
+const GEOCODING_RATE = 20;
+/** More than are asked while a file is loaded. */
+const PLACES_WAITING = 3_000;
+
+/** Loads of new rows while geocoding runs at 20 calls a second beside them, against loads without. */
+async function measureGeocoding(env: Environment, { rows, runs }: Options): Promise<Line> {
+  const csv = await csvFile(rows);
+  const provider = await startProvider({ rate: 2 * GEOCODING_RATE, perDay: 1_000_000, key: 'bench-key' });
+  const best = { on: Infinity, off: Infinity };
+  for (let n = 0; n < runs; n += 1) {
+    for (const which of ['off', 'on'] as const) {
+      await emptyTickets(env);
+      await env.pool.query('truncate tickets.geo_locations, tickets_ops.geocoding_answers');
+      Object.assign(process.env, {
+        GEOCODER_PROVIDER: which === 'on' ? 'locationiq' : '',
+        GEOCODER_BASE_URL: `${provider.url}/v1`,
+        GEOCODER_API_KEY: provider.key,
+        GEOCODER_RATE_PER_SECOND: String(GEOCODING_RATE),
+        GEOCODER_DAILY_BUDGET: '1000000',
+      });
+      if (which === 'on') await askForPlaces(env);
+      const asked = provider.calls.length;
+      const { result } = await withWorker(env, () => load(env, csv));
+      assert.equal(provider.calls.length > asked, which === 'on', 'calls while the file was loaded');
+      best[which] = Math.min(best[which], result.ms);
+      await env.pool.query(
+        `select graphile_worker.complete_jobs(array_agg(id)) from graphile_worker.jobs where task_identifier like 'geocode%'`,
+      );
+    }
+  }
+  for (const name of ['PROVIDER', 'BASE_URL', 'API_KEY', 'RATE_PER_SECOND', 'DAILY_BUDGET'])
+    delete process.env[`GEOCODER_${name}`];
+  await provider.close();
+  return {
+    what: `new rows, with ${GEOCODING_RATE} geocoding calls a second beside them`,
+    ours: `${Math.round(best.on)} ms`,
+    reference: `${Math.round(best.off)} ms without`,
+    value: best.on / best.off,
+  };
+}
+
+async function askForPlaces(env: Environment): Promise<void> {
+  const known = clusters.flatMap(({ name, centre, places }) =>
+    centre ? places.map((place) => ({ cluster: name, place: place.name })) : [],
+  );
+  await env.pool.query(
+    `select graphile_worker.add_job('geocode_location', json_build_object('cluster', cluster, 'location_name', place), priority := 10,
+       flags := array['geocode'])
+     from jsonb_to_recordset($1) as p (cluster text, place text) limit $2`,
+    [JSON.stringify(known), PLACES_WAITING],
+  );
 }
 
 /** Peak memory of a worker process that loads many rows, above that of one that loads few. Leaves the many rows there. */

@@ -37,7 +37,7 @@ describe('settings', () => {
       RUSTFS_BUCKET: 'tickets',
       RUSTFS_PREFIX: 'automations/inc/',
     });
-    assert.deepEqual(readSettings(WorkerSettings, {}), { WORKER_CONCURRENCY: 4, LOG_LEVEL: 'info' });
+    assert.deepEqual(readSettings(WorkerSettings, {}), { WORKER_CONCURRENCY: 2, LOG_LEVEL: 'info' });
   });
 
   test('an error names every variable that is missing, empty or wrong, with what it means, and no value', () => {
