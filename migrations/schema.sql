@@ -1030,13 +1030,18 @@ begin
     -- must not be compared with tickets that one of them is about to change.
     perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
     update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
+    set status = 'failed', error = format('Cancelled by %s', session_user), cancelled_at = now(), progress_at = now()
     where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
     returning snapshot_id into v_snapshot;
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);
-    return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id);
+    perform count(*) from graphile_worker.complete_jobs(array(
+      select j.id from tickets_ops.list_jobs() j
+      where j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text
+    ));
+    return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id)
+      || case when v_snapshot is null then '' else format(' Snapshot %s is cancelled.', v_snapshot) end;
   end if;
   select count(*) into v_removed
   from graphile_worker.complete_jobs(array(
@@ -1644,7 +1649,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select
-    j.id, t.identifier, j.key, j.payload::jsonb, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.id, t.identifier, j.key, r.payload, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
     j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
@@ -1657,6 +1662,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
   from graphile_worker._private_jobs j
   join graphile_worker._private_tasks t on t.id = j.task_id
   left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
   cross join lateral (
     select case
       when j.locked_at is not null then 'running'
@@ -1674,7 +1680,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
   ) as f
   left join lateral (
     select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(j.payload ->> 'dataset', 'inc')
+    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
   ) as m on s.state = 'failed'
   left join lateral (
     select
@@ -1682,7 +1688,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.staged_at > n.staged_at) as newer
     from tickets_ops.snapshots n
     where t.identifier in ('upsert_batch', 'finalize_snapshot')
-      and n.snapshot_id = case when j.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (j.payload ->> 'snapshot_id')::bigint end
+      and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed'
 $_$;
 
@@ -1722,6 +1728,7 @@ CREATE TABLE tickets_ops.snapshots (
     loaded_at timestamp with time zone,
     archived_at timestamp with time zone,
     archived_key text,
+    cancelled_at timestamp with time zone,
     batches_total integer,
     batches_done integer DEFAULT 0 NOT NULL,
     rows_read bigint DEFAULT 0 NOT NULL,
@@ -1785,6 +1792,8 @@ COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was finished.';
 COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cancelled_at IS 'When a person cancelled it (tickets_ops.cancel_job): its remaining jobs do not reopen it, only retry_job does.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
 
@@ -2068,6 +2077,19 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.read_health() IS 'The row of tickets_ops.health, read with the owner''s rights.';
 
+CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
 CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     AS $$
@@ -2166,7 +2188,7 @@ begin
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   end if;
   update tickets_ops.snapshots
-  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, cancelled_at = null, progress_at = now()
   where snapshot_id = p_snapshot_id;
   update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
   return null;
@@ -2177,6 +2199,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, so that its jobs can go on; the caller revives the jobs. Returns why it cannot, NULL when it is in flight.';
+
+CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN ((p_payload - 'waits'::text) - '_cron'::text) ELSE p_payload END;
+
+COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
 
 CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, reason text)
     LANGUAGE plpgsql
@@ -2251,7 +2279,7 @@ begin
         when j.superseded is not null then null
         when exists (
           select from tickets_ops.list_jobs() n
-          where n.task = j.task and n.payload - 'waits' - '_cron' = j.payload - 'waits' - '_cron' and n.id > j.id
+          where n.task = j.task and tickets_ops.request_of(n.payload) = tickets_ops.request_of(j.payload) and n.id > j.id
         ) then 'Left alone. A later job asks for the same.'
         else tickets_ops.revive_job(j.id)
       end as obstacle
@@ -3820,9 +3848,13 @@ REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) FROM PUBLIC;
 

@@ -267,8 +267,8 @@ export async function fail(db: Db, snapshotId: string, reason: string): Promise<
  * @returns why it cannot be, when newer data have been loaded or are being loaded
  */
 export async function reopen(db: Db, snapshotId: string, state: 'loading' | 'finalizing'): Promise<string | undefined> {
-  const { rows } = await db.query<{ status: string; complete: boolean; newer: string | null }>(
-    `select s.status, coalesce(s.batches_done = s.batches_total, false) as complete,
+  const { rows } = await db.query<{ status: string; cancelled: boolean; complete: boolean; newer: string | null }>(
+    `select s.status, s.cancelled_at is not null as cancelled, coalesce(s.batches_done = s.batches_total, false) as complete,
        (
          select min(n.snapshot_id) from tickets_ops.snapshots n
          where n.dataset = s.dataset and n.snapshot_id <> s.snapshot_id
@@ -280,6 +280,7 @@ export async function reopen(db: Db, snapshotId: string, state: 'loading' | 'fin
   const snapshot = rows[0];
   if (snapshot?.status === state) return undefined;
   if (snapshot?.status !== 'failed') return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not ${state}`;
+  if (snapshot.cancelled) return `Snapshot ${snapshotId} was cancelled`;
   if (snapshot.newer) return `Snapshot ${snapshotId} is superseded by snapshot ${snapshot.newer}: it stays failed`;
   if (state === 'finalizing' && !snapshot.complete)
     return `Snapshot ${snapshotId} failed before all its batches were loaded`;

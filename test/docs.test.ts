@@ -1,10 +1,15 @@
 /** The documentation is true: its SQL runs, its links lead somewhere, and what is made from the code is fresh. */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { access, readdir, readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { feed } from '../src/demo/feed.ts';
 import { commandsPage, ROOT, readme } from './support/docs.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
+
+const page = (name: string) => readFile(new URL(name, ROOT), 'utf8');
 
 const PAGES = [
   'README.md',
@@ -13,7 +18,7 @@ const PAGES = [
   ...(await readdir(new URL('docs/', ROOT))).map((name) => `docs/${name}`),
 ];
 
-const page = (name: string) => readFile(new URL(name, ROOT), 'utf8');
+const texts = new Map(await Promise.all(PAGES.map(async (name) => [name, await page(name)] as const)));
 
 /** The ```sql blocks of a page; one that is marked ```sql norun is only shown. */
 function sqlBlocks(text: string): { line: number; sql: string }[] {
@@ -21,6 +26,11 @@ function sqlBlocks(text: string): { line: number; sql: string }[] {
     line: text.slice(0, match.index).split('\n').length + 1,
     sql: match[1] ?? '',
   }));
+}
+
+/** The commands of the ```sh run blocks of a page. */
+function commands(text: string): string[] {
+  return [...text.matchAll(/^```sh run\n([\s\S]*?)^```/gm)].flatMap((match) => (match[1] ?? '').trim().split('\n'));
 }
 
 test('the README’s table of settings is made from the settings (npm run docs)', async () => {
@@ -40,7 +50,7 @@ for (const name of PAGES) {
   });
 }
 
-describe('the SQL shown runs on a loaded database', () => {
+describe('the SQL and the commands shown run on a loaded database', () => {
   let env: Environment;
   before(async () => {
     env = await startEnvironment();
@@ -51,6 +61,15 @@ describe('the SQL shown runs on a loaded database', () => {
     assert.deepEqual(await env.runJobs(), []);
   });
   after(() => env.close());
+
+  for (const name of PAGES) {
+    for (const command of commands(texts.get(name) ?? '')) {
+      test(`${name}: ${command}`, async () => {
+        const { stdout } = await promisify(execFile)('sh', ['-c', command], { cwd: fileURLToPath(ROOT) });
+        assert.ok(stdout.length > 0);
+      });
+    }
+  }
 
   for (const name of PAGES) {
     test(name, async () => {

@@ -550,6 +550,21 @@ async function liveWorker(): Promise<void> {
   );
 }
 
+describe('payloads that people type', () => {
+  test('one that jsonb cannot hold, or that is no object, hides no other job and stops no function', async () => {
+    for (const payload of ['{"cluster":"\\u0000"}', '{"a":1e999999}', '"Kilimani"']) {
+      await env.pool.query(`select graphile_worker.add_job('geocode_cluster', $1::json, max_attempts := 1)`, [payload]);
+    }
+    assert.equal((await env.pool.query('select from tickets_ops.jobs')).rowCount, 3);
+    await env.pool.query('update graphile_worker._private_jobs set attempts = max_attempts');
+    assert.equal((await env.pool.query('select from tickets_ops.failed_jobs')).rowCount, 3);
+    assert.equal((await env.pool.query('select from tickets_ops.retry_failed()')).rowCount, 3);
+    await env.pool.query('select ok from tickets_ops.health');
+    await env.pool.query('select tickets_ops.cancel_job(id) from tickets_ops.jobs');
+    assert.equal((await env.pool.query('select from tickets_ops.jobs')).rowCount, 0);
+  });
+});
+
 describe('status', () => {
   test('is a page that a person can read', () => {
     const status: Status = {

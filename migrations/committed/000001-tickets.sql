@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9d4dfe248a276d9ce750fc86211ae128ce5b1719
+--! Hash: sha1:42acd3c00731171ba6c035361c72f90ffed5e2cc
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -1759,6 +1759,7 @@ create table tickets_ops.snapshots (
   loaded_at timestamptz,
   archived_at timestamptz,
   archived_key text,
+  cancelled_at timestamptz,
   batches_total integer,
   batches_done integer not null default 0,
   rows_read bigint not null default 0,
@@ -1808,6 +1809,7 @@ comment on column tickets_ops.snapshots.staged_at is 'When all its rows were sta
 comment on column tickets_ops.snapshots.loaded_at is 'When it was finished.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
+comment on column tickets_ops.snapshots.cancelled_at is 'When a person cancelled it (tickets_ops.cancel_job): its remaining jobs do not reopen it, only retry_job does.';
 comment on column tickets_ops.snapshots.batches_total is 'Batches of changed rows; 0 when no row changed.';
 comment on column tickets_ops.snapshots.batches_done is 'Batches committed; the one that completes the count asks for finalize_snapshot.';
 comment on column tickets_ops.snapshots.rows_read is 'Records in the file, without header and blank lines.';
@@ -3550,6 +3552,16 @@ comment on function tickets_ops.next_scheduled_run(timestamptz) is 'The next tim
 
 -- Jobs ----------------------------------------------------------------------------------------------------------------
 
+create function tickets_ops.readable_payload(p_payload json) returns jsonb language plpgsql immutable as $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
 create function tickets_ops.list_jobs()
 returns table (
   id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
@@ -3557,7 +3569,7 @@ returns table (
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select
-    j.id, t.identifier, j.key, j.payload::jsonb, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.id, t.identifier, j.key, r.payload, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
     j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
@@ -3570,6 +3582,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   from graphile_worker._private_jobs j
   join graphile_worker._private_tasks t on t.id = j.task_id
   left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
   cross join lateral (
     select case
       when j.locked_at is not null then 'running'
@@ -3587,7 +3600,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   ) as f
   left join lateral (
     select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(j.payload ->> 'dataset', 'inc')
+    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
   ) as m on s.state = 'failed'
   left join lateral (
     select
@@ -3595,7 +3608,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.staged_at > n.staged_at) as newer
     from tickets_ops.snapshots n
     where t.identifier in ('upsert_batch', 'finalize_snapshot')
-      and n.snapshot_id = case when j.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (j.payload ->> 'snapshot_id')::bigint end
+      and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed'
 $$;
 comment on function tickets_ops.list_jobs() is 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
@@ -3658,7 +3671,7 @@ begin
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   end if;
   update tickets_ops.snapshots
-  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, cancelled_at = null, progress_at = now()
   where snapshot_id = p_snapshot_id;
   update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
   return null;
@@ -3724,6 +3737,10 @@ end
 $$;
 comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
+create function tickets_ops.request_of(p_payload jsonb) returns jsonb language sql immutable parallel safe
+return case jsonb_typeof(p_payload) when 'object' then p_payload - 'waits' - '_cron' else p_payload end;
+comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
+
 create function tickets_ops.retry_failed(p_task text default null)
 returns table (job_id bigint, task text, job_key text, note text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -3740,7 +3757,7 @@ begin
         when j.superseded is not null then null
         when exists (
           select from tickets_ops.list_jobs() n
-          where n.task = j.task and n.payload - 'waits' - '_cron' = j.payload - 'waits' - '_cron' and n.id > j.id
+          where n.task = j.task and tickets_ops.request_of(n.payload) = tickets_ops.request_of(j.payload) and n.id > j.id
         ) then 'Left alone. A later job asks for the same.'
         else tickets_ops.revive_job(j.id)
       end as obstacle
@@ -3765,13 +3782,18 @@ begin
     -- must not be compared with tickets that one of them is about to change.
     perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
     update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
+    set status = 'failed', error = format('Cancelled by %s', session_user), cancelled_at = now(), progress_at = now()
     where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
     returning snapshot_id into v_snapshot;
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);
-    return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id);
+    perform count(*) from graphile_worker.complete_jobs(array(
+      select j.id from tickets_ops.list_jobs() j
+      where j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text
+    ));
+    return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id)
+      || case when v_snapshot is null then '' else format(' Snapshot %s is cancelled.', v_snapshot) end;
   end if;
   select count(*) into v_removed
   from graphile_worker.complete_jobs(array(

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { withClient } from '../database.ts';
 import { askNow, costOf, type DuePlace, duePlaces, type PlaceKind, type Progress } from '../geocode/by-hand.ts';
-import { type Db, declareGeocoder } from '../geocode/declare.ts';
+import { type Db, geocoderInUse } from '../geocode/declare.ts';
 import { type Geocoder, GeocoderSettings, geocoderFrom } from '../geocode/settings.ts';
 import { createLog } from '../log.ts';
 import { showProgress } from '../progress.ts';
@@ -41,7 +41,8 @@ export async function run(args: string[]): Promise<number> {
     throw new UsageError('Say what to ask for: clusters or locations.');
   }
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    const geocoder = values.apply ? await declareGeocoder(client) : geocoderFrom(readSettings(GeocoderSettings));
+    // Declared only if no worker has done so: a shell without the settings must not switch geocoding off for everyone.
+    const geocoder = values.apply ? await geocoderInUse(client) : geocoderFrom(readSettings(GeocoderSettings));
     if ('off' in geocoder) {
       process.stderr.write(`${geocoder.off}\n`);
       return 1;

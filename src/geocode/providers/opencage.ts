@@ -84,7 +84,8 @@ function refusal({ status, json, retryAfter }: Answer): Outcome {
       return { kind: 'key_refused', reason };
     case 402: {
       const reset = body?.rate?.reset;
-      const untilReset = reset === undefined ? null : Math.max(1, reset - Date.now() / 1000);
+      // A reset beyond tomorrow is a mistake (milliseconds, say), and would stop geocoding for good.
+      const untilReset = reset === undefined ? null : Math.min(24 * 3600, Math.max(1, reset - Date.now() / 1000));
       return { kind: 'quota_spent', retrySeconds: retryAfter ?? untilReset, reason };
     }
     case 429:
