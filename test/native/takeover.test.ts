@@ -566,7 +566,8 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
     await taken;
     const took = performance.now() - started;
     running = false;
-    assert.deepEqual(await reading, ['20000 4000 tickets.inc']);
+    // A statement that the commit overtakes has read the old table to its end, and finds it under its new name.
+    for (const seen of await reading) assert.match(seen, /^20000 4000 tickets(_legacy)?\.inc$/);
     assert.ok(longest < took / 4, `a reader waited ${longest.toFixed(0)} ms of ${took.toFixed(0)}`);
   });
 
