@@ -7,7 +7,7 @@
  * Under plain `npx graphile-worker` there is no gate; loads then come first by priority only.
  */
 
-/** Flag of geocoding jobs, set where they are added (migrations/current/118-geocoding-planning.sql). */
+/** Flag of geocoding jobs, set where they are added (part 118-geocoding-planning of the first migration). */
 export const GEOCODING_FLAG = 'geocode';
 
 /** One that waits for its slot, and as many in flight as answers of half a second need. */
