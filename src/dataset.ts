@@ -1,14 +1,14 @@
 /** A dataset is a table of tickets and a folder of snapshots: everything that differs between INC and CRQ. */
 import { BucketSettings, readSettings } from './settings.ts';
 
+export const DATASET_NAMES = ['inc', 'crq'] as const;
+
 export interface Dataset {
   /** Name in the ledger, and of its table in schema `tickets`; its history is in `<name>_events`. */
-  readonly name: 'inc' | 'crq';
+  readonly name: (typeof DATASET_NAMES)[number];
   /** Folder of its snapshots in the bucket, with the closing slash. */
   readonly prefix: string;
 }
-
-export const DATASET_NAMES = ['inc', 'crq'] as const;
 
 /**
  * The dataset of that name. INC's folder is a setting; CRQ's is the folder beside it.

@@ -4,6 +4,7 @@
  */
 import type { JobHelpers, Task } from 'graphile-worker';
 import { z } from 'zod';
+import { DATASET_NAMES } from './dataset.ts';
 import type { Log } from './log.ts';
 import { createLog } from './log.ts';
 import { hideSecrets } from './secrets.ts';
@@ -59,6 +60,6 @@ function parsePayload<S extends z.ZodType>(
 }
 
 /** A dataset's name, as payloads give it. */
-export const DatasetName = z.enum(['inc', 'crq']);
+export const DatasetName = z.enum(DATASET_NAMES);
 /** The number of a row or job: a bigint, as a number or as text. */
 export const Id = z.union([z.int().positive(), z.string().regex(/^[1-9][0-9]{0,18}$/)]).transform(String);
