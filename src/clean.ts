@@ -13,7 +13,7 @@ const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|departmen
 export const MAX_TICKET_ID = 200;
 
 export type CleanRecord =
-  | { readonly kind: 'ticket'; readonly ticketId: string; readonly raw: Record<string, string> }
+  | { readonly kind: 'ticket'; readonly ticketId: string; readonly raw: string }
   | { readonly kind: 'alarm' }
   | { readonly kind: 'sentinel' }
   | { readonly kind: 'reject'; readonly reason: string };
@@ -27,7 +27,9 @@ export class NotTicketCsvError extends Error {
 export const isSentinel = (fields: readonly string[]) => /^\s*EXPORT STOPPED/i.test(fields[0] ?? '');
 
 /**
- * Reads a header and gives the function that cleans the records below it.
+ * Reads a header and gives the function that cleans the records below it. The `raw` of a ticket is JSON as Postgres
+ * writes a jsonb: the shorter keys first, `": "` and `", "` between. So a digest of it can be compared with one of the
+ * stored record, and most rows need not be sent, nor parsed again.
  * A column that stands twice is kept twice, the second as `name_2`.
  * @throws NotTicketCsvError when there is no ticket_id column
  */
@@ -45,9 +47,15 @@ export function cleanerFor(header: readonly string[]): (fields: readonly string[
   const idColumn = names.indexOf('ticket_id');
   if (idColumn < 0) throw new NotTicketCsvError(whatInstead(header));
   const alarmColumn = names.indexOf('is_alarm');
-  const kept = names
+  const members = names
     .map((name, column) => ({ name, column }))
-    .filter(({ name }) => name !== '' && name !== 'ticket_id' && !DROPPED.test(name));
+    .filter(({ name }) => name !== '' && !DROPPED.test(name))
+    .sort((a, b) => byJsonbOrder(a.name, b.name))
+    .map(({ name, column }, n) => ({
+      before: `${n === 0 ? '{' : '", '}"${escaped(name)}": "`,
+      column,
+      text: textOf(name),
+    }));
 
   return (fields) => {
     if (isSentinel(fields)) return { kind: 'sentinel' };
@@ -60,16 +68,25 @@ export function cleanerFor(header: readonly string[]): (fields: readonly string[
     if (ticketId.length > MAX_TICKET_ID) {
       return { kind: 'reject', reason: `ticket_id is longer than ${MAX_TICKET_ID} characters` };
     }
-    const raw: Record<string, string> = { ticket_id: ticketId };
-    for (const { name, column } of kept) {
-      const value = fields[column] ?? '';
-      if (name === 'region') raw[name] = value.toLowerCase();
-      else if (name === 'raw_status') raw[name] = value.toUpperCase();
-      else raw[name] = value;
-    }
-    return { kind: 'ticket', ticketId, raw };
+    const raw = members.map(({ before, column, text }) => before + escaped(text(fields[column] ?? '')));
+    return { kind: 'ticket', ticketId, raw: `${raw.join('')}"}` };
   };
 }
+
+function textOf(name: string): (value: string) => string {
+  if (name === 'ticket_id') return (value) => value.trim();
+  if (name === 'region') return (value) => value.toLowerCase();
+  if (name === 'raw_status') return (value) => value.toUpperCase();
+  return (value) => value;
+}
+
+/** jsonb sorts its keys by their length in bytes, then by their bytes. */
+function byJsonbOrder(a: string, b: string): number {
+  return Buffer.byteLength(a) - Buffer.byteLength(b) || Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+/** The inside of a string of JSON; most texts hold nothing that must be escaped. */
+const escaped = (text: string) => (/["\\\p{Cc}]/u.test(text) ? JSON.stringify(text).slice(1, -1) : text);
 
 function whatInstead(header: readonly string[]): string {
   const start = JSON.stringify(header.join(',').slice(0, 80));

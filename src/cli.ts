@@ -1,7 +1,10 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=16
 /**
  * The command line: `fleettickets <command>`. Exit status 0 done, 1 failed, 2 wrong usage.
  * A command is one file in commands/: its usage text, and a function that takes the arguments and gives the status.
+ *
+ * The option in the first line: rows of a large file are garbage at once, and V8 would let its nursery grow with them, by
+ * up to 100 MB of memory. With 16 MB it takes no longer (measured; with 1 MB staging took a third longer).
  */
 import { BucketError } from './bucket.ts';
 import { ConnectionError } from './database.ts';

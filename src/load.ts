@@ -35,8 +35,11 @@ export async function loadBatch(
 ): Promise<BatchOutcome> {
   return transaction(client, async () => {
     // First of all statements: what the next one reads of the gazetteers stays true until the commit.
-    // Without JIT: compiling the upsert takes 2 s, however few rows it writes.
-    await client.query(`select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), set_config('jit', 'off', true)`);
+    // Without JIT: compiling the upsert takes 2 s, however few rows it writes. With memory for a batch of usual rows, which
+    // is some 5 MB in each of its steps: with the default 4 MB they go through files.
+    await client.query(
+      `select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), set_config('jit', 'off', true), set_config('work_mem', '32MB', true)`,
+    );
     const { rows } = await client.query<{ dataset: Dataset['name']; done: boolean; first: string; last: string }>(
       `select s.dataset, b.status = 'done' as done, b.first_ticket_id as first, b.last_ticket_id as last
        from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
@@ -165,17 +168,27 @@ function upsertSql({ name }: Dataset): string {
       select ticket_id, raw, true from batch b
       where not exists (select from tickets.${name} t where t.ticket_id = b.ticket_id)
     ),
+    clusters as materialized (
+      -- A name is normalised only where its cluster has a place to compare it with: that is a tenth of a load of new rows.
+      select n.cluster, c.geom,
+        exists (
+          select from tickets.geo_locations l where l.cluster = tickets.cluster_key(n.cluster) and l.status = 'found' -- primary key
+        ) as has_places
+      from (select distinct raw ->> 'cluster' as cluster from written) as n
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(n.cluster)
+    ),
     names as materialized (
-      select distinct raw ->> 'cluster' as cluster, coalesce(raw ->> 'location_name', '') as location_name from written
+      select n.cluster, n.location_name, c.geom,
+        case when c.has_places then tickets.location_key(n.location_name) end as location_key
+      from (select distinct raw ->> 'cluster' as cluster, coalesce(raw ->> 'location_name', '') as location_name from written) as n
+      join clusters c on c.cluster = n.cluster
+      where c.geom is not null or c.has_places
     ),
     places as materialized (
-      select n.cluster, n.location_name, l.geom as location_geom, c.geom as cluster_geom
+      select n.cluster, n.location_name, l.geom as location_geom, n.geom as cluster_geom
       from names n
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(n.cluster)
       left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(n.cluster) and l.location_key = tickets.location_key(n.location_name)
-          and l.status = 'found'
-      where c.geom is not null or l.geom is not null
+        on l.cluster = tickets.cluster_key(n.cluster) and l.location_key = n.location_key and l.status = 'found'
     ),
     placed as materialized (
       select w.ticket_id, w.raw, w.is_new,

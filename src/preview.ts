@@ -1,7 +1,7 @@
 /** The dry run: what loading a file would do, read from the same parser and the same comparison, writing nothing. */
 import type { Dataset } from './dataset.ts';
 import type { Db } from './ledger.ts';
-import { type Counts, type Reject, readTicketCsv, type TicketRow } from './ticket-csv.ts';
+import { type Counts, type Reject, readTicketCsv, rowsAsJson, type TicketRow } from './ticket-csv.ts';
 
 export interface Preview {
   readonly counts: Counts;
@@ -67,7 +67,7 @@ async function compare(db: Db, dataset: Dataset, rows: readonly TicketRow[]): Pr
      from jsonb_to_recordset($1) as r (ticket_id text, raw jsonb)
      left join tickets.${dataset.name} t on t.ticket_id = r.ticket_id
      where t.raw is distinct from r.raw`,
-    [JSON.stringify(rows)],
+    [rowsAsJson(rows)],
   );
   return new Map(result.rows.map((row) => [row.ticket_id, row.is_new ? 'new' : (row.fields ?? [])]));
 }

@@ -12,8 +12,13 @@ export interface TicketRow {
   /** Line of the file on which the record begins, from 1. */
   readonly line: number;
   readonly ticket_id: string;
-  readonly raw: Record<string, string>;
+  /** The cleaned record: JSON, as Postgres writes a jsonb. */
+  readonly raw: string;
 }
+
+/** Rows as a JSON array for Postgres: `[{"line", "ticket_id", "raw"}, …]`. */
+export const rowsAsJson = (rows: readonly TicketRow[]): string =>
+  `[${rows.map((row) => `{"line":${row.line},"ticket_id":${JSON.stringify(row.ticket_id)},"raw":${row.raw}}`).join(',')}]`;
 
 export interface Reject {
   readonly line: number;

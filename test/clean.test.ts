@@ -5,7 +5,8 @@ import { type CleanRecord, cleanerFor, NotTicketCsvError } from '../src/clean.ts
 /** Cleans one record given as an object; its keys are the header. */
 const clean = (record: Record<string, string>): CleanRecord => cleanerFor(Object.keys(record))(Object.values(record));
 
-const rawOf = (record: CleanRecord) => (record.kind === 'ticket' ? record.raw : assert.fail(JSON.stringify(record)));
+const rawOf = (record: CleanRecord): Record<string, string> =>
+  record.kind === 'ticket' ? JSON.parse(record.raw) : assert.fail(JSON.stringify(record));
 
 describe('cleaning a record', () => {
   test('keeps values as they stand, an empty one as an empty text', () => {

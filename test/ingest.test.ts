@@ -157,6 +157,22 @@ describe('ingesting', () => {
       ]);
     });
 
+    test('whose later line takes a change back, or brings it, follows the last line', async () => {
+      const before = Array.from({ length: 2_500 }, (_, n) => open(n, { note: 'before' }));
+      await put(7, csvOf(before));
+      assert.deepEqual(await fetchNow(env), []);
+      const [zero, one] = [open(0, { note: 'after' }), open(1, { note: 'after' })];
+      await put(8, csvOf([zero, ...before.slice(1), ...before.slice(0, 1), one]));
+      assert.deepEqual(await fetchNow(env), []);
+      const entry = (await ledger(env)).at(-1);
+      assert.deepEqual(
+        [entry?.status, entry?.rows_read, entry?.rows_updated, entry?.rows_unchanged, entry?.rows_duplicate],
+        ['done', 2_502, 1, 2_499, 2],
+      );
+      const { rows } = await env.pool.query(`select ticket_id from tickets.inc where raw ->> 'note' = 'after'`);
+      assert.deepEqual(rows, [{ ticket_id: 'WOT0000001' }]);
+    });
+
     test('with a new column, without optional ones, in any order loads', async () => {
       await put(7, 'brand_new,ticket_id\nshiny,WOT0000001\n');
       assert.deepEqual(await fetchNow(env), []);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import fc from 'fast-check';
+import { cleanerFor } from '../src/clean.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { csvOf, fetchNow, keyOf, ledger } from './support/pipeline.ts';
 
@@ -254,6 +255,30 @@ describe('every text in every typed column', () => {
         rows.forEach(assertRight);
       }),
       { numRuns: 15, seed: 20260615, endOnFailure: true },
+    );
+  });
+
+  test('a cleaned record is written as Postgres writes it: what did not change is recognised by its digest', async () => {
+    const text = fc
+      .string({ unit: 'binary', maxLength: 12 })
+      .map((each) => each.toWellFormed().replaceAll('\0', '\ufffd'));
+    const name = fc.oneof(text, fc.constantFrom('region', 'raw_status', 'é', 'zz', 'a"b', 'a\\b', '__proto__', 'ß😀'));
+    const value = fc.oneof(
+      text,
+      fc.constantFrom('', '"', '\\', '\u007f\u0085', '\b\f\n\r\t\u001b', 'İSTANBUL', '👩‍🔧'),
+    );
+    const column = fc.tuple(name, value).filter(([header]) => !header.includes('\r'));
+    await fc.assert(
+      fc.asyncProperty(fc.array(column, { maxLength: 30 }), async (columns) => {
+        const record = cleanerFor(['ticket_id', ...columns.map(([header]) => header)])([
+          'WOT1',
+          ...columns.map(([, each]) => each),
+        ]);
+        assert.ok(record.kind === 'ticket');
+        const { rows } = await env.pool.query('select $1::jsonb::text as written', [record.raw]);
+        assert.equal(record.raw, rows[0]?.written);
+      }),
+      { numRuns: 300, seed: 20260615, endOnFailure: true },
     );
   });
 

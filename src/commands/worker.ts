@@ -1,5 +1,4 @@
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
 import { drain } from '../drain.ts';
 import { createLog, type Log } from '../log.ts';
 import { migrate } from '../schema.ts';
@@ -23,8 +22,6 @@ export async function run(args: string[]): Promise<number> {
     args,
     options: { migrate: { type: 'boolean', default: false }, once: { type: 'boolean', default: false } },
   });
-  // Rows of a large file are garbage at once. V8 would let its nursery grow with them, by up to 100 MB of memory.
-  setFlagsFromString('--semi-space-growth-factor=1');
   readSettings(BucketSettings); // a missing setting is better found now than by the first job
   const log = await createLog();
   const stop = values.once ? undefined : stopOnSignal(log);

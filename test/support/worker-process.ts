@@ -1,6 +1,7 @@
 /** A worker as a process of its own, as its container runs it, so that it can be killed, stopped and restarted. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { waitFor } from './environment.ts';
@@ -25,8 +26,8 @@ const started = new Set<ChildProcess>();
 
 /** Starts `fleettickets worker` and resolves when its pool has started. @param settings on top of this process's environment */
 export async function startWorkerProcess(settings: Record<string, string> = {}): Promise<WorkerProcess> {
-  const child = spawn(process.execPath, [CLI, 'worker'], {
-    env: { ...process.env, LOG_LEVEL: 'debug', ...settings },
+  const child = spawn(CLI, ['worker'], {
+    env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}`, LOG_LEVEL: 'debug', ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   started.add(child);
