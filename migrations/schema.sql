@@ -1318,10 +1318,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.judge_again(p_cluster text) IS 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
 
-CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
+CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $_$
 declare
+  -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
+  c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
   v_kinds text[] := tickets_ops.kind_words();
   v_asked text[] := string_to_array(p_key, ' ');
   -- Without a name before the first comma (a house number, say), the part behind it counts.
@@ -1331,6 +1333,7 @@ declare
   v_whole text[] := coalesce(tickets_ops.name_words(p_label), '{}');
   v_cluster text[] := coalesce(tickets_ops.name_words(p_cluster), '{}');
   v_word text;
+  v_before text;
   v_is_kind boolean;
   v_is_own boolean;
   -- Words of the name; those of them that say a kind; the others, that tell which; and how many of each the candidate has.
@@ -1342,6 +1345,11 @@ declare
   v_kinds_asked boolean := false;
   v_kinds_shared boolean := false;
   v_own_is_asked boolean := true;
+  v_own_tells_more boolean := false;
+  v_numbers text[] := '{}';
+  v_own_numbers text[] := '{}';
+  v_following text[];
+  v_other_number boolean := false;
 begin
   contradicted := '{}';
   foreach v_word in array v_asked loop
@@ -1359,6 +1367,19 @@ begin
         v_told := v_told + v_is_own::integer;
       end if;
     end if;
+    if v_word ~ c_number then
+      -- Where the label numbers the same word, it is with this number: Phase 5 is not in Phase 2, South B is not South C.
+      v_following := '{}';
+      for i in 2 .. cardinality(v_whole) loop
+        if v_whole[i - 1] = v_before and v_whole[i] ~ c_number then
+          v_following := v_following || v_whole[i];
+        end if;
+      end loop;
+      v_other_number := v_other_number or (cardinality(v_following) > 0 and v_word <> all (v_following));
+      if v_word ~ '^[0-9]' then
+        v_numbers := v_numbers || v_word;
+      end if;
+    end if;
     -- People write from the precise to the vague. Words before the name that was found are a detail that the map lacks
     -- (Naivas Ruaka: Ruaka); words behind it say where, and the label must not lack them (Rose Court Karen is not any Rose Court).
     if v_is_own then
@@ -1369,21 +1390,41 @@ begin
     elsif not v_is_kind and v_word !~ '^[0-9]+$' then
       contradicted := contradicted || v_word;
     end if;
+    v_before := v_word;
   end loop;
   foreach v_word in array v_own loop
-    v_own_is_asked := v_own_is_asked and tickets_ops.has_word(v_asked, v_word);
+    if v_word ~ c_number and v_word ~ '^[0-9]' then
+      v_own_numbers := v_own_numbers || v_word;
+    end if;
+    if not tickets_ops.has_word(v_asked, v_word) then
+      v_own_is_asked := false;
+      v_own_tells_more := v_own_tells_more or (v_word <> all (v_kinds) and v_word <> all (v_cluster));
+    end if;
   end loop;
+  v_other_number := v_other_number
+    or (cardinality(v_numbers) > 0 and cardinality(v_own_numbers) > 0 and not v_numbers && v_own_numbers);
   if v_telling = 0 then
+    -- A name of kinds only (Village Market) is told by nothing but the whole of it.
     v_telling := greatest(v_weakly_telling, 1);
-    v_told := case when v_weakly_telling > 0 then v_weakly_told else v_kinds_shared::integer end;
+    v_told := v_weakly_told;
   end if;
 
   exact :=
     -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
     replace(p_key, ' ', '') = array_to_string(v_own, '')
     -- Rose Court Kilimani: Rose Court, in Kilimani.
-    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked));
-  named := exact or (v_told * 2 >= v_telling and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds)));
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_other_number);
+  -- Every telling word, and a kind in common: Rose Court, Rose Court Apartments, or a Rose without a kind. Of a name without a kind
+  -- only kinds may follow: Naivas Supermarket is Naivas, Green Valley Academy is not Valley.
+  named := exact or (
+    not v_other_number and v_told = v_telling
+    and (v_kinds_shared or v_own_is_asked or (not v_kinds_asked and not v_own_tells_more))
+  );
+  -- Naivas Ruaka lies in Ruaka, Umoja 2 in Umoja.
+  surrounded := named or (
+    not v_other_number and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
+    and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds))
+  );
   overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
   if exact then
     contradicted := '{}';
@@ -1391,7 +1432,7 @@ begin
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) IS 'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or at least half of the telling words stand in its own name, and it is not another kind of thing (Avenue for Court). overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+COMMENT ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) IS 'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
 
 CREATE FUNCTION tickets_ops.name_words(p_name text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1406,7 +1447,7 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
      point.geom,
      "left"((c.candidate ->> 'label'::text), 200) AS "left",
      level."precision",
-     name.named,
+     verdict.named,
      name.exact,
      name.overlap,
      point.km,
@@ -1424,11 +1465,11 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
          END AS "case",
          CASE
              WHEN (level."precision" = 'city'::text) THEN 'Only a city or county was found'::text
-             WHEN (NOT name.named) THEN 'What was found has another name'::text
+             WHEN (NOT verdict.named) THEN 'What was found has another name'::text
              WHEN ((cardinality(name.contradicted) > 0) AND ((point.km > (weigh_candidates.p_guard_km / (5)::numeric)) OR (NOT (name.contradicted <@ COALESCE(tickets_ops.name_words(weigh_candidates.p_cluster), '{}'::text[]))))) THEN format('What was found is not said to be in %s'::text, initcap(array_to_string(name.contradicted, ' '::text)))
              ELSE NULL::text
          END AS "case"
-    FROM (((jsonb_array_elements(
+    FROM ((((jsonb_array_elements(
          CASE
              WHEN (jsonb_typeof(weigh_candidates.p_candidates) = 'array'::text) THEN weigh_candidates.p_candidates
              ELSE '[]'::jsonb
@@ -1436,13 +1477,18 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
       CROSS JOIN LATERAL ( SELECT g.geom,
              tickets_ops.distance_km(weigh_candidates.p_centre, g.geom) AS km
             FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point) g(geom)) point)
-      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, exact, overlap, contradicted))
+      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, overlap, contradicted))
       CROSS JOIN LATERAL ( SELECT
                  CASE
                      WHEN ((c.candidate ->> 'level'::text) = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text])) THEN (c.candidate ->> 'level'::text)
                      WHEN (((c.candidate ->> 'level'::text) = 'town'::text) AND name.exact) THEN 'neighbourhood'::text
                      ELSE 'city'::text
-                 END AS "precision") level);
+                 END AS "precision") level)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (level."precision" = ANY (ARRAY['point'::text, 'street'::text])) THEN name.named
+                     ELSE name.surrounded
+                 END AS named) verdict);
 END;
 
 COMMENT ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
@@ -1634,7 +1680,7 @@ COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordina
 
 CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY['apartment'::text, 'apartments'::text, 'avenue'::text, 'centre'::text, 'center'::text, 'church'::text, 'close'::text, 'court'::text, 'courts'::text, 'crescent'::text, 'drive'::text, 'estate'::text, 'flats'::text, 'gardens'::text, 'grove'::text, 'heights'::text, 'highway'::text, 'hospital'::text, 'hotel'::text, 'house'::text, 'lane'::text, 'mall'::text, 'market'::text, 'park'::text, 'phase'::text, 'place'::text, 'plaza'::text, 'residences'::text, 'road'::text, 'school'::text, 'section'::text, 'street'::text, 'tower'::text, 'towers'::text, 'view'::text, 'villas'::text, 'way'::text];
+    RETURN ARRAY['academy'::text, 'airport'::text, 'airstrip'::text, 'apartment'::text, 'apartments'::text, 'arcade'::text, 'avenue'::text, 'bakery'::text, 'bank'::text, 'bar'::text, 'barracks'::text, 'boulevard'::text, 'building'::text, 'bungalows'::text, 'butchery'::text, 'bypass'::text, 'cafe'::text, 'camp'::text, 'cathedral'::text, 'cemetery'::text, 'centre'::text, 'chapel'::text, 'chemist'::text, 'church'::text, 'clinic'::text, 'close'::text, 'club'::text, 'college'::text, 'complex'::text, 'condominiums'::text, 'court'::text, 'courts'::text, 'crescent'::text, 'dispensary'::text, 'drive'::text, 'embassy'::text, 'estate'::text, 'factory'::text, 'farm'::text, 'flat'::text, 'flats'::text, 'garage'::text, 'garden'::text, 'gardens'::text, 'grounds'::text, 'grove'::text, 'gym'::text, 'hall'::text, 'hardware'::text, 'heights'::text, 'high'::text, 'highway'::text, 'homes'::text, 'hospital'::text, 'hostel'::text, 'hostels'::text, 'hotel'::text, 'house'::text, 'inn'::text, 'institute'::text, 'junction'::text, 'kindergarten'::text, 'lane'::text, 'library'::text, 'lodge'::text, 'lounge'::text, 'maisonettes'::text, 'mall'::text, 'manor'::text, 'mansions'::text, 'market'::text, 'mart'::text, 'mews'::text, 'mosque'::text, 'museum'::text, 'nursery'::text, 'office'::text, 'offices'::text, 'parade'::text, 'parish'::text, 'park'::text, 'petrol'::text, 'pharmacy'::text, 'phase'::text, 'place'::text, 'plaza'::text, 'police'::text, 'polytechnic'::text, 'post'::text, 'primary'::text, 'residence'::text, 'residences'::text, 'residency'::text, 'resort'::text, 'restaurant'::text, 'ridge'::text, 'road'::text, 'roundabout'::text, 'school'::text, 'secondary'::text, 'section'::text, 'shop'::text, 'shopping'::text, 'shops'::text, 'square'::text, 'stadium'::text, 'stage'::text, 'station'::text, 'store'::text, 'stores'::text, 'street'::text, 'suites'::text, 'supermarket'::text, 'temple'::text, 'terminus'::text, 'terrace'::text, 'terraces'::text, 'tower'::text, 'towers'::text, 'townhouses'::text, 'university'::text, 'view'::text, 'villa'::text, 'village'::text, 'villas'::text, 'warehouse'::text, 'way'::text];
 
 COMMENT ON FUNCTION tickets_ops.kind_words() IS 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
 
@@ -2370,7 +2416,8 @@ begin
   if v_long = v_short then
     return true;
   end if;
-  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 then
+  -- A number that differs in one digit is another number.
+  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 or v_long ~ '[0-9]' then
     return false;
   end if;
   -- All letters before the first difference are the same; behind the one letter that differs, all must be again.
@@ -2381,7 +2428,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more): tickets are typed in the field.';
+COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
 CREATE FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
@@ -3804,7 +3851,7 @@ REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
 

@@ -98,9 +98,57 @@ test('another name: a person decides', async () => {
   assert.equal(avenue.status, 'needs_review', 'an avenue is no court');
 });
 
+test('another number is another place; a name without one is only its surroundings', async () => {
+  const verdict = async (place: string, label: string, level = 'neighbourhood') => {
+    const { status, precision } = await judge([at(label, -1.29, 36.8, level)], { place });
+    return `${status} ${precision}`;
+  };
+  assert.equal(await verdict('Umoja 2', 'Umoja 1, Nairobi'), 'needs_review neighbourhood');
+  assert.equal(await verdict('Umoja II', 'Umoja Phase 1, Nairobi'), 'needs_review neighbourhood');
+  assert.equal(await verdict('South B', 'South C, Nairobi'), 'needs_review neighbourhood');
+  assert.equal(await verdict('Section 58', 'Section 5, Nakuru'), 'needs_review neighbourhood');
+  assert.equal(await verdict('Mombasa Road A104', 'Mombasa Road A109', 'street'), 'needs_review street');
+  assert.equal(
+    await verdict('Rose Court Buruburu PH5', 'Rose Court, Buruburu Phase 2, Nairobi', 'point'),
+    'needs_review point',
+  );
+  assert.equal(await verdict('Umoja 2', 'Umoja 2, Nairobi'), 'found neighbourhood');
+  assert.equal(await verdict('Umoja 2', 'Umoja, Nairobi, 00515'), 'found neighbourhood');
+  assert.equal(await verdict('Umoja 2', 'Umoja Road, Nairobi', 'street'), 'needs_review street');
+  assert.equal(await verdict('Umoja 2', 'Umoja, Nairobi', 'point'), 'needs_review point');
+  assert.equal(await verdict('Rose Court Umoja 2', 'Rose Court, Umoja 2, Nairobi', 'point'), 'found point');
+});
+
+test('a point or a street has every telling word, and is the same kind of thing', async () => {
+  const status = async (place: string, label: string, level = 'point') =>
+    (await judge([at(label, -1.29, 36.8, level)], { place })).status;
+  for (const [place, label] of [
+    ['Sunrise Apartments', 'Sunrise Academy, Nairobi'],
+    ['Valley Plaza', 'Green Valley Academy, Nairobi'],
+    ['Valley Plaza', 'Green Valley Kindergarten, Nairobi'],
+    ['Valley', 'Green Valley Academy, Nairobi'],
+    ['Rose Acacia Court', 'Rose Court, Nairobi'],
+    ['Village Market', 'Toi Market, Nairobi'],
+    ['School', 'Kilimani School, Nairobi'],
+    ['Green Valley', 'Valley Arcade, Nairobi'],
+  ] as const) {
+    assert.equal(await status(place, label), 'needs_review', `${place}: ${label}`);
+  }
+  for (const [place, label] of [
+    ['Rose Court', 'Rose Court Apartments, Nairobi'],
+    ['Naivas', 'Naivas Supermarket, Nairobi'],
+    ['Village Market', 'Village Market, Nairobi'],
+    ['Valley Plaza', 'Green Valley Plaza, Nairobi'],
+  ] as const) {
+    assert.equal(await status(place, label), 'found', `${place}: ${label}`);
+  }
+  assert.equal(await status('Naivas Ruaka', 'Ruaka, Kiambu', 'neighbourhood'), 'found');
+  assert.equal(await status('Green Valley', 'Valley Arcade, Nairobi', 'neighbourhood'), 'needs_review');
+});
+
 test('words behind the name say where; the label must not lack them', async () => {
-  const verdict = async (label: string, place: string, cluster: string, lng = 36.8) =>
-    (await judge([at(label, -1.29, lng, 'point')], { place, cluster })).status;
+  const verdict = async (label: string, place: string, cluster: string, lng = 36.8, level = 'point') =>
+    (await judge([at(label, -1.29, lng, level)], { place, cluster })).status;
   assert.equal(await verdict('Rose Court, Karen, Nairobi', 'Rose Court Karen', 'Nairobi West'), 'found');
   assert.equal(await verdict('Rose Court, Dandora, Nairobi', 'Rose Court Karen', 'Nairobi West'), 'needs_review');
   assert.equal(await verdict('Rose Court, Buruburu Phase 5', 'Rose Court Buruburu PH5', 'Donholm'), 'found');
@@ -110,7 +158,8 @@ test('words behind the name say where; the label must not lack them', async () =
     'near its centre all is in Ruaka',
   );
   assert.equal(await verdict('Rose Court, Nairobi', 'Rose Court Ruaka', 'Ruaka', 36.95), 'needs_review');
-  assert.equal(await verdict('Ruaka, Kiambu', 'Naivas Ruaka', 'Kiambu'), 'found', 'a detail that the map lacks');
+  const area = await verdict('Ruaka, Kiambu', 'Naivas Ruaka', 'Kiambu', 36.8, 'neighbourhood');
+  assert.equal(area, 'found', 'a detail that the map lacks');
 });
 
 test('a slip of one letter is forgiven, two are not', async () => {

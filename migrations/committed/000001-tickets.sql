@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:42acd3c00731171ba6c035361c72f90ffed5e2cc
+--! Hash: sha1:e36f3b81eb7d9077ad3bec4fe11ec37dca00c8eb
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -2177,7 +2177,7 @@ revoke execute on function reporting.fn_tickets_for_map(boolean, text, text, tex
 --
 -- A candidate is {lat, lng, level, country, label, original} (src/geocode/outcome.ts). It is
 --   refused  no number, 0,0, outside Kenya, swapped axes, or beyond the guard;
---   doubtful only a city or county, of another name, or in another area than the name says: a person decides;
+--   doubtful only a city or county, of another name or number, or in another area than the name says: a person decides;
 --   good     otherwise; the best by name, precision and distance is the place.
 
 create function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
@@ -2187,9 +2187,17 @@ comment on function tickets_ops.name_words(text) is 'The words of a name as tick
 -- Words that say what kind of thing a name names: they tell Rose Court from Rose Avenue, but do not name either.
 create function tickets_ops.kind_words() returns text[] language sql immutable parallel safe
 return array[
-  'apartment', 'apartments', 'avenue', 'centre', 'center', 'church', 'close', 'court', 'courts', 'crescent', 'drive', 'estate',
-  'flats', 'gardens', 'grove', 'heights', 'highway', 'hospital', 'hotel', 'house', 'lane', 'mall', 'market', 'park', 'phase',
-  'place', 'plaza', 'residences', 'road', 'school', 'section', 'street', 'tower', 'towers', 'view', 'villas', 'way'
+  'academy', 'airport', 'airstrip', 'apartment', 'apartments', 'arcade', 'avenue', 'bakery', 'bank', 'bar', 'barracks', 'boulevard',
+  'building', 'bungalows', 'butchery', 'bypass', 'cafe', 'camp', 'cathedral', 'cemetery', 'centre', 'chapel', 'chemist', 'church',
+  'clinic', 'close', 'club', 'college', 'complex', 'condominiums', 'court', 'courts', 'crescent', 'dispensary', 'drive', 'embassy',
+  'estate', 'factory', 'farm', 'flat', 'flats', 'garage', 'garden', 'gardens', 'grounds', 'grove', 'gym', 'hall', 'hardware', 'heights',
+  'high', 'highway', 'homes', 'hospital', 'hostel', 'hostels', 'hotel', 'house', 'inn', 'institute', 'junction', 'kindergarten', 'lane',
+  'library', 'lodge', 'lounge', 'maisonettes', 'mall', 'manor', 'mansions', 'market', 'mart', 'mews', 'mosque', 'museum', 'nursery',
+  'office', 'offices', 'parade', 'parish', 'park', 'petrol', 'pharmacy', 'phase', 'place', 'plaza', 'police', 'polytechnic', 'post',
+  'primary', 'residence', 'residences', 'residency', 'resort', 'restaurant', 'ridge', 'road', 'roundabout', 'school', 'secondary',
+  'section', 'shop', 'shopping', 'shops', 'square', 'stadium', 'stage', 'station', 'store', 'stores', 'street', 'suites',
+  'supermarket', 'temple', 'terminus', 'terrace', 'terraces', 'tower', 'towers', 'townhouses', 'university', 'view', 'villa', 'village',
+  'villas', 'warehouse', 'way'
 ];
 comment on function tickets_ops.kind_words() is 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
 
@@ -2204,7 +2212,8 @@ begin
   if v_long = v_short then
     return true;
   end if;
-  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 then
+  -- A number that differs in one digit is another number.
+  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 or v_long ~ '[0-9]' then
     return false;
   end if;
   -- All letters before the first difference are the same; behind the one letter that differs, all must be again.
@@ -2214,7 +2223,7 @@ begin
   return substr(v_long, v_same + 2) = substr(v_short, v_same + 1 + length(v_short) - length(v_long) + 1);
 end
 $$;
-comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more): tickets are typed in the field.';
+comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
 create function tickets_ops.has_word(p_words text[], p_word text) returns boolean language plpgsql immutable parallel safe as $$
 declare
@@ -2235,10 +2244,12 @@ comment on function tickets_ops.has_word(text[], text) is 'Whether a word is amo
 
 create function tickets_ops.name_match(
   p_key text, p_cluster text, p_label text,
-  out named boolean, out exact boolean, out overlap numeric, out contradicted text[]
+  out named boolean, out surrounded boolean, out exact boolean, out overlap numeric, out contradicted text[]
 )
 language plpgsql immutable parallel safe as $$
 declare
+  -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
+  c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
   v_kinds text[] := tickets_ops.kind_words();
   v_asked text[] := string_to_array(p_key, ' ');
   -- Without a name before the first comma (a house number, say), the part behind it counts.
@@ -2248,6 +2259,7 @@ declare
   v_whole text[] := coalesce(tickets_ops.name_words(p_label), '{}');
   v_cluster text[] := coalesce(tickets_ops.name_words(p_cluster), '{}');
   v_word text;
+  v_before text;
   v_is_kind boolean;
   v_is_own boolean;
   -- Words of the name; those of them that say a kind; the others, that tell which; and how many of each the candidate has.
@@ -2259,6 +2271,11 @@ declare
   v_kinds_asked boolean := false;
   v_kinds_shared boolean := false;
   v_own_is_asked boolean := true;
+  v_own_tells_more boolean := false;
+  v_numbers text[] := '{}';
+  v_own_numbers text[] := '{}';
+  v_following text[];
+  v_other_number boolean := false;
 begin
   contradicted := '{}';
   foreach v_word in array v_asked loop
@@ -2276,6 +2293,19 @@ begin
         v_told := v_told + v_is_own::integer;
       end if;
     end if;
+    if v_word ~ c_number then
+      -- Where the label numbers the same word, it is with this number: Phase 5 is not in Phase 2, South B is not South C.
+      v_following := '{}';
+      for i in 2 .. cardinality(v_whole) loop
+        if v_whole[i - 1] = v_before and v_whole[i] ~ c_number then
+          v_following := v_following || v_whole[i];
+        end if;
+      end loop;
+      v_other_number := v_other_number or (cardinality(v_following) > 0 and v_word <> all (v_following));
+      if v_word ~ '^[0-9]' then
+        v_numbers := v_numbers || v_word;
+      end if;
+    end if;
     -- People write from the precise to the vague. Words before the name that was found are a detail that the map lacks
     -- (Naivas Ruaka: Ruaka); words behind it say where, and the label must not lack them (Rose Court Karen is not any Rose Court).
     if v_is_own then
@@ -2286,21 +2316,41 @@ begin
     elsif not v_is_kind and v_word !~ '^[0-9]+$' then
       contradicted := contradicted || v_word;
     end if;
+    v_before := v_word;
   end loop;
   foreach v_word in array v_own loop
-    v_own_is_asked := v_own_is_asked and tickets_ops.has_word(v_asked, v_word);
+    if v_word ~ c_number and v_word ~ '^[0-9]' then
+      v_own_numbers := v_own_numbers || v_word;
+    end if;
+    if not tickets_ops.has_word(v_asked, v_word) then
+      v_own_is_asked := false;
+      v_own_tells_more := v_own_tells_more or (v_word <> all (v_kinds) and v_word <> all (v_cluster));
+    end if;
   end loop;
+  v_other_number := v_other_number
+    or (cardinality(v_numbers) > 0 and cardinality(v_own_numbers) > 0 and not v_numbers && v_own_numbers);
   if v_telling = 0 then
+    -- A name of kinds only (Village Market) is told by nothing but the whole of it.
     v_telling := greatest(v_weakly_telling, 1);
-    v_told := case when v_weakly_telling > 0 then v_weakly_told else v_kinds_shared::integer end;
+    v_told := v_weakly_told;
   end if;
 
   exact :=
     -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
     replace(p_key, ' ', '') = array_to_string(v_own, '')
     -- Rose Court Kilimani: Rose Court, in Kilimani.
-    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked));
-  named := exact or (v_told * 2 >= v_telling and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds)));
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_other_number);
+  -- Every telling word, and a kind in common: Rose Court, Rose Court Apartments, or a Rose without a kind. Of a name without a kind
+  -- only kinds may follow: Naivas Supermarket is Naivas, Green Valley Academy is not Valley.
+  named := exact or (
+    not v_other_number and v_told = v_telling
+    and (v_kinds_shared or v_own_is_asked or (not v_kinds_asked and not v_own_tells_more))
+  );
+  -- Naivas Ruaka lies in Ruaka, Umoja 2 in Umoja.
+  surrounded := named or (
+    not v_other_number and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
+    and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds))
+  );
   overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
   if exact then
     contradicted := '{}';
@@ -2308,7 +2358,7 @@ begin
 end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
-  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or at least half of the telling words stand in its own name, and it is not another kind of thing (Avenue for Court). overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
 
 create function tickets_ops.candidate_point(p_candidate jsonb) returns geometry language sql immutable parallel safe
 return case
@@ -2341,7 +2391,7 @@ begin atomic
     point.geom,
     left(c.candidate ->> 'label', 200),
     level.precision,
-    name.named,
+    verdict.named,
     name.exact,
     name.overlap,
     point.km,
@@ -2359,7 +2409,7 @@ begin atomic
     end,
     case
       when level.precision = 'city' then 'Only a city or county was found'
-      when not name.named then 'What was found has another name'
+      when not verdict.named then 'What was found has another name'
       -- Near the centre of Ruaka everything is in Ruaka, whether the map says so or not.
       when cardinality(name.contradicted) > 0
         and (point.km > p_guard_km / 5 or not name.contradicted <@ coalesce(tickets_ops.name_words(p_cluster), '{}'))
@@ -2378,7 +2428,10 @@ begin atomic
       when c.candidate ->> 'level' = 'town' and name.exact then 'neighbourhood'
       else 'city'
     end as precision
-  ) as level;
+  ) as level
+  cross join lateral (
+    select case when level.precision in ('point', 'street') then name.named else name.surrounded end as named
+  ) as verdict;
 end;
 comment on function tickets_ops.weigh_candidates(jsonb, text, text, geometry, numeric) is
   'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
