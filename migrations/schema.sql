@@ -1088,6 +1088,12 @@ CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
 
+CREATE FUNCTION tickets_ops.cluster_name_key(p_cluster text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(tickets.location_key(p_cluster), lower(p_cluster));
+
+COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
+
 CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
     LANGUAGE plpgsql
     AS $$
@@ -1107,8 +1113,7 @@ begin
       end,
       v_cluster,
       coalesce(tickets.location_query(v_cluster), v_cluster),
-      -- Relies on the index on cluster_key(cluster).
-      (select mode() within group (order by t.region) from tickets.inc t where tickets.cluster_key(t.cluster) = v_cluster),
+      tickets_ops.cluster_region(v_cluster),
       array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '')
     from (select 1) as always
     left join tickets.geo_clusters c on c.cluster = v_cluster;
@@ -1116,6 +1121,103 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+
+CREATE TABLE tickets.inc (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = cluster_region.p_cluster) LIMIT 1000) t);
+
+COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
 CREATE FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -1219,13 +1321,25 @@ begin
   into v_suspicious
   from agreement a;
 
+  v_suspicious := v_suspicious or coalesce(
+    (
+      select verdict.ambiguous
+      from tickets.geo_clusters c
+      cross join lateral tickets_ops.judge_cluster(
+        c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
+      ) as verdict
+      where c.cluster = p_cluster and not c.verified
+    ),
+    false
+  );
+
   update tickets.geo_clusters
   set suspicious = v_suspicious
   where cluster = p_cluster and not verified and suspicious <> v_suspicious;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones. A verified centroid is never flagged. Called under as_pipeline(true).';
+COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
 
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1493,35 +1607,76 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
 
-CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) RETURNS TABLE(geom public.geometry, note text)
+CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) RETURNS TABLE(geom public.geometry, note text, ambiguous boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
- SELECT
-         CASE
-             WHEN (reason.refusal IS NULL) THEN w.geom
-             ELSE NULL::public.geometry
-         END AS "case",
-         CASE
-             WHEN (reason.refusal IS NOT NULL) THEN format('%s: %s'::text, w.label, reason.refusal)
-             ELSE NULL::text
-         END AS "case"
-    FROM (tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
-      CROSS JOIN LATERAL ( SELECT COALESCE(w.refusal,
+ WITH weighed AS (
+          SELECT w.candidate_no,
+             w.geom,
+             w.label,
+             w."precision",
+             w.named,
+             w.exact,
+             w.overlap,
+             w.distance_km,
+             w.refusal,
+             w.doubt,
+             COALESCE(w.refusal,
                  CASE
                      WHEN (NOT w.named) THEN 'it has another name'::text
                      ELSE NULL::text
-                 END) AS refusal) reason)
-   ORDER BY (reason.refusal IS NOT NULL), w.exact DESC,
-         CASE w."precision"
-             WHEN 'neighbourhood'::text THEN 1
-             WHEN 'city'::text THEN 1
-             WHEN 'street'::text THEN 2
-             ELSE 3
-         END, w.overlap DESC, w.candidate_no
-  LIMIT 1;
+                 END) AS reason,
+             (words.label && ARRAY( SELECT word.word
+                    FROM unnest(tickets_ops.name_words(judge_cluster.p_region)) word(word)
+                   WHERE (word.word <> ALL (string_to_array(judge_cluster.p_key, ' '::text))))) AS in_region,
+             words.label AS words
+            FROM (tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
+              CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(w.label), '{}'::text[]) AS label) words)
+         ), best AS (
+          SELECT w.candidate_no,
+             w.geom,
+             w.label,
+             w."precision",
+             w.named,
+             w.exact,
+             w.overlap,
+             w.distance_km,
+             w.refusal,
+             w.doubt,
+             w.reason,
+             w.in_region,
+             w.words
+            FROM weighed w
+           ORDER BY (w.reason IS NOT NULL), w.exact DESC, COALESCE(w.in_region, false) DESC,
+                 CASE w."precision"
+                     WHEN 'neighbourhood'::text THEN 1
+                     WHEN 'city'::text THEN 1
+                     WHEN 'street'::text THEN 2
+                     ELSE 3
+                 END, w.overlap DESC, w.candidate_no
+          LIMIT 1
+         ), namesakes AS (
+          SELECT string_agg(w.label, '; '::text ORDER BY w.candidate_no) AS labels
+            FROM (best b_1
+              JOIN weighed w ON (((w.reason IS NULL) AND w.exact AND (NOT (w.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(w.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((w.words <@ b_1.words) OR (b_1.words <@ w.words))))))
+           WHERE ((b_1.reason IS NULL) AND b_1.exact)
+         )
+  SELECT
+         CASE
+             WHEN (b.reason IS NULL) THEN b.geom
+             ELSE NULL::public.geometry
+         END AS "case",
+         CASE
+             WHEN (b.reason IS NOT NULL) THEN format('%s: %s'::text, b.label, b.reason)
+             WHEN (n.labels IS NOT NULL) THEN format('It may be another of this name: %s, or %s'::text, b.label, n.labels)
+             ELSE NULL::text
+         END AS "case",
+     (n.labels IS NOT NULL)
+    FROM (best b
+      CROSS JOIN namesakes n);
 END;
 
-COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) IS 'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. No row without candidates.';
+COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) IS 'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. Of namesakes the one in p_region (of most of its tickets; NULL: unknown) is preferred; ambiguous: that does not tell it from one beyond p_guard_km, and the note names both. No row without candidates.';
 
 CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(status text, geom public.geometry, "precision" text, confidence numeric, distance_km numeric, note text)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2439,9 +2594,13 @@ declare
   v_before boolean;
 begin
   select * into v_answers from tickets_ops.answers(p_cluster, '');
-  select * into v_verdict from tickets_ops.judge_cluster(
-    v_answers.candidates, coalesce(tickets.location_key(p_cluster), lower(p_cluster))
-  );
+  select verdict.* into v_verdict
+  from (select 1) as always
+  left join tickets.geo_clusters c on c.cluster = p_cluster
+  cross join lateral tickets_ops.judge_cluster(
+    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
+    coalesce(c.guard_km, 25) -- the column's default
+  ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
   end if;
@@ -2464,6 +2623,7 @@ begin
     expires_at = case
       when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
     end;
+  perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
   delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
   return case when v_verdict.geom is null then 'not_found' else 'found' end;
@@ -2838,97 +2998,6 @@ COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be ask
 COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
 
 COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
-
-CREATE TABLE tickets.inc (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-)
-WITH (fillfactor='80');
-
-COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
-
-COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
 CREATE TABLE tickets.inc_events (
     event_id bigint NOT NULL,
@@ -3444,7 +3513,7 @@ CREATE VIEW tickets_ops.review_queue AS
             NULL::numeric AS confidence,
             NULL::numeric AS distance_km,
                 CASE
-                    WHEN c.suspicious THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    WHEN (c.suspicious AND (c.note IS NULL)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
                     ELSE c.note
                 END AS note,
             c.query,
@@ -3828,7 +3897,14 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
@@ -3857,7 +3933,7 @@ REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
@@ -3942,9 +4018,6 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;

@@ -233,20 +233,41 @@ test('whatever a provider sends, there is one verdict, and only a point in Kenya
   );
 });
 
+async function centroid(candidates: Candidate[], key: string, region: string | null = null) {
+  const { rows } = await env.pool.query(
+    'select round(st_y(geom)::numeric, 4)::float8 as lat, note, ambiguous from tickets_ops.judge_cluster($1, $2, $3, 25)',
+    [JSON.stringify(candidates), key, region],
+  );
+  return rows[0];
+}
+
 test('a cluster is an area: the suburb or town of its name, not a shop, not elsewhere', async () => {
-  const centroid = async (candidates: Candidate[], key: string) => {
-    const { rows } = await env.pool.query(
-      'select round(st_y(geom)::numeric, 4)::float8 as lat, note from tickets_ops.judge_cluster($1, $2)',
-      [JSON.stringify(candidates), key],
-    );
-    return rows[0];
-  };
   const shop = at('Nakuru Stores', -1.2, 36.8, 'point');
   const town = at('Nakuru, Kenya', -0.2833, 36.0667, 'city');
   assert.equal((await centroid([shop, town], 'nakuru')).lat, -0.2833);
   assert.match((await centroid([at('Nairobi, Kenya', -1.28, 36.82, 'city')], 'backbone east')).note, /another name/);
   assert.match((await centroid([at('Kilimani', 36.79, -1.29)], 'kilimani')).note, /swapped/);
   assert.equal(await centroid([], 'kilimani'), undefined);
+});
+
+test('of namesakes the one in the region is the cluster; without a region that tells, a person is asked', async () => {
+  const nairobi = at('Milimani, Nairobi, Nairobi County, Kenya', -1.2905, 36.81);
+  const nakuru = at('Milimani, Nakuru, Nakuru County, Kenya', -0.29, 36.06);
+  const kisumu = at('Milimani, Kisumu, Kisumu County, Kenya', -0.11, 34.76);
+  const milimani = (region: string | null, ...more: Candidate[]) =>
+    centroid([nairobi, nakuru, kisumu, ...more], 'milimani', region);
+  assert.deepEqual(await milimani('NAKURU'), { lat: -0.29, note: null, ambiguous: false });
+  assert.deepEqual(await milimani('Nairobi Metro'), { lat: -1.2905, note: null, ambiguous: false });
+  for (const region of [null, 'western']) {
+    const { lat, note, ambiguous } = await milimani(region);
+    assert.deepEqual([lat, ambiguous], [-1.2905, true]);
+    assert.match(note, /another of this name: Milimani, Nairobi.*, or Milimani, Nakuru.*; Milimani, Kisumu/);
+  }
+  const town = at('Nakuru, Nakuru County, Kenya', -0.2833, 36.0667, 'city');
+  const county = at('Nakuru, Kenya', -0.6, 36.3, 'city');
+  assert.equal((await centroid([town, county], 'nakuru')).ambiguous, false, 'its county is no namesake');
+  const near = at('Milimani, Nairobi, Kenya', -1.3, 36.8);
+  assert.equal((await centroid([nairobi, near], 'milimani')).ambiguous, false, 'nor is a neighbour');
 });
 
 describe('judging again, without a call', () => {
@@ -326,6 +347,32 @@ describe('judging again, without a call', () => {
     await env.pool.query(`update tickets.geo_clusters set geom = ${point(34.75, -0.1)}`);
     assert.equal(await suspicious(), false);
     assert.deepEqual(Object.values(await statuses()), Array(4).fill('found'));
+  });
+
+  test('a cluster that may be its namesake is flagged, the tickets’ region decides, and a person’s word ends the doubt', async () => {
+    const ask = async () => {
+      await env.pool.query(
+        `insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates) values ('Milimani', '', 'q', $1)`,
+        [JSON.stringify([at('Milimani, Nairobi', -1.2905, 36.81), at('Milimani, Nakuru', -0.29, 36.06)])],
+      );
+      await env.pool.query(`select tickets_ops.settle_cluster('Milimani', 'locationiq', true)`);
+      const { rows } = await env.pool.query(
+        'select suspicious, round(st_y(geom)::numeric, 2)::float8 as lat from tickets.geo_clusters',
+      );
+      return rows[0];
+    };
+    assert.deepEqual(await ask(), { suspicious: true, lat: -1.29 });
+    const { rows } = await env.pool.query('select status, note from tickets_ops.review_queue');
+    assert.equal(rows[0].status, 'suspicious');
+    assert.match(rows[0].note, /may be another of this name: Milimani, Nairobi, or Milimani, Nakuru/);
+    await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('T1', $1)`, [
+      JSON.stringify({ cluster: 'Milimani', region: 'Nakuru', is_actionable: 'true' }),
+    ]);
+    assert.deepEqual(await ask(), { suspicious: false, lat: -0.29 });
+    await env.pool.query('update tickets.inc set raw = raw || \'{"region": "Coast"}\'');
+    assert.equal((await ask()).suspicious, true);
+    await env.pool.query('update tickets.geo_clusters set verified = true');
+    assert.deepEqual(await ask(), { suspicious: false, lat: -1.29 });
   });
 
   test('rejected places that do not agree say nothing about the centroid', async () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e36f3b81eb7d9077ad3bec4fe11ec37dca00c8eb
+--! Hash: sha1:e9e69dd9e3de1682a35b3717338de521a761c19c
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -2469,28 +2469,55 @@ end;
 comment on function tickets_ops.judge_location(jsonb, text, text, geometry, numeric) is
   'The verdict over all candidates for the place p_key of p_cluster: status found, needs_review, rejected or not_found, with the best candidate''s point, precision, score (0 to 1), distance and, unless found, the reason in words. Always one row.';
 
-create function tickets_ops.judge_cluster(p_candidates jsonb, p_key text)
-returns table (geom geometry, note text)
+create function tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric)
+returns table (geom geometry, note text, ambiguous boolean)
 language sql stable parallel safe
 begin atomic
+  with weighed as (
+    select
+      w.*,
+      coalesce(w.refusal, case when not w.named then 'it has another name' end) as reason,
+      -- Regions of the network have names of their own (Nairobi Metro): one of the region's words is enough.
+      words.label && array(
+        select word from unnest(tickets_ops.name_words(p_region)) as word where word <> all (string_to_array(p_key, ' '))
+      ) as in_region,
+      words.label as words
+    from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
+    cross join lateral (select coalesce(tickets_ops.name_words(w.label), '{}') as label) as words
+  ),
   -- A cluster is an area: a suburb, a town or a city is it, a shop of that name is the last resort.
+  best as (
+    select w.*
+    from weighed w
+    order by
+      w.reason is not null,
+      w.exact desc,
+      coalesce(w.in_region, false) desc,
+      case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
+      w.overlap desc,
+      w.candidate_no
+    limit 1
+  ),
+  -- As good by name and region, and so far away that no place could belong to both. Nakuru in Kenya is the county of
+  -- Nakuru in Nakuru County, no namesake of it.
+  namesakes as (
+    select string_agg(w.label, '; ' order by w.candidate_no) as labels
+    from best b
+    join weighed w on w.reason is null and w.exact and w.in_region is not distinct from b.in_region
+      and tickets_ops.distance_km(w.geom, b.geom) > p_guard_km and not (w.words <@ b.words or b.words <@ w.words)
+    where b.reason is null and b.exact
+  )
   select
-    case when reason.refusal is null then w.geom end,
-    case when reason.refusal is not null then format('%s: %s', w.label, reason.refusal) end
-  from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
-  cross join lateral (
-    select coalesce(w.refusal, case when not w.named then 'it has another name' end) as refusal
-  ) as reason
-  order by
-    reason.refusal is not null,
-    w.exact desc,
-    case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
-    w.overlap desc,
-    w.candidate_no
-  limit 1;
+    case when b.reason is null then b.geom end,
+    case
+      when b.reason is not null then format('%s: %s', b.label, b.reason)
+      when n.labels is not null then format('It may be another of this name: %s, or %s', b.label, n.labels)
+    end,
+    n.labels is not null
+  from best b cross join namesakes n;
 end;
-comment on function tickets_ops.judge_cluster(jsonb, text) is
-  'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. No row without candidates.';
+comment on function tickets_ops.judge_cluster(jsonb, text, text, numeric) is
+  'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. Of namesakes the one in p_region (of most of its tickets; NULL: unknown) is preferred; ambiguous: that does not tell it from one beyond p_guard_km, and the note names both. No row without candidates.';
 
 --! split: 112-geocoding-budget.sql
 -- Rate, budget and breaker of each geocoding provider: one row decides for all workers together.
@@ -2942,12 +2969,24 @@ begin
   into v_suspicious
   from agreement a;
 
+  v_suspicious := v_suspicious or coalesce(
+    (
+      select verdict.ambiguous
+      from tickets.geo_clusters c
+      cross join lateral tickets_ops.judge_cluster(
+        c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
+      ) as verdict
+      where c.cluster = p_cluster and not c.verified
+    ),
+    false
+  );
+
   update tickets.geo_clusters
   set suspicious = v_suspicious
   where cluster = p_cluster and not verified and suspicious <> v_suspicious;
 end
 $$;
-comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones. A verified centroid is never flagged. Called under as_pipeline(true).';
+comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
 
 create function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
 declare
@@ -3027,6 +3066,18 @@ create trigger _600_judge_updated after update on tickets.geo_clusters
 -- Writing a gazetteer excludes writing tickets (070-geometry.sql). One that waits for the lock holds up every batch that
 -- comes after it, so a verdict does not wait: while a load is writing, it is "busy" and the job comes back with its answers.
 
+create function tickets_ops.cluster_region(p_cluster text) returns text language sql stable
+return (
+  -- Relies on the index on cluster_key(cluster); a sample says it.
+  select mode() within group (order by t.region)
+  from (select region from tickets.inc where tickets.cluster_key(cluster) = p_cluster limit 1000) as t
+);
+comment on function tickets_ops.cluster_region(text) is 'The region that most of a cluster''s tickets name. NULL: none.';
+
+create function tickets_ops.cluster_name_key(p_cluster text) returns text language sql immutable parallel safe
+return coalesce(tickets.location_key(p_cluster), lower(p_cluster));
+comment on function tickets_ops.cluster_name_key(text) is 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
+
 create function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean)
 returns table (state text, cluster text, name text, region text, answered text[])
 language plpgsql as $$
@@ -3046,8 +3097,7 @@ begin
       end,
       v_cluster,
       coalesce(tickets.location_query(v_cluster), v_cluster),
-      -- Relies on the index on cluster_key(cluster).
-      (select mode() within group (order by t.region) from tickets.inc t where tickets.cluster_key(t.cluster) = v_cluster),
+      tickets_ops.cluster_region(v_cluster),
       array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '')
     from (select 1) as always
     left join tickets.geo_clusters c on c.cluster = v_cluster;
@@ -3118,9 +3168,13 @@ declare
   v_before boolean;
 begin
   select * into v_answers from tickets_ops.answers(p_cluster, '');
-  select * into v_verdict from tickets_ops.judge_cluster(
-    v_answers.candidates, coalesce(tickets.location_key(p_cluster), lower(p_cluster))
-  );
+  select verdict.* into v_verdict
+  from (select 1) as always
+  left join tickets.geo_clusters c on c.cluster = p_cluster
+  cross join lateral tickets_ops.judge_cluster(
+    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
+    coalesce(c.guard_km, 25) -- the column's default
+  ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
   end if;
@@ -3143,6 +3197,7 @@ begin
     expires_at = case
       when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
     end;
+  perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
   delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
   return case when v_verdict.geom is null then 'not_found' else 'found' end;
@@ -3458,7 +3513,7 @@ rows_in_doubt as (
     case when c.geom is null then 'not_found' when c.suspicious then 'suspicious' else 'found' end as status,
     case when c.suspicious then 1 when c.geom is null then 0.95 else 0.3 end as doubt,
     null as precision, null::numeric as confidence, null::numeric as distance_km,
-    case when c.suspicious then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' else c.note end as note,
+    case when c.suspicious and c.note is null then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' else c.note end as note,
     c.query, c.geom, jsonb_array_length(c.candidates) as candidates, c.fetched_at,
     coalesce(t.tickets, 0) as open_tickets
   from tickets.geo_clusters c
