@@ -181,7 +181,8 @@ CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
 COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'The cluster as a key of the gazetteers: blanks around it do not count, and it is cut at 200 characters because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
   v_clusters text[];
@@ -365,7 +366,7 @@ begin
   end if;
   return query select * from tickets_ops.ask_by_hand(
     'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force, 10,
-    (select q.state from tickets_ops.cluster_question(v_cluster, v_force, false) q)
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
   );
 end
 $$;
@@ -393,7 +394,7 @@ begin
   return query select * from tickets_ops.ask_by_hand(
     'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
     jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force, 11,
-    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force, false) q)
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
   );
 end
 $$;
@@ -717,7 +718,8 @@ CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
 COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.location_key() knows, each with what it means: network codes, sub-premises, relational words, abbreviations. The place to add a new code; see the comment in the migration for the procedure.';
 
 CREATE FUNCTION tickets.locations_moved() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
   v_clusters text[];
@@ -934,25 +936,23 @@ CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer,
 
 COMMENT ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) IS 'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 
-CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) RETURNS record
+CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) RETURNS record
     LANGUAGE sql STABLE
     AS $$
+  with fresh as (
+    select * from tickets_ops.geocoding_answers
+    where cluster = p_cluster and location_key = p_location_key and provider = p_provider
+      and answered_at > now() - interval '1 day'
+  )
   select
-    coalesce(
-      jsonb_agg(c.candidate order by a.answered_at, a.query, c.no) filter (where c.candidate is not null),
-      '[]'
-    ),
     (
-      select string_agg(asked.query, ' | ' order by asked.answered_at, asked.query)
-      from tickets_ops.geocoding_answers asked
-      where asked.cluster = p_cluster and asked.location_key = p_location_key
-    )
-  from tickets_ops.geocoding_answers a
-  cross join lateral jsonb_array_elements(a.candidates) with ordinality as c (candidate, no)
-  where a.cluster = p_cluster and a.location_key = p_location_key;
+      select coalesce(jsonb_agg(c.candidate order by f.answered_at, f.query, c.no), '[]')
+      from fresh f cross join lateral jsonb_array_elements(f.candidates) with ordinality as c (candidate, no)
+    ),
+    (select coalesce(array_agg(f.query order by f.answered_at, f.query), '{}') from fresh f);
 $$;
 
-COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster.';
+COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
@@ -985,6 +985,10 @@ begin
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
 
   if v_waiting.running and not p_force then
+    -- Should it put itself back, it is what this person asked for, and goes first.
+    update graphile_worker._private_jobs
+    set priority = least(priority, p_priority), payload = (payload::jsonb - 'planned')::json
+    where id = v_waiting.id;
     return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
     return;
   end if;
@@ -1074,13 +1078,15 @@ begin
     perform tickets_ops.judge_again(new.cluster);
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
+      -- Places of a cluster that nobody knew have no job.
+      perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
     end if;
   end if;
   return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
 
 CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1094,15 +1100,12 @@ CREATE FUNCTION tickets_ops.cluster_name_key(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
 
-CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
+CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
     LANGUAGE plpgsql
     AS $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
 begin
-  if p_afresh then
-    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '';
-  end if;
   return query
     select
       case
@@ -1114,13 +1117,13 @@ begin
       v_cluster,
       coalesce(tickets.location_query(v_cluster), v_cluster),
       tickets_ops.cluster_region(v_cluster),
-      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '')
+      (tickets_ops.answers(v_cluster, '', p_provider)).queries
     from (select 1) as always
     left join tickets.geo_clusters c on c.cluster = v_cluster;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE TABLE tickets.inc (
     ticket_id text NOT NULL,
@@ -1222,6 +1225,8 @@ COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region th
 CREATE FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
     AS $$
+declare
+  v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
@@ -1230,16 +1235,22 @@ begin
       rate_per_second = excluded.rate_per_second,
       daily_budget = excluded.daily_budget,
       found_days = excluded.found_days,
-      -- The key may be a new one: the next call finds out.
-      breaker_until = case when p.breaker = 'key refused' then least(p.breaker_until, now()) else p.breaker_until end,
+      -- The key, or its plan, may be a new one: the next call finds out.
+      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
       declared_at = now();
   end if;
   insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
   on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
+  -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
+  if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
+    and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
+  then
+    perform tickets_ops.wake_geocoding();
+  end if;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason.';
+COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1381,6 +1392,62 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
+
+CREATE TABLE tickets.geo_clusters (
+    cluster text NOT NULL,
+    geom public.geometry(Point,4326),
+    provider text,
+    query text,
+    verified boolean DEFAULT false NOT NULL,
+    guard_km numeric DEFAULT 25 NOT NULL,
+    suspicious boolean DEFAULT false NOT NULL,
+    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
+    note text,
+    attempts integer DEFAULT 0 NOT NULL,
+    fetched_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geo_clusters_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
+    CONSTRAINT geo_clusters_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT geo_clusters_guard_km_check CHECK ((guard_km > (0)::numeric))
+);
+
+COMMENT ON TABLE tickets.geo_clusters IS 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
+
+COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster as the feed writes it (tickets.inc.cluster).';
+
+COMMENT ON COLUMN tickets.geo_clusters.geom IS 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
+
+COMMENT ON COLUMN tickets.geo_clusters.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
+
+COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the provider.';
+
+COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
+
+COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
+
+COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
+
+COMMENT ON COLUMN tickets.geo_clusters.note IS 'Free text for people.';
+
+COMMENT ON COLUMN tickets.geo_clusters.attempts IS 'How many times in a row no usable centroid was found: 1 waits 7 days, later ones 30.';
+
+COMMENT ON COLUMN tickets.geo_clusters.fetched_at IS 'When a provider last answered for this cluster.';
+
+COMMENT ON COLUMN tickets.geo_clusters.expires_at IS 'When a cluster without a centroid may be asked again. NULL: never, or never asked. A centroid does not expire.';
+
+COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
+
+COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
+
+CREATE FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (((p_cluster).geom IS NULL) AND ((p_cluster).verified OR COALESCE(((p_cluster).expires_at > now()), false)));
+
+COMMENT ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
 CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
     LANGUAGE sql STABLE
@@ -1754,14 +1821,16 @@ END;
 COMMENT ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'The verdict over all candidates for the place p_key of p_cluster: status found, needs_review, rejected or not_found, with the best candidate''s point, precision, score (0 to 1), distance and, unless found, the reason in words. Always one row.';
 
 CREATE FUNCTION tickets_ops.keep_cluster_verified() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
   if tickets_ops.is_pipeline() then
     -- No row is written: what a person checked stays as it is.
     return case when tg_op = 'UPDATE' and old.verified then null else new end;
   end if;
-  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+  -- Taken away is decided too: the pipeline would only find the same centroid again.
+  if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
     new.verified := true;
     new.provider := 'manual';
   end if;
@@ -1773,7 +1842,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets is verified; the pipeline cannot overwrite a verified row.';
+COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
 
 CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
@@ -1790,7 +1859,8 @@ $$;
 COMMENT ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
 
 CREATE FUNCTION tickets_ops.keep_location_verified() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
   if tickets_ops.is_pipeline() then
@@ -2026,16 +2096,13 @@ CREATE FUNCTION tickets_ops.loaded_through(p_dataset text) RETURNS timestamp wit
 
 COMMENT ON FUNCTION tickets_ops.loaded_through(p_dataset text) IS 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
 
-CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
+CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
     AS $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
   v_key text := tickets.location_key(p_location_name);
 begin
-  if p_afresh then
-    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key;
-  end if;
   return query
     select
       case
@@ -2051,14 +2118,14 @@ begin
       st_y(c.geom),
       st_x(c.geom),
       c.guard_km::double precision,
-      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key)
+      (tickets_ops.answers(v_cluster, v_key, p_provider)).queries
     from (select 1) as always
     left join tickets.geo_locations l on l.cluster = v_cluster and l.location_key = v_key
     left join tickets.geo_clusters c on c.cluster = v_cluster;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2106,16 +2173,18 @@ begin
     from places p
     left join tickets.geo_clusters c on c.cluster = p.cluster
     left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
-    where l.cluster is null or (not l.verified and l.expires_at <= now())
+    where (l.cluster is null or (not l.verified and l.expires_at <= now()))
+      -- Nobody knows where its cluster is, so nothing that is found could be checked.
+      and not coalesce(tickets_ops.is_hopeless(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
   using p_clusters;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) IS 'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster. Tickets with coordinates of their own, or without a cluster, need none.';
+COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) IS 'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text) RETURNS integer
+CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
     AS $$
 declare
@@ -2140,7 +2209,7 @@ begin
         else tickets_ops.location_job_key(p.cluster, p.location_key)
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
-    from tickets_ops.places_to_geocode(p_dataset) p
+    from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -2173,7 +2242,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it. Returns how many. Does nothing without a provider.';
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2257,7 +2326,8 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
       case when jobs.oldest_load < clock.now - interval '10 minutes' then
         format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
       case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
-      case when geocoding.state in ('key refused', 'trouble') then format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
+      case when geocoding.state in ('key refused', 'trouble') or (geocoding.state in ('quota spent', 'budget spent') and jobs.geocoding > 0) then
+        format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
     ], null) as problems
     from clock, meta, schedule, jobs, workers
     left join failed on true left join loaded on true left join in_flight on true left join geocoding on true
@@ -2298,9 +2368,11 @@ declare
   c_refused constant interval := '10 minutes';
   c_pause constant double precision := 60;
   c_longest_pause constant double precision := 900;
-  -- One failure may be chance, and calls in flight together fail together; so many in a row are trouble.
+  -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
   c_strikes constant integer := 5;
+  v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
+  v_strikes integer;
   v_breaker text;
   v_until timestamptz;
 begin
@@ -2309,29 +2381,33 @@ begin
   on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
 
   if p_outcome in ('found', 'not_found') then
-    insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates)
-    values (p_cluster, p_location_key, p_query, coalesce(p_candidates, '[]'))
-    on conflict (cluster, location_key, query) do update set candidates = excluded.candidates, answered_at = now();
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query)
+    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
   end if;
 
   select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
 
-  if p_outcome in ('found', 'not_found', 'bad_request') then
+  if p_outcome in ('found', 'not_found') then
     -- An answer to a call that was made before the breaker opened proves nothing.
     if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
       update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0,
+        struck_by = null
       where provider = p_provider;
       return null;
     end if;
     return v_provider.breaker_until;
   end if;
 
+  v_strikes := v_provider.strikes + (v_provider.breaker is not null or v_provider.struck_by is distinct from v_place)::integer;
+  -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
     when p_outcome = 'key_refused' then 'key refused'
     when p_outcome = 'rate_limited' then 'rate limited'
-    when v_provider.breaker is not null or v_provider.strikes + 1 >= c_strikes or p_retry_seconds is not null then 'trouble'
+    when v_provider.breaker is not null or v_strikes >= c_strikes or p_retry_seconds is not null then 'trouble'
   end;
   v_until := case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
@@ -2339,17 +2415,18 @@ begin
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
     else clock_timestamp() + make_interval(secs => greatest(
       coalesce(p_retry_seconds, c_pause),
-      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_provider.strikes - c_strikes, 0), 20))
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_strikes - 1 - c_strikes, 0), 20))
     ))
   end;
   -- A breaker that is open for longer stays.
   if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers set strikes = strikes + 1 where provider = p_provider;
+    update tickets_ops.geocoding_providers set strikes = v_strikes, struck_by = v_place where provider = p_provider;
     return v_provider.breaker_until;
   end if;
   update tickets_ops.geocoding_providers
   set
-    strikes = strikes + 1,
+    strikes = v_strikes,
+    struck_by = v_place,
     breaker = v_breaker,
     breaker_reason = p_reason,
     breaker_since = coalesce(breaker_since, clock_timestamp()),
@@ -2593,7 +2670,7 @@ declare
   v_verdict record;
   v_before boolean;
 begin
-  select * into v_answers from tickets_ops.answers(p_cluster, '');
+  select * into v_answers from tickets_ops.answers(p_cluster, '', p_provider);
   select verdict.* into v_verdict
   from (select 1) as always
   left join tickets.geo_clusters c on c.cluster = p_cluster
@@ -2610,7 +2687,7 @@ begin
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
   values (
-    p_cluster, v_verdict.geom, p_provider, v_answers.query, v_answers.candidates, v_verdict.note,
+    p_cluster, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '), v_answers.candidates, v_verdict.note,
     case when v_verdict.geom is null then 1 else 0 end, now(),
     case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
   )
@@ -2625,6 +2702,10 @@ begin
     end;
   perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
+  if v_verdict.geom is null then
+    -- Its places wait in vain: they end.
+    perform tickets_ops.wake_locations(p_cluster);
+  end if;
   delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
   return case when v_verdict.geom is null then 'not_found' else 'found' end;
 end
@@ -2638,30 +2719,35 @@ CREATE FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text,
 declare
   v_answers record;
   v_verdict record;
+  v_locked boolean;
   v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
   v_before boolean;
 begin
-  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key);
-  select verdict.* into v_verdict
-  from tickets.geo_clusters c
-  cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
-  where c.cluster = p_cluster and c.geom is not null;
-  if not found then
-    raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
-  end if;
-  if v_verdict.status <> 'found' and not p_last then
-    return null;
-  end if;
-  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
-    return 'busy';
-  end if;
+  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key, p_provider);
+  -- Twice: before the lock, which most verdicts that are not the last do not need, and under it, since until then a person
+  -- may have moved the centroid or the guard.
+  foreach v_locked in array array[false, true] loop
+    select verdict.* into v_verdict
+    from tickets.geo_clusters c
+    cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null;
+    if not found then
+      raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
+    end if;
+    if v_verdict.status <> 'found' and not p_last then
+      return null;
+    end if;
+    if not v_locked and not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+      return 'busy';
+    end if;
+  end loop;
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_locations as l (
     cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
     attempts, fetched_at, expires_at
   )
   values (
-    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, v_answers.query,
+    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '),
     v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
     case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
     tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
@@ -2684,6 +2770,51 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
 
+CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_job graphile_worker._private_jobs;
+  v_key text;
+  v_waiting bigint;
+begin
+  -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
+  select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
+  v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
+  select id into v_waiting
+  from graphile_worker._private_jobs
+  where key = v_key and id <> p_job_id and (attempts < max_attempts or locked_at is not null)
+  for update;
+  if v_waiting is not null then
+    -- Asked for anew since: that job stays as it is, but for what this one was to force.
+    update graphile_worker._private_jobs
+    set payload = (payload::jsonb || '{"force": true}')::json
+    where id = v_waiting and v_job.payload ->> 'force' = 'true';
+    return;
+  end if;
+  perform graphile_worker.add_job(
+    p_task,
+    (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
+    job_key := v_key, run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    -- The attempts that failed stay used up.
+    max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) IS 'A running geocoding job comes back in so many milliseconds, and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+
+CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
+    LANGUAGE sql
+    AS $$
+  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
+  from graphile_worker.jobs j
+  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null
+  having count(*) > 0;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
+
 CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
     LANGUAGE sql
     AS $$
@@ -2696,30 +2827,35 @@ CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
   having count(*) > 0;
 $$;
 
-COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now.';
+COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
 CREATE FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
+declare
+  v_priority constant integer := least(20, p_priority);
+  v_waiting graphile_worker.jobs;
 begin
-  if exists (select from tickets.geo_clusters where cluster = p_cluster and geom is null and expires_at > now()) then
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
   end if;
-  if not exists (
-    select from graphile_worker.jobs j
-    where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null)
-  ) then
+  select * into v_waiting
+  from graphile_worker.jobs j
+  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
+  if v_waiting.id is null then
     perform graphile_worker.add_job(
       'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
-      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := least(20, p_priority),
+      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := v_priority,
       flags := array['geocode']
     );
+  elsif v_waiting.priority > v_priority then
+    perform graphile_worker.reschedule_jobs(array[v_waiting.id], run_at := now(), priority := v_priority);
   end if;
   return false;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job unless one waits. Returns true when the cluster was asked in vain lately, so that waiting is hopeless until a person sets its centroid.';
+COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -2883,56 +3019,6 @@ ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE tickets.geo_clusters (
-    cluster text NOT NULL,
-    geom public.geometry(Point,4326),
-    provider text,
-    query text,
-    verified boolean DEFAULT false NOT NULL,
-    guard_km numeric DEFAULT 25 NOT NULL,
-    suspicious boolean DEFAULT false NOT NULL,
-    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
-    note text,
-    attempts integer DEFAULT 0 NOT NULL,
-    fetched_at timestamp with time zone,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT geo_clusters_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
-    CONSTRAINT geo_clusters_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT geo_clusters_guard_km_check CHECK ((guard_km > (0)::numeric))
-);
-
-COMMENT ON TABLE tickets.geo_clusters IS 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
-
-COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster as the feed writes it (tickets.inc.cluster).';
-
-COMMENT ON COLUMN tickets.geo_clusters.geom IS 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
-
-COMMENT ON COLUMN tickets.geo_clusters.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
-
-COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the provider.';
-
-COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
-
-COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
-
-COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
-
-COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
-
-COMMENT ON COLUMN tickets.geo_clusters.note IS 'Free text for people.';
-
-COMMENT ON COLUMN tickets.geo_clusters.attempts IS 'How many times in a row no usable centroid was found: 1 waits 7 days, later ones 30.';
-
-COMMENT ON COLUMN tickets.geo_clusters.fetched_at IS 'When a provider last answered for this cluster.';
-
-COMMENT ON COLUMN tickets.geo_clusters.expires_at IS 'When a cluster without a centroid may be asked again. NULL: never, or never asked. A centroid does not expire.';
-
-COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
-
-COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
 
 CREATE TABLE tickets.geo_locations (
     cluster text NOT NULL,
@@ -3197,6 +3283,7 @@ CREATE TABLE tickets_ops.geocoding_providers (
     breaker_until timestamp with time zone,
     probing_until timestamp with time zone,
     strikes integer DEFAULT 0 NOT NULL,
+    struck_by text,
     declared_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text]))),
     CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
@@ -3231,7 +3318,9 @@ COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the nex
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.strikes IS 'Failures in a row.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.strikes IS 'Failures in a row, of one place only the first.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.struck_by IS 'The place that failed last.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.declared_at IS 'When a worker last declared this provider.';
 
@@ -3329,17 +3418,20 @@ CREATE TABLE tickets_ops.geocoding_answers (
     cluster text NOT NULL,
     location_key text NOT NULL,
     query text NOT NULL,
+    provider text NOT NULL,
     candidates jsonb NOT NULL,
     answered_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled.';
+COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.cluster IS 'The cluster.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.location_key IS 'The place; empty when the cluster itself is asked.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.query IS 'The text that was sent.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_answers.provider IS 'Who answered.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.candidates IS 'What came back; [] when the provider does not know it.';
 
@@ -3491,7 +3583,8 @@ CREATE VIEW tickets_ops.review_queue AS
           GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
         ), per_cluster AS (
          SELECT o.cluster,
-            (sum(o.tickets))::bigint AS tickets
+            (sum(o.tickets))::bigint AS tickets,
+            count(o.location_key) AS places
            FROM open_tickets o
           GROUP BY o.cluster
         ), rows_in_doubt AS (
@@ -3500,11 +3593,13 @@ CREATE VIEW tickets_ops.review_queue AS
             NULL::text AS location_key,
             NULL::text AS location_name,
                 CASE
+                    WHEN c.verified THEN 'rejected'::text
                     WHEN (c.geom IS NULL) THEN 'not_found'::text
                     WHEN c.suspicious THEN 'suspicious'::text
                     ELSE 'found'::text
                 END AS status,
                 CASE
+                    WHEN c.verified THEN 0.1
                     WHEN c.suspicious THEN (1)::numeric
                     WHEN (c.geom IS NULL) THEN 0.95
                     ELSE 0.3
@@ -3512,10 +3607,15 @@ CREATE VIEW tickets_ops.review_queue AS
             NULL::text AS "precision",
             NULL::numeric AS confidence,
             NULL::numeric AS distance_km,
+            NULLIF(concat_ws(' '::text, c.note,
                 CASE
                     WHEN (c.suspicious AND (c.note IS NULL)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
-                    ELSE c.note
-                END AS note,
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
+                    ELSE NULL::text
+                END), ''::text) AS note,
             c.query,
             c.geom,
             jsonb_array_length(c.candidates) AS candidates,
@@ -3523,7 +3623,7 @@ CREATE VIEW tickets_ops.review_queue AS
             COALESCE(t.tickets, (0)::bigint) AS open_tickets
            FROM (tickets.geo_clusters c
              LEFT JOIN per_cluster t ON ((t.cluster = c.cluster)))
-          WHERE (NOT c.verified)
+          WHERE ((NOT c.verified) OR (c.geom IS NULL))
         UNION ALL
          SELECT 'location'::text,
             l.cluster,
@@ -3568,7 +3668,7 @@ CREATE VIEW tickets_ops.review_queue AS
    FROM rows_in_doubt
   ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
 
-COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified, the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified, and clusters whose centroid a person took away (rejected), the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
 
 COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
 
@@ -3578,9 +3678,9 @@ COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for 
 
 COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
 
-COMMENT ON COLUMN tickets_ops.review_queue.status IS 'suspicious or not_found for a cluster; else the row''s status.';
+COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
 
-COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence.';
+COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
 
 COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
 
@@ -3882,7 +3982,7 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
@@ -3899,7 +3999,7 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
@@ -3922,6 +4022,11 @@ REVOKE ALL ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload json
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
@@ -3957,7 +4062,7 @@ GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.loaded_through(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -3966,7 +4071,7 @@ GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
@@ -3997,6 +4102,10 @@ REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider tex
 
 REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) FROM PUBLIC;
@@ -4012,9 +4121,6 @@ GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;

@@ -276,8 +276,8 @@ describe('judging again, without a call', () => {
   const point = (lng: number, lat: number) => `st_setsrid(st_makepoint(${lng}, ${lat}), 4326)`;
   const store = async (cluster: string, name: string, candidates: Candidate[]) => {
     await env.pool.query(
-      `insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates)
-       values ($1, tickets.location_key($2), 'q', $3)`,
+      `insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+       values ($1, tickets.location_key($2), 'q', 'locationiq', $3)`,
       [cluster, name, JSON.stringify(candidates)],
     );
     const { rows } = await env.pool.query(
@@ -352,7 +352,8 @@ describe('judging again, without a call', () => {
   test('a cluster that may be its namesake is flagged, the tickets’ region decides, and a person’s word ends the doubt', async () => {
     const ask = async () => {
       await env.pool.query(
-        `insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates) values ('Milimani', '', 'q', $1)`,
+        `insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+         values ('Milimani', '', 'q', 'locationiq', $1)`,
         [JSON.stringify([at('Milimani, Nairobi', -1.2905, 36.81), at('Milimani, Nakuru', -0.29, 36.06)])],
       );
       await env.pool.query(`select tickets_ops.settle_cluster('Milimani', 'locationiq', true)`);
@@ -448,6 +449,42 @@ describe('judging again, without a call', () => {
     assert.deepEqual(await geoSources(), ['location']);
   });
 
+  test('a curator who may only write the gazetteers accepts, moves and takes away; the tickets follow', async () => {
+    const curator = `curator_${process.pid}`;
+    await env.pool.query(
+      `create role ${curator};
+       grant usage on schema tickets to ${curator};
+       grant select, insert, update on tickets.geo_clusters, tickets.geo_locations to ${curator}`,
+    );
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ('Nairobi', ${point(36.8219, -1.2921)})`,
+    );
+    await ticket('T1', 'Nairobi', 'NW_Rose Court');
+    await store('Nairobi', 'NW_Rose Court', [at('Nairobi', -1.28, 36.81, 'city')]);
+    const client = await env.pool.connect();
+    const asCurator = async (statement: string) => {
+      await client.query('begin');
+      await client.query(`set local role ${curator}`);
+      await client.query(statement);
+      await client.query('commit');
+    };
+    try {
+      await asCurator('update tickets.geo_locations set verified = true');
+      assert.deepEqual(await geoSources(), ['location']);
+      await asCurator(`update tickets.geo_locations set geom = ${point(36.79, -1.29)}`);
+      await asCurator(`update tickets.geo_clusters set geom = ${point(36.8, -1.3)}, guard_km = 30`);
+      await asCurator(`update tickets.geo_locations set status = 'rejected'`);
+      const { rows } = await env.pool.query('select geo_source, longitude from tickets.inc');
+      assert.deepEqual(rows, [{ geo_source: 'cluster', longitude: 36.8 }]);
+      await asCurator('update tickets.geo_clusters set geom = null');
+      assert.deepEqual(await geoSources(), ['none']);
+    } finally {
+      await client.query('rollback');
+      client.release();
+      await env.pool.query(`drop owned by ${curator}; drop role ${curator}`);
+    }
+  });
+
   test('the pipeline’s mark does not outlive its function', async () => {
     await env.pool.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Nairobi', ${point(36.8219, -1.2921)})`,
@@ -455,7 +492,9 @@ describe('judging again, without a call', () => {
     const client = await env.pool.connect();
     try {
       await client.query('begin');
-      await client.query(`insert into tickets_ops.geocoding_answers values ('Nairobi', 'kilimani', 'q', '[]')`);
+      await client.query(
+        `insert into tickets_ops.geocoding_answers values ('Nairobi', 'kilimani', 'q', 'locationiq', '[]')`,
+      );
       await client.query(`select tickets_ops.settle_location('Nairobi', 'kilimani', 'Kilimani', 'locationiq', true)`);
       await client.query(`update tickets.geo_locations set geom = ${point(36.79, -1.29)}`);
       await client.query('commit');
