@@ -181,7 +181,8 @@ CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
 COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'The cluster as a key of the gazetteers: blanks around it do not count, and it is cut at 200 characters because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
   v_clusters text[];
@@ -365,7 +366,7 @@ begin
   end if;
   return query select * from tickets_ops.ask_by_hand(
     'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force, 10,
-    (select q.state from tickets_ops.cluster_question(v_cluster, v_force, false) q)
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
   );
 end
 $$;
@@ -393,7 +394,7 @@ begin
   return query select * from tickets_ops.ask_by_hand(
     'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
     jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force, 11,
-    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force, false) q)
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
   );
 end
 $$;
@@ -717,7 +718,8 @@ CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
 COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.location_key() knows, each with what it means: network codes, sub-premises, relational words, abbreviations. The place to add a new code; see the comment in the migration for the procedure.';
 
 CREATE FUNCTION tickets.locations_moved() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
   v_clusters text[];
@@ -934,25 +936,23 @@ CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer,
 
 COMMENT ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) IS 'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 
-CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) RETURNS record
+CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) RETURNS record
     LANGUAGE sql STABLE
     AS $$
+  with fresh as (
+    select * from tickets_ops.geocoding_answers
+    where cluster = p_cluster and location_key = p_location_key and provider = p_provider
+      and answered_at > now() - interval '1 day'
+  )
   select
-    coalesce(
-      jsonb_agg(c.candidate order by a.answered_at, a.query, c.no) filter (where c.candidate is not null),
-      '[]'
-    ),
     (
-      select string_agg(asked.query, ' | ' order by asked.answered_at, asked.query)
-      from tickets_ops.geocoding_answers asked
-      where asked.cluster = p_cluster and asked.location_key = p_location_key
-    )
-  from tickets_ops.geocoding_answers a
-  cross join lateral jsonb_array_elements(a.candidates) with ordinality as c (candidate, no)
-  where a.cluster = p_cluster and a.location_key = p_location_key;
+      select coalesce(jsonb_agg(c.candidate order by f.answered_at, f.query, c.no), '[]')
+      from fresh f cross join lateral jsonb_array_elements(f.candidates) with ordinality as c (candidate, no)
+    ),
+    (select coalesce(array_agg(f.query order by f.answered_at, f.query), '{}') from fresh f);
 $$;
 
-COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster.';
+COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
@@ -985,6 +985,10 @@ begin
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
 
   if v_waiting.running and not p_force then
+    -- Should it put itself back, it is what this person asked for, and goes first.
+    update graphile_worker._private_jobs
+    set priority = least(priority, p_priority), payload = (payload::jsonb - 'planned')::json
+    where id = v_waiting.id;
     return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
     return;
   end if;
@@ -1074,13 +1078,15 @@ begin
     perform tickets_ops.judge_again(new.cluster);
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
+      -- Places of a cluster that nobody knew have no job.
+      perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
     end if;
   end if;
   return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
 
 CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1088,15 +1094,18 @@ CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
 
-CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
+CREATE FUNCTION tickets_ops.cluster_name_key(p_cluster text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(tickets.location_key(p_cluster), lower(p_cluster));
+
+COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
+
+CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
     LANGUAGE plpgsql
     AS $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
 begin
-  if p_afresh then
-    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '';
-  end if;
   return query
     select
       case
@@ -1107,19 +1116,117 @@ begin
       end,
       v_cluster,
       coalesce(tickets.location_query(v_cluster), v_cluster),
-      -- Relies on the index on cluster_key(cluster).
-      (select mode() within group (order by t.region) from tickets.inc t where tickets.cluster_key(t.cluster) = v_cluster),
-      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '')
+      tickets_ops.cluster_region(v_cluster),
+      (tickets_ops.answers(v_cluster, '', p_provider)).queries
     from (select 1) as always
     left join tickets.geo_clusters c on c.cluster = v_cluster;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
+
+CREATE TABLE tickets.inc (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = cluster_region.p_cluster) LIMIT 1000) t);
+
+COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
 CREATE FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
     AS $$
+declare
+  v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
@@ -1128,16 +1235,22 @@ begin
       rate_per_second = excluded.rate_per_second,
       daily_budget = excluded.daily_budget,
       found_days = excluded.found_days,
-      -- The key may be a new one: the next call finds out.
-      breaker_until = case when p.breaker = 'key refused' then least(p.breaker_until, now()) else p.breaker_until end,
+      -- The key, or its plan, may be a new one: the next call finds out.
+      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
       declared_at = now();
   end if;
   insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
   on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
+  -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
+  if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
+    and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
+  then
+    perform tickets_ops.wake_geocoding();
+  end if;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason.';
+COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1219,13 +1332,25 @@ begin
   into v_suspicious
   from agreement a;
 
+  v_suspicious := v_suspicious or coalesce(
+    (
+      select verdict.ambiguous
+      from tickets.geo_clusters c
+      cross join lateral tickets_ops.judge_cluster(
+        c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
+      ) as verdict
+      where c.cluster = p_cluster and not c.verified
+    ),
+    false
+  );
+
   update tickets.geo_clusters
   set suspicious = v_suspicious
   where cluster = p_cluster and not verified and suspicious <> v_suspicious;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones. A verified centroid is never flagged. Called under as_pipeline(true).';
+COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
 
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1267,6 +1392,62 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
+
+CREATE TABLE tickets.geo_clusters (
+    cluster text NOT NULL,
+    geom public.geometry(Point,4326),
+    provider text,
+    query text,
+    verified boolean DEFAULT false NOT NULL,
+    guard_km numeric DEFAULT 25 NOT NULL,
+    suspicious boolean DEFAULT false NOT NULL,
+    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
+    note text,
+    attempts integer DEFAULT 0 NOT NULL,
+    fetched_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geo_clusters_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
+    CONSTRAINT geo_clusters_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT geo_clusters_guard_km_check CHECK ((guard_km > (0)::numeric))
+);
+
+COMMENT ON TABLE tickets.geo_clusters IS 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
+
+COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster as the feed writes it (tickets.inc.cluster).';
+
+COMMENT ON COLUMN tickets.geo_clusters.geom IS 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
+
+COMMENT ON COLUMN tickets.geo_clusters.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
+
+COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the provider.';
+
+COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
+
+COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
+
+COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
+
+COMMENT ON COLUMN tickets.geo_clusters.note IS 'Free text for people.';
+
+COMMENT ON COLUMN tickets.geo_clusters.attempts IS 'How many times in a row no usable centroid was found: 1 waits 7 days, later ones 30.';
+
+COMMENT ON COLUMN tickets.geo_clusters.fetched_at IS 'When a provider last answered for this cluster.';
+
+COMMENT ON COLUMN tickets.geo_clusters.expires_at IS 'When a cluster without a centroid may be asked again. NULL: never, or never asked. A centroid does not expire.';
+
+COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
+
+COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
+
+CREATE FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (((p_cluster).geom IS NULL) AND ((p_cluster).verified OR COALESCE(((p_cluster).expires_at > now()), false)));
+
+COMMENT ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
 CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
     LANGUAGE sql STABLE
@@ -1318,10 +1499,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.judge_again(p_cluster text) IS 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
 
-CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
+CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $_$
 declare
+  -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
+  c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
   v_kinds text[] := tickets_ops.kind_words();
   v_asked text[] := string_to_array(p_key, ' ');
   -- Without a name before the first comma (a house number, say), the part behind it counts.
@@ -1331,6 +1514,7 @@ declare
   v_whole text[] := coalesce(tickets_ops.name_words(p_label), '{}');
   v_cluster text[] := coalesce(tickets_ops.name_words(p_cluster), '{}');
   v_word text;
+  v_before text;
   v_is_kind boolean;
   v_is_own boolean;
   -- Words of the name; those of them that say a kind; the others, that tell which; and how many of each the candidate has.
@@ -1342,6 +1526,11 @@ declare
   v_kinds_asked boolean := false;
   v_kinds_shared boolean := false;
   v_own_is_asked boolean := true;
+  v_own_tells_more boolean := false;
+  v_numbers text[] := '{}';
+  v_own_numbers text[] := '{}';
+  v_following text[];
+  v_other_number boolean := false;
 begin
   contradicted := '{}';
   foreach v_word in array v_asked loop
@@ -1359,6 +1548,19 @@ begin
         v_told := v_told + v_is_own::integer;
       end if;
     end if;
+    if v_word ~ c_number then
+      -- Where the label numbers the same word, it is with this number: Phase 5 is not in Phase 2, South B is not South C.
+      v_following := '{}';
+      for i in 2 .. cardinality(v_whole) loop
+        if v_whole[i - 1] = v_before and v_whole[i] ~ c_number then
+          v_following := v_following || v_whole[i];
+        end if;
+      end loop;
+      v_other_number := v_other_number or (cardinality(v_following) > 0 and v_word <> all (v_following));
+      if v_word ~ '^[0-9]' then
+        v_numbers := v_numbers || v_word;
+      end if;
+    end if;
     -- People write from the precise to the vague. Words before the name that was found are a detail that the map lacks
     -- (Naivas Ruaka: Ruaka); words behind it say where, and the label must not lack them (Rose Court Karen is not any Rose Court).
     if v_is_own then
@@ -1369,21 +1571,41 @@ begin
     elsif not v_is_kind and v_word !~ '^[0-9]+$' then
       contradicted := contradicted || v_word;
     end if;
+    v_before := v_word;
   end loop;
   foreach v_word in array v_own loop
-    v_own_is_asked := v_own_is_asked and tickets_ops.has_word(v_asked, v_word);
+    if v_word ~ c_number and v_word ~ '^[0-9]' then
+      v_own_numbers := v_own_numbers || v_word;
+    end if;
+    if not tickets_ops.has_word(v_asked, v_word) then
+      v_own_is_asked := false;
+      v_own_tells_more := v_own_tells_more or (v_word <> all (v_kinds) and v_word <> all (v_cluster));
+    end if;
   end loop;
+  v_other_number := v_other_number
+    or (cardinality(v_numbers) > 0 and cardinality(v_own_numbers) > 0 and not v_numbers && v_own_numbers);
   if v_telling = 0 then
+    -- A name of kinds only (Village Market) is told by nothing but the whole of it.
     v_telling := greatest(v_weakly_telling, 1);
-    v_told := case when v_weakly_telling > 0 then v_weakly_told else v_kinds_shared::integer end;
+    v_told := v_weakly_told;
   end if;
 
   exact :=
     -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
     replace(p_key, ' ', '') = array_to_string(v_own, '')
     -- Rose Court Kilimani: Rose Court, in Kilimani.
-    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked));
-  named := exact or (v_told * 2 >= v_telling and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds)));
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_other_number);
+  -- Every telling word, and a kind in common: Rose Court, Rose Court Apartments, or a Rose without a kind. Of a name without a kind
+  -- only kinds may follow: Naivas Supermarket is Naivas, Green Valley Academy is not Valley.
+  named := exact or (
+    not v_other_number and v_told = v_telling
+    and (v_kinds_shared or v_own_is_asked or (not v_kinds_asked and not v_own_tells_more))
+  );
+  -- Naivas Ruaka lies in Ruaka, Umoja 2 in Umoja.
+  surrounded := named or (
+    not v_other_number and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
+    and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds))
+  );
   overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
   if exact then
     contradicted := '{}';
@@ -1391,7 +1613,7 @@ begin
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) IS 'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or at least half of the telling words stand in its own name, and it is not another kind of thing (Avenue for Court). overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+COMMENT ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) IS 'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
 
 CREATE FUNCTION tickets_ops.name_words(p_name text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1406,7 +1628,7 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
      point.geom,
      "left"((c.candidate ->> 'label'::text), 200) AS "left",
      level."precision",
-     name.named,
+     verdict.named,
      name.exact,
      name.overlap,
      point.km,
@@ -1424,11 +1646,11 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
          END AS "case",
          CASE
              WHEN (level."precision" = 'city'::text) THEN 'Only a city or county was found'::text
-             WHEN (NOT name.named) THEN 'What was found has another name'::text
+             WHEN (NOT verdict.named) THEN 'What was found has another name'::text
              WHEN ((cardinality(name.contradicted) > 0) AND ((point.km > (weigh_candidates.p_guard_km / (5)::numeric)) OR (NOT (name.contradicted <@ COALESCE(tickets_ops.name_words(weigh_candidates.p_cluster), '{}'::text[]))))) THEN format('What was found is not said to be in %s'::text, initcap(array_to_string(name.contradicted, ' '::text)))
              ELSE NULL::text
          END AS "case"
-    FROM (((jsonb_array_elements(
+    FROM ((((jsonb_array_elements(
          CASE
              WHEN (jsonb_typeof(weigh_candidates.p_candidates) = 'array'::text) THEN weigh_candidates.p_candidates
              ELSE '[]'::jsonb
@@ -1436,46 +1658,92 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
       CROSS JOIN LATERAL ( SELECT g.geom,
              tickets_ops.distance_km(weigh_candidates.p_centre, g.geom) AS km
             FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point) g(geom)) point)
-      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, exact, overlap, contradicted))
+      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, overlap, contradicted))
       CROSS JOIN LATERAL ( SELECT
                  CASE
                      WHEN ((c.candidate ->> 'level'::text) = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text])) THEN (c.candidate ->> 'level'::text)
                      WHEN (((c.candidate ->> 'level'::text) = 'town'::text) AND name.exact) THEN 'neighbourhood'::text
                      ELSE 'city'::text
-                 END AS "precision") level);
+                 END AS "precision") level)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (level."precision" = ANY (ARRAY['point'::text, 'street'::text])) THEN name.named
+                     ELSE name.surrounded
+                 END AS named) verdict);
 END;
 
 COMMENT ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
 
-CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) RETURNS TABLE(geom public.geometry, note text)
+CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) RETURNS TABLE(geom public.geometry, note text, ambiguous boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
- SELECT
-         CASE
-             WHEN (reason.refusal IS NULL) THEN w.geom
-             ELSE NULL::public.geometry
-         END AS "case",
-         CASE
-             WHEN (reason.refusal IS NOT NULL) THEN format('%s: %s'::text, w.label, reason.refusal)
-             ELSE NULL::text
-         END AS "case"
-    FROM (tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
-      CROSS JOIN LATERAL ( SELECT COALESCE(w.refusal,
+ WITH weighed AS (
+          SELECT w.candidate_no,
+             w.geom,
+             w.label,
+             w."precision",
+             w.named,
+             w.exact,
+             w.overlap,
+             w.distance_km,
+             w.refusal,
+             w.doubt,
+             COALESCE(w.refusal,
                  CASE
                      WHEN (NOT w.named) THEN 'it has another name'::text
                      ELSE NULL::text
-                 END) AS refusal) reason)
-   ORDER BY (reason.refusal IS NOT NULL), w.exact DESC,
-         CASE w."precision"
-             WHEN 'neighbourhood'::text THEN 1
-             WHEN 'city'::text THEN 1
-             WHEN 'street'::text THEN 2
-             ELSE 3
-         END, w.overlap DESC, w.candidate_no
-  LIMIT 1;
+                 END) AS reason,
+             (words.label && ARRAY( SELECT word.word
+                    FROM unnest(tickets_ops.name_words(judge_cluster.p_region)) word(word)
+                   WHERE (word.word <> ALL (string_to_array(judge_cluster.p_key, ' '::text))))) AS in_region,
+             words.label AS words
+            FROM (tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
+              CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(w.label), '{}'::text[]) AS label) words)
+         ), best AS (
+          SELECT w.candidate_no,
+             w.geom,
+             w.label,
+             w."precision",
+             w.named,
+             w.exact,
+             w.overlap,
+             w.distance_km,
+             w.refusal,
+             w.doubt,
+             w.reason,
+             w.in_region,
+             w.words
+            FROM weighed w
+           ORDER BY (w.reason IS NOT NULL), w.exact DESC, COALESCE(w.in_region, false) DESC,
+                 CASE w."precision"
+                     WHEN 'neighbourhood'::text THEN 1
+                     WHEN 'city'::text THEN 1
+                     WHEN 'street'::text THEN 2
+                     ELSE 3
+                 END, w.overlap DESC, w.candidate_no
+          LIMIT 1
+         ), namesakes AS (
+          SELECT string_agg(w.label, '; '::text ORDER BY w.candidate_no) AS labels
+            FROM (best b_1
+              JOIN weighed w ON (((w.reason IS NULL) AND w.exact AND (NOT (w.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(w.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((w.words <@ b_1.words) OR (b_1.words <@ w.words))))))
+           WHERE ((b_1.reason IS NULL) AND b_1.exact)
+         )
+  SELECT
+         CASE
+             WHEN (b.reason IS NULL) THEN b.geom
+             ELSE NULL::public.geometry
+         END AS "case",
+         CASE
+             WHEN (b.reason IS NOT NULL) THEN format('%s: %s'::text, b.label, b.reason)
+             WHEN (n.labels IS NOT NULL) THEN format('It may be another of this name: %s, or %s'::text, b.label, n.labels)
+             ELSE NULL::text
+         END AS "case",
+     (n.labels IS NOT NULL)
+    FROM (best b
+      CROSS JOIN namesakes n);
 END;
 
-COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) IS 'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. No row without candidates.';
+COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) IS 'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. Of namesakes the one in p_region (of most of its tickets; NULL: unknown) is preferred; ambiguous: that does not tell it from one beyond p_guard_km, and the note names both. No row without candidates.';
 
 CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(status text, geom public.geometry, "precision" text, confidence numeric, distance_km numeric, note text)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1553,14 +1821,16 @@ END;
 COMMENT ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'The verdict over all candidates for the place p_key of p_cluster: status found, needs_review, rejected or not_found, with the best candidate''s point, precision, score (0 to 1), distance and, unless found, the reason in words. Always one row.';
 
 CREATE FUNCTION tickets_ops.keep_cluster_verified() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
   if tickets_ops.is_pipeline() then
     -- No row is written: what a person checked stays as it is.
     return case when tg_op = 'UPDATE' and old.verified then null else new end;
   end if;
-  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+  -- Taken away is decided too: the pipeline would only find the same centroid again.
+  if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
     new.verified := true;
     new.provider := 'manual';
   end if;
@@ -1572,7 +1842,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets is verified; the pipeline cannot overwrite a verified row.';
+COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
 
 CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
@@ -1589,7 +1859,8 @@ $$;
 COMMENT ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
 
 CREATE FUNCTION tickets_ops.keep_location_verified() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
   if tickets_ops.is_pipeline() then
@@ -1634,7 +1905,7 @@ COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordina
 
 CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY['apartment'::text, 'apartments'::text, 'avenue'::text, 'centre'::text, 'center'::text, 'church'::text, 'close'::text, 'court'::text, 'courts'::text, 'crescent'::text, 'drive'::text, 'estate'::text, 'flats'::text, 'gardens'::text, 'grove'::text, 'heights'::text, 'highway'::text, 'hospital'::text, 'hotel'::text, 'house'::text, 'lane'::text, 'mall'::text, 'market'::text, 'park'::text, 'phase'::text, 'place'::text, 'plaza'::text, 'residences'::text, 'road'::text, 'school'::text, 'section'::text, 'street'::text, 'tower'::text, 'towers'::text, 'view'::text, 'villas'::text, 'way'::text];
+    RETURN ARRAY['academy'::text, 'airport'::text, 'airstrip'::text, 'apartment'::text, 'apartments'::text, 'arcade'::text, 'avenue'::text, 'bakery'::text, 'bank'::text, 'bar'::text, 'barracks'::text, 'boulevard'::text, 'building'::text, 'bungalows'::text, 'butchery'::text, 'bypass'::text, 'cafe'::text, 'camp'::text, 'cathedral'::text, 'cemetery'::text, 'centre'::text, 'chapel'::text, 'chemist'::text, 'church'::text, 'clinic'::text, 'close'::text, 'club'::text, 'college'::text, 'complex'::text, 'condominiums'::text, 'court'::text, 'courts'::text, 'crescent'::text, 'dispensary'::text, 'drive'::text, 'embassy'::text, 'estate'::text, 'factory'::text, 'farm'::text, 'flat'::text, 'flats'::text, 'garage'::text, 'garden'::text, 'gardens'::text, 'grounds'::text, 'grove'::text, 'gym'::text, 'hall'::text, 'hardware'::text, 'heights'::text, 'high'::text, 'highway'::text, 'homes'::text, 'hospital'::text, 'hostel'::text, 'hostels'::text, 'hotel'::text, 'house'::text, 'inn'::text, 'institute'::text, 'junction'::text, 'kindergarten'::text, 'lane'::text, 'library'::text, 'lodge'::text, 'lounge'::text, 'maisonettes'::text, 'mall'::text, 'manor'::text, 'mansions'::text, 'market'::text, 'mart'::text, 'mews'::text, 'mosque'::text, 'museum'::text, 'nursery'::text, 'office'::text, 'offices'::text, 'parade'::text, 'parish'::text, 'park'::text, 'petrol'::text, 'pharmacy'::text, 'phase'::text, 'place'::text, 'plaza'::text, 'police'::text, 'polytechnic'::text, 'post'::text, 'primary'::text, 'residence'::text, 'residences'::text, 'residency'::text, 'resort'::text, 'restaurant'::text, 'ridge'::text, 'road'::text, 'roundabout'::text, 'school'::text, 'secondary'::text, 'section'::text, 'shop'::text, 'shopping'::text, 'shops'::text, 'square'::text, 'stadium'::text, 'stage'::text, 'station'::text, 'store'::text, 'stores'::text, 'street'::text, 'suites'::text, 'supermarket'::text, 'temple'::text, 'terminus'::text, 'terrace'::text, 'terraces'::text, 'tower'::text, 'towers'::text, 'townhouses'::text, 'university'::text, 'view'::text, 'villa'::text, 'village'::text, 'villas'::text, 'warehouse'::text, 'way'::text];
 
 COMMENT ON FUNCTION tickets_ops.kind_words() IS 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
 
@@ -1825,16 +2096,13 @@ CREATE FUNCTION tickets_ops.loaded_through(p_dataset text) RETURNS timestamp wit
 
 COMMENT ON FUNCTION tickets_ops.loaded_through(p_dataset text) IS 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
 
-CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
+CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
     AS $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
   v_key text := tickets.location_key(p_location_name);
 begin
-  if p_afresh then
-    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key;
-  end if;
   return query
     select
       case
@@ -1850,14 +2118,14 @@ begin
       st_y(c.geom),
       st_x(c.geom),
       c.guard_km::double precision,
-      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key)
+      (tickets_ops.answers(v_cluster, v_key, p_provider)).queries
     from (select 1) as always
     left join tickets.geo_locations l on l.cluster = v_cluster and l.location_key = v_key
     left join tickets.geo_clusters c on c.cluster = v_cluster;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -1905,16 +2173,18 @@ begin
     from places p
     left join tickets.geo_clusters c on c.cluster = p.cluster
     left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
-    where l.cluster is null or (not l.verified and l.expires_at <= now())
+    where (l.cluster is null or (not l.verified and l.expires_at <= now()))
+      -- Nobody knows where its cluster is, so nothing that is found could be checked.
+      and not coalesce(tickets_ops.is_hopeless(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
   using p_clusters;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) IS 'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster. Tickets with coordinates of their own, or without a cluster, need none.';
+COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) IS 'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text) RETURNS integer
+CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
     AS $$
 declare
@@ -1939,7 +2209,7 @@ begin
         else tickets_ops.location_job_key(p.cluster, p.location_key)
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
-    from tickets_ops.places_to_geocode(p_dataset) p
+    from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -1972,7 +2242,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it. Returns how many. Does nothing without a provider.';
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2056,7 +2326,8 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
       case when jobs.oldest_load < clock.now - interval '10 minutes' then
         format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
       case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
-      case when geocoding.state in ('key refused', 'trouble') then format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
+      case when geocoding.state in ('key refused', 'trouble') or (geocoding.state in ('quota spent', 'budget spent') and jobs.geocoding > 0) then
+        format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
     ], null) as problems
     from clock, meta, schedule, jobs, workers
     left join failed on true left join loaded on true left join in_flight on true left join geocoding on true
@@ -2097,9 +2368,11 @@ declare
   c_refused constant interval := '10 minutes';
   c_pause constant double precision := 60;
   c_longest_pause constant double precision := 900;
-  -- One failure may be chance, and calls in flight together fail together; so many in a row are trouble.
+  -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
   c_strikes constant integer := 5;
+  v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
+  v_strikes integer;
   v_breaker text;
   v_until timestamptz;
 begin
@@ -2108,29 +2381,33 @@ begin
   on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
 
   if p_outcome in ('found', 'not_found') then
-    insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates)
-    values (p_cluster, p_location_key, p_query, coalesce(p_candidates, '[]'))
-    on conflict (cluster, location_key, query) do update set candidates = excluded.candidates, answered_at = now();
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query)
+    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
   end if;
 
   select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
 
-  if p_outcome in ('found', 'not_found', 'bad_request') then
+  if p_outcome in ('found', 'not_found') then
     -- An answer to a call that was made before the breaker opened proves nothing.
     if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
       update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0,
+        struck_by = null
       where provider = p_provider;
       return null;
     end if;
     return v_provider.breaker_until;
   end if;
 
+  v_strikes := v_provider.strikes + (v_provider.breaker is not null or v_provider.struck_by is distinct from v_place)::integer;
+  -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
     when p_outcome = 'key_refused' then 'key refused'
     when p_outcome = 'rate_limited' then 'rate limited'
-    when v_provider.breaker is not null or v_provider.strikes + 1 >= c_strikes or p_retry_seconds is not null then 'trouble'
+    when v_provider.breaker is not null or v_strikes >= c_strikes or p_retry_seconds is not null then 'trouble'
   end;
   v_until := case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
@@ -2138,17 +2415,18 @@ begin
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
     else clock_timestamp() + make_interval(secs => greatest(
       coalesce(p_retry_seconds, c_pause),
-      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_provider.strikes - c_strikes, 0), 20))
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_strikes - 1 - c_strikes, 0), 20))
     ))
   end;
   -- A breaker that is open for longer stays.
   if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers set strikes = strikes + 1 where provider = p_provider;
+    update tickets_ops.geocoding_providers set strikes = v_strikes, struck_by = v_place where provider = p_provider;
     return v_provider.breaker_until;
   end if;
   update tickets_ops.geocoding_providers
   set
-    strikes = strikes + 1,
+    strikes = v_strikes,
+    struck_by = v_place,
     breaker = v_breaker,
     breaker_reason = p_reason,
     breaker_since = coalesce(breaker_since, clock_timestamp()),
@@ -2370,7 +2648,8 @@ begin
   if v_long = v_short then
     return true;
   end if;
-  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 then
+  -- A number that differs in one digit is another number.
+  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 or v_long ~ '[0-9]' then
     return false;
   end if;
   -- All letters before the first difference are the same; behind the one letter that differs, all must be again.
@@ -2381,7 +2660,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more): tickets are typed in the field.';
+COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
 CREATE FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
@@ -2391,10 +2670,14 @@ declare
   v_verdict record;
   v_before boolean;
 begin
-  select * into v_answers from tickets_ops.answers(p_cluster, '');
-  select * into v_verdict from tickets_ops.judge_cluster(
-    v_answers.candidates, coalesce(tickets.location_key(p_cluster), lower(p_cluster))
-  );
+  select * into v_answers from tickets_ops.answers(p_cluster, '', p_provider);
+  select verdict.* into v_verdict
+  from (select 1) as always
+  left join tickets.geo_clusters c on c.cluster = p_cluster
+  cross join lateral tickets_ops.judge_cluster(
+    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
+    coalesce(c.guard_km, 25) -- the column's default
+  ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
   end if;
@@ -2404,7 +2687,7 @@ begin
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
   values (
-    p_cluster, v_verdict.geom, p_provider, v_answers.query, v_answers.candidates, v_verdict.note,
+    p_cluster, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '), v_answers.candidates, v_verdict.note,
     case when v_verdict.geom is null then 1 else 0 end, now(),
     case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
   )
@@ -2417,7 +2700,12 @@ begin
     expires_at = case
       when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
     end;
+  perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
+  if v_verdict.geom is null then
+    -- Its places wait in vain: they end.
+    perform tickets_ops.wake_locations(p_cluster);
+  end if;
   delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
   return case when v_verdict.geom is null then 'not_found' else 'found' end;
 end
@@ -2431,30 +2719,35 @@ CREATE FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text,
 declare
   v_answers record;
   v_verdict record;
+  v_locked boolean;
   v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
   v_before boolean;
 begin
-  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key);
-  select verdict.* into v_verdict
-  from tickets.geo_clusters c
-  cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
-  where c.cluster = p_cluster and c.geom is not null;
-  if not found then
-    raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
-  end if;
-  if v_verdict.status <> 'found' and not p_last then
-    return null;
-  end if;
-  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
-    return 'busy';
-  end if;
+  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key, p_provider);
+  -- Twice: before the lock, which most verdicts that are not the last do not need, and under it, since until then a person
+  -- may have moved the centroid or the guard.
+  foreach v_locked in array array[false, true] loop
+    select verdict.* into v_verdict
+    from tickets.geo_clusters c
+    cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null;
+    if not found then
+      raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
+    end if;
+    if v_verdict.status <> 'found' and not p_last then
+      return null;
+    end if;
+    if not v_locked and not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+      return 'busy';
+    end if;
+  end loop;
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_locations as l (
     cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
     attempts, fetched_at, expires_at
   )
   values (
-    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, v_answers.query,
+    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '),
     v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
     case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
     tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
@@ -2477,6 +2770,51 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
 
+CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_job graphile_worker._private_jobs;
+  v_key text;
+  v_waiting bigint;
+begin
+  -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
+  select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
+  v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
+  select id into v_waiting
+  from graphile_worker._private_jobs
+  where key = v_key and id <> p_job_id and (attempts < max_attempts or locked_at is not null)
+  for update;
+  if v_waiting is not null then
+    -- Asked for anew since: that job stays as it is, but for what this one was to force.
+    update graphile_worker._private_jobs
+    set payload = (payload::jsonb || '{"force": true}')::json
+    where id = v_waiting and v_job.payload ->> 'force' = 'true';
+    return;
+  end if;
+  perform graphile_worker.add_job(
+    p_task,
+    (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
+    job_key := v_key, run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    -- The attempts that failed stay used up.
+    max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) IS 'A running geocoding job comes back in so many milliseconds, and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+
+CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
+    LANGUAGE sql
+    AS $$
+  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
+  from graphile_worker.jobs j
+  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null
+  having count(*) > 0;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
+
 CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
     LANGUAGE sql
     AS $$
@@ -2489,30 +2827,35 @@ CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
   having count(*) > 0;
 $$;
 
-COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now.';
+COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
 CREATE FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
+declare
+  v_priority constant integer := least(20, p_priority);
+  v_waiting graphile_worker.jobs;
 begin
-  if exists (select from tickets.geo_clusters where cluster = p_cluster and geom is null and expires_at > now()) then
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
   end if;
-  if not exists (
-    select from graphile_worker.jobs j
-    where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null)
-  ) then
+  select * into v_waiting
+  from graphile_worker.jobs j
+  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
+  if v_waiting.id is null then
     perform graphile_worker.add_job(
       'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
-      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := least(20, p_priority),
+      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := v_priority,
       flags := array['geocode']
     );
+  elsif v_waiting.priority > v_priority then
+    perform graphile_worker.reschedule_jobs(array[v_waiting.id], run_at := now(), priority := v_priority);
   end if;
   return false;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job unless one waits. Returns true when the cluster was asked in vain lately, so that waiting is hopeless until a person sets its centroid.';
+COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -2677,56 +3020,6 @@ ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
-CREATE TABLE tickets.geo_clusters (
-    cluster text NOT NULL,
-    geom public.geometry(Point,4326),
-    provider text,
-    query text,
-    verified boolean DEFAULT false NOT NULL,
-    guard_km numeric DEFAULT 25 NOT NULL,
-    suspicious boolean DEFAULT false NOT NULL,
-    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
-    note text,
-    attempts integer DEFAULT 0 NOT NULL,
-    fetched_at timestamp with time zone,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT geo_clusters_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
-    CONSTRAINT geo_clusters_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT geo_clusters_guard_km_check CHECK ((guard_km > (0)::numeric))
-);
-
-COMMENT ON TABLE tickets.geo_clusters IS 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
-
-COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster as the feed writes it (tickets.inc.cluster).';
-
-COMMENT ON COLUMN tickets.geo_clusters.geom IS 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
-
-COMMENT ON COLUMN tickets.geo_clusters.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
-
-COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the provider.';
-
-COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
-
-COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
-
-COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
-
-COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
-
-COMMENT ON COLUMN tickets.geo_clusters.note IS 'Free text for people.';
-
-COMMENT ON COLUMN tickets.geo_clusters.attempts IS 'How many times in a row no usable centroid was found: 1 waits 7 days, later ones 30.';
-
-COMMENT ON COLUMN tickets.geo_clusters.fetched_at IS 'When a provider last answered for this cluster.';
-
-COMMENT ON COLUMN tickets.geo_clusters.expires_at IS 'When a cluster without a centroid may be asked again. NULL: never, or never asked. A centroid does not expire.';
-
-COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
-
-COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
-
 CREATE TABLE tickets.geo_locations (
     cluster text NOT NULL,
     location_key text NOT NULL,
@@ -2791,97 +3084,6 @@ COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be ask
 COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
 
 COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
-
-CREATE TABLE tickets.inc (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-)
-WITH (fillfactor='80');
-
-COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
-
-COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
 CREATE TABLE tickets.inc_events (
     event_id bigint NOT NULL,
@@ -3081,6 +3283,7 @@ CREATE TABLE tickets_ops.geocoding_providers (
     breaker_until timestamp with time zone,
     probing_until timestamp with time zone,
     strikes integer DEFAULT 0 NOT NULL,
+    struck_by text,
     declared_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text]))),
     CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
@@ -3115,7 +3318,9 @@ COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the nex
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.strikes IS 'Failures in a row.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.strikes IS 'Failures in a row, of one place only the first.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.struck_by IS 'The place that failed last.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.declared_at IS 'When a worker last declared this provider.';
 
@@ -3213,17 +3418,20 @@ CREATE TABLE tickets_ops.geocoding_answers (
     cluster text NOT NULL,
     location_key text NOT NULL,
     query text NOT NULL,
+    provider text NOT NULL,
     candidates jsonb NOT NULL,
     answered_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled.';
+COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.cluster IS 'The cluster.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.location_key IS 'The place; empty when the cluster itself is asked.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.query IS 'The text that was sent.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_answers.provider IS 'Who answered.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.candidates IS 'What came back; [] when the provider does not know it.';
 
@@ -3375,7 +3583,8 @@ CREATE VIEW tickets_ops.review_queue AS
           GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
         ), per_cluster AS (
          SELECT o.cluster,
-            (sum(o.tickets))::bigint AS tickets
+            (sum(o.tickets))::bigint AS tickets,
+            count(o.location_key) AS places
            FROM open_tickets o
           GROUP BY o.cluster
         ), rows_in_doubt AS (
@@ -3384,11 +3593,13 @@ CREATE VIEW tickets_ops.review_queue AS
             NULL::text AS location_key,
             NULL::text AS location_name,
                 CASE
+                    WHEN c.verified THEN 'rejected'::text
                     WHEN (c.geom IS NULL) THEN 'not_found'::text
                     WHEN c.suspicious THEN 'suspicious'::text
                     ELSE 'found'::text
                 END AS status,
                 CASE
+                    WHEN c.verified THEN 0.1
                     WHEN c.suspicious THEN (1)::numeric
                     WHEN (c.geom IS NULL) THEN 0.95
                     ELSE 0.3
@@ -3396,10 +3607,15 @@ CREATE VIEW tickets_ops.review_queue AS
             NULL::text AS "precision",
             NULL::numeric AS confidence,
             NULL::numeric AS distance_km,
+            NULLIF(concat_ws(' '::text, c.note,
                 CASE
-                    WHEN c.suspicious THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
-                    ELSE c.note
-                END AS note,
+                    WHEN (c.suspicious AND (c.note IS NULL)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
+                    ELSE NULL::text
+                END), ''::text) AS note,
             c.query,
             c.geom,
             jsonb_array_length(c.candidates) AS candidates,
@@ -3407,7 +3623,7 @@ CREATE VIEW tickets_ops.review_queue AS
             COALESCE(t.tickets, (0)::bigint) AS open_tickets
            FROM (tickets.geo_clusters c
              LEFT JOIN per_cluster t ON ((t.cluster = c.cluster)))
-          WHERE (NOT c.verified)
+          WHERE ((NOT c.verified) OR (c.geom IS NULL))
         UNION ALL
          SELECT 'location'::text,
             l.cluster,
@@ -3452,7 +3668,7 @@ CREATE VIEW tickets_ops.review_queue AS
    FROM rows_in_doubt
   ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
 
-COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified, the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified, and clusters whose centroid a person took away (rejected), the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
 
 COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
 
@@ -3462,9 +3678,9 @@ COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for 
 
 COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
 
-COMMENT ON COLUMN tickets_ops.review_queue.status IS 'suspicious or not_found for a cluster; else the row''s status.';
+COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
 
-COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence.';
+COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
 
 COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
 
@@ -3766,7 +3982,7 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, OUT candidates jsonb, OUT query text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
@@ -3781,7 +3997,14 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
@@ -3800,17 +4023,22 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
@@ -3834,7 +4062,7 @@ GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.loaded_through(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -3843,7 +4071,7 @@ GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
@@ -3874,6 +4102,10 @@ REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider tex
 
 REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) FROM PUBLIC;
@@ -3890,14 +4122,8 @@ GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
 
-GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
-
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;

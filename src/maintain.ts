@@ -135,6 +135,10 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
          )`,
       keep.KEEP_LEDGER_DAYS,
     ],
+    answers: [
+      `delete from tickets_ops.geocoding_answers
+       where answered_at < now() - interval '1 day' or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
+    ],
     workers: [`delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`],
   };
   const counts: Record<string, number> = {};

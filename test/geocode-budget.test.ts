@@ -25,12 +25,12 @@ async function reserve() {
 
 async function record(
   outcome: string,
-  { retry = null as number | null, slotAt = new Date(), reason = 'because' } = {},
+  { retry = null as number | null, slotAt = new Date(), reason = 'because', place = '' } = {},
 ) {
   const { rows } = await env.pool.query<{ seconds: number | null }>(
     `select extract(epoch from tickets_ops.record_geocoding_call(
-       'locationiq', $1, $2, $3, $4, 'Kilimani', '', 'q', null) - clock_timestamp())::float8 as seconds`,
-    [slotAt, outcome, reason, retry],
+       'locationiq', $1, $2, $3, $4, 'Kilimani', $5, 'q', null) - clock_timestamp())::float8 as seconds`,
+    [slotAt, outcome, reason, retry, place],
   );
   return rows[0]?.seconds ?? null;
 }
@@ -38,6 +38,23 @@ async function record(
 async function glance() {
   const { rows } = await env.pool.query('select * from tickets_ops.geocoding where active');
   return rows[0];
+}
+
+const jobsThatWait = (hours: number) =>
+  env.pool.query(
+    `select graphile_worker.add_job('geocode_cluster', '{"cluster": "Kilimani"}', job_key := 'geocode_cluster:Kilimani',
+       run_at := now() + make_interval(hours => $1))`,
+    [hours],
+  );
+
+async function jobsDue(): Promise<number> {
+  const { rows } = await env.pool.query('select count(*)::int as due from graphile_worker.jobs where run_at <= now()');
+  return rows[0].due;
+}
+
+async function problems(): Promise<string[]> {
+  const { rows } = await env.pool.query('select problems from tickets_ops.health');
+  return rows[0].problems.filter((problem: string) => problem.startsWith('Geocoding'));
 }
 
 const about = (actual: number | null, expected: number) =>
@@ -125,12 +142,54 @@ test('a worker that starts with a refused key tries it at once: it may be a new 
   assert.equal((await reserve()).granted, true);
 });
 
-test('single failures do not stop the others; five in a row do, for longer each time', async () => {
+test('a worker that starts with a spent quota, or a larger budget, asks at once, and so do the jobs that waited', async () => {
   await declare(100, null);
-  for (let i = 0; i < 4; i++) assert.equal(await record(i % 2 ? 'unreadable' : 'trouble'), null);
+  await record('quota_spent');
+  await jobsThatWait(10);
+  await declare(100, null);
+  assert.equal(await jobsDue(), 1);
+  assert.equal((await reserve()).granted, true);
+  await record('found');
+
+  await declare(100, 1);
+  await jobsThatWait(10);
+  assert.equal((await reserve()).granted, false);
+  await declare(100, 1);
+  assert.equal(await jobsDue(), 0, 'nothing has changed');
+  await declare(100, 5);
+  assert.equal(await jobsDue(), 1);
+  assert.equal((await reserve()).granted, true);
+});
+
+test('health says that places wait for a budget or a quota', async () => {
+  await declare(100, 1);
+  await reserve();
+  assert.deepEqual(await problems(), [], 'spent, but nobody waits for it');
+  await jobsThatWait(10);
+  assert.deepEqual(await problems(), [
+    'Geocoding stands still (budget spent): The daily budget is spent; it comes back at midnight UTC.',
+  ]);
+  await record('quota_spent', { reason: 'OpenCage answered 402: quota exceeded' });
+  assert.deepEqual(await problems(), ['Geocoding stands still (quota spent): OpenCage answered 402: quota exceeded']);
+});
+
+test('one place that always fails stops nobody; bad requests of five places do', async () => {
+  await declare(100, null);
+  for (let i = 0; i < 9; i++) assert.equal(await record('unreadable', { place: 'poisoned' }), null);
+  assert.equal(await record('found', { place: 'other' }), null);
+  for (let i = 0; i < 9; i++) assert.equal(await record('bad_request', { place: 'poisoned' }), null);
+  for (let i = 0; i < 3; i++) assert.equal(await record('bad_request', { place: `place ${i}` }), null);
+  about(await record('bad_request', { place: 'the fifth', reason: 'LocationIQ answered 400: Invalid Request' }), 60);
+  assert.deepEqual(await problems(), ['Geocoding stands still (trouble): LocationIQ answered 400: Invalid Request']);
+});
+
+test('single failures do not stop the others; those of five places in a row do, for longer each time', async () => {
+  await declare(100, null);
+  const fail = (i: number) => record(i % 2 ? 'unreadable' : 'trouble', { place: `place ${i}` });
+  for (let i = 0; i < 4; i++) assert.equal(await fail(i), null);
   assert.equal(await record('found'), null, 'a success starts the count anew');
-  for (let i = 0; i < 4; i++) assert.equal(await record('trouble'), null);
-  about(await record('trouble'), 60);
+  for (let i = 0; i < 4; i++) assert.equal(await fail(i), null);
+  about(await fail(4), 60);
   assert.equal((await glance()).state, 'trouble');
   const pauses: number[] = [];
   for (let i = 0; i < 8; i++) pauses.push(Math.round((await record('trouble')) ?? 0));

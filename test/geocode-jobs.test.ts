@@ -76,6 +76,7 @@ const centroid = (cluster = 'Kilimani', lng = 36.78, lat = -1.29) =>
     lng,
     lat,
   ]);
+const failed = () => sql('select last_error from tickets_ops.failed_jobs');
 const ask = (place: string, cluster = 'Kilimani', force = false) =>
   sql('select * from tickets.geocode_location($1, $2, $3)', [place, cluster, force]).then(([row]) => row);
 
@@ -254,7 +255,6 @@ describe('while nobody may call, jobs wait without calls and without using up at
     ['429 day', { status: 429, json: { error: 'Rate Limited Day' } }, 'quota spent', [0, 86_400]],
     ['401', { status: 401, json: { error: 'Invalid key' } }, 'key refused', [500, 600]],
     ['403', { status: 403, json: { error: 'Access restricted' } }, 'key refused', [500, 600]],
-    ['503 with Retry-After', { status: 503, text: '', headers: { 'retry-after': '90' } }, 'trouble', [80, 90]],
   ];
   for (const [what, reply, state, [least, most]] of closings) {
     test(what, async () => {
@@ -292,6 +292,96 @@ describe('while nobody may call, jobs wait without calls and without using up at
       );
     });
   }
+
+  test('503 with Retry-After: the call that failed uses up its attempt, the others wait', async () => {
+    await centroid();
+    for (const place of ['NW_Rose Court', 'NW_Palm Court', 'NW_Kilimani']) await ask(place);
+    server.script(() => ({ status: 503, text: '', headers: { 'retry-after': '90' } }));
+    const failures = await env.runJobs();
+    assert.equal(failures.length, server.calls.length);
+    const waiting = await jobs();
+    assert.ok(waiting.every((job) => job.later && job.attempts === (job.last_error ? 1 : 0)));
+    const [glance] = await sql(
+      'select state, extract(epoch from until - now())::float8 as seconds from tickets_ops.geocoding',
+    );
+    assert.equal(glance?.state, 'trouble');
+    assert.ok(glance?.seconds > 80 && glance?.seconds <= 90, `${glance?.seconds} s`);
+  });
+
+  test('a place that always fails is given up, and keeps nobody else waiting', async () => {
+    await centroid();
+    const places = ['NW_Acacia Court', 'NW_Palm Court', 'NW_Uhuru Court', 'NW_Olive Court', 'NW_Rose Court'];
+    const isPoisoned = (query: string) => query.startsWith('Poison');
+    server.script(({ query }) =>
+      isPoisoned(query)
+        ? { status: 503, text: '', headers: { 'retry-after': '90' } }
+        : { json: [locationiqPlace(query.split(',')[0] ?? '', -1.295, 36.785)] },
+    );
+    await ask('NW_Poison Court');
+    // Each round the breaker may be probed, and a further place is asked for.
+    for (let round = 0; round < 20 && (await failed()).length === 0; round++) {
+      await env.runJobs();
+      const place = places.pop();
+      if (place) await ask(place);
+      await dueNow();
+      await breakerTimeIsUp();
+    }
+    await env.runJobs();
+    assert.equal(queries().filter(isPoisoned).length, 6, 'six attempts, whatever the breaker said between them');
+    assert.match((await failed())[0]?.last_error, /answered 503/);
+    assert.equal((await sql('select from tickets.geo_locations')).length, 5);
+  });
+
+  test('a place that failed lets others find out first whether the provider works again', async () => {
+    await centroid();
+    await ask('NW_Poison Court');
+    server.script(() => ({ status: 503, text: '', headers: { 'retry-after': '90' } }));
+    await env.runJobs();
+    await ask('NW_Rose Court');
+    await dueNow();
+    await env.runJobs();
+    const order = await sql('select key from graphile_worker.jobs order by run_at');
+    assert.deepEqual(
+      order.map(({ key }) => key.split(':').at(-1)),
+      ['rose court', 'poison court'],
+    );
+  });
+
+  test('a request by hand that comes while the job runs is not lost when that puts itself back', async () => {
+    await centroid();
+    await ticket('T1', 'NW_Rose Court');
+    await plan();
+    server.script(async () => {
+      await ask('NW_Rose Court', 'Kilimani', true);
+      await sql(`update graphile_worker._private_jobs set run_at = now() + interval '1 hour' where locked_at is null`);
+      return { status: 429, json: { error: 'Rate Limited Minute' } };
+    });
+    await env.runJobs();
+    const waiting = await sql('select key, payload, priority from tickets_ops.jobs');
+    assert.deepEqual(waiting, [
+      {
+        key: 'geocode_location:Kilimani:rose court',
+        payload: { force: true, cluster: 'Kilimani', location_name: 'NW_Rose Court' },
+        priority: 11,
+      },
+    ]);
+  });
+
+  test('asked for by hand while it runs, a planned job that puts itself back goes first', async () => {
+    await centroid();
+    await ticket('T1', 'NW_Rose Court');
+    await plan();
+    server.script(async () => {
+      assert.match((await ask('NW_Rose Court'))?.note, /at this moment/);
+      return { status: 429, json: { error: 'Rate Limited Minute' } };
+    });
+    await env.runJobs();
+    const [job] = await sql('select payload, priority from tickets_ops.jobs');
+    assert.deepEqual(job, {
+      payload: { cluster: 'Kilimani', location_name: 'NW_Rose Court', snoozes: 1 },
+      priority: 11,
+    });
+  });
 
   test('a call that had its slot when the breaker opened is not made', async () => {
     process.env.GEOCODER_RATE_PER_SECOND = '1';
@@ -479,7 +569,67 @@ test('the best of all queries counts, and every candidate is kept as returned', 
   });
 });
 
-test('a cluster that nobody knows: its places wait; a person who asks is told what to do', async () => {
+test('a place by hand takes its cluster’s waiting job along', async () => {
+  await ticket('T1', 'NW_Rose Court');
+  await plan();
+  await sql(`update graphile_worker._private_jobs set run_at = now() + interval '1 hour'`);
+  await ask('NW_Palm Court');
+  server.script(({ query }) => ({
+    json: [query.startsWith('Palm') ? locationiqPlace('Palm Court', -1.28, 36.77) : KILIMANI],
+  }));
+  await env.runJobs();
+  assert.deepEqual(queries().slice(0, 2), ['Kilimani, nairobi, Kenya', 'Palm Court, Kilimani, Kenya']);
+});
+
+test('answers of yesterday, or of another provider, do not count, and maintain removes them', async () => {
+  await centroid();
+  const remember = () =>
+    sql(`
+      insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates, answered_at)
+      select 'Kilimani', key, 'Rose Court, Kilimani, Kenya', provider, '[]', now() - age
+      from (values ('rose court', 'locationiq', interval '25 hours'), ('palm court', 'opencage', '1 minute'),
+        ('uhuru court', 'locationiq', '1 minute')) as answer (key, provider, age)`);
+  await remember();
+  await ask('NW_Rose Court');
+  server.script(() => ({ json: [ROSE_COURT] }));
+  await env.runJobs();
+  assert.deepEqual(queries(), ['Rose Court, Kilimani, Kenya']);
+  assert.deepEqual([(await location())?.status, (await location())?.candidates.length], ['found', 1]);
+
+  await sql(`truncate tickets_ops.geocoding_answers`);
+  await remember();
+  await sql(`select graphile_worker.add_job('maintain')`);
+  await env.runJobs();
+  assert.deepEqual(await sql('select location_key from tickets_ops.geocoding_answers'), [
+    { location_key: 'uhuru court' },
+  ]);
+});
+
+test('a centroid that a person took away is not asked for again, and its places say so', async () => {
+  await ticket('T1', 'NW_Rose Court');
+  server.script(({ query }) => ({ json: [query.startsWith('Rose') ? ROSE_COURT : KILIMANI] }));
+  await plan();
+  await env.runJobs();
+  await sql('update tickets.geo_clusters set geom = null');
+  await ticket('T2', 'NW_Palm Court');
+  assert.equal(await plan(), 0);
+  await sql(`select tickets.geocode_cluster('Kilimani', true)`);
+  const calls = server.calls.length;
+  await env.runJobs();
+  assert.equal(server.calls.length, calls);
+  const [cluster] = await sql('select geom, verified, provider from tickets.geo_clusters');
+  assert.deepEqual(cluster, { geom: null, verified: true, provider: 'manual' });
+  const [review] = await sql(`select status, open_tickets, note from tickets_ops.review_queue where kind = 'cluster'`);
+  assert.deepEqual(review, {
+    status: 'rejected',
+    open_tickets: '2',
+    note: 'Without a centroid none of its 2 place(s) is asked or checked: set one.',
+  });
+  await ask('NW_Palm Court');
+  assert.match((await env.runJobs())[0]?.error ?? '', /Kilimani has no centroid, and none is to be had/);
+});
+
+test('a cluster that nobody knows: its places end, and start with its centroid; a person who asks is told what to do', async () => {
   await ticket('T1', 'NW_Rose Court', 'Backbone East');
   await plan();
   server.script(() => UNABLE_TO_GEOCODE);
@@ -487,16 +637,13 @@ test('a cluster that nobody knows: its places wait; a person who asks is told wh
   assert.deepEqual(queries(), ['Backbone East, nairobi, Kenya', 'Backbone East, Kenya']);
   const [cluster] = await sql('select geom, attempts, expires_at > now() as cached from tickets.geo_clusters');
   assert.deepEqual(cluster, { geom: null, attempts: 1, cached: true });
-  assert.deepEqual(
-    (await jobs()).map(({ later }) => later),
-    [true],
-    'the place waits',
-  );
+  assert.deepEqual(await jobs(), [], 'nothing waits for what is not to be had');
+  assert.equal(await plan(), 0);
   await ask('NW_Palm Court', 'Backbone East');
   const [failure] = await env.runJobs();
   assert.match(
     failure?.error ?? '',
-    /Backbone East has no centroid, and the provider knows none[\s\S]*update tickets\.geo_clusters set geom/,
+    /Backbone East has no centroid, and none is to be had[\s\S]*update tickets\.geo_clusters set geom/,
   );
 
   server.script(() => ({ json: [ROSE_COURT] }));
@@ -504,7 +651,7 @@ test('a cluster that nobody knows: its places wait; a person who asks is told wh
     `update tickets.geo_clusters set geom = st_setsrid(st_makepoint(36.78, -1.29), 4326) where cluster = 'Backbone East'`,
   );
   await env.runJobs();
-  assert.equal((await location())?.status, 'found', 'its centroid woke the place that waited');
+  assert.equal((await location())?.status, 'found', 'its centroid planned the place');
 });
 
 test('the key is in no table, no job, no error and no log', async () => {

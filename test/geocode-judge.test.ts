@@ -98,9 +98,57 @@ test('another name: a person decides', async () => {
   assert.equal(avenue.status, 'needs_review', 'an avenue is no court');
 });
 
+test('another number is another place; a name without one is only its surroundings', async () => {
+  const verdict = async (place: string, label: string, level = 'neighbourhood') => {
+    const { status, precision } = await judge([at(label, -1.29, 36.8, level)], { place });
+    return `${status} ${precision}`;
+  };
+  assert.equal(await verdict('Umoja 2', 'Umoja 1, Nairobi'), 'needs_review neighbourhood');
+  assert.equal(await verdict('Umoja II', 'Umoja Phase 1, Nairobi'), 'needs_review neighbourhood');
+  assert.equal(await verdict('South B', 'South C, Nairobi'), 'needs_review neighbourhood');
+  assert.equal(await verdict('Section 58', 'Section 5, Nakuru'), 'needs_review neighbourhood');
+  assert.equal(await verdict('Mombasa Road A104', 'Mombasa Road A109', 'street'), 'needs_review street');
+  assert.equal(
+    await verdict('Rose Court Buruburu PH5', 'Rose Court, Buruburu Phase 2, Nairobi', 'point'),
+    'needs_review point',
+  );
+  assert.equal(await verdict('Umoja 2', 'Umoja 2, Nairobi'), 'found neighbourhood');
+  assert.equal(await verdict('Umoja 2', 'Umoja, Nairobi, 00515'), 'found neighbourhood');
+  assert.equal(await verdict('Umoja 2', 'Umoja Road, Nairobi', 'street'), 'needs_review street');
+  assert.equal(await verdict('Umoja 2', 'Umoja, Nairobi', 'point'), 'needs_review point');
+  assert.equal(await verdict('Rose Court Umoja 2', 'Rose Court, Umoja 2, Nairobi', 'point'), 'found point');
+});
+
+test('a point or a street has every telling word, and is the same kind of thing', async () => {
+  const status = async (place: string, label: string, level = 'point') =>
+    (await judge([at(label, -1.29, 36.8, level)], { place })).status;
+  for (const [place, label] of [
+    ['Sunrise Apartments', 'Sunrise Academy, Nairobi'],
+    ['Valley Plaza', 'Green Valley Academy, Nairobi'],
+    ['Valley Plaza', 'Green Valley Kindergarten, Nairobi'],
+    ['Valley', 'Green Valley Academy, Nairobi'],
+    ['Rose Acacia Court', 'Rose Court, Nairobi'],
+    ['Village Market', 'Toi Market, Nairobi'],
+    ['School', 'Kilimani School, Nairobi'],
+    ['Green Valley', 'Valley Arcade, Nairobi'],
+  ] as const) {
+    assert.equal(await status(place, label), 'needs_review', `${place}: ${label}`);
+  }
+  for (const [place, label] of [
+    ['Rose Court', 'Rose Court Apartments, Nairobi'],
+    ['Naivas', 'Naivas Supermarket, Nairobi'],
+    ['Village Market', 'Village Market, Nairobi'],
+    ['Valley Plaza', 'Green Valley Plaza, Nairobi'],
+  ] as const) {
+    assert.equal(await status(place, label), 'found', `${place}: ${label}`);
+  }
+  assert.equal(await status('Naivas Ruaka', 'Ruaka, Kiambu', 'neighbourhood'), 'found');
+  assert.equal(await status('Green Valley', 'Valley Arcade, Nairobi', 'neighbourhood'), 'needs_review');
+});
+
 test('words behind the name say where; the label must not lack them', async () => {
-  const verdict = async (label: string, place: string, cluster: string, lng = 36.8) =>
-    (await judge([at(label, -1.29, lng, 'point')], { place, cluster })).status;
+  const verdict = async (label: string, place: string, cluster: string, lng = 36.8, level = 'point') =>
+    (await judge([at(label, -1.29, lng, level)], { place, cluster })).status;
   assert.equal(await verdict('Rose Court, Karen, Nairobi', 'Rose Court Karen', 'Nairobi West'), 'found');
   assert.equal(await verdict('Rose Court, Dandora, Nairobi', 'Rose Court Karen', 'Nairobi West'), 'needs_review');
   assert.equal(await verdict('Rose Court, Buruburu Phase 5', 'Rose Court Buruburu PH5', 'Donholm'), 'found');
@@ -110,7 +158,8 @@ test('words behind the name say where; the label must not lack them', async () =
     'near its centre all is in Ruaka',
   );
   assert.equal(await verdict('Rose Court, Nairobi', 'Rose Court Ruaka', 'Ruaka', 36.95), 'needs_review');
-  assert.equal(await verdict('Ruaka, Kiambu', 'Naivas Ruaka', 'Kiambu'), 'found', 'a detail that the map lacks');
+  const area = await verdict('Ruaka, Kiambu', 'Naivas Ruaka', 'Kiambu', 36.8, 'neighbourhood');
+  assert.equal(area, 'found', 'a detail that the map lacks');
 });
 
 test('a slip of one letter is forgiven, two are not', async () => {
@@ -184,14 +233,15 @@ test('whatever a provider sends, there is one verdict, and only a point in Kenya
   );
 });
 
+async function centroid(candidates: Candidate[], key: string, region: string | null = null) {
+  const { rows } = await env.pool.query(
+    'select round(st_y(geom)::numeric, 4)::float8 as lat, note, ambiguous from tickets_ops.judge_cluster($1, $2, $3, 25)',
+    [JSON.stringify(candidates), key, region],
+  );
+  return rows[0];
+}
+
 test('a cluster is an area: the suburb or town of its name, not a shop, not elsewhere', async () => {
-  const centroid = async (candidates: Candidate[], key: string) => {
-    const { rows } = await env.pool.query(
-      'select round(st_y(geom)::numeric, 4)::float8 as lat, note from tickets_ops.judge_cluster($1, $2)',
-      [JSON.stringify(candidates), key],
-    );
-    return rows[0];
-  };
   const shop = at('Nakuru Stores', -1.2, 36.8, 'point');
   const town = at('Nakuru, Kenya', -0.2833, 36.0667, 'city');
   assert.equal((await centroid([shop, town], 'nakuru')).lat, -0.2833);
@@ -200,14 +250,34 @@ test('a cluster is an area: the suburb or town of its name, not a shop, not else
   assert.equal(await centroid([], 'kilimani'), undefined);
 });
 
+test('of namesakes the one in the region is the cluster; without a region that tells, a person is asked', async () => {
+  const nairobi = at('Milimani, Nairobi, Nairobi County, Kenya', -1.2905, 36.81);
+  const nakuru = at('Milimani, Nakuru, Nakuru County, Kenya', -0.29, 36.06);
+  const kisumu = at('Milimani, Kisumu, Kisumu County, Kenya', -0.11, 34.76);
+  const milimani = (region: string | null, ...more: Candidate[]) =>
+    centroid([nairobi, nakuru, kisumu, ...more], 'milimani', region);
+  assert.deepEqual(await milimani('NAKURU'), { lat: -0.29, note: null, ambiguous: false });
+  assert.deepEqual(await milimani('Nairobi Metro'), { lat: -1.2905, note: null, ambiguous: false });
+  for (const region of [null, 'western']) {
+    const { lat, note, ambiguous } = await milimani(region);
+    assert.deepEqual([lat, ambiguous], [-1.2905, true]);
+    assert.match(note, /another of this name: Milimani, Nairobi.*, or Milimani, Nakuru.*; Milimani, Kisumu/);
+  }
+  const town = at('Nakuru, Nakuru County, Kenya', -0.2833, 36.0667, 'city');
+  const county = at('Nakuru, Kenya', -0.6, 36.3, 'city');
+  assert.equal((await centroid([town, county], 'nakuru')).ambiguous, false, 'its county is no namesake');
+  const near = at('Milimani, Nairobi, Kenya', -1.3, 36.8);
+  assert.equal((await centroid([nairobi, near], 'milimani')).ambiguous, false, 'nor is a neighbour');
+});
+
 describe('judging again, without a call', () => {
   beforeEach(() => env.reset());
 
   const point = (lng: number, lat: number) => `st_setsrid(st_makepoint(${lng}, ${lat}), 4326)`;
   const store = async (cluster: string, name: string, candidates: Candidate[]) => {
     await env.pool.query(
-      `insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates)
-       values ($1, tickets.location_key($2), 'q', $3)`,
+      `insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+       values ($1, tickets.location_key($2), 'q', 'locationiq', $3)`,
       [cluster, name, JSON.stringify(candidates)],
     );
     const { rows } = await env.pool.query(
@@ -277,6 +347,33 @@ describe('judging again, without a call', () => {
     await env.pool.query(`update tickets.geo_clusters set geom = ${point(34.75, -0.1)}`);
     assert.equal(await suspicious(), false);
     assert.deepEqual(Object.values(await statuses()), Array(4).fill('found'));
+  });
+
+  test('a cluster that may be its namesake is flagged, the tickets’ region decides, and a person’s word ends the doubt', async () => {
+    const ask = async () => {
+      await env.pool.query(
+        `insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+         values ('Milimani', '', 'q', 'locationiq', $1)`,
+        [JSON.stringify([at('Milimani, Nairobi', -1.2905, 36.81), at('Milimani, Nakuru', -0.29, 36.06)])],
+      );
+      await env.pool.query(`select tickets_ops.settle_cluster('Milimani', 'locationiq', true)`);
+      const { rows } = await env.pool.query(
+        'select suspicious, round(st_y(geom)::numeric, 2)::float8 as lat from tickets.geo_clusters',
+      );
+      return rows[0];
+    };
+    assert.deepEqual(await ask(), { suspicious: true, lat: -1.29 });
+    const { rows } = await env.pool.query('select status, note from tickets_ops.review_queue');
+    assert.equal(rows[0].status, 'suspicious');
+    assert.match(rows[0].note, /may be another of this name: Milimani, Nairobi, or Milimani, Nakuru/);
+    await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('T1', $1)`, [
+      JSON.stringify({ cluster: 'Milimani', region: 'Nakuru', is_actionable: 'true' }),
+    ]);
+    assert.deepEqual(await ask(), { suspicious: false, lat: -0.29 });
+    await env.pool.query('update tickets.inc set raw = raw || \'{"region": "Coast"}\'');
+    assert.equal((await ask()).suspicious, true);
+    await env.pool.query('update tickets.geo_clusters set verified = true');
+    assert.deepEqual(await ask(), { suspicious: false, lat: -1.29 });
   });
 
   test('rejected places that do not agree say nothing about the centroid', async () => {
@@ -352,6 +449,42 @@ describe('judging again, without a call', () => {
     assert.deepEqual(await geoSources(), ['location']);
   });
 
+  test('a curator who may only write the gazetteers accepts, moves and takes away; the tickets follow', async () => {
+    const curator = `curator_${process.pid}`;
+    await env.pool.query(
+      `create role ${curator};
+       grant usage on schema tickets to ${curator};
+       grant select, insert, update on tickets.geo_clusters, tickets.geo_locations to ${curator}`,
+    );
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ('Nairobi', ${point(36.8219, -1.2921)})`,
+    );
+    await ticket('T1', 'Nairobi', 'NW_Rose Court');
+    await store('Nairobi', 'NW_Rose Court', [at('Nairobi', -1.28, 36.81, 'city')]);
+    const client = await env.pool.connect();
+    const asCurator = async (statement: string) => {
+      await client.query('begin');
+      await client.query(`set local role ${curator}`);
+      await client.query(statement);
+      await client.query('commit');
+    };
+    try {
+      await asCurator('update tickets.geo_locations set verified = true');
+      assert.deepEqual(await geoSources(), ['location']);
+      await asCurator(`update tickets.geo_locations set geom = ${point(36.79, -1.29)}`);
+      await asCurator(`update tickets.geo_clusters set geom = ${point(36.8, -1.3)}, guard_km = 30`);
+      await asCurator(`update tickets.geo_locations set status = 'rejected'`);
+      const { rows } = await env.pool.query('select geo_source, longitude from tickets.inc');
+      assert.deepEqual(rows, [{ geo_source: 'cluster', longitude: 36.8 }]);
+      await asCurator('update tickets.geo_clusters set geom = null');
+      assert.deepEqual(await geoSources(), ['none']);
+    } finally {
+      await client.query('rollback');
+      client.release();
+      await env.pool.query(`drop owned by ${curator}; drop role ${curator}`);
+    }
+  });
+
   test('the pipeline’s mark does not outlive its function', async () => {
     await env.pool.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Nairobi', ${point(36.8219, -1.2921)})`,
@@ -359,7 +492,9 @@ describe('judging again, without a call', () => {
     const client = await env.pool.connect();
     try {
       await client.query('begin');
-      await client.query(`insert into tickets_ops.geocoding_answers values ('Nairobi', 'kilimani', 'q', '[]')`);
+      await client.query(
+        `insert into tickets_ops.geocoding_answers values ('Nairobi', 'kilimani', 'q', 'locationiq', '[]')`,
+      );
       await client.query(`select tickets_ops.settle_location('Nairobi', 'kilimani', 'Kilimani', 'locationiq', true)`);
       await client.query(`update tickets.geo_locations set geom = ${point(36.79, -1.29)}`);
       await client.query('commit');

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:42acd3c00731171ba6c035361c72f90ffed5e2cc
+--! Hash: sha1:d441dfed63598248e5b92cf21c1f1e0e912825e0
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -2177,7 +2177,7 @@ revoke execute on function reporting.fn_tickets_for_map(boolean, text, text, tex
 --
 -- A candidate is {lat, lng, level, country, label, original} (src/geocode/outcome.ts). It is
 --   refused  no number, 0,0, outside Kenya, swapped axes, or beyond the guard;
---   doubtful only a city or county, of another name, or in another area than the name says: a person decides;
+--   doubtful only a city or county, of another name or number, or in another area than the name says: a person decides;
 --   good     otherwise; the best by name, precision and distance is the place.
 
 create function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
@@ -2187,9 +2187,17 @@ comment on function tickets_ops.name_words(text) is 'The words of a name as tick
 -- Words that say what kind of thing a name names: they tell Rose Court from Rose Avenue, but do not name either.
 create function tickets_ops.kind_words() returns text[] language sql immutable parallel safe
 return array[
-  'apartment', 'apartments', 'avenue', 'centre', 'center', 'church', 'close', 'court', 'courts', 'crescent', 'drive', 'estate',
-  'flats', 'gardens', 'grove', 'heights', 'highway', 'hospital', 'hotel', 'house', 'lane', 'mall', 'market', 'park', 'phase',
-  'place', 'plaza', 'residences', 'road', 'school', 'section', 'street', 'tower', 'towers', 'view', 'villas', 'way'
+  'academy', 'airport', 'airstrip', 'apartment', 'apartments', 'arcade', 'avenue', 'bakery', 'bank', 'bar', 'barracks', 'boulevard',
+  'building', 'bungalows', 'butchery', 'bypass', 'cafe', 'camp', 'cathedral', 'cemetery', 'centre', 'chapel', 'chemist', 'church',
+  'clinic', 'close', 'club', 'college', 'complex', 'condominiums', 'court', 'courts', 'crescent', 'dispensary', 'drive', 'embassy',
+  'estate', 'factory', 'farm', 'flat', 'flats', 'garage', 'garden', 'gardens', 'grounds', 'grove', 'gym', 'hall', 'hardware', 'heights',
+  'high', 'highway', 'homes', 'hospital', 'hostel', 'hostels', 'hotel', 'house', 'inn', 'institute', 'junction', 'kindergarten', 'lane',
+  'library', 'lodge', 'lounge', 'maisonettes', 'mall', 'manor', 'mansions', 'market', 'mart', 'mews', 'mosque', 'museum', 'nursery',
+  'office', 'offices', 'parade', 'parish', 'park', 'petrol', 'pharmacy', 'phase', 'place', 'plaza', 'police', 'polytechnic', 'post',
+  'primary', 'residence', 'residences', 'residency', 'resort', 'restaurant', 'ridge', 'road', 'roundabout', 'school', 'secondary',
+  'section', 'shop', 'shopping', 'shops', 'square', 'stadium', 'stage', 'station', 'store', 'stores', 'street', 'suites',
+  'supermarket', 'temple', 'terminus', 'terrace', 'terraces', 'tower', 'towers', 'townhouses', 'university', 'view', 'villa', 'village',
+  'villas', 'warehouse', 'way'
 ];
 comment on function tickets_ops.kind_words() is 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
 
@@ -2204,7 +2212,8 @@ begin
   if v_long = v_short then
     return true;
   end if;
-  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 then
+  -- A number that differs in one digit is another number.
+  if length(v_long) < 5 or length(v_long) - length(v_short) > 1 or v_long ~ '[0-9]' then
     return false;
   end if;
   -- All letters before the first difference are the same; behind the one letter that differs, all must be again.
@@ -2214,7 +2223,7 @@ begin
   return substr(v_long, v_same + 2) = substr(v_short, v_same + 1 + length(v_short) - length(v_long) + 1);
 end
 $$;
-comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more): tickets are typed in the field.';
+comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
 create function tickets_ops.has_word(p_words text[], p_word text) returns boolean language plpgsql immutable parallel safe as $$
 declare
@@ -2235,10 +2244,12 @@ comment on function tickets_ops.has_word(text[], text) is 'Whether a word is amo
 
 create function tickets_ops.name_match(
   p_key text, p_cluster text, p_label text,
-  out named boolean, out exact boolean, out overlap numeric, out contradicted text[]
+  out named boolean, out surrounded boolean, out exact boolean, out overlap numeric, out contradicted text[]
 )
 language plpgsql immutable parallel safe as $$
 declare
+  -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
+  c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
   v_kinds text[] := tickets_ops.kind_words();
   v_asked text[] := string_to_array(p_key, ' ');
   -- Without a name before the first comma (a house number, say), the part behind it counts.
@@ -2248,6 +2259,7 @@ declare
   v_whole text[] := coalesce(tickets_ops.name_words(p_label), '{}');
   v_cluster text[] := coalesce(tickets_ops.name_words(p_cluster), '{}');
   v_word text;
+  v_before text;
   v_is_kind boolean;
   v_is_own boolean;
   -- Words of the name; those of them that say a kind; the others, that tell which; and how many of each the candidate has.
@@ -2259,6 +2271,11 @@ declare
   v_kinds_asked boolean := false;
   v_kinds_shared boolean := false;
   v_own_is_asked boolean := true;
+  v_own_tells_more boolean := false;
+  v_numbers text[] := '{}';
+  v_own_numbers text[] := '{}';
+  v_following text[];
+  v_other_number boolean := false;
 begin
   contradicted := '{}';
   foreach v_word in array v_asked loop
@@ -2276,6 +2293,19 @@ begin
         v_told := v_told + v_is_own::integer;
       end if;
     end if;
+    if v_word ~ c_number then
+      -- Where the label numbers the same word, it is with this number: Phase 5 is not in Phase 2, South B is not South C.
+      v_following := '{}';
+      for i in 2 .. cardinality(v_whole) loop
+        if v_whole[i - 1] = v_before and v_whole[i] ~ c_number then
+          v_following := v_following || v_whole[i];
+        end if;
+      end loop;
+      v_other_number := v_other_number or (cardinality(v_following) > 0 and v_word <> all (v_following));
+      if v_word ~ '^[0-9]' then
+        v_numbers := v_numbers || v_word;
+      end if;
+    end if;
     -- People write from the precise to the vague. Words before the name that was found are a detail that the map lacks
     -- (Naivas Ruaka: Ruaka); words behind it say where, and the label must not lack them (Rose Court Karen is not any Rose Court).
     if v_is_own then
@@ -2286,21 +2316,41 @@ begin
     elsif not v_is_kind and v_word !~ '^[0-9]+$' then
       contradicted := contradicted || v_word;
     end if;
+    v_before := v_word;
   end loop;
   foreach v_word in array v_own loop
-    v_own_is_asked := v_own_is_asked and tickets_ops.has_word(v_asked, v_word);
+    if v_word ~ c_number and v_word ~ '^[0-9]' then
+      v_own_numbers := v_own_numbers || v_word;
+    end if;
+    if not tickets_ops.has_word(v_asked, v_word) then
+      v_own_is_asked := false;
+      v_own_tells_more := v_own_tells_more or (v_word <> all (v_kinds) and v_word <> all (v_cluster));
+    end if;
   end loop;
+  v_other_number := v_other_number
+    or (cardinality(v_numbers) > 0 and cardinality(v_own_numbers) > 0 and not v_numbers && v_own_numbers);
   if v_telling = 0 then
+    -- A name of kinds only (Village Market) is told by nothing but the whole of it.
     v_telling := greatest(v_weakly_telling, 1);
-    v_told := case when v_weakly_telling > 0 then v_weakly_told else v_kinds_shared::integer end;
+    v_told := v_weakly_told;
   end if;
 
   exact :=
     -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
     replace(p_key, ' ', '') = array_to_string(v_own, '')
     -- Rose Court Kilimani: Rose Court, in Kilimani.
-    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked));
-  named := exact or (v_told * 2 >= v_telling and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds)));
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_other_number);
+  -- Every telling word, and a kind in common: Rose Court, Rose Court Apartments, or a Rose without a kind. Of a name without a kind
+  -- only kinds may follow: Naivas Supermarket is Naivas, Green Valley Academy is not Valley.
+  named := exact or (
+    not v_other_number and v_told = v_telling
+    and (v_kinds_shared or v_own_is_asked or (not v_kinds_asked and not v_own_tells_more))
+  );
+  -- Naivas Ruaka lies in Ruaka, Umoja 2 in Umoja.
+  surrounded := named or (
+    not v_other_number and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
+    and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds))
+  );
   overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
   if exact then
     contradicted := '{}';
@@ -2308,7 +2358,7 @@ begin
 end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
-  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or at least half of the telling words stand in its own name, and it is not another kind of thing (Avenue for Court). overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
 
 create function tickets_ops.candidate_point(p_candidate jsonb) returns geometry language sql immutable parallel safe
 return case
@@ -2341,7 +2391,7 @@ begin atomic
     point.geom,
     left(c.candidate ->> 'label', 200),
     level.precision,
-    name.named,
+    verdict.named,
     name.exact,
     name.overlap,
     point.km,
@@ -2359,7 +2409,7 @@ begin atomic
     end,
     case
       when level.precision = 'city' then 'Only a city or county was found'
-      when not name.named then 'What was found has another name'
+      when not verdict.named then 'What was found has another name'
       -- Near the centre of Ruaka everything is in Ruaka, whether the map says so or not.
       when cardinality(name.contradicted) > 0
         and (point.km > p_guard_km / 5 or not name.contradicted <@ coalesce(tickets_ops.name_words(p_cluster), '{}'))
@@ -2378,7 +2428,10 @@ begin atomic
       when c.candidate ->> 'level' = 'town' and name.exact then 'neighbourhood'
       else 'city'
     end as precision
-  ) as level;
+  ) as level
+  cross join lateral (
+    select case when level.precision in ('point', 'street') then name.named else name.surrounded end as named
+  ) as verdict;
 end;
 comment on function tickets_ops.weigh_candidates(jsonb, text, text, geometry, numeric) is
   'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
@@ -2416,28 +2469,55 @@ end;
 comment on function tickets_ops.judge_location(jsonb, text, text, geometry, numeric) is
   'The verdict over all candidates for the place p_key of p_cluster: status found, needs_review, rejected or not_found, with the best candidate''s point, precision, score (0 to 1), distance and, unless found, the reason in words. Always one row.';
 
-create function tickets_ops.judge_cluster(p_candidates jsonb, p_key text)
-returns table (geom geometry, note text)
+create function tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric)
+returns table (geom geometry, note text, ambiguous boolean)
 language sql stable parallel safe
 begin atomic
+  with weighed as (
+    select
+      w.*,
+      coalesce(w.refusal, case when not w.named then 'it has another name' end) as reason,
+      -- Regions of the network have names of their own (Nairobi Metro): one of the region's words is enough.
+      words.label && array(
+        select word from unnest(tickets_ops.name_words(p_region)) as word where word <> all (string_to_array(p_key, ' '))
+      ) as in_region,
+      words.label as words
+    from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
+    cross join lateral (select coalesce(tickets_ops.name_words(w.label), '{}') as label) as words
+  ),
   -- A cluster is an area: a suburb, a town or a city is it, a shop of that name is the last resort.
+  best as (
+    select w.*
+    from weighed w
+    order by
+      w.reason is not null,
+      w.exact desc,
+      coalesce(w.in_region, false) desc,
+      case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
+      w.overlap desc,
+      w.candidate_no
+    limit 1
+  ),
+  -- As good by name and region, and so far away that no place could belong to both. Nakuru in Kenya is the county of
+  -- Nakuru in Nakuru County, no namesake of it.
+  namesakes as (
+    select string_agg(w.label, '; ' order by w.candidate_no) as labels
+    from best b
+    join weighed w on w.reason is null and w.exact and w.in_region is not distinct from b.in_region
+      and tickets_ops.distance_km(w.geom, b.geom) > p_guard_km and not (w.words <@ b.words or b.words <@ w.words)
+    where b.reason is null and b.exact
+  )
   select
-    case when reason.refusal is null then w.geom end,
-    case when reason.refusal is not null then format('%s: %s', w.label, reason.refusal) end
-  from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
-  cross join lateral (
-    select coalesce(w.refusal, case when not w.named then 'it has another name' end) as refusal
-  ) as reason
-  order by
-    reason.refusal is not null,
-    w.exact desc,
-    case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
-    w.overlap desc,
-    w.candidate_no
-  limit 1;
+    case when b.reason is null then b.geom end,
+    case
+      when b.reason is not null then format('%s: %s', b.label, b.reason)
+      when n.labels is not null then format('It may be another of this name: %s, or %s', b.label, n.labels)
+    end,
+    n.labels is not null
+  from best b cross join namesakes n;
 end;
-comment on function tickets_ops.judge_cluster(jsonb, text) is
-  'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. No row without candidates.';
+comment on function tickets_ops.judge_cluster(jsonb, text, text, numeric) is
+  'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. Of namesakes the one in p_region (of most of its tickets; NULL: unknown) is preferred; ambiguous: that does not tell it from one beyond p_guard_km, and the note names both. No row without candidates.';
 
 --! split: 112-geocoding-budget.sql
 -- Rate, budget and breaker of each geocoding provider: one row decides for all workers together.
@@ -2447,7 +2527,8 @@ comment on function tickets_ops.judge_cluster(jsonb, text) is
 -- record_geocoding_call (what came of it).
 --
 -- Breaker: closed -> open (a reason, and until when) -> after that time one caller at a time may probe -> closed by the first
--- answer that shows the provider working, or open again. Nobody has to close it.
+-- answer that shows the provider working, or open again. Nobody has to close it. It opens by failures of several places: one
+-- place that always fails says nothing about the provider.
 
 create table tickets_ops.geocoding_providers (
   provider text primary key,
@@ -2463,6 +2544,7 @@ create table tickets_ops.geocoding_providers (
   breaker_until timestamptz,
   probing_until timestamptz,
   strikes integer not null default 0,
+  struck_by text,
   declared_at timestamptz not null default now(),
   constraint geocoding_providers_breaker_is_whole check (num_nulls(breaker, breaker_reason, breaker_since, breaker_until) in (0, 4))
 );
@@ -2479,7 +2561,8 @@ comment on column tickets_ops.geocoding_providers.breaker_reason is 'The provide
 comment on column tickets_ops.geocoding_providers.breaker_since is 'When it opened.';
 comment on column tickets_ops.geocoding_providers.breaker_until is 'When the next call may be tried.';
 comment on column tickets_ops.geocoding_providers.probing_until is 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
-comment on column tickets_ops.geocoding_providers.strikes is 'Failures in a row.';
+comment on column tickets_ops.geocoding_providers.strikes is 'Failures in a row, of one place only the first.';
+comment on column tickets_ops.geocoding_providers.struck_by is 'The place that failed last.';
 comment on column tickets_ops.geocoding_providers.declared_at is 'When a worker last declared this provider.';
 
 create table tickets_ops.geocoding_calls (
@@ -2514,14 +2597,16 @@ create table tickets_ops.geocoding_answers (
   cluster text not null,
   location_key text not null,
   query text not null,
+  provider text not null,
   candidates jsonb not null,
   answered_at timestamptz not null default now(),
   primary key (cluster, location_key, query)
 );
-comment on table tickets_ops.geocoding_answers is 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled.';
+comment on table tickets_ops.geocoding_answers is 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
 comment on column tickets_ops.geocoding_answers.cluster is 'The cluster.';
 comment on column tickets_ops.geocoding_answers.location_key is 'The place; empty when the cluster itself is asked.';
 comment on column tickets_ops.geocoding_answers.query is 'The text that was sent.';
+comment on column tickets_ops.geocoding_answers.provider is 'Who answered.';
 comment on column tickets_ops.geocoding_answers.candidates is 'What came back; [] when the provider does not know it.';
 comment on column tickets_ops.geocoding_answers.answered_at is 'When.';
 
@@ -2531,6 +2616,8 @@ comment on function tickets_ops.next_utc_midnight() is 'When the daily quotas co
 
 create function tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
 returns void language plpgsql as $$
+declare
+  v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
@@ -2539,16 +2626,22 @@ begin
       rate_per_second = excluded.rate_per_second,
       daily_budget = excluded.daily_budget,
       found_days = excluded.found_days,
-      -- The key may be a new one: the next call finds out.
-      breaker_until = case when p.breaker = 'key refused' then least(p.breaker_until, now()) else p.breaker_until end,
+      -- The key, or its plan, may be a new one: the next call finds out.
+      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
       declared_at = now();
   end if;
   insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
   on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
+  -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
+  if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
+    and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
+  then
+    perform tickets_ops.wake_geocoding();
+  end if;
 end
 $$;
 comment on function tickets_ops.declare_geocoder(text, numeric, integer, numeric, text) is
-  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason.';
+  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 create function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
@@ -2637,9 +2730,11 @@ declare
   c_refused constant interval := '10 minutes';
   c_pause constant double precision := 60;
   c_longest_pause constant double precision := 900;
-  -- One failure may be chance, and calls in flight together fail together; so many in a row are trouble.
+  -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
   c_strikes constant integer := 5;
+  v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
+  v_strikes integer;
   v_breaker text;
   v_until timestamptz;
 begin
@@ -2648,29 +2743,33 @@ begin
   on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
 
   if p_outcome in ('found', 'not_found') then
-    insert into tickets_ops.geocoding_answers (cluster, location_key, query, candidates)
-    values (p_cluster, p_location_key, p_query, coalesce(p_candidates, '[]'))
-    on conflict (cluster, location_key, query) do update set candidates = excluded.candidates, answered_at = now();
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query)
+    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
   end if;
 
   select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
 
-  if p_outcome in ('found', 'not_found', 'bad_request') then
+  if p_outcome in ('found', 'not_found') then
     -- An answer to a call that was made before the breaker opened proves nothing.
     if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
       update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0,
+        struck_by = null
       where provider = p_provider;
       return null;
     end if;
     return v_provider.breaker_until;
   end if;
 
+  v_strikes := v_provider.strikes + (v_provider.breaker is not null or v_provider.struck_by is distinct from v_place)::integer;
+  -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
     when p_outcome = 'key_refused' then 'key refused'
     when p_outcome = 'rate_limited' then 'rate limited'
-    when v_provider.breaker is not null or v_provider.strikes + 1 >= c_strikes or p_retry_seconds is not null then 'trouble'
+    when v_provider.breaker is not null or v_strikes >= c_strikes or p_retry_seconds is not null then 'trouble'
   end;
   v_until := case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
@@ -2678,17 +2777,18 @@ begin
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
     else clock_timestamp() + make_interval(secs => greatest(
       coalesce(p_retry_seconds, c_pause),
-      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_provider.strikes - c_strikes, 0), 20))
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_strikes - 1 - c_strikes, 0), 20))
     ))
   end;
   -- A breaker that is open for longer stays.
   if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers set strikes = strikes + 1 where provider = p_provider;
+    update tickets_ops.geocoding_providers set strikes = v_strikes, struck_by = v_place where provider = p_provider;
     return v_provider.breaker_until;
   end if;
   update tickets_ops.geocoding_providers
   set
-    strikes = strikes + 1,
+    strikes = v_strikes,
+    struck_by = v_place,
     breaker = v_breaker,
     breaker_reason = p_reason,
     breaker_since = coalesce(breaker_since, clock_timestamp()),
@@ -2785,7 +2885,8 @@ begin
     -- No row is written: what a person checked stays as it is.
     return case when tg_op = 'UPDATE' and old.verified then null else new end;
   end if;
-  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+  -- Taken away is decided too: the pipeline would only find the same centroid again.
+  if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
     new.verified := true;
     new.provider := 'manual';
   end if;
@@ -2796,7 +2897,7 @@ begin
   return new;
 end
 $$;
-comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets is verified; the pipeline cannot overwrite a verified row.';
+comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
 
 create function tickets_ops.keep_location_verified() returns trigger language plpgsql as $$
 begin
@@ -2889,12 +2990,24 @@ begin
   into v_suspicious
   from agreement a;
 
+  v_suspicious := v_suspicious or coalesce(
+    (
+      select verdict.ambiguous
+      from tickets.geo_clusters c
+      cross join lateral tickets_ops.judge_cluster(
+        c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
+      ) as verdict
+      where c.cluster = p_cluster and not c.verified
+    ),
+    false
+  );
+
   update tickets.geo_clusters
   set suspicious = v_suspicious
   where cluster = p_cluster and not verified and suspicious <> v_suspicious;
 end
 $$;
-comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones. A verified centroid is never flagged. Called under as_pipeline(true).';
+comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
 
 create function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
 declare
@@ -2946,7 +3059,15 @@ create function tickets_ops.wake_locations(p_cluster text) returns void language
     and j.last_error is null
   having count(*) > 0;
 $$;
-comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now.';
+comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
+
+create function tickets_ops.wake_geocoding() returns void language sql as $$
+  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
+  from graphile_worker.jobs j
+  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null
+  having count(*) > 0;
+$$;
+comment on function tickets_ops.wake_geocoding() is 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
 
 create function tickets_ops.cluster_changed() returns trigger language plpgsql security definer as $$
 begin
@@ -2954,12 +3075,14 @@ begin
     perform tickets_ops.judge_again(new.cluster);
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
+      -- Places of a cluster that nobody knew have no job.
+      perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
     end if;
   end if;
   return null;
 end
 $$;
-comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
 
 create trigger _600_judge_inserted after insert on tickets.geo_clusters
   for each row when (new.geom is not null) execute function tickets_ops.cluster_changed();
@@ -2974,15 +3097,42 @@ create trigger _600_judge_updated after update on tickets.geo_clusters
 -- Writing a gazetteer excludes writing tickets (070-geometry.sql). One that waits for the lock holds up every batch that
 -- comes after it, so a verdict does not wait: while a load is writing, it is "busy" and the job comes back with its answers.
 
-create function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_afresh boolean)
+create function tickets_ops.cluster_region(p_cluster text) returns text language sql stable
+return (
+  -- Relies on the index on cluster_key(cluster); a sample says it.
+  select mode() within group (order by t.region)
+  from (select region from tickets.inc where tickets.cluster_key(cluster) = p_cluster limit 1000) as t
+);
+comment on function tickets_ops.cluster_region(text) is 'The region that most of a cluster''s tickets name. NULL: none.';
+
+create function tickets_ops.cluster_name_key(p_cluster text) returns text language sql immutable parallel safe
+return coalesce(tickets.location_key(p_cluster), lower(p_cluster));
+comment on function tickets_ops.cluster_name_key(text) is 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
+
+create function tickets_ops.answers(
+  p_cluster text, p_location_key text, p_provider text, out candidates jsonb, out queries text[]
+)
+language sql stable as $$
+  with fresh as (
+    select * from tickets_ops.geocoding_answers
+    where cluster = p_cluster and location_key = p_location_key and provider = p_provider
+      and answered_at > now() - interval '1 day'
+  )
+  select
+    (
+      select coalesce(jsonb_agg(c.candidate order by f.answered_at, f.query, c.no), '[]')
+      from fresh f cross join lateral jsonb_array_elements(f.candidates) with ordinality as c (candidate, no)
+    ),
+    (select coalesce(array_agg(f.query order by f.answered_at, f.query), '{}') from fresh f);
+$$;
+comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
+
+create function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text default null)
 returns table (state text, cluster text, name text, region text, answered text[])
 language plpgsql as $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
 begin
-  if p_afresh then
-    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '';
-  end if;
   return query
     select
       case
@@ -2993,17 +3143,16 @@ begin
       end,
       v_cluster,
       coalesce(tickets.location_query(v_cluster), v_cluster),
-      -- Relies on the index on cluster_key(cluster).
-      (select mode() within group (order by t.region) from tickets.inc t where tickets.cluster_key(t.cluster) = v_cluster),
-      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = '')
+      tickets_ops.cluster_region(v_cluster),
+      (tickets_ops.answers(v_cluster, '', p_provider)).queries
     from (select 1) as always
     left join tickets.geo_clusters c on c.cluster = v_cluster;
 end
 $$;
-comment on function tickets_ops.cluster_question(text, boolean, boolean) is
-  'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
+comment on function tickets_ops.cluster_question(text, boolean, text) is
+  'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
-create function tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_afresh boolean)
+create function tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text default null)
 returns table (
   state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision,
   answered text[]
@@ -3013,9 +3162,6 @@ declare
   v_cluster text := tickets.cluster_key(p_cluster);
   v_key text := tickets.location_key(p_location_name);
 begin
-  if p_afresh then
-    delete from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key;
-  end if;
   return query
     select
       case
@@ -3031,32 +3177,14 @@ begin
       st_y(c.geom),
       st_x(c.geom),
       c.guard_km::double precision,
-      array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key)
+      (tickets_ops.answers(v_cluster, v_key, p_provider)).queries
     from (select 1) as always
     left join tickets.geo_locations l on l.cluster = v_cluster and l.location_key = v_key
     left join tickets.geo_clusters c on c.cluster = v_cluster;
 end
 $$;
-comment on function tickets_ops.location_question(text, text, boolean, boolean) is
-  'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries answered already. p_force asks although known; p_afresh forgets answers of an earlier job that never ended.';
-
-create function tickets_ops.answers(p_cluster text, p_location_key text, out candidates jsonb, out query text)
-language sql stable as $$
-  select
-    coalesce(
-      jsonb_agg(c.candidate order by a.answered_at, a.query, c.no) filter (where c.candidate is not null),
-      '[]'
-    ),
-    (
-      select string_agg(asked.query, ' | ' order by asked.answered_at, asked.query)
-      from tickets_ops.geocoding_answers asked
-      where asked.cluster = p_cluster and asked.location_key = p_location_key
-    )
-  from tickets_ops.geocoding_answers a
-  cross join lateral jsonb_array_elements(a.candidates) with ordinality as c (candidate, no)
-  where a.cluster = p_cluster and a.location_key = p_location_key;
-$$;
-comment on function tickets_ops.answers(text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster.';
+comment on function tickets_ops.location_question(text, text, boolean, text) is
+  'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
 
 create function tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
 declare
@@ -3064,10 +3192,14 @@ declare
   v_verdict record;
   v_before boolean;
 begin
-  select * into v_answers from tickets_ops.answers(p_cluster, '');
-  select * into v_verdict from tickets_ops.judge_cluster(
-    v_answers.candidates, coalesce(tickets.location_key(p_cluster), lower(p_cluster))
-  );
+  select * into v_answers from tickets_ops.answers(p_cluster, '', p_provider);
+  select verdict.* into v_verdict
+  from (select 1) as always
+  left join tickets.geo_clusters c on c.cluster = p_cluster
+  cross join lateral tickets_ops.judge_cluster(
+    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
+    coalesce(c.guard_km, 25) -- the column's default
+  ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
   end if;
@@ -3077,7 +3209,7 @@ begin
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
   values (
-    p_cluster, v_verdict.geom, p_provider, v_answers.query, v_answers.candidates, v_verdict.note,
+    p_cluster, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '), v_answers.candidates, v_verdict.note,
     case when v_verdict.geom is null then 1 else 0 end, now(),
     case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
   )
@@ -3090,7 +3222,12 @@ begin
     expires_at = case
       when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
     end;
+  perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
+  if v_verdict.geom is null then
+    -- Its places wait in vain: they end.
+    perform tickets_ops.wake_locations(p_cluster);
+  end if;
   delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
   return case when v_verdict.geom is null then 'not_found' else 'found' end;
 end
@@ -3105,30 +3242,35 @@ returns text language plpgsql as $$
 declare
   v_answers record;
   v_verdict record;
+  v_locked boolean;
   v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
   v_before boolean;
 begin
-  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key);
-  select verdict.* into v_verdict
-  from tickets.geo_clusters c
-  cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
-  where c.cluster = p_cluster and c.geom is not null;
-  if not found then
-    raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
-  end if;
-  if v_verdict.status <> 'found' and not p_last then
-    return null;
-  end if;
-  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
-    return 'busy';
-  end if;
+  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key, p_provider);
+  -- Twice: before the lock, which most verdicts that are not the last do not need, and under it, since until then a person
+  -- may have moved the centroid or the guard.
+  foreach v_locked in array array[false, true] loop
+    select verdict.* into v_verdict
+    from tickets.geo_clusters c
+    cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null;
+    if not found then
+      raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
+    end if;
+    if v_verdict.status <> 'found' and not p_last then
+      return null;
+    end if;
+    if not v_locked and not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+      return 'busy';
+    end if;
+  end loop;
   v_before := tickets_ops.as_pipeline(true);
   insert into tickets.geo_locations as l (
     cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
     attempts, fetched_at, expires_at
   )
   values (
-    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, v_answers.query,
+    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '),
     v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
     case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
     tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
@@ -3171,6 +3313,42 @@ return case p_task
 end;
 comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
 
+create function tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) returns void
+language plpgsql as $$
+declare
+  v_job graphile_worker._private_jobs;
+  v_key text;
+  v_waiting bigint;
+begin
+  -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
+  select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
+  v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
+  select id into v_waiting
+  from graphile_worker._private_jobs
+  where key = v_key and id <> p_job_id and (attempts < max_attempts or locked_at is not null)
+  for update;
+  if v_waiting is not null then
+    -- Asked for anew since: that job stays as it is, but for what this one was to force.
+    update graphile_worker._private_jobs
+    set payload = (payload::jsonb || '{"force": true}')::json
+    where id = v_waiting and v_job.payload ->> 'force' = 'true';
+    return;
+  end if;
+  perform graphile_worker.add_job(
+    p_task,
+    (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
+    job_key := v_key, run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    -- The attempts that failed stay used up.
+    max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
+  );
+end
+$$;
+comment on function tickets_ops.snooze_geocoding(bigint, text, double precision) is 'A running geocoding job comes back in so many milliseconds, and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+
+create function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
+return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
+comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+
 create function tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] default null)
 returns table (
   task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamptz, reason text, has_centroid boolean
@@ -3207,16 +3385,18 @@ begin
     from places p
     left join tickets.geo_clusters c on c.cluster = p.cluster
     left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
-    where l.cluster is null or (not l.verified and l.expires_at <= now())
+    where (l.cluster is null or (not l.verified and l.expires_at <= now()))
+      -- Nobody knows where its cluster is, so nothing that is found could be checked.
+      and not coalesce(tickets_ops.is_hopeless(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
   using p_clusters;
 end
 $fn$;
 comment on function tickets_ops.places_to_geocode(text, text[]) is
-  'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster. Tickets with coordinates of their own, or without a cluster, need none.';
+  'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-create function tickets_ops.plan_geocoding(p_dataset text) returns integer language plpgsql as $$
+create function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer language plpgsql as $$
 declare
   v_planned integer;
 begin
@@ -3239,7 +3419,7 @@ begin
         else tickets_ops.location_job_key(p.cluster, p.location_key)
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
-    from tickets_ops.places_to_geocode(p_dataset) p
+    from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -3271,28 +3451,33 @@ begin
   return v_planned;
 end
 $$;
-comment on function tickets_ops.plan_geocoding(text) is
-  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it. Returns how many. Does nothing without a provider.';
+comment on function tickets_ops.plan_geocoding(text, text[]) is
+  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
 
 create function tickets_ops.want_cluster(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+declare
+  v_priority constant integer := least(20, p_priority);
+  v_waiting graphile_worker.jobs;
 begin
-  if exists (select from tickets.geo_clusters where cluster = p_cluster and geom is null and expires_at > now()) then
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
   end if;
-  if not exists (
-    select from graphile_worker.jobs j
-    where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null)
-  ) then
+  select * into v_waiting
+  from graphile_worker.jobs j
+  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
+  if v_waiting.id is null then
     perform graphile_worker.add_job(
       'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
-      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := least(20, p_priority),
+      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := v_priority,
       flags := array['geocode']
     );
+  elsif v_waiting.priority > v_priority then
+    perform graphile_worker.reschedule_jobs(array[v_waiting.id], run_at := now(), priority := v_priority);
   end if;
   return false;
 end
 $$;
-comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job unless one waits. Returns true when the cluster was asked in vain lately, so that waiting is hopeless until a person sets its centroid.';
+comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
 create function tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -3312,6 +3497,10 @@ begin
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
 
   if v_waiting.running and not p_force then
+    -- Should it put itself back, it is what this person asked for, and goes first.
+    update graphile_worker._private_jobs
+    set priority = least(priority, p_priority), payload = (payload::jsonb - 'planned')::json
+    where id = v_waiting.id;
     return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
     return;
   end if;
@@ -3351,7 +3540,7 @@ begin
   end if;
   return query select * from tickets_ops.ask_by_hand(
     'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force, 10,
-    (select q.state from tickets_ops.cluster_question(v_cluster, v_force, false) q)
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
   );
 end
 $$;
@@ -3379,7 +3568,7 @@ begin
   return query select * from tickets_ops.ask_by_hand(
     'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
     jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force, 11,
-    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force, false) q)
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
   );
 end
 $$;
@@ -3397,20 +3586,26 @@ with open_tickets as (
   group by 1, 2
 ),
 per_cluster as (
-  select o.cluster, sum(o.tickets)::bigint as tickets from open_tickets o group by o.cluster
+  select o.cluster, sum(o.tickets)::bigint as tickets, count(o.location_key) as places from open_tickets o group by o.cluster
 ),
 rows_in_doubt as (
   select
     'cluster' as kind, c.cluster, null as location_key, null as location_name,
-    case when c.geom is null then 'not_found' when c.suspicious then 'suspicious' else 'found' end as status,
-    case when c.suspicious then 1 when c.geom is null then 0.95 else 0.3 end as doubt,
+    case when c.verified then 'rejected' when c.geom is null then 'not_found' when c.suspicious then 'suspicious' else 'found' end as status,
+    case when c.verified then 0.1 when c.suspicious then 1 when c.geom is null then 0.95 else 0.3 end as doubt,
     null as precision, null::numeric as confidence, null::numeric as distance_km,
-    case when c.suspicious then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' else c.note end as note,
+    nullif(concat_ws(' ',
+      c.note,
+      case when c.suspicious and c.note is null then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' end,
+      case when c.geom is null and t.places > 0 then
+        format('Without a centroid none of its %s place(s) is asked or checked: set one.', t.places) end
+    ), '') as note,
     c.query, c.geom, jsonb_array_length(c.candidates) as candidates, c.fetched_at,
     coalesce(t.tickets, 0) as open_tickets
   from tickets.geo_clusters c
   left join per_cluster t on t.cluster = c.cluster
-  where not c.verified
+  -- One whose centroid a person took away stays in sight: its tickets are on no map.
+  where not c.verified or c.geom is null
   union all
   select
     'location', l.cluster, l.location_key, l.location_name, l.status,
@@ -3429,13 +3624,13 @@ from rows_in_doubt
 order by doubt desc, open_tickets desc, cluster, location_key;
 
 comment on view tickets_ops.review_queue is
-  'Gazetteer rows that no person verified, the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+  'Gazetteer rows that no person verified, and clusters whose centroid a person took away (rejected), the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
 comment on column tickets_ops.review_queue.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
 comment on column tickets_ops.review_queue.cluster is 'The cluster.';
 comment on column tickets_ops.review_queue.location_key is 'The place; NULL for a cluster.';
 comment on column tickets_ops.review_queue.location_name is 'One raw spelling of the place.';
-comment on column tickets_ops.review_queue.status is 'suspicious or not_found for a cluster; else the row''s status.';
-comment on column tickets_ops.review_queue.doubt is '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence.';
+comment on column tickets_ops.review_queue.status is 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
+comment on column tickets_ops.review_queue.doubt is '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
 comment on column tickets_ops.review_queue.open_tickets is 'Actionable tickets there.';
 comment on column tickets_ops.review_queue.note is 'Why it is doubtful.';
 comment on column tickets_ops.review_queue.precision is 'What the coordinate stands for.';
@@ -3447,6 +3642,7 @@ comment on column tickets_ops.review_queue.candidates is 'How many candidates ar
 comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
 
+-- Whoever may write the gazetteers moves tickets and wakes jobs by their triggers, without a right to either.
 -- Security definer functions resolve names in a path that no caller can change. PostGIS's operators are looked up by the
 -- ticket triggers that they fire, and PostGIS is wherever the DBA put it.
 do $$
@@ -3457,9 +3653,11 @@ declare
   v_function regprocedure;
 begin
   foreach v_function in array array[
-    'tickets_ops.cluster_changed()', 'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)'
+    'tickets_ops.cluster_changed()', 'tickets_ops.keep_cluster_verified()', 'tickets_ops.keep_location_verified()',
+    'tickets.clusters_moved()', 'tickets.locations_moved()',
+    'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)'
   ]::regprocedure[] loop
-    execute format('alter function %s set search_path = pg_catalog, %I, pg_temp', v_function, v_postgis);
+    execute format('alter function %s security definer set search_path = pg_catalog, %I, pg_temp', v_function, v_postgis);
   end loop;
 end
 $$;
@@ -3941,7 +4139,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       case when jobs.oldest_load < clock.now - interval '10 minutes' then
         format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
       case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
-      case when geocoding.state in ('key refused', 'trouble') then format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
+      case when geocoding.state in ('key refused', 'trouble') or (geocoding.state in ('quota spent', 'budget spent') and jobs.geocoding > 0) then
+        format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
     ], null) as problems
     from clock, meta, schedule, jobs, workers
     left join failed on true left join loaded on true left join in_flight on true left join geocoding on true

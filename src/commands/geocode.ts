@@ -87,7 +87,8 @@ function plan(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder, 
 }
 
 function listed(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder, budget: Budget): string {
-  if (places.length === 0) return `No ${kind} are due: every one of open tickets is known, or was asked lately.\n`;
+  if (places.length === 0)
+    return `No ${kind} are due: every one of open tickets is known, was asked lately, or lies in a cluster that nobody knows (tickets_ops.review_queue).\n`;
   const rows = places.slice(0, SHOWN).map((place) => {
     const waits = kind === 'locations' && !place.has_centroid ? '; waits for its cluster' : '';
     return `  ${place.queries[0]}  (${place.tickets} open, ${place.reason}${waits})\n`;

@@ -8,7 +8,7 @@
  */
 
 /** Flag of geocoding jobs, set where they are added (part 118-geocoding-planning of the first migration). */
-export const GEOCODING_FLAG = 'geocode';
+const GEOCODING_FLAG = 'geocode';
 
 /** One that waits for its slot, and as many in flight as answers of half a second need. */
 export function geocodingSlots(rate: number): number {

@@ -4,18 +4,17 @@
  * A place is asked by a few queries, the most specific first, until the judge (in SQL) is content or they are used up.
  * Guarantees: each answer is kept when it comes, so a worker that is killed costs one repeated call; what a person
  * verified is not asked; errors are never cached. While the budget is spent or the breaker is open a job makes no call and
- * uses up no attempt: it puts itself back for later (a "snooze").
+ * uses up no attempt: it puts itself back for later (a "snooze"). A call that fails uses one up, whatever the breaker says, so
+ * that a place which always fails is given up.
  */
 import { PermanentError, type TaskContext } from '../task.ts';
 import { type Db, geocoderInUse } from './declare.ts';
-import { GEOCODING_FLAG, throughGate } from './gate.ts';
+import { throughGate } from './gate.ts';
 import type { Outcome } from './outcome.ts';
 import type { Question } from './provider.ts';
 import { clusterQueries, locationQueries } from './query.ts';
 import type { Geocoder } from './settings.ts';
 import { callAtSlot } from './slot.ts';
-
-export const GEOCODE_ATTEMPTS = 6;
 
 const MINUTE_MS = 60_000;
 /** A place whose cluster has no centroid is woken when it gets one; this is for a wake-up that was missed. */
@@ -27,6 +26,8 @@ const GATE_WAIT_MS = 2_000;
 
 /** A load is writing tickets; a batch takes half a second. */
 const BUSY_WAIT_MS = 2_000;
+/** A place that failed lets others find out first whether the provider works again; longer than a probe may take. */
+const GIVE_WAY_MS = 20_000;
 
 /** What the planner and the jobs themselves add to what people type. */
 type Bookkeeping = { planned: boolean; snoozes: number };
@@ -54,7 +55,7 @@ export async function geocodeCluster(payload: ClusterPayload, context: TaskConte
     const { rows } = await context.query('select * from tickets_ops.cluster_question($1, $2, $3)', [
       payload.cluster,
       payload.force,
-      isFirstRun(payload, context),
+      geocoder.provider.name,
     ]);
     const { state, cluster, name, region, answered } = rows[0] as {
       state: 'ask' | 'known' | 'verified' | 'nothing to ask';
@@ -84,7 +85,7 @@ export async function geocodeLocation(payload: LocationPayload, context: TaskCon
       payload.location_name,
       payload.cluster,
       payload.force,
-      isFirstRun(payload, context),
+      geocoder.provider.name,
     ]);
     const { state, cluster, location_key, name, lat, lng, guard_km, answered } = rows[0] as {
       state: 'ask' | 'known' | 'verified' | 'no centroid' | 'nothing to ask';
@@ -137,15 +138,7 @@ async function runJob(
   if (!snooze) return;
   const { job, log } = context;
   log.info({ snoozes: payload.snoozes, ms: Math.round(snooze.ms) }, `later: ${snooze.reason}`);
-  const spec = {
-    runAt: new Date(Date.now() + snooze.ms),
-    jobKey:
-      job.key ?? (await one<string>(context, 'select tickets_ops.geocoding_job_key($1, $2)', [task, payload])) ?? '',
-    priority: job.priority,
-    maxAttempts: GEOCODE_ATTEMPTS,
-    flags: [GEOCODING_FLAG],
-  };
-  await context.addJob(task, { ...payload, snoozes: payload.snoozes + 1 }, spec);
+  await context.query('select tickets_ops.snooze_geocoding($1, $2, $3)', [job.id, task, snooze.ms]);
 }
 
 /** Asks query by query. @returns a snooze when nobody may call now */
@@ -156,7 +149,10 @@ async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: 
   for (const [index, text] of unasked.entries()) {
     if (status) break;
     const result = await callAtSlot(context, geocoder, { text, near: asked.near }, context.abortSignal);
-    if (!result.outcome) return { ms: result.retryMs, reason: result.reason };
+    if (!result.outcome) {
+      const hasFailed = context.job.attempts > 1;
+      return { ms: result.retryMs + (hasFailed ? GIVE_WAY_MS : 0), reason: result.reason };
+    }
     const closedUntil = await record(context, geocoder, asked, text, result.outcome, result.slotAt);
     const snooze = refusalOf(result.outcome, closedUntil);
     if (snooze) return snooze;
@@ -198,33 +194,37 @@ async function record(
   );
 }
 
-/** An outcome that is no answer: a snooze while the breaker is open, else an error. Undefined for an answer. */
+/** An outcome that is no answer: a snooze where the key has to wait, an error where the call failed. Undefined for an answer. */
 function refusalOf(outcome: Outcome, closedUntilMs: number | null): Snooze | undefined {
-  if (outcome.kind === 'found' || outcome.kind === 'not_found') return undefined;
-  if (outcome.kind === 'bad_request')
-    throw new PermanentError(`${outcome.reason}. The question is the fault; see its query.`);
-  if (closedUntilMs !== null) return { ms: Math.max(0, closedUntilMs), reason: outcome.reason };
-  throw new Error(outcome.reason);
+  switch (outcome.kind) {
+    case 'found':
+    case 'not_found':
+      return undefined;
+    case 'bad_request':
+      throw new PermanentError(`${outcome.reason}. The question is the fault; see its query.`);
+    case 'trouble':
+    case 'unreadable':
+      throw new Error(outcome.reason);
+    default:
+      return { ms: Math.max(0, closedUntilMs ?? 0), reason: outcome.reason };
+  }
 }
 
 /** The cluster first. Its centroid wakes the job (tickets_ops.wake_locations). */
-async function awaitCentroid(context: TaskContext, cluster: string, planned: boolean): Promise<Snooze> {
+async function awaitCentroid(context: TaskContext, cluster: string, planned: boolean): Promise<Snooze | undefined> {
   const hopeless = await one<boolean>(context, 'select tickets_ops.want_cluster($1, $2)', [
     cluster,
     context.job.priority,
   ]);
-  if (hopeless && !planned) {
+  // It is planned again when the cluster gets a centroid.
+  if (hopeless && planned) return nothingAsked(context, `a place of ${cluster}`, 'without a centroid to check it by');
+  if (hopeless) {
     throw new PermanentError(
-      `The cluster ${cluster} has no centroid, and the provider knows none, so no place of it can be checked. ` +
+      `The cluster ${cluster} has no centroid, and none is to be had (asked in vain, or taken away by a person), so no place of it can be checked. ` +
         `Set one: update tickets.geo_clusters set geom = st_setsrid(st_makepoint(lng, lat), 4326) where cluster = '${cluster}';`,
     );
   }
   return { ms: CENTROID_WAIT_MS, reason: `the cluster ${cluster} has no centroid yet` };
-}
-
-/** Neither tried before nor snoozed: answers of an earlier job, which never ended, do not count. */
-function isFirstRun({ snoozes }: Bookkeeping, { job }: TaskContext): boolean {
-  return snoozes === 0 && job.attempts === 1;
 }
 
 /** The only column of the only row. */

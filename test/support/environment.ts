@@ -24,6 +24,8 @@ import { embeddedDatabase, nativeDatabase } from './databases.ts';
 const PATIENCE_MS = 30_000;
 const POLL_MS = 20;
 
+type Nothing = undefined | null | false | 0 | '';
+
 /** Whether the tests of this process run on real servers. */
 export const native = process.env.TEST_DATABASE_URL !== undefined;
 
@@ -102,18 +104,18 @@ export async function startEnvironment(): Promise<Environment> {
 }
 
 /**
- * Asks again and again until the answer is neither undefined, null nor false, and returns it.
+ * Asks again and again until the answer is something (not undefined, null, false, '' or a count of 0), and returns it.
  * @param what for the error: what did not come about
  */
 export async function waitFor<T>(
   what: string,
-  ask: () => Promise<T | undefined | null | false> | T | undefined | null | false,
+  ask: () => Promise<T | Nothing> | T | Nothing,
   patienceMs = PATIENCE_MS,
 ): Promise<T> {
   const deadline = Date.now() + patienceMs;
   for (;;) {
     const answer = await ask();
-    if (answer !== undefined && answer !== null && answer !== false) return answer;
+    if (answer) return answer;
     if (Date.now() > deadline) throw new Error(`Waited ${patienceMs} ms in vain for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
