@@ -48,7 +48,7 @@ describe('cleaning a record', () => {
     ];
     const kept = ['source_created_at', 'source_updated_at', 'departments', 'week_starts', 'my_source_type'];
     const record = Object.fromEntries(['ticket_id', ...dropped, ...kept].map((name) => [name, 'x']));
-    assert.deepEqual(Object.keys(rawOf(clean(record))), ['ticket_id', ...kept]);
+    assert.deepEqual(Object.keys(rawOf(clean(record))).sort(), ['ticket_id', ...kept].sort());
   });
 
   test('drops alarms, whoever writes true how', () => {
