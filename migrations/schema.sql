@@ -353,7 +353,7 @@ COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public
 
 CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -374,7 +374,7 @@ COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Ask
 
 CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -778,7 +778,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where t.geo_source <> place.geo_source or t.geom is distinct from place.geom
+      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
       order by t.ticket_id
       for update of t
     )
@@ -815,7 +815,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where w.geo_source <> place.geo_source or w.geom is distinct from place.geom
+      where w.geo_source <> place.geo_source or w.geom::bytea is distinct from place.geom::bytea
     )
     update tickets.%1$I t
     set geom = d.geom, geo_source = d.geo_source
@@ -1067,7 +1067,7 @@ COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candida
 
 CREATE FUNCTION tickets_ops.cluster_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if new.geom is not null then
@@ -1847,8 +1847,8 @@ begin
       v_cluster,
       v_key,
       tickets.location_query(p_location_name),
-      st_y(c.geom),
-      st_x(c.geom),
+      (c.geom::point)[1],
+      (c.geom::point)[0],
       c.guard_km::double precision,
       array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key)
     from (select 1) as always

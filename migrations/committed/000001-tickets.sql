@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:42acd3c00731171ba6c035361c72f90ffed5e2cc
+--! Hash: sha1:f84687cde694ba982e5b4c4a3707e6a166237bfe
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -1521,6 +1521,10 @@ comment on column tickets.import_meta.metadata is 'source_key, source_etag, sour
 -- Under READ COMMITTED a batch and a gazetteer change could pass each other unseen (measured: 28 deadlocks in 27 s,
 -- and tickets that kept the old place for good). So whoever writes tickets shares an advisory lock, and whoever writes a
 -- gazetteer holds it alone. finalize_snapshot re-resolves what disagrees all the same.
+--
+-- Here and in what follows (110 to 120) no text that is parsed when it runs names a function or operator of PostGIS: it may run
+-- under a security definer's search_path, in which PostGIS is not. Casts (::bytea, ::point) are found without a path, and
+-- bodies that are SQL, not text, are bound when they are made.
 
 create function tickets.gazetteer_lock() returns bigint language sql immutable parallel safe
 return 7405120260615;
@@ -1572,7 +1576,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where t.geo_source <> place.geo_source or t.geom is distinct from place.geom
+      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
       order by t.ticket_id
       for update of t
     )
@@ -1623,7 +1627,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where w.geo_source <> place.geo_source or w.geom is distinct from place.geom
+      where w.geo_source <> place.geo_source or w.geom::bytea is distinct from place.geom::bytea
     )
     update tickets.%1$I t
     set geom = d.geom, geo_source = d.geo_source
@@ -2948,7 +2952,8 @@ create function tickets_ops.wake_locations(p_cluster text) returns void language
 $$;
 comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now.';
 
-create function tickets_ops.cluster_changed() returns trigger language plpgsql security definer as $$
+create function tickets_ops.cluster_changed() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   if new.geom is not null then
     perform tickets_ops.judge_again(new.cluster);
@@ -3028,8 +3033,8 @@ begin
       v_cluster,
       v_key,
       tickets.location_query(p_location_name),
-      st_y(c.geom),
-      st_x(c.geom),
+      (c.geom::point)[1],
+      (c.geom::point)[0],
       c.guard_km::double precision,
       array(select a.query from tickets_ops.geocoding_answers a where a.cluster = v_cluster and a.location_key = v_key)
     from (select 1) as always
@@ -3340,7 +3345,7 @@ comment on function tickets_ops.ask_by_hand(text, text, jsonb, boolean, integer,
 
 create function tickets.geocode_cluster(cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql security definer as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
@@ -3361,7 +3366,7 @@ comment on function tickets.geocode_cluster(text, boolean) is
 
 create function tickets.geocode_location(location_name text, cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql security definer as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_cluster text := tickets.cluster_key(geocode_location.cluster);
@@ -3446,23 +3451,6 @@ comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordin
 comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
 comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
-
--- Security definer functions resolve names in a path that no caller can change. PostGIS's operators are looked up by the
--- ticket triggers that they fire, and PostGIS is wherever the DBA put it.
-do $$
-declare
-  v_postgis text := (
-    select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'postgis'
-  );
-  v_function regprocedure;
-begin
-  foreach v_function in array array[
-    'tickets_ops.cluster_changed()', 'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)'
-  ]::regprocedure[] loop
-    execute format('alter function %s set search_path = pg_catalog, %I, pg_temp', v_function, v_postgis);
-  end loop;
-end
-$$;
 
 --! split: 120-operations.sql
 -- Operating the pipeline from SQL: who works, which jobs there are, what to do with one, how healthy all of it is.

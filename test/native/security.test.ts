@@ -328,6 +328,21 @@ describe('hostile input', { skip }, () => {
         );
         const { rows } = await client.query('select geo_source from tickets.inc');
         assert.deepEqual(rows, [{ geo_source: 'cluster' }]);
+        // Under the security definers' search_path, in which PostGIS is not: a centroid that moves takes its places along.
+        await client.query(
+          `insert into tickets.geo_locations (cluster, location_name, geom, status, verified, candidates)
+           values ('Kilimani', 'Yaya Centre', st_setsrid(st_makepoint(36.79, -1.29), 4326), 'found', false, '[]');
+           update tickets.geo_locations set verified = false;
+           update tickets.geo_clusters set geom = st_setsrid(st_makepoint(39.66, -4.05), 4326)`,
+        );
+        const { rows: places } = await client.query(
+          'select status, round(distance_km) as km from tickets.geo_locations',
+        );
+        assert.deepEqual(places, [{ status: 'needs_review', km: '442' }]);
+        const { rows: asked } = await client.query(
+          `select job_key from tickets.geocode_location('Yaya Centre', 'Kilimani', true)`,
+        );
+        assert.deepEqual(asked, [{ job_key: 'geocode_location:Kilimani:yaya centre' }]);
         await client.query('select * from tickets_ops.health');
       });
     } finally {
