@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f84687cde694ba982e5b4c4a3707e6a166237bfe
+--! Hash: sha1:ec28e285dc064f8a05fbb5783585c5b367b04bdf
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -498,7 +498,16 @@ comment on function tickets_takeover.column_of(regclass, text[]) is 'The first o
 
 create function tickets_takeover.go_back() returns void language plpgsql as $$
 begin
+  if exists (select from tickets_ops.worker_states() where state in ('alive', 'unsure') and seen_at > now() - interval '1 minute') then
+    -- It would end, be started again by its container, and take over at once.
+    raise exception 'A worker is alive: stop it first.' using hint = 'select * from tickets_ops.worker_states();';
+  end if;
   perform tickets_takeover.lock_tickets();
+  -- Another takeover counts its snapshots from 1 again: what waits to load snapshot 7 would load another one. Not by
+  -- complete_jobs, which leaves those that a dead worker still holds.
+  delete from graphile_worker._private_jobs j
+  using graphile_worker._private_tasks t
+  where t.id = j.task_id and t.identifier in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot');
   perform tickets_takeover.write_down_readers();
   alter schema tickets rename to tickets_set_aside;
   alter schema tickets_ops rename to tickets_ops_set_aside;
@@ -510,7 +519,7 @@ begin
   delete from graphile_migrate.migrations;
 end
 $$;
-comment on function tickets_takeover.go_back() is 'Back to the Python version, in one transaction: its tables, map functions and grants as they were at the takeover; views and functions outside read them again. Ours stay as tickets_set_aside and tickets_ops_set_aside. Stop the worker first. Raises, and changes nothing, while somebody writes tickets or when something that was made since cannot read the old tables.';
+comment on function tickets_takeover.go_back() is 'Back to the Python version, in one transaction: its tables, map functions and grants as they were at the takeover; views and functions outside read them again. Ours stay as tickets_set_aside and tickets_ops_set_aside. The jobs of loads go. Raises, and changes nothing, while a worker is alive, while somebody writes tickets, or when something that was made since cannot read the old tables.';
 
 do $$
 declare

@@ -602,4 +602,28 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
       { tickets: 1201, counted: 1201 },
     );
   });
+
+  test('the way back leaves no load of before to what is taken over again, and waits for no worker', async () => {
+    const database = await legacy();
+    await takeOver(database);
+    await withClient(url(database, owner), async (client) => {
+      const add = (task: string, payload: object, key: string) =>
+        client.query('select graphile_worker.add_job($1, $2, job_key := $3)', [task, JSON.stringify(payload), key]);
+      await add('fetch_snapshot', { dataset: 'inc' }, 'fetch_snapshot:inc:newest');
+      await add('upsert_batch', { snapshot_id: 1, batch: 1 }, 'upsert_batch:1:1');
+      await add('finalize_snapshot', { snapshot_id: 1 }, 'held by a dead worker');
+      await add('geocode_cluster', { cluster: 'Nyali' }, 'geocode_cluster:Nyali');
+      await client.query(
+        `update graphile_worker._private_jobs set locked_at = now(), locked_by = 'killed' where key like 'held%'`,
+      );
+      await client.query(
+        `insert into tickets_ops.workers (pool_id, host, pid, sessions, shares_sessions) values ('lives', 'h', 1, 's', true)`,
+      );
+      await assert.rejects(client.query('select tickets_takeover.go_back()'), /A worker is alive: stop it first/);
+      await client.query('update tickets_ops.workers set stopped_at = now()');
+      await client.query('select tickets_takeover.go_back()');
+    });
+    await takeOver(database);
+    assert.deepEqual(await rows(database, 'select key from tickets_ops.jobs'), [{ key: 'geocode_cluster:Nyali' }]);
+  });
 });
