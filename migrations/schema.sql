@@ -1012,6 +1012,29 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
+CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  with needed as (
+    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
+      json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
+    from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
+    where s.status = 'loading' and b.status <> 'done'
+    union all
+    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
+    from tickets_ops.snapshots s where s.status = 'finalizing'
+  ),
+  added as (
+    -- Attempts and priority as from the start (src/stage.ts).
+    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
+    from needed
+    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
+  )
+  select count(*) from added;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.ask_for_missing_jobs() IS 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
+
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1030,7 +1053,7 @@ begin
     -- must not be compared with tickets that one of them is about to change.
     perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
     update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), cancelled_at = now(), progress_at = now()
+    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
     where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
     returning snapshot_id into v_snapshot;
   end if;
@@ -1728,7 +1751,6 @@ CREATE TABLE tickets_ops.snapshots (
     loaded_at timestamp with time zone,
     archived_at timestamp with time zone,
     archived_key text,
-    cancelled_at timestamp with time zone,
     batches_total integer,
     batches_done integer DEFAULT 0 NOT NULL,
     rows_read bigint DEFAULT 0 NOT NULL,
@@ -1792,8 +1814,6 @@ COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was finished.';
 COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.cancelled_at IS 'When a person cancelled it (tickets_ops.cancel_job): its remaining jobs do not reopen it, only retry_job does.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
 
@@ -2188,9 +2208,10 @@ begin
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   end if;
   update tickets_ops.snapshots
-  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, cancelled_at = null, progress_at = now()
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
   where snapshot_id = p_snapshot_id;
   update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
+  perform tickets_ops.ask_for_missing_jobs();
   return null;
 exception
   when unique_violation then
@@ -2198,7 +2219,7 @@ exception
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, so that its jobs can go on; the caller revives the jobs. Returns why it cannot, NULL when it is in flight.';
+COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
 CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2297,9 +2318,8 @@ CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, 
 declare
   v_job record;
   v_obstacle text;
-  v_others bigint;
 begin
-  select j.id, j.task, j.key, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -2307,17 +2327,15 @@ begin
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
   end if;
-  select count(*) into v_others
-  from tickets_ops.list_jobs() j
-  where j.state = 'failed' and j.task = v_job.task and j.payload -> 'snapshot_id' = v_job.payload -> 'snapshot_id';
-  return query select v_job.id, v_job.task, v_job.key, concat_ws(' ',
-    'It is due now.',
-    case when v_others > 0 then format('%s more of snapshot %s failed: select * from tickets_ops.retry_failed(%L);', v_others, v_job.payload ->> 'snapshot_id', v_job.task) end
-  );
+  return query select v_job.id, v_job.task, v_job.key, case
+    when v_job.state = 'failed' and v_job.task in ('upsert_batch', 'finalize_snapshot')
+      then format('It is due now, and with it all that is left of snapshot %s.', v_job.payload ->> 'snapshot_id')
+    else 'It is due now.'
+  end;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
 CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text) RETURNS void
     LANGUAGE sql
@@ -2337,6 +2355,7 @@ declare
   c_attempts constant integer := 6;
   v_job record;
   v_obstacle text;
+  v_ids bigint[] := array[p_id];
 begin
   select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
   if v_job.state = 'running' then
@@ -2347,17 +2366,22 @@ begin
     if v_obstacle is not null then
       return v_obstacle;
     end if;
+    -- All of them, or the snapshot would fail again by the next.
+    v_ids := array(
+      select j.id from tickets_ops.list_jobs() j
+      where j.task = v_job.task and j.state = 'failed' and j.payload ->> 'snapshot_id' = v_job.payload ->> 'snapshot_id'
+    );
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
     -- A request that gave up waiting waits anew.
     payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
-  where id = p_id and locked_at is null;
+  where id = any (v_ids) and locked_at is null;
   return case when not found then 'A worker has just taken it, or it is gone.' end;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts. Returns why it cannot, else NULL.';
+COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed. Returns why it cannot, else NULL.';
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -3771,6 +3795,8 @@ REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;

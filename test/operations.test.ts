@@ -177,6 +177,48 @@ describe('trying again', () => {
     assert.deepEqual(await jobs(), []);
   });
 
+  test('a batch alone never brings a failed snapshot back; trying one again brings back all that is left of it', async () => {
+    const repair = await broken('tickets.inc');
+    const ids = Array.from({ length: 10_001 }, (_, n) => `WOT${10_000_000 + n}\n`); // three batches
+    await env.putObject(`${PREFIX}${first.name}`, `ticket_id\n${ids.join('')}`);
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.runJobs();
+    const due = (batch: number, attempts: string) =>
+      env.pool.query(
+        `update graphile_worker._private_jobs set run_at = now(), attempts = ${attempts} where key = 'upsert_batch:1:${batch}'`,
+      );
+    await due(3, 'max_attempts - 1');
+    await env.runJobs();
+    await repair();
+    // Batches 1 and 2 have attempts left, and nothing would keep them from loading.
+    await due(1, 'attempts');
+    await env.runJobs();
+    assert.deepEqual(
+      (await jobs()).map(({ key }) => key).sort(),
+      ['upsert_batch:1:2', 'upsert_batch:1:3'],
+      'batch 1 waits for nothing',
+    );
+    await maintain();
+    assert.deepEqual(await snapshots(), [
+      { snapshot_id: '1', status: 'failed', error: 'Batch 3 failed 6 times: The disk is on fire' },
+    ]);
+    assert.deepEqual(await rows('select ticket_id from tickets.inc'), []);
+
+    await due(2, 'max_attempts'); // it died with its worker, say
+    const [failure] = await jobs(`key = 'upsert_batch:1:3'`);
+    assert.deepEqual(await one('select note from tickets_ops.retry_job($1)', [failure?.id]), {
+      note: 'It is due now, and with it all that is left of snapshot 1.',
+    });
+    await maintain();
+    assert.deepEqual(await env.runJobs(), []);
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['done'],
+    );
+    assert.equal((await one<{ n: string }>('select count(*) as n from tickets.inc')).n, '10001');
+    assert.deepEqual(await jobs(), []);
+  });
+
   test('the end of a snapshot', async () => {
     const repair = await broken('tickets.import_meta', `new.metadata ? 'snapshot_id'`);
     await put(first);

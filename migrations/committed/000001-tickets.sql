@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ec28e285dc064f8a05fbb5783585c5b367b04bdf
+--! Hash: sha1:781233538a388a915ed2a47a753aadeadc803dc4
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -1746,7 +1746,7 @@ $$;
 -- A snapshot's states:
 --   staging -> loading -> finalizing -> done | partial      a file that was read
 --   unchanged | superseded                                   a file that was looked at, not read
---   failed                                                   with the reason in error; retrying its job reopens it
+--   failed                                                   with the reason in error; tickets_ops.retry_job reopens it, nothing else
 --   superseded -> staging                                    taken after all: by a backfill, or because the newer one failed
 
 create table tickets_ops.snapshots (
@@ -1772,7 +1772,6 @@ create table tickets_ops.snapshots (
   loaded_at timestamptz,
   archived_at timestamptz,
   archived_key text,
-  cancelled_at timestamptz,
   batches_total integer,
   batches_done integer not null default 0,
   rows_read bigint not null default 0,
@@ -1822,7 +1821,6 @@ comment on column tickets_ops.snapshots.staged_at is 'When all its rows were sta
 comment on column tickets_ops.snapshots.loaded_at is 'When it was finished.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
-comment on column tickets_ops.snapshots.cancelled_at is 'When a person cancelled it (tickets_ops.cancel_job): its remaining jobs do not reopen it, only retry_job does.';
 comment on column tickets_ops.snapshots.batches_total is 'Batches of changed rows; 0 when no row changed.';
 comment on column tickets_ops.snapshots.batches_done is 'Batches committed; the one that completes the count asks for finalize_snapshot.';
 comment on column tickets_ops.snapshots.rows_read is 'Records in the file, without header and blank lines.';
@@ -3643,6 +3641,26 @@ comment on column tickets_ops.failed_jobs.attempts is 'Attempts made.';
 comment on column tickets_ops.failed_jobs.last_error is 'Why the last one failed.';
 comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matters; tickets_ops.health does not count it. NULL: it does.';
 
+create function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
+  with needed as (
+    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
+      json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
+    from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
+    where s.status = 'loading' and b.status <> 'done'
+    union all
+    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
+    from tickets_ops.snapshots s where s.status = 'finalizing'
+  ),
+  added as (
+    -- Attempts and priority as from the start (src/stage.ts).
+    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
+    from needed
+    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
+  )
+  select count(*) from added;
+$$;
+comment on function tickets_ops.ask_for_missing_jobs() is 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
+
 create function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -3668,16 +3686,17 @@ begin
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   end if;
   update tickets_ops.snapshots
-  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, cancelled_at = null, progress_at = now()
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
   where snapshot_id = p_snapshot_id;
   update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
+  perform tickets_ops.ask_for_missing_jobs();
   return null;
 exception
   when unique_violation then
     return format('Snapshot %s has to wait: another one is in flight.', p_snapshot_id);
 end
 $$;
-comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, so that its jobs can go on; the caller revives the jobs. Returns why it cannot, NULL when it is in flight.';
+comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
 create function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
 declare
@@ -3685,6 +3704,7 @@ declare
   c_attempts constant integer := 6;
   v_job record;
   v_obstacle text;
+  v_ids bigint[] := array[p_id];
 begin
   select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
   if v_job.state = 'running' then
@@ -3695,16 +3715,21 @@ begin
     if v_obstacle is not null then
       return v_obstacle;
     end if;
+    -- All of them, or the snapshot would fail again by the next.
+    v_ids := array(
+      select j.id from tickets_ops.list_jobs() j
+      where j.task = v_job.task and j.state = 'failed' and j.payload ->> 'snapshot_id' = v_job.payload ->> 'snapshot_id'
+    );
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
     -- A request that gave up waiting waits anew.
     payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
-  where id = p_id and locked_at is null;
+  where id = any (v_ids) and locked_at is null;
   return case when not found then 'A worker has just taken it, or it is gone.' end;
 end
 $$;
-comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts. Returns why it cannot, else NULL.';
+comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed. Returns why it cannot, else NULL.';
 
 create function tickets_ops.retry_job(p_id bigint)
 returns table (job_id bigint, task text, job_key text, note text)
@@ -3713,9 +3738,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_obstacle text;
-  v_others bigint;
 begin
-  select j.id, j.task, j.key, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -3723,16 +3747,14 @@ begin
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
   end if;
-  select count(*) into v_others
-  from tickets_ops.list_jobs() j
-  where j.state = 'failed' and j.task = v_job.task and j.payload -> 'snapshot_id' = v_job.payload -> 'snapshot_id';
-  return query select v_job.id, v_job.task, v_job.key, concat_ws(' ',
-    'It is due now.',
-    case when v_others > 0 then format('%s more of snapshot %s failed: select * from tickets_ops.retry_failed(%L);', v_others, v_job.payload ->> 'snapshot_id', v_job.task) end
-  );
+  return query select v_job.id, v_job.task, v_job.key, case
+    when v_job.state = 'failed' and v_job.task in ('upsert_batch', 'finalize_snapshot')
+      then format('It is due now, and with it all that is left of snapshot %s.', v_job.payload ->> 'snapshot_id')
+    else 'It is due now.'
+  end;
 end
 $$;
-comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
 create function tickets_ops.request_of(p_payload jsonb) returns jsonb language sql immutable parallel safe
 return case jsonb_typeof(p_payload) when 'object' then p_payload - 'waits' - '_cron' else p_payload end;
@@ -3779,7 +3801,7 @@ begin
     -- must not be compared with tickets that one of them is about to change.
     perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
     update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), cancelled_at = now(), progress_at = now()
+    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
     where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
     returning snapshot_id into v_snapshot;
   end if;
