@@ -737,25 +737,31 @@ describe('healthcheck', () => {
     assert.equal(await worker.exited, 0);
   });
 
-  test('is not healthy before the schema is current, nor without a database', async () => {
+  test('is not healthy before the schema is current, nor without a database; it and status say so in JSON too', async () => {
     const { hash } = await one<{ hash: string }>(
       'select hash from graphile_migrate.migrations order by filename desc limit 1',
     );
     await env.pool.query(`update graphile_migrate.migrations set hash = 'sha1:other' where hash = $1`, [hash]);
     try {
+      const reason = /^The schema of this database is not current: 00000\d-.* is changed\. Run: fleettickets migrate$/m;
       const found = await fleettickets({}, 'healthcheck');
-      assert.equal(found.status, 1);
-      assert.match(found.out, /The schema is not current: 00000\d-.* is changed/);
+      assert.deepEqual([found.status, reason.test(found.out)], [1, true], found.out);
+      for (const command of ['healthcheck', 'status']) {
+        const { status, out } = await fleettickets({}, command, '--json');
+        assert.deepEqual([status, reason.test(JSON.parse(out).error)], [1, true], out);
+      }
     } finally {
       await env.pool.query(`update graphile_migrate.migrations set hash = $1 where hash = 'sha1:other'`, [hash]);
     }
-    const gone = await fleettickets(
-      { DATABASE_URL: 'postgres://someone:a-secret-password@127.0.0.1:1/nowhere' },
-      'healthcheck',
-    );
-    assert.equal(gone.status, 1);
-    assert.match(gone.err, /^Cannot connect to Postgres at someone@127\.0\.0\.1:1\/nowhere/);
-    assert.doesNotMatch(gone.err, /a-secret-password/);
+    const nowhere = { DATABASE_URL: 'postgres://someone:a-secret-password@127.0.0.1:1/nowhere' };
+    const reason = /^Cannot connect to Postgres at someone@127\.0\.0\.1:1\/nowhere/;
+    const gone = await fleettickets(nowhere, 'healthcheck');
+    assert.deepEqual([gone.status, reason.test(gone.out)], [1, true], gone.out);
+    for (const command of ['healthcheck', 'status']) {
+      const { status, out, err } = await fleettickets(nowhere, command, '--json');
+      assert.deepEqual([status, reason.test(JSON.parse(out).error)], [1, true], out);
+      assert.doesNotMatch(out + err, /a-secret-password/);
+    }
   });
 });
 
