@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:781233538a388a915ed2a47a753aadeadc803dc4
+--! Hash: sha1:2cb4996f276d8e6e98097201bcf8b25265640932
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -544,9 +544,17 @@ begin
   create schema tickets;
   perform tickets_takeover.move_map_functions('reporting', 'tickets_legacy');
 
-  -- Default privileges come first: they are for what is made from here on.
+  insert into tickets_takeover.notes
+  select distinct 'roles whose default privileges in the schema now hold for what the migrating role makes', pg_get_userbyid(defaclrole)::text
+  from pg_default_acl where defaclnamespace = 'tickets_legacy'::regnamespace and not pg_has_role(defaclrole, 'usage');
+
+  -- Default privileges come first: they are for what is made from here on. Those of a role that this one may not act for (a
+  -- superuser that made the old schema) would be lost: what it made, this one makes now.
   for v_statement in
-    select format('alter default privileges for role %I in schema tickets %s', pg_get_userbyid(d.defaclrole), g)
+    select format(
+      'alter default privileges for role %I in schema tickets %s',
+      case when pg_has_role(d.defaclrole, 'usage') then pg_get_userbyid(d.defaclrole) else current_user end, g
+    )
     from pg_default_acl d
     cross join lateral tickets_takeover.grants(
       d.defaclacl, case d.defaclobjtype when 'r' then 'tables' when 'S' then 'sequences' when 'f' then 'functions' else 'types' end
