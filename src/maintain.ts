@@ -1,7 +1,7 @@
 /**
  * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, re-drives snapshots whose
- * jobs are gone, marks what is beyond hope, plans places that fell due, notices a missed schedule, prunes by age. Every step is idempotent, so any
- * number of workers may run it at once.
+ * jobs are gone, marks what is beyond hope, plans places that fell due, notices a missed schedule, prunes by age. Every
+ * step is idempotent, so any number of workers may run it at once.
  */
 import type { ClientBase } from 'pg';
 import { transaction } from './database.ts';
@@ -15,10 +15,7 @@ const KEEP_WORKERS = '7 days';
 
 /** @param ownPool the worker pool that runs this */
 export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
-  const result = await transaction(client, () => rescue(client, ownPool));
-  if ('unknowable' in result) log.debug('sessions are shared here: dead workers cannot be told from live ones');
-  else if (result.rescued.length > 0) log.warn({ pools: result.rescued }, 'freed the jobs of dead workers');
-
+  await rescue(client, ownPool, log); // first: what follows looks at jobs that nobody holds
   for (const failed of await failHopeless(client)) log.error({ snapshot: failed.snapshot_id }, failed.error);
   const { rows: asked } = await client.query<{ jobs: number }>(
     'select tickets_ops.ask_for_missing_jobs()::int as jobs',
