@@ -130,6 +130,18 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
       relations.filter(({ writable }) => writable),
       [],
     );
+    const { rows: more } = await env.pool.query(
+      `select r.rolname, n.nspname from pg_namespace n, pg_roles r
+       where r.rolname = any ($1) and n.nspname !~ '^pg_' and has_schema_privilege(r.oid, n.oid, 'create')
+       union all
+       select r.rolname, c.oid::regclass::text from pg_class c, pg_roles r
+       where r.rolname = any ($1) and c.relkind = 'S' and c.relnamespace::regnamespace::text !~ '^pg_'
+         and has_sequence_privilege(r.oid, c.oid, 'usage, select, update')
+       union all
+       select rolname, 'the database' from pg_roles where rolname = any ($1) and has_database_privilege(oid, current_database(), 'create')`,
+      [Object.keys(names)],
+    );
+    assert.deepEqual(more, [], 'schemas to create in, sequences');
     const readable = (role: string) =>
       relations
         .filter((relation) => relation.readable && (relation as unknown as { role: string }).role === role)
