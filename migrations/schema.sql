@@ -182,7 +182,7 @@ COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'The cluster as a key
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_clusters text[];
@@ -354,7 +354,7 @@ COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public
 
 CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -375,7 +375,7 @@ COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Ask
 
 CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -719,7 +719,7 @@ COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.loc
 
 CREATE FUNCTION tickets.locations_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_clusters text[];
@@ -780,7 +780,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where t.geo_source <> place.geo_source or t.geom is distinct from place.geom
+      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
       order by t.ticket_id
       for update of t
     )
@@ -817,7 +817,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where w.geo_source <> place.geo_source or w.geom is distinct from place.geom
+      where w.geo_source <> place.geo_source or w.geom::bytea is distinct from place.geom::bytea
     )
     update tickets.%1$I t
     set geom = d.geom, geo_source = d.geo_source
@@ -1016,6 +1016,29 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
+CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  with needed as (
+    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
+      json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
+    from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
+    where s.status = 'loading' and b.status <> 'done'
+    union all
+    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
+    from tickets_ops.snapshots s where s.status = 'finalizing'
+  ),
+  added as (
+    -- Attempts and priority as from the start (src/stage.ts).
+    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
+    from needed
+    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
+  )
+  select count(*) from added;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.ask_for_missing_jobs() IS 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
+
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1034,7 +1057,7 @@ begin
     -- must not be compared with tickets that one of them is about to change.
     perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
     update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), cancelled_at = now(), progress_at = now()
+    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
     where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
     returning snapshot_id into v_snapshot;
   end if;
@@ -1071,7 +1094,7 @@ COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candida
 
 CREATE FUNCTION tickets_ops.cluster_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if new.geom is not null then
@@ -1822,7 +1845,7 @@ COMMENT ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p
 
 CREATE FUNCTION tickets_ops.keep_cluster_verified() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if tickets_ops.is_pipeline() then
@@ -1860,7 +1883,7 @@ COMMENT ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_
 
 CREATE FUNCTION tickets_ops.keep_location_verified() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if tickets_ops.is_pipeline() then
@@ -1999,7 +2022,6 @@ CREATE TABLE tickets_ops.snapshots (
     loaded_at timestamp with time zone,
     archived_at timestamp with time zone,
     archived_key text,
-    cancelled_at timestamp with time zone,
     batches_total integer,
     batches_done integer DEFAULT 0 NOT NULL,
     rows_read bigint DEFAULT 0 NOT NULL,
@@ -2064,8 +2086,6 @@ COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was move
 
 COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
 
-COMMENT ON COLUMN tickets_ops.snapshots.cancelled_at IS 'When a person cancelled it (tickets_ops.cancel_job): its remaining jobs do not reopen it, only retry_job does.';
-
 COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
@@ -2115,8 +2135,8 @@ begin
       v_cluster,
       v_key,
       tickets.location_query(p_location_name),
-      st_y(c.geom),
-      st_x(c.geom),
+      (c.geom::point)[1],
+      (c.geom::point)[0],
       c.guard_km::double precision,
       (tickets_ops.answers(v_cluster, v_key, p_provider)).queries
     from (select 1) as always
@@ -2466,9 +2486,10 @@ begin
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   end if;
   update tickets_ops.snapshots
-  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, cancelled_at = null, progress_at = now()
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
   where snapshot_id = p_snapshot_id;
   update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
+  perform tickets_ops.ask_for_missing_jobs();
   return null;
 exception
   when unique_violation then
@@ -2476,7 +2497,7 @@ exception
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, so that its jobs can go on; the caller revives the jobs. Returns why it cannot, NULL when it is in flight.';
+COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
 CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2575,9 +2596,8 @@ CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, 
 declare
   v_job record;
   v_obstacle text;
-  v_others bigint;
 begin
-  select j.id, j.task, j.key, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -2585,17 +2605,15 @@ begin
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
   end if;
-  select count(*) into v_others
-  from tickets_ops.list_jobs() j
-  where j.state = 'failed' and j.task = v_job.task and j.payload -> 'snapshot_id' = v_job.payload -> 'snapshot_id';
-  return query select v_job.id, v_job.task, v_job.key, concat_ws(' ',
-    'It is due now.',
-    case when v_others > 0 then format('%s more of snapshot %s failed: select * from tickets_ops.retry_failed(%L);', v_others, v_job.payload ->> 'snapshot_id', v_job.task) end
-  );
+  return query select v_job.id, v_job.task, v_job.key, case
+    when v_job.state = 'failed' and v_job.task in ('upsert_batch', 'finalize_snapshot')
+      then format('It is due now, and with it all that is left of snapshot %s.', v_job.payload ->> 'snapshot_id')
+    else 'It is due now.'
+  end;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
 CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text) RETURNS void
     LANGUAGE sql
@@ -2615,6 +2633,7 @@ declare
   c_attempts constant integer := 6;
   v_job record;
   v_obstacle text;
+  v_ids bigint[] := array[p_id];
 begin
   select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
   if v_job.state = 'running' then
@@ -2625,17 +2644,22 @@ begin
     if v_obstacle is not null then
       return v_obstacle;
     end if;
+    -- All of them, or the snapshot would fail again by the next.
+    v_ids := array(
+      select j.id from tickets_ops.list_jobs() j
+      where j.task = v_job.task and j.state = 'failed' and j.payload ->> 'snapshot_id' = v_job.payload ->> 'snapshot_id'
+    );
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
     -- A request that gave up waiting waits anew.
     payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
-  where id = p_id and locked_at is null;
+  where id = any (v_ids) and locked_at is null;
   return case when not found then 'A worker has just taken it, or it is gone.' end;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts. Returns why it cannot, else NULL.';
+COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed. Returns why it cannot, else NULL.';
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -3872,7 +3896,7 @@ CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
 
 CREATE INDEX crq_created_at_service_idx ON tickets.crq USING btree (created_at_service);
 
-CREATE INDEX crq_events_snapshot_at_idx ON tickets.crq_events USING btree (snapshot_at);
+CREATE INDEX crq_events_snapshot_at_idx ON tickets.crq_events USING brin (snapshot_at);
 
 CREATE INDEX crq_events_ticket_id_event_id_idx ON tickets.crq_events USING btree (ticket_id, event_id);
 
@@ -3890,7 +3914,7 @@ CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_servi
 
 CREATE INDEX inc_events_ticket ON tickets.inc_events USING btree (ticket_id, event_id);
 
-CREATE INDEX inc_events_time ON tickets.inc_events USING btree (snapshot_at);
+CREATE INDEX inc_events_time ON tickets.inc_events USING brin (snapshot_at);
 
 CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
 
@@ -3987,6 +4011,8 @@ REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;

@@ -7,7 +7,7 @@
  * up to 100 MB of memory. With 16 MB it takes no longer (measured; with 1 MB staging took a third longer).
  */
 import { BucketError } from './bucket.ts';
-import { ConnectionError } from './database.ts';
+import { ConnectionError, SchemaError } from './database.ts';
 import { hideSecrets } from './secrets.ts';
 import { loadDotEnv, SettingsError } from './settings.ts';
 import { UsageError } from './usage.ts';
@@ -32,7 +32,7 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   demo: () => import('./commands/demo.ts'),
 };
 
-const EXPLAINED = [SettingsError, ConnectionError, BucketError];
+const EXPLAINED = [SettingsError, ConnectionError, SchemaError, BucketError];
 
 async function main([name = '', ...args]: string[]): Promise<number> {
   if (['', 'help', '-h', '--help'].includes(name)) {
@@ -60,6 +60,11 @@ async function main([name = '', ...args]: string[]): Promise<number> {
     const expected = EXPLAINED.some((kind) => error instanceof kind);
     const text = error instanceof Error ? ((expected ? undefined : error.stack) ?? error.message) : String(error);
     process.stderr.write(`${hideSecrets(text)}\n`);
+    // Whoever asked for JSON gets some, whatever happens.
+    if (args.includes('--json'))
+      process.stdout.write(
+        `${JSON.stringify({ error: hideSecrets(error instanceof Error ? error.message : text) })}\n`,
+      );
     return 1;
   }
 }

@@ -13,6 +13,11 @@ export class ConnectionError extends Error {
   override name = 'ConnectionError';
 }
 
+/** The database has not the schema of this release; the message says what to do. */
+export class SchemaError extends Error {
+  override name = 'SchemaError';
+}
+
 /**
  * What a connection string points to, fit to be shown: `user@host:port/database`.
  * @throws ConnectionError when it is no connection string (Node's own error would carry it whole, with its password)

@@ -15,6 +15,7 @@ import { type Geocoder, GeocoderSettings, geocoderFrom } from './geocode/setting
 import { callAtSlot } from './geocode/slot.ts';
 import { readHealth } from './health.ts';
 import { sharesSessions } from './lifeline.ts';
+import { missingForFirstMigration } from './rights.ts';
 import { pending } from './schema.ts';
 import { hideSecrets } from './secrets.ts';
 import { BucketSettings, DatabaseSettings, RetentionSettings, readSettings, WorkerSettings } from './settings.ts';
@@ -47,6 +48,7 @@ export async function* examine(): AsyncGenerator<Finding> {
     ['postgis', postgis],
     ['schema', schema],
     ['rights', rights],
+    ['search path', searchPath],
     ['roles', roles],
     ['clock', clock],
     ['schedule', schedule],
@@ -140,14 +142,41 @@ async function schema(client: pg.Client): Promise<Verdict> {
 async function rights(client: pg.Client): Promise<Verdict> {
   const { rows } = await client.query<{ me: string; owner: string; mine: boolean }>(
     `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine
-     from pg_class where oid = to_regclass('graphile_worker._private_jobs')`,
+     from pg_class where relname = '_private_jobs' and relnamespace = to_regnamespace('graphile_worker')`,
   );
-  if (!rows[0]) return skipped('needs the schema');
+  if (!rows[0]) return firstRights(client);
   const { me, owner, mine } = rows[0];
   if (mine) return ok(`${me} owns the tables`);
   return failed(
     `the tables belong to ${owner}, not to ${me}`,
     `connect as ${owner}, or let the DBA run: grant ${owner} to ${me}`,
+  );
+}
+
+/** Before the first migration. */
+async function firstRights(client: pg.Client): Promise<Verdict> {
+  const missing = await missingForFirstMigration(client);
+  const { rows } = await client.query<{ me: string }>('select current_user as me');
+  const me = rows[0]?.me;
+  if (missing.length === 0) return ok(`${me} may migrate`);
+  return failed(
+    missing.map(({ what }) => `${me} ${what}`).join('\n'),
+    `let the DBA run:\n${missing.map(({ remedy }) => remedy).join('\n')}`,
+  );
+}
+
+/** Names are looked up there as well: whoever may create in it can put a function of his own in the place of another. */
+async function searchPath(client: pg.Client): Promise<Verdict> {
+  const { rows } = await client.query<{ schema: string }>(
+    `select quote_ident(n.nspname) as schema from pg_namespace n
+     where n.nspname = any (current_schemas(false))
+       and exists (select from aclexplode(n.nspacl) a where a.grantee = 0 and a.privilege_type = 'CREATE')`,
+  );
+  if (rows.length === 0) return ok('nobody else can put anything where functions are looked up');
+  const schemas = rows.map(({ schema: name }) => name).join(', ');
+  return warning(
+    `everybody may create functions in ${schemas}, and the worker could be made to call them`,
+    `let the DBA run: revoke create on schema ${schemas} from public`,
   );
 }
 

@@ -7,7 +7,7 @@ import type { ClientBase } from 'pg';
 import { archiveObject, type Bucket } from './bucket.ts';
 import { transaction } from './database.ts';
 import type { Db } from './ledger.ts';
-import { archived, reopen } from './ledger.ts';
+import { archived } from './ledger.ts';
 import type { Log } from './log.ts';
 import { LOAD_ATTEMPTS, LOAD_PRIORITY } from './stage.ts';
 
@@ -24,7 +24,7 @@ interface Snapshot {
 }
 
 /**
- * Finishes a snapshot whose batches are all done; idempotent. One that failed to be finished is reopened by trying again.
+ * Finishes a snapshot whose batches are all done; idempotent.
  * @param bucketOf opens the bucket, only where there is a file to archive
  * @returns why there is nothing to finish, in words; undefined when it is finished
  * @throws BucketError when archiving failed; the snapshot is done all the same
@@ -61,7 +61,7 @@ export async function archive(
   await archived(db, dataset, key, etag, result.outcome === 'archived' ? result.key : null);
 }
 
-/** @returns why not, when the snapshot is neither finalizing nor finished and cannot be reopened */
+/** @returns why not, when the snapshot is neither finalizing nor finished */
 async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot | string> {
   // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
   await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
@@ -72,8 +72,8 @@ async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot 
   );
   const snapshot = rows[0];
   if (snapshot?.status === 'done' || snapshot?.status === 'partial') return snapshot;
-  const refusal = await reopen(client, snapshotId, 'finalizing');
-  if (refusal !== undefined || !snapshot) return refusal ?? `There is no snapshot ${snapshotId}`;
+  if (snapshot?.status !== 'finalizing')
+    return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not finalizing`;
 
   const status = snapshot.broken_off === null ? 'done' : 'partial';
   await client.query('select tickets.place_tickets($1)', [snapshot.dataset]);

@@ -262,35 +262,6 @@ export async function fail(db: Db, snapshotId: string, reason: string): Promise<
   );
 }
 
-/**
- * Makes sure that the snapshot is in this state: a failed one is reopened by retrying one of its jobs.
- * @returns why it cannot be, when newer data have been loaded or are being loaded
- */
-export async function reopen(db: Db, snapshotId: string, state: 'loading' | 'finalizing'): Promise<string | undefined> {
-  const { rows } = await db.query<{ status: string; cancelled: boolean; complete: boolean; newer: string | null }>(
-    `select s.status, s.cancelled_at is not null as cancelled, coalesce(s.batches_done = s.batches_total, false) as complete,
-       (
-         select min(n.snapshot_id) from tickets_ops.snapshots n
-         where n.dataset = s.dataset and n.snapshot_id <> s.snapshot_id
-           and (n.status in ('staging', 'loading', 'finalizing') or n.staged_at > s.staged_at)
-       ) as newer
-     from tickets_ops.snapshots s where s.snapshot_id = $1`,
-    [snapshotId],
-  );
-  const snapshot = rows[0];
-  if (snapshot?.status === state) return undefined;
-  if (snapshot?.status !== 'failed') return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not ${state}`;
-  if (snapshot.cancelled) return `Snapshot ${snapshotId} was cancelled`;
-  if (snapshot.newer) return `Snapshot ${snapshotId} is superseded by snapshot ${snapshot.newer}: it stays failed`;
-  if (state === 'finalizing' && !snapshot.complete)
-    return `Snapshot ${snapshotId} failed before all its batches were loaded`;
-  await db.query(
-    `update tickets_ops.snapshots set status = $2, error = null where snapshot_id = $1 and status = 'failed'`,
-    [snapshotId, state],
-  );
-  return undefined;
-}
-
 /** Writes down where the file of a loaded or unchanged snapshot was moved to. */
 export async function archived(
   db: Db,

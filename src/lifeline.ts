@@ -106,7 +106,7 @@ async function hold(
     if (!rows[0]) return lose('another worker declared this one dead: it had not been heard of for minutes');
     if (rows[0].shared && !isShared) log.warn(SHARED);
     isShared = rows[0].shared;
-    if (!isShared) await rescueAndTell(client, pool, log);
+    if (!isShared) await rescue(client, pool, log);
   };
   let answeredAt = performance.now();
   let beating: Promise<void> | undefined;
@@ -123,7 +123,7 @@ async function hold(
         beating = undefined;
       });
   }, HEARTBEAT_MS);
-  if (!isShared) await rescueAndTell(client, pool, log);
+  if (!isShared) await rescue(client, pool, log);
 
   return async () => {
     clearInterval(timer);
@@ -157,41 +157,35 @@ export async function sharesSessions(client: pg.Client, session: number, databas
   });
 }
 
-async function rescueAndTell(client: pg.Client, pool: string, log: Log): Promise<void> {
-  const result = await transaction(client, () => rescue(client, pool));
-  if ('rescued' in result && result.rescued.length > 0)
-    log.warn({ pools: result.rescued }, 'freed the jobs of dead workers');
-}
-
-export type Rescue =
-  | { readonly rescued: readonly string[] }
-  /** Sessions are shared here, so nobody can tell who lives; nothing was touched. */
-  | { readonly unknowable: true };
-
 /**
- * Frees the jobs and queues of dead pools; in a transaction of the caller's.
+ * Frees the jobs and queues of dead pools. Every heartbeat does, so that they wait for seconds; and `maintain` before it
+ * judges the jobs of snapshots, so that one that died on its last attempt counts as failed in the same run.
  * @param ownPool of the worker that asks
  */
-export async function rescue(db: Db, ownPool: string): Promise<Rescue> {
-  const { rows: own } = await db.query<{ shared: boolean }>(
+export async function rescue(client: pg.ClientBase, ownPool: string, log: Log): Promise<void> {
+  const { rows: own } = await client.query<{ shared: boolean }>(
     'select shares_sessions as shared from tickets_ops.workers where pool_id = $1',
     [ownPool],
   );
-  if (!own[0]) return { rescued: [] }; // not registered yet: it rescues by itself as soon as it is
-  if (own[0].shared) return { unknowable: true };
-  return { rescued: await freeDead(db, ownPool) };
+  if (!own[0]) return; // not registered yet: it rescues as soon as it is
+  if (own[0].shared) return log.debug('sessions are shared here: dead workers cannot be told from live ones');
+  await freeDead(client, ownPool, log);
 }
 
 /** Frees the jobs and queues of dead pools before a worker starts that will not live long enough for a heartbeat. */
 export async function rescueOnce(databaseUrl: string, log: Log): Promise<void> {
   await withClient(databaseUrl, async (client) => {
     if (await sharesSessions(client, await backendOf(client), databaseUrl)) return;
-    const pools = await transaction(client, () => freeDead(client, ''));
-    if (pools.length > 0) log.warn({ pools }, 'freed the jobs of dead workers');
+    await freeDead(client, '', log);
   });
 }
 
-async function freeDead(db: Db, ownPool: string): Promise<string[]> {
+async function freeDead(client: pg.ClientBase, ownPool: string, log: Log): Promise<void> {
+  const pools = await transaction(client, () => unlockDead(client, ownPool));
+  if (pools.length > 0) log.warn({ pools }, 'freed the jobs of dead workers');
+}
+
+async function unlockDead(db: Db, ownPool: string): Promise<string[]> {
   const { rows } = await db.query<{ pool_id: string }>(
     `with holding as materialized (
        select locked_by as pool_id, max(locked_at) as locked_at

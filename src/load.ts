@@ -6,14 +6,17 @@
 import type { ClientBase } from 'pg';
 import { transaction } from './database.ts';
 import type { Dataset } from './dataset.ts';
-import { ClaimLostError, type Db, reopen } from './ledger.ts';
+import { ClaimLostError, type Db } from './ledger.ts';
 import { enqueueFinalize } from './stage.ts';
 
-/** What became of a batch; `superseded` says in words why it can no longer be loaded. */
+/** What became of a batch. */
 export type BatchOutcome =
   | { readonly outcome: 'loaded'; readonly inserted: number; readonly updated: number; readonly rejected: number }
   | { readonly outcome: 'already done' }
-  | { readonly outcome: 'superseded'; readonly reason: string };
+  /** Its snapshot has failed or was cancelled. If that is reopened (tickets_ops.retry_job), the batch is asked for again. */
+  | { readonly outcome: 'snapshot failed' }
+  /** It cannot be loaded any more. */
+  | { readonly outcome: 'gone'; readonly reason: string };
 
 interface Written {
   inserted: number;
@@ -24,7 +27,6 @@ interface Written {
 
 /**
  * Loads one batch of a sealed snapshot.
- * A batch of a failed snapshot reopens it, unless newer data have come in since.
  * @throws whatever Postgres reports that is no fault of a row (a deadlock, a lost connection): try again
  */
 export async function loadBatch(
@@ -40,8 +42,14 @@ export async function loadBatch(
     await client.query(
       `select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), set_config('jit', 'off', true), set_config('work_mem', '32MB', true)`,
     );
-    const { rows } = await client.query<{ dataset: Dataset['name']; done: boolean; first: string; last: string }>(
-      `select s.dataset, b.status = 'done' as done, b.first_ticket_id as first, b.last_ticket_id as last
+    const { rows } = await client.query<{
+      dataset: Dataset['name'];
+      done: boolean;
+      failed: boolean;
+      first: string;
+      last: string;
+    }>(
+      `select s.dataset, s.status = 'failed' as failed, b.status = 'done' as done, b.first_ticket_id as first, b.last_ticket_id as last
        from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
        where b.snapshot_id = $1 and b.batch = $2
        -- The snapshot cannot fail, and a newer one be staged against tickets that this batch is about to change.
@@ -51,8 +59,7 @@ export async function loadBatch(
     const range = rows[0];
     if (!range) return withoutBatch(client, snapshotId, batch);
     if (range.done) return { outcome: 'already done' };
-    const superseded = await reopen(client, snapshotId, 'loading');
-    if (superseded) return { outcome: 'superseded', reason: superseded };
+    if (range.failed) return { outcome: 'snapshot failed' };
 
     const written = await writeRange(client, datasetOf(range.dataset), snapshotId, range.first, range.last);
     await markDone(client, snapshotId, batch, written);
@@ -69,7 +76,7 @@ async function withoutBatch(db: Db, snapshotId: string, batch: number): Promise<
   const status = rows[0]?.status ?? 'unknown';
   if (status === 'done' || status === 'partial') return { outcome: 'already done' };
   return {
-    outcome: 'superseded',
+    outcome: 'gone',
     reason: `Snapshot ${snapshotId} is ${status} and has no staged batch ${batch}: fetch its file again`,
   };
 }

@@ -1,7 +1,7 @@
 /**
  * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, re-drives snapshots whose
- * jobs are gone, marks what is beyond hope, plans places that fell due, notices a missed schedule, prunes by age. Every step is idempotent, so any
- * number of workers may run it at once.
+ * jobs are gone, marks what is beyond hope, plans places that fell due, notices a missed schedule, prunes by age. Every
+ * step is idempotent, so any number of workers may run it at once.
  */
 import type { ClientBase } from 'pg';
 import { transaction } from './database.ts';
@@ -9,20 +9,18 @@ import type { Db } from './ledger.ts';
 import { rescue } from './lifeline.ts';
 import type { Log } from './log.ts';
 import type { RetentionSettings } from './settings.ts';
-import { LOAD_ATTEMPTS, LOAD_PRIORITY } from './stage.ts';
 
 /** Workers that ended, for whoever reads a log of last week. */
 const KEEP_WORKERS = '7 days';
 
 /** @param ownPool the worker pool that runs this */
 export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
-  const result = await transaction(client, () => rescue(client, ownPool));
-  if ('unknowable' in result) log.debug('sessions are shared here: dead workers cannot be told from live ones');
-  else if (result.rescued.length > 0) log.warn({ pools: result.rescued }, 'freed the jobs of dead workers');
-
+  await rescue(client, ownPool, log); // first: what follows looks at jobs that nobody holds
   for (const failed of await failHopeless(client)) log.error({ snapshot: failed.snapshot_id }, failed.error);
-  const redriven = await redrive(client);
-  if (redriven > 0) log.warn({ jobs: redriven }, 'asked again for jobs that had vanished');
+  const { rows: asked } = await client.query<{ jobs: number }>(
+    'select tickets_ops.ask_for_missing_jobs()::int as jobs',
+  );
+  if (asked[0]?.jobs) log.warn(asked[0], 'asked again for jobs that had vanished');
   // A snapshot plans its own places; what falls due while the file stays the same is planned here.
   await client.query(`select tickets_ops.plan_geocoding('inc')`);
   const missed = await missedRun(client);
@@ -68,25 +66,6 @@ async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: strin
      returning s.snapshot_id, s.error`,
   );
   return rows;
-}
-
-/** Jobs that snapshots in flight need and that are not there: someone deleted them. */
-async function redrive(db: Db): Promise<number> {
-  const { rowCount } = await db.query(
-    `with needed as (
-       select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
-         json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
-       from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
-       where s.status = 'loading' and b.status <> 'done'
-       union all
-       select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
-       from tickets_ops.snapshots s where s.status = 'finalizing'
-     )
-     select graphile_worker.add_job(task, payload, max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY}, job_key := key)
-     from needed
-     where not exists (select from graphile_worker.jobs j where j.key = needed.key)`,
-  );
-  return rowCount ?? 0;
 }
 
 async function missedRun(db: Db): Promise<Date | null> {

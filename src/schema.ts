@@ -13,7 +13,7 @@ import { migrate as applyCommitted, Logger } from 'graphile-migrate';
 import { clearAllPools } from 'graphile-migrate/dist/pg.js';
 import { runMigrations } from 'graphile-worker';
 import type { ClientBase } from 'pg';
-import { withClient } from './database.ts';
+import { SchemaError, withClient } from './database.ts';
 import { graphileLogger, type Log } from './log.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url));
@@ -46,6 +46,15 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
       );
     }
   }); // closing the session frees the lock, even when the process dies
+}
+
+/** @throws SchemaError unless every committed migration stands in the database as it is committed */
+export async function requireCurrent(client: ClientBase): Promise<void> {
+  const [first] = await pending(client);
+  if (first)
+    throw new SchemaError(
+      `The schema of this database is not current: ${first.migration} is ${first.state}. Run: fleettickets migrate`,
+    );
 }
 
 /** What a takeover could not carry over as it was: graphile-migrate swallows the migration's notices. */

@@ -13,7 +13,7 @@ export default defineTask('upsert_batch', Payload, { snapshot_id: 42, batch: 1 }
   await context.withPgClient(async (client) => {
     try {
       const result = await loadBatch(client, dataset, snapshotId, batch);
-      if (result.outcome === 'superseded') throw new PermanentError(result.reason);
+      if (result.outcome === 'gone') throw new PermanentError(result.reason);
       context.log.info({ snapshot: snapshotId, batch, ...result }, 'batch');
     } catch (error) {
       if (context.isLastAttempt && !(error instanceof PermanentError)) {

@@ -177,6 +177,48 @@ describe('trying again', () => {
     assert.deepEqual(await jobs(), []);
   });
 
+  test('a batch alone never brings a failed snapshot back; trying one again brings back all that is left of it', async () => {
+    const repair = await broken('tickets.inc');
+    const ids = Array.from({ length: 10_001 }, (_, n) => `WOT${10_000_000 + n}\n`); // three batches
+    await env.putObject(`${PREFIX}${first.name}`, `ticket_id\n${ids.join('')}`);
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.runJobs();
+    const due = (batch: number, attempts: string) =>
+      env.pool.query(
+        `update graphile_worker._private_jobs set run_at = now(), attempts = ${attempts} where key = 'upsert_batch:1:${batch}'`,
+      );
+    await due(3, 'max_attempts - 1');
+    await env.runJobs();
+    await repair();
+    // Batches 1 and 2 have attempts left, and nothing would keep them from loading.
+    await due(1, 'attempts');
+    await env.runJobs();
+    assert.deepEqual(
+      (await jobs()).map(({ key }) => key).sort(),
+      ['upsert_batch:1:2', 'upsert_batch:1:3'],
+      'batch 1 waits for nothing',
+    );
+    await maintain();
+    assert.deepEqual(await snapshots(), [
+      { snapshot_id: '1', status: 'failed', error: 'Batch 3 failed 6 times: The disk is on fire' },
+    ]);
+    assert.deepEqual(await rows('select ticket_id from tickets.inc'), []);
+
+    await due(2, 'max_attempts'); // it died with its worker, say
+    const [failure] = await jobs(`key = 'upsert_batch:1:3'`);
+    assert.deepEqual(await one('select note from tickets_ops.retry_job($1)', [failure?.id]), {
+      note: 'It is due now, and with it all that is left of snapshot 1.',
+    });
+    await maintain();
+    assert.deepEqual(await env.runJobs(), []);
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['done'],
+    );
+    assert.equal((await one<{ n: string }>('select count(*) as n from tickets.inc')).n, '10001');
+    assert.deepEqual(await jobs(), []);
+  });
+
   test('the end of a snapshot', async () => {
     const repair = await broken('tickets.import_meta', `new.metadata ? 'snapshot_id'`);
     await put(first);
@@ -695,25 +737,31 @@ describe('healthcheck', () => {
     assert.equal(await worker.exited, 0);
   });
 
-  test('is not healthy before the schema is current, nor without a database', async () => {
+  test('is not healthy before the schema is current, nor without a database; it and status say so in JSON too', async () => {
     const { hash } = await one<{ hash: string }>(
       'select hash from graphile_migrate.migrations order by filename desc limit 1',
     );
     await env.pool.query(`update graphile_migrate.migrations set hash = 'sha1:other' where hash = $1`, [hash]);
     try {
+      const reason = /^The schema of this database is not current: 00000\d-.* is changed\. Run: fleettickets migrate$/m;
       const found = await fleettickets({}, 'healthcheck');
-      assert.equal(found.status, 1);
-      assert.match(found.out, /The schema is not current: 00000\d-.* is changed/);
+      assert.deepEqual([found.status, reason.test(found.out)], [1, true], found.out);
+      for (const command of ['healthcheck', 'status']) {
+        const { status, out } = await fleettickets({}, command, '--json');
+        assert.deepEqual([status, reason.test(JSON.parse(out).error)], [1, true], out);
+      }
     } finally {
       await env.pool.query(`update graphile_migrate.migrations set hash = $1 where hash = 'sha1:other'`, [hash]);
     }
-    const gone = await fleettickets(
-      { DATABASE_URL: 'postgres://someone:a-secret-password@127.0.0.1:1/nowhere' },
-      'healthcheck',
-    );
-    assert.equal(gone.status, 1);
-    assert.match(gone.err, /^Cannot connect to Postgres at someone@127\.0\.0\.1:1\/nowhere/);
-    assert.doesNotMatch(gone.err, /a-secret-password/);
+    const nowhere = { DATABASE_URL: 'postgres://someone:a-secret-password@127.0.0.1:1/nowhere' };
+    const reason = /^Cannot connect to Postgres at someone@127\.0\.0\.1:1\/nowhere/;
+    const gone = await fleettickets(nowhere, 'healthcheck');
+    assert.deepEqual([gone.status, reason.test(gone.out)], [1, true], gone.out);
+    for (const command of ['healthcheck', 'status']) {
+      const { status, out, err } = await fleettickets(nowhere, command, '--json');
+      assert.deepEqual([status, reason.test(JSON.parse(out).error)], [1, true], out);
+      assert.doesNotMatch(out + err, /a-secret-password/);
+    }
   });
 });
 

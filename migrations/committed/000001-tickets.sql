@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d441dfed63598248e5b92cf21c1f1e0e912825e0
+--! Hash: sha1:00e3bf449efb0c32bf2f434334d2645074697027
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -498,7 +498,16 @@ comment on function tickets_takeover.column_of(regclass, text[]) is 'The first o
 
 create function tickets_takeover.go_back() returns void language plpgsql as $$
 begin
+  if exists (select from tickets_ops.worker_states() where state in ('alive', 'unsure') and seen_at > now() - interval '1 minute') then
+    -- It would end, be started again by its container, and take over at once.
+    raise exception 'A worker is alive: stop it first.' using hint = 'select * from tickets_ops.worker_states();';
+  end if;
   perform tickets_takeover.lock_tickets();
+  -- Another takeover counts its snapshots from 1 again: what waits to load snapshot 7 would load another one. Not by
+  -- complete_jobs, which leaves those that a dead worker still holds.
+  delete from graphile_worker._private_jobs j
+  using graphile_worker._private_tasks t
+  where t.id = j.task_id and t.identifier in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot');
   perform tickets_takeover.write_down_readers();
   alter schema tickets rename to tickets_set_aside;
   alter schema tickets_ops rename to tickets_ops_set_aside;
@@ -510,7 +519,7 @@ begin
   delete from graphile_migrate.migrations;
 end
 $$;
-comment on function tickets_takeover.go_back() is 'Back to the Python version, in one transaction: its tables, map functions and grants as they were at the takeover; views and functions outside read them again. Ours stay as tickets_set_aside and tickets_ops_set_aside. Stop the worker first. Raises, and changes nothing, while somebody writes tickets or when something that was made since cannot read the old tables.';
+comment on function tickets_takeover.go_back() is 'Back to the Python version, in one transaction: its tables, map functions and grants as they were at the takeover; views and functions outside read them again. Ours stay as tickets_set_aside and tickets_ops_set_aside. The jobs of loads go. Raises, and changes nothing, while a worker is alive, while somebody writes tickets, or when something that was made since cannot read the old tables.';
 
 do $$
 declare
@@ -535,9 +544,17 @@ begin
   create schema tickets;
   perform tickets_takeover.move_map_functions('reporting', 'tickets_legacy');
 
-  -- Default privileges come first: they are for what is made from here on.
+  insert into tickets_takeover.notes
+  select distinct 'roles whose default privileges in the schema now hold for what the migrating role makes', pg_get_userbyid(defaclrole)::text
+  from pg_default_acl where defaclnamespace = 'tickets_legacy'::regnamespace and not pg_has_role(defaclrole, 'usage');
+
+  -- Default privileges come first: they are for what is made from here on. Those of a role that this one may not act for (a
+  -- superuser that made the old schema) would be lost: what it made, this one makes now.
   for v_statement in
-    select format('alter default privileges for role %I in schema tickets %s', pg_get_userbyid(d.defaclrole), g)
+    select format(
+      'alter default privileges for role %I in schema tickets %s',
+      case when pg_has_role(d.defaclrole, 'usage') then pg_get_userbyid(d.defaclrole) else current_user end, g
+    )
     from pg_default_acl d
     cross join lateral tickets_takeover.grants(
       d.defaclacl, case d.defaclobjtype when 'r' then 'tables' when 'S' then 'sequences' when 'f' then 'functions' else 'types' end
@@ -1498,7 +1515,8 @@ comment on column tickets.inc_events.snapshot_at is 'The export''s own time of t
 comment on column tickets.inc_events.recorded_at is 'When the event was written.';
 
 create index inc_events_ticket on tickets.inc_events (ticket_id, event_id);
-create index inc_events_time on tickets.inc_events (snapshot_at);
+-- Written in the order of time, so a summary of its pages is enough.
+create index inc_events_time on tickets.inc_events using brin (snapshot_at);
 
 create table tickets.crq_events (like tickets.inc_events including all);
 comment on table tickets.crq_events is 'History of tickets.crq, as tickets.inc_events.';
@@ -1521,6 +1539,10 @@ comment on column tickets.import_meta.metadata is 'source_key, source_etag, sour
 -- Under READ COMMITTED a batch and a gazetteer change could pass each other unseen (measured: 28 deadlocks in 27 s,
 -- and tickets that kept the old place for good). So whoever writes tickets shares an advisory lock, and whoever writes a
 -- gazetteer holds it alone. finalize_snapshot re-resolves what disagrees all the same.
+--
+-- Here and in what follows (110 to 120) no text that is parsed when it runs names a function or operator of PostGIS: it may run
+-- under a security definer's search_path, in which PostGIS is not. Casts (::bytea, ::point) are found without a path, and
+-- bodies that are SQL, not text, are bound when they are made.
 
 create function tickets.gazetteer_lock() returns bigint language sql immutable parallel safe
 return 7405120260615;
@@ -1572,7 +1594,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where t.geo_source <> place.geo_source or t.geom is distinct from place.geom
+      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
       order by t.ticket_id
       for update of t
     )
@@ -1623,7 +1645,7 @@ begin
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where w.geo_source <> place.geo_source or w.geom is distinct from place.geom
+      where w.geo_source <> place.geo_source or w.geom::bytea is distinct from place.geom::bytea
     )
     update tickets.%1$I t
     set geom = d.geom, geo_source = d.geo_source
@@ -1652,7 +1674,10 @@ $$;
 
 -- A gazetteer's statement triggers hand over the keys whose placing coordinate changed: the symmetric difference of the
 -- rows before and after (an event names only the transition tables that it has).
-create function tickets.clusters_moved() returns trigger language plpgsql as $$
+-- Security definer, as the gazetteers' other triggers: whoever may write a gazetteer moves tickets by it, without a right
+-- to write them.
+create function tickets.clusters_moved() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_clusters text[];
 begin
@@ -1675,7 +1700,8 @@ end
 $$;
 comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
 
-create function tickets.locations_moved() returns trigger language plpgsql as $$
+create function tickets.locations_moved() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_clusters text[];
   v_keys text[];
@@ -1733,7 +1759,7 @@ $$;
 -- A snapshot's states:
 --   staging -> loading -> finalizing -> done | partial      a file that was read
 --   unchanged | superseded                                   a file that was looked at, not read
---   failed                                                   with the reason in error; retrying its job reopens it
+--   failed                                                   with the reason in error; tickets_ops.retry_job reopens it, nothing else
 --   superseded -> staging                                    taken after all: by a backfill, or because the newer one failed
 
 create table tickets_ops.snapshots (
@@ -1759,7 +1785,6 @@ create table tickets_ops.snapshots (
   loaded_at timestamptz,
   archived_at timestamptz,
   archived_key text,
-  cancelled_at timestamptz,
   batches_total integer,
   batches_done integer not null default 0,
   rows_read bigint not null default 0,
@@ -1809,7 +1834,6 @@ comment on column tickets_ops.snapshots.staged_at is 'When all its rows were sta
 comment on column tickets_ops.snapshots.loaded_at is 'When it was finished.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
-comment on column tickets_ops.snapshots.cancelled_at is 'When a person cancelled it (tickets_ops.cancel_job): its remaining jobs do not reopen it, only retry_job does.';
 comment on column tickets_ops.snapshots.batches_total is 'Batches of changed rows; 0 when no row changed.';
 comment on column tickets_ops.snapshots.batches_done is 'Batches committed; the one that completes the count asks for finalize_snapshot.';
 comment on column tickets_ops.snapshots.rows_read is 'Records in the file, without header and blank lines.';
@@ -2879,7 +2903,8 @@ end
 $$;
 comment on function tickets_ops.as_pipeline(boolean) is 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
 
-create function tickets_ops.keep_cluster_verified() returns trigger language plpgsql as $$
+create function tickets_ops.keep_cluster_verified() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   if tickets_ops.is_pipeline() then
     -- No row is written: what a person checked stays as it is.
@@ -2899,7 +2924,8 @@ end
 $$;
 comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
 
-create function tickets_ops.keep_location_verified() returns trigger language plpgsql as $$
+create function tickets_ops.keep_location_verified() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified then null else new end;
@@ -3069,7 +3095,8 @@ create function tickets_ops.wake_geocoding() returns void language sql as $$
 $$;
 comment on function tickets_ops.wake_geocoding() is 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
 
-create function tickets_ops.cluster_changed() returns trigger language plpgsql security definer as $$
+create function tickets_ops.cluster_changed() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   if new.geom is not null then
     perform tickets_ops.judge_again(new.cluster);
@@ -3174,8 +3201,8 @@ begin
       v_cluster,
       v_key,
       tickets.location_query(p_location_name),
-      st_y(c.geom),
-      st_x(c.geom),
+      (c.geom::point)[1],
+      (c.geom::point)[0],
       c.guard_km::double precision,
       (tickets_ops.answers(v_cluster, v_key, p_provider)).queries
     from (select 1) as always
@@ -3529,7 +3556,7 @@ comment on function tickets_ops.ask_by_hand(text, text, jsonb, boolean, integer,
 
 create function tickets.geocode_cluster(cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql security definer as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
@@ -3550,7 +3577,7 @@ comment on function tickets.geocode_cluster(text, boolean) is
 
 create function tickets.geocode_location(location_name text, cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql security definer as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_cluster text := tickets.cluster_key(geocode_location.cluster);
@@ -3641,26 +3668,6 @@ comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordin
 comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
 comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
-
--- Whoever may write the gazetteers moves tickets and wakes jobs by their triggers, without a right to either.
--- Security definer functions resolve names in a path that no caller can change. PostGIS's operators are looked up by the
--- ticket triggers that they fire, and PostGIS is wherever the DBA put it.
-do $$
-declare
-  v_postgis text := (
-    select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'postgis'
-  );
-  v_function regprocedure;
-begin
-  foreach v_function in array array[
-    'tickets_ops.cluster_changed()', 'tickets_ops.keep_cluster_verified()', 'tickets_ops.keep_location_verified()',
-    'tickets.clusters_moved()', 'tickets.locations_moved()',
-    'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)'
-  ]::regprocedure[] loop
-    execute format('alter function %s security definer set search_path = pg_catalog, %I, pg_temp', v_function, v_postgis);
-  end loop;
-end
-$$;
 
 --! split: 120-operations.sql
 -- Operating the pipeline from SQL: who works, which jobs there are, what to do with one, how healthy all of it is.
@@ -3844,6 +3851,26 @@ comment on column tickets_ops.failed_jobs.attempts is 'Attempts made.';
 comment on column tickets_ops.failed_jobs.last_error is 'Why the last one failed.';
 comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matters; tickets_ops.health does not count it. NULL: it does.';
 
+create function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
+  with needed as (
+    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
+      json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
+    from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
+    where s.status = 'loading' and b.status <> 'done'
+    union all
+    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
+    from tickets_ops.snapshots s where s.status = 'finalizing'
+  ),
+  added as (
+    -- Attempts and priority as from the start (src/stage.ts).
+    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
+    from needed
+    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
+  )
+  select count(*) from added;
+$$;
+comment on function tickets_ops.ask_for_missing_jobs() is 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
+
 create function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -3869,16 +3896,17 @@ begin
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   end if;
   update tickets_ops.snapshots
-  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, cancelled_at = null, progress_at = now()
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
   where snapshot_id = p_snapshot_id;
   update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
+  perform tickets_ops.ask_for_missing_jobs();
   return null;
 exception
   when unique_violation then
     return format('Snapshot %s has to wait: another one is in flight.', p_snapshot_id);
 end
 $$;
-comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, so that its jobs can go on; the caller revives the jobs. Returns why it cannot, NULL when it is in flight.';
+comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
 create function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
 declare
@@ -3886,6 +3914,7 @@ declare
   c_attempts constant integer := 6;
   v_job record;
   v_obstacle text;
+  v_ids bigint[] := array[p_id];
 begin
   select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
   if v_job.state = 'running' then
@@ -3896,16 +3925,21 @@ begin
     if v_obstacle is not null then
       return v_obstacle;
     end if;
+    -- All of them, or the snapshot would fail again by the next.
+    v_ids := array(
+      select j.id from tickets_ops.list_jobs() j
+      where j.task = v_job.task and j.state = 'failed' and j.payload ->> 'snapshot_id' = v_job.payload ->> 'snapshot_id'
+    );
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
     -- A request that gave up waiting waits anew.
     payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
-  where id = p_id and locked_at is null;
+  where id = any (v_ids) and locked_at is null;
   return case when not found then 'A worker has just taken it, or it is gone.' end;
 end
 $$;
-comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts. Returns why it cannot, else NULL.';
+comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed. Returns why it cannot, else NULL.';
 
 create function tickets_ops.retry_job(p_id bigint)
 returns table (job_id bigint, task text, job_key text, note text)
@@ -3914,9 +3948,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_obstacle text;
-  v_others bigint;
 begin
-  select j.id, j.task, j.key, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -3924,16 +3957,14 @@ begin
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
   end if;
-  select count(*) into v_others
-  from tickets_ops.list_jobs() j
-  where j.state = 'failed' and j.task = v_job.task and j.payload -> 'snapshot_id' = v_job.payload -> 'snapshot_id';
-  return query select v_job.id, v_job.task, v_job.key, concat_ws(' ',
-    'It is due now.',
-    case when v_others > 0 then format('%s more of snapshot %s failed: select * from tickets_ops.retry_failed(%L);', v_others, v_job.payload ->> 'snapshot_id', v_job.task) end
-  );
+  return query select v_job.id, v_job.task, v_job.key, case
+    when v_job.state = 'failed' and v_job.task in ('upsert_batch', 'finalize_snapshot')
+      then format('It is due now, and with it all that is left of snapshot %s.', v_job.payload ->> 'snapshot_id')
+    else 'It is due now.'
+  end;
 end
 $$;
-comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
 create function tickets_ops.request_of(p_payload jsonb) returns jsonb language sql immutable parallel safe
 return case jsonb_typeof(p_payload) when 'object' then p_payload - 'waits' - '_cron' else p_payload end;
@@ -3980,7 +4011,7 @@ begin
     -- must not be compared with tickets that one of them is about to change.
     perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
     update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), cancelled_at = now(), progress_at = now()
+    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
     where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
     returning snapshot_id into v_snapshot;
   end if;

@@ -4,9 +4,10 @@ import { examine, type Finding } from '../doctor.ts';
 export const summary = 'check everything the pipeline needs, each with a remedy';
 export const usage = `Usage: fleettickets doctor [--json]
 
-Checks settings, database, PostGIS, schema, roles, clock, schedule, bucket and provider, and says
-what to do about what is wrong. It moves a small object of its own through the bucket to
-try the rights, and asks the provider one question.
+Checks settings, database, PostGIS, schema, rights (before the first migration those that
+it needs), roles, clock, schedule, bucket and provider, and says what to do about what is
+wrong. It moves a small object of its own through the bucket to try the rights there, and
+asks the provider one question.
 
   --json   print one JSON array
 
@@ -29,7 +30,7 @@ export async function run(args: string[]): Promise<number> {
 
 function describe({ check, state, detail, remedy }: Finding): string {
   const indent = ' '.repeat(21);
-  const text = detail.trim().replaceAll('\n', `\n${indent}`);
-  const hint = remedy ? `${indent}→ ${remedy}\n` : '';
-  return `${MARKS[state].padEnd(6)}${check.padEnd(15)}${text}\n${hint}`;
+  const indented = (text: string) => text.trim().replaceAll('\n', `\n${indent}`);
+  const hint = remedy ? `${indent}→ ${indented(remedy)}\n` : '';
+  return `${MARKS[state].padEnd(6)}${check.padEnd(15)}${indented(detail)}\n${hint}`;
 }

@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util';
 import { withClient } from '../database.ts';
 import { workersHere } from '../health.ts';
-import { pending } from '../schema.ts';
+import { requireCurrent } from '../schema.ts';
+import { hideSecrets } from '../secrets.ts';
 import { DatabaseSettings, readSettings } from '../settings.ts';
 
 export const summary = 'for containers: does the worker of this host work?';
@@ -12,6 +13,8 @@ half minute, and the schema is that of this release. It waits for no lock, and d
 for the feed, the bucket or the provider: trouble there must not keep a fix from being
 deployed. See fleettickets status for that.
 
+  --json   print one JSON object: healthy, and reason or error
+
 Exit status: 0 healthy, 1 not. Settings: DATABASE_URL.
 `;
 
@@ -19,24 +22,25 @@ Exit status: 0 healthy, 1 not. Settings: DATABASE_URL.
 const RECENT_SECONDS = 30;
 const ANSWER_MS = 5_000;
 
-interface Verdict {
-  healthy: boolean;
-  reason: string;
-}
+type Verdict =
+  | { readonly healthy: true; readonly reason: string }
+  | { readonly healthy: false; readonly error: string };
 
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
-  const verdict = await judge(readSettings(DatabaseSettings).DATABASE_URL);
-  process.stdout.write(values.json ? `${JSON.stringify(verdict)}\n` : `${verdict.reason}\n`);
+  const verdict = await judge(readSettings(DatabaseSettings).DATABASE_URL).catch(
+    (error: Error): Verdict => ({ healthy: false, error: hideSecrets(error.message) }),
+  );
+  const text = verdict.healthy ? verdict.reason : verdict.error;
+  process.stdout.write(`${values.json ? JSON.stringify(verdict) : text}\n`);
   return verdict.healthy ? 0 : 1;
 }
 
+/** @throws when the database does not answer, and SchemaError */
 function judge(databaseUrl: string): Promise<Verdict> {
   return withClient(databaseUrl, async (client) => {
     await client.query(`set statement_timeout = ${ANSWER_MS}`);
-    const [migration] = await pending(client);
-    if (migration)
-      return { healthy: false, reason: `The schema is not current: ${migration.migration} is ${migration.state}.` };
+    await requireCurrent(client);
     const workers = await workersHere(client);
     const working = workers.find(
       ({ state, secondsAgo }) => ['alive', 'unsure'].includes(state) && secondsAgo <= RECENT_SECONDS,
@@ -48,7 +52,7 @@ function judge(databaseUrl: string): Promise<Verdict> {
       : 'There has been none.';
     return {
       healthy: false,
-      reason: `No worker of this host has reached the database in the last ${RECENT_SECONDS} s. ${was}`,
+      error: `No worker of this host has reached the database in the last ${RECENT_SECONDS} s. ${was}`,
     };
   });
 }

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { withClient } from '../database.ts';
 import { type Health, readStatus, type Status } from '../health.ts';
-import { pending } from '../schema.ts';
+import { requireCurrent } from '../schema.ts';
 import { DatabaseSettings, readSettings } from '../settings.ts';
 import { table } from '../table.ts';
 
@@ -11,7 +11,7 @@ export const usage = `Usage: fleettickets status [--json]
 The health of the pipeline as the database sees it, the last snapshots, and the jobs that
 fail. Times are those of Nairobi. The same row as select * from tickets_ops.health.
 
-  --json   print one JSON object
+  --json   print one JSON object; where there is no answer, it has one field: error
 
 Exit status: 0 all is well, 1 something needs a person. Settings: DATABASE_URL.
 `;
@@ -19,10 +19,7 @@ Exit status: 0 all is well, 1 something needs a person. Settings: DATABASE_URL.
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    if ((await pending(client)).length > 0) {
-      process.stderr.write('The schema of this database is not current. Run: fleettickets migrate\n');
-      return 1;
-    }
+    await requireCurrent(client);
     const status = await readStatus(client);
     process.stdout.write(values.json ? `${JSON.stringify(status, null, 2)}\n` : page(status, new Date()));
     return status.health.ok ? 0 : 1;

@@ -4,8 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { connect } from '../../src/database.ts';
+import { pino } from 'pino';
+import { connect, withClient } from '../../src/database.ts';
 import { feed, type Snapshot } from '../../src/demo/feed.ts';
+import { maintain } from '../../src/maintain.ts';
+import { RetentionSettings, readSettings } from '../../src/settings.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { type NativeServers, startNativeServers } from '../support/native.ts';
 import { startPgBouncer } from '../support/pgbouncer.ts';
@@ -207,6 +210,29 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
       await release();
     });
     await assertLoadedOnce();
+  });
+
+  test('maintain needs no heartbeat: it frees the dead, and in the same run judges what they held', async () => {
+    const dead = await startWorkerProcess();
+    await whileBatchesHang(async () => {
+      await inTheMiddle(dead);
+      dead.kill('SIGKILL');
+      await dead.exited;
+      // No attempt is left, nor given back for this death.
+      await env.pool.query(
+        'update graphile_worker._private_jobs set attempts = 25, max_attempts = 25 where locked_by = $1',
+        [dead.pool],
+      );
+      await env.pool.query(
+        `insert into tickets_ops.workers (pool_id, host, pid, sessions) values ('this test', 'h', 1, 'none')`,
+      );
+      await withClient(env.databaseUrl, (client) =>
+        maintain(client, 'this test', readSettings(RetentionSettings), pino({ level: 'silent' })),
+      );
+      const { rows } = await env.pool.query('select status, error from tickets_ops.snapshots');
+      assert.deepEqual(rows, [{ status: 'failed', error: 'upsert_batch:1:1 used up its attempts: its worker died' }]);
+      assert.equal(await heldBy(dead), 0);
+    });
   });
 
   test('SIGTERM: what is under way is finished, the rest left untouched, nothing is repeated', async () => {

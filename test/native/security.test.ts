@@ -72,8 +72,17 @@ describe('least privilege', { skip }, () => {
   });
   afterEach(killWorkers);
 
+  const diagnose = async () => {
+    const { DATABASE_URL } = process.env;
+    process.env.DATABASE_URL = worker;
+    const findings: Finding[] = [];
+    for await (const finding of examine()) findings.push(finding);
+    process.env.DATABASE_URL = DATABASE_URL;
+    return findings;
+  };
+
   test('the worker’s role, with no right but the documented ones, migrates and runs the whole pipeline', async (t) => {
-    const [grants = '', roles = '', monitor = ''] = await sqlOf('privileges.md');
+    const [grants = '', , roles = '', monitor = ''] = await sqlOf('privileges.md');
     await admin.query(grants);
     await admin.query(
       `alter role fleettickets password '${password}'; create schema other; create table other.secret (x int)`,
@@ -156,16 +165,23 @@ describe('least privilege', { skip }, () => {
   });
 
   test('the doctor, as that role, finds its rights sufficient', async () => {
-    const { DATABASE_URL } = process.env;
-    process.env.DATABASE_URL = worker;
-    const findings: Finding[] = [];
-    for await (const finding of examine()) findings.push(finding);
-    process.env.DATABASE_URL = DATABASE_URL;
+    const findings = await diagnose();
     assert.deepEqual(
       findings.filter(({ state }) => state === 'failed'),
       [],
     );
     assert.equal(findings.find(({ check }) => check === 'rights')?.detail, 'fleettickets owns the tables');
+  });
+
+  test('where everybody may create functions, the doctor warns, and the documented remedy is one', async () => {
+    const searchPath = async () => (await diagnose()).find(({ check }) => check === 'search path');
+    await admin.query('grant create on schema public to public'); // as before Postgres 15
+    const found = await searchPath();
+    assert.equal(found?.state, 'warning');
+    assert.equal(found?.remedy, 'let the DBA run: revoke create on schema public from public');
+    const [, revoke = ''] = await sqlOf('privileges.md');
+    await admin.query(revoke);
+    assert.equal((await searchPath())?.state, 'ok');
   });
 });
 
@@ -328,6 +344,21 @@ describe('hostile input', { skip }, () => {
         );
         const { rows } = await client.query('select geo_source from tickets.inc');
         assert.deepEqual(rows, [{ geo_source: 'cluster' }]);
+        // Under the security definers' search_path, in which PostGIS is not: a centroid that moves takes its places along.
+        await client.query(
+          `insert into tickets.geo_locations (cluster, location_name, geom, status, verified, candidates)
+           values ('Kilimani', 'Yaya Centre', st_setsrid(st_makepoint(36.79, -1.29), 4326), 'found', false, '[]');
+           update tickets.geo_locations set verified = false;
+           update tickets.geo_clusters set geom = st_setsrid(st_makepoint(39.66, -4.05), 4326)`,
+        );
+        const { rows: places } = await client.query(
+          'select status, round(distance_km) as km from tickets.geo_locations',
+        );
+        assert.deepEqual(places, [{ status: 'needs_review', km: '442' }]);
+        const { rows: asked } = await client.query(
+          `select job_key from tickets.geocode_location('Yaya Centre', 'Kilimani', true)`,
+        );
+        assert.deepEqual(asked, [{ job_key: 'geocode_location:Kilimani:yaya centre' }]);
         await client.query('select * from tickets_ops.health');
       });
     } finally {

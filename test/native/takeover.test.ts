@@ -13,6 +13,7 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import { pino } from 'pino';
 import { withClient } from '../../src/database.ts';
+import { examine } from '../../src/doctor.ts';
 import { knowledge } from '../../src/ledger.ts';
 import { migrate, pending } from '../../src/schema.ts';
 import { native, waitFor } from '../support/environment.ts';
@@ -26,6 +27,7 @@ const LEGACY = new URL('../fixtures/legacy.sql', import.meta.url);
 const suffix = randomBytes(4).toString('hex');
 const owner = `takeover_owner_${suffix}`;
 const dashboard = `takeover_dashboard_${suffix}`;
+const worker = `takeover_worker_${suffix}`;
 const large = `takeover_large_${suffix}`;
 const small = `takeover_small_${suffix}`;
 const made: string[] = [];
@@ -98,8 +100,8 @@ const notes = (database: string, about: string) =>
 
 describe('taking over from the Python version', { skip: !native && 'needs a native Postgres' }, () => {
   before(async () => {
-    await admin((client) => client.query(`create role ${owner} login password 'a-password'`));
-    await admin((client) => client.query(`create role ${dashboard} login password 'a-password'`));
+    for (const role of [owner, dashboard, worker])
+      await admin((client) => client.query(`create role ${role} login password 'a-password'`));
     await makeTemplate(small, 1200);
     await makeTemplate(large, 20_000);
   });
@@ -107,7 +109,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
     for (const name of [...made, small, large]) {
       await admin((client) => client.query(`drop database if exists ${name} with (force)`));
     }
-    await admin((client) => client.query(`drop role ${owner}, ${dashboard}`));
+    await admin((client) => client.query(`drop role ${owner}, ${dashboard}, ${worker}`));
   });
 
   describe('20 000 tickets', () => {
@@ -601,5 +603,95 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
       await row(database, 'select count(*)::int as tickets, bi.ticket_count()::int as counted from tickets.inc'),
       { tickets: 1201, counted: 1201 },
     );
+  });
+
+  test('the way back leaves no load of before to what is taken over again, and waits for no worker', async () => {
+    const database = await legacy();
+    await takeOver(database);
+    await withClient(url(database, owner), async (client) => {
+      const add = (task: string, payload: object, key: string) =>
+        client.query('select graphile_worker.add_job($1, $2, job_key := $3)', [task, JSON.stringify(payload), key]);
+      await add('fetch_snapshot', { dataset: 'inc' }, 'fetch_snapshot:inc:newest');
+      await add('upsert_batch', { snapshot_id: 1, batch: 1 }, 'upsert_batch:1:1');
+      await add('finalize_snapshot', { snapshot_id: 1 }, 'held by a dead worker');
+      await add('geocode_cluster', { cluster: 'Nyali' }, 'geocode_cluster:Nyali');
+      await client.query(
+        `update graphile_worker._private_jobs set locked_at = now(), locked_by = 'killed' where key like 'held%'`,
+      );
+      await client.query(
+        `insert into tickets_ops.workers (pool_id, host, pid, sessions, shares_sessions) values ('lives', 'h', 1, 's', true)`,
+      );
+      await assert.rejects(client.query('select tickets_takeover.go_back()'), /A worker is alive: stop it first/);
+      await client.query('update tickets_ops.workers set stopped_at = now()');
+      await client.query('select tickets_takeover.go_back()');
+    });
+    await takeOver(database);
+    assert.deepEqual(await rows(database, 'select key from tickets_ops.jobs'), [{ key: 'geocode_cluster:Nyali' }]);
+  });
+
+  describe('the doctor, before the first migration, names what the worker’s role lacks; with exactly that it migrates', () => {
+    const rights = async (database: string) => {
+      const { DATABASE_URL } = process.env;
+      process.env.DATABASE_URL = url(database, worker);
+      try {
+        for await (const finding of examine()) if (finding.check === 'rights') return finding;
+      } finally {
+        if (DATABASE_URL === undefined) delete process.env.DATABASE_URL;
+        else process.env.DATABASE_URL = DATABASE_URL;
+      }
+      return assert.fail();
+    };
+    const cases: Record<string, [make: () => Promise<string>, lacks: RegExp]> = {
+      'an empty database whose schema reporting is somebody else’s': [
+        () => legacy('drop schema tickets, reporting, bi cascade; create schema reporting'),
+        /^let the DBA run:\ngrant create on database \S+ to \S+;\ngrant usage, create on schema reporting to \S+;$/,
+      ],
+      'tables of a role that is no superuser': [
+        () => legacy(),
+        new RegExp(`\\ngrant ${owner} to ${worker}; -- after the migration: revoke ${owner} from ${worker};$`),
+      ],
+      'tables of a superuser': [
+        async () => {
+          const database = await legacy();
+          const { rolname } = await row<{ rolname: string }>(
+            database,
+            'select current_user as rolname',
+            new URL(server).username,
+          );
+          await admin(async (client) => {
+            // As if a superuser had made them.
+            await client.query(`reassign owned by ${owner} to ${rolname}`);
+            await client.query(`alter database ${database} owner to ${rolname}`);
+          }, database);
+          return database;
+        },
+        /\nalter schema tickets owner to \S+;\n(.*\n)*alter table tickets\.inc owner to \S+;/,
+      ],
+    };
+    for (const [name, [make, lacks]] of Object.entries(cases)) {
+      test(name, async () => {
+        const database = await make();
+        const finding = await rights(database);
+        assert.equal(finding.state, 'failed');
+        assert.match(finding.remedy ?? '', lacks);
+        await assert.rejects(migrate(url(database, worker), silent), /permission denied|must be/);
+
+        await admin((client) => client.query((finding.remedy ?? '').replace('let the DBA run:\n', '')), database);
+        assert.deepEqual(await rights(database), { check: 'rights', state: 'ok', detail: `${worker} may migrate` });
+        await migrate(url(database, worker), silent);
+
+        await admin((client) => client.query(`revoke ${owner} from ${worker}`));
+        assert.equal((await rights(database)).detail, `${worker} owns the tables`);
+        await withClient(url(database, worker), (client) => client.query('select ok from tickets_ops.health'));
+        if (name.startsWith('tables')) {
+          const { seen } = await row<{ seen: number }>(
+            database,
+            'select sum(open_tickets)::int as seen from bi.open_by_cluster',
+            dashboard,
+          );
+          assert.equal(seen, 240);
+        }
+      });
+    }
   });
 });

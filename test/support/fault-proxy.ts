@@ -18,12 +18,14 @@ export type FaultProxy = {
   endpoint: string;
   /** Every request that came, as `GET /bucket/key?list-type=2`. */
   requests: string[];
+  /** When each came, in milliseconds. */
+  arrivals: number[];
   /**
    * Lets the next `times` requests of this kind fail. Faults are taken in the order they were injected.
    * @param request what `METHOD /path?query` must look like
    */
   inject(request: RegExp, fault: Fault, times?: number): void;
-  /** Takes all faults back, lets hanging requests go and forgets the requests. */
+  /** Takes all faults back, lets hanging requests go and forgets the requests, but not when they came. */
   heal(): void;
   close(): Promise<void>;
 };
@@ -68,8 +70,10 @@ export function meanwhile(happens: () => Promise<unknown>): Fault {
 /** @param target the S3 server's endpoint */
 export async function startFaultProxy(target: string): Promise<FaultProxy> {
   const requests: string[] = [];
+  const arrivals: number[] = [];
   let faults: { request: RegExp; fault: Fault; left: number }[] = [];
   const server = createServer((request, response) => {
+    arrivals.push(Date.now());
     const line = `${request.method} ${request.url}`;
     requests.push(line);
     const found = faults.find((candidate) => candidate.left > 0 && candidate.request.test(line));
@@ -82,6 +86,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   return {
     endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
+    arrivals,
     inject(request, fault, times = 1) {
       faults.push({ request, fault, left: times });
     },

@@ -8,12 +8,12 @@ import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import { Dice } from '../../../src/demo/chance.ts';
 import { feed } from '../../../src/demo/feed.ts';
-import { type Provider, startProvider } from '../../../src/demo/provider.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../../support/environment.ts';
 import { cutAfter, type Fault, type FaultProxy, hang, startFaultProxy, status } from '../../support/fault-proxy.ts';
 import { type NativeServers, startNativeServers } from '../../support/native.ts';
 import { killWorkers, startWorkerProcess, type WorkerProcess } from '../../support/worker-process.ts';
 import { checkFiles, checkQueue, checkRate, checkTickets } from './checker.ts';
+import { type ChaosProvider, startChaosProvider } from './provider.ts';
 
 const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 120);
 const SEED = Number(process.env['CHAOS_SEED'] ?? 1);
@@ -69,8 +69,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
   let servers: NativeServers;
   let env: Environment;
   let bucketProxy: FaultProxy;
-  let provider: Provider;
-  let providerProxy: FaultProxy;
+  let provider: ChaosProvider;
   let shared: Record<string, string | undefined>;
 
   before(async () => {
@@ -79,14 +78,21 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
     Object.assign(process.env, servers.environment);
     env = await startEnvironment();
     bucketProxy = await startFaultProxy(env.s3.endpoint);
-    // Some more than allowed: a call may be a quarter of a second late, and its arrival seen late by this busy process.
-    provider = await startProvider({ rate: RATE + 3, perDay: 100_000 });
-    providerProxy = await startFaultProxy(provider.url);
+    provider = await startChaosProvider(RATE + 2); // as checkRate
+    // When the database gave away each call. Committed with it, so a crash of Postgres keeps both or none.
+    await env.pool.query(`
+      create table public.slots (at timestamptz);
+      create function public.note_slot() returns trigger language plpgsql as $$
+      begin
+        insert into public.slots values (greatest(old.next_at, clock_timestamp()));
+        return null;
+      end $$;
+      create trigger note_slot after update of next_at on tickets_ops.geocoding_providers
+        for each row when (new.next_at <> old.next_at) execute function public.note_slot()`);
   });
   after(async () => {
     await killWorkers();
-    await providerProxy?.close();
-    await provider?.close();
+    provider?.close();
     await bucketProxy?.close();
     await env?.close();
     Object.assign(process.env, shared);
@@ -94,7 +100,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
   });
 
   test('whatever breaks, nothing is lost, doubled or stuck', { timeout: (SECONDS + 240) * 1_000 }, async (t) => {
-    // Made beforehand: it would keep this process, in which the provider stands, from seeing calls when they arrive.
+    // Made beforehand: it would keep this process from its mishaps.
     const files = Array.from(
       feed({ seed: SEED, hours: 2 + SECONDS, tickets: 6_000, changeShare: 0.01 }),
       ({ name, csv }) => ({ name, csv }),
@@ -110,7 +116,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
           RUSTFS_ENDPOINT: bucketProxy.endpoint,
           GEOCODER_PROVIDER: 'locationiq',
           GEOCODER_API_KEY: provider.key,
-          GEOCODER_BASE_URL: `${providerProxy.endpoint}/v1`,
+          GEOCODER_BASE_URL: `${provider.endpoint}/v1`,
           GEOCODER_RATE_PER_SECOND: String(RATE),
         }),
     );
@@ -133,6 +139,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
     };
     const living = () => slots.flatMap(({ worker }) => (worker ? [worker] : []));
     const frozen = new Set<WorkerProcess>();
+    const thaws: number[] = [];
 
     const mishaps: Record<string, () => Promise<unknown> | unknown> = {
       'worker killed (kill -9)': () => dice.pick(living())?.kill('SIGKILL'),
@@ -156,17 +163,17 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
       'bucket: copied, unseen': () => bucketProxy.inject(/^PUT .*processed/, cutAfter(0), 1 + dice.below(2)),
       'bucket: deleted, unseen': () => bucketProxy.inject(/^DELETE /, cutAfter(0), 1 + dice.below(2)),
       'bucket: hangs': () => bucketProxy.inject(/^(HEAD|PUT|DELETE) /, hang(), 1),
-      'provider: fails': () => providerProxy.inject(/search/, status(503, '{"error":"down"}'), 1 + dice.below(6)),
-      'provider: too many requests': () =>
-        providerProxy.inject(/search/, status(429, '{"error":"Rate Limited Second"}'), 1),
-      'provider: breaks off': () => providerProxy.inject(/search/, cutAfter(20), 2),
-      'provider: hangs': () => providerProxy.inject(/search/, hang(), 2),
+      'provider: fails': () => provider.inject('fails', 1 + dice.below(6)),
+      'provider: too many requests': () => provider.inject('too many requests', 1),
+      'provider: breaks off': () => provider.inject('breaks off', 2),
+      'provider: hangs': () => provider.inject('hangs', 2),
     };
     const kinds = Object.keys(mishaps);
     const healAll = () => {
       bucketProxy.heal();
-      providerProxy.heal();
+      provider.heal();
       for (const worker of frozen) worker.kill('SIGCONT');
+      if (frozen.size > 0) thaws.push(Date.now());
       frozen.clear();
     };
 
@@ -239,25 +246,38 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
     const ledger = await checkFiles(env.pool, put, bucket);
     const { tickets, events } = await checkTickets(env.pool, put, ledger);
     await checkQueue(env.pool);
-    const most = checkRate(
-      provider.calls.map(({ at }) => at.getTime()),
-      RATE,
-    );
     const outcomes = Object.entries(Object.groupBy(ledger, ({ status: outcome }) => outcome)).map(
       ([outcome, rows]) => `${rows?.length} ${outcome}`,
     );
     t.diagnostic(
       `seed ${SEED}: ${put.size} files (${outcomes.join(', ')}), ${tickets} tickets, ${events} events, ${slots.reduce((sum, { ends }) => sum + ends, 0)} workers ended`,
     );
-    t.diagnostic(`provider: ${provider.calls.length} calls, at most ${most} in a second at ${RATE} allowed`);
-    for (const [kind, times] of Object.entries(injected).sort()) t.diagnostic(`${String(times).padStart(3)} × ${kind}`);
-    assert.deepEqual(
-      provider.calls.filter(({ status: answered }) => answered === 429),
-      [],
-      'calls over the rate',
+    const { rows: given } = await env.pool.query<{ at: Date }>('select at from public.slots order by at');
+    const { arrivals, refused } = await provider.report();
+    const most = checkRate(
+      given.map(({ at }) => at.getTime()),
+      arrivals,
+      thaws,
+      RATE,
     );
+    t.diagnostic(
+      `provider: ${arrivals.length} calls of ${given.length} that were given away, at most ${most} in a second at ${RATE} allowed`,
+    );
+    for (const [kind, times] of Object.entries(injected).sort()) t.diagnostic(`${String(times).padStart(3)} × ${kind}`);
+    assert.equal(refused, 0, 'calls that the provider refused as too many');
     await Promise.all(slots.map((slot) => slot.end()));
     const { rows: left } = await env.pool.query(`select from tickets_ops.jobs where state = 'running'`);
     assert.equal(left.length, 0, 'SIGTERM leaves nothing locked');
   });
+});
+
+test('the checker of the rate finds a crowded second, a call that nobody gave away, and one that came too late', () => {
+  const slots = [0, 260, 520, 780, 1_040];
+  assert.equal(checkRate(slots, [10, 270, 700, 1_020, 1_100], [], 4), 4);
+  assert.equal(checkRate(slots, [499, 500, 600, 800, 1_040], [], 4), 5, 'late, all of them, but allowed');
+  assert.throws(() => checkRate([0, 249, 498, 747, 996], [], [], 4), /gave away 5 calls within 996 ms/);
+  assert.throws(() => checkRate(slots, [0, 100], [], 4), /no time of its own/);
+  assert.throws(() => checkRate([0], [501], [], 4), /no time of its own/);
+  assert.equal(checkRate([0], [9_001], [9_000], 4), 1, 'it was frozen as it called');
+  assert.throws(() => checkRate([0], [9_001, 9_002], [9_000], 4), /no time of its own/);
 });
