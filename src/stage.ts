@@ -25,7 +25,14 @@ interface Totals {
   duplicates: number;
   rejected: number;
   repaired: number;
+  /** Whether the chunk before held rows that equal their tickets. */
+  unchangedLately: boolean;
 }
+
+/** Nobody waits for the disk while rows arrive: the sealing transaction does, for everything before it. */
+const UNFLUSHED = `select set_config('synchronous_commit', 'off', true) as setting`;
+/** Another attempt has another number, a sealed or failed snapshot another status. */
+const FENCE = `snapshot_id = $1 and attempt = $2 and status = 'staging'`;
 
 /**
  * Stages a claimed snapshot.
@@ -41,7 +48,15 @@ export async function stage(
   bytes: AsyncIterable<Buffer>,
   seenSha256: string | null,
 ): Promise<'sealed' | 'unchanged'> {
-  const totals: Totals = { read: 0, alarms: 0, sentinels: 0, duplicates: 0, rejected: 0, repaired: 0 };
+  const totals: Totals = {
+    read: 0,
+    alarms: 0,
+    sentinels: 0,
+    duplicates: 0,
+    rejected: 0,
+    repaired: 0,
+    unchangedLately: true,
+  };
   const chunks = readTicketCsv(bytes);
   // While a chunk is written, one waits and the next is parsed: neither Postgres nor the parser is ever idle.
   let written: Promise<void> = Promise.resolve();
@@ -67,24 +82,22 @@ export async function stage(
 }
 
 async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, totals: Totals): Promise<void> {
-  const { counts, rows, rejects } = chunk;
+  const { counts } = chunk;
   totals.read += counts.read;
   totals.alarms += counts.alarms;
   totals.sentinels += counts.sentinels;
   totals.repaired += counts.repaired;
-  totals.rejected += rejects.length;
-  const digests = rows.map((row) => ({ id: row.ticket_id, line: row.line, sha256: hash('sha256', row.raw, 'base64') }));
-  const result = await db.query<{ held: boolean; duplicates: number; changed: string[] }>(
-    `with unflushed as (
-       -- Nobody waits for the disk here: the sealing transaction does, for everything before it.
-       select set_config('synchronous_commit', 'off', true) as setting
-     ),
+  totals.rejected += chunk.rejects.length;
+  totals.duplicates += counts.duplicates;
+  // Where no row of the chunk before was known, digests would only come on top of the rows.
+  const rows = totals.unchangedLately ? await recognise(db, dataset, claim, chunk.rows, totals) : chunk.rows;
+  const result = await db.query<{ held: boolean; duplicates: number; unchanged: number }>(
+    `with unflushed as (${UNFLUSHED}),
      held as (
-       -- The fence: another attempt has another number, a sealed or failed snapshot another status.
        update tickets_ops.snapshots
        set progress_at = clock_timestamp(), rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7,
          rows_rejected = $8, rows_repaired = $9
-       where snapshot_id = $1 and attempt = $2 and status = 'staging'
+       where ${FENCE}
        returning snapshot_id
      ),
      rejected as (
@@ -92,25 +105,22 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
        select held.snapshot_id, r.line, r.reason, r.text
        from held, jsonb_to_recordset($4) as r (line bigint, reason text, text text)
      ),
-     listed as materialized (
-       select r.id, r.line, encode(sha256(convert_to(t.raw::text, 'UTF8')), 'base64') is not distinct from r.sha256 as is_same
-       from held, jsonb_to_recordset($3) as r (id text, line bigint, sha256 text)
-       left join tickets.${dataset.name} t on t.ticket_id = r.id -- primary key
-     ),
-     unchanged as (
-       insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line)
-       select $1, id, line from listed where is_same
-       on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = null
-       returning xmax <> 0 as replaced
+     staged as (
+       insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line, raw)
+       select held.snapshot_id, r.ticket_id, r.line, case when t.raw is distinct from r.raw then r.raw end
+       from held, jsonb_to_recordset($3) as r (line bigint, ticket_id text, raw jsonb)
+       left join tickets.${dataset.name} t on t.ticket_id = r.ticket_id -- primary key
+       on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = excluded.raw
+       returning xmax <> 0 as is_duplicate, raw is null as is_unchanged
      )
-     select exists (select from held) as held, (select count(*)::int from unchanged where replaced) as duplicates,
-       array(select id from listed where not is_same) as changed
+     select exists (select from held) as held, (select count(*)::int from staged where is_duplicate) as duplicates,
+       (select count(*)::int from staged where is_unchanged) as unchanged
      from unflushed`,
     [
       claim.snapshotId,
       claim.attempt,
-      JSON.stringify(digests),
-      JSON.stringify(rejects),
+      rowsAsJson(rows),
+      JSON.stringify(chunk.rejects),
       totals.read,
       totals.alarms,
       totals.sentinels,
@@ -120,47 +130,51 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
   );
   const written = result.rows[0];
   if (!written?.held) throw lost(claim);
-  totals.duplicates += counts.duplicates + written.duplicates;
-  if (written.changed.length === 0) return;
-  const changed = new Set(written.changed);
-  totals.duplicates += await writeChanged(
-    db,
-    claim,
-    rows.filter((row) => changed.has(row.ticket_id)),
-  );
+  totals.duplicates += written.duplicates;
+  totals.unchangedLately = written.unchanged > 0 || rows.length < chunk.rows.length;
 }
 
-/** @returns how many earlier lines these rows replaced */
-async function writeChanged(db: Db, claim: Claim, rows: readonly TicketRow[]): Promise<number> {
-  const { rows: result } = await db.query<{ held: boolean; duplicates: number }>(
-    `with unflushed as (
-       select set_config('synchronous_commit', 'off', true) as setting
-     ),
-     held as (
-       select snapshot_id from tickets_ops.snapshots
-       where snapshot_id = $1 and attempt = $2 and status = 'staging'
-       for no key update
+/** Stages the rows whose digest is that of their ticket. @returns the others */
+async function recognise(
+  db: Db,
+  dataset: Dataset,
+  claim: Claim,
+  rows: readonly TicketRow[],
+  totals: Totals,
+): Promise<readonly TicketRow[]> {
+  const digests = rows.map((row) => ({ id: row.ticket_id, line: row.line, sha256: hash('sha256', row.raw, 'base64') }));
+  const result = await db.query<{ held: boolean; duplicates: number; others: string[] }>(
+    `with unflushed as (${UNFLUSHED}),
+     held as (select snapshot_id from tickets_ops.snapshots where ${FENCE} for no key update),
+     listed as materialized (
+       select held.snapshot_id, r.id, r.line,
+         encode(sha256(convert_to(t.raw::text, 'UTF8')), 'base64') is not distinct from r.sha256 as is_unchanged
+       from held, jsonb_to_recordset($3) as r (id text, line bigint, sha256 text)
+       left join tickets.${dataset.name} t on t.ticket_id = r.id -- primary key
      ),
      staged as (
-       insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line, raw)
-       select held.snapshot_id, r.ticket_id, r.line, r.raw
-       from held, jsonb_to_recordset($3) as r (line bigint, ticket_id text, raw jsonb)
-       on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = excluded.raw
-       returning xmax <> 0 as replaced
+       insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line)
+       select snapshot_id, id, line from listed where is_unchanged
+       on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = null
+       returning xmax <> 0 as is_duplicate
      )
-     select exists (select from held) as held, (select count(*)::int from staged where replaced) as duplicates from unflushed`,
-    [claim.snapshotId, claim.attempt, rowsAsJson(rows)],
+     select exists (select from held) as held, (select count(*)::int from staged where is_duplicate) as duplicates,
+       array(select id from listed where not is_unchanged) as others
+     from unflushed`,
+    [claim.snapshotId, claim.attempt, JSON.stringify(digests)],
   );
-  const written = result[0];
-  if (!written?.held) throw lost(claim);
-  return written.duplicates;
+  const recognised = result.rows[0];
+  if (!recognised?.held) throw lost(claim);
+  totals.duplicates += recognised.duplicates;
+  const others = new Set(recognised.others);
+  return rows.filter((row) => others.has(row.ticket_id));
 }
 
 async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | null, sha256: string): Promise<void> {
   const { rows } = await db.query<{ batches: number }>(
     `with held as (
        select snapshot_id from tickets_ops.snapshots
-       where snapshot_id = $1 and attempt = $2 and status = 'staging'
+       where ${FENCE}
        for update
      ),
      numbered as (
