@@ -29,10 +29,31 @@ interface Totals {
   unchangedLately: boolean;
 }
 
-/** Nobody waits for the disk while rows arrive: the sealing transaction does, for everything before it. */
-const UNFLUSHED = `select set_config('synchronous_commit', 'off', true) as setting`;
 /** Another attempt has another number, a sealed or failed snapshot another status. */
 const FENCE = `snapshot_id = $1 and attempt = $2 and status = 'staging'`;
+/** The beginning of each statement while rows arrive; its parameters are progress(). */
+const HELD = `
+  unflushed as (
+    -- Nobody waits for the disk here: the sealing transaction does, for everything before it.
+    select set_config('synchronous_commit', 'off', true) as setting
+  ),
+  held as (
+    update tickets_ops.snapshots
+    set progress_at = clock_timestamp(), rows_read = $3, rows_dropped_alarm = $4, rows_dropped_sentinel = $5,
+      rows_rejected = $6, rows_repaired = $7
+    where ${FENCE}
+    returning snapshot_id
+  )`;
+
+const progress = ({ snapshotId, attempt }: Claim, { read, alarms, sentinels, rejected, repaired }: Totals) => [
+  snapshotId,
+  attempt,
+  read,
+  alarms,
+  sentinels,
+  rejected,
+  repaired,
+];
 
 /**
  * Stages a claimed snapshot.
@@ -91,24 +112,18 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
   totals.duplicates += counts.duplicates;
   // Where no row of the chunk before was known, digests would only come on top of the rows.
   const rows = totals.unchangedLately ? await recognise(db, dataset, claim, chunk.rows, totals) : chunk.rows;
+  if (rows.length === 0 && chunk.rejects.length === 0) return;
   const result = await db.query<{ held: boolean; duplicates: number; unchanged: number }>(
-    `with unflushed as (${UNFLUSHED}),
-     held as (
-       update tickets_ops.snapshots
-       set progress_at = clock_timestamp(), rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7,
-         rows_rejected = $8, rows_repaired = $9
-       where ${FENCE}
-       returning snapshot_id
-     ),
+    `with ${HELD},
      rejected as (
        insert into tickets_ops.snapshot_rejects (snapshot_id, line, reason, row_text)
        select held.snapshot_id, r.line, r.reason, r.text
-       from held, jsonb_to_recordset($4) as r (line bigint, reason text, text text)
+       from held, jsonb_to_recordset($9) as r (line bigint, reason text, text text)
      ),
      staged as (
        insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line, raw)
        select held.snapshot_id, r.ticket_id, r.line, case when t.raw is distinct from r.raw then r.raw end
-       from held, jsonb_to_recordset($3) as r (line bigint, ticket_id text, raw jsonb)
+       from held, jsonb_to_recordset($8) as r (line bigint, ticket_id text, raw jsonb)
        left join tickets.${dataset.name} t on t.ticket_id = r.ticket_id -- primary key
        on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = excluded.raw
        returning xmax <> 0 as is_duplicate, raw is null as is_unchanged
@@ -116,17 +131,7 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
      select exists (select from held) as held, (select count(*)::int from staged where is_duplicate) as duplicates,
        (select count(*)::int from staged where is_unchanged) as unchanged
      from unflushed`,
-    [
-      claim.snapshotId,
-      claim.attempt,
-      rowsAsJson(rows),
-      JSON.stringify(chunk.rejects),
-      totals.read,
-      totals.alarms,
-      totals.sentinels,
-      totals.rejected,
-      totals.repaired,
-    ],
+    [...progress(claim, totals), rowsAsJson(rows), JSON.stringify(chunk.rejects)],
   );
   const written = result.rows[0];
   if (!written?.held) throw lost(claim);
@@ -144,12 +149,11 @@ async function recognise(
 ): Promise<readonly TicketRow[]> {
   const digests = rows.map((row) => ({ id: row.ticket_id, line: row.line, sha256: hash('sha256', row.raw, 'base64') }));
   const result = await db.query<{ held: boolean; duplicates: number; others: string[] }>(
-    `with unflushed as (${UNFLUSHED}),
-     held as (select snapshot_id from tickets_ops.snapshots where ${FENCE} for no key update),
+    `with ${HELD},
      listed as materialized (
        select held.snapshot_id, r.id, r.line,
          encode(sha256(convert_to(t.raw::text, 'UTF8')), 'base64') is not distinct from r.sha256 as is_unchanged
-       from held, jsonb_to_recordset($3) as r (id text, line bigint, sha256 text)
+       from held, jsonb_to_recordset($8) as r (id text, line bigint, sha256 text)
        left join tickets.${dataset.name} t on t.ticket_id = r.id -- primary key
      ),
      staged as (
@@ -161,7 +165,7 @@ async function recognise(
      select exists (select from held) as held, (select count(*)::int from staged where is_duplicate) as duplicates,
        array(select id from listed where not is_unchanged) as others
      from unflushed`,
-    [claim.snapshotId, claim.attempt, JSON.stringify(digests)],
+    [...progress(claim, totals), JSON.stringify(digests)],
   );
   const recognised = result.rows[0];
   if (!recognised?.held) throw lost(claim);

@@ -51,8 +51,8 @@ export interface Ending {
   readonly sha256: string;
 }
 
-/** Rows in a chunk: larger ones gain nothing (measured) and hold more memory. */
-export const CHUNK_ROWS = 1_000;
+/** Rows in a chunk: measured, 1 000 take a tenth longer, and 4 000 only more memory. */
+export const CHUNK_ROWS = 2_000;
 /** Bytes of one record; a field of 1 MB is normal input, a file without line ends is not. */
 const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 const MAX_REJECT_BYTES = 64 * 1024;
