@@ -38,9 +38,11 @@ export async function loadBatch(
   return transaction(client, async () => {
     // First of all statements: what the next one reads of the gazetteers stays true until the commit.
     // Without JIT: compiling the upsert takes 2 s, however few rows it writes. With memory for a batch of usual rows, which
-    // is some 5 MB in each of its steps: with the default 4 MB they go through files.
+    // is some 5 MB in each of its steps: with the default 4 MB they go through files. Without merge joins: they sort whole
+    // rows to find the places, of which a hash knows the few.
     await client.query(
-      `select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), set_config('jit', 'off', true), set_config('work_mem', '32MB', true)`,
+      `select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), set_config('jit', 'off', true),
+         set_config('work_mem', '32MB', true), set_config('enable_mergejoin', 'off', true)`,
     );
     const { rows } = await client.query<{
       dataset: Dataset['name'];
@@ -215,7 +217,7 @@ function upsertSql({ name }: Dataset): string {
     ),
     inserted as (
       insert into tickets.${name} (ticket_id, raw, geom, geo_source)
-      select ticket_id, raw, geom, geo_source from placed where is_new order by ticket_id
+      select ticket_id, raw, geom, geo_source from placed where is_new
       returning ticket_id, is_actionable, normalized_status
     ),
     events as (
