@@ -2264,6 +2264,28 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
 
+CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+  update tickets_ops.snapshots s
+  set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+  where snapshot_id = p_snapshot_id and status = p_from
+    -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
+    and not (p_from = 'failed' and exists (
+      select from tickets_ops.snapshots o
+      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag and o.status = 'superseded'
+    ));
+  if found then
+    delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+    delete from tickets_ops.snapshot_rejects where snapshot_id = p_snapshot_id;
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
+
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2644,11 +2666,23 @@ begin
     if v_obstacle is not null then
       return v_obstacle;
     end if;
-    -- All of them, or the snapshot would fail again by the next.
+    -- All of them, or the snapshot would fail again by the next. Its end only if it is due: the last batch asks for it.
     v_ids := array(
       select j.id from tickets_ops.list_jobs() j
-      where j.task = v_job.task and j.state = 'failed' and j.payload ->> 'snapshot_id' = v_job.payload ->> 'snapshot_id'
+      join tickets_ops.snapshots s on s.snapshot_id::text = j.payload ->> 'snapshot_id'
+      where j.state = 'failed' and s.snapshot_id::text = v_job.payload ->> 'snapshot_id'
+        and j.task = case s.status when 'loading' then 'upsert_batch' else 'finalize_snapshot' end
     );
+    if p_id <> all (v_ids) then
+      perform count(*) from graphile_worker.complete_jobs(array[p_id]);
+      if v_ids = '{}' then
+        return null;
+      end if;
+    end if;
+  elsif v_job.task = 'fetch_snapshot' and v_job.state = 'failed' then
+    -- What it was reading when it gave up: a further look would pass over a file that failed.
+    perform tickets_ops.put_back(snapshot_id, 'failed')
+    from tickets_ops.snapshots where job_id = p_id and status = 'failed' and batches_total is null;
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
@@ -2659,7 +2693,7 @@ begin
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed. Returns why it cannot, else NULL.';
+COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed, a failed fetch_snapshot with the file that it could not read. Returns why it cannot, else NULL.';
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -3998,6 +4032,8 @@ REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_clust
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
 
@@ -4006,6 +4042,8 @@ GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO ti
 
 REVOKE ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
@@ -4101,6 +4139,8 @@ GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;

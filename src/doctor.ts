@@ -140,17 +140,22 @@ async function schema(client: pg.Client): Promise<Verdict> {
 }
 
 async function rights(client: pg.Client): Promise<Verdict> {
-  const { rows } = await client.query<{ me: string; owner: string; mine: boolean }>(
-    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine
-     from pg_class where relname = '_private_jobs' and relnamespace = to_regnamespace('graphile_worker')`,
+  const { rows } = await client.query<{ me: string; owner: string; mine: boolean; table: string }>(
+    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine, relname as table
+     from pg_class
+     where (relname = '_private_jobs' and relnamespace = to_regnamespace('graphile_worker'))
+       or (relname = 'snapshots' and relnamespace = to_regnamespace('tickets_ops'))`,
   );
-  if (!rows[0]) return firstRights(client);
-  const { me, owner, mine } = rows[0];
-  if (mine) return ok(`${me} owns the tables`);
-  return failed(
-    `the tables belong to ${owner}, not to ${me}`,
-    `connect as ${owner}, or let the DBA run: grant ${owner} to ${me}`,
-  );
+  const foreign = rows.find(({ mine }) => !mine);
+  if (foreign) {
+    return failed(
+      `the tables belong to ${foreign.owner}, not to ${foreign.me}`,
+      `connect as ${foreign.owner}, or let the DBA run: grant ${foreign.owner} to ${foreign.me}`,
+    );
+  }
+  // graphile-worker's own schema is there even after a first migration that failed.
+  const ours = rows.find(({ table }) => table === 'snapshots');
+  return ours ? ok(`${ours.me} owns the tables`) : firstRights(client);
 }
 
 /** Before the first migration. */

@@ -63,24 +63,9 @@ export async function isBackfilling(db: Db, dataset: string): Promise<boolean> {
   return rows.length > 0;
 }
 
-/**
- * Puts an abandoned snapshot back as if it had only been looked at; what it had staged is wiped.
- * The new attempt number shuts out the reader that was cut off; its last statement may still be running on the server,
- * so the rows are wiped by later statements, which see what that one wrote.
- */
-export async function release(client: ClientBase, snapshotId: string): Promise<void> {
-  await transaction(client, async () => {
-    const released = await client.query(
-      `update tickets_ops.snapshots
-       set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-         rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
-       where snapshot_id = $1 and status = 'staging'`,
-      [snapshotId],
-    );
-    if (released.rowCount === 0) return;
-    await client.query('delete from tickets_ops.snapshot_rows where snapshot_id = $1', [snapshotId]);
-    await client.query('delete from tickets_ops.snapshot_rejects where snapshot_id = $1', [snapshotId]);
-  });
+/** Puts a snapshot whose reading broke off back, so that its file is read again; no transaction needs to be open. */
+export async function release(db: Db, snapshotId: string): Promise<void> {
+  await db.query(`select tickets_ops.put_back($1, 'staging')`, [snapshotId]);
 }
 
 /** What the ledger and import_meta (which a takeover inherits) know about these files and about the last load. */

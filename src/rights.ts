@@ -32,8 +32,8 @@ export async function missingForFirstMigration(db: Db): Promise<MissingRight[]> 
        union all
        select c.relowner, c.relnamespace, format('%s %s',
          case c.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'S' then 'sequence' when 'f' then 'foreign table' else 'table' end,
-         c.oid::regclass)
-       from pg_class c
+         format('%I.%I', n.nspname, c.relname))
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
        where (
            c.oid in (select oid from reading)
            or c.oid in (select conrelid from pg_constraint where contype = 'f' and confrelid in (select oid from reading))
@@ -42,8 +42,8 @@ export async function missingForFirstMigration(db: Db): Promise<MissingRight[]> 
          and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
          and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and c.relkind = 'S' and d.deptype in ('a', 'i'))
        union all
-       select p.proowner, p.pronamespace, format('routine %s', p.oid::regprocedure)
-       from pg_proc p, old
+       select p.proowner, p.pronamespace, format('routine %I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+       from pg_proc p join pg_namespace n on n.oid = p.pronamespace, old
        where p.pronamespace = old.oid
          or p.pronamespace = to_regnamespace('reporting') and p.proname = 'fn_tickets_for_map'
          or p.oid in (

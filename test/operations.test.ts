@@ -236,6 +236,41 @@ describe('trying again', () => {
     );
   });
 
+  test('a file that could not be read is read again', async () => {
+    const repair = await broken('tickets_ops.snapshot_rows');
+    await put(first);
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await useUp('fetch_snapshot').finally(repair);
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['failed'],
+    );
+    assert.equal((await one<{ note: string }>('select note from tickets_ops.retry_failed()')).note, 'It is due now.');
+    assert.deepEqual(await env.runJobs(), []);
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['done'],
+    );
+  });
+
+  test('its end, asked for before its batches are loaded, brings the batches back', async () => {
+    const repair = await broken('tickets.inc');
+    await put(first);
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await useUp('upsert_batch').finally(repair);
+    const { id } = await one<{ id: string }>(
+      `select id from graphile_worker.add_job('finalize_snapshot', '{"snapshot_id": 1}')`,
+    );
+    assert.match(JSON.stringify(await env.runJobs()), /Snapshot 1 is failed, not finalizing/);
+    await one('select * from tickets_ops.retry_job($1)', [id]);
+    assert.deepEqual(await env.runJobs(), []);
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['done'],
+    );
+    assert.deepEqual(await jobs(), []);
+  });
+
   test('what a newer snapshot superseded says so, and stays failed', async () => {
     const repair = await broken('tickets.inc');
     await put(first);

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9baf7c04153c9c4550524053173c6846671a80a8
+--! Hash: sha1:9d6a28a794f6c0aeb844925b511390c9fa34227c
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -498,7 +498,11 @@ comment on function tickets_takeover.column_of(regclass, text[]) is 'The first o
 
 create function tickets_takeover.go_back() returns void language plpgsql as $$
 begin
-  if exists (select from tickets_ops.worker_states() where state in ('alive', 'unsure') and seen_at > now() - interval '1 minute') then
+  -- One that hangs may wake.
+  if exists (
+    select from tickets_ops.worker_states()
+    where state in ('alive', 'hung') or (state = 'unsure' and seen_at > now() - interval '1 minute')
+  ) then
     -- It would end, be started again by its container, and take over at once.
     raise exception 'A worker is alive: stop it first.' using hint = 'select * from tickets_ops.worker_states();';
   end if;
@@ -582,6 +586,14 @@ $$;
 create schema if not exists tickets;
 -- Others keep functions in it too: it may be there, and belong to another role.
 create schema if not exists reporting;
+-- The right of its own to use it, where that came through its owner, from whom it may be taken after the first migration.
+do $$
+begin
+  execute format('grant usage, create on schema reporting to %I', current_user);
+exception
+  when insufficient_privilege then null; -- it has what the DBA gave it
+end
+$$;
 create schema tickets_ops;
 
 comment on schema tickets is 'Field-ops tickets of the fibre operator: INC faults (and CRQ, kept but not ingested yet), the gazetteers that place them, and their history.';
@@ -3912,6 +3924,25 @@ end
 $$;
 comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
+create function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void language plpgsql as $$
+begin
+  update tickets_ops.snapshots s
+  set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+  where snapshot_id = p_snapshot_id and status = p_from
+    -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
+    and not (p_from = 'failed' and exists (
+      select from tickets_ops.snapshots o
+      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag and o.status = 'superseded'
+    ));
+  if found then
+    delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+    delete from tickets_ops.snapshot_rejects where snapshot_id = p_snapshot_id;
+  end if;
+end
+$$;
+comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
+
 create function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
 declare
   -- As many as a job of the pipeline has from the start: one that gave up has no more than it made.
@@ -3929,11 +3960,23 @@ begin
     if v_obstacle is not null then
       return v_obstacle;
     end if;
-    -- All of them, or the snapshot would fail again by the next.
+    -- All of them, or the snapshot would fail again by the next. Its end only if it is due: the last batch asks for it.
     v_ids := array(
       select j.id from tickets_ops.list_jobs() j
-      where j.task = v_job.task and j.state = 'failed' and j.payload ->> 'snapshot_id' = v_job.payload ->> 'snapshot_id'
+      join tickets_ops.snapshots s on s.snapshot_id::text = j.payload ->> 'snapshot_id'
+      where j.state = 'failed' and s.snapshot_id::text = v_job.payload ->> 'snapshot_id'
+        and j.task = case s.status when 'loading' then 'upsert_batch' else 'finalize_snapshot' end
     );
+    if p_id <> all (v_ids) then
+      perform count(*) from graphile_worker.complete_jobs(array[p_id]);
+      if v_ids = '{}' then
+        return null;
+      end if;
+    end if;
+  elsif v_job.task = 'fetch_snapshot' and v_job.state = 'failed' then
+    -- What it was reading when it gave up: a further look would pass over a file that failed.
+    perform tickets_ops.put_back(snapshot_id, 'failed')
+    from tickets_ops.snapshots where job_id = p_id and status = 'failed' and batches_total is null;
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
@@ -3943,7 +3986,7 @@ begin
   return case when not found then 'A worker has just taken it, or it is gone.' end;
 end
 $$;
-comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed. Returns why it cannot, else NULL.';
+comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed, a failed fetch_snapshot with the file that it could not read. Returns why it cannot, else NULL.';
 
 create function tickets_ops.retry_job(p_id bigint)
 returns table (job_id bigint, task text, job_key text, note text)

@@ -173,7 +173,6 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
        where r.rolname = any ($1) and (p.prosecdef or p.pronamespace = 'tickets_ops'::regnamespace)
          and p.pronamespace::regnamespace::text in ('tickets', 'tickets_ops', 'reporting')
          and has_schema_privilege(r.oid, p.pronamespace, 'usage') and has_function_privilege(r.oid, p.oid, 'execute')
-         and p.prorettype <> 'trigger'::regtype
        order by 1, 2`,
       [Object.keys(names)],
     );

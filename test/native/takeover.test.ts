@@ -675,6 +675,10 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
         assert.equal(finding.state, 'failed');
         assert.match(finding.remedy ?? '', lacks);
         await assert.rejects(migrate(url(database, worker), silent), /permission denied|must be/);
+        // With the first right alone it comes as far as the worker's own schema, and then the rest is still missing.
+        await admin((client) => client.query(`grant create on database ${database} to ${worker}`), database);
+        await assert.rejects(migrate(url(database, worker), silent), /permission denied|must be/);
+        assert.equal((await rights(database)).state, 'failed');
 
         await admin((client) => client.query((finding.remedy ?? '').replace('let the DBA run:\n', '')), database);
         assert.deepEqual(await rights(database), { check: 'rights', state: 'ok', detail: `${worker} may migrate` });
@@ -683,6 +687,9 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
         await admin((client) => client.query(`revoke ${owner} from ${worker}`));
         assert.equal((await rights(database)).detail, `${worker} owns the tables`);
         await withClient(url(database, worker), (client) => client.query('select ok from tickets_ops.health'));
+        // As its container does at every start, also where somebody has made something in our schema.
+        await admin((client) => client.query('create view tickets.made_later as select 1 as one'), database);
+        await migrate(url(database, worker), silent);
         if (name.startsWith('tables')) {
           const { seen } = await row<{ seen: number }>(
             database,
