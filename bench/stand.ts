@@ -65,7 +65,7 @@ export async function load(env: Environment, csv: Buffer): Promise<Loaded> {
          where source_key = $1 and status in ('done', 'partial', 'unchanged', 'superseded', 'failed')
          union all
          select 'failed', task_identifier || ': ' || last_error, 0, 0, 0, null
-         from graphile_worker.jobs where last_error is not null`,
+         from graphile_worker.jobs where last_error is not null and task_identifier not like 'geocode%'`,
         [key, rows[0]?.at],
       );
       return found.rows[0];
@@ -74,8 +74,10 @@ export async function load(env: Environment, csv: Buffer): Promise<Loaded> {
   );
   const ms = performance.now() - from;
   if (snapshot.status === 'failed') throw new Error(`${key} failed: ${snapshot.error}`);
-  await waitFor('the worker to be idle', async () => {
-    const { rowCount } = await env.pool.query('select from graphile_worker.jobs where locked_at is not null limit 1');
+  await waitFor('the load to be over', async () => {
+    const { rowCount } = await env.pool.query(
+      `select from graphile_worker.jobs where locked_at is not null and task_identifier not like 'geocode%' limit 1`,
+    );
     return rowCount === 0;
   });
   return { ...snapshot, ms, steps: snapshot.steps.map((seconds) => Math.round(seconds * 1000)) };
