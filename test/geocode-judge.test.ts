@@ -179,6 +179,31 @@ test('the cluster’s own name proves nothing', async () => {
   assert.equal((await judge([fallback], { place: 'Kilimani', cluster: 'Kilimani' })).status, 'found');
 });
 
+test('what a place is named after is not the place', async () => {
+  const status = async (place: string, label: string, cluster: string, level = 'neighbourhood') =>
+    (await judge([at(label, -1.29, 36.79, level)], { place, cluster })).status;
+  assert.equal(await status('Kilimani Primary School', 'Kilimani, Nairobi', 'Kilimani'), 'needs_review');
+  assert.equal(
+    await status('Kilimani Primary School', 'Kilimani Primary School, Nairobi', 'Kilimani', 'point'),
+    'found',
+  );
+  assert.equal(await status('Westlands Square', 'Westlands, Nairobi', 'Westlands'), 'needs_review');
+  assert.equal(await status('Langata Road', 'Langata, Nairobi', 'Kilimani'), 'needs_review');
+  assert.equal(await status('Langata Rd', 'Langata, Langata Road, Nairobi', 'Kilimani', 'point'), 'needs_review');
+  assert.equal(await status('Langata Road', 'Langata Road, Nairobi', 'Kilimani', 'street'), 'found');
+  assert.equal(await status('Ring Road Kilimani', 'Kilimani, Nairobi', 'Nairobi West'), 'found', 'that road is in it');
+});
+
+test('a name is rather itself than one that is a letter off', async () => {
+  const mathari = at('Mathari, Nairobi, Kenya', -1.2921, 36.8219);
+  const mathare = at('Mathare, Nairobi, Kenya', -1.26, 36.86);
+  assert.equal((await judge([mathari, mathare], { place: 'Mathare' })).lat, -1.26, 'although the other is nearer');
+  assert.equal((await judge([mathari], { place: 'Mathare' })).status, 'found', 'there is no better');
+  const nyeri = at('Mathari, Nyeri, Kenya', -0.42, 36.95);
+  const verdict = await centroid([nyeri, mathari, mathare], 'mathare');
+  assert.deepEqual(verdict, { lat: -1.26, note: null, ambiguous: false }, 'nor is it a namesake');
+});
+
 test('spelling differs in blanks and apostrophes', async () => {
   assert.equal((await judge([at('Langata, Nairobi', -1.36, 36.75)], { place: 'Lang’ata' })).status, 'found');
   assert.equal((await judge([at('Buru Buru Phase 5', -1.286, 36.88)], { place: 'Buruburu PH5' })).status, 'found');
@@ -248,6 +273,24 @@ test('a cluster is an area: the suburb or town of its name, not a shop, not else
   assert.match((await centroid([at('Nairobi, Kenya', -1.28, 36.82, 'city')], 'backbone east')).note, /another name/);
   assert.match((await centroid([at('Kilimani', 36.79, -1.29)], 'kilimani')).note, /swapped/);
   assert.equal(await centroid([], 'kilimani'), undefined);
+});
+
+test('a cluster is not the city that it is named after', async () => {
+  for (const [key, label, region] of [
+    ['mombasa road', 'Mombasa, Mombasa County, Kenya', 'Nairobi'],
+    ['thika road', 'Thika, Kiambu County, Kenya', 'Nairobi'],
+    ['nairobi west', 'Nairobi, Kenya', 'Nairobi'],
+    ['kisumu east', 'Kisumu, Kisumu County, Kenya', 'Kisumu'],
+    ['westlands square', 'Westlands, Nairobi, Kenya', 'Nairobi'],
+  ] as const) {
+    for (const level of ['city', 'town', 'neighbourhood']) {
+      const { lat, note } = await centroid([at(label, -1.1, 36.9, level)], key, region);
+      assert.equal(lat, null, key);
+      assert.match(note, /has another name/);
+    }
+  }
+  assert.equal((await centroid([at('Nairobi West, Nairobi', -1.31, 36.82)], 'nairobi west')).lat, -1.31);
+  assert.equal((await centroid([at('Mombasa Road, Nairobi', -1.32, 36.85, 'street')], 'mombasa road')).lat, -1.32);
 });
 
 test('of namesakes the one in the region is the cluster; without a region that tells, a person is asked', async () => {

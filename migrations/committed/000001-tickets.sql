@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9baf7c04153c9c4550524053173c6846671a80a8
+--! Hash: sha1:d8729406f02994bba6462a2ab97883c8d5ed59b2
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -2272,12 +2272,14 @@ comment on function tickets_ops.has_word(text[], text) is 'Whether a word is amo
 
 create function tickets_ops.name_match(
   p_key text, p_cluster text, p_label text,
-  out named boolean, out surrounded boolean, out exact boolean, out overlap numeric, out contradicted text[]
+  out named boolean, out surrounded boolean, out exact boolean, out literal boolean, out same_kind boolean, out overlap numeric,
+  out contradicted text[]
 )
 language plpgsql immutable parallel safe as $$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
   c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
+  c_roads constant text[] := array['road', 'street', 'avenue', 'lane', 'drive', 'highway', 'way', 'bypass', 'boulevard'];
   v_kinds text[] := tickets_ops.kind_words();
   v_asked text[] := string_to_array(p_key, ' ');
   -- Without a name before the first comma (a house number, say), the part behind it counts.
@@ -2303,7 +2305,8 @@ declare
   v_numbers text[] := '{}';
   v_own_numbers text[] := '{}';
   v_following text[];
-  v_other_number boolean := false;
+  -- Another number, or the town that a road is named after: another place, however alike the names are.
+  v_is_other boolean := false;
 begin
   contradicted := '{}';
   foreach v_word in array v_asked loop
@@ -2321,6 +2324,8 @@ begin
         v_told := v_told + v_is_own::integer;
       end if;
     end if;
+    -- Langata Road passes through places that are not Langata.
+    v_is_other := v_is_other or (v_word = any (c_roads) and not v_is_own and tickets_ops.has_word(v_own, v_before));
     if v_word ~ c_number then
       -- Where the label numbers the same word, it is with this number: Phase 5 is not in Phase 2, South B is not South C.
       v_following := '{}';
@@ -2329,7 +2334,7 @@ begin
           v_following := v_following || v_whole[i];
         end if;
       end loop;
-      v_other_number := v_other_number or (cardinality(v_following) > 0 and v_word <> all (v_following));
+      v_is_other := v_is_other or (cardinality(v_following) > 0 and v_word <> all (v_following));
       if v_word ~ '^[0-9]' then
         v_numbers := v_numbers || v_word;
       end if;
@@ -2355,28 +2360,32 @@ begin
       v_own_tells_more := v_own_tells_more or (v_word <> all (v_kinds) and v_word <> all (v_cluster));
     end if;
   end loop;
-  v_other_number := v_other_number
+  v_is_other := v_is_other
     or (cardinality(v_numbers) > 0 and cardinality(v_own_numbers) > 0 and not v_numbers && v_own_numbers);
   if v_telling = 0 then
     -- A name of kinds only (Village Market) is told by nothing but the whole of it.
     v_telling := greatest(v_weakly_telling, 1);
-    v_told := v_weakly_told;
+    -- Nor does the cluster's own name tell its school from itself.
+    v_told := case when v_kinds_asked and not v_kinds_shared then 0 else v_weakly_told end;
   end if;
 
   exact :=
     -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
     replace(p_key, ' ', '') = array_to_string(v_own, '')
     -- Rose Court Kilimani: Rose Court, in Kilimani.
-    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_other_number);
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_is_other);
+  -- A slip is forgiven, but Mathare is rather Mathare than Mathari.
+  literal := exact and (replace(p_key, ' ', '') = array_to_string(v_own, '') or (v_own <@ v_asked and v_asked <@ v_whole));
+  same_kind := v_kinds_shared or not v_kinds_asked;
   -- Every telling word, and a kind in common: Rose Court, Rose Court Apartments, or a Rose without a kind. Of a name without a kind
   -- only kinds may follow: Naivas Supermarket is Naivas, Green Valley Academy is not Valley.
   named := exact or (
-    not v_other_number and v_told = v_telling
+    not v_is_other and v_told = v_telling
     and (v_kinds_shared or v_own_is_asked or (not v_kinds_asked and not v_own_tells_more))
   );
   -- Naivas Ruaka lies in Ruaka, Umoja 2 in Umoja.
   surrounded := named or (
-    not v_other_number and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
+    not v_is_other and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
     and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds))
   );
   overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
@@ -2386,7 +2395,7 @@ begin
 end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
-  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. literal: exact, without a slip. same_kind: no kind of thing was asked for, or one of those asked. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court, Langata for Langata Road). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
 
 create function tickets_ops.candidate_point(p_candidate jsonb) returns geometry language sql immutable parallel safe
 return case
@@ -2409,8 +2418,8 @@ create function tickets_ops.weigh_candidates(
   p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
 )
 returns table (
-  candidate_no bigint, geom geometry, label text, "precision" text, named boolean, exact boolean, overlap numeric, distance_km numeric,
-  refusal text, doubt text
+  candidate_no bigint, geom geometry, label text, "precision" text, named boolean, exact boolean, literal boolean, overlap numeric,
+  distance_km numeric, refusal text, doubt text
 )
 language sql stable parallel safe
 begin atomic
@@ -2421,6 +2430,7 @@ begin atomic
     level.precision,
     verdict.named,
     name.exact,
+    name.literal,
     name.overlap,
     point.km,
     case
@@ -2480,7 +2490,7 @@ begin atomic
     from tickets_ops.weigh_candidates(p_candidates, p_key, p_cluster, p_centre, p_guard_km) w
   ),
   best as (
-    select w.* from weighed w order by w.tier, w.score desc, w.candidate_no limit 1
+    select w.* from weighed w order by w.tier, w.literal desc, w.score desc, w.candidate_no limit 1
   )
   select
     case coalesce(b.tier, 4) when 1 then 'found' when 2 then 'needs_review' when 3 then 'rejected' else 'not_found' end,
@@ -2504,13 +2514,18 @@ begin atomic
   with weighed as (
     select
       w.*,
-      coalesce(w.refusal, case when not w.named then 'it has another name' end) as reason,
+      -- What a place lies in does for the place, not for a cluster: Mombasa Road is not Mombasa, Nairobi West not Nairobi.
+      coalesce(
+        w.refusal,
+        case when not w.exact and not (name.named and name.same_kind and w.precision <> 'city') then 'it has another name' end
+      ) as reason,
       -- Regions of the network have names of their own (Nairobi Metro): one of the region's words is enough.
       words.label && array(
         select word from unnest(tickets_ops.name_words(p_region)) as word where word <> all (string_to_array(p_key, ' '))
       ) as in_region,
       words.label as words
     from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
+    cross join lateral tickets_ops.name_match(p_key, null, w.label) as name
     cross join lateral (select coalesce(tickets_ops.name_words(w.label), '{}') as label) as words
   ),
   -- A cluster is an area: a suburb, a town or a city is it, a shop of that name is the last resort.
@@ -2521,6 +2536,7 @@ begin atomic
       w.reason is not null,
       w.exact desc,
       coalesce(w.in_region, false) desc,
+      w.literal desc,
       case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
       w.overlap desc,
       w.candidate_no
@@ -2531,7 +2547,7 @@ begin atomic
   namesakes as (
     select string_agg(w.label, '; ' order by w.candidate_no) as labels
     from best b
-    join weighed w on w.reason is null and w.exact and w.in_region is not distinct from b.in_region
+    join weighed w on w.reason is null and w.exact and w.literal = b.literal and w.in_region is not distinct from b.in_region
       and tickets_ops.distance_km(w.geom, b.geom) > p_guard_km and not (w.words <@ b.words or b.words <@ w.words)
     where b.reason is null and b.exact
   )
