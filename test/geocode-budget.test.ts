@@ -94,6 +94,51 @@ test('the budget ends at midnight UTC and not before', async () => {
   assert.deepEqual([(await glance()).used_today, (await glance()).left_today], [1, 1]);
 });
 
+test('a spent budget is spent while the provider is probed, too', async () => {
+  await declare(100, 1);
+  assert.equal((await reserve()).granted, true);
+  await record('rate_limited', { retry: 60 });
+  await env.pool.query('update tickets_ops.geocoding_providers set breaker_until = now()');
+  const refused = await reserve();
+  assert.match(refused.reason ?? '', /daily budget of 1 calls is spent/);
+  about(refused.wait_ms / 1000, secondsToMidnight());
+  const { state, reason, until } = await glance();
+  assert.deepEqual([state, reason], ['budget spent', 'The daily budget is spent; it comes back at midnight UTC.']);
+  about((until.getTime() - Date.now()) / 1000, secondsToMidnight());
+  await jobsThatWait(10);
+  assert.match((await problems())[0] ?? '', /stands still \(budget spent\)/);
+
+  await env.pool.query(`update tickets_ops.geocoding_providers set breaker_until = now() + interval '2 days'`);
+  about((await reserve()).wait_ms / 1000, 2 * 86_400);
+});
+
+test('a call that is given back goes to the budget of its own day', async () => {
+  await declare(100, 10);
+  const { rows } = await env.pool.query('select now() as today, now() - $1::interval as yesterday', ['1 day']);
+  const { today, yesterday } = rows[0];
+  const used = async () => (await glance()).used_today;
+  const giveBack = async (reservedAt: Date) => {
+    await env.pool.query(`select tickets_ops.return_geocoding_call('locationiq', $1)`, [reservedAt]);
+    return used();
+  };
+  const keep = async (reservedAt: Date) => {
+    const answer = await env.pool.query(`select tickets_ops.keep_geocoding_call('locationiq', $1) as may`, [
+      reservedAt,
+    ]);
+    return [answer.rows[0].may, await used()];
+  };
+  for (let i = 0; i < 3; i++) await reserve();
+  assert.deepEqual([await giveBack(yesterday), await giveBack(today)], [3, 2]);
+  await record('key_refused');
+  assert.deepEqual(
+    [await keep(yesterday), await keep(today)],
+    [
+      [false, 2],
+      [false, 1],
+    ],
+  );
+});
+
 test('the quota comes back at the reset time the provider names, else at midnight UTC', async () => {
   await declare(100, null);
   about(await record('quota_spent'), secondsToMidnight());

@@ -1,6 +1,8 @@
 /** The geocoding jobs, from tickets to pins, against a scripted provider over HTTP. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { geocoderInUse } from '../src/geocode/declare.ts';
+import { callAtSlot } from '../src/geocode/slot.ts';
 import { type Environment, startEnvironment, waitFor } from './support/environment.ts';
 import {
   locationiqPlace,
@@ -402,6 +404,19 @@ describe('while nobody may call, jobs wait without calls and without using up at
       1,
       'and it is not charged',
     );
+  });
+
+  test('a worker that is told to stop while it waits for its slot makes no call, and pays for none', async () => {
+    await sql(`update tickets_ops.geocoding_providers set next_at = now() + interval '1 hour'`);
+    const geocoder = await geocoderInUse(env.pool);
+    assert.ok('provider' in geocoder);
+    const stop = new AbortController();
+    const used = async () => (await sql('select used_today from tickets_ops.geocoding'))[0]?.used_today;
+    const call = callAtSlot(env.pool, geocoder, { text: 'Rose Court, Kenya', near: null }, stop.signal);
+    await waitFor('the reservation', async () => (await used()) === 1);
+    stop.abort();
+    assert.deepEqual(await call, { outcome: null, retryMs: 0, reason: 'the worker stops' });
+    assert.deepEqual([await used(), server.calls.length], [0, 0]);
   });
 
   test('402 with and without a reset time (OpenCage)', async () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d8729406f02994bba6462a2ab97883c8d5ed59b2
+--! Hash: sha1:e078021891cc5925c4fb38114a650ad2a2673f03
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -2724,16 +2724,23 @@ begin
     select
       false,
       case
+        -- First: a breaker whose time is over lets nobody probe on a spent budget.
+        when budget.is_spent then
+          1000 * extract(epoch from greatest(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
         when p.breaker_until <= clock_timestamp() then c_probe_ms
-        else 1000 * extract(epoch from coalesce(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
+        -- Without a breaker either: midnight has just passed.
+        else 1000 * extract(epoch from coalesce(p.breaker_until, clock_timestamp()) - clock_timestamp())
       end::double precision,
       null::timestamptz,
       null::timestamptz,
       case
-        when p.breaker is not null then format('%s: %s', p.breaker, p.breaker_reason)
-        else format('the daily budget of %s calls is spent', p.daily_budget)
+        when p.breaker is null or budget.is_spent then format('the daily budget of %s calls is spent', p.daily_budget)
+        else format('%s: %s', p.breaker, p.breaker_reason)
       end
     from tickets_ops.geocoding_providers p
+    cross join lateral (
+      select p.used >= p.daily_budget and p.used_on = (clock_timestamp() at time zone 'UTC')::date as is_spent
+    ) as budget
     where p.provider = p_provider;
   if not found then
     raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
@@ -2747,23 +2754,24 @@ create function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at t
 language sql volatile as $$
   with given_back as (
     update tickets_ops.geocoding_providers
-    set used = used - 1
-    where provider = p_provider and breaker_since > p_reserved_at and used > 0
+    -- `used` counts one day; a call of yesterday is not today's.
+    set used = greatest(0, used - (used_on = (p_reserved_at at time zone 'UTC')::date)::integer)
+    where provider = p_provider and breaker_since > p_reserved_at
     returning 1
   )
   select not exists (select from given_back);
 $$;
 comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
-  'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
+  'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget of its day.';
 
-create function tickets_ops.return_geocoding_call(p_provider text) returns void
+create function tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamptz) returns void
 language sql volatile as $$
   update tickets_ops.geocoding_providers
   set used = used - 1
-  where provider = p_provider and used > 0 and used_on = (clock_timestamp() at time zone 'UTC')::date;
+  where provider = p_provider and used > 0 and used_on = (p_reserved_at at time zone 'UTC')::date;
 $$;
-comment on function tickets_ops.return_geocoding_call(text) is
-  'Gives a reserved call back to the budget of the day: its slot went by before the call could be made.';
+comment on function tickets_ops.return_geocoding_call(text, timestamptz) is
+  'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
 create function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
@@ -2851,19 +2859,13 @@ select
   s.provider is not null as active,
   case
     when s.provider is null then 'not in use'
-    when p.breaker is not null and p.breaker_until > now() then p.breaker
+    when budget.stops then 'budget spent'
+    when p.breaker_until > now() then p.breaker
     when p.breaker is not null then 'probing'
-    when today.used >= p.daily_budget then 'budget spent'
     else 'ready'
   end as state,
-  case
-    when p.breaker is not null then p.breaker_reason
-    when today.used >= p.daily_budget then 'The daily budget is spent; it comes back at midnight UTC.'
-  end as reason,
-  case
-    when p.breaker is not null then p.breaker_until
-    when today.used >= p.daily_budget then tickets_ops.next_utc_midnight()
-  end as until,
+  case when budget.stops then 'The daily budget is spent; it comes back at midnight UTC.' else p.breaker_reason end as reason,
+  case when budget.stops then tickets_ops.next_utc_midnight() else p.breaker_until end as until,
   p.rate_per_second,
   p.daily_budget,
   today.used as used_today,
@@ -2881,6 +2883,10 @@ left join tickets_ops.geocoding_setup s on s.provider = p.provider
 cross join lateral (
   select case when p.used_on = (now() at time zone 'UTC')::date then p.used else 0 end as used
 ) as today
+cross join lateral (
+  -- An open breaker says more. When its time is over, the budget decides: nobody can probe.
+  select coalesce(today.used >= p.daily_budget, false) and coalesce(p.breaker_until <= now(), true) as stops
+) as budget
 union all
 select
   null, true, 'off',
