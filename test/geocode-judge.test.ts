@@ -419,6 +419,59 @@ describe('judging again, without a call', () => {
     assert.deepEqual(await ask(), { suspicious: false, lat: -1.29 });
   });
 
+  test('a coordinate of the Python version follows the guard too, with its note and its time', async () => {
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ('Nairobi', ${point(36.8219, -1.2921)})`,
+    );
+    await ticket('T1', 'Nairobi', 'Karen');
+    await env.pool.query(`
+      insert into tickets.geo_locations (cluster, location_name, geom) values
+        ('Nairobi', 'Karen', ${point(36.71, -1.32)}), ('Nairobi', 'Namanga', ${point(36.683, -3.3869)})`);
+    await env.pool.query('update tickets.geo_locations set verified = false');
+    const guard = async (km: number) => {
+      await env.pool.query('update tickets.geo_clusters set guard_km = $1', [km]);
+      const { rows } = await env.pool.query(
+        `select status, note, round(extract(epoch from expires_at - now()) / 86400)::int as days
+         from tickets.geo_locations where location_name = 'Karen'`,
+      );
+      return rows[0];
+    };
+    const note = 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.';
+    assert.deepEqual(await guard(5), { status: 'needs_review', note, days: 30 });
+    assert.deepEqual(await geoSources(), ['cluster']);
+    assert.deepEqual(await guard(400), { status: 'found', note: null, days: 180 });
+    assert.deepEqual(await geoSources(), ['location']);
+    assert.equal((await statuses()).Namanga, 'needs_review', 'within the guard, but not in Kenya');
+  });
+
+  test('the order in which places are asked does not decide whether their cluster is flagged', async () => {
+    const all = async (names: string[], lat: number, lng: number) => {
+      for (const name of names) await store('Milimani', name, [at(name, lat, lng)]);
+    };
+    const ask = {
+      rejected: () => all(['Tom Mboya', 'Aga Khan', 'Ring Road'], -0.1, 34.75),
+      found: () => all(['Olive Court', 'Palm Court', 'Rose Court', 'Uhuru Court'], -1.29, 36.81),
+      verified: () =>
+        env.pool.query(`
+          insert into tickets.geo_locations (cluster, location_name, geom)
+          select 'Milimani', 'Place ' || chr(64 + n), ${point(36.81, -1.29)} from generate_series(1, 4) n`),
+    };
+    for (const order of [
+      ['rejected', 'found'],
+      ['found', 'rejected'],
+      ['verified', 'rejected'],
+    ] as const) {
+      await env.reset();
+      await env.pool.query(
+        `insert into tickets.geo_clusters (cluster, geom) values ('Milimani', ${point(36.81, -1.2905)})`,
+      );
+      await env.pool.query('update tickets.geo_clusters set verified = false');
+      for (const what of order) await ask[what]();
+      const { rows } = await env.pool.query('select suspicious from tickets.geo_clusters');
+      assert.equal(rows[0].suspicious, false, order.join(', '));
+    }
+  });
+
   test('rejected places that do not agree say nothing about the centroid', async () => {
     await env.pool.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Milimani', ${point(36.81, -1.2905)})`,

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e078021891cc5925c4fb38114a650ad2a2673f03
+--! Hash: sha1:2cdcec4b8af4e6d00cc16d614972178c00fb5e26
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -1919,9 +1919,11 @@ comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV (a
 
 create function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
   -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
-  update graphile_worker._private_jobs set max_attempts = greatest(attempts, 1) where id = p_job_id;
+  update graphile_worker._private_jobs
+  set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
+  where id = p_job_id;
 $$;
-comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last.';
+comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
 --! split: 100-read-side.sql
 -- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map.
@@ -3037,7 +3039,10 @@ begin
     group by one.location_key
   )
   select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
-    select count(*) from tickets.geo_locations where cluster = p_cluster and status = 'found' and not verified
+    -- With those that a person verified, unless they lie elsewhere too.
+    select count(*)
+    from tickets.geo_locations l join tickets.geo_clusters c on c.cluster = l.cluster
+    where l.cluster = p_cluster and l.status = 'found' and tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km
   )
   into v_suspicious
   from agreement a;
@@ -3060,6 +3065,19 @@ begin
 end
 $$;
 comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
+
+create function tickets_ops.judge_inherited(
+  p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
+)
+language plpgsql immutable parallel safe as $$
+begin
+  distance_km := tickets_ops.distance_km(p_centre, p_geom);
+  status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
+  doubt := 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.';
+end
+$$;
+comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
+  'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
 
 create function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
 declare
@@ -3086,15 +3104,29 @@ begin
     and (l.status, l.geom::bytea, l.distance_km, l.note)
       is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
 
-  -- A coordinate without candidates was inherited from the Python version: of the rules only the guard can be applied to it.
   update tickets.geo_locations l
   set
-    distance_km = tickets_ops.distance_km(c.geom, l.geom),
-    status = case when tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km then 'found' else 'needs_review' end
-  from tickets.geo_clusters c
-  where c.cluster = p_cluster and c.geom is not null and l.cluster = p_cluster and not l.verified
-    and l.candidates = '[]' and l.geom is not null
-    and l.distance_km is distinct from tickets_ops.distance_km(c.geom, l.geom);
+    status = judged.status,
+    distance_km = judged.distance_km,
+    -- What else the note says, of the takeover or by a person, stays.
+    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
+    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
+    expires_at = case
+      when judged.status = l.status then l.expires_at
+      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
+    end
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
+      and stored.geom is not null
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
 
   perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
@@ -3335,7 +3367,8 @@ begin
     attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
     fetched_at = excluded.fetched_at,
     expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
-  if v_verdict.status = 'rejected' then
+  -- Once it is flagged any verdict may clear it: the order in which places are asked must not decide.
+  if v_verdict.status = 'rejected' or exists (select from tickets.geo_clusters where cluster = p_cluster and suspicious) then
     perform tickets_ops.flag_suspicious(p_cluster);
   end if;
   perform tickets_ops.as_pipeline(v_before);
@@ -3366,7 +3399,14 @@ return case p_task
 end;
 comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
 
-create function tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) returns void
+create function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
+return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
+comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+
+create function tickets_ops.snooze_geocoding(
+  p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text default null
+)
+returns void
 language plpgsql as $$
 declare
   v_job graphile_worker._private_jobs;
@@ -3390,17 +3430,21 @@ begin
   perform graphile_worker.add_job(
     p_task,
     (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
-    job_key := v_key, run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    job_key := v_key,
+    -- Settled since it was looked at, the cluster has woken those that waited already, not this one.
+    run_at := case
+      when exists (
+        select from tickets.geo_clusters c
+        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+      ) then now()
+      else now() + make_interval(secs => p_wait_ms / 1000)
+    end,
     -- The attempts that failed stay used up.
     max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
   );
 end
 $$;
-comment on function tickets_ops.snooze_geocoding(bigint, text, double precision) is 'A running geocoding job comes back in so many milliseconds, and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
-
-create function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
-return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
-comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds, or at once when the cluster p_until_settled has a centroid by now or none is to be had; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
 create function tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] default null)
 returns table (
@@ -3457,13 +3501,6 @@ begin
   if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
     return 0;
   end if;
-  -- A job that failed for good keeps its place's key; the place gets another chance a day later.
-  perform graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
-  from graphile_worker.jobs j
-  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.attempts >= j.max_attempts
-    and j.key is not null and j.locked_at is null and j.updated_at < now() - interval '1 day'
-  having count(*) > 0;
-
   with wanted as materialized (
     select
       p.*,
@@ -3473,6 +3510,15 @@ begin
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
     from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
+  ),
+  revived as (
+    -- A job that failed keeps its place's key; the place gets another chance a day later. Not what was given up: it would
+    -- only fail again, but for what a person asked for, since what stood in its way may be gone.
+    select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
+    from graphile_worker._private_jobs j join wanted w on w.key = j.key
+    where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+    having count(*) > 0
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -3500,12 +3546,12 @@ begin
     from new n
     having count(*) > 0
   )
-  select count(*) into v_planned from added;
+  select (select count(*) from added) + (select count(*) from revived) into v_planned;
   return v_planned;
 end
 $$;
 comment on function tickets_ops.plan_geocoding(text, text[]) is
-  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
+  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
 
 create function tickets_ops.want_cluster(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
 declare
@@ -3514,6 +3560,9 @@ declare
 begin
   if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
+  end if;
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
+    return false;
   end if;
   select * into v_waiting
   from graphile_worker.jobs j
@@ -3530,7 +3579,7 @@ begin
   return false;
 end
 $$;
-comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
+comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
 create function tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -3959,6 +4008,7 @@ begin
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
+    flags = flags - 'given_up',
     -- A request that gave up waiting waits anew.
     payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
   where id = any (v_ids) and locked_at is null;
@@ -4490,18 +4540,19 @@ begin
   ),
   judged as (
     select l.*,
-      tickets_ops.distance_km(c.geom, l.geom) as distance_km,
+      verdict.distance_km,
       case
         when l.geom is null then case when l.verified then 'rejected' else 'not_found' end
         when l.verified then 'found'
-        when tickets_ops.distance_km(c.geom, l.geom) > c.guard_km or not tickets.in_kenya(l.geom) then 'needs_review'
-        else 'found'
-      end as status
+        else verdict.status
+      end as status,
+      verdict.doubt
     from chosen l left join tickets.geo_clusters c on c.cluster = l.cluster
+    cross join lateral tickets_ops.judge_inherited(l.geom, c.geom, c.guard_km) as verdict
   )
   select
     cluster, location_key, location_name, status, geom, provider, query, distance_km, verified,
-    coalesce(note, case status when 'needs_review' then 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.' end),
+    coalesce(note, case status when 'needs_review' then doubt end),
     case status when 'not_found' then 1 else 0 end,
     fetched_at,
     -- From today on: otherwise everything would be asked again at once.
