@@ -1,6 +1,7 @@
 /** Rate, budget and breaker as the database keeps them for all workers. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
+import { costOf, type DuePlace } from '../src/geocode/by-hand.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 let env: Environment;
@@ -69,6 +70,16 @@ test('slots are one spacing apart, and a caller learns how long to wait, not whe
   const times = slots.map(({ slot_at }) => slot_at?.getTime() ?? 0);
   for (let i = 1; i < times.length; i++) about((times[i] as number) - (times[i - 1] as number), 206);
   assert.ok((slots[3]?.wait_ms ?? 0) > 300);
+});
+
+test('what a run is said to take is what the slots take', async () => {
+  await declare(5, null);
+  const [first, second] = [await reserve(), await reserve()];
+  const spacing = ((second.slot_at?.getTime() ?? 0) - (first.slot_at?.getTime() ?? 0)) / 1000;
+  const place = { queries: ['one', 'two'] } as unknown as DuePlace;
+  const { fewestSeconds, mostSeconds } = costOf(Array(1000).fill(place), 5);
+  about(fewestSeconds, 1000 * spacing);
+  about(mostSeconds, 2000 * spacing);
 });
 
 test('an idle provider owes no slots of the past', async () => {
