@@ -1350,7 +1350,10 @@ begin
     group by one.location_key
   )
   select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
-    select count(*) from tickets.geo_locations where cluster = p_cluster and status = 'found' and not verified
+    -- With those that a person verified, unless they lie elsewhere too.
+    select count(*)
+    from tickets.geo_locations l join tickets.geo_clusters c on c.cluster = l.cluster
+    where l.cluster = p_cluster and l.status = 'found' and tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km
   )
   into v_suspicious
   from agreement a;
@@ -1391,10 +1394,12 @@ CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
     AS $$
   -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
-  update graphile_worker._private_jobs set max_attempts = greatest(attempts, 1) where id = p_job_id;
+  update graphile_worker._private_jobs
+  set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
+  where id = p_job_id;
 $$;
 
-COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last.';
+COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -1505,15 +1510,29 @@ begin
     and (l.status, l.geom::bytea, l.distance_km, l.note)
       is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
 
-  -- A coordinate without candidates was inherited from the Python version: of the rules only the guard can be applied to it.
   update tickets.geo_locations l
   set
-    distance_km = tickets_ops.distance_km(c.geom, l.geom),
-    status = case when tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km then 'found' else 'needs_review' end
-  from tickets.geo_clusters c
-  where c.cluster = p_cluster and c.geom is not null and l.cluster = p_cluster and not l.verified
-    and l.candidates = '[]' and l.geom is not null
-    and l.distance_km is distinct from tickets_ops.distance_km(c.geom, l.geom);
+    status = judged.status,
+    distance_km = judged.distance_km,
+    -- What else the note says, of the takeover or by a person, stays.
+    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
+    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
+    expires_at = case
+      when judged.status = l.status then l.expires_at
+      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
+    end
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
+      and stored.geom is not null
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
 
   perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
@@ -1522,12 +1541,13 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.judge_again(p_cluster text) IS 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
 
-CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
+CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $_$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
   c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
+  c_roads constant text[] := array['road', 'street', 'avenue', 'lane', 'drive', 'highway', 'way', 'bypass', 'boulevard'];
   v_kinds text[] := tickets_ops.kind_words();
   v_asked text[] := string_to_array(p_key, ' ');
   -- Without a name before the first comma (a house number, say), the part behind it counts.
@@ -1553,7 +1573,8 @@ declare
   v_numbers text[] := '{}';
   v_own_numbers text[] := '{}';
   v_following text[];
-  v_other_number boolean := false;
+  -- Another number, or the town that a road is named after: another place, however alike the names are.
+  v_is_other boolean := false;
 begin
   contradicted := '{}';
   foreach v_word in array v_asked loop
@@ -1571,6 +1592,8 @@ begin
         v_told := v_told + v_is_own::integer;
       end if;
     end if;
+    -- Langata Road passes through places that are not Langata.
+    v_is_other := v_is_other or (v_word = any (c_roads) and not v_is_own and tickets_ops.has_word(v_own, v_before));
     if v_word ~ c_number then
       -- Where the label numbers the same word, it is with this number: Phase 5 is not in Phase 2, South B is not South C.
       v_following := '{}';
@@ -1579,7 +1602,7 @@ begin
           v_following := v_following || v_whole[i];
         end if;
       end loop;
-      v_other_number := v_other_number or (cardinality(v_following) > 0 and v_word <> all (v_following));
+      v_is_other := v_is_other or (cardinality(v_following) > 0 and v_word <> all (v_following));
       if v_word ~ '^[0-9]' then
         v_numbers := v_numbers || v_word;
       end if;
@@ -1605,28 +1628,32 @@ begin
       v_own_tells_more := v_own_tells_more or (v_word <> all (v_kinds) and v_word <> all (v_cluster));
     end if;
   end loop;
-  v_other_number := v_other_number
+  v_is_other := v_is_other
     or (cardinality(v_numbers) > 0 and cardinality(v_own_numbers) > 0 and not v_numbers && v_own_numbers);
   if v_telling = 0 then
     -- A name of kinds only (Village Market) is told by nothing but the whole of it.
     v_telling := greatest(v_weakly_telling, 1);
-    v_told := v_weakly_told;
+    -- Nor does the cluster's own name tell its school from itself.
+    v_told := case when v_kinds_asked and not v_kinds_shared then 0 else v_weakly_told end;
   end if;
 
   exact :=
     -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
     replace(p_key, ' ', '') = array_to_string(v_own, '')
     -- Rose Court Kilimani: Rose Court, in Kilimani.
-    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_other_number);
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_is_other);
+  -- A slip is forgiven, but Mathare is rather Mathare than Mathari.
+  literal := exact and (replace(p_key, ' ', '') = array_to_string(v_own, '') or (v_own <@ v_asked and v_asked <@ v_whole));
+  same_kind := v_kinds_shared or not v_kinds_asked;
   -- Every telling word, and a kind in common: Rose Court, Rose Court Apartments, or a Rose without a kind. Of a name without a kind
   -- only kinds may follow: Naivas Supermarket is Naivas, Green Valley Academy is not Valley.
   named := exact or (
-    not v_other_number and v_told = v_telling
+    not v_is_other and v_told = v_telling
     and (v_kinds_shared or v_own_is_asked or (not v_kinds_asked and not v_own_tells_more))
   );
   -- Naivas Ruaka lies in Ruaka, Umoja 2 in Umoja.
   surrounded := named or (
-    not v_other_number and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
+    not v_is_other and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
     and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds))
   );
   overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
@@ -1636,7 +1663,7 @@ begin
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) IS 'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+COMMENT ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) IS 'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. literal: exact, without a slip. same_kind: no kind of thing was asked for, or one of those asked. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court, Langata for Langata Road). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
 
 CREATE FUNCTION tickets_ops.name_words(p_name text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1644,7 +1671,7 @@ CREATE FUNCTION tickets_ops.name_words(p_name text) RETURNS text[]
 
 COMMENT ON FUNCTION tickets_ops.name_words(p_name text) IS 'The words of a name as tickets.location_key normalises it. NULL where nothing is left.';
 
-CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, named boolean, exact boolean, overlap numeric, distance_km numeric, refusal text, doubt text)
+CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, named boolean, exact boolean, literal boolean, overlap numeric, distance_km numeric, refusal text, doubt text)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
  SELECT c.no,
@@ -1653,6 +1680,7 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
      level."precision",
      verdict.named,
      name.exact,
+     name.literal,
      name.overlap,
      point.km,
          CASE
@@ -1681,7 +1709,7 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
       CROSS JOIN LATERAL ( SELECT g.geom,
              tickets_ops.distance_km(weigh_candidates.p_centre, g.geom) AS km
             FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point) g(geom)) point)
-      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, overlap, contradicted))
+      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
       CROSS JOIN LATERAL ( SELECT
                  CASE
                      WHEN ((c.candidate ->> 'level'::text) = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text])) THEN (c.candidate ->> 'level'::text)
@@ -1707,20 +1735,22 @@ CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_regi
              w."precision",
              w.named,
              w.exact,
+             w.literal,
              w.overlap,
              w.distance_km,
              w.refusal,
              w.doubt,
              COALESCE(w.refusal,
                  CASE
-                     WHEN (NOT w.named) THEN 'it has another name'::text
+                     WHEN ((NOT w.exact) AND (NOT (name.named AND name.same_kind AND (w."precision" <> 'city'::text)))) THEN 'it has another name'::text
                      ELSE NULL::text
                  END) AS reason,
              (words.label && ARRAY( SELECT word.word
                     FROM unnest(tickets_ops.name_words(judge_cluster.p_region)) word(word)
                    WHERE (word.word <> ALL (string_to_array(judge_cluster.p_key, ' '::text))))) AS in_region,
              words.label AS words
-            FROM (tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
+            FROM ((tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+              CROSS JOIN LATERAL tickets_ops.name_match(judge_cluster.p_key, NULL::text, w.label) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
               CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(w.label), '{}'::text[]) AS label) words)
          ), best AS (
           SELECT w.candidate_no,
@@ -1729,6 +1759,7 @@ CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_regi
              w."precision",
              w.named,
              w.exact,
+             w.literal,
              w.overlap,
              w.distance_km,
              w.refusal,
@@ -1737,7 +1768,7 @@ CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_regi
              w.in_region,
              w.words
             FROM weighed w
-           ORDER BY (w.reason IS NOT NULL), w.exact DESC, COALESCE(w.in_region, false) DESC,
+           ORDER BY (w.reason IS NOT NULL), w.exact DESC, COALESCE(w.in_region, false) DESC, w.literal DESC,
                  CASE w."precision"
                      WHEN 'neighbourhood'::text THEN 1
                      WHEN 'city'::text THEN 1
@@ -1748,7 +1779,7 @@ CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_regi
          ), namesakes AS (
           SELECT string_agg(w.label, '; '::text ORDER BY w.candidate_no) AS labels
             FROM (best b_1
-              JOIN weighed w ON (((w.reason IS NULL) AND w.exact AND (NOT (w.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(w.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((w.words <@ b_1.words) OR (b_1.words <@ w.words))))))
+              JOIN weighed w ON (((w.reason IS NULL) AND w.exact AND (w.literal = b_1.literal) AND (NOT (w.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(w.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((w.words <@ b_1.words) OR (b_1.words <@ w.words))))))
            WHERE ((b_1.reason IS NULL) AND b_1.exact)
          )
   SELECT
@@ -1768,6 +1799,18 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) IS 'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. Of namesakes the one in p_region (of most of its tickets; NULL: unknown) is preferred; ambiguous: that does not tell it from one beyond p_guard_km, and the note names both. No row without candidates.';
 
+CREATE FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre public.geometry, p_guard_km numeric, OUT status text, OUT distance_km numeric, OUT doubt text) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+  distance_km := tickets_ops.distance_km(p_centre, p_geom);
+  status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
+  doubt := 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.';
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre public.geometry, p_guard_km numeric, OUT status text, OUT distance_km numeric, OUT doubt text) IS 'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
+
 CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(status text, geom public.geometry, "precision" text, confidence numeric, distance_km numeric, note text)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
@@ -1778,6 +1821,7 @@ CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_clu
              w."precision",
              w.named,
              w.exact,
+             w.literal,
              w.overlap,
              w.distance_km,
              w.refusal,
@@ -1794,7 +1838,7 @@ CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_clu
                      WHEN 'neighbourhood'::text THEN 0.7
                      ELSE (0)::numeric
                  END)) + (0.15 * GREATEST((0)::numeric, ((1)::numeric - COALESCE((w.distance_km / judge_location.p_guard_km), (1)::numeric))))) AS score
-            FROM tickets_ops.weigh_candidates(judge_location.p_candidates, judge_location.p_key, judge_location.p_cluster, judge_location.p_centre, judge_location.p_guard_km) w(candidate_no, geom, label, "precision", named, exact, overlap, distance_km, refusal, doubt)
+            FROM tickets_ops.weigh_candidates(judge_location.p_candidates, judge_location.p_key, judge_location.p_cluster, judge_location.p_centre, judge_location.p_guard_km) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
          ), best AS (
           SELECT w.candidate_no,
              w.geom,
@@ -1802,6 +1846,7 @@ CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_clu
              w."precision",
              w.named,
              w.exact,
+             w.literal,
              w.overlap,
              w.distance_km,
              w.refusal,
@@ -1809,7 +1854,7 @@ CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_clu
              w.tier,
              w.score
             FROM weighed w
-           ORDER BY w.tier, w.score DESC, w.candidate_no
+           ORDER BY w.tier, w.literal DESC, w.score DESC, w.candidate_no
           LIMIT 1
          )
   SELECT
@@ -1872,14 +1917,15 @@ CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at t
     AS $$
   with given_back as (
     update tickets_ops.geocoding_providers
-    set used = used - 1
-    where provider = p_provider and breaker_since > p_reserved_at and used > 0
+    -- `used` counts one day; a call of yesterday is not today's.
+    set used = greatest(0, used - (used_on = (p_reserved_at at time zone 'UTC')::date)::integer)
+    where provider = p_provider and breaker_since > p_reserved_at
     returning 1
   )
   select not exists (select from given_back);
 $$;
 
-COMMENT ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
+COMMENT ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget of its day.';
 
 CREATE FUNCTION tickets_ops.keep_location_verified() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2214,13 +2260,6 @@ begin
   if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
     return 0;
   end if;
-  -- A job that failed for good keeps its place's key; the place gets another chance a day later.
-  perform graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
-  from graphile_worker.jobs j
-  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.attempts >= j.max_attempts
-    and j.key is not null and j.locked_at is null and j.updated_at < now() - interval '1 day'
-  having count(*) > 0;
-
   with wanted as materialized (
     select
       p.*,
@@ -2230,6 +2269,15 @@ begin
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
     from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
+  ),
+  revived as (
+    -- A job that failed keeps its place's key; the place gets another chance a day later. Not what was given up: it would
+    -- only fail again, but for what a person asked for, since what stood in its way may be gone.
+    select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
+    from graphile_worker._private_jobs j join wanted w on w.key = j.key
+    where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+    having count(*) > 0
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -2257,12 +2305,12 @@ begin
     from new n
     having count(*) > 0
   )
-  select count(*) into v_planned from added;
+  select (select count(*) from added) + (select count(*) from revived) into v_planned;
   return v_planned;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
 
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
@@ -2564,16 +2612,23 @@ begin
     select
       false,
       case
+        -- First: a breaker whose time is over lets nobody probe on a spent budget.
+        when budget.is_spent then
+          1000 * extract(epoch from greatest(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
         when p.breaker_until <= clock_timestamp() then c_probe_ms
-        else 1000 * extract(epoch from coalesce(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
+        -- Without a breaker either: midnight has just passed.
+        else 1000 * extract(epoch from coalesce(p.breaker_until, clock_timestamp()) - clock_timestamp())
       end::double precision,
       null::timestamptz,
       null::timestamptz,
       case
-        when p.breaker is not null then format('%s: %s', p.breaker, p.breaker_reason)
-        else format('the daily budget of %s calls is spent', p.daily_budget)
+        when p.breaker is null or budget.is_spent then format('the daily budget of %s calls is spent', p.daily_budget)
+        else format('%s: %s', p.breaker, p.breaker_reason)
       end
     from tickets_ops.geocoding_providers p
+    cross join lateral (
+      select p.used >= p.daily_budget and p.used_on = (clock_timestamp() at time zone 'UTC')::date as is_spent
+    ) as budget
     where p.provider = p_provider;
   if not found then
     raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
@@ -2637,15 +2692,15 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
-CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text) RETURNS void
+CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS void
     LANGUAGE sql
     AS $$
   update tickets_ops.geocoding_providers
   set used = used - 1
-  where provider = p_provider and used > 0 and used_on = (clock_timestamp() at time zone 'UTC')::date;
+  where provider = p_provider and used > 0 and used_on = (p_reserved_at at time zone 'UTC')::date;
 $$;
 
-COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text) IS 'Gives a reserved call back to the budget of the day: its slot went by before the call could be made.';
+COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
 CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
@@ -2686,6 +2741,7 @@ begin
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
+    flags = flags - 'given_up',
     -- A request that gave up waiting waits anew.
     payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
   where id = any (v_ids) and locked_at is null;
@@ -2817,7 +2873,8 @@ begin
     attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
     fetched_at = excluded.fetched_at,
     expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
-  if v_verdict.status = 'rejected' then
+  -- Once it is flagged any verdict may clear it: the order in which places are asked must not decide.
+  if v_verdict.status = 'rejected' or exists (select from tickets.geo_clusters where cluster = p_cluster and suspicious) then
     perform tickets_ops.flag_suspicious(p_cluster);
   end if;
   perform tickets_ops.as_pipeline(v_before);
@@ -2828,7 +2885,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
 
-CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) RETURNS void
+CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -2853,14 +2910,22 @@ begin
   perform graphile_worker.add_job(
     p_task,
     (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
-    job_key := v_key, run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    job_key := v_key,
+    -- Settled since it was looked at, the cluster has woken those that waited already, not this one.
+    run_at := case
+      when exists (
+        select from tickets.geo_clusters c
+        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+      ) then now()
+      else now() + make_interval(secs => p_wait_ms / 1000)
+    end,
     -- The attempts that failed stay used up.
     max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
   );
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) IS 'A running geocoding job comes back in so many milliseconds, and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) IS 'A running geocoding job comes back in so many milliseconds, or at once when the cluster p_until_settled has a centroid by now or none is to be had; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
@@ -2897,6 +2962,9 @@ begin
   if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
   end if;
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
+    return false;
+  end if;
   select * into v_waiting
   from graphile_worker.jobs j
   where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
@@ -2913,7 +2981,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
+COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -3406,20 +3474,18 @@ CREATE VIEW tickets_ops.geocoding AS
     (s.provider IS NOT NULL) AS active,
         CASE
             WHEN (s.provider IS NULL) THEN 'not in use'::text
-            WHEN ((p.breaker IS NOT NULL) AND (p.breaker_until > now())) THEN p.breaker
+            WHEN budget.stops THEN 'budget spent'::text
+            WHEN (p.breaker_until > now()) THEN p.breaker
             WHEN (p.breaker IS NOT NULL) THEN 'probing'::text
-            WHEN (today.used >= p.daily_budget) THEN 'budget spent'::text
             ELSE 'ready'::text
         END AS state,
         CASE
-            WHEN (p.breaker IS NOT NULL) THEN p.breaker_reason
-            WHEN (today.used >= p.daily_budget) THEN 'The daily budget is spent; it comes back at midnight UTC.'::text
-            ELSE NULL::text
+            WHEN budget.stops THEN 'The daily budget is spent; it comes back at midnight UTC.'::text
+            ELSE p.breaker_reason
         END AS reason,
         CASE
-            WHEN (p.breaker IS NOT NULL) THEN p.breaker_until
-            WHEN (today.used >= p.daily_budget) THEN tickets_ops.next_utc_midnight()
-            ELSE NULL::timestamp with time zone
+            WHEN budget.stops THEN tickets_ops.next_utc_midnight()
+            ELSE p.breaker_until
         END AS until,
     p.rate_per_second,
     p.daily_budget,
@@ -3428,13 +3494,14 @@ CREATE VIEW tickets_ops.geocoding AS
     COALESCE(( SELECT jsonb_object_agg(c.outcome, c.calls) AS jsonb_object_agg
            FROM tickets_ops.geocoding_calls c
           WHERE ((c.provider = p.provider) AND (c.called_on = ((now() AT TIME ZONE 'UTC'::text))::date))), '{}'::jsonb) AS calls_today
-   FROM ((tickets_ops.geocoding_providers p
+   FROM (((tickets_ops.geocoding_providers p
      LEFT JOIN tickets_ops.geocoding_setup s ON ((s.provider = p.provider)))
      CROSS JOIN LATERAL ( SELECT
                 CASE
                     WHEN (p.used_on = ((now() AT TIME ZONE 'UTC'::text))::date) THEN p.used
                     ELSE 0
                 END AS used) today)
+     CROSS JOIN LATERAL ( SELECT (COALESCE((today.used >= p.daily_budget), false) AND COALESCE((p.breaker_until <= now()), true)) AS stops) budget)
 UNION ALL
  SELECT NULL::text AS provider,
     true AS active,
@@ -4099,13 +4166,15 @@ REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre public.geometry, p_guard_km numeric, OUT status text, OUT distance_km numeric, OUT doubt text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
@@ -4161,7 +4230,7 @@ GRANT ALL ON FUNCTION tickets_ops.retry_failed(p_task text) TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
 
-REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.revive_job(p_id bigint) FROM PUBLIC;
 
@@ -4171,7 +4240,7 @@ REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider tex
 
 REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 

@@ -1,6 +1,7 @@
 /** Rate, budget and breaker as the database keeps them for all workers. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
+import { costOf, type DuePlace } from '../src/geocode/by-hand.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 let env: Environment;
@@ -71,6 +72,16 @@ test('slots are one spacing apart, and a caller learns how long to wait, not whe
   assert.ok((slots[3]?.wait_ms ?? 0) > 300);
 });
 
+test('what a run is said to take is what the slots take', async () => {
+  await declare(5, null);
+  const [first, second] = [await reserve(), await reserve()];
+  const spacing = ((second.slot_at?.getTime() ?? 0) - (first.slot_at?.getTime() ?? 0)) / 1000;
+  const place = { queries: ['one', 'two'] } as unknown as DuePlace;
+  const { fewestSeconds, mostSeconds } = costOf(Array(1000).fill(place), 5);
+  about(fewestSeconds, 1000 * spacing);
+  about(mostSeconds, 2000 * spacing);
+});
+
 test('an idle provider owes no slots of the past', async () => {
   await declare(1, null);
   await env.pool.query(`update tickets_ops.geocoding_providers set next_at = now() - interval '1 hour'`);
@@ -92,6 +103,51 @@ test('the budget ends at midnight UTC and not before', async () => {
   assert.deepEqual([(await glance()).state, (await glance()).left_today], ['ready', 2]);
   assert.equal((await reserve()).granted, true);
   assert.deepEqual([(await glance()).used_today, (await glance()).left_today], [1, 1]);
+});
+
+test('a spent budget is spent while the provider is probed, too', async () => {
+  await declare(100, 1);
+  assert.equal((await reserve()).granted, true);
+  await record('rate_limited', { retry: 60 });
+  await env.pool.query('update tickets_ops.geocoding_providers set breaker_until = now()');
+  const refused = await reserve();
+  assert.match(refused.reason ?? '', /daily budget of 1 calls is spent/);
+  about(refused.wait_ms / 1000, secondsToMidnight());
+  const { state, reason, until } = await glance();
+  assert.deepEqual([state, reason], ['budget spent', 'The daily budget is spent; it comes back at midnight UTC.']);
+  about((until.getTime() - Date.now()) / 1000, secondsToMidnight());
+  await jobsThatWait(10);
+  assert.match((await problems())[0] ?? '', /stands still \(budget spent\)/);
+
+  await env.pool.query(`update tickets_ops.geocoding_providers set breaker_until = now() + interval '2 days'`);
+  about((await reserve()).wait_ms / 1000, 2 * 86_400);
+});
+
+test('a call that is given back goes to the budget of its own day', async () => {
+  await declare(100, 10);
+  const { rows } = await env.pool.query('select now() as today, now() - $1::interval as yesterday', ['1 day']);
+  const { today, yesterday } = rows[0];
+  const used = async () => (await glance()).used_today;
+  const giveBack = async (reservedAt: Date) => {
+    await env.pool.query(`select tickets_ops.return_geocoding_call('locationiq', $1)`, [reservedAt]);
+    return used();
+  };
+  const keep = async (reservedAt: Date) => {
+    const answer = await env.pool.query(`select tickets_ops.keep_geocoding_call('locationiq', $1) as may`, [
+      reservedAt,
+    ]);
+    return [answer.rows[0].may, await used()];
+  };
+  for (let i = 0; i < 3; i++) await reserve();
+  assert.deepEqual([await giveBack(yesterday), await giveBack(today)], [3, 2]);
+  await record('key_refused');
+  assert.deepEqual(
+    [await keep(yesterday), await keep(today)],
+    [
+      [false, 2],
+      [false, 1],
+    ],
+  );
 });
 
 test('the quota comes back at the reset time the provider names, else at midnight UTC', async () => {

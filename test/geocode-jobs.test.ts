@@ -1,6 +1,9 @@
 /** The geocoding jobs, from tickets to pins, against a scripted provider over HTTP. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { geocoderInUse } from '../src/geocode/declare.ts';
+import { geocodeLocation } from '../src/geocode/geocode.ts';
+import { callAtSlot } from '../src/geocode/slot.ts';
 import { type Environment, startEnvironment, waitFor } from './support/environment.ts';
 import {
   locationiqPlace,
@@ -404,6 +407,19 @@ describe('while nobody may call, jobs wait without calls and without using up at
     );
   });
 
+  test('a worker that is told to stop while it waits for its slot makes no call, and pays for none', async () => {
+    await sql(`update tickets_ops.geocoding_providers set next_at = now() + interval '1 hour'`);
+    const geocoder = await geocoderInUse(env.pool);
+    assert.ok('provider' in geocoder);
+    const stop = new AbortController();
+    const used = async () => (await sql('select used_today from tickets_ops.geocoding'))[0]?.used_today;
+    const call = callAtSlot(env.pool, geocoder, { text: 'Rose Court, Kenya', near: null }, stop.signal);
+    await waitFor('the reservation', async () => (await used()) === 1);
+    stop.abort();
+    assert.deepEqual(await call, { outcome: null, retryMs: 0, reason: 'the worker stops' });
+    assert.deepEqual([await used(), server.calls.length], [0, 0]);
+  });
+
   test('402 with and without a reset time (OpenCage)', async () => {
     await centroid();
     const reset = Math.floor(Date.now() / 1000) + 1800;
@@ -567,6 +583,58 @@ test('the best of all queries counts, and every candidate is kept as returned', 
     note: 'Only a city or county was found: Nairobi, Nairobi, Kenya',
     latitude: -1.28,
   });
+});
+
+test('a place whose cluster gets its centroid while the place is about to wait does not wait', async () => {
+  const log = { info: () => {} };
+  // The centroid comes between the question, which finds none, and the statement that adds the cluster's job or the snooze.
+  for (const late of ['tickets_ops.want_cluster', 'tickets_ops.snooze_geocoding']) {
+    await env.reset();
+    await declare();
+    await ask('NW_Rose Court');
+    const [job] = await sql(`
+      update graphile_worker._private_jobs set locked_at = now(), locked_by = 'test', attempts = 1 returning *`);
+    const query = async (text: string, values: unknown[]) => {
+      if (text.includes(late)) await centroid();
+      return env.pool.query(text, values);
+    };
+    await geocodeLocation(
+      { location_name: 'NW_Rose Court', cluster: 'Kilimani', force: false, planned: false, snoozes: 0 },
+      { job, log, query } as never,
+    );
+    const waiting = await sql(
+      `select task_identifier as task, run_at <= now() as due from graphile_worker.jobs where locked_at is null order by 1`,
+    );
+    const place = { task: 'geocode_location', due: true };
+    const cluster = { task: 'geocode_cluster', due: true };
+    assert.deepEqual(waiting, late.endsWith('want_cluster') ? [place] : [cluster, place], late);
+  }
+});
+
+test('a day later a failed place is tried again if its tickets are still open, but not what was given up', async () => {
+  await centroid();
+  for (const [id, place] of [
+    ['T1', 'NW_Rose Court'],
+    ['T2', 'NW_Palm Court'],
+    ['T3', 'NW_Bad Court'],
+  ] as const)
+    await ticket(id, place);
+  await plan();
+  server.script(({ query }) => (query.startsWith('Bad') ? { status: 400, json: {} } : { status: 500, text: 'no' }));
+  await sql('update graphile_worker._private_jobs set max_attempts = 1');
+  await env.runJobs();
+  assert.equal((await failed()).length, 3);
+  await sql(`update graphile_worker._private_jobs set updated_at = now() - interval '25 hours'`);
+  await ticket('T4', 'NW_Uhuru Court');
+  await sql(`update tickets.inc set raw = raw || '{"is_actionable": "false"}' where ticket_id = 'T2'`);
+  assert.equal(await plan(), 2, 'the new one and the one that is open');
+  const left = await sql('select key from graphile_worker.jobs where attempts >= max_attempts order by 1');
+  assert.deepEqual(
+    left.map(({ key }) => key.split(':').at(-1)),
+    ['bad court', 'palm court'],
+  );
+  await sql(`select tickets_ops.retry_failed()`);
+  assert.deepEqual(await failed(), [], 'a person may try them all');
 });
 
 test('a place by hand takes its cluster’s waiting job along', async () => {

@@ -179,6 +179,31 @@ test('the cluster’s own name proves nothing', async () => {
   assert.equal((await judge([fallback], { place: 'Kilimani', cluster: 'Kilimani' })).status, 'found');
 });
 
+test('what a place is named after is not the place', async () => {
+  const status = async (place: string, label: string, cluster: string, level = 'neighbourhood') =>
+    (await judge([at(label, -1.29, 36.79, level)], { place, cluster })).status;
+  assert.equal(await status('Kilimani Primary School', 'Kilimani, Nairobi', 'Kilimani'), 'needs_review');
+  assert.equal(
+    await status('Kilimani Primary School', 'Kilimani Primary School, Nairobi', 'Kilimani', 'point'),
+    'found',
+  );
+  assert.equal(await status('Westlands Square', 'Westlands, Nairobi', 'Westlands'), 'needs_review');
+  assert.equal(await status('Langata Road', 'Langata, Nairobi', 'Kilimani'), 'needs_review');
+  assert.equal(await status('Langata Rd', 'Langata, Langata Road, Nairobi', 'Kilimani', 'point'), 'needs_review');
+  assert.equal(await status('Langata Road', 'Langata Road, Nairobi', 'Kilimani', 'street'), 'found');
+  assert.equal(await status('Ring Road Kilimani', 'Kilimani, Nairobi', 'Nairobi West'), 'found', 'that road is in it');
+});
+
+test('a name is rather itself than one that is a letter off', async () => {
+  const mathari = at('Mathari, Nairobi, Kenya', -1.2921, 36.8219);
+  const mathare = at('Mathare, Nairobi, Kenya', -1.26, 36.86);
+  assert.equal((await judge([mathari, mathare], { place: 'Mathare' })).lat, -1.26, 'although the other is nearer');
+  assert.equal((await judge([mathari], { place: 'Mathare' })).status, 'found', 'there is no better');
+  const nyeri = at('Mathari, Nyeri, Kenya', -0.42, 36.95);
+  const verdict = await centroid([nyeri, mathari, mathare], 'mathare');
+  assert.deepEqual(verdict, { lat: -1.26, note: null, ambiguous: false }, 'nor is it a namesake');
+});
+
 test('spelling differs in blanks and apostrophes', async () => {
   assert.equal((await judge([at('Langata, Nairobi', -1.36, 36.75)], { place: 'Lang’ata' })).status, 'found');
   assert.equal((await judge([at('Buru Buru Phase 5', -1.286, 36.88)], { place: 'Buruburu PH5' })).status, 'found');
@@ -248,6 +273,24 @@ test('a cluster is an area: the suburb or town of its name, not a shop, not else
   assert.match((await centroid([at('Nairobi, Kenya', -1.28, 36.82, 'city')], 'backbone east')).note, /another name/);
   assert.match((await centroid([at('Kilimani', 36.79, -1.29)], 'kilimani')).note, /swapped/);
   assert.equal(await centroid([], 'kilimani'), undefined);
+});
+
+test('a cluster is not the city that it is named after', async () => {
+  for (const [key, label, region] of [
+    ['mombasa road', 'Mombasa, Mombasa County, Kenya', 'Nairobi'],
+    ['thika road', 'Thika, Kiambu County, Kenya', 'Nairobi'],
+    ['nairobi west', 'Nairobi, Kenya', 'Nairobi'],
+    ['kisumu east', 'Kisumu, Kisumu County, Kenya', 'Kisumu'],
+    ['westlands square', 'Westlands, Nairobi, Kenya', 'Nairobi'],
+  ] as const) {
+    for (const level of ['city', 'town', 'neighbourhood']) {
+      const { lat, note } = await centroid([at(label, -1.1, 36.9, level)], key, region);
+      assert.equal(lat, null, key);
+      assert.match(note, /has another name/);
+    }
+  }
+  assert.equal((await centroid([at('Nairobi West, Nairobi', -1.31, 36.82)], 'nairobi west')).lat, -1.31);
+  assert.equal((await centroid([at('Mombasa Road, Nairobi', -1.32, 36.85, 'street')], 'mombasa road')).lat, -1.32);
 });
 
 test('of namesakes the one in the region is the cluster; without a region that tells, a person is asked', async () => {
@@ -374,6 +417,59 @@ describe('judging again, without a call', () => {
     assert.equal((await ask()).suspicious, true);
     await env.pool.query('update tickets.geo_clusters set verified = true');
     assert.deepEqual(await ask(), { suspicious: false, lat: -1.29 });
+  });
+
+  test('a coordinate of the Python version follows the guard too, with its note and its time', async () => {
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ('Nairobi', ${point(36.8219, -1.2921)})`,
+    );
+    await ticket('T1', 'Nairobi', 'Karen');
+    await env.pool.query(`
+      insert into tickets.geo_locations (cluster, location_name, geom) values
+        ('Nairobi', 'Karen', ${point(36.71, -1.32)}), ('Nairobi', 'Namanga', ${point(36.683, -3.3869)})`);
+    await env.pool.query('update tickets.geo_locations set verified = false');
+    const guard = async (km: number) => {
+      await env.pool.query('update tickets.geo_clusters set guard_km = $1', [km]);
+      const { rows } = await env.pool.query(
+        `select status, note, round(extract(epoch from expires_at - now()) / 86400)::int as days
+         from tickets.geo_locations where location_name = 'Karen'`,
+      );
+      return rows[0];
+    };
+    const note = 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.';
+    assert.deepEqual(await guard(5), { status: 'needs_review', note, days: 30 });
+    assert.deepEqual(await geoSources(), ['cluster']);
+    assert.deepEqual(await guard(400), { status: 'found', note: null, days: 180 });
+    assert.deepEqual(await geoSources(), ['location']);
+    assert.equal((await statuses()).Namanga, 'needs_review', 'within the guard, but not in Kenya');
+  });
+
+  test('the order in which places are asked does not decide whether their cluster is flagged', async () => {
+    const all = async (names: string[], lat: number, lng: number) => {
+      for (const name of names) await store('Milimani', name, [at(name, lat, lng)]);
+    };
+    const ask = {
+      rejected: () => all(['Tom Mboya', 'Aga Khan', 'Ring Road'], -0.1, 34.75),
+      found: () => all(['Olive Court', 'Palm Court', 'Rose Court', 'Uhuru Court'], -1.29, 36.81),
+      verified: () =>
+        env.pool.query(`
+          insert into tickets.geo_locations (cluster, location_name, geom)
+          select 'Milimani', 'Place ' || chr(64 + n), ${point(36.81, -1.29)} from generate_series(1, 4) n`),
+    };
+    for (const order of [
+      ['rejected', 'found'],
+      ['found', 'rejected'],
+      ['verified', 'rejected'],
+    ] as const) {
+      await env.reset();
+      await env.pool.query(
+        `insert into tickets.geo_clusters (cluster, geom) values ('Milimani', ${point(36.81, -1.2905)})`,
+      );
+      await env.pool.query('update tickets.geo_clusters set verified = false');
+      for (const what of order) await ask[what]();
+      const { rows } = await env.pool.query('select suspicious from tickets.geo_clusters');
+      assert.equal(rows[0].suspicious, false, order.join(', '));
+    }
   });
 
   test('rejected places that do not agree say nothing about the centroid', async () => {

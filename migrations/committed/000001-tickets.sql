@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9d6a28a794f6c0aeb844925b511390c9fa34227c
+--! Hash: sha1:c972bb9db78a3381936cc46eb343126b63414de4
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -1931,9 +1931,11 @@ comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV (a
 
 create function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
   -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
-  update graphile_worker._private_jobs set max_attempts = greatest(attempts, 1) where id = p_job_id;
+  update graphile_worker._private_jobs
+  set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
+  where id = p_job_id;
 $$;
-comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last.';
+comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
 --! split: 100-read-side.sql
 -- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map.
@@ -2284,12 +2286,14 @@ comment on function tickets_ops.has_word(text[], text) is 'Whether a word is amo
 
 create function tickets_ops.name_match(
   p_key text, p_cluster text, p_label text,
-  out named boolean, out surrounded boolean, out exact boolean, out overlap numeric, out contradicted text[]
+  out named boolean, out surrounded boolean, out exact boolean, out literal boolean, out same_kind boolean, out overlap numeric,
+  out contradicted text[]
 )
 language plpgsql immutable parallel safe as $$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
   c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
+  c_roads constant text[] := array['road', 'street', 'avenue', 'lane', 'drive', 'highway', 'way', 'bypass', 'boulevard'];
   v_kinds text[] := tickets_ops.kind_words();
   v_asked text[] := string_to_array(p_key, ' ');
   -- Without a name before the first comma (a house number, say), the part behind it counts.
@@ -2315,7 +2319,8 @@ declare
   v_numbers text[] := '{}';
   v_own_numbers text[] := '{}';
   v_following text[];
-  v_other_number boolean := false;
+  -- Another number, or the town that a road is named after: another place, however alike the names are.
+  v_is_other boolean := false;
 begin
   contradicted := '{}';
   foreach v_word in array v_asked loop
@@ -2333,6 +2338,8 @@ begin
         v_told := v_told + v_is_own::integer;
       end if;
     end if;
+    -- Langata Road passes through places that are not Langata.
+    v_is_other := v_is_other or (v_word = any (c_roads) and not v_is_own and tickets_ops.has_word(v_own, v_before));
     if v_word ~ c_number then
       -- Where the label numbers the same word, it is with this number: Phase 5 is not in Phase 2, South B is not South C.
       v_following := '{}';
@@ -2341,7 +2348,7 @@ begin
           v_following := v_following || v_whole[i];
         end if;
       end loop;
-      v_other_number := v_other_number or (cardinality(v_following) > 0 and v_word <> all (v_following));
+      v_is_other := v_is_other or (cardinality(v_following) > 0 and v_word <> all (v_following));
       if v_word ~ '^[0-9]' then
         v_numbers := v_numbers || v_word;
       end if;
@@ -2367,28 +2374,32 @@ begin
       v_own_tells_more := v_own_tells_more or (v_word <> all (v_kinds) and v_word <> all (v_cluster));
     end if;
   end loop;
-  v_other_number := v_other_number
+  v_is_other := v_is_other
     or (cardinality(v_numbers) > 0 and cardinality(v_own_numbers) > 0 and not v_numbers && v_own_numbers);
   if v_telling = 0 then
     -- A name of kinds only (Village Market) is told by nothing but the whole of it.
     v_telling := greatest(v_weakly_telling, 1);
-    v_told := v_weakly_told;
+    -- Nor does the cluster's own name tell its school from itself.
+    v_told := case when v_kinds_asked and not v_kinds_shared then 0 else v_weakly_told end;
   end if;
 
   exact :=
     -- Spelling differs in blanks: Lang ata and Langata, Buru Buru and Buruburu.
     replace(p_key, ' ', '') = array_to_string(v_own, '')
     -- Rose Court Kilimani: Rose Court, in Kilimani.
-    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_other_number);
+    or (v_told > 0 and v_own_is_asked and v_explained = cardinality(v_asked) and not v_is_other);
+  -- A slip is forgiven, but Mathare is rather Mathare than Mathari.
+  literal := exact and (replace(p_key, ' ', '') = array_to_string(v_own, '') or (v_own <@ v_asked and v_asked <@ v_whole));
+  same_kind := v_kinds_shared or not v_kinds_asked;
   -- Every telling word, and a kind in common: Rose Court, Rose Court Apartments, or a Rose without a kind. Of a name without a kind
   -- only kinds may follow: Naivas Supermarket is Naivas, Green Valley Academy is not Valley.
   named := exact or (
-    not v_other_number and v_told = v_telling
+    not v_is_other and v_told = v_telling
     and (v_kinds_shared or v_own_is_asked or (not v_kinds_asked and not v_own_tells_more))
   );
   -- Naivas Ruaka lies in Ruaka, Umoja 2 in Umoja.
   surrounded := named or (
-    not v_other_number and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
+    not v_is_other and v_told * 2 >= v_telling and (v_told = v_telling or v_own_is_asked)
     and (v_kinds_shared or not (v_kinds_asked and v_own && v_kinds))
   );
   overlap := case when exact then 1 else 0.5 * v_told / v_telling + 0.2 * v_explained / cardinality(v_asked) end;
@@ -2398,7 +2409,7 @@ begin
 end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
-  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+  'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. literal: exact, without a slip. same_kind: no kind of thing was asked for, or one of those asked. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court, Langata for Langata Road). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
 
 create function tickets_ops.candidate_point(p_candidate jsonb) returns geometry language sql immutable parallel safe
 return case
@@ -2421,8 +2432,8 @@ create function tickets_ops.weigh_candidates(
   p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
 )
 returns table (
-  candidate_no bigint, geom geometry, label text, "precision" text, named boolean, exact boolean, overlap numeric, distance_km numeric,
-  refusal text, doubt text
+  candidate_no bigint, geom geometry, label text, "precision" text, named boolean, exact boolean, literal boolean, overlap numeric,
+  distance_km numeric, refusal text, doubt text
 )
 language sql stable parallel safe
 begin atomic
@@ -2433,6 +2444,7 @@ begin atomic
     level.precision,
     verdict.named,
     name.exact,
+    name.literal,
     name.overlap,
     point.km,
     case
@@ -2492,7 +2504,7 @@ begin atomic
     from tickets_ops.weigh_candidates(p_candidates, p_key, p_cluster, p_centre, p_guard_km) w
   ),
   best as (
-    select w.* from weighed w order by w.tier, w.score desc, w.candidate_no limit 1
+    select w.* from weighed w order by w.tier, w.literal desc, w.score desc, w.candidate_no limit 1
   )
   select
     case coalesce(b.tier, 4) when 1 then 'found' when 2 then 'needs_review' when 3 then 'rejected' else 'not_found' end,
@@ -2516,13 +2528,18 @@ begin atomic
   with weighed as (
     select
       w.*,
-      coalesce(w.refusal, case when not w.named then 'it has another name' end) as reason,
+      -- What a place lies in does for the place, not for a cluster: Mombasa Road is not Mombasa, Nairobi West not Nairobi.
+      coalesce(
+        w.refusal,
+        case when not w.exact and not (name.named and name.same_kind and w.precision <> 'city') then 'it has another name' end
+      ) as reason,
       -- Regions of the network have names of their own (Nairobi Metro): one of the region's words is enough.
       words.label && array(
         select word from unnest(tickets_ops.name_words(p_region)) as word where word <> all (string_to_array(p_key, ' '))
       ) as in_region,
       words.label as words
     from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
+    cross join lateral tickets_ops.name_match(p_key, null, w.label) as name
     cross join lateral (select coalesce(tickets_ops.name_words(w.label), '{}') as label) as words
   ),
   -- A cluster is an area: a suburb, a town or a city is it, a shop of that name is the last resort.
@@ -2533,6 +2550,7 @@ begin atomic
       w.reason is not null,
       w.exact desc,
       coalesce(w.in_region, false) desc,
+      w.literal desc,
       case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
       w.overlap desc,
       w.candidate_no
@@ -2543,7 +2561,7 @@ begin atomic
   namesakes as (
     select string_agg(w.label, '; ' order by w.candidate_no) as labels
     from best b
-    join weighed w on w.reason is null and w.exact and w.in_region is not distinct from b.in_region
+    join weighed w on w.reason is null and w.exact and w.literal = b.literal and w.in_region is not distinct from b.in_region
       and tickets_ops.distance_km(w.geom, b.geom) > p_guard_km and not (w.words <@ b.words or b.words <@ w.words)
     where b.reason is null and b.exact
   )
@@ -2720,16 +2738,23 @@ begin
     select
       false,
       case
+        -- First: a breaker whose time is over lets nobody probe on a spent budget.
+        when budget.is_spent then
+          1000 * extract(epoch from greatest(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
         when p.breaker_until <= clock_timestamp() then c_probe_ms
-        else 1000 * extract(epoch from coalesce(p.breaker_until, tickets_ops.next_utc_midnight()) - clock_timestamp())
+        -- Without a breaker either: midnight has just passed.
+        else 1000 * extract(epoch from coalesce(p.breaker_until, clock_timestamp()) - clock_timestamp())
       end::double precision,
       null::timestamptz,
       null::timestamptz,
       case
-        when p.breaker is not null then format('%s: %s', p.breaker, p.breaker_reason)
-        else format('the daily budget of %s calls is spent', p.daily_budget)
+        when p.breaker is null or budget.is_spent then format('the daily budget of %s calls is spent', p.daily_budget)
+        else format('%s: %s', p.breaker, p.breaker_reason)
       end
     from tickets_ops.geocoding_providers p
+    cross join lateral (
+      select p.used >= p.daily_budget and p.used_on = (clock_timestamp() at time zone 'UTC')::date as is_spent
+    ) as budget
     where p.provider = p_provider;
   if not found then
     raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
@@ -2743,23 +2768,24 @@ create function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at t
 language sql volatile as $$
   with given_back as (
     update tickets_ops.geocoding_providers
-    set used = used - 1
-    where provider = p_provider and breaker_since > p_reserved_at and used > 0
+    -- `used` counts one day; a call of yesterday is not today's.
+    set used = greatest(0, used - (used_on = (p_reserved_at at time zone 'UTC')::date)::integer)
+    where provider = p_provider and breaker_since > p_reserved_at
     returning 1
   )
   select not exists (select from given_back);
 $$;
 comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
-  'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget.';
+  'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget of its day.';
 
-create function tickets_ops.return_geocoding_call(p_provider text) returns void
+create function tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamptz) returns void
 language sql volatile as $$
   update tickets_ops.geocoding_providers
   set used = used - 1
-  where provider = p_provider and used > 0 and used_on = (clock_timestamp() at time zone 'UTC')::date;
+  where provider = p_provider and used > 0 and used_on = (p_reserved_at at time zone 'UTC')::date;
 $$;
-comment on function tickets_ops.return_geocoding_call(text) is
-  'Gives a reserved call back to the budget of the day: its slot went by before the call could be made.';
+comment on function tickets_ops.return_geocoding_call(text, timestamptz) is
+  'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
 create function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
@@ -2847,19 +2873,13 @@ select
   s.provider is not null as active,
   case
     when s.provider is null then 'not in use'
-    when p.breaker is not null and p.breaker_until > now() then p.breaker
+    when budget.stops then 'budget spent'
+    when p.breaker_until > now() then p.breaker
     when p.breaker is not null then 'probing'
-    when today.used >= p.daily_budget then 'budget spent'
     else 'ready'
   end as state,
-  case
-    when p.breaker is not null then p.breaker_reason
-    when today.used >= p.daily_budget then 'The daily budget is spent; it comes back at midnight UTC.'
-  end as reason,
-  case
-    when p.breaker is not null then p.breaker_until
-    when today.used >= p.daily_budget then tickets_ops.next_utc_midnight()
-  end as until,
+  case when budget.stops then 'The daily budget is spent; it comes back at midnight UTC.' else p.breaker_reason end as reason,
+  case when budget.stops then tickets_ops.next_utc_midnight() else p.breaker_until end as until,
   p.rate_per_second,
   p.daily_budget,
   today.used as used_today,
@@ -2877,6 +2897,10 @@ left join tickets_ops.geocoding_setup s on s.provider = p.provider
 cross join lateral (
   select case when p.used_on = (now() at time zone 'UTC')::date then p.used else 0 end as used
 ) as today
+cross join lateral (
+  -- An open breaker says more. When its time is over, the budget decides: nobody can probe.
+  select coalesce(today.used >= p.daily_budget, false) and coalesce(p.breaker_until <= now(), true) as stops
+) as budget
 union all
 select
   null, true, 'off',
@@ -3027,7 +3051,10 @@ begin
     group by one.location_key
   )
   select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
-    select count(*) from tickets.geo_locations where cluster = p_cluster and status = 'found' and not verified
+    -- With those that a person verified, unless they lie elsewhere too.
+    select count(*)
+    from tickets.geo_locations l join tickets.geo_clusters c on c.cluster = l.cluster
+    where l.cluster = p_cluster and l.status = 'found' and tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km
   )
   into v_suspicious
   from agreement a;
@@ -3050,6 +3077,19 @@ begin
 end
 $$;
 comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
+
+create function tickets_ops.judge_inherited(
+  p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
+)
+language plpgsql immutable parallel safe as $$
+begin
+  distance_km := tickets_ops.distance_km(p_centre, p_geom);
+  status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
+  doubt := 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.';
+end
+$$;
+comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
+  'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
 
 create function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
 declare
@@ -3076,15 +3116,29 @@ begin
     and (l.status, l.geom::bytea, l.distance_km, l.note)
       is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
 
-  -- A coordinate without candidates was inherited from the Python version: of the rules only the guard can be applied to it.
   update tickets.geo_locations l
   set
-    distance_km = tickets_ops.distance_km(c.geom, l.geom),
-    status = case when tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km then 'found' else 'needs_review' end
-  from tickets.geo_clusters c
-  where c.cluster = p_cluster and c.geom is not null and l.cluster = p_cluster and not l.verified
-    and l.candidates = '[]' and l.geom is not null
-    and l.distance_km is distinct from tickets_ops.distance_km(c.geom, l.geom);
+    status = judged.status,
+    distance_km = judged.distance_km,
+    -- What else the note says, of the takeover or by a person, stays.
+    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
+    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
+    expires_at = case
+      when judged.status = l.status then l.expires_at
+      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
+    end
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
+      and stored.geom is not null
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
 
   perform tickets_ops.flag_suspicious(p_cluster);
   perform tickets_ops.as_pipeline(v_before);
@@ -3325,7 +3379,8 @@ begin
     attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
     fetched_at = excluded.fetched_at,
     expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
-  if v_verdict.status = 'rejected' then
+  -- Once it is flagged any verdict may clear it: the order in which places are asked must not decide.
+  if v_verdict.status = 'rejected' or exists (select from tickets.geo_clusters where cluster = p_cluster and suspicious) then
     perform tickets_ops.flag_suspicious(p_cluster);
   end if;
   perform tickets_ops.as_pipeline(v_before);
@@ -3356,7 +3411,14 @@ return case p_task
 end;
 comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
 
-create function tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision) returns void
+create function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
+return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
+comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+
+create function tickets_ops.snooze_geocoding(
+  p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text default null
+)
+returns void
 language plpgsql as $$
 declare
   v_job graphile_worker._private_jobs;
@@ -3380,17 +3442,21 @@ begin
   perform graphile_worker.add_job(
     p_task,
     (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
-    job_key := v_key, run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    job_key := v_key,
+    -- Settled since it was looked at, the cluster has woken those that waited already, not this one.
+    run_at := case
+      when exists (
+        select from tickets.geo_clusters c
+        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+      ) then now()
+      else now() + make_interval(secs => p_wait_ms / 1000)
+    end,
     -- The attempts that failed stay used up.
     max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
   );
 end
 $$;
-comment on function tickets_ops.snooze_geocoding(bigint, text, double precision) is 'A running geocoding job comes back in so many milliseconds, and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
-
-create function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
-return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
-comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds, or at once when the cluster p_until_settled has a centroid by now or none is to be had; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
 create function tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] default null)
 returns table (
@@ -3447,13 +3513,6 @@ begin
   if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
     return 0;
   end if;
-  -- A job that failed for good keeps its place's key; the place gets another chance a day later.
-  perform graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
-  from graphile_worker.jobs j
-  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.attempts >= j.max_attempts
-    and j.key is not null and j.locked_at is null and j.updated_at < now() - interval '1 day'
-  having count(*) > 0;
-
   with wanted as materialized (
     select
       p.*,
@@ -3463,6 +3522,15 @@ begin
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
     from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
+  ),
+  revived as (
+    -- A job that failed keeps its place's key; the place gets another chance a day later. Not what was given up: it would
+    -- only fail again, but for what a person asked for, since what stood in its way may be gone.
+    select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
+    from graphile_worker._private_jobs j join wanted w on w.key = j.key
+    where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+    having count(*) > 0
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -3490,12 +3558,12 @@ begin
     from new n
     having count(*) > 0
   )
-  select count(*) into v_planned from added;
+  select (select count(*) from added) + (select count(*) from revived) into v_planned;
   return v_planned;
 end
 $$;
 comment on function tickets_ops.plan_geocoding(text, text[]) is
-  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
+  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
 
 create function tickets_ops.want_cluster(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
 declare
@@ -3504,6 +3572,9 @@ declare
 begin
   if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
+  end if;
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
+    return false;
   end if;
   select * into v_waiting
   from graphile_worker.jobs j
@@ -3520,7 +3591,7 @@ begin
   return false;
 end
 $$;
-comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
+comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
 create function tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -3980,6 +4051,7 @@ begin
   end if;
   update graphile_worker._private_jobs
   set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
+    flags = flags - 'given_up',
     -- A request that gave up waiting waits anew.
     payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
   where id = any (v_ids) and locked_at is null;
@@ -4511,18 +4583,19 @@ begin
   ),
   judged as (
     select l.*,
-      tickets_ops.distance_km(c.geom, l.geom) as distance_km,
+      verdict.distance_km,
       case
         when l.geom is null then case when l.verified then 'rejected' else 'not_found' end
         when l.verified then 'found'
-        when tickets_ops.distance_km(c.geom, l.geom) > c.guard_km or not tickets.in_kenya(l.geom) then 'needs_review'
-        else 'found'
-      end as status
+        else verdict.status
+      end as status,
+      verdict.doubt
     from chosen l left join tickets.geo_clusters c on c.cluster = l.cluster
+    cross join lateral tickets_ops.judge_inherited(l.geom, c.geom, c.guard_km) as verdict
   )
   select
     cluster, location_key, location_name, status, geom, provider, query, distance_km, verified,
-    coalesce(note, case status when 'needs_review' then 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.' end),
+    coalesce(note, case status when 'needs_review' then doubt end),
     case status when 'not_found' then 1 else 0 end,
     fetched_at,
     -- From today on: otherwise everything would be asked again at once.

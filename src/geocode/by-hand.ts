@@ -53,6 +53,9 @@ export type Cost = {
   mostSeconds: number;
 };
 
+/** Slots are this much longer than the rate's (c_stretch of tickets_ops.reserve_geocoding_call). */
+const SLOT_STRETCH = 1.03;
+
 /** What asking them costs, at that many calls a second. */
 export function costOf(places: readonly DuePlace[], rate: number): Cost {
   const fewestCalls = places.length;
@@ -61,8 +64,8 @@ export function costOf(places: readonly DuePlace[], rate: number): Cost {
     places: places.length,
     fewestCalls,
     mostCalls,
-    fewestSeconds: Math.ceil(fewestCalls / rate),
-    mostSeconds: Math.ceil(mostCalls / rate),
+    fewestSeconds: Math.ceil((fewestCalls * SLOT_STRETCH) / rate),
+    mostSeconds: Math.ceil((mostCalls * SLOT_STRETCH) / rate),
   };
 }
 

@@ -47,7 +47,12 @@ type Asked = {
 };
 
 /** Come back later: not an error, and no attempt is used up. */
-type Snooze = { readonly ms: number; readonly reason: string };
+type Snooze = {
+  readonly ms: number;
+  readonly reason: string;
+  /** A cluster: at once if it was settled meanwhile. */
+  readonly untilSettled?: string;
+};
 
 /** The job geocode_cluster. @throws PermanentError when no further attempt can help */
 export async function geocodeCluster(payload: ClusterPayload, context: TaskContext): Promise<void> {
@@ -138,7 +143,12 @@ async function runJob(
   if (!snooze) return;
   const { job, log } = context;
   log.info({ snoozes: payload.snoozes, ms: Math.round(snooze.ms) }, `later: ${snooze.reason}`);
-  await context.query('select tickets_ops.snooze_geocoding($1, $2, $3)', [job.id, task, snooze.ms]);
+  await context.query('select tickets_ops.snooze_geocoding($1, $2, $3, $4)', [
+    job.id,
+    task,
+    snooze.ms,
+    snooze.untilSettled ?? null,
+  ]);
 }
 
 /** Asks query by query. @returns a snooze when nobody may call now */
@@ -224,7 +234,7 @@ async function awaitCentroid(context: TaskContext, cluster: string, planned: boo
         `Set one: update tickets.geo_clusters set geom = st_setsrid(st_makepoint(lng, lat), 4326) where cluster = '${cluster}';`,
     );
   }
-  return { ms: CENTROID_WAIT_MS, reason: `the cluster ${cluster} has no centroid yet` };
+  return { ms: CENTROID_WAIT_MS, reason: `the cluster ${cluster} has no centroid yet`, untilSettled: cluster };
 }
 
 /** The only column of the only row. */

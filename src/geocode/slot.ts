@@ -3,7 +3,7 @@
  *
  * Guarantees: no call without a reservation; a call that could only start late (a process that was suspended, a timer that
  * slipped) reserves again instead, since a late call would share another one's second; a call whose breaker opened while it
- * waited is not made. No lock and no transaction is held while waiting.
+ * waited is not made, nor one that waited when the worker was told to stop. No lock and no transaction is held while waiting.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import Bottleneck from 'bottleneck';
@@ -27,7 +27,7 @@ type Reservation = {
 
 export type AtSlot =
   | { readonly outcome: Outcome; readonly slotAt: Date }
-  /** The budget is spent or the breaker is open: not before `retryMs`. */
+  /** The budget is spent, the breaker is open or the worker stops: not before `retryMs`. */
   | { readonly outcome: null; readonly retryMs: number; readonly reason: string };
 
 const pacers = new Map<string, Bottleneck>();
@@ -55,19 +55,23 @@ export async function callAtSlot(
     const { granted, wait_ms, reserved_at, slot_at, reason } = rows[0] as Reservation;
     if (!granted) return { outcome: null, retryMs: Math.max(0, wait_ms), reason: reason ?? '' };
     const start = asked + wait_ms;
-    await sleep(wait_ms, undefined, signal && { signal });
+    // Cut short when the worker stops: then no call is made.
+    await sleep(wait_ms, undefined, signal && { signal }).catch((error) => {
+      if (!signal?.aborted) throw error;
+    });
     const outcome = await pacerOf(geocoder).schedule(async () => {
       const { rows: kept } = await db.query('select tickets_ops.keep_geocoding_call($1, $2) as may', [
         name,
         reserved_at,
       ]);
       if (!kept[0].may) return undefined;
-      if (performance.now() - start > LATE_MS) {
-        await db.query('select tickets_ops.return_geocoding_call($1)', [name]);
+      if (signal?.aborted || performance.now() - start > LATE_MS) {
+        await db.query('select tickets_ops.return_geocoding_call($1, $2)', [name, reserved_at]);
         return undefined;
       }
       return call(geocoder, question, signal && { signal });
     });
     if (outcome) return { outcome, slotAt: slot_at };
+    if (signal?.aborted) return { outcome: null, retryMs: 0, reason: 'the worker stops' };
   }
 }
