@@ -239,10 +239,11 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     const first = await startWorkerProcess({ WORKER_CONCURRENCY: '1' });
     await whileBatchesHang(async (release) => {
       await fetchNow();
-      // One slot for loads, one for geocoding, which takes loads too.
-      const held = await waitFor('a batch to be under way', async () => (await heldBy(first)) || undefined);
+      await waitFor('a batch to be under way', async () => (await heldBy(first)) > 0);
       first.kill('SIGTERM');
       await waitFor('the worker to shut down', () => first.log.some(({ msg }) => /shutdown/i.test(msg)));
+      // One slot for loads, one for geocoding, which takes loads too, if it was soon enough.
+      const held = await heldBy(first);
       await release();
       assert.equal(await first.exited, 0);
       const { rows } = await env.pool.query<{ batch: number; state: string; attempts: number }>(
