@@ -769,26 +769,9 @@ begin
   -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
-  execute format($sql$
-    with disagreeing as materialized (
-      select t.ticket_id, place.*
-      from tickets.%1$I t %2$s
-      left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
-      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
-      cross join lateral (
-        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-      ) as place
-      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
-      order by t.ticket_id
-      for update of t
-    )
-    update tickets.%1$I t
-    set geom = d.geom, geo_source = d.geo_source
-    from disagreeing d
-    where t.ticket_id = d.ticket_id
-  $sql$, p_dataset, v_scope)
+  execute tickets.placing_statement(
+    p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t'
+  )
   using p_clusters, p_location_keys;
   get diagnostics v_placed = row_count;
   return v_placed;
@@ -799,36 +782,44 @@ COMMENT ON FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[], p_l
 
 CREATE FUNCTION tickets.place_written_tickets() RETURNS trigger
     LANGUAGE plpgsql
-    AS $_$
+    AS $$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
   if not exists (select from written) then
     return null;
   end if;
-  -- First what disagrees, which after a load is nothing: joining the table at once would hash all of it for every batch.
-  execute format($sql$
+  execute tickets.placing_statement(tg_table_name, 'written t', '');
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing tickets: whoever writes a ticket, its place follows from the feed coordinates and the gazetteers.';
+
+CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $_$
+  select format($sql$
     with disagreeing as materialized (
-      select w.ticket_id, place.*
-      from written w
+      select t.ticket_id, place.*
+      from %2$s
       left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(w.cluster) and l.location_key = w.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(w.cluster)
-      cross join lateral (select tickets.feed_point(w.raw) as geom offset 0) as feed
+        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
       ) as place
-      where w.geo_source <> place.geo_source or w.geom::bytea is distinct from place.geom::bytea
+      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
+      %3$s
     )
     update tickets.%1$I t
     set geom = d.geom, geo_source = d.geo_source
     from disagreeing d
     where t.ticket_id = d.ticket_id
-  $sql$, tg_table_name);
-  return null;
-end
+  $sql$, p_dataset, p_rows, p_locking)
 $_$;
 
-COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing tickets: whoever writes a ticket, its place follows from the feed coordinates and the gazetteers.';
+COMMENT ON FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) IS 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
 
 CREATE FUNCTION tickets.plain_name(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE

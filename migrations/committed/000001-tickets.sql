@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c972bb9db78a3381936cc46eb343126b63414de4
+--! Hash: sha1:da9441e1d6d65f1a35ae0082b82df259c6469431
 --! Message: tickets
 
 --! split: 004-takeover-readers.sql
@@ -1578,6 +1578,32 @@ return case
 end;
 comment on function tickets.geo_source(geometry, geometry, geometry) is 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
 
+-- The rule of placing as one statement, for the two that carry it out. First what disagrees, which after a load is nothing:
+-- updating by a join with all of the rows would hash the table for every batch.
+create function tickets.placing_statement(p_dataset text, p_rows text, p_locking text) returns text
+language sql stable parallel safe as $fn$
+  select format($sql$
+    with disagreeing as materialized (
+      select t.ticket_id, place.*
+      from %2$s
+      left join tickets.geo_locations l
+        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
+      cross join lateral (
+        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
+      ) as place
+      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
+      %3$s
+    )
+    update tickets.%1$I t
+    set geom = d.geom, geo_source = d.geo_source
+    from disagreeing d
+    where t.ticket_id = d.ticket_id
+  $sql$, p_dataset, p_rows, p_locking)
+$fn$;
+comment on function tickets.placing_statement(text, text, text) is 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
+
 create function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
@@ -1595,26 +1621,9 @@ begin
   -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
-  execute format($sql$
-    with disagreeing as materialized (
-      select t.ticket_id, place.*
-      from tickets.%1$I t %2$s
-      left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
-      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
-      cross join lateral (
-        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-      ) as place
-      where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
-      order by t.ticket_id
-      for update of t
-    )
-    update tickets.%1$I t
-    set geom = d.geom, geo_source = d.geo_source
-    from disagreeing d
-    where t.ticket_id = d.ticket_id
-  $sql$, p_dataset, v_scope)
+  execute tickets.placing_statement(
+    p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t'
+  )
   using p_clusters, p_location_keys;
   get diagnostics v_placed = row_count;
   return v_placed;
@@ -1645,25 +1654,7 @@ begin
   if not exists (select from written) then
     return null;
   end if;
-  -- First what disagrees, which after a load is nothing: joining the table at once would hash all of it for every batch.
-  execute format($sql$
-    with disagreeing as materialized (
-      select w.ticket_id, place.*
-      from written w
-      left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(w.cluster) and l.location_key = w.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(w.cluster)
-      cross join lateral (select tickets.feed_point(w.raw) as geom offset 0) as feed
-      cross join lateral (
-        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-      ) as place
-      where w.geo_source <> place.geo_source or w.geom::bytea is distinct from place.geom::bytea
-    )
-    update tickets.%1$I t
-    set geom = d.geom, geo_source = d.geo_source
-    from disagreeing d
-    where t.ticket_id = d.ticket_id
-  $sql$, tg_table_name);
+  execute tickets.placing_statement(tg_table_name, 'written t', '');
   return null;
 end
 $fn$;
