@@ -84,6 +84,14 @@ async function useUp(task: string): Promise<string> {
   return job.id;
 }
 
+/** Fetches the first file while a table refuses what is written, until the task gives up; then the table is whole again. */
+async function givenUp(task: string, ...fault: Parameters<typeof broken>): Promise<string> {
+  const repair = await broken(...fault);
+  await put(first);
+  await env.pool.query('select tickets_ops.fetch_now()');
+  return useUp(task).finally(repair);
+}
+
 describe('tickets_ops.jobs', () => {
   test('shows what graphile-worker hides, in its states', async () => {
     await addJob('geocode_cluster', { cluster: 'Kilimani' }, `, job_key := 'ready'`);
@@ -150,10 +158,7 @@ describe('tickets_ops.jobs', () => {
 
 describe('trying again', () => {
   test('a batch: its failed snapshot is reopened and loads', async () => {
-    const repair = await broken('tickets.inc');
-    await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
-    const id = await useUp('upsert_batch').finally(repair);
+    const id = await givenUp('upsert_batch', 'tickets.inc');
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),
       ['failed'],
@@ -220,10 +225,7 @@ describe('trying again', () => {
   });
 
   test('the end of a snapshot', async () => {
-    const repair = await broken('tickets.import_meta', `new.metadata ? 'snapshot_id'`);
-    await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
-    const id = await useUp('finalize_snapshot').finally(repair);
+    const id = await givenUp('finalize_snapshot', 'tickets.import_meta', `new.metadata ? 'snapshot_id'`);
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),
       ['failed'],
@@ -237,10 +239,7 @@ describe('trying again', () => {
   });
 
   test('a file that could not be read is read again', async () => {
-    const repair = await broken('tickets_ops.snapshot_rows');
-    await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
-    await useUp('fetch_snapshot').finally(repair);
+    await givenUp('fetch_snapshot', 'tickets_ops.snapshot_rows');
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),
       ['failed'],
@@ -254,10 +253,7 @@ describe('trying again', () => {
   });
 
   test('its end, asked for before its batches are loaded, brings the batches back', async () => {
-    const repair = await broken('tickets.inc');
-    await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
-    await useUp('upsert_batch').finally(repair);
+    await givenUp('upsert_batch', 'tickets.inc');
     const { id } = await one<{ id: string }>(
       `select id from graphile_worker.add_job('finalize_snapshot', '{"snapshot_id": 1}')`,
     );
@@ -272,10 +268,7 @@ describe('trying again', () => {
   });
 
   test('what a newer snapshot superseded says so, and stays failed', async () => {
-    const repair = await broken('tickets.inc');
-    await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
-    const id = await useUp('upsert_batch').finally(repair);
+    const id = await givenUp('upsert_batch', 'tickets.inc');
     await load(second).catch(() => undefined);
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),
@@ -294,10 +287,7 @@ describe('trying again', () => {
   });
 
   test('after its staging was pruned, it says to read the file again', async () => {
-    const repair = await broken('tickets.inc');
-    await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
-    const id = await useUp('upsert_batch').finally(repair);
+    const id = await givenUp('upsert_batch', 'tickets.inc');
     await env.pool.query(`update tickets_ops.snapshots set progress_at = now() - interval '8 days'`);
     await maintain();
     await assert.rejects(
