@@ -1,6 +1,6 @@
 /** Draining: runs the jobs that are due, and those that they add, until none is left; without the schedule. */
 import { runOnce } from 'graphile-worker';
-import { rescueOnce } from './lifeline.ts';
+import { lifelineEnded, rescueOnce } from './lifeline.ts';
 import type { Log } from './log.ts';
 import { DatabaseSettings, readSettings } from './settings.ts';
 import { workerPreset } from './worker.ts';
@@ -14,5 +14,6 @@ export async function drain(log: Log): Promise<number> {
     errors += 1;
   });
   await runOnce({ preset });
+  await lifelineEnded(preset.worker.events);
   return errors;
 }

@@ -12,6 +12,7 @@ import type { Mode } from './choose.ts';
 import { NotTicketCsvError } from './clean.ts';
 import type { Dataset } from './dataset.ts';
 import * as ledger from './ledger.ts';
+import { lifelineEnded } from './lifeline.ts';
 import type { Log } from './log.ts';
 import type { Progress } from './progress.ts';
 import { LOAD_ATTEMPTS, LOAD_PRIORITY, stage } from './stage.ts';
@@ -182,6 +183,7 @@ async function withLoadTasks<T>(log: Log, work: (runner: Runner) => Promise<T>):
     return await work(runner);
   } finally {
     await runner.stop();
+    await lifelineEnded(runner.events);
   }
 }
 

@@ -37,6 +37,17 @@ const SHARED =
   'nobody can tell whether a worker lives, so nothing is rescued, and the jobs of one that dies wait for 4 hours. ' +
   'Connect directly, or through a pooler in session mode.';
 
+/** What remains to be waited for of each worker's lifelines. */
+const endings = new WeakMap<WorkerEvents, Promise<void>[]>();
+
+/**
+ * Waits until the lifelines that were kept for these events have ended: a worker's pool is done a few queries earlier,
+ * and who runs one within a longer program wants none of its sessions left.
+ */
+export async function lifelineEnded(events: WorkerEvents): Promise<void> {
+  await Promise.all(endings.get(events) ?? []);
+}
+
 /** The connection string that a worker's pool must use: it marks the sessions as this process's. */
 export function markSessions(databaseUrl: string): string {
   const url = new URL(databaseUrl);
@@ -55,6 +66,8 @@ export function keepLifeline(
   log: Log,
   onLost: (reason: string) => void,
 ): void {
+  const ended: Promise<void>[] = [];
+  endings.set(events, ended);
   events.on('pool:create', ({ workerPool }) => {
     let running = true;
     const lose = (reason: string) => {
@@ -66,13 +79,15 @@ export function keepLifeline(
       return undefined;
     });
     log.info({ pool: workerPool.id }, 'worker started');
-    workerPool.promise
-      .catch(() => undefined) // reported by graphile-worker as pool:fatalError
-      .then(async () => {
-        running = false;
-        await (await lifeline)?.();
-      })
-      .catch((error: unknown) => log.warn(`the lifeline did not end in good order: ${(error as Error).message}`));
+    ended.push(
+      workerPool.promise
+        .catch(() => undefined) // reported by graphile-worker as pool:fatalError
+        .then(async () => {
+          running = false;
+          await (await lifeline)?.();
+        })
+        .catch((error: unknown) => log.warn(`the lifeline did not end in good order: ${(error as Error).message}`)),
+    );
   });
 }
 

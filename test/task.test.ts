@@ -81,6 +81,17 @@ describe('a task', () => {
     assert.match((await env.runJobs())[0]?.error ?? '', /Snapshot 999 is unknown, not finalizing/);
   });
 
+  test('is over when draining is: the worker has signed off, and asks nothing any more', async () => {
+    for (let drains = 1; drains <= 5; drains += 1) {
+      await env.pool.query(`select graphile_worker.add_job('maintain', '{"now": true}', max_attempts := 1)`);
+      await env.runJobs();
+      const { rows } = await env.pool.query(
+        'select count(*)::int as workers, count(stopped_at)::int as stopped from tickets_ops.workers',
+      );
+      assert.deepEqual(rows, [{ workers: drains, stopped: drains }]);
+    }
+  });
+
   test('leaves no secret in last_error', async () => {
     process.env.RUSTFS_BUCKET = `bucket-${env.s3.secretAccessKey}`;
     try {

@@ -5,6 +5,7 @@ import type { ClientBase } from 'pg';
 import { type Bucket, openBucket } from '../bucket.ts';
 import { withClient } from '../database.ts';
 import { dataset } from '../dataset.ts';
+import { lifelineEnded } from '../lifeline.ts';
 import { createLog } from '../log.ts';
 import { showProgress } from '../progress.ts';
 import { migrate } from '../schema.ts';
@@ -115,6 +116,7 @@ export async function run(args: string[]): Promise<number> {
     });
   }
   await runner.stop().catch(() => undefined); // Ctrl-C stops it as well
+  await lifelineEnded(runner.events);
   bucket.client.destroy();
   await Promise.all([database.close(), server.close(), provider.close()]);
   return 0;

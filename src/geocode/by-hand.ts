@@ -5,6 +5,7 @@
 import { run } from 'graphile-worker';
 import clusterTask from '../../tasks/geocode_cluster.ts';
 import locationTask from '../../tasks/geocode_location.ts';
+import { lifelineEnded } from '../lifeline.ts';
 import type { Log } from '../log.ts';
 import { workerPreset } from '../worker.ts';
 import type { Db } from './declare.ts';
@@ -96,6 +97,7 @@ export async function askNow(
     }
   } finally {
     await runner.stop();
+    await lifelineEnded(runner.events);
   }
 }
 
