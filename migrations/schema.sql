@@ -3883,7 +3883,7 @@ CREATE TABLE tickets_ops.snapshot_rows (
 ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN snapshot_id SET STATISTICS 10;
 ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN ticket_id SET STATISTICS 10;
 ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN line SET STATISTICS 0;
-ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN raw SET STATISTICS 0;
+ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN raw SET STATISTICS 1;
 
 COMMENT ON TABLE tickets_ops.snapshot_rows IS 'Work in progress: the rows of the snapshot in flight, the last line of each ticket. Emptied when the snapshot is done; kept 7 days when it failed.';
 

@@ -184,7 +184,8 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
      numbered as (
        select r.ticket_id, (row_number() over (order by r.ticket_id) - 1) / ${BATCH_ROWS} + 1 as batch
        from tickets_ops.snapshot_rows r
-       where r.snapshot_id in (select snapshot_id from held) and r.raw is not null
+       where r.snapshot_id = $1 and r.raw is not null -- primary key, in whose order they are numbered
+         and exists (select from held)
      ),
      batches as (
        insert into tickets_ops.snapshot_batches (snapshot_id, batch, first_ticket_id, last_ticket_id)

@@ -50,7 +50,7 @@ describe('the image', { timeout: 180_000 }, () => {
       RUSTFS_ACCESS_KEY: env.s3.accessKeyId,
       RUSTFS_SECRET_KEY: env.s3.secretAccessKey,
       RUSTFS_BUCKET: env.s3.bucket,
-      WORKER_CONCURRENCY: '1', // beside the slot for geocoding, which loads may use: two batches at once
+      WORKER_CONCURRENCY: '1',
     };
     base = await timed('the stand-in base', buildBase());
     image = await timed('the image', buildImage(base));

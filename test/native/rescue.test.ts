@@ -235,6 +235,22 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     });
   });
 
+  test('a worker writes as many batches at once as WORKER_CONCURRENCY says, whatever its other slots hold', async () => {
+    const worker = await startWorkerProcess({ WORKER_CONCURRENCY: '2' });
+    await whileBatchesHang(async (release) => {
+      await fetchNow();
+      await waitFor('every slot to hold a batch', async () => (await heldBy(worker)) === 3);
+      const writing = () =>
+        env.pool.query(
+          `select from pg_stat_activity
+           where datname = current_database() and application_name like 'fleettickets worker %' and wait_event_type = 'Lock'`,
+        );
+      await waitFor('two batches to wait for the table', async () => (await writing()).rowCount === 2);
+      await release();
+    });
+    await assertLoadedOnce();
+  });
+
   test('SIGTERM: what is under way is finished, the rest left untouched, nothing is repeated', async () => {
     const first = await startWorkerProcess({ WORKER_CONCURRENCY: '1' });
     await whileBatchesHang(async (release) => {
@@ -242,7 +258,7 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
       await waitFor('a batch to be under way', async () => (await heldBy(first)) > 0);
       first.kill('SIGTERM');
       await waitFor('the worker to shut down', () => first.log.some(({ msg }) => /shutdown/i.test(msg)));
-      // One slot for loads, one for geocoding, which takes loads too, if it was soon enough.
+      // One slot for loads, one for geocoding, which takes loads too, if it was soon enough; that batch waits for the first.
       const held = await heldBy(first);
       await release();
       assert.equal(await first.exited, 0);
