@@ -13,7 +13,10 @@ export async function drain(log: Log): Promise<number> {
   preset.worker.events.on('job:error', () => {
     errors += 1;
   });
-  await runOnce({ preset });
-  await lifelineEnded(preset.worker.events);
+  try {
+    await runOnce({ preset });
+  } finally {
+    await lifelineEnded(preset.worker.events);
+  }
   return errors;
 }

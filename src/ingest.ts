@@ -182,7 +182,7 @@ async function withLoadTasks<T>(log: Log, work: (runner: Runner) => Promise<T>):
     await runner.addJob('maintain', {}, { jobKey: 'maintain', maxAttempts: 1, priority: LOAD_PRIORITY * 2 });
     return await work(runner);
   } finally {
-    await runner.stop();
+    await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
     await lifelineEnded(runner.events);
   }
 }

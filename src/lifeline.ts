@@ -75,7 +75,9 @@ export function keepLifeline(
       running = false;
     };
     const lifeline = hold(workerPool.id, databaseUrl, log, lose).catch((error: unknown) => {
-      lose(`the lifeline cannot be set up: ${(error as Error).message}`);
+      const reason = `the lifeline cannot be set up: ${(error as Error).message}`;
+      if (running) lose(reason);
+      else log.warn(reason);
       return undefined;
     });
     log.info({ pool: workerPool.id }, 'worker started');
@@ -101,6 +103,22 @@ async function hold(
   const client = await connect(markSessions(databaseUrl));
   client.on('error', (error) => lose(`the connection to the database broke: ${error.message}`));
   client.on('end', () => lose('the connection to the database was closed'));
+  try {
+    return await keepBeating(client, pool, databaseUrl, log, lose);
+  } catch (error) {
+    client.removeAllListeners('end'); // the caller is to hear of the error, not of what follows from it
+    await client.end().catch(() => undefined); // broken already
+    throw error;
+  }
+}
+
+async function keepBeating(
+  client: pg.Client,
+  pool: string,
+  databaseUrl: string,
+  log: Log,
+  lose: (reason: string) => void,
+): Promise<() => Promise<void>> {
   const session = await backendOf(client);
   let isShared = await sharesSessions(client, session, databaseUrl);
   if (isShared) log.warn(SHARED);
@@ -109,6 +127,7 @@ async function hold(
     'insert into tickets_ops.workers (pool_id, host, pid, sessions, shares_sessions) values ($1, $2, $3, $4, $5)',
     [pool, hostname(), process.pid, SESSIONS, isShared],
   );
+  if (!isShared) await rescue(client, pool, log);
 
   const beat = async () => {
     const { rows } = await client.query<{ shared: boolean }>(
@@ -138,13 +157,17 @@ async function hold(
         beating = undefined;
       });
   }, HEARTBEAT_MS);
-  if (!isShared) await rescue(client, pool, log);
 
   return async () => {
     clearInterval(timer);
     await beating;
-    await client.query('update tickets_ops.workers set stopped_at = now(), seen_at = now() where pool_id = $1', [pool]);
-    await client.end();
+    try {
+      await client.query('update tickets_ops.workers set stopped_at = now(), seen_at = now() where pool_id = $1', [
+        pool,
+      ]);
+    } finally {
+      await client.end();
+    }
   };
 }
 

@@ -39,8 +39,8 @@ export async function loadBatch(
     // First of all statements: what the next one reads of the gazetteers stays true until the commit.
     // Without JIT: compiling the upsert takes 2 s, however few rows it writes. With memory for a batch of usual rows, which
     // is some 5 MB in each of its steps: with the default 4 MB they go through files. Without merge joins: they sort whole
-    // rows to find the places, of which a hash knows the few. With pages as cheap in any order, which they are in memory:
-    // the few tickets of a small batch are looked up, not sought in the whole table.
+    // rows to find the places, of which a hash knows the few. With pages nearly as cheap in any order, which they are in
+    // memory: the few tickets of a small batch are looked up, not sought in the whole table.
     await client.query(
       `select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), set_config('jit', 'off', true),
          set_config('work_mem', '32MB', true), set_config('enable_mergejoin', 'off', true),

@@ -11,19 +11,15 @@ import { defineTask, Id, PermanentError, type TaskContext } from '../src/task.ts
 const Payload = z.strictObject({ snapshot_id: Id, batch: z.int().positive() });
 
 /**
- * Batches at once in this process. A worker has slots for geocoding on top, and loads may take those too; but every batch
- * keeps a core of the database busy, and three on two cores take a tenth longer than two.
+ * Batches at once in this process. A worker can hold more, in what it has on top for geocoding; but every batch keeps a core
+ * of the database busy, and three on two cores take a tenth longer than two.
  */
-let slots: Bottleneck | undefined;
+let limiter: Bottleneck | undefined;
 
-function inSlot(work: () => Promise<void>): Promise<void> {
-  slots ??= new Bottleneck({ maxConcurrent: readSettings(WorkerSettings).WORKER_CONCURRENCY });
-  return slots.schedule(work);
-}
-
-export default defineTask('upsert_batch', Payload, { snapshot_id: 42, batch: 1 }, (payload, context) =>
-  inSlot(() => upsertBatch(payload, context)),
-);
+export default defineTask('upsert_batch', Payload, { snapshot_id: 42, batch: 1 }, (payload, context) => {
+  limiter ??= new Bottleneck({ maxConcurrent: readSettings(WorkerSettings).WORKER_CONCURRENCY });
+  return limiter.schedule(() => upsertBatch(payload, context));
+});
 
 async function upsertBatch({ snapshot_id: snapshotId, batch }: z.infer<typeof Payload>, context: TaskContext) {
   await context.withPgClient(async (client) => {

@@ -115,7 +115,7 @@ export async function run(args: string[]): Promise<number> {
       process.once('SIGTERM', resolve);
     });
   }
-  await runner.stop().catch(() => undefined); // Ctrl-C stops it as well
+  await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
   await lifelineEnded(runner.events);
   bucket.client.destroy();
   await Promise.all([database.close(), server.close(), provider.close()]);

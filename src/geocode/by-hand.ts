@@ -96,7 +96,7 @@ export async function askNow(
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
   } finally {
-    await runner.stop();
+    await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
     await lifelineEnded(runner.events);
   }
 }

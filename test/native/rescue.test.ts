@@ -3,10 +3,13 @@
  * real signals. A batch is caught in the middle by a lock on tickets.inc that the test holds.
  */
 import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import type { WorkerEvents } from 'graphile-worker';
 import { pino } from 'pino';
 import { connect, withClient } from '../../src/database.ts';
 import { feed, type Snapshot } from '../../src/demo/feed.ts';
+import { keepLifeline, lifelineEnded } from '../../src/lifeline.ts';
 import { maintain } from '../../src/maintain.ts';
 import { RetentionSettings, readSettings } from '../../src/settings.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
@@ -52,6 +55,14 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
       worker.pool,
     ]);
     return rows[0]?.state as string | undefined;
+  };
+  const heartbeatOf = async (worker: WorkerProcess) => {
+    const seen = `select seen_at::text from tickets_ops.workers where pool_id = $1`;
+    const before = await env.pool.query(seen, [worker.pool]);
+    await waitFor('a heartbeat', async () => {
+      const { rows } = await env.pool.query(seen, [worker.pool]);
+      return rows[0]?.seen_at !== before.rows[0]?.seen_at;
+    });
   };
   const registered = (worker: WorkerProcess) => waitFor('a worker to register', () => stateOf(worker));
   const loaded = () =>
@@ -235,6 +246,24 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     });
   });
 
+  test('a lifeline that cannot be set up says so and leaves no session, even where its pool was done sooner', async () => {
+    const { TEST_DATABASE_URL: empty = '' } = process.env; // a database without our schema
+    const said: string[] = [];
+    const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(JSON.parse(line).msg) });
+    const events: WorkerEvents = new EventEmitter();
+    keepLifeline(events, empty, log, assert.fail);
+    events.emit('pool:create', { workerPool: { id: 'done', promise: Promise.resolve() } } as never);
+    await lifelineEnded(events);
+    assert.match(said.join(), /the lifeline cannot be set up: .*tickets_ops/);
+    await waitFor('the session to be gone', async () => {
+      const { rowCount } = await env.pool.query(
+        `select from pg_stat_activity where datname = $1 and application_name like 'fleettickets worker %'`,
+        [new URL(empty).pathname.slice(1)],
+      );
+      return rowCount === 0;
+    });
+  });
+
   test('a worker writes as many batches at once as WORKER_CONCURRENCY says, whatever its other slots hold', async () => {
     const worker = await startWorkerProcess({ WORKER_CONCURRENCY: '2' });
     await whileBatchesHang(async (release) => {
@@ -246,6 +275,8 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
            where datname = current_database() and application_name like 'fleettickets worker %' and wait_event_type = 'Lock'`,
         );
       await waitFor('two batches to wait for the table', async () => (await writing()).rowCount === 2);
+      await heartbeatOf(worker); // time for a third
+      assert.equal((await writing()).rowCount, 2);
       await release();
     });
     await assertLoadedOnce();
