@@ -126,9 +126,21 @@ commit;
 ${clock}`;
 }
 
+const DEADLOCK = '40P01';
+
 /** No tickets, no history, no snapshots; the gazetteers stay. */
 export async function emptyTickets(env: Environment): Promise<void> {
-  await env.pool.query('truncate tickets.inc, tickets.inc_events, tickets.import_meta, tickets_ops.snapshots cascade');
+  for (;;) {
+    try {
+      await env.pool.query(
+        'truncate tickets.inc, tickets.inc_events, tickets.import_meta, tickets_ops.snapshots cascade',
+      );
+      return;
+    } catch (error) {
+      // The worker's own upkeep may be reading just then; it is over in a moment.
+      if ((error as { code?: string }).code !== DEADLOCK) throw error;
+    }
+  }
 }
 
 /** Every cluster gets its centroid, so every ticket with a cluster a place. */
