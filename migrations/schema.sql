@@ -2251,6 +2251,8 @@ begin
   if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
     return 0;
   end if;
+  -- Before the statement below takes its snapshot: otherwise a place whose centroid comes meanwhile would wait for it in vain.
+  perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   with wanted as materialized (
     select
       p.*,
@@ -2883,6 +2885,7 @@ declare
   v_job graphile_worker._private_jobs;
   v_key text;
   v_waiting bigint;
+  v_wait_ms double precision := p_wait_ms;
 begin
   -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
   select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
@@ -2898,25 +2901,29 @@ begin
     where id = v_waiting and v_job.payload ->> 'force' = 'true';
     return;
   end if;
+  if p_until_settled is not null then
+    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
+    if not pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then
+      v_wait_ms := least(v_wait_ms, 2000);
+    elsif exists (
+      select from tickets.geo_clusters c
+      where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+    ) then
+      v_wait_ms := 0; -- settled since it was looked at
+    end if;
+  end if;
   perform graphile_worker.add_job(
     p_task,
     (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
     job_key := v_key,
-    -- Settled since it was looked at, the cluster has woken those that waited already, not this one.
-    run_at := case
-      when exists (
-        select from tickets.geo_clusters c
-        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
-      ) then now()
-      else now() + make_interval(secs => p_wait_ms / 1000)
-    end,
+    run_at := now() + make_interval(secs => v_wait_ms / 1000),
     -- The attempts that failed stay used up.
     max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
   );
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) IS 'A running geocoding job comes back in so many milliseconds, or at once when the cluster p_until_settled has a centroid by now or none is to be had; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_settled has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql

@@ -420,6 +420,20 @@ describe('while nobody may call, jobs wait without calls and without using up at
     assert.deepEqual([await used(), server.calls.length], [0, 0]);
   });
 
+  test('a call that a stopping worker cuts off is paid for, but is no failure of the provider or the place', async () => {
+    server.script(() => ({ hang: true }));
+    const geocoder = await geocoderInUse(env.pool);
+    assert.ok('provider' in geocoder);
+    const stop = new AbortController();
+    const call = callAtSlot(env.pool, geocoder, { text: 'Rose Court, Kenya', near: null }, stop.signal);
+    await server.called(1);
+    stop.abort();
+    assert.deepEqual(await call, { outcome: null, retryMs: 0, reason: 'the worker stops' });
+    assert.deepEqual(await sql('select used, strikes, breaker from tickets_ops.geocoding_providers'), [
+      { used: 1, strikes: 0, breaker: null },
+    ]);
+  });
+
   test('402 with and without a reset time (OpenCage)', async () => {
     await centroid();
     const reset = Math.floor(Date.now() / 1000) + 1800;

@@ -1,6 +1,5 @@
 /**
- * One HTTP call to a provider. Whatever happens on the way, the result is an outcome: it never throws for what the
- * provider or the network does.
+ * One HTTP call to a provider. Whatever the provider or the network does, the result is an outcome, never an exception.
  *
  * Guarantees: at most CALL_TIMEOUT_MS and BODY_LIMIT_BYTES; no redirect is followed (it would carry the key to another host);
  * neither the key nor the URL is in the outcome, and every string in it can be stored as jsonb. It does not retry.
@@ -17,13 +16,14 @@ const LONGEST_WAIT_SECONDS = 24 * 3600;
 
 /**
  * Asks the provider one question.
- * @param signal ends the call early (a worker that shuts down): it counts as trouble, and the job comes back
+ * @param signal ends the call early (a worker that shuts down)
+ * @returns undefined when it was ended early: that says nothing about the provider
  */
 export async function call(
   geocoder: Geocoder,
   question: Question,
   { signal, timeoutMs = CALL_TIMEOUT_MS }: { signal?: AbortSignal; timeoutMs?: number } = {},
-): Promise<Outcome> {
+): Promise<Outcome | undefined> {
   const name = geocoder.provider.name;
   const timeout = AbortSignal.timeout(timeoutMs);
   try {
@@ -46,6 +46,7 @@ export async function call(
       json: parse(withoutKey(body, geocoder.key)),
     });
   } catch (error) {
+    if (signal?.aborted) return undefined;
     const reason = timeout.aborted ? `no answer in ${timeoutMs / 1000} s` : networkReason(error);
     return { kind: 'trouble', retrySeconds: null, reason: `${name}: ${reason}` };
   }
@@ -94,7 +95,6 @@ function retryAfter(header: string | null): number | null {
 
 /** fetch hides the reason in `cause`. Only its code is shown: messages may quote the URL. */
 function networkReason(error: unknown): string {
-  if (error instanceof Error && error.name === 'AbortError') return 'the worker shut down during the call';
   const cause = error instanceof Error ? (error.cause as { code?: unknown } | undefined) : undefined;
   return `no connection (${typeof cause?.code === 'string' ? cause.code : 'unknown reason'})`;
 }

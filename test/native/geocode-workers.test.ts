@@ -125,6 +125,81 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     });
   }
 
+  describe('a centroid that is being written', () => {
+    const HOUR_MS = 3_600_000;
+    const WRITE = `insert into tickets.geo_clusters (cluster, geom) values ('Rongai', st_setsrid(st_makepoint(36.74, -1.4), 4326))`;
+    const SNOOZE = `select tickets_ops.snooze_geocoding(id, 'geocode_location', ${HOUR_MS}, 'Rongai') from graphile_worker._private_jobs`;
+    const PLAN = `select tickets_ops.plan_geocoding('inc')`;
+
+    /** One transaction does its work, the other starts and maybe waits for it, both commit. */
+    async function interleave(earlier: string, later: string): Promise<void> {
+      const [one, other] = await Promise.all([env.pool.connect(), env.pool.connect()]);
+      try {
+        const { rows } = await other.query('select pg_backend_pid() as pid');
+        await one.query('begin');
+        await one.query(earlier);
+        let over = false;
+        const end = other.query(later).finally(() => {
+          over = true;
+        });
+        await waitFor('the second to end or to wait for the first', async () => {
+          const { rows: blockers } = await env.pool.query('select from unnest(pg_blocking_pids($1))', [rows[0].pid]);
+          return over || blockers.length > 0;
+        });
+        await one.query('commit');
+        await end;
+      } finally {
+        one.release();
+        other.release();
+      }
+    }
+    const waiting = async () => {
+      const { rows } = await env.pool.query<{ ms: number }>(
+        `select 1000 * extract(epoch from run_at - now())::float8 as ms from graphile_worker.jobs
+         where task_identifier = 'geocode_location' and locked_at is null`,
+      );
+      assert.equal(rows.length, 1);
+      return rows[0]?.ms ?? Number.NaN;
+    };
+    /** A job of a place in Rongai, in the hands of a worker. */
+    const runningJob = async () => {
+      await env.pool.query(`select tickets.geocode_location('NW_Rose Court', 'Rongai')`);
+      await env.pool.query(
+        `update graphile_worker._private_jobs set locked_at = now(), locked_by = 'test', attempts = 1`,
+      );
+    };
+    const ticket = () =>
+      env.pool.query(
+        `insert into tickets.inc (ticket_id, raw) values ('T1', '{"cluster": "Rongai", "location_name": "NW_Rose Court", "is_actionable": "true"}')`,
+      );
+    beforeEach(() => declare(100));
+
+    test('wakes a place that goes to wait for it before', async () => {
+      await runningJob();
+      await interleave(SNOOZE, WRITE);
+      assert.ok((await waiting()) <= 0);
+    });
+
+    test('is not waited for by a place that looks for it meanwhile: it looks again soon', async () => {
+      await runningJob();
+      await interleave(WRITE, SNOOZE);
+      assert.ok((await waiting()) <= 2_000);
+    });
+
+    test('is awaited by a plan, before and after', async () => {
+      for (const [earlier, later] of [
+        [WRITE, PLAN],
+        [PLAN, WRITE],
+      ] as const) {
+        await env.reset();
+        await declare(100);
+        await ticket();
+        await interleave(earlier, later);
+        assert.ok((await waiting()) <= 0, earlier);
+      }
+    });
+  });
+
   for (const { processes, rate, calls, share } of [
     { processes: 2, rate: 1, calls: 8, share: 0.95 },
     // Longer than a minute: the window that binds on LocationIQ's free plan.
