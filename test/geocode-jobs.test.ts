@@ -253,7 +253,12 @@ describe('what is no answer is never cached', () => {
 
 describe('while nobody may call, jobs wait without calls and without using up attempts', () => {
   const closings: [what: string, reply: Reply, state: string, seconds: [number, number]][] = [
-    ['429 second', { status: 429, json: { error: 'Rate Limited Second' } }, 'rate limited', [0, 2]],
+    [
+      '429 with Retry-After',
+      { status: 429, json: { error: 'Rate Limited Second' }, headers: { 'retry-after': '40' } },
+      'rate limited',
+      [30, 40],
+    ],
     ['429 minute', { status: 429, json: { error: 'Rate Limited Minute' } }, 'rate limited', [50, 60]],
     ['429 day', { status: 429, json: { error: 'Rate Limited Day' } }, 'quota spent', [0, 86_400]],
     ['401', { status: 401, json: { error: 'Invalid key' } }, 'key refused', [500, 600]],
@@ -268,7 +273,7 @@ describe('while nobody may call, jobs wait without calls and without using up at
       const calls = server.calls.length;
       await dueNow();
       assert.deepEqual(await env.runJobs(), []);
-      if (state !== 'rate limited' || least > 0) assert.equal(server.calls.length, calls, 'nobody calls any more');
+      assert.equal(server.calls.length, calls, 'nobody calls any more');
       const waiting = await jobs();
       assert.equal(waiting.length, 3);
       assert.ok(waiting.every((job) => job.attempts === 0 && job.later && job.last_error === null));
@@ -329,10 +334,16 @@ describe('while nobody may call, jobs wait without calls and without using up at
       await dueNow();
       await breakerTimeIsUp();
     }
-    await env.runJobs();
+    // Who meets another one's probe waits for its end.
+    const found = async () => (await sql('select from tickets.geo_locations')).length;
+    for (let round = 0; round < 20 && (await found()) < 5; round++) {
+      await dueNow();
+      await breakerTimeIsUp();
+      await env.runJobs();
+    }
     assert.equal(queries().filter(isPoisoned).length, 6, 'six attempts, whatever the breaker said between them');
     assert.match((await failed())[0]?.last_error, /answered 503/);
-    assert.equal((await sql('select from tickets.geo_locations')).length, 5);
+    assert.equal(await found(), 5);
   });
 
   test('a place that failed lets others find out first whether the provider works again', async () => {
@@ -387,8 +398,8 @@ describe('while nobody may call, jobs wait without calls and without using up at
   });
 
   test('a call that had its slot when the breaker opened is not made', async () => {
-    process.env.GEOCODER_RATE_PER_SECOND = '1';
-    await sql(`select tickets_ops.declare_geocoder('locationiq', 1, 1000, 180, null)`);
+    process.env.GEOCODER_RATE_PER_SECOND = '0.5';
+    await sql(`select tickets_ops.declare_geocoder('locationiq', 0.5, 1000, 180, null)`);
     await centroid();
     for (const place of ['NW_Rose Court', 'NW_Palm Court']) await ask(place);
     server.script(async () => {

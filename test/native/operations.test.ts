@@ -246,6 +246,8 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         (await env.pool.query('select from tickets_ops.worker_states() where pool_id = $1', [worker.pool])).rows
           .length > 0,
     );
+    // It takes some of the locks below in another order.
+    await waitFor('the upkeep of its start', () => worker.log.some(({ msg }) => /Completed task .*maintain/.test(msg)));
     const other = await connect(env.databaseUrl);
     try {
       await other.query(`select pg_advisory_lock(7216406330421507)`); // src/schema.ts

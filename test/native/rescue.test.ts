@@ -229,6 +229,7 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
       await inTheMiddle(dead);
       dead.kill('SIGKILL');
       await dead.exited;
+      await waitFor('Postgres to notice', async () => (await stateOf(dead)) === 'dead');
       // No attempt is left, nor given back for this death.
       await env.pool.query(
         'update graphile_worker._private_jobs set attempts = 25, max_attempts = 25 where locked_by = $1',
@@ -289,18 +290,19 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
       await waitFor('a batch to be under way', async () => (await heldBy(first)) > 0);
       first.kill('SIGTERM');
       await waitFor('the worker to shut down', () => first.log.some(({ msg }) => /shutdown/i.test(msg)));
-      // One slot for loads, one for geocoding, which takes loads too, if it was soon enough; that batch waits for the first.
-      const held = await heldBy(first);
       await release();
       assert.equal(await first.exited, 0);
-      const { rows } = await env.pool.query<{ batch: number; state: string; attempts: number }>(
+      const { rows } = await env.pool.query<{ status: string; state: string | null; attempts: number | null }>(
         `select b.status, j.state, j.attempts
          from tickets_ops.snapshot_batches b left join tickets_ops.jobs j on j.key = format('upsert_batch:%s:%s', b.snapshot_id, b.batch)
          order by b.status`,
       );
+      // One slot for loads, one for geocoding, which takes loads too, if it was soon enough; that batch waits for the first.
+      const done = rows.filter(({ status }) => status === 'done').length;
+      assert.ok(done === 1 || done === 2, `${done} batches`);
       assert.deepEqual(rows, [
-        ...Array.from({ length: held }, () => ({ status: 'done', state: null, attempts: null })),
-        ...Array.from({ length: 3 - held }, () => ({ status: 'pending', state: 'ready', attempts: 0 })),
+        ...Array.from({ length: done }, () => ({ status: 'done', state: null, attempts: null })),
+        ...Array.from({ length: 3 - done }, () => ({ status: 'pending', state: 'ready', attempts: 0 })),
       ]);
       assert.equal(await stateOf(first), 'stopped');
     });

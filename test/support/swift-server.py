@@ -42,8 +42,10 @@ set_swift_dir(conf_dir)
 # Imported only now: Swift reads swift.conf while its WSGI module loads.
 from swift.common.wsgi import SwiftHttpProtocol, loadapp
 
+# All four servers share this thread, and nothing repairs listings later: a PUT waits until its container knows of it.
+patience = "".join(f"{wait} = 60\n" for wait in ("conn_timeout", "node_timeout", "container_update_timeout"))
 defaults = (f"[DEFAULT]\nswift_dir = {conf_dir}\ndevices = {devices}\nmount_check = false\nfallocate_reserve = 0\n"
-            f"log_level = WARNING\nbind_ip = 127.0.0.1\nuser = {getpass.getuser()}\nlog_address = /nonexistent\n")
+            f"{patience}log_level = WARNING\nbind_ip = 127.0.0.1\nuser = {getpass.getuser()}\nlog_address = /nonexistent\n")
 
 sockets = {name: listen_on_free_port() for name in ("object", "container", "account", "proxy")}
 for name in ("object", "container", "account"):

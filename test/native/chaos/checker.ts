@@ -135,14 +135,17 @@ export async function checkQueue(db: pg.Pool): Promise<void> {
 
 /** How late a call may be made; later its time has passed, and it must wait for another. */
 const LATE_MS = 250;
-/** From the worker's decision to call until the provider, another process, sees it; two busy cores run all of them. */
-const ON_THE_WAY_MS = 250;
+/**
+ * From the worker's decision to call until the provider, another process, sees it; two busy cores run all of them, and the
+ * first call of a process loads what it needs.
+ */
+const ON_THE_WAY_MS = 500;
 /** Timers and the two clocks' readings are whole milliseconds. */
 const EARLY_MS = 3;
 
 /**
  * By the database's clock no second has more calls than allowed; and each call that the provider saw had a time of its own there, and
- * came then. So no second at the provider can have more than fall into it, and into the half a second before it.
+ * came then. So no second at the provider can have more than fall into it, and into the 750 ms before it.
  * @param slots when the database gave away a call each
  * @param arrivals of calls at the provider. All in milliseconds.
  * @param thaws when frozen workers were woken: what one was just sending arrives then, which no program can prevent
