@@ -3,8 +3,8 @@
  *
  * Guarantees: no call without a reservation; a call that could only start late (a process that was suspended, a timer that
  * slipped) reserves again instead, since a late call would share another one's second; a call whose breaker opened while it
- * waited is not made, nor one that waited when the worker was told to stop; one
- * that the stop cuts off counts against the budget, but not against the provider. No lock and no transaction is held while waiting.
+ * waited is not made, nor one that waited when the worker was told to stop; one that the stop cuts off counts against the
+ * budget, but not against the provider. No lock and no transaction is held while waiting.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import Bottleneck from 'bottleneck';
