@@ -2251,8 +2251,6 @@ begin
   if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
     return 0;
   end if;
-  -- Before the statement below takes its snapshot: otherwise a place whose centroid comes meanwhile would wait for it in vain.
-  perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   with wanted as materialized (
     select
       p.*,
@@ -2303,7 +2301,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Does nothing without a provider.';
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
@@ -2885,7 +2883,7 @@ declare
   v_job graphile_worker._private_jobs;
   v_key text;
   v_waiting bigint;
-  v_wait_ms double precision := p_wait_ms;
+  v_nobody_writes boolean;
 begin
   -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
   select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
@@ -2901,25 +2899,30 @@ begin
     where id = v_waiting and v_job.payload ->> 'force' = 'true';
     return;
   end if;
-  if p_until_settled is not null then
-    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
-    if not pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then
-      v_wait_ms := least(v_wait_ms, 2000);
-    elsif exists (
-      select from tickets.geo_clusters c
-      where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
-    ) then
-      v_wait_ms := 0; -- settled since it was looked at
-    end if;
-  end if;
-  perform graphile_worker.add_job(
+  v_job := graphile_worker.add_job(
     p_task,
     (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
     job_key := v_key,
-    run_at := now() + make_interval(secs => v_wait_ms / 1000),
+    run_at := now() + make_interval(secs => p_wait_ms / 1000),
     -- The attempts that failed stay used up.
     max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
   );
+  if p_until_settled is not null then
+    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
+    -- Taken last, so that nobody is waited for with it.
+    v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
+    update graphile_worker._private_jobs
+    set run_at = least(run_at, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end)
+    where id = v_job.id
+      and (
+        not v_nobody_writes
+        -- Settled since it was looked at.
+        or exists (
+          select from tickets.geo_clusters c
+          where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+        )
+      );
+  end if;
 end
 $$;
 

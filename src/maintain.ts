@@ -12,6 +12,8 @@ import type { RetentionSettings } from './settings.ts';
 
 /** Workers that ended, for whoever reads a log of last week. */
 const KEEP_WORKERS = '7 days';
+/** SQLSTATE of a lock_timeout. */
+const LOCK_NOT_AVAILABLE = '55P03';
 
 /** @param ownPool the worker pool that runs this */
 export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
@@ -21,8 +23,7 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
     'select tickets_ops.ask_for_missing_jobs()::int as jobs',
   );
   if (asked[0]?.jobs) log.warn(asked[0], 'asked again for jobs that had vanished');
-  // A snapshot plans its own places; what falls due while the file stays the same is planned here.
-  await client.query(`select tickets_ops.plan_geocoding('inc')`);
+  await planPlaces(client, log);
   const missed = await missedRun(client);
   if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
@@ -66,6 +67,28 @@ async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: strin
      returning s.snapshot_id, s.error`,
   );
   return rows;
+}
+
+/**
+ * Plans what fell due while the file stayed the same (a snapshot plans its own places). In nobody's way, since the next run
+ * plans as well: not while somebody writes a gazetteer, nor behind a person who left a transaction with such a job open.
+ */
+async function planPlaces(client: ClientBase, log: Log): Promise<void> {
+  try {
+    await transaction(client, async () => {
+      await client.query(`set local lock_timeout = '2s'`);
+      await client.query(
+        `select case
+           when pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then tickets_ops.plan_geocoding('inc')
+         end`,
+      );
+    });
+  } catch (error) {
+    if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE) throw error;
+    log.warn(
+      'places are planned in the next run: somebody keeps a transaction open in which geocoding jobs were added',
+    );
+  }
 }
 
 async function missedRun(db: Db): Promise<Date | null> {

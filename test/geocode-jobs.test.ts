@@ -432,17 +432,29 @@ describe('while nobody may call, jobs wait without calls and without using up at
   });
 
   test('a call that a stopping worker cuts off is paid for, but is no failure of the provider or the place', async () => {
+    await centroid();
+    await ask('NW_Rose Court');
+    const [job] = await sql(`
+      update graphile_worker._private_jobs set locked_at = now(), locked_by = 'test', attempts = 1 returning *`);
     server.script(() => ({ hang: true }));
-    const geocoder = await geocoderInUse(env.pool);
-    assert.ok('provider' in geocoder);
     const stop = new AbortController();
-    const call = callAtSlot(env.pool, geocoder, { text: 'Rose Court, Kenya', near: null }, stop.signal);
+    const asked = geocodeLocation(
+      { location_name: 'NW_Rose Court', cluster: 'Kilimani', force: false, planned: false, snoozes: 0 },
+      { job, log: { info: () => {} }, query: env.pool.query.bind(env.pool), abortSignal: stop.signal } as never,
+    );
     await server.called(1);
     stop.abort();
-    assert.deepEqual(await call, { outcome: null, retryMs: 0, reason: 'the worker stops' });
-    assert.deepEqual(await sql('select used, strikes, breaker from tickets_ops.geocoding_providers'), [
-      { used: 1, strikes: 0, breaker: null },
+    await asked;
+    assert.deepEqual(await sql('select used, strikes, struck_by, breaker from tickets_ops.geocoding_providers'), [
+      { used: 1, strikes: 0, struck_by: null, breaker: null },
     ]);
+    assert.deepEqual(
+      await sql(
+        `select attempts, last_error, run_at <= now() as due, payload -> 'snoozes' as snoozes
+         from graphile_worker._private_jobs where locked_at is null`,
+      ),
+      [{ attempts: 0, last_error: null, due: true, snoozes: 1 }],
+    );
   });
 
   test('402 with and without a reset time (OpenCage)', async () => {

@@ -8,6 +8,10 @@ import { once } from 'node:events';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import { pino } from 'pino';
+import { withClient } from '../../src/database.ts';
+import { maintain } from '../../src/maintain.ts';
+import { RetentionSettings, readSettings } from '../../src/settings.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import {
   locationiqPlace,
@@ -16,8 +20,6 @@ import {
   UNABLE_TO_GEOCODE,
 } from '../support/scripted-provider.ts';
 
-/** A call may be late at the server, or lose its slot to another when it would be too late. */
-const ON_THE_WAY_S = 2;
 const WORKER = fileURLToPath(new URL('../support/geocoding-worker.ts', import.meta.url));
 
 describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, () => {
@@ -131,7 +133,6 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     const HOUR_MS = 3_600_000;
     const WRITE = `insert into tickets.geo_clusters (cluster, geom) values ('Rongai', st_setsrid(st_makepoint(36.74, -1.4), 4326))`;
     const SNOOZE = `select tickets_ops.snooze_geocoding(id, 'geocode_location', ${HOUR_MS}, 'Rongai') from graphile_worker._private_jobs`;
-    const PLAN = `select tickets_ops.plan_geocoding('inc')`;
 
     /** One transaction does its work, the other starts and maybe waits for it, both commit. */
     async function interleave(earlier: string, later: string): Promise<void> {
@@ -188,18 +189,42 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
       assert.ok((await waiting()) <= 2_000);
     });
 
-    test('is awaited by a plan, before and after', async () => {
-      for (const [earlier, later] of [
-        [WRITE, PLAN],
-        [PLAN, WRITE],
-      ] as const) {
-        await env.reset();
-        await declare(100);
-        await ticket();
-        await interleave(earlier, later);
-        assert.ok((await waiting()) <= 0, earlier);
-      }
+    test('holds up no maintenance, which plans nothing that would miss it', async () => {
+      await ticket();
+      await meanwhile(WRITE);
+      assert.ok((await waiting()) <= 0);
     });
+
+    test('nor does a job that somebody adds in a transaction left open', async () => {
+      await env.pool.query(WRITE);
+      await env.pool.query('delete from graphile_worker._private_jobs');
+      await ticket();
+      const said = await meanwhile(`select tickets.geocode_location('NW_Rose Court', 'Rongai')`);
+      assert.match(said, /places are planned in the next run/);
+      await waiting();
+    });
+
+    /** Maintenance runs while a transaction that has done this is open. @returns what it logs */
+    async function meanwhile(work: string): Promise<string> {
+      const person = await env.pool.connect();
+      const said: string[] = [];
+      try {
+        await person.query('begin');
+        await person.query(work);
+        await withClient(env.databaseUrl, (client) =>
+          maintain(
+            client,
+            'none',
+            readSettings(RetentionSettings),
+            pino({ level: 'warn' }, { write: (line) => void said.push(line) }),
+          ),
+        );
+        await person.query('commit');
+      } finally {
+        person.release();
+      }
+      return said.join('');
+    }
   });
 
   for (const { processes, rate, calls, share } of [
@@ -230,10 +255,8 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
         `${(100 * used).toFixed(1)} % used; most in a second at the server ${mostWithin(arrived, 1_000)}, largest jitter ${jitter.toFixed(0)} ms`,
       );
       assert.ok(used >= share, `${used} of the rate`);
-      assert.ok(
-        seconds < slotSeconds + ON_THE_WAY_S,
-        `${seconds} s at the server, ${slotSeconds} s by the database's clock`,
-      );
+      // What was given away was used as well; a machine that stalls may cost two calls' time.
+      assert.ok((calls + 1) / seconds / rate >= share, `${calls} calls in ${seconds} s`);
     });
   }
 
