@@ -12,7 +12,7 @@ import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { withClient } from '../../src/database.ts';
+import { withClient } from '../../src/database/client.ts';
 import { startNativePostgres } from './native.ts';
 import { writeSchema } from './schema-dump.ts';
 
