@@ -16,7 +16,7 @@ import { callAtSlot } from './geocode/slot.ts';
 import { readHealth } from './health.ts';
 import { sharesSessions } from './lifeline.ts';
 import { missingForFirstMigration } from './rights.ts';
-import { pending } from './schema.ts';
+import { FORMER_REMEDY, pending } from './schema.ts';
 import { hideSecrets } from './secrets.ts';
 import { BucketSettings, DatabaseSettings, RetentionSettings, readSettings, WorkerSettings } from './settings.ts';
 
@@ -133,6 +133,8 @@ async function schema(client: pg.Client): Promise<Verdict> {
   const left = await pending(client);
   if (left.length === 0) return ok('current');
   const names = left.map(({ migration, state }) => `${migration} is ${state}`).join(', ');
+  if (left.some(({ state }) => state === 'former'))
+    return failed('it was made by a version from before the release, which cannot be upgraded', FORMER_REMEDY);
   if (left.some(({ state }) => state === 'changed')) {
     return failed(names, 'a committed migration was changed after it was applied: restore its file from git');
   }
