@@ -1365,7 +1365,7 @@ CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job
     AS $$
   select count(*)
   from graphile_worker.add_jobs(array(
-    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+    select cast(row(job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags) as graphile_worker.job_spec)
     from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
       as job (task, payload, key, run_at, priority, no)
     join tickets_ops.job_policy() policy on policy.task = job.task
@@ -1508,16 +1508,14 @@ CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
     AS $$
 declare
-  -- A pool that is starting may lock jobs some milliseconds before it is registered.
-  c_unregistered_after constant interval := interval '30 seconds';
   v_dead text[];
   v_set_aside bigint[];
 begin
   select coalesce(array_agg(h.pool_id), '{}') into v_dead
   from tickets_ops.pools_with_work() h
-  left join tickets_ops.worker_states() w using (pool_id)
-  where h.pool_id <> p_own_pool
-    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  -- Only pools that registered, which ours do before they take a job: another may be another application's.
+  join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool and w.state in ('dead', 'hung', 'stopped');
   if v_dead = '{}' then
     return v_dead;
   end if;
@@ -1537,7 +1535,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
+COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the jobs and queues that dead worker pools of ours hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1693,7 +1691,8 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     -- By their flag a worker keeps them off while a load runs (src/geocode/gate.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
-    ('maintain', 3, -20, null, '{}')
+    -- Prefixed, because others may have a task of that name in the same schema, whose jobs it would take.
+    ('fleettickets_maintain', 3, -20, null, '{}')
   ) as policy (task, max_attempts, priority, on_demand_priority, flags)
   where p_task is null or policy.task = p_task
 $$;
@@ -2250,7 +2249,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
     AS $_$
   select
     j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
@@ -2259,10 +2258,13 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
         when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
-  from tickets_ops.queued_jobs() j
-  cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
+  from tickets_ops.queued_jobs(p_unknown_too := not tickets_ops.worker_schema_is_shared()) j
+  left join tickets_ops.job_policy() p on p.task = j.task
+  -- What another application tells its own workers is not for our operators.
+  cross join lateral (select case when p.task is not null then tickets_ops.readable_payload(j.payload) end as payload offset 0) as r
   cross join lateral (
     select case
+      when p.task is null then 'unknown task'
       when j.locked_at is not null then 'running'
       when j.attempts >= j.max_attempts then 'failed'
       when j.attempts > 0 then 'retrying'
@@ -2290,7 +2292,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
   ) as l on s.state = 'failed'
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
+COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'The jobs of the pipeline, and where no other application shares their schema also those of tasks that no worker of ours has, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
@@ -2452,19 +2454,15 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
-CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
+CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text)
     LANGUAGE sql STABLE
     AS $$
-  select locked_by, max(locked_at)
-  from (
-    select locked_by, locked_at from graphile_worker._private_jobs where locked_by is not null
-    union all
-    select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
-  ) as locked
-  group by locked_by
+  select locked_by from graphile_worker._private_jobs where locked_by is not null
+  union
+  select locked_by from graphile_worker._private_job_queues where locked_by is not null
 $$;
 
-COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue, and since when at the latest.';
+COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
@@ -2489,7 +2487,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 
-CREATE FUNCTION tickets_ops.queued_jobs() RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
   select
@@ -2498,9 +2496,10 @@ CREATE FUNCTION tickets_ops.queued_jobs() RETURNS TABLE(id bigint, task text, ke
   from graphile_worker._private_jobs j
   join graphile_worker._private_tasks t on t.id = j.task_id
   left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
 $$;
 
-COMMENT ON FUNCTION tickets_ops.queued_jobs() IS 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
+COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2940,6 +2939,10 @@ begin
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
+  if v_job.state = 'unknown task' then
+    raise exception 'Job % is not tried again. There is no task %.', p_id, v_job.task
+      using hint = format('Remove it (select tickets_ops.cancel_job(%s);) and add it with the right name. See tickets_ops.job_policy().', p_id);
+  end if;
   v_obstacle := tickets_ops.revive_job(p_id);
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
@@ -3300,11 +3303,45 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
+CREATE FUNCTION tickets_ops.worker_breaking_revision() RETURNS integer
+    LANGUAGE sql STABLE
+    AS $$
+  select max(id) from graphile_worker.migrations where breaking
+$$;
+
+COMMENT ON FUNCTION tickets_ops.worker_breaking_revision() IS 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
+
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
     RETURN ROW(740512, hashtext(p_pool_id));
 
 COMMENT ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) IS 'The two numbers of the advisory lock that a live worker pool holds.';
+
+CREATE FUNCTION tickets_ops.worker_schema() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 'graphile_worker'::text;
+
+COMMENT ON FUNCTION tickets_ops.worker_schema() IS 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
+
+CREATE TABLE tickets_ops.settings (
+    name text NOT NULL,
+    value text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.settings IS 'Settings of the processes'' environment that SQL goes by too. A process that has a value of its own records it; one that has none leaves what is recorded.';
+
+COMMENT ON COLUMN tickets_ops.settings.name IS 'Name of the environment variable.';
+
+COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value, as it stands in the environment. Never a secret.';
+
+COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When it got this value.';
+
+CREATE FUNCTION tickets_ops.worker_schema_is_shared() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM tickets_ops.settings s WHERE ((s.name = 'WORKER_SCHEMA_SHARED'::text) AND (s.value = 'true'::text))));
+
+COMMENT ON FUNCTION tickets_ops.worker_schema_is_shared() IS 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
 
 CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state text, host text, pid integer, sessions text, started_at timestamp with time zone, seen_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -4002,17 +4039,17 @@ COMMENT ON VIEW tickets_ops.jobs IS 'Every job that waits, runs or has failed; o
 
 COMMENT ON COLUMN tickets_ops.jobs.id IS 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
 
-COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or maintain.';
+COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or fleettickets_maintain. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 
 COMMENT ON COLUMN tickets_ops.jobs.key IS 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
 
-COMMENT ON COLUMN tickets_ops.jobs.payload IS 'What the task was asked to do.';
+COMMENT ON COLUMN tickets_ops.jobs.payload IS 'What the task was asked to do. NULL for an unknown task: it may be another application''s.';
 
 COMMENT ON COLUMN tickets_ops.jobs.queue IS 'Named queue, whose jobs run one by one. NULL: none.';
 
 COMMENT ON COLUMN tickets_ops.jobs.priority IS 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
 
-COMMENT ON COLUMN tickets_ops.jobs.state IS 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+COMMENT ON COLUMN tickets_ops.jobs.state IS 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left. unknown task: no worker of ours will ever run it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.run_at IS 'Not before this time.';
 
@@ -4020,7 +4057,7 @@ COMMENT ON COLUMN tickets_ops.jobs.attempts IS 'Attempts so far, the running one
 
 COMMENT ON COLUMN tickets_ops.jobs.max_attempts IS 'Attempts allowed. One more for each worker that died over the job.';
 
-COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed.';
+COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed. NULL for an unknown task.';
 
 COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
 
@@ -4478,6 +4515,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_setup
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
 
+ALTER TABLE ONLY tickets_ops.settings
+    ADD CONSTRAINT settings_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY tickets_ops.snapshot_batches
     ADD CONSTRAINT snapshot_batches_pkey PRIMARY KEY (snapshot_id, batch);
 
@@ -4746,7 +4786,7 @@ REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.queued_jobs() FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
@@ -4797,8 +4837,14 @@ REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.worker_breaking_revision() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_schema() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_schema_is_shared() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;

@@ -703,7 +703,7 @@ test('answers of yesterday, or of another provider, do not count, and maintain r
 
   await sql(`truncate tickets_ops.geocoding_answers`);
   await remember();
-  await sql(`select graphile_worker.add_job('maintain')`);
+  await sql(`select graphile_worker.add_job('fleettickets_maintain')`);
   await env.runJobs();
   assert.deepEqual(await sql('select location_key from tickets_ops.geocoding_answers'), [
     { location_key: 'uhuru court' },

@@ -46,6 +46,6 @@ describe('the schedule', () => {
   test('maintenance comes around the clock, every two minutes', () => {
     const day = ticks(item('maintain'), '2026-06-15T00:00:00Z', 1);
     assert.equal(day.length, 720);
-    assert.equal(item('maintain').task, 'maintain');
+    assert.equal(item('maintain').task, 'fleettickets_maintain');
   });
 });

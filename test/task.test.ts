@@ -23,7 +23,7 @@ const WRONG: Record<string, [payload: unknown, complaint: RegExp][]> = {
     [{ snapshot_id: -1 }, /at snapshot_id/],
     [{ snapshot: 1 }, /Unrecognized key: "snapshot"/],
   ],
-  maintain: [[{ now: true }, /Unrecognized key: "now"/]],
+  fleettickets_maintain: [[{ now: true }, /Unrecognized key: "now"/]],
   geocode_cluster: [
     [{ cluster: '' }, /at cluster/],
     [{ name: 'Kilimani' }, /Unrecognized key: "name"/],
@@ -83,7 +83,9 @@ describe('a task', () => {
 
   test('is over when draining is: the worker has signed off, and asks nothing any more', async () => {
     for (let drains = 1; drains <= 5; drains += 1) {
-      await env.pool.query(`select graphile_worker.add_job('maintain', '{"now": true}', max_attempts := 1)`);
+      await env.pool.query(
+        `select graphile_worker.add_job('fleettickets_maintain', '{"now": true}', max_attempts := 1)`,
+      );
       await env.runJobs();
       const { rows } = await env.pool.query(
         'select count(*)::int as workers, count(stopped_at)::int as stopped from tickets_ops.workers',

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:86a9c19c21d2ba43ce862ff9b9912a468a12db05
+--! Hash: sha1:4e74db449d354f98706e1cb37e9d693d4965242a
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2390,6 +2390,16 @@ $$;
 --! split: 080-jobs.sql
 -- Jobs: what they have from the start and are called, and what graphile-worker is asked.
 
+create table tickets_ops.settings (
+  name text primary key,
+  value text not null,
+  recorded_at timestamptz not null default now()
+);
+comment on table tickets_ops.settings is 'Settings of the processes'' environment that SQL goes by too. A process that has a value of its own records it; one that has none leaves what is recorded.';
+comment on column tickets_ops.settings.name is 'Name of the environment variable.';
+comment on column tickets_ops.settings.value is 'Its value, as it stands in the environment. Never a secret.';
+comment on column tickets_ops.settings.recorded_at is 'When it got this value.';
+
 --! Included job-policy.sql
 -- What every job of the pipeline has from the start, and what it is called. Nothing else holds such a number or name but
 -- crontab, which has no other way, and src/stage.ts; tests compare them.
@@ -2409,7 +2419,8 @@ language sql immutable parallel safe as $$
     -- By their flag a worker keeps them off while a load runs (src/geocode/gate.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
-    ('maintain', 3, -20, null, '{}')
+    -- Prefixed, because others may have a task of that name in the same schema, whose jobs it would take.
+    ('fleettickets_maintain', 3, -20, null, '{}')
   ) as policy (task, max_attempts, priority, on_demand_priority, flags)
   where p_task is null or policy.task = p_task
 $$;
@@ -2446,14 +2457,28 @@ comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that 
 --! EndIncluded job-policy.sql
 --! Included worker-schema.sql
 -- graphile-worker's schema, which no other SQL of ours names: what we ask of it and do to it goes through these functions.
+-- :WORKER_SCHEMA is the setting of that name: graphile-migrate puts the schema's name in its place (.gmrc).
 --
 -- Where it has a function that does it, ours calls that. Of its private tables they touch what its functions do not: those
 -- skip the row of a job that runs, and none changes a payload or an attempt's flag.
 -- Each body is a text, which binds to nothing: a view or a bound body would keep that library's own migrations from changing
 -- its tables. They run with the caller's rights, so all but the owner see nothing (its tables have row security).
 
+create or replace function tickets_ops.worker_schema() returns text language sql immutable parallel safe
+return ':WORKER_SCHEMA'::text;
+comment on function tickets_ops.worker_schema() is 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
+
+create or replace function tickets_ops.worker_schema_is_shared() returns boolean language sql stable
+return exists (select from tickets_ops.settings s where s.name = 'WORKER_SCHEMA_SHARED' and s.value = 'true');
+comment on function tickets_ops.worker_schema_is_shared() is 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
+
+create or replace function tickets_ops.worker_breaking_revision() returns integer language sql stable as $$
+  select max(id) from :WORKER_SCHEMA.migrations where breaking
+$$;
+comment on function tickets_ops.worker_breaking_revision() is 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
+
 -- Inlined into the query that asks, so that a look-up by key uses the index on it.
-create or replace function tickets_ops.queued_jobs()
+create or replace function tickets_ops.queued_jobs(p_unknown_too boolean default false)
 returns table (
   id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_at timestamptz, locked_by text, flags jsonb, created_at timestamptz,
@@ -2463,11 +2488,12 @@ language sql stable as $$
   select
     j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
     j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  from :WORKER_SCHEMA._private_jobs j
+  join :WORKER_SCHEMA._private_tasks t on t.id = j.task_id
+  left join :WORKER_SCHEMA._private_job_queues q on q.id = j.job_queue_id
+  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
 $$;
-comment on function tickets_ops.queued_jobs() is 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
+comment on function tickets_ops.queued_jobs(boolean) is 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
 
 create or replace function tickets_ops.enqueue(
   p_task text, p_payload json, p_job_key text default null, p_run_at timestamptz default null, p_priority integer default null,
@@ -2481,7 +2507,7 @@ begin
   if not found then
     raise exception 'There is no task %.', p_task using hint = 'See tickets_ops.job_policy().';
   end if;
-  return (graphile_worker.add_job(
+  return (:WORKER_SCHEMA.add_job(
     p_task, p_payload, job_key := p_job_key, run_at := p_run_at, flags := v_policy.flags,
     max_attempts := coalesce(p_max_attempts, v_policy.max_attempts), priority := coalesce(p_priority, v_policy.priority)
   )).id;
@@ -2494,8 +2520,8 @@ create or replace function tickets_ops.enqueue_all(
 )
 returns bigint language sql as $$
   select count(*)
-  from graphile_worker.add_jobs(array(
-    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+  from :WORKER_SCHEMA.add_jobs(array(
+    select cast(row(job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags) as :WORKER_SCHEMA.job_spec)
     from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
       as job (task, payload, key, run_at, priority, no)
     join tickets_ops.job_policy() policy on policy.task = job.task
@@ -2506,14 +2532,14 @@ comment on function tickets_ops.enqueue_all(text[], json[], text[], timestamptz[
 
 create or replace function tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer default null, p_priority integer default null)
 returns bigint language sql as $$
-  select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
+  select count(*) from :WORKER_SCHEMA.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
 $$;
 comment on function tickets_ops.run_jobs_now(bigint[], integer, integer) is 'Makes jobs that do not run due now; with p_attempts and p_priority in place of theirs unless NULL. Returns how many.';
 
 create or replace function tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] default '{}') returns bigint
 language sql as $$
   with restarted as (
-    update graphile_worker._private_jobs
+    update :WORKER_SCHEMA._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
       payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
@@ -2525,7 +2551,7 @@ $$;
 comment on function tickets_ops.restart_jobs(bigint[], integer, text[]) is 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: keys to leave out of the payload. Returns how many.';
 
 create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql as $$
-  select from graphile_worker._private_jobs where id = p_id for update
+  select from :WORKER_SCHEMA._private_jobs where id = p_id for update
 $$;
 comment on function tickets_ops.lock_job(bigint) is 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
@@ -2533,7 +2559,7 @@ create or replace function tickets_ops.advance_job(
   p_id bigint, p_run_at timestamptz default null, p_priority integer default null, p_add jsonb default '{}', p_remove text default ''
 )
 returns void language sql as $$
-  update graphile_worker._private_jobs
+  update :WORKER_SCHEMA._private_jobs
   set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
     payload = case when p_add = '{}' and p_remove = '' then payload else (payload::jsonb - p_remove || p_add)::json end
   where id = p_id
@@ -2541,21 +2567,21 @@ $$;
 comment on function tickets_ops.advance_job(bigint, timestamptz, integer, jsonb, text) is 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
 
 create or replace function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
-  update graphile_worker._private_jobs
+  update :WORKER_SCHEMA._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
   where id = p_job_id;
 $$;
 comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
 create or replace function tickets_ops.remove_jobs(p_ids bigint[]) returns bigint language sql as $$
-  select count(*) from graphile_worker.complete_jobs(p_ids)
+  select count(*) from :WORKER_SCHEMA.complete_jobs(p_ids)
 $$;
 comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do not run. Returns how many.';
 
 create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint language sql as $$
   with deleted as (
-    delete from graphile_worker._private_jobs j
-    using graphile_worker._private_tasks t
+    delete from :WORKER_SCHEMA._private_jobs j
+    using :WORKER_SCHEMA._private_tasks t
     where t.id = j.task_id and t.identifier = any (p_tasks)
     returning 1
   )
@@ -2564,20 +2590,16 @@ $$;
 comment on function tickets_ops.delete_jobs_of(text[]) is 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
 create or replace function tickets_ops.scheduled_since(p_identifier text) returns timestamptz language sql stable as $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+  select known_since from :WORKER_SCHEMA._private_known_crontabs where identifier = p_identifier
 $$;
 comment on function tickets_ops.scheduled_since(text) is 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
 
-create or replace function tickets_ops.pools_with_work() returns table (pool_id text, locked_at timestamptz) language sql stable as $$
-  select locked_by, max(locked_at)
-  from (
-    select locked_by, locked_at from graphile_worker._private_jobs where locked_by is not null
-    union all
-    select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
-  ) as locked
-  group by locked_by
+create or replace function tickets_ops.pools_with_work() returns table (pool_id text) language sql stable as $$
+  select locked_by from :WORKER_SCHEMA._private_jobs where locked_by is not null
+  union
+  select locked_by from :WORKER_SCHEMA._private_job_queues where locked_by is not null
 $$;
-comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue, and since when at the latest.';
+comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
 create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[] language plpgsql as $$
 declare
@@ -2586,7 +2608,7 @@ declare
   v_set_aside bigint[];
 begin
   with died as (
-    update graphile_worker._private_jobs
+    update :WORKER_SCHEMA._private_jobs
     set flags = coalesce(flags, '{}') || '{"worker_died": true}',
       max_attempts = case
         -- Twice: it may be what kills them, and the next worker would be the third.
@@ -2599,7 +2621,7 @@ begin
     returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
   select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
-  perform graphile_worker.force_unlock_workers(p_pools);
+  perform :WORKER_SCHEMA.force_unlock_workers(p_pools);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -4870,16 +4892,14 @@ comment on function tickets_ops.worker_states() is 'Registered worker pools, eac
 
 create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[] language plpgsql as $$
 declare
-  -- A pool that is starting may lock jobs some milliseconds before it is registered.
-  c_unregistered_after constant interval := interval '30 seconds';
   v_dead text[];
   v_set_aside bigint[];
 begin
   select coalesce(array_agg(h.pool_id), '{}') into v_dead
   from tickets_ops.pools_with_work() h
-  left join tickets_ops.worker_states() w using (pool_id)
-  where h.pool_id <> p_own_pool
-    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  -- Only pools that registered, which ours do before they take a job: another may be another application's.
+  join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool and w.state in ('dead', 'hung', 'stopped');
   if v_dead = '{}' then
     return v_dead;
   end if;
@@ -4898,7 +4918,7 @@ begin
   return v_dead;
 end
 $$;
-comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
+comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools of ours hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 --! EndIncluded workers.sql
 --! Included schedule.sql
 -- When the schedule looks at the bucket.
@@ -4949,7 +4969,7 @@ returns table (
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select
     j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
@@ -4958,10 +4978,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
         when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
-  from tickets_ops.queued_jobs() j
-  cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
+  from tickets_ops.queued_jobs(p_unknown_too := not tickets_ops.worker_schema_is_shared()) j
+  left join tickets_ops.job_policy() p on p.task = j.task
+  -- What another application tells its own workers is not for our operators.
+  cross join lateral (select case when p.task is not null then tickets_ops.readable_payload(j.payload) end as payload offset 0) as r
   cross join lateral (
     select case
+      when p.task is null then 'unknown task'
       when j.locked_at is not null then 'running'
       when j.attempts >= j.max_attempts then 'failed'
       when j.attempts > 0 then 'retrying'
@@ -4988,23 +5011,23 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed'
 $$;
-comment on function tickets_ops.list_jobs() is 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
+comment on function tickets_ops.list_jobs() is 'The jobs of the pipeline, and where no other application shares their schema also those of tasks that no worker of ours has, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
 
 create or replace view tickets_ops.jobs as
 select id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_by, age
 from tickets_ops.list_jobs();
 comment on view tickets_ops.jobs is 'Every job that waits, runs or has failed; one that succeeded is gone (tickets_ops.snapshots remembers the loads).';
 comment on column tickets_ops.jobs.id is 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
-comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or maintain.';
+comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or fleettickets_maintain. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 comment on column tickets_ops.jobs.key is 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
-comment on column tickets_ops.jobs.payload is 'What the task was asked to do.';
+comment on column tickets_ops.jobs.payload is 'What the task was asked to do. NULL for an unknown task: it may be another application''s.';
 comment on column tickets_ops.jobs.queue is 'Named queue, whose jobs run one by one. NULL: none.';
 comment on column tickets_ops.jobs.priority is 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
-comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left. unknown task: no worker of ours will ever run it.';
 comment on column tickets_ops.jobs.run_at is 'Not before this time.';
 comment on column tickets_ops.jobs.attempts is 'Attempts so far, the running one included.';
 comment on column tickets_ops.jobs.max_attempts is 'Attempts allowed. One more for each worker that died over the job.';
-comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed.';
+comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed. NULL for an unknown task.';
 comment on column tickets_ops.jobs.locked_by is 'tickets_ops.workers.pool_id of the worker that runs it.';
 comment on column tickets_ops.jobs.age is 'Since it was asked for.';
 
@@ -5083,6 +5106,10 @@ begin
   select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
+  end if;
+  if v_job.state = 'unknown task' then
+    raise exception 'Job % is not tried again. There is no task %.', p_id, v_job.task
+      using hint = format('Remove it (select tickets_ops.cancel_job(%s);) and add it with the right name. See tickets_ops.job_policy().', p_id);
   end if;
   v_obstacle := tickets_ops.revive_job(p_id);
   if v_obstacle is not null then

@@ -6,31 +6,23 @@
  * A session lock keeps order, so DATABASE_URL must not go through a transaction-pooling proxy. On the embedded
  * database all connections are one session and a lock excludes nobody: start one migration at a time there.
  */
-import { readdir, readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
+import { readFile } from 'node:fs/promises';
 import { stripVTControlCharacters } from 'node:util';
 import { migrate as applyCommitted, Logger } from 'graphile-migrate';
 import { clearAllPools } from 'graphile-migrate/dist/pg.js';
-import { runMigrations } from 'graphile-worker';
 import type { ClientBase } from 'pg';
-import { graphileLogger, type Log } from '../settings/log.ts';
+import type { Log } from '../settings/log.ts';
+import { JobSchemaSettings, readSettings } from '../settings/settings.ts';
 import { SchemaError, withClient } from './client.ts';
+import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
+import { obstacles, unknownTasks } from './preflight.ts';
 import { pinnedUrlIfNeeded } from './session.ts';
+import { migrateWorkerSchema } from './worker-schema.ts';
 
-const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const GMRC = new URL('../../.gmrc', import.meta.url);
 
 /** "fleettickets migrate" as an advisory lock, apart from those of graphile-migrate and graphile-worker. */
 const LOCK = '7216406330421507';
-
-/** The first migration as it was before the release, when it could still be made anew. */
-const FORMER_FIRST = 'sha1:5e306a9b341ecf5ca2cffda8447bd551325c9bc6';
-export const FORMER_REMEDY =
-  'migrate an empty database, which the next file fills; one that took over the Python version can go back first ' +
-  '(select tickets_takeover.go_back();) and be migrated again';
-
-/** A committed migration that the database has not, or has in another version: `former` is the one before the release. */
-export type Pending = { migration: string; state: 'missing' | 'changed' | 'former' };
 
 /**
  * Brings the database to the committed schema; does nothing where it is there already, except for the idempotent
@@ -39,22 +31,17 @@ export type Pending = { migration: string; state: 'missing' | 'changed' | 'forme
  * SchemaError, having changed nothing, for a database of before the release
  */
 export async function migrate(databaseUrl: string, log: Log): Promise<void> {
+  const jobs = readSettings(JobSchemaSettings);
   await withClient(databaseUrl, async (client) => {
     await takeLock(client, log);
-    const isNew = (await appliedMigrations(client)).size === 0;
+    await requireNoObstacles(client, jobs);
     requireUpgradable(await pending(client));
-    // Our SQL names the schema: GRAPHILE_WORKER_SCHEMA in the environment must not move it.
-    const pinned = await pinnedUrlIfNeeded(client, databaseUrl);
-    await runMigrations({ connectionString: pinned, schema: 'graphile_worker', logger: graphileLogger(log) });
-    await applyMigrations(pinned, log);
+    const isNew = (await appliedMigrations(client)).size === 0;
+    await migrateWorkerSchema(databaseUrl, jobs.WORKER_SCHEMA, log);
+    await applyMigrations(await pinnedUrlIfNeeded(client, databaseUrl), jobs.WORKER_SCHEMA, log);
+    await recordShared(client, jobs);
     if (isNew) await tellTakeover(client, log);
-    const left = await pending(client);
-    if (left.length > 0) {
-      throw new Error(
-        `The database has another version of ${left.map(({ migration }) => migration).join(', ')} than this release. ` +
-          'A committed migration must never change once applied: restore the file from git, or start from an empty database.',
-      );
-    }
+    await tellUnknownTasks(client, jobs, log);
   }); // closing the session frees the lock, even when the process dies
 }
 
@@ -69,11 +56,40 @@ export async function requireCurrent(client: ClientBase): Promise<void> {
     );
 }
 
+async function requireNoObstacles(client: ClientBase, jobs: JobSchemaSettings): Promise<void> {
+  const found = await obstacles(client, jobs);
+  if (found.length === 0) return;
+  const list = found.map(({ what, remedy }) => `- ${what}.\n  ${remedy}`);
+  throw new SchemaError(`This database is not migrated, and nothing in it was changed:\n${list.join('\n')}`);
+}
+
 function requireUpgradable(left: Pending[]): void {
   if (left.some(({ state }) => state === 'former'))
     throw new SchemaError(
       `This database was made by a version from before the release, which cannot be upgraded: ${FORMER_REMEDY}.`,
     );
+  const changed = left.filter(({ state }) => state === 'changed').map(({ migration }) => migration);
+  if (changed.length > 0)
+    throw new SchemaError(
+      `The database has another version of ${changed.join(', ')} than this release. A committed migration must never ` +
+        'change once applied: restore the file from git, or start from an empty database.',
+    );
+}
+
+/** SQL has no environment: what this process is told of the schema of the jobs is recorded for it. */
+async function recordShared(client: ClientBase, { WORKER_SCHEMA_SHARED }: JobSchemaSettings): Promise<void> {
+  if (WORKER_SCHEMA_SHARED === undefined) return;
+  await client.query(
+    `insert into tickets_ops.settings as recorded (name, value) values ('WORKER_SCHEMA_SHARED', $1)
+     on conflict (name) do update set value = excluded.value, recorded_at = now() where recorded.value <> excluded.value`,
+    [WORKER_SCHEMA_SHARED],
+  );
+}
+
+async function tellUnknownTasks(client: ClientBase, { WORKER_SCHEMA }: JobSchemaSettings, log: Log): Promise<void> {
+  const tasks = await unknownTasks(client, WORKER_SCHEMA);
+  if (tasks.length > 0)
+    log.info({ tasks }, `the schema ${WORKER_SCHEMA} has tasks that are not ours: misspelt, or another application’s`);
 }
 
 /** What a takeover could not carry over as it was: graphile-migrate swallows the migration's notices. */
@@ -87,17 +103,6 @@ async function tellTakeover(client: ClientBase, log: Log): Promise<void> {
   for (const { about, count } of rows) log.warn(`${count} ${about}: see tickets_takeover.notes`);
 }
 
-/** Committed migrations that the database lacks, oldest first; empty when the schema is current or newer. */
-export async function pending(client: ClientBase): Promise<Pending[]> {
-  const applied = await appliedMigrations(client);
-  return (await committedMigrations()).flatMap(({ migration, number, hash }): Pending[] => {
-    const appliedHash = applied.get(number);
-    if (appliedHash === hash) return [];
-    if (appliedHash === FORMER_FIRST) return [{ migration, state: 'former' }];
-    return [{ migration, state: appliedHash === undefined ? 'missing' : 'changed' }];
-  });
-}
-
 /** graphile-migrate's own lock makes the second one fail; this one makes it wait. */
 async function takeLock(client: ClientBase, log: Log): Promise<void> {
   const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [LOCK]);
@@ -106,9 +111,10 @@ async function takeLock(client: ClientBase, log: Log): Promise<void> {
   await client.query('select pg_advisory_lock($1)', [LOCK]);
 }
 
-async function applyMigrations(databaseUrl: string, log: Log): Promise<void> {
+async function applyMigrations(databaseUrl: string, workerSchema: string, log: Log): Promise<void> {
   const settings = {
     ...JSON.parse(await readFile(GMRC, 'utf8')),
+    placeholders: { ':WORKER_SCHEMA': workerSchema },
     connectionString: databaseUrl,
     migrationsFolder: MIGRATIONS,
     // Its own copy of the logger's class, by which it knows a logger; each of its steps is a detail to whoever runs them.
@@ -131,27 +137,4 @@ type MigrationError = Error & { detail?: string; hint?: string; _gmMessageOverri
 function explain({ message, detail, hint, _gmMessageOverride: excerpt }: MigrationError): string {
   const lines = [excerpt ?? message, detail && `Detail: ${detail}`, hint && `Hint: ${hint}`];
   return stripVTControlCharacters(lines.filter(Boolean).join('\n'));
-}
-
-/** What graphile-migrate applied, hash by number (`000001.sql`); its table does not exist before the first migration. */
-async function appliedMigrations(client: ClientBase): Promise<Map<string, string>> {
-  const { rows: found } = await client.query(`select where to_regclass('graphile_migrate.migrations') is not null`);
-  if (found.length === 0) return new Map();
-  const { rows } = await client.query<{ filename: string; hash: string }>(
-    'select filename, hash from graphile_migrate.migrations',
-  );
-  return new Map(rows.map(({ filename, hash }) => [filename, hash]));
-}
-
-async function committedMigrations(): Promise<{ migration: string; number: string; hash: string }[]> {
-  const files = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => /^\d{6}.*\.sql$/.test(file)).sort();
-  return Promise.all(
-    files.map(async (migration) => {
-      const text = await readFile(`${MIGRATIONS}/committed/${migration}`, 'utf8');
-      const hash = /^--! Hash: (\S+)$/m.exec(text)?.[1];
-      if (!hash)
-        throw new Error(`migrations/committed/${migration} has no "--! Hash" line: commit it with graphile-migrate.`);
-      return { migration, number: `${migration.slice(0, 6)}.sql`, hash };
-    }),
-  );
 }

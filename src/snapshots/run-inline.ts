@@ -185,7 +185,9 @@ async function withLoadTasks<T>(client: ClientBase, tasks: TaskList, log: Log, w
   const runner = await startRunner({ preset, pgPool: openPool(preset.worker.events) }, tasks, []);
   try {
     // A run before this one may have been killed, and be the only other worker there ever was.
-    await client.query(`select tickets_ops.enqueue('maintain', '{}', p_job_key := 'maintain')`);
+    await client.query(
+      `select tickets_ops.enqueue('fleettickets_maintain', '{}', p_job_key := 'fleettickets_maintain')`,
+    );
     return await work();
   } finally {
     await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself

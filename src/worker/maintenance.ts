@@ -27,7 +27,7 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
   await client.query(
-    `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = 'maintain' and state = 'failed'`,
+    `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = 'fleettickets_maintain' and state = 'failed'`,
   );
   const pruned = await transaction(client, () => prune(client, keep));
   if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');

@@ -4,11 +4,12 @@ import { fileURLToPath } from 'node:url';
 import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
 import { pinnedUrl } from '../database/session.ts';
+import { NEVER_MIGRATES } from '../database/worker-schema.ts';
 import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
 import { declareGeocoder } from '../geocoding/registration.ts';
 import { graphileLogger, type Log } from '../settings/log.ts';
-import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
-import { keepHeartbeat } from './heartbeat.ts';
+import { DatabaseSettings, JobSchemaSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
+import { keepHeartbeat, REGISTERS_FIRST } from './heartbeat.ts';
 import { openPool } from './pool.ts';
 import { markSessions } from './sessions.ts';
 
@@ -29,12 +30,16 @@ export function workerPreset(log: Log, onLost: (reason: string) => void = exitAt
   events.on('pool:fatalError', () => {
     process.exitCode = 1;
   });
+  // Whoever may connect can send this notice; migrations of our tables come with the heartbeat.
+  events.on('pool:listen:notification', ({ message }) => {
+    if (message.channel === 'worker:migrate') message.payload = '';
+  });
   return {
+    plugins: [NEVER_MIGRATES, REGISTERS_FIRST],
     worker: {
       // Of plain npx graphile-worker only; ours bring a pool (pool.ts).
       connectionString: pinnedUrl(markSessions(DATABASE_URL)),
-      // Our SQL names it; without this GRAPHILE_WORKER_SCHEMA in the environment would move it.
-      schema: 'graphile_worker',
+      schema: readSettings(JobSchemaSettings).WORKER_SCHEMA,
       concurrentJobs: readSettings(WorkerSettings).WORKER_CONCURRENCY,
       taskDirectory: TASK_DIRECTORY,
       crontabFile: CRONTAB_FILE,
@@ -73,7 +78,7 @@ export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner>
   if (stop?.aborted) end();
   else stop?.addEventListener('abort', end);
   // What a dead worker held is freed now, not at the next tick of the schedule.
-  await runner.addJob('maintain', {}, { jobKey: 'maintain', maxAttempts: 1, priority: -20 });
+  await runner.addJob('fleettickets_maintain', {}, { jobKey: 'fleettickets_maintain', maxAttempts: 1, priority: -20 });
   return runner;
 }
 

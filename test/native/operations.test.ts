@@ -198,7 +198,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
       callable.filter(({ role, name }) => role === 'tickets_reader' && name.startsWith('tickets')),
       [],
     );
-    await assert.rejects(operator.query(`select graphile_worker.add_job('maintain')`), DENIED);
+    await assert.rejects(operator.query(`select graphile_worker.add_job('fleettickets_maintain')`), DENIED);
     await assert.rejects(operator.query(`update tickets.inc set raw = '{}'`), DENIED);
   });
 

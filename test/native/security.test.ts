@@ -273,7 +273,7 @@ describe('hostile input', { skip }, () => {
       ['fetch_snapshot', { dataset: `inc'; drop table tickets.inc; --` }],
       ['upsert_batch', { snapshot_id: '1; drop table tickets.inc', batch: 1 }],
       ['finalize_snapshot', { snapshot_id: `1' or '1'='1` }],
-      ['maintain', { prune: 'everything' }],
+      ['fleettickets_maintain', { prune: 'everything' }],
       ['geocode_cluster', { cluster: { $ne: '' } }],
     ];
     for (const [task, payload] of payloads) {

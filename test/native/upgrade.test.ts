@@ -11,7 +11,8 @@ import { runMigrations } from 'graphile-worker';
 import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
 import { withClient } from '../../src/database/client.ts';
-import { migrate, pending } from '../../src/database/schema.ts';
+import { pending } from '../../src/database/committed.ts';
+import { migrate } from '../../src/database/schema.ts';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));

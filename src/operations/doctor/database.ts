@@ -1,7 +1,8 @@
 /** The doctor's checks of the database: server, sessions, PostGIS, schema, rights, roles, clock, schedule. */
 import type pg from 'pg';
-import { FORMER_REMEDY, pending } from '../../database/schema.ts';
-import { DatabaseSettings, readSettings } from '../../settings/settings.ts';
+import { FORMER_REMEDY, pending } from '../../database/committed.ts';
+import { obstacles, unknownTasks } from '../../database/preflight.ts';
+import { DatabaseSettings, JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
 import { backendOf, sharesSessions } from '../../worker/sessions.ts';
 import { readHealth } from '../health.ts';
@@ -11,6 +12,7 @@ import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
 export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: pg.Client) => Promise<Verdict>])[] = [
   ['sessions', sessions],
   ['postgis', postgis],
+  ['other applications', otherApplications],
   ['schema', schema],
   ['rights', rights],
   ['search path', searchPath],
@@ -51,7 +53,20 @@ async function postgis(client: pg.Client): Promise<Verdict> {
   return ok(`PostGIS ${rows[0].version}`);
 }
 
+/** Those whose graphile-worker or graphile-migrate is in this database too. */
+async function otherApplications(client: pg.Client): Promise<Verdict> {
+  const settings = readSettings(JobSchemaSettings);
+  const found = await obstacles(client, settings);
+  if (found.length > 0)
+    return failed(found.map(({ what }) => what).join('\n'), [...new Set(found.map(({ remedy }) => remedy))].join('\n'));
+  const tasks = await unknownTasks(client, settings.WORKER_SCHEMA);
+  const seen = tasks.length > 0 ? `, where tasks are that are not: ${tasks.join(', ')}` : '';
+  return ok(`the jobs of ours are in the schema ${settings.WORKER_SCHEMA}${seen}`);
+}
+
 async function schema(client: pg.Client): Promise<Verdict> {
+  if ((await obstacles(client, readSettings(JobSchemaSettings))).length > 0)
+    return skipped('see above: this database is not ours to migrate');
   const left = await pending(client);
   if (left.length === 0) return ok('current');
   const names = left.map(({ migration, state }) => `${migration} is ${state}`).join(', ');
@@ -64,22 +79,17 @@ async function schema(client: pg.Client): Promise<Verdict> {
 }
 
 async function rights(client: pg.Client): Promise<Verdict> {
-  const { rows } = await client.query<{ me: string; owner: string; mine: boolean; table: string }>(
-    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine, relname as table
-     from pg_class
-     where (relname = '_private_jobs' and relnamespace = to_regnamespace('graphile_worker'))
-       or (relname = 'snapshots' and relnamespace = to_regnamespace('tickets_ops'))`,
+  const { rows } = await client.query<{ me: string; owner: string; mine: boolean }>(
+    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine
+     from pg_class where relname = 'snapshots' and relnamespace = to_regnamespace('tickets_ops')`,
   );
-  const foreign = rows.find(({ mine }) => !mine);
-  if (foreign) {
-    return failed(
-      `the tables belong to ${foreign.owner}, not to ${foreign.me}`,
-      `connect as ${foreign.owner}, or let the DBA run: grant ${foreign.owner} to ${foreign.me}`,
-    );
-  }
-  // graphile-worker's own schema is there even after a first migration that failed.
-  const ours = rows.find(({ table }) => table === 'snapshots');
-  return ours ? ok(`${ours.me} owns the tables`) : firstRights(client);
+  const [ours] = rows;
+  if (!ours) return firstRights(client);
+  if (ours.mine) return ok(`${ours.me} owns the tables`);
+  return failed(
+    `the tables belong to ${ours.owner}, not to ${ours.me}`,
+    `connect as ${ours.owner}, or let the DBA run: grant ${ours.owner} to ${ours.me}`,
+  );
 }
 
 /** Before the first migration. */
