@@ -167,10 +167,10 @@ async function ourTasks(): Promise<string[]> {
 async function isShared(client: ClientBase, settings: JobSchemaSettings): Promise<boolean | undefined> {
   if (settings.WORKER_SCHEMA_SHARED !== undefined) return settings.WORKER_SCHEMA_SHARED === 'true';
   if ((await recordedSchema(client)) === undefined) return undefined;
-  const { rows } = await client.query<{ value: string }>(
-    `select value from tickets_ops.settings where name = 'WORKER_SCHEMA_SHARED'`,
+  const { rows } = await client.query<{ value: string | null }>(
+    `select tickets_ops.setting('WORKER_SCHEMA_SHARED') as value`,
   );
-  return rows[0] && rows[0].value === 'true';
+  return rows[0]?.value == null ? undefined : rows[0].value === 'true';
 }
 
 /** graphile-migrate keeps its records in one schema of a fixed name, so a database holds those of one application. */

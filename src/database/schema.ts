@@ -79,11 +79,7 @@ function requireUpgradable(left: Pending[]): void {
 /** SQL has no environment: what this process is told of the schema of the jobs is recorded for it. */
 async function recordShared(client: ClientBase, { WORKER_SCHEMA_SHARED }: JobSchemaSettings): Promise<void> {
   if (WORKER_SCHEMA_SHARED === undefined) return;
-  await client.query(
-    `insert into tickets_ops.settings as recorded (name, value) values ('WORKER_SCHEMA_SHARED', $1)
-     on conflict (name) do update set value = excluded.value, recorded_at = now() where recorded.value <> excluded.value`,
-    [WORKER_SCHEMA_SHARED],
-  );
+  await client.query(`select tickets_ops.record_settings('migrate', $1)`, [JSON.stringify({ WORKER_SCHEMA_SHARED })]);
 }
 
 async function tellUnknownTasks(client: ClientBase, { WORKER_SCHEMA }: JobSchemaSettings, log: Log): Promise<void> {
