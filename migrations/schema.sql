@@ -165,6 +165,7 @@ Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on s
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
@@ -259,18 +260,21 @@ begin
     return null;
   end if;
   n := head::bigint;
+  -- Both sides bigint, here and below: `bigint % integer` is found only by a cast, and an operator of others that needs none would win.
   year := n / 10000000000;
-  month := n / 100000000 % 100;
-  day := n / 1000000 % 100;
+  month := n / 100000000 % 100::bigint;
+  day := n / 1000000 % 100::bigint;
   -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
   if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
-    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or n / 10000 % 100::bigint > 23 or n / 100 % 100::bigint > 59 or n % 100::bigint > 59
     or (day > 30 and month in (4, 6, 9, 11))
     or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
   then
     return null;
   end if;
-  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  wall := make_timestamp(
+    year, month, day, (n / 10000 % 100::bigint)::integer, (n / 100 % 100::bigint)::integer, (n % 100::bigint)::double precision + fraction
+  );
   if tail = '' then
     return wall at time zone 'Africa/Nairobi';
   end if;
@@ -412,7 +416,7 @@ begin
   if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
     return null;
   end if;
-  return round(value::numeric * 60);
+  return round(value::numeric * 60::numeric);
 end
 $_$;
 
@@ -683,6 +687,7 @@ COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that 
 
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   token text;
@@ -756,6 +761,7 @@ COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   v_scope text := case
@@ -782,6 +788,7 @@ COMMENT ON FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[], p_l
 
 CREATE FUNCTION tickets.place_written_tickets() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
@@ -797,6 +804,7 @@ COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing ti
 
 CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select format($sql$
     with disagreeing as materialized (
@@ -869,6 +877,7 @@ COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothi
 
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
@@ -880,26 +889,21 @@ COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing ticket
 
 CREATE FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    coalesce(p_created_at_service, p_first_seen_at),
-    case
-      when p_created_at_service is not null then 'created_at_service'
-      when p_first_seen_at is not null then 'first_seen_at'
-    end,
-    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from now() - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
-    case
-      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
-      when coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '48 hours' then 'breached'
-      else 'ok'
-    end,
-    coalesce(
-      coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
-        and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
-      false
-    )
-$$;
+    BEGIN ATOMIC
+ SELECT COALESCE(p_created_at_service, p_first_seen_at) AS "coalesce",
+         CASE
+             WHEN (p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (now() - COALESCE(p_created_at_service, p_first_seen_at))) / (3600)::numeric), 2) AS trunc,
+         CASE
+             WHEN (COALESCE(p_created_at_service, p_first_seen_at) IS NULL) THEN 'unknown'::text
+             WHEN (COALESCE(p_created_at_service, p_first_seen_at) <= (now() - '48:00:00'::interval)) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((COALESCE(p_created_at_service, p_first_seen_at) <= (now() - '40:00:00'::interval)) AND (COALESCE(p_created_at_service, p_first_seen_at) > (now() - '48:00:00'::interval))), false) AS "coalesce";
+END;
 
 COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
 
@@ -912,6 +916,7 @@ COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and fa
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   new.updated_at := now();
@@ -923,6 +928,7 @@ COMMENT ON FUNCTION tickets.touch_updated_at() IS 'Trigger: keeps updated_at tru
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update graphile_worker._private_jobs
   set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
@@ -940,6 +946,7 @@ COMMENT ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts inte
 
 CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) RETURNS record
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with fresh as (
     select * from tickets_ops.geocoding_answers
@@ -958,6 +965,7 @@ COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_p
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean := tickets_ops.is_pipeline();
@@ -971,6 +979,7 @@ COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazettee
 
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with needed as (
     select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
@@ -1024,7 +1033,9 @@ CREATE FUNCTION tickets_ops.blocking_problems() RETURNS TABLE(severity text, pro
     coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
     b.blocker)
   from blocking b left join pg_stat_activity a on a.pid = b.blocker
-  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+  where b.since < now() - interval '1 minute'
+    -- Anybody can call a session of his so.
+    and not (coalesce(a.application_name, '') like 'fleettickets worker%' and a.usename = current_user)
 $$;
 
 COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
@@ -1136,6 +1147,7 @@ COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''
 
 CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
@@ -1303,6 +1315,7 @@ COMMENT ON FUNCTION tickets_ops.content_through(p_dataset text) IS 'The newest c
 
 CREATE FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text DEFAULT NULL::text, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_max_attempts integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_policy record;
@@ -1334,6 +1347,7 @@ COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for t
 
 CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with deleted as (
     delete from graphile_worker._private_jobs j
@@ -1346,61 +1360,290 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
+CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT policy.task,
+     policy.max_attempts,
+     policy.priority,
+     policy.on_demand_priority,
+     policy.flags
+    FROM ( VALUES ('fetch_snapshot'::text,6,'-10'::integer,'-10'::integer,'{}'::text[]), ('upsert_batch'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('finalize_snapshot'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('geocode_cluster'::text,6,20,10,'{geocode}'::text[]), ('geocode_location'::text,6,30,11,'{geocode}'::text[]), ('fleettickets_maintain'::text,3,'-20'::integer,NULL::integer,'{}'::text[])) policy(task, max_attempts, priority, on_demand_priority, flags)
+   WHERE ((job_policy.p_task IS NULL) OR (policy.task = job_policy.p_task));
+END;
+
+COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
+
+CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  select
+    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
+    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
+  from graphile_worker._private_jobs j
+  join graphile_worker._private_tasks t on t.id = j.task_id
+  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
+
+CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+CREATE TABLE tickets_ops.settings (
+    name text NOT NULL,
+    pool_id text NOT NULL,
+    value text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+
+COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
+
+COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
+
+COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
+
+COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
+
+CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+
+CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
+
+COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
+CREATE FUNCTION tickets_ops.worker_schema_is_shared() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((tickets_ops.setting('WORKER_SCHEMA_SHARED'::text) = 'true'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.worker_schema_is_shared() IS 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
+
+CREATE TABLE tickets.import_meta (
+    dataset text NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
+
+COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
+
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    content_through timestamp with time zone,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
 CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
     LANGUAGE sql STABLE
-    AS $_$
-  select
-    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
-    case when s.state = 'failed' then
-      case
-        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
-          format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
-        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
-      end
-    end
-  from tickets_ops.queued_jobs(p_unknown_too := true) j
-  left join tickets_ops.job_policy() p on p.task = j.task
-  cross join lateral (
-    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
-    select case
-      when p.task is null then null -- another application's, perhaps: what it tells its workers is not for our operators
-      when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
-        then j.payload::jsonb
-      else tickets_ops.readable_payload(j.payload)
-    end as payload
-    offset 0 -- computed once
-  ) as r
-  cross join lateral (
-    select case
-      when p.task is null then 'unknown task'
-      when j.locked_at is not null then 'running'
-      when j.attempts >= j.max_attempts then 'failed'
-      when j.attempts > 0 then 'retrying'
-      when j.run_at > now() then 'scheduled'
-      else 'ready'
-    end as state
-  ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
-  cross join lateral (
-    select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
-    end as failed_at
-  ) as f
-  left join lateral (
-    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
-  ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
-  left join lateral (
-    select
-      n.snapshot_id, n.status,
-      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
-    from tickets_ops.snapshots n
-    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
-  ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
-  where p.task is not null or not (select tickets_ops.worker_schema_is_shared())
-$_$;
+    BEGIN ATOMIC
+ SELECT j.id,
+     j.task,
+     j.key,
+     r.payload,
+     j.queue,
+     j.priority,
+     s.state,
+     j.run_at,
+     j.attempts,
+     j.max_attempts,
+         CASE
+             WHEN (p.task IS NOT NULL) THEN j.last_error
+             ELSE NULL::text
+         END AS "case",
+     j.locked_by,
+     date_trunc('second'::text, (now() - j.created_at)) AS date_trunc,
+     f.failed_at,
+         CASE
+             WHEN (s.state = 'failed'::text) THEN
+             CASE
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
+                 WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
+                 WHEN (l.status <> ALL (ARRAY['failed'::text, 'staging'::text, 'loading'::text, 'finalizing'::text])) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
+                 ELSE NULL::text
+             END
+             ELSE NULL::text
+         END AS "case"
+    FROM ((((((tickets_ops.queued_jobs(p_unknown_too => true) j(id, task, key, payload, queue, priority, run_at, attempts, max_attempts, last_error, locked_at, locked_by, flags, created_at, updated_at)
+      LEFT JOIN tickets_ops.job_policy() p(task, max_attempts, priority, on_demand_priority, flags) ON ((p.task = j.task)))
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (p.task IS NULL) THEN NULL::jsonb
+                     WHEN ((length((j.payload)::text) < 1000) AND (strpos((j.payload)::text, (chr(92) || 'u0000'::text)) = 0) AND ((j.payload)::text !~ '[0-9][eE][+-]?[0-9]{3}'::text)) THEN (j.payload)::jsonb
+                     ELSE tickets_ops.readable_payload(j.payload)
+                 END AS payload
+          OFFSET 0) r)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (p.task IS NULL) THEN 'unknown task'::text
+                     WHEN (j.locked_at IS NOT NULL) THEN 'running'::text
+                     WHEN (j.attempts >= j.max_attempts) THEN 'failed'::text
+                     WHEN (j.attempts > 0) THEN 'retrying'::text
+                     WHEN (j.run_at > now()) THEN 'scheduled'::text
+                     ELSE 'ready'::text
+                 END AS state) s)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.updated_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
+                     ELSE NULL::timestamp with time zone
+                 END AS failed_at) f)
+      LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
+            FROM tickets.import_meta i
+           WHERE (i.dataset = COALESCE((r.payload ->> 'dataset'::text), 'inc'::text))) m ON (((s.state = 'failed'::text) AND (j.task = 'fetch_snapshot'::text))))
+      LEFT JOIN LATERAL ( SELECT n.snapshot_id,
+             n.status,
+             ( SELECT min(x.snapshot_id) AS min
+                    FROM tickets_ops.snapshots x
+                   WHERE ((x.dataset = n.dataset) AND (x.load_began_at > n.load_began_at))) AS newer
+            FROM tickets_ops.snapshots n
+           WHERE (n.snapshot_id =
+                 CASE
+                     WHEN ((r.payload ->> 'snapshot_id'::text) ~ '^[0-9]{1,18}$'::text) THEN ((r.payload ->> 'snapshot_id'::text))::bigint
+                     ELSE NULL::bigint
+                 END)) l ON (((s.state = 'failed'::text) AND (j.task = ANY (ARRAY['upsert_batch'::text, 'finalize_snapshot'::text])))))
+   WHERE ((p.task IS NOT NULL) OR (NOT ( SELECT tickets_ops.worker_schema_is_shared() AS worker_schema_is_shared)));
+END;
 
 COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs; where no other application shares their schema, also those of tasks that no worker of ours has. With the caller''s rights: only the owner sees any.';
 
@@ -1412,6 +1655,7 @@ COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other publi
 
 CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*)
   from graphile_worker.add_jobs(array(
@@ -1427,6 +1671,7 @@ COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p
 
 CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -1588,6 +1833,7 @@ COMMENT ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) IS 'Key o
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- Two rejected places may be chance.
@@ -1645,6 +1891,7 @@ COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clea
 
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_dead text[];
@@ -1710,6 +1957,7 @@ COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands st
 
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update graphile_worker._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
@@ -1720,6 +1968,7 @@ COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running
 
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_word text;
@@ -1838,26 +2087,6 @@ CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETU
 
 COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
-CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-  select policy.*
-  from (values
-    -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
-    ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
-    ('upsert_batch', 6, -10, null, '{}'),
-    ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
-    ('geocode_cluster', 6, 20, 10, '{geocode}'),
-    ('geocode_location', 6, 30, 11, '{geocode}'),
-    -- Prefixed, because others may have a task of that name in the same schema, whose jobs it would take.
-    ('fleettickets_maintain', 3, -20, null, '{}')
-  ) as policy (task, max_attempts, priority, on_demand_priority, flags)
-  where p_task is null or policy.task = p_task
-$$;
-
-COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
-
 CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1879,6 +2108,7 @@ COMMENT ON FUNCTION tickets_ops.job_problems() IS 'What is wrong with the jobs, 
 
 CREATE FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) RETURNS bigint[]
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select array(
     select j.id
@@ -1895,6 +2125,7 @@ COMMENT ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) IS 'The i
 
 CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
@@ -2153,6 +2384,7 @@ COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_
 
 CREATE FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre public.geometry, p_guard_km numeric, OUT status text, OUT distance_km numeric, OUT doubt text) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   distance_km := tickets_ops.distance_km(p_centre, p_geom);
@@ -2266,6 +2498,7 @@ COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid 
 
 CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with given_back as (
     update tickets_ops.geocoding_providers
@@ -2409,6 +2642,7 @@ COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severit
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
@@ -2440,6 +2674,7 @@ COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluste
 
 CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select from graphile_worker._private_jobs where id = p_id for update
 $$;
@@ -2448,6 +2683,7 @@ COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row unt
 
 CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
 $$;
@@ -2504,6 +2740,7 @@ COMMENT ON FUNCTION tickets_ops.next_utc_midnight() IS 'When the daily quotas co
 
 CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
   -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
@@ -2549,6 +2786,7 @@ COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters tex
 
 CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_planned integer;
@@ -2613,6 +2851,7 @@ COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]
 
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text)
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select locked_by from graphile_worker._private_jobs where locked_by is not null
   union
@@ -2623,6 +2862,7 @@ COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a j
 
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   update tickets_ops.snapshots s
@@ -2643,20 +2883,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
-
-CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
-    LANGUAGE sql STABLE
-    AS $$
-  select
-    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
-    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
-  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
-$$;
-
-COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2728,21 +2954,9 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.read_health() IS 'The row of tickets_ops.health, read with the owner''s rights.';
 
-CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE
-    AS $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
-
 CREATE FUNCTION tickets_ops.rebuild_location_keys() RETURNS TABLE(tickets_changed bigint, places_changed bigint, places_merged bigint)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean;
@@ -2814,6 +3028,7 @@ COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.lo
 
 CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   c_refused constant interval := '10 minutes';
@@ -2895,6 +3110,7 @@ COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at
 
 CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   -- Of a process that is forgotten only what still stands is kept.
   delete from tickets_ops.settings s
@@ -2909,6 +3125,7 @@ COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb
 
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
@@ -2939,6 +3156,7 @@ COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeri
 
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*) from graphile_worker.complete_jobs(p_ids)
 $$;
@@ -2947,6 +3165,7 @@ COMMENT ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) IS 'Removes jobs tha
 
 CREATE FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -2987,6 +3206,7 @@ COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a
 
 CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
@@ -3023,6 +3243,7 @@ COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload a
 
 CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean := tickets_ops.as_pipeline(true);
@@ -3081,6 +3302,7 @@ COMMENT ON FUNCTION tickets_ops.rescore_locations(p_cluster text) IS 'Rescores a
 
 CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, reason text)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
@@ -3144,6 +3366,7 @@ COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Rese
 
 CREATE FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_answers record;
@@ -3195,6 +3418,7 @@ COMMENT ON FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text,
 
 CREATE FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_answers record;
@@ -3253,6 +3477,7 @@ COMMENT ON FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key 
 
 CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] DEFAULT '{}'::text[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with restarted as (
     update graphile_worker._private_jobs
@@ -3334,6 +3559,7 @@ COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job ag
 
 CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update tickets_ops.geocoding_providers
   set used = used - 1
@@ -3344,6 +3570,7 @@ COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserve
 
 CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   v_job record;
@@ -3394,6 +3621,7 @@ COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or f
 
 CREATE FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer DEFAULT NULL::integer, p_priority integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
 $$;
@@ -3402,6 +3630,7 @@ COMMENT ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer,
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
@@ -3445,30 +3674,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
-
-CREATE TABLE tickets_ops.settings (
-    name text NOT NULL,
-    pool_id text NOT NULL,
-    value text NOT NULL,
-    recorded_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
-
-COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
-
-COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
-
-COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
-
-COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
-
-CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
-
-COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
 
 CREATE FUNCTION tickets_ops.setting_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -3536,6 +3741,7 @@ COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wr
 
 CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_job record;
@@ -3589,6 +3795,7 @@ COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p
 
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
@@ -3620,6 +3827,7 @@ COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs 
 
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
@@ -3630,6 +3838,7 @@ COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that wa
 
 CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
@@ -3641,14 +3850,9 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
-CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
-
-COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
-
 CREATE FUNCTION tickets_ops.worker_breaking_revision() RETURNS integer
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select max(id) from graphile_worker.migrations where breaking
 $$;
@@ -3682,12 +3886,6 @@ CREATE FUNCTION tickets_ops.worker_schema() RETURNS text
     RETURN 'graphile_worker'::text;
 
 COMMENT ON FUNCTION tickets_ops.worker_schema() IS 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
-
-CREATE FUNCTION tickets_ops.worker_schema_is_shared() RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN COALESCE((tickets_ops.setting('WORKER_SCHEMA_SHARED'::text) = 'true'::text), false);
-
-COMMENT ON FUNCTION tickets_ops.worker_schema_is_shared() IS 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
 
 CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state text, host text, pid integer, sessions text, started_at timestamp with time zone, seen_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -3910,17 +4108,6 @@ COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be ask
 COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
 
 COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
-
-CREATE TABLE tickets.import_meta (
-    dataset text NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
-);
-
-COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
-
-COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
 
 CREATE TABLE tickets.inc_events (
     event_id bigint NOT NULL,
@@ -4629,132 +4816,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_transitions.to_status IS 'The status afte
 
 COMMENT ON COLUMN tickets_ops.snapshot_transitions.reason IS 'What happens.';
 
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    error text,
-    opens_at timestamp with time zone,
-    ignored boolean DEFAULT false NOT NULL,
-    dismissed_at timestamp with time zone,
-    broken_off text,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    load_began_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    content_through timestamp with time zone,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
-
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
     START WITH 1
@@ -5022,6 +5083,23 @@ REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_schema_is_shared() FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
@@ -5063,8 +5141,6 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
 
@@ -5124,12 +5200,8 @@ REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
-
-REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
@@ -5173,8 +5245,6 @@ REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBL
 
 REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
@@ -5187,8 +5257,6 @@ REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.worker_breaking_revision() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
@@ -5197,8 +5265,6 @@ GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer,
 REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_schema() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.worker_schema_is_shared() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
@@ -5211,9 +5277,6 @@ GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
@@ -5239,7 +5302,5 @@ GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

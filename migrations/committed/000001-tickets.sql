@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:46b632433dc10b9b9ec890921fb90b40a32d7164
+--! Hash: sha1:65880bb9198f05809d4fac8b6c9e892a0f91d7f9
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1014,7 +1014,7 @@ $$;
 do $$
 begin
   if not exists (select from pg_extension where extname = 'postgis') then
-    create extension postgis;
+    create extension postgis schema public; -- it need not be the first of the path
   end if;
 end
 $$;
@@ -1059,7 +1059,8 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 -- because the answer must not depend on the database's (and it is faster).
 -- Each is immutable in fact, not only in name: no cast from text to a time (DateStyle and TimeZone decide what it says).
 -- Bodies written as `return …` are bound to PostGIS where it is at the time of creation: they need no search_path, so
--- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own.
+-- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own. Those with a text for a body run for every row
+-- and pin no path, which would cost a tenth of a load: all that they call is Postgres's own by the exact types of its arguments.
 
 -- plpgsql, not inlined SQL, where a text is looked at more than once: inlining repeats `raw ->> …` each time.
 -- Cut up by position: a regular expression that captures the parts took 250 µs a call, and seven of these run per row.
@@ -1115,18 +1116,21 @@ begin
     return null;
   end if;
   n := head::bigint;
+  -- Both sides bigint, here and below: `bigint % integer` is found only by a cast, and an operator of others that needs none would win.
   year := n / 10000000000;
-  month := n / 100000000 % 100;
-  day := n / 1000000 % 100;
+  month := n / 100000000 % 100::bigint;
+  day := n / 1000000 % 100::bigint;
   -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
   if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
-    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or n / 10000 % 100::bigint > 23 or n / 100 % 100::bigint > 59 or n % 100::bigint > 59
     or (day > 30 and month in (4, 6, 9, 11))
     or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
   then
     return null;
   end if;
-  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  wall := make_timestamp(
+    year, month, day, (n / 10000 % 100::bigint)::integer, (n / 100 % 100::bigint)::integer, (n % 100::bigint)::double precision + fraction
+  );
   if tail = '' then
     return wall at time zone 'Africa/Nairobi';
   end if;
@@ -1164,7 +1168,7 @@ begin
   if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
     return null;
   end if;
-  return round(value::numeric * 60);
+  return round(value::numeric * 60::numeric);
 end
 $$;
 comment on function tickets.hours_to_minutes(text) is 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
@@ -1572,7 +1576,7 @@ create or replace function tickets.location_key(location_name text) returns text
 comment on function tickets.location_key(text) is 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
 create or replace function tickets.location_query(location_name text) returns text
-  language plpgsql immutable strict parallel safe
+  language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
   token text;
@@ -1877,7 +1881,7 @@ comment on column tickets.geo_locations.updated_at is 'When the row last changed
 -- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
 -- duration (connections of the embedded database share settings, so it never outlives the function).
 
-create or replace function tickets.touch_updated_at() returns trigger language plpgsql as $$
+create or replace function tickets.touch_updated_at() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   new.updated_at := now();
   return new;
@@ -1889,7 +1893,8 @@ create or replace function tickets_ops.is_pipeline() returns boolean language sq
 return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
 comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
 
-create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean language plpgsql as $$
+create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean := tickets_ops.is_pipeline();
 begin
@@ -2136,7 +2141,7 @@ comment on function tickets.geo_source(geometry, geometry, geometry) is 'The ord
 -- The rule of placing as one statement, for the two that carry it out. First what disagrees, which after a load is nothing:
 -- updating by a join with all of the rows would hash the table for every batch.
 create or replace function tickets.placing_statement(p_dataset text, p_rows text, p_locking text) returns text
-language sql stable parallel safe as $fn$
+language sql stable parallel safe set search_path = pg_catalog, pg_temp as $fn$
   select format($sql$
     with disagreeing as materialized (
       select t.ticket_id, place.*
@@ -2162,7 +2167,7 @@ comment on function tickets.placing_statement(text, text, text) is 'The UPDATE t
 create or replace function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
-set jit = off
+set jit = off set search_path = pg_catalog, pg_temp
 as $fn$
 declare
   v_scope text := case
@@ -2186,7 +2191,7 @@ end
 $fn$;
 comment on function tickets.place_tickets(text, text[], text[]) is 'Re-resolves geom and geo_source of the tickets of a dataset (inc, crq) that disagree with the gazetteers: all of them, those of the given clusters, or those of the given (cluster, location_key) pairs. One statement; returns how many tickets moved.';
 
-create or replace function tickets.share_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.share_gazetteers() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   return null;
@@ -2194,7 +2199,7 @@ end
 $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-create or replace function tickets.claim_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.claim_gazetteers() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
   return null;
@@ -2202,7 +2207,7 @@ end
 $$;
 comment on function tickets.claim_gazetteers() is 'Trigger before writing a gazetteer: no ticket is written meanwhile.';
 
-create or replace function tickets.place_written_tickets() returns trigger language plpgsql as $fn$
+create or replace function tickets.place_written_tickets() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
   if not exists (select from written) then
@@ -2281,7 +2286,7 @@ comment on function tickets.locations_moved() is 'Trigger after writing tickets.
 
 create or replace function tickets_ops.rebuild_location_keys()
 returns table (tickets_changed bigint, places_changed bigint, places_merged bigint)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean;
   v_places tickets.geo_locations[];
@@ -2401,7 +2406,8 @@ $$;
 
 create or replace function tickets_ops.job_policy(p_task text default null)
 returns table (task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
-language sql immutable parallel safe as $$
+language sql immutable parallel safe
+begin atomic
   select policy.*
   from (values
     -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
@@ -2414,8 +2420,8 @@ language sql immutable parallel safe as $$
     -- Prefixed, because others may have a task of that name in the same schema, whose jobs it would take.
     ('fleettickets_maintain', 3, -20, null, '{}')
   ) as policy (task, max_attempts, priority, on_demand_priority, flags)
-  where p_task is null or policy.task = p_task
-$$;
+  where p_task is null or policy.task = p_task;
+end;
 comment on function tickets_ops.job_policy(text) is 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
 create or replace function tickets_ops.fetch_job_key(p_dataset text, p_which text) returns text language sql immutable parallel safe
@@ -2460,7 +2466,8 @@ create or replace function tickets_ops.worker_schema() returns text language sql
 return ':WORKER_SCHEMA'::text;
 comment on function tickets_ops.worker_schema() is 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
 
-create or replace function tickets_ops.worker_breaking_revision() returns integer language sql stable as $$
+create or replace function tickets_ops.worker_breaking_revision() returns integer
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select max(id) from :WORKER_SCHEMA.migrations where breaking
 $$;
 comment on function tickets_ops.worker_breaking_revision() is 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
@@ -2487,7 +2494,7 @@ create or replace function tickets_ops.enqueue(
   p_task text, p_payload json, p_job_key text default null, p_run_at timestamptz default null, p_priority integer default null,
   p_max_attempts integer default null
 )
-returns bigint language plpgsql as $$
+returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_policy record;
 begin
@@ -2506,7 +2513,7 @@ comment on function tickets_ops.enqueue(text, json, text, timestamptz, integer, 
 create or replace function tickets_ops.enqueue_all(
   p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamptz[], p_priorities integer[]
 )
-returns bigint language sql as $$
+returns bigint language sql set search_path = pg_catalog, pg_temp as $$
   select count(*)
   from :WORKER_SCHEMA.add_jobs(array(
     select cast(row(job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags) as :WORKER_SCHEMA.job_spec)
@@ -2519,13 +2526,13 @@ $$;
 comment on function tickets_ops.enqueue_all(text[], json[], text[], timestamptz[], integer[]) is 'tickets_ops.enqueue for many jobs at once (measured: 10 000 in 0.1 s, one by one in 6.6 s). The arrays are of one length; a task that is not ours is left out. Returns how many were added.';
 
 create or replace function tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer default null, p_priority integer default null)
-returns bigint language sql as $$
+returns bigint language sql set search_path = pg_catalog, pg_temp as $$
   select count(*) from :WORKER_SCHEMA.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
 $$;
 comment on function tickets_ops.run_jobs_now(bigint[], integer, integer) is 'Makes jobs that do not run due now; with p_attempts and p_priority in place of theirs unless NULL. Returns how many.';
 
 create or replace function tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] default '{}') returns bigint
-language sql as $$
+language sql set search_path = pg_catalog, pg_temp as $$
   with restarted as (
     update :WORKER_SCHEMA._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
@@ -2538,7 +2545,7 @@ language sql as $$
 $$;
 comment on function tickets_ops.restart_jobs(bigint[], integer, text[]) is 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: keys to leave out of the payload. Returns how many.';
 
-create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql as $$
+create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql set search_path = pg_catalog, pg_temp as $$
   select from :WORKER_SCHEMA._private_jobs where id = p_id for update
 $$;
 comment on function tickets_ops.lock_job(bigint) is 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
@@ -2546,7 +2553,7 @@ comment on function tickets_ops.lock_job(bigint) is 'Holds a job''s row until th
 create or replace function tickets_ops.advance_job(
   p_id bigint, p_run_at timestamptz default null, p_priority integer default null, p_add jsonb default '{}', p_remove text default ''
 )
-returns void language sql as $$
+returns void language sql set search_path = pg_catalog, pg_temp as $$
   update :WORKER_SCHEMA._private_jobs
   set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
     payload = case when p_add = '{}' and p_remove = '' then payload else (payload::jsonb - p_remove || p_add)::json end
@@ -2554,19 +2561,22 @@ returns void language sql as $$
 $$;
 comment on function tickets_ops.advance_job(bigint, timestamptz, integer, jsonb, text) is 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
 
-create or replace function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
+create or replace function tickets_ops.give_up(p_job_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   update :WORKER_SCHEMA._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
   where id = p_job_id;
 $$;
 comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
-create or replace function tickets_ops.remove_jobs(p_ids bigint[]) returns bigint language sql as $$
+create or replace function tickets_ops.remove_jobs(p_ids bigint[]) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
   select count(*) from :WORKER_SCHEMA.complete_jobs(p_ids)
 $$;
 comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do not run. Returns how many.';
 
-create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint language sql as $$
+create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
   with deleted as (
     delete from :WORKER_SCHEMA._private_jobs j
     using :WORKER_SCHEMA._private_tasks t
@@ -2577,19 +2587,22 @@ create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bi
 $$;
 comment on function tickets_ops.delete_jobs_of(text[]) is 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
-create or replace function tickets_ops.scheduled_since(p_identifier text) returns timestamptz language sql stable as $$
+create or replace function tickets_ops.scheduled_since(p_identifier text) returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select known_since from :WORKER_SCHEMA._private_known_crontabs where identifier = p_identifier
 $$;
 comment on function tickets_ops.scheduled_since(text) is 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
 
-create or replace function tickets_ops.pools_with_work() returns table (pool_id text) language sql stable as $$
+create or replace function tickets_ops.pools_with_work() returns table (pool_id text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select locked_by from :WORKER_SCHEMA._private_jobs where locked_by is not null
   union
   select locked_by from :WORKER_SCHEMA._private_job_queues where locked_by is not null
 $$;
 comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
-create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[] language plpgsql as $$
+create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
@@ -2916,7 +2929,8 @@ comment on function tickets_ops.last_load(text) is 'ETag and SHA-256 of the byte
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
 
-create or replace function tickets_ops.check_transition() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function tickets_ops.check_transition() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_from text;
 begin
@@ -2970,7 +2984,8 @@ return tickets_ops.enqueue(
 );
 comment on function tickets_ops.continue_backfill(text) is 'Asks for the next file of a backfill. Returns the job''s id.';
 
-create or replace function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
+create or replace function tickets_ops.ask_for_missing_jobs() returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
   with needed as (
     select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
       json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
@@ -2989,7 +3004,8 @@ create or replace function tickets_ops.ask_for_missing_jobs() returns bigint lan
 $$;
 comment on function tickets_ops.ask_for_missing_jobs() is 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
 
-create or replace function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
+create or replace function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_snapshot tickets_ops.snapshots;
   v_newer bigint;
@@ -3026,7 +3042,8 @@ end
 $$;
 comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
-create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void language plpgsql as $$
+create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
@@ -3060,7 +3077,7 @@ create trigger _100_transition before insert or update of status on tickets_ops.
 create or replace function tickets.sla(p_created_at_service timestamptz, p_first_seen_at timestamptz)
 returns table (sla_clock_start timestamptz, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
 language sql stable parallel safe
-as $$
+begin atomic
   select
     coalesce(p_created_at_service, p_first_seen_at),
     case
@@ -3078,8 +3095,8 @@ as $$
       coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
         and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
       false
-    )
-$$;
+    );
+end;
 comment on function tickets.sla(timestamptz, timestamptz) is 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
 
 -- A bare `where is_actionable`: `is_actionable is true` would not match the partial indexes inc_open_geog and inc_open.
@@ -3440,7 +3457,8 @@ comment on function tickets_ops.kind_words() is 'Words that say what kind of pla
 
 -- plpgsql from here on: a SQL function is planned anew on each call, and these are called for each word of each candidate
 -- (measured: 2.3 ms to compare two names; 0.2 ms so).
-create or replace function tickets_ops.same_word(p_one text, p_other text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.same_word(p_one text, p_other text) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
   v_short text := case when length(p_one) >= length(p_other) then p_other else p_one end;
@@ -3462,7 +3480,8 @@ end
 $$;
 comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-create or replace function tickets_ops.has_word(p_words text[], p_word text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.has_word(p_words text[], p_word text) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_word text;
 begin
@@ -3484,7 +3503,7 @@ create or replace function tickets_ops.name_match(
   out named boolean, out surrounded boolean, out exact boolean, out literal boolean, out same_kind boolean, out overlap numeric,
   out contradicted text[]
 )
-language plpgsql immutable parallel safe as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
   c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
@@ -3790,7 +3809,8 @@ create or replace function tickets_ops.is_unresolvable(p_cluster tickets.geo_clu
 return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
 comment on function tickets_ops.is_unresolvable(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
-create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
   v_waiting record;
@@ -3821,7 +3841,7 @@ create or replace function tickets_ops.snooze_geocoding(
   p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text default null
 )
 returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_job_id bigint;
@@ -3871,7 +3891,8 @@ end
 $$;
 comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
-create or replace function tickets_ops.wake_locations(p_cluster text) returns void language sql as $$
+create or replace function tickets_ops.wake_locations(p_cluster text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
   where j.task = 'geocode_location'
@@ -3881,7 +3902,7 @@ create or replace function tickets_ops.wake_locations(p_cluster text) returns vo
 $$;
 comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
-create or replace function tickets_ops.wake_geocoding() returns void language sql as $$
+create or replace function tickets_ops.wake_geocoding() returns void language sql set search_path = pg_catalog, pg_temp as $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
   where j.task in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null;
@@ -3904,7 +3925,7 @@ return (date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '1 da
 comment on function tickets_ops.next_utc_midnight() is 'When the daily quotas come back.';
 
 create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
-returns void language plpgsql as $$
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
@@ -3934,7 +3955,7 @@ comment on function tickets_ops.register_geocoder(text, numeric, integer, numeri
 
 create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
   c_stretch constant double precision := 1.03;
@@ -3996,7 +4017,7 @@ comment on function tickets_ops.reserve_geocoding_call(text) is
   'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
 
 create or replace function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
-language sql volatile as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
   with given_back as (
     update tickets_ops.geocoding_providers
     -- `used` counts one day; a call of yesterday is not today's.
@@ -4010,7 +4031,7 @@ comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
   'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget of its day.';
 
 create or replace function tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamptz) returns void
-language sql volatile as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
   update tickets_ops.geocoding_providers
   set used = used - 1
   where provider = p_provider and used > 0 and used_on = (p_reserved_at at time zone 'UTC')::date;
@@ -4022,7 +4043,7 @@ create or replace function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
   p_cluster text, p_location_key text, p_query text, p_candidates jsonb
 )
-returns timestamptz language plpgsql as $$
+returns timestamptz language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c_refused constant interval := '10 minutes';
   c_pause constant double precision := 60;
@@ -4172,7 +4193,7 @@ comment on function tickets_ops.cluster_name_key(text) is 'A cluster''s name as 
 
 create or replace function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text default null)
 returns table (state text, cluster text, name text, region text, answered text[])
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
 begin
@@ -4200,7 +4221,7 @@ returns table (
   state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision,
   answered text[]
 )
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
   v_key text := tickets.location_key(p_location_name);
@@ -4238,7 +4259,7 @@ comment on function tickets_ops.location_question(text, text, boolean, text) is
 create or replace function tickets_ops.answers(
   p_cluster text, p_location_key text, p_provider text, out candidates jsonb, out queries text[]
 )
-language sql stable as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
@@ -4253,7 +4274,8 @@ language sql stable as $$
 $$;
 comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
 
-create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
+create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_answers record;
   v_verdict record;
@@ -4305,7 +4327,7 @@ comment on function tickets_ops.resolve_cluster(text, text, boolean) is
 create or replace function tickets_ops.resolve_location(
   p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean
 )
-returns text language plpgsql as $$
+returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_answers record;
   v_verdict record;
@@ -4365,7 +4387,8 @@ comment on function tickets_ops.resolve_location(text, text, text, text, boolean
 -- What follows when a centroid or a guard changes: the stored candidates are rescored, with no call to a provider.
 -- Places that a person verified are judged by nobody.
 
-create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void language plpgsql as $$
+create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- Two rejected places may be chance.
   c_agreeing constant integer := 3;
@@ -4422,7 +4445,7 @@ comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets
 create or replace function tickets_ops.judge_inherited(
   p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
 )
-language plpgsql immutable parallel safe as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   distance_km := tickets_ops.distance_km(p_centre, p_geom);
   status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
@@ -4432,7 +4455,8 @@ $$;
 comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
   'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
 
-create or replace function tickets_ops.rescore_locations(p_cluster text) returns void language plpgsql as $$
+create or replace function tickets_ops.rescore_locations(p_cluster text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean := tickets_ops.as_pipeline(true);
 begin
@@ -4510,7 +4534,7 @@ create or replace function tickets_ops.places_to_geocode(p_dataset text, p_clust
 returns table (
   task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamptz, reason text, has_centroid boolean
 )
-language plpgsql stable as $fn$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
 begin
   -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
   return query execute format($sql$
@@ -4553,7 +4577,8 @@ $fn$;
 comment on function tickets_ops.places_to_geocode(text, text[]) is
   'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer language plpgsql as $$
+create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_planned integer;
 begin
@@ -4658,7 +4683,7 @@ comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket
 
 create or replace function tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
@@ -4896,7 +4921,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
 
-create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[] language plpgsql as $$
+create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_dead text[];
   v_set_aside bigint[];
@@ -4930,7 +4956,8 @@ comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and q
 -- Settings of the processes that SQL goes by as well. A process records those that its environment gives it; one without
 -- goes by what is recorded.
 
-create or replace function tickets_ops.record_settings(p_pool_id text, p_settings jsonb) returns void language sql as $$
+create or replace function tickets_ops.record_settings(p_pool_id text, p_settings jsonb) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   -- Of a process that is forgotten only what still stands is kept.
   delete from tickets_ops.settings s
   where s.pool_id not in (select w.pool_id from tickets_ops.workers w)
@@ -5110,7 +5137,8 @@ comment on function tickets_ops.feed_problems(text) is 'What is wrong with the f
 -- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
 -- functions' bodies are texts, which bind to nothing.
 
-create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb language plpgsql immutable as $$
+create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   return p_payload::jsonb;
 exception
@@ -5130,7 +5158,8 @@ returns table (
   id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamptz, superseded text
 )
-language sql stable as $$
+language sql stable
+begin atomic
   select
     j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
     case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
@@ -5181,8 +5210,8 @@ language sql stable as $$
     from tickets_ops.snapshots n
     where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
-  where p.task is not null or not (select tickets_ops.worker_schema_is_shared())
-$$;
+  where p.task is not null or not (select tickets_ops.worker_schema_is_shared());
+end;
 comment on function tickets_ops.described_jobs() is 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs; where no other application shares their schema, also those of tasks that no worker of ours has. With the caller''s rights: only the owner sees any.';
 
 create or replace function tickets_ops.list_jobs()
@@ -5231,7 +5260,8 @@ comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matter
 --! Included retry.sql
 -- What an operator does with a job: try it again, or cancel it.
 
-create or replace function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
+create or replace function tickets_ops.revive_job(p_id bigint) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_obstacle text;
@@ -5343,7 +5373,8 @@ end
 $$;
 comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
 
-create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[] language sql stable as $$
+create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select array(
     select j.id
     from tickets_ops.queued_jobs() j
@@ -5486,7 +5517,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
     b.blocker)
   from blocking b left join pg_stat_activity a on a.pid = b.blocker
-  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+  where b.since < now() - interval '1 minute'
+    -- Anybody can call a session of his so.
+    and not (coalesce(a.application_name, '') like 'fleettickets worker%' and a.usename = current_user)
 $$;
 comment on function tickets_ops.blocking_problems() is 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
 

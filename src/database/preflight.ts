@@ -8,6 +8,7 @@ import { readdir } from 'node:fs/promises';
 import type { ClientBase } from 'pg';
 import type { JobSchemaSettings } from '../settings/settings.ts';
 import { pending } from './committed.ts';
+import { foreignCode, ownedByUs, shadowsOfPostgres, US } from './foreign-code.ts';
 import { otherSchema, REVISION, recordedSchema, revisionOf } from './worker-schema.ts';
 
 /** Something that is in the way: what was seen, and what a person can choose. */
@@ -22,24 +23,21 @@ const FORMER_TASKS = ['maintain'];
 const CRONTAB_IDS = ['fetch_inc', 'maintain'];
 const TASKS_SHOWN = 5;
 
-/** Who we are: the owner of what stands already, else who asks. */
-const US = `us as (
-  select oid, rolsuper from pg_roles
-  where oid = coalesce((select nspowner from pg_namespace where nspname = 'tickets_ops'), current_user::regrole)
-)`;
-/** Whether what that role owns is ours. A superuser could do anything with it, which does not make it his. */
-const ownedByUs = (role: string) => `(${role} = us.oid or (not us.rolsuper and pg_has_role(us.oid, ${role}, 'usage')))`;
-
 /** Everything that keeps `migrate` from touching this database. Changes nothing. */
 export async function obstacles(client: ClientBase, settings: JobSchemaSettings): Promise<Obstacle[]> {
-  const schemas = [settings.WORKER_SCHEMA, 'graphile_migrate'];
-  const foreign = await foreignCode(client, schemas);
+  const foreign = await foreignCode(client, [settings.WORKER_SCHEMA, 'graphile_migrate']);
+  const records = await recordsObstacles(client);
+  const shadows = records.length === 0 && (await pending(client)).length > 0 ? await shadowsOfPostgres(client) : [];
   return [
     ...(await workerSchemaObstacles(client, settings)),
-    ...(await recordsObstacles(client)),
+    ...records,
     ...foreign.map((what) => ({
       what: `${what}: what others made there would run with our rights`,
-      remedy: 'let its owner, or the DBA, say what it is for, and take it away if it is for nothing',
+      remedy: 'Let its owner, or the DBA, say what it is for, and take it away if it is for nothing.',
+    })),
+    ...shadows.map((what) => ({
+      what: `${what} could be called in place of Postgres’s or PostGIS’s own while our tables are made`,
+      remedy: 'Let its owner move it to another schema than PostGIS’s, or give it another name.',
     })),
   ];
 }
@@ -194,39 +192,3 @@ const otherRecords = (why: string): Obstacle => ({
   what: `The schema graphile_migrate is another application’s: ${why}`,
   remedy: 'graphile-migrate knows no other name for it: give one of the two applications a database of its own.',
 });
-
-/**
- * What others made in these schemas, or may make: each would run as whoever writes the tables. Of schemas that are not ours
- * nothing is said, since they are refused as a whole.
- */
-async function foreignCode(client: ClientBase, schemas: readonly string[]): Promise<string[]> {
-  const { rows } = await client.query<{ what: string }>(
-    `with ${US},
-     ours as (
-       select n.* from pg_namespace n, us where n.nspname = any ($1) and ${ownedByUs('n.nspowner')}
-     )
-     select format('%s belongs to %s', pg_describe_object('pg_class'::regclass, c.oid, 0), pg_get_userbyid(c.relowner)) as what
-     from us, pg_class c join ours on ours.oid = c.relnamespace where c.relkind <> 'i' and not ${ownedByUs('c.relowner')}
-     union all
-     select format('%s belongs to %s', pg_describe_object('pg_proc'::regclass, p.oid, 0), pg_get_userbyid(p.proowner))
-     from us, pg_proc p join ours on ours.oid = p.pronamespace where not ${ownedByUs('p.proowner')}
-     union all
-     select format('%s calls %s', pg_describe_object('pg_trigger'::regclass, t.oid, 0), t.tgfoid::regprocedure)
-     from pg_trigger t
-     join pg_class c on c.oid = t.tgrelid
-     join ours on ours.oid = c.relnamespace
-     join pg_proc p on p.oid = t.tgfoid
-     where not t.tgisinternal and p.pronamespace <> c.relnamespace
-     union all
-     select pg_describe_object('pg_rewrite'::regclass, r.oid, 0)
-     from pg_rewrite r join pg_class c on c.oid = r.ev_class join ours on ours.oid = c.relnamespace where r.rulename <> '_RETURN'
-     union all
-     select format('%s may create in the schema %I', case a.grantee when 0 then 'everybody' else pg_get_userbyid(a.grantee) end, ours.nspname)
-     from ours cross join aclexplode(ours.nspacl) a left join pg_roles g on g.oid = a.grantee
-     -- A member of the owner, and a superuser, can act as us anyway.
-     where a.privilege_type = 'CREATE' and (g.oid is null or not g.rolsuper and not pg_has_role(g.oid, ours.nspowner, 'member'))
-     order by what`,
-    [schemas],
-  );
-  return rows.map(({ what }) => what);
-}

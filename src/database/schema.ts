@@ -15,8 +15,9 @@ import type { Log } from '../settings/log.ts';
 import { JobSchemaSettings, readSettings } from '../settings/settings.ts';
 import { SchemaError, withClient } from './client.ts';
 import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
+import { postgisSchema } from './foreign-code.ts';
 import { obstacles, unknownTasks } from './preflight.ts';
-import { pinnedUrlIfNeeded } from './session.ts';
+import { settingsToPin } from './session.ts';
 import { migrateWorkerSchema } from './worker-schema.ts';
 
 const GMRC = new URL('../../.gmrc', import.meta.url);
@@ -38,7 +39,7 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     requireUpgradable(await pending(client));
     const isNew = (await appliedMigrations(client)).size === 0;
     await migrateWorkerSchema(databaseUrl, jobs.WORKER_SCHEMA, log);
-    await applyMigrations(await pinnedUrlIfNeeded(client, databaseUrl), jobs.WORKER_SCHEMA, log);
+    await applyMigrations(databaseUrl, jobs.WORKER_SCHEMA, await sessionSettings(client), log);
     await recordShared(client, jobs);
     if (isNew) await tellTakeover(client, log);
     await tellUnknownTasks(client, jobs, log);
@@ -107,10 +108,26 @@ async function takeLock(client: ClientBase, log: Log): Promise<void> {
   await client.query('select pg_advisory_lock($1)', [LOCK]);
 }
 
-async function applyMigrations(databaseUrl: string, workerSchema: string, log: Log): Promise<void> {
+/**
+ * Under what migrations run. Those that are pending make tables and functions of PostGIS's types and by its functions, and need
+ * its schema in the path; nobody has put anything there that could win (foreign-code.ts).
+ */
+async function sessionSettings(client: ClientBase): Promise<Record<string, string>> {
+  const pinned = await settingsToPin(client);
+  if ((await pending(client)).length === 0) return pinned;
+  return { ...pinned, search_path: `pg_catalog, ${await postgisSchema(client)}, pg_temp` };
+}
+
+async function applyMigrations(
+  databaseUrl: string,
+  workerSchema: string,
+  pgSettings: Record<string, string>,
+  log: Log,
+): Promise<void> {
   const settings = {
     ...JSON.parse(await readFile(GMRC, 'utf8')),
     placeholders: { ':WORKER_SCHEMA': workerSchema },
+    pgSettings,
     connectionString: databaseUrl,
     migrationsFolder: MIGRATIONS,
     // Its own copy of the logger's class, by which it knows a logger; each of its steps is a detail to whoever runs them.

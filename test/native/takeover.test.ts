@@ -18,7 +18,7 @@ import { migrate } from '../../src/database/schema.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
 import { knowledge } from '../../src/snapshots/knowledge.ts';
 import { definitions, fixtures } from '../support/definitions.ts';
-import { native, waitFor } from '../support/environment.ts';
+import { asPerson, native, waitFor } from '../support/environment.ts';
 import { postgresPrograms } from '../support/native.ts';
 
 const server = process.env.TEST_DATABASE_URL ?? '';
@@ -44,13 +44,13 @@ function url(database: string, role?: string): string {
 }
 
 const admin = <T>(use: (client: pg.Client) => Promise<T>, database?: string) =>
-  withClient(database ? url(database) : server, use);
+  asPerson(database ? url(database) : server, use);
 
 async function makeTemplate(name: string, tickets: number): Promise<void> {
   await admin((client) => client.query(`create database ${name} owner ${owner}`));
   await admin((client) => client.query('create extension postgis schema public'), name);
   const sql = (await readFile(LEGACY, 'utf8')).replaceAll('DASHBOARD', dashboard).replaceAll('TICKETS)', `${tickets})`);
-  await withClient(url(name, owner), (client) => client.query(sql));
+  await asPerson(url(name, owner), (client) => client.query(sql));
 }
 
 /** A copy of the legacy database, after `change` was applied to it as its owner. */
@@ -58,14 +58,14 @@ async function legacy(change?: string, template = small): Promise<string> {
   const name = `takeover_${suffix}_${made.length}`;
   made.push(name);
   await admin((client) => client.query(`create database ${name} template ${template} owner ${owner}`));
-  if (change) await withClient(url(name, owner), (client) => client.query(change));
+  if (change) await asPerson(url(name, owner), (client) => client.query(change));
   return name;
 }
 
 const takeOver = (database: string) => migrate(url(database, owner), silent);
 
 async function rows<T extends pg.QueryResultRow>(database: string, sql: string, role = owner): Promise<T[]> {
-  return withClient(url(database, role), async (client) => (await client.query<T>(sql)).rows);
+  return asPerson(url(database, role), async (client) => (await client.query<T>(sql)).rows);
 }
 
 async function row<T extends pg.QueryResultRow>(database: string, sql: string, role = owner): Promise<T> {

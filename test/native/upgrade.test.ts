@@ -13,7 +13,7 @@ import { feed } from '../../demo/feed.ts';
 import { withClient } from '../../src/database/client.ts';
 import { pending } from '../../src/database/committed.ts';
 import { migrate } from '../../src/database/schema.ts';
-import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { asPerson, type Environment, native, startEnvironment } from '../support/environment.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const committed = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => file.endsWith('.sql')).sort();
@@ -65,7 +65,7 @@ async function applyFirst(url: string, count: number): Promise<void> {
 }
 
 async function fill(url: string, tickets: ReadonlyMap<string, object>): Promise<void> {
-  await withClient(url, async (client) => {
+  await asPerson(url, async (client) => {
     await client.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.7833, -1.2907), 4326))`,
     );
@@ -79,7 +79,7 @@ async function fill(url: string, tickets: ReadonlyMap<string, object>): Promise<
 }
 
 async function contents(url: string): Promise<unknown[]> {
-  return withClient(url, async (client) => {
+  return asPerson(url, async (client) => {
     const { rows } = await client.query(
       `select ticket_id, raw, st_astext(geom) as place, geo_source, ingested_at,
          (select count(*) from tickets.inc_events e where e.ticket_id = t.ticket_id) as events

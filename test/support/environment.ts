@@ -34,7 +34,25 @@ type Nothing = undefined | null | false | 0 | '';
 export const inJobSchema = (sql: string) =>
   sql.replaceAll('graphile_worker', readSettings(JobSchemaSettings).WORKER_SCHEMA);
 
-function nameJobSchema(client: pg.PoolClient): void {
+/** A session as a person's psql has it: nothing in it is pinned, so names are looked up in public too, where PostGIS is. */
+export async function connectAsPerson(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url });
+  client.on('error', () => {}); // of a connection that a test broke: its query fails
+  nameJobSchema(client);
+  await client.connect();
+  return client;
+}
+
+export async function asPerson<T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = await connectAsPerson(url);
+  try {
+    return await use(client);
+  } finally {
+    await client.end();
+  }
+}
+
+function nameJobSchema(client: pg.ClientBase): void {
   const query = client.query.bind(client) as (...args: unknown[]) => unknown;
   Object.assign(client, {
     query: (sql: unknown, ...rest: unknown[]) => query(typeof sql === 'string' ? inJobSchema(sql) : sql, ...rest),

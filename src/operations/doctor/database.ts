@@ -1,12 +1,13 @@
 /** The doctor's checks of the database: server, sessions, PostGIS, schema, rights, roles, clock, schedule. */
 import type pg from 'pg';
 import { FORMER_REMEDY, pending } from '../../database/committed.ts';
-import { obstacles, unknownTasks } from '../../database/preflight.ts';
+import { obstacles } from '../../database/preflight.ts';
 import { DatabaseSettings, JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
 import { backendOf, sharesSessions } from '../../worker/sessions.ts';
 import { readHealth } from '../health.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
+import { otherApplications, othersRights } from './others.ts';
 
 /** Each looks at one thing, in this order. */
 export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: pg.Client) => Promise<Verdict>])[] = [
@@ -15,7 +16,7 @@ export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: p
   ['other applications', otherApplications],
   ['schema', schema],
   ['rights', rights],
-  ['search path', searchPath],
+  ['search path', othersRights],
   ['roles', roles],
   ['clock', clock],
   ['schedule', schedule],
@@ -52,17 +53,6 @@ async function postgis(client: pg.Client): Promise<Verdict> {
   if (!rows[0].enough)
     return failed(`PostGIS ${rows[0].version}`, 'use PostGIS 3.3 or newer: alter extension postgis update');
   return ok(`PostGIS ${rows[0].version}`);
-}
-
-/** Those whose graphile-worker or graphile-migrate is in this database too. */
-async function otherApplications(client: pg.Client): Promise<Verdict> {
-  const settings = readSettings(JobSchemaSettings);
-  const found = await obstacles(client, settings);
-  if (found.length > 0)
-    return failed(found.map(({ what }) => what).join('\n'), [...new Set(found.map(({ remedy }) => remedy))].join('\n'));
-  const tasks = await unknownTasks(client, settings.WORKER_SCHEMA);
-  const seen = tasks.length > 0 ? `, where tasks are that are not: ${tasks.join(', ')}` : '';
-  return ok(`the jobs of ours are in the schema ${settings.WORKER_SCHEMA}${seen}`);
 }
 
 async function schema(client: pg.Client): Promise<Verdict> {
@@ -102,21 +92,6 @@ async function firstRights(client: pg.Client): Promise<Verdict> {
   return failed(
     missing.map(({ what }) => `${me} ${what}`).join('\n'),
     `let the DBA run:\n${missing.map(({ remedy }) => remedy).join('\n')}`,
-  );
-}
-
-/** Names are looked up there as well: whoever may create in it can put a function of his own in the place of another. */
-async function searchPath(client: pg.Client): Promise<Verdict> {
-  const { rows } = await client.query<{ schema: string }>(
-    `select quote_ident(n.nspname) as schema from pg_namespace n
-     where n.nspname = any (current_schemas(false))
-       and exists (select from aclexplode(n.nspacl) a where a.grantee = 0 and a.privilege_type = 'CREATE')`,
-  );
-  if (rows.length === 0) return ok('nobody else can put anything where functions are looked up');
-  const schemas = rows.map(({ schema: name }) => name).join(', ');
-  return warning(
-    `everybody may create functions in ${schemas}, and the worker could be made to call them`,
-    `let the DBA run: revoke create on schema ${schemas} from public`,
   );
 }
 
