@@ -1,7 +1,7 @@
 /** Settings of plain `npx graphile-worker` in this folder: the same worker as `fleettickets worker`. */
-import { createLog } from './src/log.ts';
-import { loadDotEnv } from './src/settings.ts';
-import { workerPreset } from './src/worker.ts';
+import { createLog } from './src/settings/log.ts';
+import { loadDotEnv } from './src/settings/settings.ts';
+import { workerPreset } from './src/worker/worker.ts';
 
 loadDotEnv();
 

@@ -1,7 +1,7 @@
 /** What is measured, in order, and the table that comes out. */
 import assert from 'node:assert/strict';
-import { clusters } from '../src/demo/places.ts';
-import { startProvider } from '../src/demo/provider.ts';
+import { clusters } from '../demo/places.ts';
+import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
 import { measureMap } from './map.ts';
 import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';

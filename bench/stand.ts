@@ -7,9 +7,9 @@ import { execFile } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { bigCsv } from '../src/demo/feed.ts';
-import { clusters } from '../src/demo/places.ts';
-import { columns } from '../src/demo/ticket.ts';
+import { bigCsv } from '../demo/feed.ts';
+import { clusters } from '../demo/places.ts';
+import { columns } from '../demo/ticket.ts';
 import { type Environment, waitFor } from '../test/support/environment.ts';
 import { startWorkerProcess } from '../test/support/worker-process.ts';
 

@@ -7,11 +7,11 @@
  * grow by up to 100 MB, and the heap behind it to several times what lives there. A load takes no longer with them
  * (measured; with a nursery of 1 MB staging took a third longer).
  */
-import { BucketError } from './bucket.ts';
-import { ConnectionError, SchemaError } from './database.ts';
-import { hideSecrets } from './secrets.ts';
-import { loadDotEnv, SettingsError } from './settings.ts';
-import { UsageError } from './usage.ts';
+import { existsSync } from 'node:fs';
+import { ExpectedError } from './settings/errors.ts';
+import { hideSecrets } from './settings/secrets.ts';
+import { loadDotEnv } from './settings/settings.ts';
+import { UsageError } from './terminal/usage.ts';
 
 export interface Command {
   /** One line for the list of commands. */
@@ -21,7 +21,10 @@ export interface Command {
   run(args: string[]): Promise<number>;
 }
 
-/** Loaded one by one: `demo` needs packages that a production install does not have. */
+/** The demo stands beside src/ and is no part of the image or the package: only a checkout has it, and lists it. */
+const DEMO = new URL('../demo/command.ts', import.meta.url);
+
+/** Loaded one by one: no command pays for the packages of another. */
 export const COMMANDS: Record<string, () => Promise<Command>> = {
   migrate: () => import('./commands/migrate.ts'),
   worker: () => import('./commands/worker.ts'),
@@ -30,10 +33,8 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   status: () => import('./commands/status.ts'),
   doctor: () => import('./commands/doctor.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),
-  demo: () => import('./commands/demo.ts'),
+  ...(existsSync(DEMO) && { demo: () => import(DEMO.href) }),
 };
-
-const EXPLAINED = [SettingsError, ConnectionError, SchemaError, BucketError];
 
 async function main([name = '', ...args]: string[]): Promise<number> {
   if (['', 'help', '-h', '--help'].includes(name)) {
@@ -41,6 +42,12 @@ async function main([name = '', ...args]: string[]): Promise<number> {
     return name === '' ? 2 : 0;
   }
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!load && name === 'demo') {
+    process.stderr.write(
+      'The demo is not installed here. In a checkout of the repository: npm install && npm run demo\n',
+    );
+    return 1;
+  }
   if (!load) {
     process.stderr.write(`There is no command ${name}.\n\n${await overview()}`);
     return 2;
@@ -58,7 +65,7 @@ async function main([name = '', ...args]: string[]): Promise<number> {
       process.stderr.write(`${(error as Error).message}\n\n${command.usage}`);
       return 2;
     }
-    const expected = EXPLAINED.some((kind) => error instanceof kind);
+    const expected = error instanceof ExpectedError;
     const text = error instanceof Error ? ((expected ? undefined : error.stack) ?? error.message) : String(error);
     process.stderr.write(`${hideSecrets(text)}\n`);
     // Whoever asked for JSON gets some, whatever happens.

@@ -1,13 +1,13 @@
 /** fetch_snapshot: looks at the bucket and stages the newest snapshot. The crontab enqueues it. See src/fetch.ts. */
 import { z } from 'zod';
-import { openBucket } from '../src/bucket.ts';
-import { dataset } from '../src/dataset.ts';
-import { fetchSnapshot } from '../src/fetch.ts';
-import { fail, inFlight } from '../src/ledger.ts';
-import { hideSecrets } from '../src/secrets.ts';
-import { BucketSettings, readSettings } from '../src/settings.ts';
-import { LOAD_ATTEMPTS, LOAD_PRIORITY } from '../src/stage.ts';
-import { DatasetName, defineTask, PermanentError } from '../src/task.ts';
+import { openBucket } from '../src/bucket/s3.ts';
+import { dataset } from '../src/settings/dataset.ts';
+import { hideSecrets } from '../src/settings/secrets.ts';
+import { BucketSettings, readSettings } from '../src/settings/settings.ts';
+import { fetchSnapshot } from '../src/snapshots/fetch.ts';
+import { fail, inFlight } from '../src/snapshots/ledger.ts';
+import { LOAD_ATTEMPTS, LOAD_PRIORITY } from '../src/snapshots/stage.ts';
+import { DatasetName, defineTask, PermanentError } from '../src/worker/task.ts';
 
 const WAIT_SECONDS = 5;
 /** Half an hour: longer than any load, shorter than the hour to the next one. */

@@ -1,11 +1,11 @@
 /** finalize_snapshot: the end of a snapshot whose batches are all in; archives its file. See src/finalize.ts. */
 import { z } from 'zod';
-import { openBucket } from '../src/bucket.ts';
-import { finalize } from '../src/finalize.ts';
-import { fail } from '../src/ledger.ts';
-import { hideSecrets } from '../src/secrets.ts';
-import { BucketSettings, readSettings } from '../src/settings.ts';
-import { defineTask, Id, PermanentError } from '../src/task.ts';
+import { openBucket } from '../src/bucket/s3.ts';
+import { hideSecrets } from '../src/settings/secrets.ts';
+import { BucketSettings, readSettings } from '../src/settings/settings.ts';
+import { finalize } from '../src/snapshots/complete.ts';
+import { fail } from '../src/snapshots/ledger.ts';
+import { defineTask, Id, PermanentError } from '../src/worker/task.ts';
 
 const Payload = z.strictObject({ snapshot_id: Id });
 

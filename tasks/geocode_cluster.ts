@@ -1,7 +1,7 @@
 /** geocode_cluster: where is a cluster? See src/geocode/geocode.ts. */
 import { z } from 'zod';
-import { geocodeCluster } from '../src/geocode/geocode.ts';
-import { defineTask } from '../src/task.ts';
+import { geocodeCluster } from '../src/geocoding/jobs.ts';
+import { defineTask } from '../src/worker/task.ts';
 
 const Payload = z.strictObject({
   cluster: z.string().trim().min(1).max(200),

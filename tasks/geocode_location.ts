@@ -1,7 +1,7 @@
 /** geocode_location: where is a place of a cluster? See src/geocode/geocode.ts. */
 import { z } from 'zod';
-import { geocodeLocation } from '../src/geocode/geocode.ts';
-import { defineTask } from '../src/task.ts';
+import { geocodeLocation } from '../src/geocoding/jobs.ts';
+import { defineTask } from '../src/worker/task.ts';
 
 const Payload = z.strictObject({
   /** As field staff typed it, network codes included. */

@@ -1,8 +1,8 @@
 /** maintain: frees work that a dead worker held, re-drives what stalled, prunes. The crontab enqueues it. See src/maintain.ts. */
 import { z } from 'zod';
-import { maintain } from '../src/maintain.ts';
-import { RetentionSettings, readSettings } from '../src/settings.ts';
-import { defineTask } from '../src/task.ts';
+import { RetentionSettings, readSettings } from '../src/settings/settings.ts';
+import { maintain } from '../src/worker/maintenance.ts';
+import { defineTask } from '../src/worker/task.ts';
 
 export default defineTask('maintain', z.strictObject({}), {}, async (_payload, context) => {
   const keep = readSettings(RetentionSettings);

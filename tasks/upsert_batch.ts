@@ -1,12 +1,12 @@
 /** upsert_batch: one range of staged rows becomes tickets. See src/load.ts. */
 import Bottleneck from 'bottleneck';
 import { z } from 'zod';
-import { dataset } from '../src/dataset.ts';
-import { fail } from '../src/ledger.ts';
-import { loadBatch } from '../src/load.ts';
-import { hideSecrets } from '../src/secrets.ts';
-import { readSettings, WorkerSettings } from '../src/settings.ts';
-import { defineTask, Id, PermanentError, type TaskContext } from '../src/task.ts';
+import { dataset } from '../src/settings/dataset.ts';
+import { hideSecrets } from '../src/settings/secrets.ts';
+import { readSettings, WorkerSettings } from '../src/settings/settings.ts';
+import { fail } from '../src/snapshots/ledger.ts';
+import { loadBatch } from '../src/snapshots/load.ts';
+import { defineTask, Id, PermanentError, type TaskContext } from '../src/worker/task.ts';
 
 const Payload = z.strictObject({ snapshot_id: Id, batch: z.int().positive() });
 

@@ -13,8 +13,8 @@ import {
   ObjectChangedError,
   openBucket,
   readObject,
-} from '../src/bucket.ts';
-import { BucketSettings, readSettings } from '../src/settings.ts';
+} from '../src/bucket/s3.ts';
+import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { type Environment, native, startEnvironment } from './support/environment.ts';
 import { cutAfter, type FaultProxy, meanwhile, startFaultProxy, status } from './support/fault-proxy.ts';
 

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { BucketObject } from '../src/bucket.ts';
 import {
   candidates,
   choose,
@@ -9,7 +8,8 @@ import {
   type Mode,
   timeInName,
   versionOf,
-} from '../src/choose.ts';
+} from '../src/bucket/choose.ts';
+import type { BucketObject } from '../src/bucket/s3.ts';
 
 const PREFIX = 'automations/inc/';
 const NOON = new Date('2026-06-15T12:00:00+03:00');

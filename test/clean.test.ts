@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { type CleanRecord, cleanerFor, NotTicketCsvError } from '../src/clean.ts';
+import { type CleanRecord, cleanerFor, NotTicketCsvError } from '../src/csv/clean.ts';
 
 /** Cleans one record given as an object; its keys are the header. */
 const clean = (record: Record<string, string>): CleanRecord => cleanerFor(Object.keys(record))(Object.values(record));

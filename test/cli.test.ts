@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { feed } from '../src/demo/feed.ts';
+import { feed } from '../demo/feed.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { clusters, kilometres, type Place } from '../src/demo/places.ts';
-import { type Provider, type ProviderOptions, startProvider } from '../src/demo/provider.ts';
+import { clusters, kilometres, type Place } from '../demo/places.ts';
+import { type Provider, type ProviderOptions, startProvider } from '../demo/provider.ts';
 
 type Found = Record<string, string> & {
   boundingbox: string[];

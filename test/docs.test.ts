@@ -5,7 +5,7 @@ import { access, readdir, readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { feed } from '../src/demo/feed.ts';
+import { feed } from '../demo/feed.ts';
 import { commandsPage, ROOT, readme } from './support/docs.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { feed } from '../src/demo/feed.ts';
+import { feed } from '../demo/feed.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { csvOf, fetchNow, keyOf, ledger, PREFIX, rawTickets, rowVersions } from './support/pipeline.ts';
 

@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
 import { parse } from 'csv-parse/sync';
-import { bigCsv, feed, type Snapshot } from '../src/demo/feed.ts';
-import type { Raw } from '../src/demo/ticket.ts';
+import { bigCsv, feed, type Snapshot } from '../demo/feed.ts';
+import type { Raw } from '../demo/ticket.ts';
 
 const snapshots = [...feed({ seed: 7, hours: 5, tickets: 2000 })];
 

@@ -1,7 +1,7 @@
 /** Rate, budget and breaker as the database keeps them for all workers. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
-import { costOf, type DuePlace } from '../src/geocode/by-hand.ts';
+import { costOf, type DuePlace } from '../src/geocoding/on-demand.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 let env: Environment;

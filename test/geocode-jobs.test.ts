@@ -1,9 +1,9 @@
 /** The geocoding jobs, from tickets to pins, against a scripted provider over HTTP. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { geocoderInUse } from '../src/geocode/declare.ts';
-import { geocodeLocation } from '../src/geocode/geocode.ts';
-import { callAtSlot } from '../src/geocode/slot.ts';
+import { geocodeLocation } from '../src/geocoding/jobs.ts';
+import { callAtSlot } from '../src/geocoding/rate.ts';
+import { geocoderInUse } from '../src/geocoding/registration.ts';
 import { type Environment, startEnvironment, waitFor } from './support/environment.ts';
 import {
   locationiqPlace,

@@ -1,11 +1,11 @@
 /** Every kind of answer of every provider, over HTTP: what it is taken for, and that nothing secret or harmful gets through. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { call } from '../src/geocode/call.ts';
-import type { Outcome } from '../src/geocode/outcome.ts';
-import type { Question } from '../src/geocode/provider.ts';
-import { clusterQueries, locationQueries } from '../src/geocode/query.ts';
-import { type Geocoder, GeocoderSettings, geocoderFrom } from '../src/geocode/settings.ts';
+import { call } from '../src/geocoding/call.ts';
+import type { Outcome } from '../src/geocoding/outcome.ts';
+import type { Question } from '../src/geocoding/provider.ts';
+import { clusterQueries, locationQueries } from '../src/geocoding/query.ts';
+import { type Geocoder, GeocoderSettings, geocoderFrom } from '../src/geocoding/settings.ts';
 import {
   locationiqPlace,
   type Reply,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { allPlaces } from '../src/demo/places.ts';
+import { allPlaces } from '../demo/places.ts';
 import cases from './data/normaliser-cases.json' with { type: 'json' };
 import { type Environment, startEnvironment } from './support/environment.ts';
 

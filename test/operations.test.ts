@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { feed } from '../demo/feed.ts';
 import { page } from '../src/commands/status.ts';
-import { feed } from '../src/demo/feed.ts';
-import type { Finding } from '../src/doctor.ts';
-import type { Status } from '../src/health.ts';
+import type { Finding } from '../src/operations/doctor/finding.ts';
+import type { Status } from '../src/operations/health.ts';
 import { type Environment, startEnvironment, waitFor } from './support/environment.ts';
 import { killWorkers, startWorkerProcess } from './support/worker-process.ts';
 

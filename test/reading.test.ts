@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { settlements } from '../src/demo/places.ts';
+import { settlements } from '../demo/places.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 let env: Environment;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
 import { type ParsedCronItem, parseCrontab } from 'graphile-worker';
-import { CRONTAB_FILE } from '../src/worker.ts';
+import { CRONTAB_FILE } from '../src/worker/worker.ts';
 
 const items = parseCrontab(await readFile(CRONTAB_FILE, 'utf8'));
 

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
-import { hideSecrets } from '../src/secrets.ts';
+import { hideSecrets } from '../src/settings/secrets.ts';
 
 const PASSWORD = 'p@ss/w"ö r\\d';
 const env = {
@@ -45,7 +45,7 @@ describe('hiding secrets', () => {
 
   test('nothing that is logged shows one, and a last line before the end of the process is not lost', async () => {
     const program = `
-      import { createLog } from ${JSON.stringify(new URL('../src/log.ts', import.meta.url).href)};
+      import { createLog } from ${JSON.stringify(new URL('../src/settings/log.ts', import.meta.url).href)};
       const log = await createLog();
       const error = new Error('cannot connect to ' + process.env.DATABASE_URL);
       log.info({ settings: { ...process.env } }, 'starting');

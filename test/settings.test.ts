@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
-import { dataset } from '../src/dataset.ts';
+import { dataset } from '../src/settings/dataset.ts';
 import {
   BucketSettings,
   DatabaseSettings,
@@ -9,7 +9,7 @@ import {
   SETTINGS,
   SettingsError,
   WorkerSettings,
-} from '../src/settings.ts';
+} from '../src/settings/settings.ts';
 
 const refused = (group: (typeof SETTINGS)[keyof typeof SETTINGS], env: NodeJS.ProcessEnv): string => {
   try {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { TASK_DIRECTORY } from '../src/worker.ts';
+import { TASK_DIRECTORY } from '../src/worker/worker.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { fetchNow, ledger } from './support/pipeline.ts';
 

@@ -3,9 +3,9 @@ import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { NotTicketCsvError } from '../src/clean.ts';
-import { feed } from '../src/demo/feed.ts';
-import { CHUNK_ROWS, type Chunk, type Counts, type Ending, readTicketCsv } from '../src/ticket-csv.ts';
+import { feed } from '../demo/feed.ts';
+import { NotTicketCsvError } from '../src/csv/clean.ts';
+import { CHUNK_ROWS, type Chunk, type Counts, type Ending, readTicketCsv } from '../src/csv/records.ts';
 
 const REPLACEMENT = '\ufffd';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { cleanerFor } from '../src/clean.ts';
+import { cleanerFor } from '../src/csv/clean.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { csvOf, fetchNow, keyOf, ledger } from './support/pipeline.ts';
 

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
-import { examine, type Finding } from '../doctor.ts';
+import { examine } from '../operations/doctor/doctor.ts';
+import type { Finding } from '../operations/doctor/finding.ts';
 
 export const summary = 'check everything the pipeline needs, each with a remedy';
 export const usage = `Usage: fleettickets doctor [--json]

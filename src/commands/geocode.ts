@@ -1,12 +1,14 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database.ts';
-import { askNow, costOf, type DuePlace, duePlaces, type PlaceKind, type Progress } from '../geocode/by-hand.ts';
-import { type Db, geocoderInUse } from '../geocode/declare.ts';
-import { type Geocoder, GeocoderSettings, geocoderFrom } from '../geocode/settings.ts';
-import { createLog } from '../log.ts';
-import { showProgress } from '../progress.ts';
-import { DatabaseSettings, readSettings } from '../settings.ts';
-import { UsageError } from '../usage.ts';
+import geocode_cluster from '../../tasks/geocode_cluster.ts';
+import geocode_location from '../../tasks/geocode_location.ts';
+import { type Db, withClient } from '../database/client.ts';
+import { askNow, costOf, type DuePlace, duePlaces, type PlaceKind, type Progress } from '../geocoding/on-demand.ts';
+import { geocoderInUse } from '../geocoding/registration.ts';
+import { type Geocoder, GeocoderSettings, geocoderFrom } from '../geocoding/settings.ts';
+import { createLog } from '../settings/log.ts';
+import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { showProgress } from '../terminal/progress.ts';
+import { UsageError } from '../terminal/usage.ts';
 
 export const summary = 'ask where clusters or locations are';
 export const usage = `Usage: fleettickets geocode clusters|locations [--apply] [--cluster NAME]... [--json]
@@ -57,8 +59,13 @@ export async function run(args: string[]): Promise<number> {
     }
     const log = await createLog({ to: process.stderr, level: 'warn' });
     const bar = showProgress();
-    const progress = await askNow(client, geocoder, places, log, ({ done, failed, waiting, total }) =>
-      bar.update(kind, done + failed + waiting, total),
+    const progress = await askNow(
+      client,
+      { geocode_cluster, geocode_location },
+      geocoder,
+      places,
+      log,
+      ({ done, failed, waiting, total }) => bar.update(kind, done + failed + waiting, total),
     ).finally(() => bar.stop());
     const { state, reason } = await budget();
     print(values.json, { ...progress, state, reason }, () => outcome(progress, state, reason));

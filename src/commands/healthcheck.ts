@@ -1,9 +1,9 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database.ts';
-import { workersHere } from '../health.ts';
-import { requireCurrent } from '../schema.ts';
-import { hideSecrets } from '../secrets.ts';
-import { DatabaseSettings, readSettings } from '../settings.ts';
+import { withClient } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
+import { workersHere } from '../operations/health.ts';
+import { hideSecrets } from '../settings/secrets.ts';
+import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 
 export const summary = 'for containers: does the worker of this host work?';
 export const usage = `Usage: fleettickets healthcheck [--json]

@@ -3,19 +3,23 @@ import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { ClientBase } from 'pg';
-import { openBucket, readObject } from '../bucket.ts';
-import { type Candidate, choose, type Mode, timeInName } from '../choose.ts';
-import { NotTicketCsvError } from '../clean.ts';
-import { withClient } from '../database.ts';
-import { type Dataset, dataset } from '../dataset.ts';
-import { isSame, listSnapshots } from '../fetch.ts';
-import { type LoadResult, loadFile, loadFromBucket } from '../ingest.ts';
-import { knowledge } from '../ledger.ts';
-import { createLog } from '../log.ts';
-import { type Preview, preview } from '../preview.ts';
-import { showProgress } from '../progress.ts';
-import { BucketSettings, DatabaseSettings, readSettings } from '../settings.ts';
-import { UsageError } from '../usage.ts';
+import fetch_snapshot from '../../tasks/fetch_snapshot.ts';
+import finalize_snapshot from '../../tasks/finalize_snapshot.ts';
+import maintain from '../../tasks/maintain.ts';
+import upsert_batch from '../../tasks/upsert_batch.ts';
+import { type Candidate, choose, type Mode, timeInName } from '../bucket/choose.ts';
+import { openBucket, readObject } from '../bucket/s3.ts';
+import { NotTicketCsvError } from '../csv/clean.ts';
+import { withClient } from '../database/client.ts';
+import { type Dataset, dataset } from '../settings/dataset.ts';
+import { createLog } from '../settings/log.ts';
+import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { isSame, listSnapshots } from '../snapshots/fetch.ts';
+import { knowledge } from '../snapshots/ledger.ts';
+import { type Preview, preview } from '../snapshots/preview.ts';
+import { type LoadResult, loadFile, loadFromBucket } from '../snapshots/run-inline.ts';
+import { showProgress } from '../terminal/progress.ts';
+import { UsageError } from '../terminal/usage.ts';
 
 export const summary = 'load the newest snapshot, or a local file; a dry run unless --apply';
 export const usage = `Usage: fleettickets ingest --from-bucket [--apply] [--backfill | --force] [--json]
@@ -35,6 +39,9 @@ worker runs elsewhere. It runs load tasks only: no schedule, no geocoding.
 Exit status: 0 loaded or nothing to do, 1 failed or only partly loaded, 2 wrong usage.
 Settings: DATABASE_URL, and RUSTFS_* for --from-bucket.
 `;
+
+/** What --apply runs in this process. */
+const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, maintain };
 
 const OPTIONS = {
   'from-bucket': { type: 'boolean', default: false },
@@ -68,8 +75,8 @@ export async function run(args: string[]): Promise<number> {
     const log = await createLog({ to: process.stderr, level: 'warn' });
     const progress = showProgress();
     const result = local
-      ? await loadFile(client, inc, local, createReadStream(local.path), log, progress)
-      : await loadFromBucket(client, inc, mode, log, progress);
+      ? await loadFile(client, TASKS, inc, local, createReadStream(local.path), log, progress)
+      : await loadFromBucket(client, TASKS, inc, mode, log, progress);
     process.stdout.write(values.json ? `${JSON.stringify(result, null, 2)}\n` : describeResult(result));
     return result.ok ? 0 : 1;
   });

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
-import { createLog } from '../log.ts';
-import { migrate } from '../schema.ts';
-import { DatabaseSettings, readSettings } from '../settings.ts';
+import { migrate } from '../database/schema.ts';
+import { createLog } from '../settings/log.ts';
+import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 
 export const summary = 'bring the database to the current schema';
 export const usage = `Usage: fleettickets migrate

@@ -1,9 +1,9 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database.ts';
-import { type Health, readStatus, type Status } from '../health.ts';
-import { requireCurrent } from '../schema.ts';
-import { DatabaseSettings, readSettings } from '../settings.ts';
-import { table } from '../table.ts';
+import { withClient } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
+import { type Health, readStatus, type Status } from '../operations/health.ts';
+import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { table } from '../terminal/table.ts';
 
 export const summary = 'how the pipeline is doing';
 export const usage = `Usage: fleettickets status [--json]

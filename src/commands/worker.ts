@@ -1,9 +1,9 @@
 import { parseArgs } from 'node:util';
-import { drain } from '../drain.ts';
-import { createLog, type Log } from '../log.ts';
-import { migrate } from '../schema.ts';
-import { BucketSettings, DatabaseSettings, readSettings } from '../settings.ts';
-import { startWorker } from '../worker.ts';
+import { migrate } from '../database/schema.ts';
+import { createLog, type Log } from '../settings/log.ts';
+import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { drain } from '../worker/drain.ts';
+import { startWorker } from '../worker/worker.ts';
 
 export const summary = 'run jobs and the schedule until SIGTERM';
 export const usage = `Usage: fleettickets worker [--migrate] [--once]

@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { DeleteBucketCommand, ListBucketsCommand } from '@aws-sdk/client-s3';
 import pg from 'pg';
-import { bigCsv, feed } from '../../src/demo/feed.ts';
+import { bigCsv, feed } from '../../demo/feed.ts';
 import { type Environment, startEnvironment, waitFor } from '../support/environment.ts';
 import { buildBase, buildImage, type Container, removeContainers, said, sizeOf, start } from './engine.ts';
 

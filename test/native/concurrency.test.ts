@@ -1,7 +1,7 @@
 /** Several workers on the same work at once, on a real Postgres: nothing is done twice, nobody deadlocks. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { bigCsv, feed, type Snapshot } from '../../src/demo/feed.ts';
+import { bigCsv, feed, type Snapshot } from '../../demo/feed.ts';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
 import { addFetch, csvOf, keyOf, ledger, PREFIX, rawTickets } from '../support/pipeline.ts';
 

@@ -5,8 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { Dice } from '../../src/demo/chance.ts';
-import { feed, type Snapshot } from '../../src/demo/feed.ts';
+import { Dice } from '../../demo/chance.ts';
+import { feed, type Snapshot } from '../../demo/feed.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { ledger, PREFIX, rawTickets } from '../support/pipeline.ts';
 import { killWorkers, startWorkerProcess, type WorkerProcess } from '../support/worker-process.ts';

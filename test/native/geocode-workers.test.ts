@@ -9,9 +9,9 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { pino } from 'pino';
-import { withClient } from '../../src/database.ts';
-import { maintain } from '../../src/maintain.ts';
-import { RetentionSettings, readSettings } from '../../src/settings.ts';
+import { withClient } from '../../src/database/client.ts';
+import { RetentionSettings, readSettings } from '../../src/settings/settings.ts';
+import { maintain } from '../../src/worker/maintenance.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import {
   locationiqPlace,

@@ -4,10 +4,10 @@ import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import type pg from 'pg';
 import { pino } from 'pino';
+import { feed } from '../../demo/feed.ts';
 import { run as healthcheck } from '../../src/commands/healthcheck.ts';
-import { connect, withClient } from '../../src/database.ts';
-import { feed } from '../../src/demo/feed.ts';
-import { migrate } from '../../src/schema.ts';
+import { connect, withClient } from '../../src/database/client.ts';
+import { migrate } from '../../src/database/schema.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 

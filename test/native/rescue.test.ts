@@ -7,11 +7,11 @@ import { EventEmitter } from 'node:events';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import type { WorkerEvents } from 'graphile-worker';
 import { pino } from 'pino';
-import { connect, withClient } from '../../src/database.ts';
-import { feed, type Snapshot } from '../../src/demo/feed.ts';
-import { keepLifeline, lifelineEnded } from '../../src/lifeline.ts';
-import { maintain } from '../../src/maintain.ts';
-import { RetentionSettings, readSettings } from '../../src/settings.ts';
+import { feed, type Snapshot } from '../../demo/feed.ts';
+import { connect, withClient } from '../../src/database/client.ts';
+import { RetentionSettings, readSettings } from '../../src/settings/settings.ts';
+import { heartbeatEnded, keepHeartbeat } from '../../src/worker/heartbeat.ts';
+import { maintain } from '../../src/worker/maintenance.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { type NativeServers, startNativeServers } from '../support/native.ts';
 import { startPgBouncer } from '../support/pgbouncer.ts';
@@ -247,15 +247,15 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     });
   });
 
-  test('a lifeline that cannot be set up says so and leaves no session, even where its pool was done sooner', async () => {
+  test('a heartbeat that cannot be set up says so and leaves no session, even where its pool was done sooner', async () => {
     const { TEST_DATABASE_URL: empty = '' } = process.env; // a database without our schema
     const said: string[] = [];
     const log = pino({ level: 'warn' }, { write: (line: string) => void said.push(JSON.parse(line).msg) });
     const events: WorkerEvents = new EventEmitter();
-    keepLifeline(events, empty, log, assert.fail);
+    keepHeartbeat(events, empty, log, assert.fail);
     events.emit('pool:create', { workerPool: { id: 'done', promise: Promise.resolve() } } as never);
-    await lifelineEnded(events);
-    assert.match(said.join(), /the lifeline cannot be set up: .*tickets_ops/);
+    await heartbeatEnded(events);
+    assert.match(said.join(), /the heartbeat cannot be set up: .*tickets_ops/);
     await waitFor('the session to be gone', async () => {
       const { rowCount } = await env.pool.query(
         `select from pg_stat_activity where datname = $1 and application_name like 'fleettickets worker %'`,

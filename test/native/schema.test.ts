@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
-import { ConnectionError, connect, withClient } from '../../src/database.ts';
-import { migrate, pending } from '../../src/schema.ts';
+import { ConnectionError, connect, withClient } from '../../src/database/client.ts';
+import { migrate, pending } from '../../src/database/schema.ts';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
 import { dumpSchema, SCHEMA_FILE } from '../support/schema-dump.ts';
 

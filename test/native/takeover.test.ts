@@ -12,10 +12,10 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { pino } from 'pino';
-import { withClient } from '../../src/database.ts';
-import { examine } from '../../src/doctor.ts';
-import { knowledge } from '../../src/ledger.ts';
-import { migrate, pending } from '../../src/schema.ts';
+import { withClient } from '../../src/database/client.ts';
+import { migrate, pending } from '../../src/database/schema.ts';
+import { examine } from '../../src/operations/doctor/doctor.ts';
+import { knowledge } from '../../src/snapshots/ledger.ts';
 import { native, waitFor } from '../support/environment.ts';
 import { postgresPrograms } from '../support/native.ts';
 

@@ -9,9 +9,9 @@ import { fileURLToPath } from 'node:url';
 import { migrate as applyCommitted, Logger } from 'graphile-migrate';
 import { runMigrations } from 'graphile-worker';
 import { pino } from 'pino';
-import { withClient } from '../../src/database.ts';
-import { feed } from '../../src/demo/feed.ts';
-import { migrate, pending } from '../../src/schema.ts';
+import { feed } from '../../demo/feed.ts';
+import { withClient } from '../../src/database/client.ts';
+import { migrate, pending } from '../../src/database/schema.ts';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));

@@ -9,9 +9,9 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { pino } from 'pino';
-import { withClient } from '../../src/database.ts';
-import { startDatabase } from '../../src/demo/embedded.ts';
-import { migrate } from '../../src/schema.ts';
+import { startDatabase } from '../../demo/embedded.ts';
+import { withClient } from '../../src/database/client.ts';
+import { migrate } from '../../src/database/schema.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 const CACHE = `${PROJECT}/node_modules/.cache/fleettickets`;

@@ -16,8 +16,8 @@ import {
 } from '@aws-sdk/client-s3';
 import pg from 'pg';
 import { pino } from 'pino';
-import { type EmbeddedBucket, startBucket } from '../../src/demo/embedded.ts';
-import { drain } from '../../src/drain.ts';
+import { type EmbeddedBucket, startBucket } from '../../demo/embedded.ts';
+import { drain } from '../../src/worker/drain.ts';
 import { embeddedDatabase, nativeDatabase } from './databases.ts';
 
 /** How long a state may take to come before the test fails. */

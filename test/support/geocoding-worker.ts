@@ -4,10 +4,10 @@
  */
 import { run } from 'graphile-worker';
 import { pino } from 'pino';
-import { forbiddenFlags, geocodingSlots } from '../../src/geocode/gate.ts';
-import { GeocoderSettings, geocoderFrom } from '../../src/geocode/settings.ts';
-import { readSettings } from '../../src/settings.ts';
-import { workerPreset } from '../../src/worker.ts';
+import { forbiddenFlags, geocodingSlots } from '../../src/geocoding/concurrency.ts';
+import { GeocoderSettings, geocoderFrom } from '../../src/geocoding/settings.ts';
+import { readSettings } from '../../src/settings/settings.ts';
+import { workerPreset } from '../../src/worker/worker.ts';
 import geocode_cluster from '../../tasks/geocode_cluster.ts';
 import geocode_location from '../../tasks/geocode_location.ts';
 

@@ -1,5 +1,5 @@
 /** The pipeline as tests drive it: a file is put into the bucket, jobs are asked for and run, the ledger is read. */
-import { csvLine } from '../../src/demo/ticket.ts';
+import { csvLine } from '../../demo/ticket.ts';
 import type { Environment, JobFailure } from './environment.ts';
 
 export const PREFIX = 'automations/inc/';

@@ -6,8 +6,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
-import { Dice } from '../../../src/demo/chance.ts';
-import { feed } from '../../../src/demo/feed.ts';
+import { Dice } from '../../../demo/chance.ts';
+import { feed } from '../../../demo/feed.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../../support/environment.ts';
 import { cutAfter, type Fault, type FaultProxy, hang, startFaultProxy, status } from '../../support/fault-proxy.ts';
 import { type NativeServers, startNativeServers } from '../../support/native.ts';

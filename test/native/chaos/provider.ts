@@ -5,7 +5,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { startProvider } from '../../../src/demo/provider.ts';
+import { startProvider } from '../../../demo/provider.ts';
 import { cutAfter, hang, startFaultProxy, status } from '../../support/fault-proxy.ts';
 
 const FAULTS = {

@@ -1,0 +1,192 @@
+import { parseArgs } from 'node:util';
+import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3';
+import type { Runner } from 'graphile-worker';
+import type { ClientBase } from 'pg';
+import { type Bucket, openBucket } from '../src/bucket/s3.ts';
+import { withClient } from '../src/database/client.ts';
+import { migrate } from '../src/database/schema.ts';
+import { dataset } from '../src/settings/dataset.ts';
+import { ExpectedError } from '../src/settings/errors.ts';
+import { createLog } from '../src/settings/log.ts';
+import { BucketSettings, readSettings } from '../src/settings/settings.ts';
+import { showProgress } from '../src/terminal/progress.ts';
+import { table } from '../src/terminal/table.ts';
+import { heartbeatEnded } from '../src/worker/heartbeat.ts';
+import { startWorker } from '../src/worker/worker.ts';
+import { feed } from './feed.ts';
+import { startProvider } from './provider.ts';
+
+export const summary = 'the whole thing on a laptop, with made-up tickets at real places';
+export const usage = `Usage: fleettickets demo [--exit]
+
+Starts a database with PostGIS, an S3 server and a stand-in for a geocoding provider, all
+in this process; feeds several hours of made-up tickets at real Kenyan places through the
+real migrations and the real worker; shows what came out. Then it keeps serving, so that
+you can look with psql, until Ctrl-C. Needs the development packages (npm install).
+
+  --exit   end when all is shown
+`;
+
+const HOURS = 6;
+const TICKETS = 3_000;
+const SEED = 2026;
+/** Calls a second to the stand-in: a real free plan has 1, and nobody wants to watch that for a quarter of an hour. */
+const RATE = 60;
+const HOUR_MS = 3_600_000;
+
+/** Values for :lng and :lat: a vehicle at the Westlands roundabout, Nairobi. */
+const VEHICLE = 'ST_SetSRID(ST_MakePoint(36.8025, -1.2676), 4326)::geography';
+
+const EXAMPLES: readonly (readonly [question: string, sql: string])[] = [
+  [
+    'How fresh is the map?',
+    "select key, value from jsonb_each_text(reporting.fn_tickets_for_map() -> 'summary' -> 'freshness')",
+  ],
+  [
+    'How precisely are the open tickets placed?',
+    'select geo_source, count(*) from tickets.inc where is_actionable group by 1 order by 2 desc',
+  ],
+  ['Open tickets by SLA', 'select sla_state, count(*) from tickets.inc_open_sla group by 1 order by 2 desc'],
+  [
+    'Open tickets by cluster',
+    'select cluster, count(*), round(avg(hours_open), 1) as avg_hrs from tickets.inc_open_sla group by 1 order by 2 desc limit 5',
+  ],
+  [
+    'The nearest open tickets to a vehicle in Westlands',
+    `select ticket_id, cluster, geo_source, round(ST_Distance(geog, ${VEHICLE}))::int as metres from tickets.inc_open_sla order by geog <-> ${VEHICLE} limit 5`,
+  ],
+  ['What happened to tickets', 'select event, count(*) from tickets.inc_events group by 1 order by 2 desc'],
+  [
+    'Rows that could not be loaded',
+    'select snapshot_id, line, reason, left(row_text, 40) as row_text from tickets_ops.snapshot_rejects order by 1, 2 limit 5',
+  ],
+  [
+    'Places that a person should look at',
+    'select cluster, location_name, status, doubt, open_tickets, note from tickets_ops.review_queue limit 5',
+  ],
+];
+
+export async function run(args: string[]): Promise<number> {
+  const { values } = parseArgs({ args, options: { exit: { type: 'boolean', default: false } } });
+  const { startBucket, startDatabase } = await embedded();
+  say('Starting PostGIS, an S3 server and a stand-in provider, on this machine only …');
+  const [database, server, provider] = await Promise.all([
+    startDatabase(),
+    startBucket(),
+    startProvider({ rate: RATE * 2 }),
+  ]);
+  Object.assign(process.env, {
+    DATABASE_URL: database.url,
+    RUSTFS_ENDPOINT: server.endpoint,
+    RUSTFS_REGION: server.region,
+    RUSTFS_ACCESS_KEY: server.accessKeyId,
+    RUSTFS_SECRET_KEY: server.secretAccessKey,
+    GEOCODER_PROVIDER: 'locationiq',
+    GEOCODER_BASE_URL: `${provider.url}/v1`,
+    GEOCODER_API_KEY: provider.key,
+    GEOCODER_RATE_PER_SECOND: String(RATE),
+  });
+  const log = await createLog({ to: process.stderr, level: 'error' });
+  await migrate(database.url, log);
+  const bucket = openBucket(readSettings(BucketSettings));
+  await bucket.client.send(new CreateBucketCommand({ Bucket: bucket.name }));
+  const runner = await startWorker(log);
+
+  await withClient(database.url, async (client) => {
+    say(`\n${HOURS} hours of an export, loaded by the worker:\n`);
+    const start = new Date(Math.floor(Date.now() / HOUR_MS) * HOUR_MS - (HOURS - 1) * HOUR_MS);
+    for (const snapshot of feed({ seed: SEED, hours: HOURS, tickets: TICKETS, start })) {
+      await put(bucket, snapshot.name, snapshot.csv);
+      await loadAndTell(client, runner, snapshot.name);
+    }
+    await watchGeocoding(client);
+    say(`The provider was asked ${provider.calls.length} times.\n`);
+    for (const [question, sql] of EXAMPLES) say(`${question}\n\n  ${sql};\n\n${table((await client.query(sql)).rows)}`);
+    const { rows: health } = await client.query('select * from tickets_ops.health');
+    say(`Health (select * from tickets_ops.health)\n\n${vertical(health[0] ?? {})}`);
+  });
+
+  if (!values.exit) {
+    say(`Look around, until Ctrl-C:\n\n  psql '${database.url}'\n`);
+    await new Promise<void>((resolve) => {
+      process.once('SIGINT', resolve);
+      process.once('SIGTERM', resolve);
+    });
+  }
+  await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
+  await heartbeatEnded(runner.events);
+  bucket.client.destroy();
+  await Promise.all([database.close(), server.close(), provider.close()]);
+  return 0;
+}
+
+/** The embedded servers are development packages: the list of commands must work without them. */
+async function embedded() {
+  try {
+    return await import('./embedded.ts');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error;
+    throw new ExpectedError('The demo needs the development packages: run npm install (without --omit=dev).');
+  }
+}
+
+const say = (text: string) => process.stdout.write(`${text}\n`);
+
+async function put(bucket: Bucket, name: string, body: Uint8Array): Promise<void> {
+  await bucket.client.send(
+    new PutObjectCommand({ Bucket: bucket.name, Key: `${dataset('inc').prefix}${name}`, Body: body }),
+  );
+}
+
+interface Line {
+  status: string;
+  counts: string;
+  milliseconds: number;
+}
+
+/** Asks for a fetch as an operator would, waits until its snapshot has come to an end, and tells how. */
+async function loadAndTell(client: ClientBase, runner: Runner, name: string): Promise<void> {
+  await runner.addJob('fetch_snapshot', { dataset: 'inc' }, { jobKey: 'fetch_snapshot:inc:newest', priority: -10 });
+  for (;;) {
+    const { rows } = await client.query<Line>(
+      `select status,
+         format('%s new, %s changed, %s unchanged, %s alarms, %s duplicates, %s rejected',
+           rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm, rows_duplicate, rows_rejected) as counts,
+         round(extract(epoch from loaded_at - listed_at) * 1000)::int as milliseconds
+       from tickets_ops.snapshots
+       where source_key like '%' || $1 and (archived_at is not null or status in ('failed', 'partial'))`,
+      [name],
+    );
+    const line = rows[0];
+    if (line) {
+      const counts =
+        line.status === 'unchanged' ? 'the same bytes as the hour before' : `${line.counts} (${line.milliseconds} ms)`;
+      say(`  ${name}  ${line.status.padEnd(10)} ${counts}`);
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** Shows how the map fills up, until no geocoding job is left. */
+async function watchGeocoding(client: ClientBase): Promise<void> {
+  say('\nThe map fills up:\n');
+  const progress = showProgress();
+  for (;;) {
+    const { rows } = await client.query<{ placed: number; open: number; left: number }>(
+      `select count(*) filter (where geo_source = 'location')::int as placed, count(*)::int as open,
+         (select count(*)::int from graphile_worker.jobs where task_identifier like 'geocode%' and attempts < max_attempts) as left
+       from tickets.inc where is_actionable`,
+    );
+    const { placed = 0, open = 0, left = 0 } = rows[0] ?? {};
+    if (left === 0) break;
+    progress.update('open tickets at their own place', placed, open);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  progress.stop();
+}
+
+/** One row with its columns below each other, as psql's \x. */
+function vertical(row: Record<string, unknown>): string {
+  return table(Object.entries(row).map(([column, value]) => ({ column, value })));
+}

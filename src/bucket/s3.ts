@@ -1,0 +1,245 @@
+/**
+ * The bucket: listing snapshots, reading one, moving one to processed/. S3 over HTTP, path-style, so that RustFS, Swift,
+ * MinIO and AWS all do. Guarantees: a read gives exactly the bytes of the listed version or an error; archiving
+ * never deletes an object before its copy was seen, and is finished by whoever tries again after a crash.
+ * It does not promise atomic deletion: servers that ignore If-Match on DeleteObject leave a window of milliseconds
+ * between the last look at an object and its deletion.
+ */
+
+import { createHash } from 'node:crypto';
+import {
+  CopyObjectCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  type HeadObjectCommandOutput,
+  ListObjectsV2Command,
+  S3Client,
+  S3ServiceException,
+} from '@aws-sdk/client-s3';
+import { ExpectedError } from '../settings/errors.ts';
+import type { BucketSettings } from '../settings/settings.ts';
+
+export interface BucketObject {
+  readonly key: string;
+  /** Without quotes; `-N` at its end marks a multipart upload, whose ETag is no MD5. */
+  readonly etag: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly lastModified: Date;
+}
+
+export interface Bucket {
+  readonly client: S3Client;
+  readonly name: string;
+  readonly endpoint: string;
+}
+
+/** The bucket cannot be used, and why, in words for the operator. Trying again may help. */
+export class BucketError extends ExpectedError {
+  override name = 'BucketError';
+}
+
+/** The object is no longer the version that was listed: look again. */
+export class ObjectChangedError extends BucketError {
+  override name = 'ObjectChangedError';
+}
+
+const CONNECT_TIMEOUT_MS = 5_000;
+/** Silence on the connection after which a transfer is given up. */
+const IDLE_TIMEOUT_MS = 60_000;
+/** More breaks S3 servers; it is also AWS's own maximum. */
+const LIST_PAGE = 1_000;
+
+/** Opens no connection yet. */
+export function openBucket(settings: BucketSettings): Bucket {
+  const client = new S3Client({
+    endpoint: settings.RUSTFS_ENDPOINT,
+    region: settings.RUSTFS_REGION,
+    credentials: { accessKeyId: settings.RUSTFS_ACCESS_KEY, secretAccessKey: settings.RUSTFS_SECRET_KEY },
+    forcePathStyle: true,
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    maxAttempts: 4,
+    requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, socketTimeout: IDLE_TIMEOUT_MS },
+  });
+  return { client, name: settings.RUSTFS_BUCKET, endpoint: settings.RUSTFS_ENDPOINT };
+}
+
+const REMEDIES: Record<string, string> = {
+  NoSuchBucket: 'there is no such bucket: check RUSTFS_BUCKET',
+  SignatureDoesNotMatch:
+    'the signature was refused: check RUSTFS_SECRET_KEY (behind a proxy, use the internal endpoint)',
+  InvalidAccessKeyId: 'the access key is unknown: check RUSTFS_ACCESS_KEY',
+  AccessDenied: 'access denied: the key needs list, read, write and delete under the prefix',
+  ECONNREFUSED: 'nothing listens there: check RUSTFS_ENDPOINT, and that the server runs',
+  ENOTFOUND: 'the host name is unknown: check RUSTFS_ENDPOINT',
+};
+
+/** An error of the SDK in words for the operator: which bucket, what was tried, what to do. */
+function explain(bucket: Bucket, doing: string, error: unknown): BucketError {
+  if (error instanceof BucketError) return error;
+  const { name = 'Error', code, message = String(error) } = error as { name?: string; code?: string; message?: string };
+  const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+  const remedy = REMEDIES[code ?? ''] ?? REMEDIES[name] ?? (status === 403 ? REMEDIES.AccessDenied : undefined);
+  const detail = remedy ?? `${code ?? name}${status ? ` (HTTP ${status})` : ''}: ${message}`;
+  return new BucketError(`${doing} in bucket ${bucket.name} at ${bucket.endpoint}: ${detail}`, { cause: error });
+}
+
+function statusOf(error: unknown): number | undefined {
+  return error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+}
+
+const isMissing = (error: unknown) =>
+  statusOf(error) === 404 && !(error instanceof S3ServiceException && error.name === 'NoSuchBucket');
+
+const unquote = (etag: string | undefined) => (etag ?? '').replace(/^W\//, '').replaceAll('"', '');
+
+/**
+ * The objects directly in a folder (not in folders below it), all pages, in no promised order.
+ * @throws BucketError also when the server says «truncated» and gives no new token: a partial list would be a lie
+ */
+export async function listFolder(bucket: Bucket, folder: string, signal?: AbortSignal): Promise<BucketObject[]> {
+  // By key: some servers list a key twice.
+  const objects = new Map<string, BucketObject>();
+  const tokens = new Set<string>();
+  let token: string | undefined;
+  do {
+    const page = await bucket.client
+      .send(
+        new ListObjectsV2Command({
+          Bucket: bucket.name,
+          Prefix: folder,
+          Delimiter: '/',
+          MaxKeys: LIST_PAGE,
+          ContinuationToken: token,
+        }),
+        abort(signal),
+      )
+      .catch((error: unknown) => {
+        throw explain(bucket, `Listing ${folder || 'the root'}`, error);
+      });
+    for (const { Key, ETag, Size, LastModified } of page.Contents ?? []) {
+      if (Key === undefined || LastModified === undefined) continue;
+      objects.set(Key, { key: Key, etag: unquote(ETag), size: Size ?? 0, lastModified: LastModified });
+    }
+    token = page.IsTruncated ? page.NextContinuationToken : undefined;
+    if (page.IsTruncated && (token === undefined || tokens.has(token))) {
+      throw new BucketError(
+        `Listing ${folder} in bucket ${bucket.name}: the server says there is more but ${token === undefined ? 'gives no' : 'repeats its'} continuation token; nothing was taken from this incomplete list`,
+      );
+    }
+    if (token !== undefined) tokens.add(token);
+  } while (token !== undefined);
+  return [...objects.values()];
+}
+
+/**
+ * The bytes of exactly the listed version, as they arrive.
+ * After the last chunk the length, and the MD5 where the ETag is one, have been checked.
+ * @throws ObjectChangedError when the object is gone or was replaced; BucketError for everything else
+ */
+export async function* readObject(bucket: Bucket, object: BucketObject, signal?: AbortSignal): AsyncGenerator<Buffer> {
+  try {
+    const response = await bucket.client.send(
+      new GetObjectCommand({
+        Bucket: bucket.name,
+        Key: object.key,
+        ...(object.etag && { IfMatch: `"${object.etag}"` }),
+      }),
+      abort(signal),
+    );
+    // What KMS encrypts has an ETag that looks like an MD5 and is none.
+    const isMd5 = /^[0-9a-f]{32}$/.test(object.etag) && !response.ServerSideEncryption?.startsWith('aws:kms');
+    const md5 = isMd5 ? createHash('md5') : undefined;
+    let size = 0;
+    for await (const chunk of response.Body as unknown as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      md5?.update(chunk);
+      yield chunk;
+    }
+    if (size !== object.size) throw new BucketError(`${object.key}: ${size} of ${object.size} bytes arrived`);
+    if (md5 && md5.digest('hex') !== object.etag) {
+      throw new BucketError(`${object.key}: the bytes that arrived do not have the MD5 ${object.etag}`);
+    }
+  } catch (error) {
+    if (isMissing(error)) throw new ObjectChangedError(`${object.key} is gone from the bucket`, { cause: error });
+    if (statusOf(error) === 412) {
+      throw new ObjectChangedError(`${object.key} was replaced after it was listed`, { cause: error });
+    }
+    throw explain(bucket, `Reading ${object.key}`, error);
+  }
+}
+
+async function head(bucket: Bucket, key: string): Promise<HeadObjectCommandOutput | undefined> {
+  try {
+    return await bucket.client.send(new HeadObjectCommand({ Bucket: bucket.name, Key: key }));
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw explain(bucket, `Looking at ${key}`, error);
+  }
+}
+
+/** Copies carry the ETag they were made from: a server may give the copy of a multipart upload another one. */
+const COPIED_FROM = 'copied-from-etag';
+
+function isCopy(found: HeadObjectCommandOutput | undefined, etag: string): boolean {
+  return found !== undefined && (unquote(found.ETag) === etag || found.Metadata?.[COPIED_FROM] === etag);
+}
+
+export type Archived =
+  | { readonly outcome: 'archived'; readonly key: string }
+  /** Another version stands at the key now, or none: nothing was deleted. */
+  | { readonly outcome: 'replaced' | 'gone' };
+
+/**
+ * Moves the version with that ETag to `processed/` in its own folder: copy, look at the copy, delete the source last.
+ * Idempotent: after a crash between any two steps, calling it again completes the move.
+ * A different object of the same name in processed/ is kept; the new one gets its ETag as a suffix.
+ */
+export async function archiveObject(bucket: Bucket, key: string, etag: string): Promise<Archived> {
+  const folder = key.slice(0, key.lastIndexOf('/') + 1);
+  const name = key.slice(folder.length);
+  const plain = `${folder}processed/${name}`;
+  const suffixed = `${folder}processed/${name.replace(/(\.[^.]*)?$/, `-${etag}$1`)}`;
+
+  const source = await head(bucket, key);
+  const taken = await head(bucket, plain);
+  const target = taken === undefined || isCopy(taken, etag) ? plain : suffixed;
+  const copied = isCopy(taken, etag) || isCopy(target === suffixed ? await head(bucket, suffixed) : undefined, etag);
+  if (source === undefined) return copied ? { outcome: 'archived', key: target } : { outcome: 'gone' };
+  if (unquote(source.ETag) !== etag) return { outcome: 'replaced' };
+
+  // Swift reads a multipart upload under its ETag, but copies and deletes it under another that it never shows.
+  const condition = etag.includes('-') ? undefined : `"${etag}"`;
+  try {
+    if (!copied) {
+      await bucket.client.send(
+        new CopyObjectCommand({
+          Bucket: bucket.name,
+          Key: target,
+          CopySource: `${bucket.name}/${key.split('/').map(encodeURIComponent).join('/')}`,
+          CopySourceIfMatch: condition,
+          MetadataDirective: 'REPLACE',
+          Metadata: { [COPIED_FROM]: etag },
+          ContentType: source.ContentType ?? 'text/csv',
+        }),
+      );
+      const copy = await head(bucket, target);
+      if (!isCopy(copy, etag) || copy?.ContentLength !== source.ContentLength) {
+        throw new BucketError(`The copy ${target} is not what was copied; ${key} stays where it is`);
+      }
+    }
+    // What was copied is what was asked for only if that still stands there; and some servers delete unconditionally.
+    if (unquote((await head(bucket, key))?.ETag ?? etag) !== etag) return { outcome: 'replaced' };
+    await bucket.client.send(new DeleteObjectCommand({ Bucket: bucket.name, Key: key, IfMatch: condition }));
+  } catch (error) {
+    if (statusOf(error) === 412) return { outcome: 'replaced' };
+    // Gone meanwhile: another worker finished the same move.
+    if (isMissing(error) && isCopy(await head(bucket, target), etag)) return { outcome: 'archived', key: target };
+    throw explain(bucket, `Archiving ${key}`, error);
+  }
+  return { outcome: 'archived', key: target };
+}
+
+const abort = (signal: AbortSignal | undefined) => (signal ? { abortSignal: signal } : {});

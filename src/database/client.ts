@@ -1,0 +1,98 @@
+/**
+ * Connections to Postgres for the command line and the tests; tasks use graphile-worker's own pool.
+ *
+ * Guarantees: no message or error that leaves this file holds the connection's password; a transaction is committed
+ * or rolled back, never left open. It does not retry: whoever calls knows whether that is safe.
+ */
+
+import pg, { type ClientBase, type QueryResult, type QueryResultRow } from 'pg';
+import { ExpectedError } from '../settings/errors.ts';
+
+const CONNECT_TIMEOUT_MS = 10_000;
+
+/** A database cannot be reached or does not let us in; the message names host, database and user, never the password. */
+export class ConnectionError extends ExpectedError {
+  override name = 'ConnectionError';
+}
+
+/** Anything that runs one statement: a client, a pool, a job's helpers. */
+export interface Db {
+  // biome-ignore lint/suspicious/noExplicitAny: rows are whatever the statement selects
+  query<R extends QueryResultRow = any>(text: string, values?: unknown[]): Promise<QueryResult<R>>;
+}
+
+/** The database has not the schema of this release; the message says what to do. */
+export class SchemaError extends ExpectedError {
+  override name = 'SchemaError';
+}
+
+/**
+ * What a connection string points to, fit to be shown: `user@host:port/database`.
+ * @throws ConnectionError when it is no connection string (Node's own error would carry it whole, with its password)
+ */
+export function databaseName(url: string): string {
+  const { user, host, port, database } = unconnected(url);
+  return `${user ? `${user}@` : ''}${host}:${port}/${database ?? ''}`;
+}
+
+/**
+ * Opens one connection; the caller ends it.
+ * @throws ConnectionError
+ */
+export async function connect(url: string): Promise<pg.Client> {
+  const client = unconnected(url);
+  try {
+    await client.connect();
+    return client;
+  } catch (error) {
+    await client.end().catch(() => undefined); // it never connected: there is nothing to end but a half-open socket
+    throw new ConnectionError(`Cannot connect to Postgres at ${databaseName(url)}: ${reasonOf(error)}`);
+  }
+}
+
+/** Runs `use` with a connection that is closed afterwards, whatever happens. */
+export async function withClient<T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = await connect(url);
+  try {
+    return await use(client);
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * Runs `work` in one transaction: committed when it resolves, rolled back when it throws.
+ * Not for a client that is already in a transaction.
+ */
+export async function transaction<C extends ClientBase, T>(client: C, work: (client: C) => Promise<T>): Promise<T> {
+  await client.query('begin');
+  try {
+    const result = await work(client);
+    await client.query('commit');
+    return result;
+  } catch (error) {
+    await client.query('rollback').catch(() => undefined); // the connection is gone, and the transaction with it: the first error says why
+    throw error;
+  }
+}
+
+function unconnected(url: string): pg.Client {
+  try {
+    return new pg.Client({
+      connectionString: url,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      application_name: 'fleettickets',
+    });
+  } catch {
+    throw new ConnectionError(
+      'DATABASE_URL is not a connection string. It must look like postgres://user:password@host:5432/database, ' +
+        'with special characters percent-encoded.',
+    );
+  }
+}
+
+/** Node reports a host that refuses on both IPv4 and IPv6 as an AggregateError without a message. */
+function reasonOf(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(reasonOf).join('; ');
+  return error instanceof Error ? error.message : String(error);
+}

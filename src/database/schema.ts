@@ -1,0 +1,137 @@
+/**
+ * The schema: graphile-worker's own tables first, then the committed migrations, then the actions of `.gmrc`.
+ *
+ * Guarantees: safe to start twice at once (the second waits); needs no shadow database and no superuser where PostGIS
+ * is installed; done means that every committed migration stands in the database in the version that is committed.
+ * A session lock keeps order, so DATABASE_URL must not go through a transaction-pooling proxy. On the embedded
+ * database all connections are one session and a lock excludes nobody: start one migration at a time there.
+ */
+import { readdir, readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
+import { migrate as applyCommitted, Logger } from 'graphile-migrate';
+import { clearAllPools } from 'graphile-migrate/dist/pg.js';
+import { runMigrations } from 'graphile-worker';
+import type { ClientBase } from 'pg';
+import { graphileLogger, type Log } from '../settings/log.ts';
+import { SchemaError, withClient } from './client.ts';
+
+const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
+const GMRC = new URL('../../.gmrc', import.meta.url);
+
+/** "fleettickets migrate" as an advisory lock, apart from those of graphile-migrate and graphile-worker. */
+const LOCK = '7216406330421507';
+
+/** A committed migration that the database has not, or has in another version. */
+export type Pending = { migration: string; state: 'missing' | 'changed' };
+
+/**
+ * Brings the database to the committed schema; does nothing where it is there already, except for the idempotent
+ * actions of `.gmrc`.
+ * @throws with the file, the line and Postgres's reason when a migration fails; that migration is rolled back whole
+ */
+export async function migrate(databaseUrl: string, log: Log): Promise<void> {
+  await withClient(databaseUrl, async (client) => {
+    await takeLock(client, log);
+    const isNew = (await appliedMigrations(client)).size === 0;
+    // Our SQL names the schema: GRAPHILE_WORKER_SCHEMA in the environment must not move it.
+    await runMigrations({ connectionString: databaseUrl, schema: 'graphile_worker', logger: graphileLogger(log) });
+    await applyMigrations(databaseUrl, log);
+    if (isNew) await tellTakeover(client, log);
+    const left = await pending(client);
+    if (left.length > 0) {
+      throw new Error(
+        `The database has another version of ${left.map(({ migration }) => migration).join(', ')} than this release. ` +
+          'A committed migration must never change once applied: restore the file from git, or start from an empty database.',
+      );
+    }
+  }); // closing the session frees the lock, even when the process dies
+}
+
+/** @throws SchemaError unless every committed migration stands in the database as it is committed */
+export async function requireCurrent(client: ClientBase): Promise<void> {
+  const [first] = await pending(client);
+  if (first)
+    throw new SchemaError(
+      `The schema of this database is not current: ${first.migration} is ${first.state}. Run: fleettickets migrate`,
+    );
+}
+
+/** What a takeover could not carry over as it was: graphile-migrate swallows the migration's notices. */
+async function tellTakeover(client: ClientBase, log: Log): Promise<void> {
+  const { rows: found } = await client.query(`select where to_regclass('tickets_takeover.notes') is not null`);
+  if (found.length === 0) return;
+  log.info('the Python version was taken over; the old tables are in the schema tickets_legacy (docs/taking-over.md)');
+  const { rows } = await client.query<{ about: string; count: string }>(
+    'select about, count(*) from tickets_takeover.notes group by about order by about',
+  );
+  for (const { about, count } of rows) log.warn(`${count} ${about}: see tickets_takeover.notes`);
+}
+
+/** Committed migrations that the database lacks, oldest first; empty when the schema is current or newer. */
+export async function pending(client: ClientBase): Promise<Pending[]> {
+  const applied = await appliedMigrations(client);
+  return (await committedMigrations()).flatMap(({ migration, number, hash }): Pending[] => {
+    const appliedHash = applied.get(number);
+    if (appliedHash === hash) return [];
+    return [{ migration, state: appliedHash === undefined ? 'missing' : 'changed' }];
+  });
+}
+
+/** graphile-migrate's own lock makes the second one fail; this one makes it wait. */
+async function takeLock(client: ClientBase, log: Log): Promise<void> {
+  const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [LOCK]);
+  if (rows[0]?.taken) return;
+  log.info('another process is migrating this database: waiting for it');
+  await client.query('select pg_advisory_lock($1)', [LOCK]);
+}
+
+async function applyMigrations(databaseUrl: string, log: Log): Promise<void> {
+  const settings = {
+    ...JSON.parse(await readFile(GMRC, 'utf8')),
+    connectionString: databaseUrl,
+    migrationsFolder: MIGRATIONS,
+    // Its own copy of the logger's class, by which it knows a logger; each of its steps is a detail to whoever runs them.
+    logger: new Logger(() => (level, message) => log[level === 'error' ? 'error' : 'debug'](message)),
+  };
+  try {
+    await applyCommitted(settings, false, true);
+  } catch (error) {
+    throw new Error(`Migration failed: ${explain(error as MigrationError)}`);
+  } finally {
+    // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports
+    // no way to end it: https://github.com/graphile/migrate/blob/main/src/pgReal.ts (clearAllPools).
+    clearAllPools();
+  }
+}
+
+type MigrationError = Error & { detail?: string; hint?: string; _gmMessageOverride?: string };
+
+/** graphile-migrate's excerpt of the SQL around the error where there is one, and what Postgres adds to it. */
+function explain({ message, detail, hint, _gmMessageOverride: excerpt }: MigrationError): string {
+  const lines = [excerpt ?? message, detail && `Detail: ${detail}`, hint && `Hint: ${hint}`];
+  return stripVTControlCharacters(lines.filter(Boolean).join('\n'));
+}
+
+/** What graphile-migrate applied, hash by number (`000001.sql`); its table does not exist before the first migration. */
+async function appliedMigrations(client: ClientBase): Promise<Map<string, string>> {
+  const { rows: found } = await client.query(`select where to_regclass('graphile_migrate.migrations') is not null`);
+  if (found.length === 0) return new Map();
+  const { rows } = await client.query<{ filename: string; hash: string }>(
+    'select filename, hash from graphile_migrate.migrations',
+  );
+  return new Map(rows.map(({ filename, hash }) => [filename, hash]));
+}
+
+async function committedMigrations(): Promise<{ migration: string; number: string; hash: string }[]> {
+  const files = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => /^\d{6}.*\.sql$/.test(file)).sort();
+  return Promise.all(
+    files.map(async (migration) => {
+      const text = await readFile(`${MIGRATIONS}/committed/${migration}`, 'utf8');
+      const hash = /^--! Hash: (\S+)$/m.exec(text)?.[1];
+      if (!hash)
+        throw new Error(`migrations/committed/${migration} has no "--! Hash" line: commit it with graphile-migrate.`);
+      return { migration, number: `${migration.slice(0, 6)}.sql`, hash };
+    }),
+  );
+}

@@ -1,0 +1,142 @@
+/**
+ * Geocoding that a person starts: which places are due and what asking them costs, and asking them now.
+ * The asking goes through the same jobs as ever, run here; whatever is left when this process ends, a worker does.
+ */
+import { run, type TaskList } from 'graphile-worker';
+import type { Db } from '../database/client.ts';
+import type { Log } from '../settings/log.ts';
+import { heartbeatEnded } from '../worker/heartbeat.ts';
+import { workerPreset } from '../worker/worker.ts';
+import { geocodingSlots } from './concurrency.ts';
+import { clusterQueries, locationQueries } from './query.ts';
+import type { Geocoder } from './settings.ts';
+
+export type PlaceKind = 'clusters' | 'locations';
+
+export type DuePlace = {
+  cluster: string;
+  location_key: string | null;
+  location_name: string | null;
+  /** Actionable tickets there. */
+  tickets: number;
+  /** never asked; expired; not_found, due again … */
+  reason: string;
+  /** A place without it waits for its cluster. */
+  has_centroid: boolean;
+  /** What would be sent, in this order, until something fits. */
+  queries: string[];
+};
+
+/** The places that are due, the most urgent first. @param clusters only those; empty: all */
+export async function duePlaces(db: Db, kind: PlaceKind, clusters: readonly string[]): Promise<DuePlace[]> {
+  const { rows } = await db.query(
+    `select p.cluster, p.location_key, p.location_name, p.tickets::integer, p.reason, p.has_centroid,
+       tickets.location_query(coalesce(p.location_name, p.cluster)) as name,
+       tickets_ops.cluster_region(p.cluster) as region
+     from tickets_ops.places_to_geocode('inc', $2) as p
+     where p.task = $1`,
+    [kind === 'clusters' ? 'geocode_cluster' : 'geocode_location', clusters.length > 0 ? clusters : null],
+  );
+  return rows.map(({ name, region, ...place }) => ({
+    ...place,
+    queries:
+      kind === 'clusters' ? clusterQueries(name ?? place.cluster, region) : locationQueries(name ?? '', place.cluster),
+  }));
+}
+
+export type Cost = {
+  places: number;
+  fewestCalls: number;
+  mostCalls: number;
+  fewestSeconds: number;
+  mostSeconds: number;
+};
+
+/** Slots are this much longer than the rate's (c_stretch of tickets_ops.reserve_geocoding_call). */
+const SLOT_STRETCH = 1.03;
+
+/** What asking them costs, at that many calls a second. */
+export function costOf(places: readonly DuePlace[], rate: number): Cost {
+  const fewestCalls = places.length;
+  const mostCalls = places.reduce((calls, { queries }) => calls + queries.length, 0);
+  return {
+    places: places.length,
+    fewestCalls,
+    mostCalls,
+    fewestSeconds: Math.ceil((fewestCalls * SLOT_STRETCH) / rate),
+    mostSeconds: Math.ceil((mostCalls * SLOT_STRETCH) / rate),
+  };
+}
+
+export type Progress = { done: number; total: number; failed: number; waiting: number };
+
+/**
+ * Asks the places now, ahead of planned ones, and returns when each is settled, has failed, or waits for something that
+ * takes longer than a minute (budget, breaker, a cluster without a centroid).
+ * @param tasks the two geocoding tasks
+ */
+export async function askNow(
+  db: Db,
+  tasks: TaskList,
+  geocoder: Geocoder,
+  places: readonly DuePlace[],
+  log: Log,
+  report: (progress: Progress) => void,
+): Promise<Progress> {
+  const keys = await addJobs(db, places);
+  const clusters = [...new Set(places.map(({ cluster }) => cluster))];
+  const preset = workerPreset(log);
+  preset.worker.concurrentJobs = geocodingSlots(geocoder.rate);
+  const runner = await run({ preset }, tasks, []);
+  try {
+    for (;;) {
+      const progress = await progressOf(db, keys, clusters);
+      report(progress);
+      if (progress.done + progress.failed + progress.waiting === progress.total) return progress;
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+  } finally {
+    await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
+    await heartbeatEnded(runner.events);
+  }
+}
+
+async function addJobs(db: Db, places: readonly DuePlace[]): Promise<string[]> {
+  const { rows } = await db.query(
+    `select job.job_key
+     from unnest($1::text[], $2::text[]) with ordinality as place (cluster, location_name, no)
+     cross join lateral (
+       select job_key from tickets.geocode_location(place.location_name, place.cluster) where place.location_name is not null
+       union all
+       select job_key from tickets.geocode_cluster(place.cluster) where place.location_name is null
+     ) as job
+     order by place.no`,
+    [places.map(({ cluster }) => cluster), places.map(({ location_name }) => location_name)],
+  );
+  return rows.map(({ job_key }) => job_key);
+}
+
+/** A place does not wait in vain while its cluster is being asked. */
+async function progressOf(db: Db, keys: readonly string[], clusters: readonly string[]): Promise<Progress> {
+  const { rows } = await db.query(
+    `with jobs as (
+       select key, locked_at is null and attempts >= max_attempts as failed,
+         locked_at is null and attempts < max_attempts and run_at > now() + interval '1 minute' as waiting
+       from graphile_worker.jobs
+     ),
+     asked as (
+       select cluster from unnest($2::text[]) as cluster
+       join jobs on key = tickets_ops.cluster_job_key(cluster) and not failed and not waiting
+     )
+     select
+       count(*) filter (where failed)::integer as failed,
+       count(*) filter (where waiting and not exists (
+         select from asked where starts_with(key, tickets_ops.location_job_key(cluster, ''))
+       ))::integer as waiting,
+       count(*)::integer as left
+     from jobs where key = any ($1)`,
+    [keys, clusters],
+  );
+  const { failed, waiting, left } = rows[0];
+  return { done: keys.length - left, total: keys.length, failed, waiting };
+}

@@ -1,0 +1,28 @@
+/** How the database learns whom this process asks, at what rate and budget; the key stays in the process. */
+import type { Db } from '../database/client.ts';
+import { readSettings } from '../settings/settings.ts';
+import { type Geocoder, GeocoderSettings, geocoderFrom, type NoGeocoder } from './settings.ts';
+
+/** This process's geocoder, as jobs need it: declared if no worker has done so yet. */
+export async function geocoderInUse(db: Db): Promise<Geocoder | NoGeocoder> {
+  const geocoder = geocoderFrom(readSettings(GeocoderSettings));
+  if ('off' in geocoder) return geocoder;
+  const { rows } = await db.query('select from tickets_ops.geocoding_setup where provider = $1', [
+    geocoder.provider.name,
+  ]);
+  return rows.length > 0 ? geocoder : declareGeocoder(db);
+}
+
+/**
+ * Declares this process's geocoder in tickets_ops.geocoding_setup, for planning, for status and for the rate that all
+ * workers share. A worker does it when it starts; the last one to start decides.
+ */
+export async function declareGeocoder(db: Db): Promise<Geocoder | NoGeocoder> {
+  const geocoder = geocoderFrom(readSettings(GeocoderSettings));
+  const declared =
+    'off' in geocoder
+      ? [null, null, null, null, geocoder.off]
+      : [geocoder.provider.name, geocoder.rate, geocoder.dailyBudget, geocoder.foundDays, null];
+  await db.query('select tickets_ops.declare_geocoder($1, $2, $3, $4, $5)', declared);
+  return geocoder;
+}

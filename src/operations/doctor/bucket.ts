@@ -1,0 +1,49 @@
+/** The doctor's checks of the bucket: what is in the folder, and each right that archiving needs. */
+import { randomBytes } from 'node:crypto';
+import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
+import { candidates } from '../../bucket/choose.ts';
+import { archiveObject, type Bucket, listFolder, openBucket } from '../../bucket/s3.ts';
+import { dataset } from '../../settings/dataset.ts';
+import { BucketSettings, readSettings } from '../../settings/settings.ts';
+import { check, type Finding, ok, skipped, type Verdict } from './finding.ts';
+
+export async function* examineBucket(): AsyncGenerator<Finding> {
+  let bucket: Bucket;
+  let folder: string;
+  try {
+    bucket = openBucket(readSettings(BucketSettings));
+    folder = dataset('inc').prefix;
+  } catch {
+    yield { check: 'bucket', ...skipped('needs its settings') };
+    return;
+  }
+  const listed = await check('bucket', async () => {
+    const found = await listFolder(bucket, folder);
+    return ok(`${candidates(found).length} snapshots in ${bucket.name}/${folder}`);
+  });
+  yield listed.remedy ? { ...listed, remedy: 'check RUSTFS_ENDPOINT, RUSTFS_BUCKET and the keys' } : listed;
+  yield listed.state === 'ok'
+    ? withRemedy(await check('bucket rights', () => moveAnObject(bucket, folder)))
+    : { check: 'bucket rights', ...skipped('needs the bucket') };
+  bucket.client.destroy();
+}
+
+const withRemedy = (finding: Finding): Finding =>
+  finding.state === 'failed'
+    ? { ...finding, remedy: 'give the key the rights to read, write, copy and delete under RUSTFS_PREFIX' }
+    : finding;
+
+/** What archiving does, with an object of the doctor's own that no run takes for a snapshot. */
+async function moveAnObject(bucket: Bucket, folder: string): Promise<Verdict> {
+  const name = `fleettickets-doctor-${randomBytes(4).toString('hex')}.txt`;
+  const remove = (Key: string) => bucket.client.send(new DeleteObjectCommand({ Bucket: bucket.name, Key }));
+  try {
+    const put = await bucket.client.send(
+      new PutObjectCommand({ Bucket: bucket.name, Key: folder + name, Body: 'fleettickets doctor\n' }),
+    );
+    await archiveObject(bucket, folder + name, (put.ETag ?? '').replaceAll('"', ''));
+  } finally {
+    await Promise.allSettled([remove(folder + name), remove(`${folder}processed/${name}`)]); // the first error says why
+  }
+  return ok('read, write, copy and delete');
+}

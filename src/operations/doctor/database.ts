@@ -1,0 +1,146 @@
+/** The doctor's checks of the database: server, sessions, PostGIS, schema, rights, roles, clock, schedule. */
+import type pg from 'pg';
+import { pending } from '../../database/schema.ts';
+import { DatabaseSettings, readSettings } from '../../settings/settings.ts';
+import { missingForFirstMigration } from '../../takeover/rights.ts';
+import { backendOf, sharesSessions } from '../../worker/sessions.ts';
+import { readHealth } from '../health.ts';
+import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
+
+/** Each looks at one thing, in this order. */
+export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: pg.Client) => Promise<Verdict>])[] = [
+  ['sessions', sessions],
+  ['postgis', postgis],
+  ['schema', schema],
+  ['rights', rights],
+  ['search path', searchPath],
+  ['roles', roles],
+  ['clock', clock],
+  ['schedule', schedule],
+];
+
+export async function server(client: pg.Client): Promise<Verdict> {
+  const { rows } = await client.query<{ version: string; number: number; encoding: string }>(
+    `select current_setting('server_version') as version, current_setting('server_version_num')::integer as number,
+       current_setting('server_encoding') as encoding`,
+  );
+  const [found] = rows as [(typeof rows)[number]];
+  if (found.encoding !== 'UTF8')
+    return failed(`its encoding is ${found.encoding}`, 'create the database with encoding UTF8: place names need it');
+  if (found.number < 150_000) return failed(`Postgres ${found.version}`, 'use Postgres 15 or newer');
+  return ok(`Postgres ${found.version}`);
+}
+
+async function sessions(client: pg.Client): Promise<Verdict> {
+  if (!(await sharesSessions(client, await backendOf(client), readSettings(DatabaseSettings).DATABASE_URL)))
+    return ok('every connection has one of its own');
+  return warning(
+    'connections share sessions: the jobs of a worker that dies are free again only after 4 hours',
+    'connect to Postgres directly, or through a pooler in session mode',
+  );
+}
+
+async function postgis(client: pg.Client): Promise<Verdict> {
+  const { rows } = await client.query<{ version: string; enough: boolean }>(
+    `select extversion as version, string_to_array(regexp_replace(extversion, '[^0-9.].*', ''), '.')::integer[] >= array[3, 3] as enough
+     from pg_extension where extname = 'postgis'`,
+  );
+  if (!rows[0]) return failed('it is not installed in this database', 'let the DBA run: create extension postgis');
+  if (!rows[0].enough)
+    return failed(`PostGIS ${rows[0].version}`, 'use PostGIS 3.3 or newer: alter extension postgis update');
+  return ok(`PostGIS ${rows[0].version}`);
+}
+
+async function schema(client: pg.Client): Promise<Verdict> {
+  const left = await pending(client);
+  if (left.length === 0) return ok('current');
+  const names = left.map(({ migration, state }) => `${migration} is ${state}`).join(', ');
+  if (left.some(({ state }) => state === 'changed')) {
+    return failed(names, 'a committed migration was changed after it was applied: restore its file from git');
+  }
+  return failed(names, 'fleettickets migrate');
+}
+
+async function rights(client: pg.Client): Promise<Verdict> {
+  const { rows } = await client.query<{ me: string; owner: string; mine: boolean; table: string }>(
+    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine, relname as table
+     from pg_class
+     where (relname = '_private_jobs' and relnamespace = to_regnamespace('graphile_worker'))
+       or (relname = 'snapshots' and relnamespace = to_regnamespace('tickets_ops'))`,
+  );
+  const foreign = rows.find(({ mine }) => !mine);
+  if (foreign) {
+    return failed(
+      `the tables belong to ${foreign.owner}, not to ${foreign.me}`,
+      `connect as ${foreign.owner}, or let the DBA run: grant ${foreign.owner} to ${foreign.me}`,
+    );
+  }
+  // graphile-worker's own schema is there even after a first migration that failed.
+  const ours = rows.find(({ table }) => table === 'snapshots');
+  return ours ? ok(`${ours.me} owns the tables`) : firstRights(client);
+}
+
+/** Before the first migration. */
+async function firstRights(client: pg.Client): Promise<Verdict> {
+  const missing = await missingForFirstMigration(client);
+  const { rows } = await client.query<{ me: string }>('select current_user as me');
+  const me = rows[0]?.me;
+  if (missing.length === 0) return ok(`${me} may migrate`);
+  return failed(
+    missing.map(({ what }) => `${me} ${what}`).join('\n'),
+    `let the DBA run:\n${missing.map(({ remedy }) => remedy).join('\n')}`,
+  );
+}
+
+/** Names are looked up there as well: whoever may create in it can put a function of his own in the place of another. */
+async function searchPath(client: pg.Client): Promise<Verdict> {
+  const { rows } = await client.query<{ schema: string }>(
+    `select quote_ident(n.nspname) as schema from pg_namespace n
+     where n.nspname = any (current_schemas(false))
+       and exists (select from aclexplode(n.nspacl) a where a.grantee = 0 and a.privilege_type = 'CREATE')`,
+  );
+  if (rows.length === 0) return ok('nobody else can put anything where functions are looked up');
+  const schemas = rows.map(({ schema: name }) => name).join(', ');
+  return warning(
+    `everybody may create functions in ${schemas}, and the worker could be made to call them`,
+    `let the DBA run: revoke create on schema ${schemas} from public`,
+  );
+}
+
+async function roles(client: pg.Client): Promise<Verdict> {
+  const { rows } = await client.query<{ name: string }>(
+    `select name from unnest(array['tickets_reader', 'tickets_operator']) as name
+     where not exists (select from pg_roles where rolname = name)`,
+  );
+  if (rows.length === 0) return ok('tickets_reader and tickets_operator are there');
+  const missing = rows.map(({ name }) => name);
+  const create = missing.map((name) => `create role ${name}`).join('; ');
+  return warning(`${missing.join(' and ')} missing`, `let the DBA run: ${create}; then run: fleettickets migrate`);
+}
+
+/** Seconds that the clocks may differ: names of files are compared with the database's time, to a day. */
+const CLOCK_TOLERANCE = 60;
+
+async function clock(client: pg.Client): Promise<Verdict> {
+  const asked = Date.now();
+  const { rows } = await client.query<{ now: Date }>('select clock_timestamp() as now');
+  const off = Math.round(((rows[0]?.now.getTime() ?? 0) - (asked + Date.now()) / 2) / 1_000);
+  if (Math.abs(off) <= CLOCK_TOLERANCE) return ok(`within ${Math.abs(off) + 1} s of the database's`);
+  return warning(
+    `the database's is ${Math.abs(off)} s ${off > 0 ? 'ahead of' : 'behind'} this host's`,
+    'keep both by NTP: S3 refuses requests that are 15 minutes off',
+  );
+}
+
+async function schedule(client: pg.Client): Promise<Verdict> {
+  if ((await pending(client)).length > 0) return skipped('needs the schema');
+  const health = await readHealth(client);
+  const next = `the next run is ${health.next_run_at}`;
+  if (health.missed_run_at)
+    return warning(
+      `the run of ${health.missed_run_at} was missed; ${next}`,
+      'start a worker, or see why its fetch_snapshot fails: fleettickets status',
+    );
+  if (health.workers_alive === 0) return warning(`no worker is alive; ${next}`, 'start one: fleettickets worker');
+  return ok(`${health.workers_alive} alive to keep it; ${next}`);
+}

@@ -1,0 +1,32 @@
+/** The doctor's check of the geocoding provider: one question, at a slot of the shared rate where a worker has registered it. */
+import type pg from 'pg';
+import { call } from '../../geocoding/call.ts';
+import { callAtSlot } from '../../geocoding/rate.ts';
+import { type Geocoder, GeocoderSettings, geocoderFrom } from '../../geocoding/settings.ts';
+import { hideSecrets } from '../../settings/secrets.ts';
+import { readSettings } from '../../settings/settings.ts';
+import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
+
+export async function provider(client: pg.Client | undefined): Promise<Verdict> {
+  const geocoder = geocoderFrom(readSettings(GeocoderSettings));
+  if ('off' in geocoder) return skipped(geocoder.off);
+  const asked = await ask(geocoder, client);
+  if (!asked.outcome)
+    return warning(`${geocoder.provider.name} is not asked now: ${asked.reason}`, 'wait, or see tickets_ops.geocoding');
+  const { outcome } = asked;
+  if (outcome.kind === 'found' || outcome.kind === 'not_found') return ok(`${geocoder.provider.name} answers`);
+  const remedy =
+    outcome.kind === 'key_refused'
+      ? 'check GEOCODER_API_KEY'
+      : 'check GEOCODER_BASE_URL and the account; the pipeline waits and tries again by itself';
+  return failed(hideSecrets(outcome.reason), remedy);
+}
+
+async function ask(geocoder: Geocoder, client: pg.Client | undefined) {
+  const question = { text: 'Nairobi', near: null };
+  const declared = await client
+    ?.query('select from tickets_ops.geocoding_providers where provider = $1', [geocoder.provider.name])
+    .catch(() => undefined); // no schema yet: then nobody else calls either
+  if (client && declared?.rowCount) return callAtSlot(client, geocoder, question);
+  return { outcome: await call(geocoder, question), reason: '' };
+}

@@ -1,0 +1,99 @@
+/**
+ * Settings: the environment, validated. Each group is read by whoever needs it, so that `migrate` asks for no bucket.
+ * An error names every variable that is wrong, and its remedy; no message ever shows a value, which may be a secret.
+ */
+
+import { z } from 'zod';
+import { GeocoderSettings } from '../geocoding/settings.ts';
+import { ExpectedError } from './errors.ts';
+
+export const DatabaseSettings = z.object({
+  DATABASE_URL: z
+    .url({ protocol: /^postgres(ql)?$/ })
+    .describe('Postgres connection string of the database, e.g. postgres://worker:…@db:5432/tracksolid_db'),
+});
+
+export const BucketSettings = z.object({
+  RUSTFS_ENDPOINT: z.url({ protocol: /^https?$/ }).describe('URL of the S3 server, e.g. http://rustfs:9000'),
+  RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
+  RUSTFS_ACCESS_KEY: z.string().min(1).describe('S3 access key; may list, read, write and delete under the prefix'),
+  RUSTFS_SECRET_KEY: z.string().min(1).describe('S3 secret key'),
+  RUSTFS_BUCKET: z.string().min(1).default('tickets').describe('Bucket'),
+  RUSTFS_PREFIX: z
+    .string()
+    .regex(/^([^/].*\/)?$/, 'must end with a slash and not begin with one')
+    .default('automations/inc/')
+    .describe('Folder of the INC snapshots, with its closing slash'),
+});
+
+export const WorkerSettings = z.object({
+  WORKER_CONCURRENCY: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(64)
+    .default(2)
+    .describe('Jobs that one worker runs at once, besides geocoding; more than the database has cores gains nothing'),
+  LOG_LEVEL: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])
+    .default('info')
+    .describe('Least severe log line that is written'),
+});
+
+const days = (standard: number) => z.coerce.number().int().min(1).max(36_500).default(standard);
+
+export const RetentionSettings = z.object({
+  KEEP_FAILED_STAGING_DAYS: days(7).describe('Days in which the jobs of a failed snapshot can be tried again'),
+  KEEP_FAILED_JOBS_DAYS: days(30).describe('Days that a failed job is kept'),
+  KEEP_REJECTS_DAYS: days(90).describe('Days that rejected rows are kept'),
+  KEEP_LEDGER_DAYS: days(730).describe(
+    'Days that the ledger remembers a file; tickets and their history are kept for ever',
+  ),
+});
+
+/** Every setting, by group: the README's table is made from it. */
+export const SETTINGS = {
+  Database: DatabaseSettings,
+  Bucket: BucketSettings,
+  Worker: WorkerSettings,
+  Geocoding: GeocoderSettings,
+  Retention: RetentionSettings,
+} as const;
+
+export type BucketSettings = z.infer<typeof BucketSettings>;
+export type RetentionSettings = z.infer<typeof RetentionSettings>;
+
+/** One or more variables are missing or wrong; the message lists each with its remedy. */
+export class SettingsError extends ExpectedError {
+  override name = 'SettingsError';
+}
+
+/**
+ * Reads one group of settings.
+ * An empty variable counts as unset: compose files and Coolify write unset variables as empty ones.
+ * @throws SettingsError naming every wrong variable
+ */
+export function readSettings<T extends z.ZodType>(group: T, env: NodeJS.ProcessEnv = process.env): z.infer<T> {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const read = group.safeParse(given);
+  if (read.success) return read.data;
+  const shape: Record<string, z.ZodType> = group instanceof z.ZodObject ? group.shape : {};
+  const wrong = read.error.issues.map((issue) => {
+    const name = String(issue.path[0] ?? 'settings');
+    const problem = given[name] === undefined && issue.code === 'invalid_type' ? 'is not set' : issue.message;
+    const meaning = shape[name]?.description;
+    return `  ${name}: ${problem}.${meaning ? ` ${meaning}.` : ''}`;
+  });
+  throw new SettingsError(
+    `Wrong settings:\n${wrong.join('\n')}\nSet them in the environment or in a .env file (see .env.example).`,
+  );
+}
+
+/** Loads `.env` of the working directory, if there is one, without overriding what is set already. */
+export function loadDotEnv(): void {
+  try {
+    process.loadEnvFile();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * Finalizing: the end of a snapshot, once all its batches are in. One transaction makes it `done` (or `partial`), writes
+ * import_meta, plans geocoding and empties the staging; then the file is archived. The archive failing undoes nothing:
+ * it is tried again, here or by the next fetch_snapshot.
+ */
+import type { ClientBase } from 'pg';
+import { archiveObject, type Bucket } from '../bucket/s3.ts';
+import { type Db, transaction } from '../database/client.ts';
+import type { Log } from '../settings/log.ts';
+import { archived } from './ledger.ts';
+import { LOAD_ATTEMPTS, LOAD_PRIORITY } from './stage.ts';
+
+interface Snapshot {
+  snapshot_id: string;
+  dataset: string;
+  status: string;
+  source_key: string;
+  source_etag: string | null;
+  origin: string;
+  broken_off: string | null;
+  backfill: boolean;
+  archived: boolean;
+}
+
+/**
+ * Finishes a snapshot whose batches are all done; idempotent.
+ * @param bucketOf opens the bucket, only where there is a file to archive
+ * @returns why there is nothing to finish, in words; undefined when it is finished
+ * @throws BucketError when archiving failed; the snapshot is done all the same
+ */
+export async function finalize(
+  client: ClientBase,
+  snapshotId: string,
+  bucketOf: () => Bucket,
+  log: Log,
+): Promise<string | undefined> {
+  const snapshot = await transaction(client, () => finish(client, snapshotId));
+  if (typeof snapshot === 'string') return snapshot;
+  log.info({ snapshot: snapshotId, key: snapshot.source_key, status: snapshot.status }, 'snapshot loaded');
+  if (snapshot.origin === 'bucket' && snapshot.status === 'done' && !snapshot.archived) {
+    await archive(client, bucketOf(), snapshot.dataset, snapshot.source_key, snapshot.source_etag ?? '', log);
+  }
+  return undefined;
+}
+
+/** Moves the file of a loaded or unchanged snapshot to processed/ and writes that down. */
+export async function archive(
+  db: Db,
+  bucket: Bucket,
+  dataset: string,
+  key: string,
+  etag: string,
+  log: Log,
+): Promise<void> {
+  if (/(^|\/)processed\/[^/]*$/.test(key)) return archived(db, dataset, key, etag, key); // a forced replay of an archived file
+  const result = await archiveObject(bucket, key, etag);
+  if (result.outcome !== 'archived') {
+    log.warn({ key, outcome: result.outcome }, 'nothing to archive: the object is no longer the one that was loaded');
+  }
+  await archived(db, dataset, key, etag, result.outcome === 'archived' ? result.key : null);
+}
+
+/** @returns why not, when the snapshot is neither finalizing nor finished */
+async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot | string> {
+  // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
+  await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
+  const { rows } = await client.query<Snapshot>(
+    `select snapshot_id, dataset, status, source_key, source_etag, origin, broken_off, backfill, archived_at is not null as archived
+     from tickets_ops.snapshots where snapshot_id = $1 for update`,
+    [snapshotId],
+  );
+  const snapshot = rows[0];
+  if (snapshot?.status === 'done' || snapshot?.status === 'partial') return snapshot;
+  if (snapshot?.status !== 'finalizing')
+    return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not finalizing`;
+
+  const status = snapshot.broken_off === null ? 'done' : 'partial';
+  await client.query('select tickets.place_tickets($1)', [snapshot.dataset]);
+  await client.query(
+    `update tickets_ops.snapshots
+     set status = $2, loaded_at = clock_timestamp(), progress_at = clock_timestamp(),
+       open_missing = (
+         select count(*) from tickets.${snapshot.dataset} t
+         where t.is_actionable -- partial index *_open
+           and not exists (select from tickets_ops.snapshot_rows r where r.snapshot_id = $1 and r.ticket_id = t.ticket_id)
+       )
+     where snapshot_id = $1`,
+    [snapshotId, status],
+  );
+  if (status === 'done') await writeImportMeta(client, snapshotId);
+  await client.query('delete from tickets_ops.snapshot_rows where snapshot_id = $1', [snapshotId]);
+  await client.query('delete from tickets_ops.snapshot_batches where snapshot_id = $1', [snapshotId]);
+  await client.query('select tickets_ops.plan_geocoding($1)', [snapshot.dataset]);
+  if (snapshot.backfill) await continueBackfill(client, snapshot.dataset);
+  return { ...snapshot, status };
+}
+
+/** The load's fields of import_meta: written here only, because only here is the whole snapshot in. */
+async function writeImportMeta(db: Db, snapshotId: string): Promise<void> {
+  await db.query(
+    `insert into tickets.import_meta as m (dataset, metadata)
+     select dataset, jsonb_build_object(
+       'source_key', source_key, 'source_etag', source_etag, 'source_sha256', source_sha256,
+       'source_last_modified', source_last_modified, 'snapshot_at', snapshot_at,
+       'ingested_at', loaded_at, 'checked_at', greatest(listed_at, loaded_at), 'snapshot_id', snapshot_id,
+       'rows_read', rows_read, 'rows_inserted', rows_inserted, 'rows_updated', rows_updated, 'rows_unchanged', rows_unchanged,
+       'rows_dropped_alarm', rows_dropped_alarm, 'rows_dropped_sentinel', rows_dropped_sentinel,
+       'rows_duplicate', rows_duplicate, 'rows_rejected', rows_rejected
+     )
+     from tickets_ops.snapshots where snapshot_id = $1
+     on conflict (dataset) do update set metadata = m.metadata || excluded.metadata`,
+    [snapshotId],
+  );
+}
+
+async function continueBackfill(db: Db, dataset: string): Promise<void> {
+  await db.query(
+    `select graphile_worker.add_job(
+       'fetch_snapshot', json_build_object('dataset', $1::text, 'backfill', true),
+       max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY}, job_key := format('fetch_snapshot:%s:backfill', $1::text)
+     )`,
+    [dataset],
+  );
+}

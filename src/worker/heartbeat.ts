@@ -1,0 +1,151 @@
+/**
+ * The heartbeat: how workers show that they are alive.
+ *
+ * Each worker pool keeps a connection of its own on which it holds an advisory lock named after the pool; it registers
+ * in tickets_ops.workers only once it holds the lock, and notes there every few seconds that it reached the database. With
+ * each beat it frees what dead workers held (rescue.ts). A worker whose connection breaks, whose database is silent for
+ * half a minute or that another one declared dead ends itself at once, without touching its jobs: others may have them.
+ */
+import { hostname } from 'node:os';
+import type { WorkerEvents } from 'graphile-worker';
+import type pg from 'pg';
+import { connect } from '../database/client.ts';
+import type { Log } from '../settings/log.ts';
+import { rescue } from './rescue.ts';
+import { backendOf, markSessions, SESSIONS, sharesSessions } from './sessions.ts';
+
+const HEARTBEAT_MS = 5_000;
+/** Longer silence of the database ends the worker: well before others take its jobs (tickets_ops.worker_states: 2 minutes). */
+const SILENCE_MS = 30_000;
+
+const SHARED =
+  'DATABASE_URL leads to connections that share sessions (a pooler in transaction mode, or the embedded database): ' +
+  'nobody can tell whether a worker lives, so nothing is rescued, and the jobs of one that dies wait for 4 hours. ' +
+  'Connect directly, or through a pooler in session mode.';
+
+/** What remains to be waited for of each worker's heartbeats. */
+const endings = new WeakMap<WorkerEvents, Promise<void>[]>();
+
+/**
+ * Waits until the heartbeats that were kept for these events have ended: a worker's pool is done a few queries earlier,
+ * and a longer program that runs one wants none of its sessions left.
+ */
+export async function heartbeatEnded(events: WorkerEvents): Promise<void> {
+  await Promise.all(endings.get(events) ?? []);
+}
+
+/**
+ * Keeps a heartbeat for every worker pool that these events announce.
+ * @param onLost called when the connection broke or another worker declared this pool dead: the process must end
+ *   without touching its jobs, which others may be running now
+ */
+export function keepHeartbeat(
+  events: WorkerEvents,
+  databaseUrl: string,
+  log: Log,
+  onLost: (reason: string) => void,
+): void {
+  const ended: Promise<void>[] = [];
+  endings.set(events, ended);
+  events.on('pool:create', ({ workerPool }) => {
+    let running = true;
+    const end = (reason: string) => {
+      if (running) onLost(reason);
+      running = false;
+    };
+    const heartbeat = start(workerPool.id, databaseUrl, log, end).catch((error: unknown) => {
+      const reason = `the heartbeat cannot be set up: ${(error as Error).message}`;
+      if (running) end(reason);
+      else log.warn(reason);
+      return undefined;
+    });
+    log.info({ pool: workerPool.id }, 'worker started');
+    ended.push(
+      workerPool.promise
+        .catch(() => undefined) // reported by graphile-worker as pool:fatalError
+        .then(async () => {
+          running = false;
+          await (await heartbeat)?.();
+        })
+        .catch((error: unknown) => log.warn(`the heartbeat did not end in good order: ${(error as Error).message}`)),
+    );
+  });
+}
+
+/** @returns ends the heartbeat in good order */
+async function start(
+  pool: string,
+  databaseUrl: string,
+  log: Log,
+  end: (reason: string) => void,
+): Promise<() => Promise<void>> {
+  const client = await connect(markSessions(databaseUrl));
+  client.on('error', (error) => end(`the connection to the database broke: ${error.message}`));
+  client.on('end', () => end('the connection to the database was closed'));
+  try {
+    return await keepBeating(client, pool, databaseUrl, log, end);
+  } catch (error) {
+    client.removeAllListeners('end'); // the caller is to hear of the error, not of what follows from it
+    await client.end().catch(() => undefined); // broken already
+    throw error;
+  }
+}
+
+async function keepBeating(
+  client: pg.Client,
+  pool: string,
+  databaseUrl: string,
+  log: Log,
+  end: (reason: string) => void,
+): Promise<() => Promise<void>> {
+  const session = await backendOf(client);
+  let isShared = await sharesSessions(client, session, databaseUrl);
+  if (isShared) log.warn(SHARED);
+  else await client.query('select pg_advisory_lock(space, number) from tickets_ops.worker_lock($1)', [pool]);
+  await client.query(
+    'insert into tickets_ops.workers (pool_id, host, pid, sessions, shares_sessions) values ($1, $2, $3, $4, $5)',
+    [pool, hostname(), process.pid, SESSIONS, isShared],
+  );
+  if (!isShared) await rescue(client, pool, log);
+
+  const beat = async () => {
+    const { rows } = await client.query<{ shared: boolean }>(
+      `update tickets_ops.workers
+       set seen_at = now(), shares_sessions = shares_sessions or pg_backend_pid() <> $2
+       where pool_id = $1 and declared_dead_at is null
+       returning shares_sessions as shared`,
+      [pool, session],
+    );
+    if (!rows[0]) return end('another worker declared this one dead: it had not been heard of for minutes');
+    if (rows[0].shared && !isShared) log.warn(SHARED);
+    isShared = rows[0].shared;
+    if (!isShared) await rescue(client, pool, log);
+  };
+  let answeredAt = performance.now();
+  let beating: Promise<void> | undefined;
+  const timer = setInterval(() => {
+    // Also when this process itself was suspended: it cannot know what others did meanwhile.
+    if (performance.now() - answeredAt > SILENCE_MS)
+      return end(`the database has not answered for ${SILENCE_MS / 1_000} s`);
+    beating ??= beat()
+      .then(() => {
+        answeredAt = performance.now();
+      })
+      .catch((error: Error) => end(`the heartbeat failed: ${error.message}`))
+      .finally(() => {
+        beating = undefined;
+      });
+  }, HEARTBEAT_MS);
+
+  return async () => {
+    clearInterval(timer);
+    await beating;
+    try {
+      await client.query('update tickets_ops.workers set stopped_at = now(), seen_at = now() where pool_id = $1', [
+        pool,
+      ]);
+    } finally {
+      await client.end();
+    }
+  };
+}

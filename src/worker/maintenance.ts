@@ -1,0 +1,151 @@
+/**
+ * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, re-drives snapshots whose
+ * jobs are gone, marks what is beyond hope, plans places that fell due, notices a missed schedule, prunes by age. Every
+ * step is idempotent, so any number of workers may run it at once.
+ */
+import type { ClientBase } from 'pg';
+import { type Db, transaction } from '../database/client.ts';
+import type { Log } from '../settings/log.ts';
+import type { RetentionSettings } from '../settings/settings.ts';
+import { rescue } from './rescue.ts';
+
+/** Workers that ended, for whoever reads a log of last week. */
+const KEEP_WORKERS = '7 days';
+/** SQLSTATE of a lock_timeout. */
+const LOCK_NOT_AVAILABLE = '55P03';
+
+/** @param ownPool the worker pool that runs this */
+export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
+  await rescue(client, ownPool, log); // first: what follows looks at jobs that nobody holds
+  for (const failed of await failHopeless(client)) log.error({ snapshot: failed.snapshot_id }, failed.error);
+  const { rows: asked } = await client.query<{ jobs: number }>(
+    'select tickets_ops.ask_for_missing_jobs()::int as jobs',
+  );
+  if (asked[0]?.jobs) log.warn(asked[0], 'asked again for jobs that had vanished');
+  await planPlaces(client, log);
+  const missed = await missedRun(client);
+  if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
+  // This run makes up for those before it; a failed one must not alarm anybody for a month.
+  await client.query(
+    `select graphile_worker.complete_jobs(array[id]) from tickets_ops.list_jobs() where task = 'maintain' and state = 'failed'`,
+  );
+  const pruned = await transaction(client, () => prune(client, keep));
+  if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');
+}
+
+/**
+ * Snapshots in flight that nothing will move any more: the job that stages it is gone or out of attempts, or the last
+ * attempt of one of its batches died with its worker.
+ */
+async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: string }[]> {
+  const { rows } = await db.query<{ snapshot_id: string; error: string }>(
+    `with hopeless as (
+       select s.snapshot_id, 'Reading it broke off, and no attempt is left' as error
+       from tickets_ops.snapshots s
+       where s.status = 'staging' and s.progress_at < now() - interval '2 minutes'
+         and not exists (
+           select from graphile_worker.jobs j
+           where j.id = s.job_id and (j.locked_at is not null or j.attempts < j.max_attempts)
+         )
+       union all
+       select s.snapshot_id, format('%s used up its attempts: %s', j.key, coalesce(j.last_error, 'its worker died'))
+       from tickets_ops.snapshots s
+       join graphile_worker.jobs j
+         on (s.status = 'loading' and j.task_identifier = 'upsert_batch' and j.key like format('upsert_batch:%s:%%', s.snapshot_id))
+         or (s.status = 'finalizing' and j.key = format('finalize_snapshot:%s', s.snapshot_id))
+       where j.locked_at is null and j.attempts >= j.max_attempts
+     ),
+     -- Waits for batches that are being written: once it has failed, none is.
+     held as materialized (
+       select snapshot_id from tickets_ops.snapshots where snapshot_id in (select snapshot_id from hopeless) for update
+     )
+     update tickets_ops.snapshots s
+     set status = 'failed', error = h.error, progress_at = now()
+     from (select snapshot_id, min(error) as error from hopeless join held using (snapshot_id) group by snapshot_id) as h
+     where s.snapshot_id = h.snapshot_id and s.status in ('staging', 'loading', 'finalizing')
+     returning s.snapshot_id, s.error`,
+  );
+  return rows;
+}
+
+/**
+ * Plans what fell due while the file stayed the same (a snapshot plans its own places). In nobody's way, since the next run
+ * plans as well: not while somebody writes a gazetteer, nor behind a person who left a transaction with such a job open.
+ */
+async function planPlaces(client: ClientBase, log: Log): Promise<void> {
+  try {
+    await transaction(client, async () => {
+      await client.query(`set local lock_timeout = '2s'`);
+      await client.query(
+        `select case
+           when pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then tickets_ops.plan_geocoding('inc')
+         end`,
+      );
+    });
+  } catch (error) {
+    if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE) throw error;
+    log.warn(
+      'places are planned in the next run: somebody keeps a transaction open in which geocoding jobs were added',
+    );
+  }
+}
+
+async function missedRun(db: Db): Promise<Date | null> {
+  const { rows } = await db.query<{ missed_run_at: Date | null }>('select missed_run_at from tickets_ops.health');
+  return rows[0]?.missed_run_at ?? null;
+}
+
+/** Removes what is older than it is kept; not the snapshot that was loaded last. @returns how many of what, without zeros */
+async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, number>> {
+  const removals: Record<string, [sql: string, days?: number]> = {
+    // The batches go with the rows: they are what a retry looks for.
+    staged: [
+      `with over as (
+         select snapshot_id from tickets_ops.snapshots
+         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+       ), batches as (
+         delete from tickets_ops.snapshot_batches where snapshot_id in (select snapshot_id from over)
+       )
+       delete from tickets_ops.snapshot_rows
+       where snapshot_id in (select snapshot_id from over) or snapshot_id not in (select snapshot_id from tickets_ops.snapshots)`,
+      keep.KEEP_FAILED_STAGING_DAYS,
+    ],
+    rejects: [
+      `delete from tickets_ops.snapshot_rejects where snapshot_id in (
+         select snapshot_id from tickets_ops.snapshots
+         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+       )`,
+      keep.KEEP_REJECTS_DAYS,
+    ],
+    jobs: [
+      `select graphile_worker.complete_jobs(array[id]) from tickets_ops.list_jobs()
+       where state = 'failed' and failed_at < now() - make_interval(days => $1)`,
+      keep.KEEP_FAILED_JOBS_DAYS,
+    ],
+    snapshots: [
+      `delete from tickets_ops.snapshots s
+       where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+         -- What the next file is compared with.
+         and snapshot_id not in (
+           select distinct on (dataset) snapshot_id from tickets_ops.snapshots
+           where staged_at is not null order by dataset, staged_at desc
+         )
+         and snapshot_id not in (
+           select distinct on (dataset) snapshot_id from tickets_ops.snapshots
+           where status in ('done', 'partial', 'unchanged') order by dataset, snapshot_at desc
+         )`,
+      keep.KEEP_LEDGER_DAYS,
+    ],
+    answers: [
+      `delete from tickets_ops.geocoding_answers
+       where answered_at < now() - interval '1 day' or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
+    ],
+    workers: [`delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`],
+  };
+  const counts: Record<string, number> = {};
+  for (const [what, [sql, days]] of Object.entries(removals)) {
+    const { rowCount } = await db.query(sql, days === undefined ? [] : [days]);
+    if (rowCount) counts[what] = rowCount;
+  }
+  return counts;
+}

@@ -1,0 +1,67 @@
+/**
+ * A task: a payload schema and a function. People type payloads in psql, so a wrong one fails at once, for good, with a
+ * message that says what is wrong and shows a right one; and no error reaches `last_error` with a secret in it.
+ */
+
+import type { JobHelpers, Task } from 'graphile-worker';
+import { z } from 'zod';
+import { DATASET_NAMES } from '../settings/dataset.ts';
+import { ExpectedError } from '../settings/errors.ts';
+import type { Log } from '../settings/log.ts';
+import { createLog } from '../settings/log.ts';
+import { hideSecrets } from '../settings/secrets.ts';
+
+/** No further attempt of this job can succeed; the message says why and what to do instead. */
+export class PermanentError extends ExpectedError {
+  override name = 'PermanentError';
+}
+
+export interface TaskContext extends JobHelpers {
+  readonly log: Log;
+  /** When this attempt fails, no other follows. */
+  readonly isLastAttempt: boolean;
+}
+
+/**
+ * Makes a graphile-worker task.
+ * @param example a payload as it is typed in psql, for the message
+ * @param run throws PermanentError to fail for good, anything else to be tried again
+ */
+export function defineTask<S extends z.ZodType>(
+  name: string,
+  schema: S,
+  example: z.input<S>,
+  run: (payload: z.output<S>, context: TaskContext) => Promise<void>,
+): Task {
+  return async (payload, helpers) => {
+    const log = (await createLog()).child({ task: name, job: String(helpers.job.id) });
+    const isLastAttempt = helpers.job.attempts >= helpers.job.max_attempts;
+    try {
+      await run(parsePayload(name, schema, example, payload), { ...helpers, log, isLastAttempt });
+    } catch (error) {
+      const message = hideSecrets(error instanceof Error ? error.message : String(error));
+      log.error({ attempt: helpers.job.attempts, of: helpers.job.max_attempts }, message);
+      if (error instanceof PermanentError) await helpers.query('select tickets_ops.give_up($1)', [helpers.job.id]);
+      throw new Error(message); // a new one: the cause's stack and fields may hold what the message no longer does
+    }
+  };
+}
+
+function parsePayload<S extends z.ZodType>(
+  name: string,
+  schema: S,
+  example: z.input<S>,
+  payload: unknown,
+): z.output<S> {
+  // graphile-worker adds _cron to the payload of a scheduled job.
+  const { _cron, ...given } = (payload ?? {}) as Record<string, unknown>;
+  const parsed = schema.safeParse(typeof payload === 'object' && !Array.isArray(payload) ? given : payload);
+  if (parsed.success) return parsed.data;
+  const right = `select graphile_worker.add_job('${name}', '${JSON.stringify(example)}');`;
+  throw new PermanentError(`Wrong payload:\n${z.prettifyError(parsed.error)}\nA right one: ${right}`);
+}
+
+/** A dataset's name, as payloads give it. */
+export const DatasetName = z.enum(DATASET_NAMES);
+/** The number of a row or job: a bigint, as a number or as text. */
+export const Id = z.union([z.int().positive(), z.string().regex(/^[1-9][0-9]{0,18}$/)]).transform(String);

@@ -1,0 +1,81 @@
+/** The worker: graphile-worker's settings, for our own command and for plain `npx graphile-worker` alike. */
+import { EventEmitter } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { type Runner, run, type WorkerEvents } from 'graphile-worker';
+import { withClient } from '../database/client.ts';
+import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
+import { declareGeocoder } from '../geocoding/registration.ts';
+import { graphileLogger, type Log } from '../settings/log.ts';
+import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
+import { keepHeartbeat } from './heartbeat.ts';
+import { markSessions } from './sessions.ts';
+
+const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
+
+export const CRONTAB_FILE = path('crontab');
+/** Twice what WORKER_CONCURRENCY and the geocoding slots may come to. */
+const MAX_CONNECTIONS = 160;
+
+export const TASK_DIRECTORY = path('tasks');
+
+/**
+ * graphile-worker's settings, from the environment.
+ * @param onLost the worker lost its heartbeat; the default ends the process at once, so that its container restarts
+ */
+export function workerPreset(log: Log, onLost: (reason: string) => void = exitAtOnce(log)) {
+  const { DATABASE_URL } = readSettings(DatabaseSettings);
+  const events: WorkerEvents = new EventEmitter();
+  keepHeartbeat(events, DATABASE_URL, log, onLost);
+  // A pool that lost its database for good shuts down in good order otherwise, and the container would not restart.
+  events.on('pool:fatalError', () => {
+    process.exitCode = 1;
+  });
+  return {
+    worker: {
+      connectionString: markSessions(DATABASE_URL),
+      // Our SQL names it; without this GRAPHILE_WORKER_SCHEMA in the environment would move it.
+      schema: 'graphile_worker',
+      concurrentJobs: readSettings(WorkerSettings).WORKER_CONCURRENCY,
+      // A job holds one connection and may need another; all are opened only when needed.
+      maxPoolSize: MAX_CONNECTIONS,
+      taskDirectory: TASK_DIRECTORY,
+      crontabFile: CRONTAB_FILE,
+      pollInterval: 2_000,
+      // Completions are awaited: otherwise SIGTERM loses them, and jobs that were done run again.
+      completeJobBatchDelay: 0,
+      failJobBatchDelay: 0,
+      // Named statements break behind poolers, and where all connections are one session.
+      preparedStatements: false,
+      logger: graphileLogger(log),
+      events,
+    },
+  };
+}
+
+/**
+ * Starts a worker with the schedule: jobs of every kind, geocoding in slots of its own beside those of the loads.
+ * @param stop aborted, it finishes what it holds and takes nothing more; `runner.promise` resolves then
+ */
+export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner> {
+  const { DATABASE_URL } = readSettings(DatabaseSettings);
+  const geocoder = await withClient(DATABASE_URL, declareGeocoder);
+  if ('off' in geocoder) log.warn(geocoder.off);
+  const slots = 'off' in geocoder ? 1 : geocodingSlots(geocoder.rate);
+  const preset = workerPreset(log);
+  preset.worker.concurrentJobs += slots;
+  // graphile-worker's own handlers end the process by the signal, before the heartbeat has ended in good order.
+  const runner = await run({ preset, forbiddenFlags: forbiddenFlags(slots), noHandleSignals: true });
+  const end = () => void runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
+  if (stop?.aborted) end();
+  else stop?.addEventListener('abort', end);
+  // What a dead worker held is freed now, not at the next tick of the schedule.
+  await runner.addJob('maintain', {}, { jobKey: 'maintain', maxAttempts: 1, priority: -20 });
+  return runner;
+}
+
+function exitAtOnce(log: Log): (reason: string) => void {
+  return (reason) => {
+    log.fatal(`this worker ends at once: ${reason}`);
+    process.exit(1);
+  };
+}
