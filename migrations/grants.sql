@@ -46,7 +46,10 @@ begin
         raise notice 'Let the owner of % run: grant select on % to %;', v_table, v_table, v_role;
       end;
     end loop;
-    execute format('grant execute on function reporting.fn_tickets_for_map(boolean, text, text, text) to %I', v_role);
+    execute format('grant execute on function
+      reporting.fn_tickets_for_map(boolean, text, text, text),
+      reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text)
+      to %I', v_role);
     -- The schema is shared with others, and may be another role's to give. (Without the right to, GRANT only warns.)
     begin
       execute format('grant usage on schema reporting to %I', v_role);

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
@@ -10,7 +9,6 @@ describe('places', () => {
   let env: Environment;
   before(async () => {
     env = await startEnvironment();
-    await env.pool.query(await readFile(new URL('../migrations/fixtures/places.sql', import.meta.url), 'utf8'));
   });
   after(() => env.close());
   beforeEach(() => env.reset());

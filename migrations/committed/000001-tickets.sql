@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d2195e82e2919bf81eb637e174239df9be413670
+--! Hash: sha1:5344a7c5a737b4eaad9414d65932de4525e06946
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2736,7 +2736,7 @@ comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose read
 --! EndIncluded ledger.sql
 
 --! split: 100-read-side.sql
--- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map.
+-- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map, and its places.
 
 --! Included sla.sql
 -- The contract's 48 h: the SLA of a ticket, and the open tickets with theirs.
@@ -2846,6 +2846,22 @@ comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
 comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
 comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
 --! EndIncluded backlog.sql
+--! Included filters.sql
+-- The filters that the map functions share.
+
+-- Inlined wherever it stands in a FROM: with a literal for p_open the open tickets are read through the index inc_open.
+create or replace function tickets.filtered_tickets(p_open boolean, p_cluster text, p_region text, p_team text)
+returns setof tickets.inc language sql stable parallel safe
+as $$
+  select t.*
+  from tickets.inc t
+  where (p_open and t.is_actionable or not p_open and t.is_actionable is not true)
+    and (p_cluster is null or t.cluster = p_cluster)
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or t.assigned_team = p_team)
+$$;
+comment on function tickets.filtered_tickets(boolean, text, text, text) is 'The filters of the map functions: the open (p_open) or the other tickets, with exactly that cluster, region (in any case) and assigned_team; NULL means all.';
+--! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
 
@@ -3013,8 +3029,158 @@ Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently close
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
 --! EndIncluded map.sql
+--! Included places.sql
+-- Places: the tickets of a map counted by coordinate. Half a million tickets lie on a few thousand coordinates, so the counts say
+-- what stacked points cannot, in a thirtieth of the bytes.
 
-revoke execute on function reporting.fn_tickets_for_map(boolean, text, text, text) from public;
+-- Bound to PostGIS when it is made, so the functions below find it under a search_path without PostGIS.
+create or replace function tickets.geohash(p_longitude double precision, p_latitude double precision) returns text
+language sql immutable parallel safe
+return st_geohash(st_setsrid(st_makepoint(p_longitude, p_latitude), 4326));
+comment on function tickets.geohash(double precision, double precision) is 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
+
+-- Planned anew in each call, with its arguments as constants: filters that are not asked for vanish, and the branch of the
+-- tickets that p_state leaves out. No JIT: compiling takes longer than what it would speed up.
+create or replace function tickets.places(
+  p_state text, p_from timestamptz, p_to timestamptz, p_cluster text, p_region text, p_team text
+)
+returns table (
+  id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text,
+  geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint,
+  mttr_median double precision, ticket_ids text[], more bigint
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+  if p_state is null or p_state not in ('open', 'closed', 'all') then
+    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  return query
+    with open_tickets as not materialized (
+      select t.*, sla.*
+      from tickets.filtered_tickets(true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      where p_state <> 'closed' and t.longitude is not null
+    ),
+    closed_tickets as not materialized (
+      select t.*
+      from tickets.filtered_tickets(false, p_cluster, p_region, p_team) t
+      where p_state <> 'open' and t.longitude is not null
+        and (p_from is null or t.closed_at >= p_from) -- index inc_closed_at
+        and (p_to is null or t.closed_at < p_to)
+    ),
+    places as (
+      select
+        longitude, latitude,
+        min(cluster) as cluster, max(cluster) as other_cluster,
+        min(location_key) as location_key, max(location_key) as other_location_key,
+        min(location_name) as location_name,
+        min(geo_source) as geo_source, max(geo_source) as other_geo_source,
+        count(*) as tickets,
+        count(*) filter (where is_open) as open,
+        count(*) filter (where sla_state = 'breached') as breached,
+        count(*) filter (where at_risk) as at_risk,
+        max(hours_open) as oldest_hours,
+        percentile_cont(0.5) within group (order by mttr) filter (where not is_open) as mttr_median
+      from (
+        select longitude, latitude, cluster, location_key, location_name, geo_source, true as is_open, sla_state, at_risk, hours_open, mttr
+        from open_tickets
+        union all
+        select longitude, latitude, cluster, location_key, location_name, geo_source, false, null, null, null, mttr
+        from closed_tickets
+      ) as t
+      group by longitude, latitude
+    ),
+    -- To sort all closed tickets by place would take longer than all the rest.
+    listed as (
+      select longitude, latitude, array_agg(ticket_id order by nth) as ticket_ids
+      from (
+        select
+          longitude, latitude, ticket_id,
+          row_number() over (
+            partition by longitude, latitude order by is_open desc, sla_clock_start, closed_at desc nulls last, ticket_id
+          ) as nth
+        from (
+          select longitude, latitude, ticket_id, true as is_open, sla_clock_start, null::timestamptz as closed_at from open_tickets
+          union all
+          (
+            select longitude, latitude, ticket_id, false, null, closed_at
+            from closed_tickets
+            order by closed_at desc nulls last
+            limit 10000
+          )
+        ) as t
+      ) as t
+      where nth <= 20
+      group by longitude, latitude
+    )
+    select
+      case
+        when p.other_geo_source = 'location' and p.geo_source = 'location' and k.cluster_key = tickets.cluster_key(p.other_cluster)
+          and p.location_key = p.other_location_key
+          then k.cluster_key || '/' || p.location_key
+        else tickets.geohash(p.longitude, p.latitude)
+      end,
+      p.longitude, p.latitude,
+      case when k.cluster_key = tickets.cluster_key(p.other_cluster) then p.cluster end,
+      case when p.location_key = p.other_location_key then p.location_key end,
+      case when p.location_key = p.other_location_key then p.location_name end,
+      p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours, p.tickets - p.open, p.mttr_median,
+      coalesce(l.ticket_ids, '{}'), p.tickets - coalesce(cardinality(l.ticket_ids), 0)
+    from places p
+    left join listed l using (longitude, latitude)
+    cross join lateral (select tickets.cluster_key(p.cluster) as cluster_key) as k;
+end
+$$;
+
+comment on function tickets.places(text, timestamptz, timestamptz, text, text, text) is 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; every argument is required. Reads as its caller.';
+
+create or replace function reporting.fn_ticket_places(
+  p_state text default 'open',
+  p_from timestamptz default null,
+  p_to timestamptz default null,
+  p_cluster text default null,
+  p_region text default null,
+  p_team text default null
+)
+returns json language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select row_to_json(collection)
+  from (
+    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id), '{}') as features
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team) p
+    cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
+    cross join lateral (
+      select
+        p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours,
+        p.closed, p.mttr_median, p.ticket_ids, p.more
+    ) as properties
+    cross join lateral (select 'Feature' as type, p.id, geometry, properties) as feature
+  ) as collection
+$$;
+comment on function reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text) is
+'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
+
+Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team, NULL means all.
+
+Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20, the open ones first, longest open first, then the last closed; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
+
+id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 10 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+--! EndIncluded places.sql
+
+-- Who may call them, migrations/grants.sql says.
+revoke execute on function
+  reporting.fn_tickets_for_map(boolean, text, text, text),
+  reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text)
+  from public;
 
 --! split: 110-geocoding.sql
 -- Geocoding: providers, their calls and answers.
