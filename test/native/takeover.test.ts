@@ -15,7 +15,7 @@ import { pino } from 'pino';
 import { withClient } from '../../src/database/client.ts';
 import { migrate, pending } from '../../src/database/schema.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
-import { knowledge } from '../../src/snapshots/ledger.ts';
+import { knowledge } from '../../src/snapshots/knowledge.ts';
 import { definitions, fixtures } from '../support/definitions.ts';
 import { native, waitFor } from '../support/environment.ts';
 import { postgresPrograms } from '../support/native.ts';
@@ -184,9 +184,9 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
 
     test('the pipeline knows the file that was loaded last', async () => {
       const known = await withClient(url(database, owner), (client) => knowledge(client, 'inc', []));
-      assert.equal(known.rememberedEtag, '0123456789abcdef0123456789abcdef');
+      assert.equal(known.loadedEtag, '0123456789abcdef0123456789abcdef');
       // The file's name is EAT; the metadata called it UTC, three hours in the future.
-      assert.deepEqual(known.loadedThrough, new Date('2026-06-15T14:00:00Z'));
+      assert.deepEqual(known.highWaterMark?.snapshotAt, new Date('2026-06-15T14:00:00Z'));
       const { freshness } = (
         await row<{ map: { freshness: Record<string, string> } }>(
           database,
