@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:68b95b7cf83272046a57df4fd865fc0a2602ba13
+--! Hash: sha1:631c8a1f6f19307f0a54511792148411fdd983d1
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2273,6 +2273,80 @@ end
 $$;
 comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
 --! EndIncluded placing.sql
+--! Included rebuild-location-keys.sql
+-- After a change of tickets.location_key: tickets.inc.location_key is STORED and the gazetteer is keyed by it, so both are
+-- made anew by a migration that includes location-key.sql and then calls this function.
+
+create or replace function tickets_ops.rebuild_location_keys()
+returns table (tickets_changed bigint, places_changed bigint, places_merged bigint)
+language plpgsql as $$
+declare
+  v_before boolean;
+  v_places tickets.geo_locations[];
+  v_dataset text;
+  v_rows bigint;
+begin
+  -- Alone: a batch that is being written would bring tickets with the old key, and a verdict a place with it.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+
+  -- The places that get another key, and those that have that key already: of each such group one stays.
+  with keyed as (
+    select l as place, l.cluster, l.location_key,
+      -- A name of which only codes are left now keeps its key: no ticket asks for it, and what a person verified is not lost.
+      coalesce(tickets.location_key(coalesce(l.location_name, l.location_key)), l.location_key) as new_key
+    from tickets.geo_locations l
+  ),
+  changing as (
+    select cluster, new_key from keyed group by cluster, new_key having bool_or(location_key <> new_key)
+  )
+  select array_agg(k.place), count(*) filter (where k.location_key <> k.new_key)
+  into v_places, places_changed
+  from keyed k join changing using (cluster, new_key);
+
+  -- As the pipeline: moving a row does not verify it.
+  v_before := tickets_ops.as_pipeline(true);
+  delete from tickets.geo_locations l
+  using unnest(v_places) as p
+  where l.cluster = p.cluster and l.location_key = p.location_key;
+  insert into tickets.geo_locations
+  select (jsonb_populate_record(
+    chosen.place, jsonb_build_object('location_key', chosen.new_key, 'note', nullif(concat_ws(' ', (chosen.place).note, chosen.others), ''))
+  )).*
+  from (
+    select distinct on (p.cluster, key.new_key) p as place, key.new_key,
+      -- Of two that a person verified, the other stays readable.
+      string_agg(
+        case when p.verified then format('Verified under the key %s: %s.', p.location_key, coalesce((p.geom::point)::text, 'no coordinate')) end,
+        ' '
+      ) over (
+        partition by p.cluster, key.new_key order by p.verified desc, p.status = 'found' desc, p.updated_at desc, p.location_key
+        rows between 1 following and unbounded following
+      ) as others
+    from unnest(v_places) as p
+    cross join lateral (
+      select coalesce(tickets.location_key(coalesce(p.location_name, p.location_key)), p.location_key) as new_key
+    ) as key
+    order by p.cluster, key.new_key, p.verified desc, p.status = 'found' desc, p.updated_at desc, p.location_key
+  ) as chosen;
+  get diagnostics v_rows = row_count;
+  places_merged := coalesce(cardinality(v_places), 0) - v_rows;
+  perform tickets_ops.as_pipeline(v_before);
+
+  -- Writing raw makes its generated columns anew, their indexes follow, and triggers place the tickets. No view that uses the
+  -- column is in the way, as it would be of dropping it.
+  tickets_changed := 0;
+  foreach v_dataset in array array['inc', 'crq'] loop
+    execute format(
+      'update tickets.%I set raw = raw where location_key is distinct from tickets.location_key(raw ->> ''location_name'')', v_dataset
+    );
+    get diagnostics v_rows = row_count;
+    tickets_changed := tickets_changed + v_rows;
+  end loop;
+  return next;
+end
+$$;
+comment on function tickets_ops.rebuild_location_keys() is 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
+--! EndIncluded rebuild-location-keys.sql
 
 -- The tickets that a gazetteer row concerns.
 create index inc_place on tickets.inc (tickets.cluster_key(cluster), location_key);
@@ -4965,6 +5039,7 @@ declare
   -- A pool that is starting may lock jobs some milliseconds before it is registered.
   c_unregistered_after constant interval := interval '30 seconds';
   v_dead text[];
+  v_set_aside bigint[];
 begin
   select coalesce(array_agg(h.pool_id), '{}') into v_dead
   from tickets_ops.pools_with_work() h
@@ -4981,10 +5056,11 @@ begin
     and a.application_name <> current_setting('application_name')
     and a.datname = current_database() and a.usename = session_user;
   update tickets_ops.workers set declared_dead_at = now() where pool_id = any (v_dead) and declared_dead_at is null;
+  v_set_aside := tickets_ops.unlock_pools(v_dead);
   -- The file that it was reading when its worker died twice is not to be taken by the next look.
   perform tickets_ops.fail_snapshot(s.snapshot_id, 'Its worker died while it ran, twice: reading this file may be the cause. Load it again: select * from tickets_ops.fetch_now(force => true);')
   from tickets_ops.snapshots s
-  where s.status = 'staging' and s.job_id = any (tickets_ops.unlock_pools(v_dead));
+  where s.status = 'staging' and s.job_id = any (v_set_aside);
   return v_dead;
 end
 $$;
