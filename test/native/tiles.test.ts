@@ -73,10 +73,10 @@ describe('places as vector tiles', { skip: !native && 'needs a native Postgres' 
     const column = ((lng + 180) / 360) * 2 ** 14;
     const row = ((1 - Math.asinh(Math.tan((lat * Math.PI) / 180)) / Math.PI) / 2) * 2 ** 14;
     const [x, y] = [Math.floor(column), Math.floor(row)];
-    const [[longitude, latitude] = []] = [
-      (await tile(14, x, y))?.feature(0).toGeoJSON(x, y, 14).geometry.coordinates as number[],
-    ];
-    assert.ok(Math.abs((longitude ?? 0) - lng) < 1e-5 && Math.abs((latitude ?? 0) - lat) < 1e-5);
+    const geometry = (await tile(14, x, y))?.feature(0).toGeoJSON(x, y, 14).geometry;
+    assert.ok(geometry?.type === 'Point');
+    const [longitude = 0, latitude = 0] = geometry.coordinates;
+    assert.ok(Math.abs(longitude - lng) < 1e-5 && Math.abs(latitude - lat) < 1e-5);
   });
 
   for (const [zoom, state] of [
