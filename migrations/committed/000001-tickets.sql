@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:4dfd53630f5bc7de3e7099f90aedf97d4d3437b4
+--! Hash: sha1:352e0dd92572b7549894eb819fbeac7b6f6e074c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -93,14 +93,24 @@ left join lateral (
 where d.deptype in ('n', 'a') and (r.oid is null or r.ev_class <> d.refobjid);
 comment on view tickets_takeover.uses is 'Which object uses which, from pg_depend: a view stands for the rule that holds its query, a table for its row type (then as_type).';
 
+create or replace function tickets_takeover.map_functions(p_schema text) returns setof oid
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select oid from pg_proc
+  where pronamespace = to_regnamespace(p_schema)
+    and proname in ('fn_tickets_for_map', 'fn_tickets_for_map_json', 'fn_ticket_places', 'ticket_places_mvt', 'fn_tickets_version')
+$$;
+comment on function tickets_takeover.map_functions(text) is 'The map functions that stand in a schema: what of the Python version or of ours belongs to the schema reporting.';
+
 create or replace view tickets_takeover.taken_over as
 select 'pg_class'::regclass::oid as class_id, oid as object_id from pg_class where relnamespace = to_regnamespace('tickets')
 union all
 select 'pg_type'::regclass, oid from pg_type where typnamespace = to_regnamespace('tickets')
 union all
-select 'pg_proc'::regclass, oid from pg_proc
-where pronamespace = to_regnamespace('tickets') or (pronamespace = to_regnamespace('reporting') and proname = 'fn_tickets_for_map');
-comment on view tickets_takeover.taken_over is 'What is exchanged: relations, types and functions of the schema tickets, and the overloads of the map function.';
+select 'pg_proc'::regclass, oid from pg_proc where pronamespace = to_regnamespace('tickets')
+union all
+select 'pg_proc'::regclass, oid from tickets_takeover.map_functions('reporting') as oid;
+comment on view tickets_takeover.taken_over is 'What is exchanged: relations, types and functions of the schema tickets, and the map functions.';
 
 create or replace view tickets_takeover.taken_over_uses as
 select u.* from tickets_takeover.uses u join tickets_takeover.taken_over o on (o.class_id, o.object_id) = (u.used_class, u.used_id)
@@ -462,13 +472,13 @@ declare
   v_function regprocedure;
 begin
   for v_function in
-    select oid from pg_proc where pronamespace = to_regnamespace(p_from) and proname = 'fn_tickets_for_map'
+    select oid from tickets_takeover.map_functions(p_from) as oid
   loop
     execute format('alter function %s set schema %I', v_function, p_to);
   end loop;
 end
 $$;
-comment on function tickets_takeover.move_map_functions(text, text) is 'Moves all overloads of fn_tickets_for_map from one schema to another, with their grants.';
+comment on function tickets_takeover.move_map_functions(text, text) is 'Moves the map functions from one schema to another, with their grants.';
 --! EndIncluded takeover/map-interface.sql
 --! Included takeover/head.sql
 -- Before any table of ours exists: lock the Python writer out, write down who reads the old tables, set the old schema
