@@ -189,7 +189,7 @@ CREATE FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, que
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     BEGIN ATOMIC
- SELECT COALESCE(public.st_asmvt(tile.*, 'ticket_places'::text, 4096, 'geom'::text), '\x'::bytea) AS "coalesce"
+ SELECT COALESCE(public.st_asmvt(tile.*, 'reporting.ticket_places_mvt'::text, 4096, 'geom'::text), '\x'::bytea) AS "coalesce"
     FROM ( SELECT public.st_asmvtgeom(public.st_transform(public.st_setsrid(public.st_makepoint(p.longitude, p.latitude), 4326), 3857), (t.bounds)::public.box2d, 4096, 64) AS geom,
              p.id,
              p.cluster,
@@ -214,7 +214,7 @@ CREATE FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, que
    WHERE (tile.geom IS NOT NULL);
 END;
 
-COMMENT ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) IS 'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer, ticket_places, extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
+COMMENT ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) IS 'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer with the name of this function (reporting.ticket_places_mvt, as pg_tileserv announces it), extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
 
 Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object with any of state, from, to, cluster, region and team, as p_state, p_from, … there; other keys are ignored, an empty text is none.
 

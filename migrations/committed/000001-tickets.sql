@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8d3ce40a8c8c6049e3646aeae48ffb8a84fde428
+--! Hash: sha1:e636cd4bc5fad9b376b98d0282ae775b3db06819
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3528,7 +3528,7 @@ create or replace function reporting.ticket_places_mvt(z integer, x integer, y i
 returns bytea language sql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(st_asmvt(tile, 'ticket_places', 4096, 'geom'), '')
+  select coalesce(st_asmvt(tile, 'reporting.ticket_places_mvt', 4096, 'geom'), '')
   from (
     select
       st_asmvtgeom(st_transform(st_setsrid(st_makepoint(p.longitude, p.latitude), 4326), 3857), bounds, 4096, 64) as geom,
@@ -3552,7 +3552,7 @@ begin atomic
   where geom is not null;
 end;
 comment on function reporting.ticket_places_mvt(integer, integer, integer, json) is
-'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer, ticket_places, extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
+'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer with the name of this function (reporting.ticket_places_mvt, as pg_tileserv announces it), extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
 
 Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object with any of state, from, to, cluster, region and team, as p_state, p_from, … there; other keys are ignored, an empty text is none.
 
