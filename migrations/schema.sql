@@ -842,7 +842,7 @@ begin
   if v_cluster is null then
     raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
   end if;
-  return query select * from tickets_ops.ask_by_hand(
+  return query select * from tickets_ops.enqueue_on_demand(
     'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
     (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
   );
@@ -869,7 +869,7 @@ begin
     raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
       using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
   end if;
-  return query select * from tickets_ops.ask_by_hand(
+  return query select * from tickets_ops.enqueue_on_demand(
     'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
     jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
     (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
@@ -1286,54 +1286,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
 
-CREATE FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-declare
-  v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
-  v_waiting record;
-  v_job_id bigint;
-  v_provider text := (
-    select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
-    from tickets_ops.geocoding g where g.active limit 1
-  );
-begin
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
-  into v_waiting
-  from tickets_ops.queued_jobs() j
-  where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
-
-  if v_waiting.running and not p_force then
-    -- Should it put itself back, it is what this person asked for, and goes first.
-    perform tickets_ops.advance_job(v_waiting.id, p_priority := v_priority, p_remove := 'planned');
-    return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
-    return;
-  end if;
-  v_job_id := tickets_ops.enqueue(
-    p_task,
-    (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
-    p_key, now(), v_priority
-  );
-  if v_job_id is null then
-    raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
-  end if;
-  return query select
-    v_job_id,
-    p_key,
-    v_waiting.id is not null,
-    concat_ws(' ',
-      case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
-      case when p_known = 'verified' then 'A person verified it: it will not be asked.'
-        when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
-        when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
-      v_provider
-    );
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
-
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -1474,7 +1426,7 @@ CREATE FUNCTION tickets_ops.cluster_changed() RETURNS trigger
     AS $$
 begin
   if new.geom is not null then
-    perform tickets_ops.judge_again(new.cluster);
+    perform tickets_ops.rescore_locations(new.cluster);
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
       -- Places of a cluster that nobody knew have no job.
@@ -1485,7 +1437,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are rescored and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
 
 CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1606,36 +1558,6 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
-CREATE FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
-begin
-  if p_provider is not null then
-    insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
-    values (p_provider, p_rate, p_daily_budget, p_found_days)
-    on conflict (provider) do update set
-      rate_per_second = excluded.rate_per_second,
-      daily_budget = excluded.daily_budget,
-      found_days = excluded.found_days,
-      -- The key, or its plan, may be a new one: the next call finds out.
-      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
-      declared_at = now();
-  end if;
-  insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
-  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
-  -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
-  if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
-    and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
-  then
-    perform tickets_ops.wake_geocoding();
-  end if;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
-
 CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -1722,6 +1644,54 @@ CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job
 $$;
 
 COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) IS 'tickets_ops.enqueue for many jobs at once (measured: 10 000 in 0.1 s, one by one in 6.6 s). The arrays are of one length; a task that is not ours is left out. Returns how many were added.';
+
+CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
+  v_waiting record;
+  v_job_id bigint;
+  v_provider text := (
+    select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
+    from tickets_ops.geocoding g where g.active limit 1
+  );
+begin
+  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  into v_waiting
+  from tickets_ops.queued_jobs() j
+  where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
+
+  if v_waiting.running and not p_force then
+    -- Should it put itself back, it is what this person asked for, and goes first.
+    perform tickets_ops.advance_job(v_waiting.id, p_priority := v_priority, p_remove := 'planned');
+    return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
+    return;
+  end if;
+  v_job_id := tickets_ops.enqueue(
+    p_task,
+    (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
+    p_key, now(), v_priority
+  );
+  if v_job_id is null then
+    raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
+  end if;
+  return query select
+    v_job_id,
+    p_key,
+    v_waiting.id is not null,
+    concat_ws(' ',
+      case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
+      case when p_known = 'verified' then 'A person verified it: it will not be asked.'
+        when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
+        when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
+      v_provider
+    );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
@@ -1842,7 +1812,7 @@ CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
 declare
   -- Two rejected places may be chance.
   c_agreeing constant integer := 3;
-  -- Enough to see; weighing all of a large cluster on each answer would be slow.
+  -- Enough to see; scoring all of a large cluster on each answer would be slow.
   c_sample constant integer := 50;
   v_suspicious boolean;
 begin
@@ -2028,6 +1998,12 @@ CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestam
 
 COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
 
+CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
 CREATE TABLE tickets.geo_clusters (
     cluster text NOT NULL,
     geom public.geometry(Point,4326),
@@ -2064,7 +2040,7 @@ COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this
 
 COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 
-COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
+COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned.';
 
 COMMENT ON COLUMN tickets.geo_clusters.note IS 'Free text for people.';
 
@@ -2078,17 +2054,11 @@ COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
 
 COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
 
-CREATE FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) RETURNS boolean
+CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETURNS boolean
     LANGUAGE sql STABLE
     RETURN (((p_cluster).geom IS NULL) AND ((p_cluster).verified OR COALESCE(((p_cluster).expires_at > now()), false)));
 
-COMMENT ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
-
-CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
-
-COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
 CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2099,7 +2069,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocode/gate.ts).
+    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -2143,64 +2113,6 @@ CREATE FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) RETURNS bigin
 $$;
 
 COMMENT ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) IS 'The ids of the load jobs of a snapshot that are there, by their keys. Empty for NULL.';
-
-CREATE FUNCTION tickets_ops.judge_again(p_cluster text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_before boolean := tickets_ops.as_pipeline(true);
-begin
-  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
-  update tickets.geo_locations l
-  set
-    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
-    distance_km = judged.distance_km, note = judged.note,
-    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
-  from (
-    select
-      stored.location_key, verdict.*,
-      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
-    from tickets.geo_clusters c
-    join tickets.geo_locations stored on stored.cluster = c.cluster
-    cross join lateral tickets_ops.judge_location(
-      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
-    ) as verdict
-    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
-  ) as judged
-  where l.cluster = p_cluster and l.location_key = judged.location_key
-    and (l.status, l.geom::bytea, l.distance_km, l.note)
-      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
-
-  update tickets.geo_locations l
-  set
-    status = judged.status,
-    distance_km = judged.distance_km,
-    -- What else the note says, of the takeover or by a person, stays.
-    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
-    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
-    expires_at = case
-      when judged.status = l.status then l.expires_at
-      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
-    end
-  from (
-    select
-      stored.location_key, verdict.*,
-      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
-    from tickets.geo_clusters c
-    join tickets.geo_locations stored on stored.cluster = c.cluster
-    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
-    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
-      and stored.geom is not null
-  ) as judged
-  where l.cluster = p_cluster and l.location_key = judged.location_key
-    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
-
-  perform tickets_ops.flag_suspicious(p_cluster);
-  perform tickets_ops.as_pipeline(v_before);
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.judge_again(p_cluster text) IS 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
 
 CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -2332,7 +2244,7 @@ CREATE FUNCTION tickets_ops.name_words(p_name text) RETURNS text[]
 
 COMMENT ON FUNCTION tickets_ops.name_words(p_name text) IS 'The words of a name as tickets.location_key normalises it. NULL where nothing is left.';
 
-CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, named boolean, exact boolean, literal boolean, overlap numeric, distance_km numeric, refusal text, doubt text)
+CREATE FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, named boolean, exact boolean, literal boolean, overlap numeric, distance_km numeric, refusal text, doubt text)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
  SELECT c.no,
@@ -2353,24 +2265,24 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
                  WHEN tickets.in_kenya(public.st_flipcoordinates(point.geom)) THEN 'its latitude and longitude are swapped'::text
                  ELSE 'it is not in Kenya'::text
              END
-             WHEN (point.km > weigh_candidates.p_guard_km) THEN format('it is %s km from the centre of the cluster, the guard is %s km'::text, round(point.km, 1), weigh_candidates.p_guard_km)
+             WHEN (point.km > score_candidates.p_guard_km) THEN format('it is %s km from the centre of the cluster, the guard is %s km'::text, round(point.km, 1), score_candidates.p_guard_km)
              ELSE NULL::text
          END AS "case",
          CASE
              WHEN (level."precision" = 'city'::text) THEN 'Only a city or county was found'::text
              WHEN (NOT verdict.named) THEN 'What was found has another name'::text
-             WHEN ((cardinality(name.contradicted) > 0) AND ((point.km > (weigh_candidates.p_guard_km / (5)::numeric)) OR (NOT (name.contradicted <@ COALESCE(tickets_ops.name_words(weigh_candidates.p_cluster), '{}'::text[]))))) THEN format('What was found is not said to be in %s'::text, initcap(array_to_string(name.contradicted, ' '::text)))
+             WHEN ((cardinality(name.contradicted) > 0) AND ((point.km > (score_candidates.p_guard_km / (5)::numeric)) OR (NOT (name.contradicted <@ COALESCE(tickets_ops.name_words(score_candidates.p_cluster), '{}'::text[]))))) THEN format('What was found is not said to be in %s'::text, initcap(array_to_string(name.contradicted, ' '::text)))
              ELSE NULL::text
          END AS "case"
     FROM ((((jsonb_array_elements(
          CASE
-             WHEN (jsonb_typeof(weigh_candidates.p_candidates) = 'array'::text) THEN weigh_candidates.p_candidates
+             WHEN (jsonb_typeof(score_candidates.p_candidates) = 'array'::text) THEN score_candidates.p_candidates
              ELSE '[]'::jsonb
          END) WITH ORDINALITY c(candidate, no)
       CROSS JOIN LATERAL ( SELECT g.geom,
-             tickets_ops.distance_km(weigh_candidates.p_centre, g.geom) AS km
+             tickets_ops.distance_km(score_candidates.p_centre, g.geom) AS km
             FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point) g(geom)) point)
-      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
+      CROSS JOIN LATERAL tickets_ops.name_match(score_candidates.p_key, score_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
       CROSS JOIN LATERAL ( SELECT
                  CASE
                      WHEN ((c.candidate ->> 'level'::text) = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text])) THEN (c.candidate ->> 'level'::text)
@@ -2384,63 +2296,63 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
                  END AS named) verdict);
 END;
 
-COMMENT ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
+COMMENT ON FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) scored as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
 
 CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) RETURNS TABLE(geom public.geometry, note text, ambiguous boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
- WITH weighed AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
-             COALESCE(w.refusal,
+ WITH scored AS (
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
+             COALESCE(s.refusal,
                  CASE
-                     WHEN ((NOT w.exact) AND (NOT (name.named AND name.same_kind AND (w."precision" <> 'city'::text)))) THEN 'it has another name'::text
+                     WHEN ((NOT s.exact) AND (NOT (name.named AND name.same_kind AND (s."precision" <> 'city'::text)))) THEN 'it has another name'::text
                      ELSE NULL::text
                  END) AS reason,
              (words.label && ARRAY( SELECT word.word
                     FROM unnest(tickets_ops.name_words(judge_cluster.p_region)) word(word)
                    WHERE (word.word <> ALL (string_to_array(judge_cluster.p_key, ' '::text))))) AS in_region,
              words.label AS words
-            FROM ((tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
-              CROSS JOIN LATERAL tickets_ops.name_match(judge_cluster.p_key, NULL::text, w.label) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
-              CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(w.label), '{}'::text[]) AS label) words)
+            FROM ((tickets_ops.score_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) s(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+              CROSS JOIN LATERAL tickets_ops.name_match(judge_cluster.p_key, NULL::text, s.label) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
+              CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(s.label), '{}'::text[]) AS label) words)
          ), best AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
-             w.reason,
-             w.in_region,
-             w.words
-            FROM weighed w
-           ORDER BY (w.reason IS NOT NULL), w.exact DESC, COALESCE(w.in_region, false) DESC, w.literal DESC,
-                 CASE w."precision"
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
+             s.reason,
+             s.in_region,
+             s.words
+            FROM scored s
+           ORDER BY (s.reason IS NOT NULL), s.exact DESC, COALESCE(s.in_region, false) DESC, s.literal DESC,
+                 CASE s."precision"
                      WHEN 'neighbourhood'::text THEN 1
                      WHEN 'city'::text THEN 1
                      WHEN 'street'::text THEN 2
                      ELSE 3
-                 END, w.overlap DESC, w.candidate_no
+                 END, s.overlap DESC, s.candidate_no
           LIMIT 1
          ), namesakes AS (
-          SELECT string_agg(w.label, '; '::text ORDER BY w.candidate_no) AS labels
+          SELECT string_agg(s.label, '; '::text ORDER BY s.candidate_no) AS labels
             FROM (best b_1
-              JOIN weighed w ON (((w.reason IS NULL) AND w.exact AND (w.literal = b_1.literal) AND (NOT (w.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(w.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((w.words <@ b_1.words) OR (b_1.words <@ w.words))))))
+              JOIN scored s ON (((s.reason IS NULL) AND s.exact AND (s.literal = b_1.literal) AND (NOT (s.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(s.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((s.words <@ b_1.words) OR (b_1.words <@ s.words))))))
            WHERE ((b_1.reason IS NULL) AND b_1.exact)
          )
   SELECT
@@ -2475,47 +2387,47 @@ COMMENT ON FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre
 CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(status text, geom public.geometry, "precision" text, confidence numeric, distance_km numeric, note text)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
- WITH weighed AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
+ WITH scored AS (
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
                  CASE
-                     WHEN (w.refusal IS NOT NULL) THEN 3
-                     WHEN (w.doubt IS NOT NULL) THEN 2
+                     WHEN (s.refusal IS NOT NULL) THEN 3
+                     WHEN (s.doubt IS NOT NULL) THEN 2
                      ELSE 1
                  END AS tier,
-             (((0.6 * w.overlap) + (0.25 *
-                 CASE w."precision"
+             (((0.6 * s.overlap) + (0.25 *
+                 CASE s."precision"
                      WHEN 'point'::text THEN (1)::numeric
                      WHEN 'street'::text THEN 0.8
                      WHEN 'neighbourhood'::text THEN 0.7
                      ELSE (0)::numeric
-                 END)) + (0.15 * GREATEST((0)::numeric, ((1)::numeric - COALESCE((w.distance_km / judge_location.p_guard_km), (1)::numeric))))) AS score
-            FROM tickets_ops.weigh_candidates(judge_location.p_candidates, judge_location.p_key, judge_location.p_cluster, judge_location.p_centre, judge_location.p_guard_km) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+                 END)) + (0.15 * GREATEST((0)::numeric, ((1)::numeric - COALESCE((s.distance_km / judge_location.p_guard_km), (1)::numeric))))) AS score
+            FROM tickets_ops.score_candidates(judge_location.p_candidates, judge_location.p_key, judge_location.p_cluster, judge_location.p_centre, judge_location.p_guard_km) s(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
          ), best AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
-             w.tier,
-             w.score
-            FROM weighed w
-           ORDER BY w.tier, w.literal DESC, w.score DESC, w.candidate_no
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
+             s.tier,
+             s.score
+            FROM scored s
+           ORDER BY s.tier, s.literal DESC, s.score DESC, s.candidate_no
           LIMIT 1
          )
   SELECT
@@ -2847,7 +2759,7 @@ begin
     left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
     where (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
-      and not coalesce(tickets_ops.is_hopeless(c), false)
+      and not coalesce(tickets_ops.is_unresolvable(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
   using p_clusters;
@@ -3132,10 +3044,10 @@ declare
   c_pause constant double precision := 60;
   c_longest_pause constant double precision := 900;
   -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
-  c_strikes constant integer := 5;
+  c_trouble_after constant integer := 5;
   v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
-  v_strikes integer;
+  v_failures integer;
   v_breaker text;
   v_until timestamptz;
 begin
@@ -3154,23 +3066,24 @@ begin
 
   if p_outcome in ('found', 'not_found') then
     -- An answer to a call that was made before the breaker opened proves nothing.
-    if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
+    if v_provider.consecutive_failures > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
       update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0,
-        struck_by = null
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
+        consecutive_failures = 0, last_failed_place = null
       where provider = p_provider;
       return null;
     end if;
     return v_provider.breaker_until;
   end if;
 
-  v_strikes := v_provider.strikes + (v_provider.breaker is not null or v_provider.struck_by is distinct from v_place)::integer;
+  v_failures := v_provider.consecutive_failures
+    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from v_place)::integer;
   -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
     when p_outcome = 'key_refused' then 'key refused'
     when p_outcome = 'rate_limited' then 'rate limited'
-    when v_provider.breaker is not null or v_strikes >= c_strikes or p_retry_seconds is not null then 'trouble'
+    when v_provider.breaker is not null or v_failures >= c_trouble_after or p_retry_seconds is not null then 'trouble'
   end;
   v_until := case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
@@ -3178,18 +3091,20 @@ begin
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
     else clock_timestamp() + make_interval(secs => greatest(
       coalesce(p_retry_seconds, c_pause),
-      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_strikes - 1 - c_strikes, 0), 20))
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_failures - 1 - c_trouble_after, 0), 20))
     ))
   end;
   -- A breaker that is open for longer stays.
   if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers set strikes = v_strikes, struck_by = v_place where provider = p_provider;
+    update tickets_ops.geocoding_providers
+    set consecutive_failures = v_failures, last_failed_place = v_place
+    where provider = p_provider;
     return v_provider.breaker_until;
   end if;
   update tickets_ops.geocoding_providers
   set
-    strikes = v_strikes,
-    struck_by = v_place,
+    consecutive_failures = v_failures,
+    last_failed_place = v_place,
     breaker = v_breaker,
     breaker_reason = p_reason,
     breaker_since = coalesce(breaker_since, clock_timestamp()),
@@ -3215,6 +3130,36 @@ CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RE
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) IS 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
+
+CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
+begin
+  if p_provider is not null then
+    insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
+    values (p_provider, p_rate, p_daily_budget, p_found_days)
+    on conflict (provider) do update set
+      rate_per_second = excluded.rate_per_second,
+      daily_budget = excluded.daily_budget,
+      found_days = excluded.found_days,
+      -- The key, or its plan, may be a new one: the next call finds out.
+      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
+      registered_at = now();
+  end if;
+  insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
+  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, registered_at = now();
+  -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
+  if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
+    and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
+  then
+    perform tickets_ops.wake_geocoding();
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
@@ -3264,11 +3209,99 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
+CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
+  v_waiting record;
+begin
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_unresolvable(c)) then
+    return true;
+  end if;
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
+    return false;
+  end if;
+  select * into v_waiting
+  from tickets_ops.queued_jobs() j
+  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
+  if v_waiting.id is null then
+    perform tickets_ops.enqueue(
+      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
+      p_priority := v_priority
+    );
+  elsif v_waiting.priority > v_priority then
+    perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
+  end if;
+  return false;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_unresolvable), so that waiting is in vain until a person sets the centroid.';
+
 CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN (p_payload - ARRAY['waits'::text, 'looks'::text, '_cron'::text]) ELSE p_payload END;
 
 COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
+
+CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
+  update tickets.geo_locations l
+  set
+    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
+    distance_km = judged.distance_km, note = judged.note,
+    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_location(
+      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
+    ) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.geom::bytea, l.distance_km, l.note)
+      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
+
+  update tickets.geo_locations l
+  set
+    status = judged.status,
+    distance_km = judged.distance_km,
+    -- What else the note says, of the takeover or by a person, stays.
+    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
+    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
+    expires_at = case
+      when judged.status = l.status then l.expires_at
+      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
+    end
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
+      and stored.geom is not null
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
+
+  perform tickets_ops.flag_suspicious(p_cluster);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.rescore_locations(p_cluster text) IS 'Rescores a cluster''s places: judges their stored candidates against its present centroid and guard, without a call. Verified rows stay.';
 
 CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, reason text)
     LANGUAGE plpgsql
@@ -3326,12 +3359,121 @@ begin
     ) as budget
     where p.provider = p_provider;
   if not found then
-    raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
+    raise exception 'No geocoding provider % is registered: a worker registers it when it starts.', p_provider;
   end if;
 end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+
+CREATE FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, '', p_provider);
+  select verdict.* into v_verdict
+  from (select 1) as always
+  left join tickets.geo_clusters c on c.cluster = p_cluster
+  cross join lateral tickets_ops.judge_cluster(
+    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
+    coalesce(c.guard_km, 25) -- the column's default
+  ) as verdict;
+  if v_verdict.geom is null and not p_last then
+    return null;
+  end if;
+  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+    return 'busy';
+  end if;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
+  values (
+    p_cluster, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '), v_answers.candidates, v_verdict.note,
+    case when v_verdict.geom is null then 1 else 0 end, now(),
+    case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
+  )
+  on conflict (cluster) do update set
+    -- Asked by force and not found: the old centroid is still the best there is.
+    geom = coalesce(excluded.geom, c.geom),
+    provider = excluded.provider, query = excluded.query, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.geom is null then c.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = case
+      when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
+    end;
+  perform tickets_ops.flag_suspicious(p_cluster);
+  perform tickets_ops.as_pipeline(v_before);
+  if v_verdict.geom is null then
+    -- Its places wait in vain: they end.
+    perform tickets_ops.wake_locations(p_cluster);
+  end if;
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
+  return case when v_verdict.geom is null then 'not_found' else 'found' end;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) IS 'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
+
+CREATE FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_locked boolean;
+  v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key, p_provider);
+  -- Twice: before the lock, which most verdicts that are not the last do not need, and under it, since until then a person
+  -- may have moved the centroid or the guard.
+  foreach v_locked in array array[false, true] loop
+    select verdict.* into v_verdict
+    from tickets.geo_clusters c
+    cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null;
+    if not found then
+      raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
+    end if;
+    if v_verdict.status <> 'found' and not p_last then
+      return null;
+    end if;
+    if not v_locked and not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+      return 'busy';
+    end if;
+  end loop;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_locations as l (
+    cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
+    attempts, fetched_at, expires_at
+  )
+  values (
+    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '),
+    v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
+    case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
+    tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
+  )
+  on conflict (cluster, location_key) do update set
+    location_name = excluded.location_name, status = excluded.status, geom = excluded.geom, provider = excluded.provider,
+    query = excluded.query, precision = excluded.precision, confidence = excluded.confidence,
+    distance_km = excluded.distance_km, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
+  -- Once it is flagged any verdict may clear it: the order in which places are asked must not decide.
+  if v_verdict.status = 'rejected' or exists (select from tickets.geo_clusters where cluster = p_cluster and suspicious) then
+    perform tickets_ops.flag_suspicious(p_cluster);
+  end if;
+  perform tickets_ops.as_pipeline(v_before);
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
+  return v_verdict.status;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
 
 CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] DEFAULT '{}'::text[]) RETURNS bigint
     LANGUAGE sql
@@ -3573,115 +3715,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
 
-CREATE FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_answers record;
-  v_verdict record;
-  v_before boolean;
-begin
-  select * into v_answers from tickets_ops.answers(p_cluster, '', p_provider);
-  select verdict.* into v_verdict
-  from (select 1) as always
-  left join tickets.geo_clusters c on c.cluster = p_cluster
-  cross join lateral tickets_ops.judge_cluster(
-    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
-  ) as verdict;
-  if v_verdict.geom is null and not p_last then
-    return null;
-  end if;
-  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
-    return 'busy';
-  end if;
-  v_before := tickets_ops.as_pipeline(true);
-  insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
-  values (
-    p_cluster, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '), v_answers.candidates, v_verdict.note,
-    case when v_verdict.geom is null then 1 else 0 end, now(),
-    case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
-  )
-  on conflict (cluster) do update set
-    -- Asked by force and not found: the old centroid is still the best there is.
-    geom = coalesce(excluded.geom, c.geom),
-    provider = excluded.provider, query = excluded.query, candidates = excluded.candidates, note = excluded.note,
-    attempts = case when excluded.geom is null then c.attempts + 1 else 0 end,
-    fetched_at = excluded.fetched_at,
-    expires_at = case
-      when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
-    end;
-  perform tickets_ops.flag_suspicious(p_cluster);
-  perform tickets_ops.as_pipeline(v_before);
-  if v_verdict.geom is null then
-    -- Its places wait in vain: they end.
-    perform tickets_ops.wake_locations(p_cluster);
-  end if;
-  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
-  return case when v_verdict.geom is null then 'not_found' else 'found' end;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) IS 'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
-
-CREATE FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_answers record;
-  v_verdict record;
-  v_locked boolean;
-  v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
-  v_before boolean;
-begin
-  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key, p_provider);
-  -- Twice: before the lock, which most verdicts that are not the last do not need, and under it, since until then a person
-  -- may have moved the centroid or the guard.
-  foreach v_locked in array array[false, true] loop
-    select verdict.* into v_verdict
-    from tickets.geo_clusters c
-    cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
-    where c.cluster = p_cluster and c.geom is not null;
-    if not found then
-      raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
-    end if;
-    if v_verdict.status <> 'found' and not p_last then
-      return null;
-    end if;
-    if not v_locked and not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
-      return 'busy';
-    end if;
-  end loop;
-  v_before := tickets_ops.as_pipeline(true);
-  insert into tickets.geo_locations as l (
-    cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
-    attempts, fetched_at, expires_at
-  )
-  values (
-    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '),
-    v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
-    case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
-    tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
-  )
-  on conflict (cluster, location_key) do update set
-    location_name = excluded.location_name, status = excluded.status, geom = excluded.geom, provider = excluded.provider,
-    query = excluded.query, precision = excluded.precision, confidence = excluded.confidence,
-    distance_km = excluded.distance_km, candidates = excluded.candidates, note = excluded.note,
-    attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
-    fetched_at = excluded.fetched_at,
-    expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
-  -- Once it is flagged any verdict may clear it: the order in which places are asked must not decide.
-  if v_verdict.status = 'rejected' or exists (select from tickets.geo_clusters where cluster = p_cluster and suspicious) then
-    perform tickets_ops.flag_suspicious(p_cluster);
-  end if;
-  perform tickets_ops.as_pipeline(v_before);
-  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
-  return v_verdict.status;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
-
 CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3724,7 +3757,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wrong with the snapshots of a dataset (inc, crq), as faults and warnings in words.';
 
-CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text DEFAULT NULL::text) RETURNS void
+CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -3758,15 +3791,15 @@ begin
     -- The attempts that failed stay used up.
     p_max_attempts := v_job.max_attempts - v_job.attempts + 1
   );
-  if p_until_settled is not null then
-    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
+  if p_until_resolved is not null then
+    -- Whoever resolves a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
     -- Taken last, so that nobody is waited for with it.
     v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
     if not v_nobody_writes
-      -- Settled since it was looked at.
+      -- Resolved since it was looked at.
       or exists (
         select from tickets.geo_clusters c
-        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+        where c.cluster = p_until_resolved and (c.geom is not null or tickets_ops.is_unresolvable(c))
       )
     then
       perform tickets_ops.advance_job(v_job_id, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end);
@@ -3775,7 +3808,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_settled has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
@@ -3836,36 +3869,6 @@ CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS te
     RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
 
 COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
-
-CREATE FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
-  v_waiting record;
-begin
-  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
-    return true;
-  end if;
-  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
-    return false;
-  end if;
-  select * into v_waiting
-  from tickets_ops.queued_jobs() j
-  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
-  if v_waiting.id is null then
-    perform tickets_ops.enqueue(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
-      p_priority := v_priority
-    );
-  elsif v_waiting.priority > v_priority then
-    perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
-  end if;
-  return false;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -4104,7 +4107,7 @@ COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candi
 
 COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
 
-COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
+COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
 
 COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
 
@@ -4331,7 +4334,7 @@ COMMENT ON COLUMN tickets_ops.geocoding_calls.provider IS 'The provider.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.called_on IS 'UTC day of the answer.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was taken for; see src/geocode/outcome.ts.';
+COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was taken for; see src/geocoding/outcome.ts.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.calls IS 'How many.';
 
@@ -4348,9 +4351,9 @@ CREATE TABLE tickets_ops.geocoding_providers (
     breaker_since timestamp with time zone,
     breaker_until timestamp with time zone,
     probing_until timestamp with time zone,
-    strikes integer DEFAULT 0 NOT NULL,
-    struck_by text,
-    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    consecutive_failures integer DEFAULT 0 NOT NULL,
+    last_failed_place text,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text]))),
     CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
     CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
@@ -4362,7 +4365,7 @@ COMMENT ON TABLE tickets_ops.geocoding_providers IS 'Geocoding providers that a 
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.provider IS 'locationiq, opencage or nominatim.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that declared itself last.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that registered last.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.daily_budget IS 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
 
@@ -4384,17 +4387,17 @@ COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the nex
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.strikes IS 'Failures in a row, of one place only the first.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_failures IS 'Failures in a row, of one place only the first.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.struck_by IS 'The place that failed last.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.last_failed_place IS 'The place that failed last.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.declared_at IS 'When a worker last declared this provider.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worker last registered this provider.';
 
 CREATE TABLE tickets_ops.geocoding_setup (
     one boolean DEFAULT true NOT NULL,
     provider text,
     off_reason text,
-    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_setup_one_check CHECK (one),
     CONSTRAINT geocoding_setup_says_why_not CHECK (((provider IS NULL) = (off_reason IS NOT NULL)))
 );
@@ -4407,7 +4410,7 @@ COMMENT ON COLUMN tickets_ops.geocoding_setup.provider IS 'The provider. NULL: n
 
 COMMENT ON COLUMN tickets_ops.geocoding_setup.off_reason IS 'Why nobody is asked, and what to do.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_setup.declared_at IS 'When a worker last declared itself.';
+COMMENT ON COLUMN tickets_ops.geocoding_setup.registered_at IS 'When a worker last registered a provider, or none.';
 
 CREATE VIEW tickets_ops.geocoding AS
  SELECT p.provider,
@@ -4488,7 +4491,7 @@ CREATE TABLE tickets_ops.geocoding_answers (
     answered_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
+COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is resolved; those of yesterday or of another provider do not count, and maintain removes them.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.cluster IS 'The cluster.';
 
@@ -5170,9 +5173,9 @@ CREATE TRIGGER _500_place_updated AFTER UPDATE ON tickets.crq REFERENCING NEW TA
 
 CREATE TRIGGER _500_place_updated AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.place_written_tickets();
 
-CREATE TRIGGER _600_judge_inserted AFTER INSERT ON tickets.geo_clusters FOR EACH ROW WHEN ((new.geom IS NOT NULL)) EXECUTE FUNCTION tickets_ops.cluster_changed();
+CREATE TRIGGER _600_rescore_inserted AFTER INSERT ON tickets.geo_clusters FOR EACH ROW WHEN ((new.geom IS NOT NULL)) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
-CREATE TRIGGER _600_judge_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
+CREATE TRIGGER _600_rescore_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
@@ -5263,8 +5266,6 @@ REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, 
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) FROM PUBLIC;
@@ -5300,8 +5301,6 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
@@ -5309,6 +5308,8 @@ REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
 
@@ -5337,12 +5338,12 @@ REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 
-REVOKE ALL ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
@@ -5350,13 +5351,11 @@ REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) FROM PUBLIC;
 
@@ -5419,13 +5418,23 @@ REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.rescore_locations(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[]) FROM PUBLIC;
 
@@ -5449,13 +5458,9 @@ REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
@@ -5464,8 +5469,6 @@ REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;

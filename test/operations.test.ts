@@ -551,7 +551,7 @@ describe('maintain', () => {
     );
   });
 
-  test('marks what is beyond hope, so that the next snapshot is not blocked', async () => {
+  test('fails what has stalled, so that the next snapshot is not blocked', async () => {
     const repair = await broken('tickets.inc');
     await put(first);
     await env.pool.query('select tickets_ops.fetch_now()');

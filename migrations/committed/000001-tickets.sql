@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e636cd4bc5fad9b376b98d0282ae775b3db06819
+--! Hash: sha1:7caf707b0f6b1fd9f3cbfb2078031141aa8791eb
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -925,7 +925,7 @@ $$;
 comment on function tickets_takeover.replay_grants() is 'Who could use the old objects can use ours.';
 
 -- The readers last: while they are re-pointed, and until the commit, they wait. So all else is done before.
-create or replace function tickets_takeover.finish() returns void language plpgsql as $$
+create or replace function tickets_takeover.complete() returns void language plpgsql as $$
 declare
   v_note record;
   v_made_meanwhile text;
@@ -957,7 +957,7 @@ begin
   end if;
 end
 $$;
-comment on function tickets_takeover.finish() is 'Tells what was noted, and points the readers at our tables. Raises when something was made meanwhile that reads the old ones.';
+comment on function tickets_takeover.complete() is 'Tells what was noted, and points the readers at our tables. Raises when something was made meanwhile that reads the old ones.';
 
 create or replace function tickets_takeover.fill() returns void language plpgsql as $$
 begin
@@ -968,7 +968,7 @@ begin
   perform tickets_takeover.note_moves();
   perform tickets_takeover.require_map_interface();
   perform tickets_takeover.replay_grants();
-  perform tickets_takeover.finish(); -- last: while the readers are re-pointed, and until the commit, they wait
+  perform tickets_takeover.complete(); -- last: while the readers are re-pointed, and until the commit, they wait
 end
 $$;
 comment on function tickets_takeover.fill() is 'The second half of a takeover: our tables stand, empty; tickets_legacy holds the old ones.';
@@ -1827,7 +1827,7 @@ comment on column tickets.geo_clusters.query is 'The text that was sent to the p
 comment on column tickets.geo_clusters.verified is 'A person checked this coordinate: it is never overwritten, not even by force.';
 comment on column tickets.geo_clusters.guard_km is 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
 comment on column tickets.geo_clusters.suspicious is 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
-comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
+comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned.';
 comment on column tickets.geo_clusters.note is 'Free text for people.';
 comment on column tickets.geo_clusters.attempts is 'How many times in a row no usable centroid was found: 1 waits 7 days, later ones 30.';
 comment on column tickets.geo_clusters.fetched_at is 'When a provider last answered for this cluster.';
@@ -1869,7 +1869,7 @@ comment on column tickets.geo_locations.query is 'The text that was sent to the 
 comment on column tickets.geo_locations.precision is 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
 comment on column tickets.geo_locations.confidence is 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
 comment on column tickets.geo_locations.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
-comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
+comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
 comment on column tickets.geo_locations.verified is 'A person checked this row: it is never overwritten and never expires, not even by force.';
 comment on column tickets.geo_locations.note is 'Free text: why a candidate was rejected, or a person''s remark.';
 comment on column tickets.geo_locations.attempts is 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
@@ -2112,7 +2112,7 @@ comment on column tickets.import_meta.metadata is 'source_key, source_etag, sour
 -- Where a ticket is: feed coordinates, else its geocoded location, else its cluster's centroid, else nowhere.
 --
 -- Three writers keep tickets and gazetteers in agreement:
---   1. a load resolves its batch in its own statement (src/load.ts), a join on the gazetteers;
+--   1. a load resolves its batch in its own statement (src/snapshots/load.ts), a join on the gazetteers;
 --   2. statement triggers on the ticket tables correct every other write;
 --   3. statement triggers on the gazetteers re-resolve exactly the tickets that a change concerns.
 -- Under READ COMMITTED a batch and a gazetteer change could pass each other unseen (measured: 28 deadlocks in 27 s,
@@ -2402,7 +2402,7 @@ $$;
 
 --! Included job-policy.sql
 -- What every job of the pipeline has from the start, and what it is called. Nothing else holds such a number or name but
--- crontab, which has no other way, and src/stage.ts; tests compare them.
+-- crontab, which has no other way, and src/snapshots/stage.ts; tests compare them.
 --
 -- Loads come before geocoding: a free worker takes the lowest priority first. Of geocoding, what a person asks for comes
 -- before what is planned, and a cluster before the places in it, which wait for its centroid.
@@ -2416,7 +2416,7 @@ language sql immutable parallel safe as $$
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocode/gate.ts).
+    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -3662,14 +3662,14 @@ create table tickets_ops.geocoding_providers (
   breaker_since timestamptz,
   breaker_until timestamptz,
   probing_until timestamptz,
-  strikes integer not null default 0,
-  struck_by text,
-  declared_at timestamptz not null default now(),
+  consecutive_failures integer not null default 0,
+  last_failed_place text,
+  registered_at timestamptz not null default now(),
   constraint geocoding_providers_breaker_is_whole check (num_nulls(breaker, breaker_reason, breaker_since, breaker_until) in (0, 4))
 );
 comment on table tickets_ops.geocoding_providers is 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
 comment on column tickets_ops.geocoding_providers.provider is 'locationiq, opencage or nominatim.';
-comment on column tickets_ops.geocoding_providers.rate_per_second is 'GEOCODER_RATE_PER_SECOND of the worker that declared itself last.';
+comment on column tickets_ops.geocoding_providers.rate_per_second is 'GEOCODER_RATE_PER_SECOND of the worker that registered last.';
 comment on column tickets_ops.geocoding_providers.daily_budget is 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
 comment on column tickets_ops.geocoding_providers.found_days is 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
 comment on column tickets_ops.geocoding_providers.next_at is 'The next free slot for a call.';
@@ -3680,9 +3680,9 @@ comment on column tickets_ops.geocoding_providers.breaker_reason is 'The provide
 comment on column tickets_ops.geocoding_providers.breaker_since is 'When it opened.';
 comment on column tickets_ops.geocoding_providers.breaker_until is 'When the next call may be tried.';
 comment on column tickets_ops.geocoding_providers.probing_until is 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
-comment on column tickets_ops.geocoding_providers.strikes is 'Failures in a row, of one place only the first.';
-comment on column tickets_ops.geocoding_providers.struck_by is 'The place that failed last.';
-comment on column tickets_ops.geocoding_providers.declared_at is 'When a worker last declared this provider.';
+comment on column tickets_ops.geocoding_providers.consecutive_failures is 'Failures in a row, of one place only the first.';
+comment on column tickets_ops.geocoding_providers.last_failed_place is 'The place that failed last.';
+comment on column tickets_ops.geocoding_providers.registered_at is 'When a worker last registered this provider.';
 
 create table tickets_ops.geocoding_calls (
   provider text not null,
@@ -3696,21 +3696,21 @@ create table tickets_ops.geocoding_calls (
 comment on table tickets_ops.geocoding_calls is 'Answers of geocoding providers, counted by UTC day and outcome.';
 comment on column tickets_ops.geocoding_calls.provider is 'The provider.';
 comment on column tickets_ops.geocoding_calls.called_on is 'UTC day of the answer.';
-comment on column tickets_ops.geocoding_calls.outcome is 'What the answer was taken for; see src/geocode/outcome.ts.';
+comment on column tickets_ops.geocoding_calls.outcome is 'What the answer was taken for; see src/geocoding/outcome.ts.';
 comment on column tickets_ops.geocoding_calls.calls is 'How many.';
 
 create table tickets_ops.geocoding_setup (
   one boolean primary key default true check (one),
   provider text references tickets_ops.geocoding_providers,
   off_reason text,
-  declared_at timestamptz not null default now(),
+  registered_at timestamptz not null default now(),
   constraint geocoding_setup_says_why_not check ((provider is null) = (off_reason is not null))
 );
 comment on table tickets_ops.geocoding_setup is 'One row: the provider that the workers ask, as the one that started last was told by its environment.';
 comment on column tickets_ops.geocoding_setup.one is 'Makes it one row.';
 comment on column tickets_ops.geocoding_setup.provider is 'The provider. NULL: nobody is asked.';
 comment on column tickets_ops.geocoding_setup.off_reason is 'Why nobody is asked, and what to do.';
-comment on column tickets_ops.geocoding_setup.declared_at is 'When a worker last declared itself.';
+comment on column tickets_ops.geocoding_setup.registered_at is 'When a worker last registered a provider, or none.';
 
 create table tickets_ops.geocoding_answers (
   cluster text not null,
@@ -3721,7 +3721,7 @@ create table tickets_ops.geocoding_answers (
   answered_at timestamptz not null default now(),
   primary key (cluster, location_key, query)
 );
-comment on table tickets_ops.geocoding_answers is 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
+comment on table tickets_ops.geocoding_answers is 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is resolved; those of yesterday or of another provider do not count, and maintain removes them.';
 comment on column tickets_ops.geocoding_answers.cluster is 'The cluster.';
 comment on column tickets_ops.geocoding_answers.location_key is 'The place; empty when the cluster itself is asked.';
 comment on column tickets_ops.geocoding_answers.query is 'The text that was sent.';
@@ -3925,9 +3925,9 @@ comment on function tickets_ops.name_match(text, text, text) is
 -- The judge: which of a provider's candidates, if any, is the place that was asked for.
 --
 -- The rules stand here only. A new answer and a stored one are judged by the same functions, so when a centroid or a
--- guard changes the stored candidates are judged again with no call to a provider.
+-- guard changes the stored candidates are rescored with no call to a provider.
 --
--- A candidate is {lat, lng, level, country, label, original} (src/geocode/outcome.ts). It is
+-- A candidate is {lat, lng, level, country, label, original} (src/geocoding/outcome.ts). It is
 --   refused  no number, 0,0, outside Kenya, swapped axes, or beyond the guard;
 --   doubtful only a city or county, of another name or number, or in another area than the name says: a person decides;
 --   good     otherwise; the best by name, precision and distance is the place.
@@ -3949,7 +3949,7 @@ create or replace function tickets_ops.distance_km(p_one geometry, p_other geome
 return round((st_distance(p_one::geography, p_other::geography) / 1000)::numeric, 3);
 comment on function tickets_ops.distance_km(geometry, geometry) is 'Geodesic kilometres between two points. NULL if one is.';
 
-create or replace function tickets_ops.weigh_candidates(
+create or replace function tickets_ops.score_candidates(
   p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
 )
 returns table (
@@ -4006,8 +4006,8 @@ begin atomic
     select case when level.precision in ('point', 'street') then name.named else name.surrounded end as named
   ) as verdict;
 end;
-comment on function tickets_ops.weigh_candidates(jsonb, text, text, geometry, numeric) is
-  'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
+comment on function tickets_ops.score_candidates(jsonb, text, text, geometry, numeric) is
+  'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) scored as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
 
 create or replace function tickets_ops.judge_location(
   p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
@@ -4015,17 +4015,17 @@ create or replace function tickets_ops.judge_location(
 returns table (status text, geom geometry, "precision" text, confidence numeric, distance_km numeric, note text)
 language sql stable parallel safe
 begin atomic
-  with weighed as (
+  with scored as (
     select
-      w.*,
-      case when w.refusal is not null then 3 when w.doubt is not null then 2 else 1 end as tier,
-      0.6 * w.overlap
-        + 0.25 * case w.precision when 'point' then 1 when 'street' then 0.8 when 'neighbourhood' then 0.7 else 0 end
-        + 0.15 * greatest(0, 1 - coalesce(w.distance_km / p_guard_km, 1)) as score
-    from tickets_ops.weigh_candidates(p_candidates, p_key, p_cluster, p_centre, p_guard_km) w
+      s.*,
+      case when s.refusal is not null then 3 when s.doubt is not null then 2 else 1 end as tier,
+      0.6 * s.overlap
+        + 0.25 * case s.precision when 'point' then 1 when 'street' then 0.8 when 'neighbourhood' then 0.7 else 0 end
+        + 0.15 * greatest(0, 1 - coalesce(s.distance_km / p_guard_km, 1)) as score
+    from tickets_ops.score_candidates(p_candidates, p_key, p_cluster, p_centre, p_guard_km) s
   ),
   best as (
-    select w.* from weighed w order by w.tier, w.literal desc, w.score desc, w.candidate_no limit 1
+    select s.* from scored s order by s.tier, s.literal desc, s.score desc, s.candidate_no limit 1
   )
   select
     case coalesce(b.tier, 4) when 1 then 'found' when 2 then 'needs_review' when 3 then 'rejected' else 'not_found' end,
@@ -4046,44 +4046,44 @@ create or replace function tickets_ops.judge_cluster(p_candidates jsonb, p_key t
 returns table (geom geometry, note text, ambiguous boolean)
 language sql stable parallel safe
 begin atomic
-  with weighed as (
+  with scored as (
     select
-      w.*,
+      s.*,
       -- What a place lies in does for the place, not for a cluster: Mombasa Road is not Mombasa, Nairobi West not Nairobi.
       coalesce(
-        w.refusal,
-        case when not w.exact and not (name.named and name.same_kind and w.precision <> 'city') then 'it has another name' end
+        s.refusal,
+        case when not s.exact and not (name.named and name.same_kind and s.precision <> 'city') then 'it has another name' end
       ) as reason,
       -- Regions of the network have names of their own (Nairobi Metro): one of the region's words is enough.
       words.label && array(
         select word from unnest(tickets_ops.name_words(p_region)) as word where word <> all (string_to_array(p_key, ' '))
       ) as in_region,
       words.label as words
-    from tickets_ops.weigh_candidates(p_candidates, p_key, null, null, null) w
-    cross join lateral tickets_ops.name_match(p_key, null, w.label) as name
-    cross join lateral (select coalesce(tickets_ops.name_words(w.label), '{}') as label) as words
+    from tickets_ops.score_candidates(p_candidates, p_key, null, null, null) s
+    cross join lateral tickets_ops.name_match(p_key, null, s.label) as name
+    cross join lateral (select coalesce(tickets_ops.name_words(s.label), '{}') as label) as words
   ),
   -- A cluster is an area: a suburb, a town or a city is it, a shop of that name is the last resort.
   best as (
-    select w.*
-    from weighed w
+    select s.*
+    from scored s
     order by
-      w.reason is not null,
-      w.exact desc,
-      coalesce(w.in_region, false) desc,
-      w.literal desc,
-      case w.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
-      w.overlap desc,
-      w.candidate_no
+      s.reason is not null,
+      s.exact desc,
+      coalesce(s.in_region, false) desc,
+      s.literal desc,
+      case s.precision when 'neighbourhood' then 1 when 'city' then 1 when 'street' then 2 else 3 end,
+      s.overlap desc,
+      s.candidate_no
     limit 1
   ),
   -- As good by name and region, and so far away that no place could belong to both. Nakuru in Kenya is the county of
   -- Nakuru in Nakuru County, no namesake of it.
   namesakes as (
-    select string_agg(w.label, '; ' order by w.candidate_no) as labels
+    select string_agg(s.label, '; ' order by s.candidate_no) as labels
     from best b
-    join weighed w on w.reason is null and w.exact and w.literal = b.literal and w.in_region is not distinct from b.in_region
-      and tickets_ops.distance_km(w.geom, b.geom) > p_guard_km and not (w.words <@ b.words or b.words <@ w.words)
+    join scored s on s.reason is null and s.exact and s.literal = b.literal and s.in_region is not distinct from b.in_region
+      and tickets_ops.distance_km(s.geom, b.geom) > p_guard_km and not (s.words <@ b.words or b.words <@ s.words)
     where b.reason is null and b.exact
   )
   select
@@ -4101,16 +4101,16 @@ comment on function tickets_ops.judge_cluster(jsonb, text, text, numeric) is
 --! Included waiting.sql
 -- Geocoding jobs that have to wait, for their turn or for their cluster's centroid, and what wakes them.
 
-create or replace function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
+create or replace function tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) returns boolean language sql stable
 return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
-comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+comment on function tickets_ops.is_unresolvable(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
-create or replace function tickets_ops.want_cluster(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
 declare
   v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
   v_waiting record;
 begin
-  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_unresolvable(c)) then
     return true;
   end if;
   if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
@@ -4130,10 +4130,10 @@ begin
   return false;
 end
 $$;
-comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
+comment on function tickets_ops.request_centroid(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_unresolvable), so that waiting is in vain until a person sets the centroid.';
 
 create or replace function tickets_ops.snooze_geocoding(
-  p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text default null
+  p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text default null
 )
 returns void
 language plpgsql as $$
@@ -4168,15 +4168,15 @@ begin
     -- The attempts that failed stay used up.
     p_max_attempts := v_job.max_attempts - v_job.attempts + 1
   );
-  if p_until_settled is not null then
-    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
+  if p_until_resolved is not null then
+    -- Whoever resolves a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
     -- Taken last, so that nobody is waited for with it.
     v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
     if not v_nobody_writes
-      -- Settled since it was looked at.
+      -- Resolved since it was looked at.
       or exists (
         select from tickets.geo_clusters c
-        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+        where c.cluster = p_until_resolved and (c.geom is not null or tickets_ops.is_unresolvable(c))
       )
     then
       perform tickets_ops.advance_job(v_job_id, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end);
@@ -4184,7 +4184,7 @@ begin
   end if;
 end
 $$;
-comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_settled has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
 create or replace function tickets_ops.wake_locations(p_cluster text) returns void language sql as $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
@@ -4218,7 +4218,7 @@ create or replace function tickets_ops.next_utc_midnight() returns timestamptz l
 return (date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '1 day') at time zone 'UTC';
 comment on function tickets_ops.next_utc_midnight() is 'When the daily quotas come back.';
 
-create or replace function tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
+create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
 returns void language plpgsql as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
@@ -4232,10 +4232,10 @@ begin
       found_days = excluded.found_days,
       -- The key, or its plan, may be a new one: the next call finds out.
       breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
-      declared_at = now();
+      registered_at = now();
   end if;
   insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
-  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
+  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, registered_at = now();
   -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
   if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
     and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
@@ -4244,7 +4244,7 @@ begin
   end if;
 end
 $$;
-comment on function tickets_ops.declare_geocoder(text, numeric, integer, numeric, text) is
+comment on function tickets_ops.register_geocoder(text, numeric, integer, numeric, text) is
   'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
@@ -4303,7 +4303,7 @@ begin
     ) as budget
     where p.provider = p_provider;
   if not found then
-    raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
+    raise exception 'No geocoding provider % is registered: a worker registers it when it starts.', p_provider;
   end if;
 end
 $$;
@@ -4343,10 +4343,10 @@ declare
   c_pause constant double precision := 60;
   c_longest_pause constant double precision := 900;
   -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
-  c_strikes constant integer := 5;
+  c_trouble_after constant integer := 5;
   v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
-  v_strikes integer;
+  v_failures integer;
   v_breaker text;
   v_until timestamptz;
 begin
@@ -4365,23 +4365,24 @@ begin
 
   if p_outcome in ('found', 'not_found') then
     -- An answer to a call that was made before the breaker opened proves nothing.
-    if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
+    if v_provider.consecutive_failures > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
       update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0,
-        struck_by = null
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
+        consecutive_failures = 0, last_failed_place = null
       where provider = p_provider;
       return null;
     end if;
     return v_provider.breaker_until;
   end if;
 
-  v_strikes := v_provider.strikes + (v_provider.breaker is not null or v_provider.struck_by is distinct from v_place)::integer;
+  v_failures := v_provider.consecutive_failures
+    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from v_place)::integer;
   -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
     when p_outcome = 'key_refused' then 'key refused'
     when p_outcome = 'rate_limited' then 'rate limited'
-    when v_provider.breaker is not null or v_strikes >= c_strikes or p_retry_seconds is not null then 'trouble'
+    when v_provider.breaker is not null or v_failures >= c_trouble_after or p_retry_seconds is not null then 'trouble'
   end;
   v_until := case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
@@ -4389,18 +4390,20 @@ begin
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
     else clock_timestamp() + make_interval(secs => greatest(
       coalesce(p_retry_seconds, c_pause),
-      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_strikes - 1 - c_strikes, 0), 20))
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_failures - 1 - c_trouble_after, 0), 20))
     ))
   end;
   -- A breaker that is open for longer stays.
   if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers set strikes = v_strikes, struck_by = v_place where provider = p_provider;
+    update tickets_ops.geocoding_providers
+    set consecutive_failures = v_failures, last_failed_place = v_place
+    where provider = p_provider;
     return v_provider.breaker_until;
   end if;
   update tickets_ops.geocoding_providers
   set
-    strikes = v_strikes,
-    struck_by = v_place,
+    consecutive_failures = v_failures,
+    last_failed_place = v_place,
     breaker = v_breaker,
     breaker_reason = p_reason,
     breaker_since = coalesce(breaker_since, clock_timestamp()),
@@ -4468,7 +4471,7 @@ comment on column tickets_ops.geocoding.left_today is 'What is left of the budge
 comment on column tickets_ops.geocoding.calls_today is 'Answers today (UTC) by outcome: {"found": 812, "not_found": 40}.';
 --! EndIncluded budget.sql
 --! Included questions.sql
--- What a geocoding job has to ask about one place. The job asks the provider then (src/geocode/geocode.ts).
+-- What a geocoding job has to ask about one place. The job asks the provider then (src/geocoding/jobs.ts).
 
 create or replace function tickets_ops.cluster_region(p_cluster text) returns text language sql stable
 return (
@@ -4541,7 +4544,7 @@ $$;
 comment on function tickets_ops.location_question(text, text, boolean, text) is
   'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
 --! EndIncluded questions.sql
---! Included answers.sql
+--! Included resolving.sql
 -- What becomes of a place's answers. Both a question and its answers are idempotent: a job may ask again.
 --
 -- Writing a gazetteer excludes writing tickets (placing.sql). One that waits for the lock holds up every batch that
@@ -4565,7 +4568,7 @@ language sql stable as $$
 $$;
 comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
 
-create or replace function tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
+create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
 declare
   v_answers record;
   v_verdict record;
@@ -4611,10 +4614,10 @@ begin
   return case when v_verdict.geom is null then 'not_found' else 'found' end;
 end
 $$;
-comment on function tickets_ops.settle_cluster(text, text, boolean) is
+comment on function tickets_ops.resolve_cluster(text, text, boolean) is
   'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
 
-create or replace function tickets_ops.settle_location(
+create or replace function tickets_ops.resolve_location(
   p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean
 )
 returns text language plpgsql as $$
@@ -4670,18 +4673,18 @@ begin
   return v_verdict.status;
 end
 $$;
-comment on function tickets_ops.settle_location(text, text, text, text, boolean) is
+comment on function tickets_ops.resolve_location(text, text, text, text, boolean) is
   'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
---! EndIncluded answers.sql
---! Included rejudging.sql
--- What follows when a centroid or a guard changes: the stored candidates are judged again, with no call to a provider.
+--! EndIncluded resolving.sql
+--! Included rescoring.sql
+-- What follows when a centroid or a guard changes: the stored candidates are rescored, with no call to a provider.
 -- Places that a person verified are judged by nobody.
 
 create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void language plpgsql as $$
 declare
   -- Two rejected places may be chance.
   c_agreeing constant integer := 3;
-  -- Enough to see; weighing all of a large cluster on each answer would be slow.
+  -- Enough to see; scoring all of a large cluster on each answer would be slow.
   c_sample constant integer := 50;
   v_suspicious boolean;
 begin
@@ -4744,7 +4747,7 @@ $$;
 comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
   'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
 
-create or replace function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
+create or replace function tickets_ops.rescore_locations(p_cluster text) returns void language plpgsql as $$
 declare
   v_before boolean := tickets_ops.as_pipeline(true);
 begin
@@ -4797,13 +4800,13 @@ begin
   perform tickets_ops.as_pipeline(v_before);
 end
 $$;
-comment on function tickets_ops.judge_again(text) is 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
+comment on function tickets_ops.rescore_locations(text) is 'Rescores a cluster''s places: judges their stored candidates against its present centroid and guard, without a call. Verified rows stay.';
 
 create or replace function tickets_ops.cluster_changed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   if new.geom is not null then
-    perform tickets_ops.judge_again(new.cluster);
+    perform tickets_ops.rescore_locations(new.cluster);
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
       -- Places of a cluster that nobody knew have no job.
@@ -4813,8 +4816,8 @@ begin
   return null;
 end
 $$;
-comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
---! EndIncluded rejudging.sql
+comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are rescored and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+--! EndIncluded rescoring.sql
 --! Included planning.sql
 -- Which places are to be asked, and the jobs for them.
 
@@ -4856,7 +4859,7 @@ begin
     left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
     where (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
-      and not coalesce(tickets_ops.is_hopeless(c), false)
+      and not coalesce(tickets_ops.is_unresolvable(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
   using p_clusters;
@@ -4968,7 +4971,7 @@ end
 $$;
 comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
 
-create or replace function tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text)
+create or replace function tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
 language plpgsql as $$
 #variable_conflict use_column
@@ -5013,7 +5016,7 @@ begin
     );
 end
 $$;
-comment on function tickets_ops.ask_by_hand(text, text, jsonb, boolean, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+comment on function tickets_ops.enqueue_on_demand(text, text, jsonb, boolean, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
 create or replace function tickets.geocode_cluster(cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -5026,7 +5029,7 @@ begin
   if v_cluster is null then
     raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
   end if;
-  return query select * from tickets_ops.ask_by_hand(
+  return query select * from tickets_ops.enqueue_on_demand(
     'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
     (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
   );
@@ -5052,7 +5055,7 @@ begin
     raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
       using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
   end if;
-  return query select * from tickets_ops.ask_by_hand(
+  return query select * from tickets_ops.enqueue_on_demand(
     'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
     jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
     (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
@@ -5129,9 +5132,9 @@ comment on column tickets_ops.review_queue.query is 'What was sent to the provid
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
 --! EndIncluded review.sql
 
-create trigger _600_judge_inserted after insert on tickets.geo_clusters
+create trigger _600_rescore_inserted after insert on tickets.geo_clusters
   for each row when (new.geom is not null) execute function tickets_ops.cluster_changed();
-create trigger _600_judge_updated after update on tickets.geo_clusters
+create trigger _600_rescore_updated after update on tickets.geo_clusters
   for each row when (new.geom::bytea is distinct from old.geom::bytea or new.guard_km <> old.guard_km)
   execute function tickets_ops.cluster_changed();
 

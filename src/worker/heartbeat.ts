@@ -37,21 +37,21 @@ export async function heartbeatEnded(events: WorkerEvents): Promise<void> {
 
 /**
  * Keeps a heartbeat for every worker pool that these events announce.
- * @param onLost called when the connection broke or another worker declared this pool dead: the process must end
+ * @param onHeartbeatFailure called when the connection broke or another worker declared this pool dead: the process must end
  *   without touching its jobs, which others may be running now
  */
 export function keepHeartbeat(
   events: WorkerEvents,
   databaseUrl: string,
   log: Log,
-  onLost: (reason: string) => void,
+  onHeartbeatFailure: (reason: string) => void,
 ): void {
   const ended: Promise<void>[] = [];
   endings.set(events, ended);
   events.on('pool:create', ({ workerPool }) => {
     let running = true;
     const end = (reason: string) => {
-      if (running) onLost(reason);
+      if (running) onHeartbeatFailure(reason);
       running = false;
     };
     const heartbeat = start(workerPool.id, databaseUrl, log, end).catch((error: unknown) => {
