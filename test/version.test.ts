@@ -77,6 +77,24 @@ describe('the version of the map', () => {
     assert.deepEqual((await statuses(env)).length, 4);
   });
 
+  test('a table of the schema tickets changes it, or the map functions do not show what is in it', async () => {
+    const NOT_SHOWN = ['crq', 'crq_events', 'geo_country', 'import_meta', 'inc_events', 'version_slots'];
+    const { rows } = await env.pool.query<{ name: string; triggers: number }>(
+      `select c.relname as name, count(t.oid)::int as triggers
+       from pg_class c left join pg_trigger t on t.tgrelid = c.oid and t.tgfoid = 'tickets.change_version()'::regprocedure
+       where c.relnamespace = 'tickets'::regnamespace and c.relkind in ('r', 'p')
+       group by c.relname order by c.relname`,
+    );
+    for (const { name, triggers } of rows) {
+      // By insert, update, delete and truncate.
+      assert.equal(
+        triggers,
+        NOT_SHOWN.includes(name) ? 0 : 4,
+        `${name}: give it the triggers of 100-read-side.sql, or list it here`,
+      );
+    }
+  });
+
   test('a transaction changes it once, however many statements it has', async () => {
     const client = await env.pool.connect();
     try {
