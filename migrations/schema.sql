@@ -132,8 +132,8 @@ begin
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as closed,
-        -- Whole minutes; 1e9 are 1 900 years.
-        tickets.collect(least(mttr, 1e9)::integer) filter (where mttr is not null) as mttrs,
+        -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
+        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
         tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
       from closed_tickets
       group by longitude, latitude
