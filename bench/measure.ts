@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { clusters } from '../demo/places.ts';
 import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
 import { measureServing } from './serving.ts';
 import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
@@ -14,7 +15,7 @@ export interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, geocoding, memory, map and what is served besides (needs memory: it looks at the many rows that are then there). */
+  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs. */
   only: string[];
 }
 
@@ -36,6 +37,7 @@ export async function measure(options: Options): Promise<void> {
       for (const line of await measureMap(env, options.manyRows)) note(line);
       for (const line of await measureServing(env)) note(line);
     }
+    if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
     printTable(lines);
   } finally {
     await env.close();
