@@ -9,7 +9,7 @@ import maintain from '../../tasks/maintain.ts';
 import upsert_batch from '../../tasks/upsert_batch.ts';
 import { type Candidate, choose, type Mode, timeInName } from '../bucket/choose.ts';
 import { openBucket, readObject } from '../bucket/s3.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { type Dataset, dataset } from '../settings/dataset.ts';
 import { createLog } from '../settings/log.ts';
@@ -119,7 +119,7 @@ async function planFile(client: ClientBase, inc: Dataset, file: LocalFile): Prom
   try {
     return { ...plan, changes: await preview(client, inc, createReadStream(file.path)) };
   } catch (error) {
-    if (!(error instanceof NotTicketCsvError)) throw error;
+    if (!(error instanceof RefusedFileError)) throw error;
     return { ...plan, refused: true, failing: [`${file.key}: ${error.message}`] };
   }
 }
@@ -147,7 +147,7 @@ async function planBucket(client: ClientBase, inc: Dataset, mode: Mode): Promise
     try {
       return { ...plan, changes: await preview(client, inc, readObject(bucket, file)) };
     } catch (error) {
-      if (!(error instanceof NotTicketCsvError)) throw error;
+      if (!(error instanceof RefusedFileError)) throw error;
       failing.push(`${file.key}: ${error.message}`);
       found = found.filter((other) => other !== file);
     }

@@ -5,7 +5,7 @@
 import type { ClientBase } from 'pg';
 import { type Candidate, candidates, choose, type Mode, versionOf } from '../bucket/choose.ts';
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { RefusedFileError } from '../csv/refused.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { archive } from './complete.ts';
@@ -87,7 +87,7 @@ export async function fetchSnapshot(
       await noteUnchanged(client, bucket, look, file, options.log);
       if (options.mode !== 'backfill') return { outcome: 'nothing new' };
     } catch (error) {
-      if (error instanceof NotTicketCsvError) {
+      if (error instanceof RefusedFileError) {
         await ledger.fail(client, claim.snapshotId, error.message);
         options.log.error({ snapshot: claim.snapshotId, key: file.key }, error.message);
       } else if (error instanceof ObjectChangedError) {

@@ -1,6 +1,8 @@
 /** The dry run: what loading a file would do, read from the same parser and the same comparison, writing nothing. */
 
-import { type Counts, type Reject, readTicketCsv, rowsAsJson, type TicketRow } from '../csv/records.ts';
+import { addCounts, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { readTicketCsv } from '../csv/records.ts';
+import type { Reject } from '../csv/rejects.ts';
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 
@@ -18,10 +20,10 @@ export interface Preview {
 
 /**
  * Compares a file with the tickets. Holds one small entry per ticket in memory.
- * @throws NotTicketCsvError; whatever `bytes` throws
+ * @throws RefusedFileError; whatever `bytes` throws
  */
 export async function preview(db: Db, dataset: Dataset, bytes: AsyncIterable<Buffer>): Promise<Preview> {
-  const counts: Counts = { read: 0, alarms: 0, sentinels: 0, duplicates: 0, repaired: 0 };
+  const counts = noCounts();
   const rejects: Reject[] = [];
   /** By ticket id, so that the last line wins: the fields that change, or 'new', or nothing. */
   const verdicts = new Map<string, readonly string[] | 'new' | undefined>();
@@ -29,7 +31,7 @@ export async function preview(db: Db, dataset: Dataset, bytes: AsyncIterable<Buf
   let next = await chunks.next();
   for (; !next.done; next = await chunks.next()) {
     const chunk = next.value;
-    for (const name of Object.keys(counts) as (keyof Counts)[]) counts[name] += chunk.counts[name];
+    addCounts(counts, chunk.counts);
     rejects.push(...chunk.rejects);
     const changes = await compare(db, dataset, chunk.rows);
     for (const { ticket_id } of chunk.rows) {

@@ -5,7 +5,7 @@
 import { type Runner, run as startRunner, type TaskList } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import type { Mode } from '../bucket/choose.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { RefusedFileError } from '../csv/refused.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import type { Progress } from '../terminal/progress.ts';
@@ -84,7 +84,7 @@ export async function loadFile(
       await stage(client, dataset, claim, bytes, null);
     } catch (error) {
       await ledger.fail(client, claim.snapshotId, (error as Error).message);
-      if (!(error instanceof NotTicketCsvError)) throw error;
+      if (!(error instanceof RefusedFileError)) throw error;
     }
     return settle(client, dataset, since, '', progress);
   });

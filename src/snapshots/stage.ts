@@ -6,7 +6,8 @@
  */
 import { hash } from 'node:crypto';
 import type { ClientBase } from 'pg';
-import { type Chunk, readTicketCsv, rowsAsJson, type TicketRow } from '../csv/records.ts';
+import { addCounts, type Chunk, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { readTicketCsv } from '../csv/records.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import { type Claim, ClaimLostError } from './ledger.ts';
@@ -18,13 +19,7 @@ export const LOAD_ATTEMPTS = 6;
 /** Before every geocoding job. */
 export const LOAD_PRIORITY = -10;
 
-interface Totals {
-  read: number;
-  alarms: number;
-  sentinels: number;
-  duplicates: number;
-  rejected: number;
-  repaired: number;
+interface Totals extends Counts {
   /** Whether the chunk before held rows that equal their tickets. */
   unchangedLately: boolean;
 }
@@ -60,7 +55,7 @@ const progress = ({ snapshotId, attempt }: Claim, { read, alarms, sentinels, rej
  * @param bytes the file
  * @param seenSha256 of the last whole load: the same bytes under another ETag are not loaded again
  * @returns 'unchanged' when the bytes are those of the last load: nothing was sealed, the caller decides
- * @throws NotTicketCsvError; ClaimLostError when another attempt took over; whatever `bytes` throws
+ * @throws RefusedFileError; ClaimLostError when another attempt took over; whatever `bytes` throws
  */
 export async function stage(
   client: ClientBase,
@@ -69,15 +64,7 @@ export async function stage(
   bytes: AsyncIterable<Buffer>,
   seenSha256: string | null,
 ): Promise<'sealed' | 'unchanged'> {
-  const totals: Totals = {
-    read: 0,
-    alarms: 0,
-    sentinels: 0,
-    duplicates: 0,
-    rejected: 0,
-    repaired: 0,
-    unchangedLately: true,
-  };
+  const totals: Totals = { ...noCounts(), unchangedLately: true };
   const chunks = readTicketCsv(bytes);
   // While a chunk is written, one waits and the next is parsed: neither Postgres nor the parser is ever idle.
   let written: Promise<void> = Promise.resolve();
@@ -103,13 +90,7 @@ export async function stage(
 }
 
 async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, totals: Totals): Promise<void> {
-  const { counts } = chunk;
-  totals.read += counts.read;
-  totals.alarms += counts.alarms;
-  totals.sentinels += counts.sentinels;
-  totals.repaired += counts.repaired;
-  totals.rejected += chunk.rejects.length;
-  totals.duplicates += counts.duplicates;
+  addCounts(totals, chunk.counts);
   // Where no row of the chunk before was known, digests would only come on top of the rows.
   const rows = totals.unchangedLately ? await recognise(db, dataset, claim, chunk.rows, totals) : chunk.rows;
   if (rows.length === 0 && chunk.rejects.length === 0) return;

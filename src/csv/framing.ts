@@ -1,0 +1,173 @@
+/**
+ * Framing: where the records of a CSV begin and end (RFC 4180, with stray quotes taken as text). Bytes go in, in buffers
+ * of any size, and frames come out; how the buffers were cut makes no difference. Memory holds one record beside the last
+ * buffer, and every byte is looked at a bounded number of times.
+ */
+
+const LINE_FEED = 10;
+const CARRIAGE_RETURN = 13;
+const QUOTE = 34;
+const COMMA = 44;
+
+/**
+ * Bytes that may be read once more behind a line that was split off: these, and so many times those before it. A quote
+ * that swallows records costs one reading more; only a file made for it would cost a reading for every line.
+ */
+const READ_AGAIN_BYTES = 16 * 1024 * 1024;
+const READ_AGAIN_SHARE = 4;
+
+export interface Frame {
+  /** The record without its line end; of an `open` or `oversized` one as much as may be looked at. */
+  readonly bytes: Buffer;
+  /** Line of the file on which it begins, from 1, as an editor counts: a CRLF is one line end, a lone CR none. */
+  readonly line: number;
+  readonly end:
+    | 'line' // a line end stands behind it
+    | 'file' // it is the last of the file, which ends without one
+    | 'open' // a quote that opens in it is never closed
+    | 'oversized';
+  /** Line ends within its quotes. */
+  readonly linesWithin: number;
+}
+
+export class Framer {
+  /** Bytes that are not framed yet begin at #at, which stands on line #line. */
+  #bytes: Buffer = Buffer.alloc(0);
+  #at = 0;
+  #line = 1;
+  /** The next quote at or behind #at, where it was looked for; the end of the bytes when there is none. */
+  #quote = -1;
+  /** Buffers that arrived since, not to be joined before there are #wanted bytes. */
+  #arrived: Buffer[] = [];
+  #arrivedBytes = 0;
+  #wanted = 0;
+  #ended = false;
+  #last: { readonly from: number; readonly frame: Frame } | undefined;
+  /** Bytes of the file before #bytes. */
+  #before = 0;
+  #readAgain = 0;
+
+  push(buffer: Buffer): void {
+    this.#arrived.push(buffer);
+    this.#arrivedBytes += buffer.length;
+    // A record that is not complete is looked at again when there is twice as much of it: so its length costs no square.
+    if (this.#bytes.length - this.#at + this.#arrivedBytes >= this.#wanted) this.#join();
+  }
+
+  /** No more bytes come. */
+  end(): void {
+    this.#ended = true;
+    this.#join();
+  }
+
+  #join(): void {
+    const rest = this.#bytes.subarray(this.#at);
+    const [first = rest] = this.#arrived;
+    this.#before += this.#at;
+    this.#bytes = rest.length === 0 && this.#arrived.length === 1 ? first : Buffer.concat([rest, ...this.#arrived]);
+    this.#at = 0;
+    this.#quote = -1;
+    this.#arrived = [];
+    this.#arrivedBytes = 0;
+    this.#wanted = 0;
+    this.#last = undefined;
+  }
+
+  /**
+   * The next record; undefined when more bytes are needed, or none are left. Blank lines are passed over.
+   * @param maxBytes the largest that is read
+   */
+  next(maxBytes: number): Frame | undefined {
+    for (;;) {
+      const from = this.#at;
+      const left = this.#bytes.length - from;
+      if (left === 0) return undefined;
+      const found = this.#endOfRecord(from);
+      if (found === undefined && !this.#ended && left <= maxBytes) {
+        this.#wanted = Math.min(2 * left, maxBytes + 1);
+        return undefined;
+      }
+      const end = found ?? this.#bytes.length;
+      let to = end;
+      while (to > from && this.#bytes[to - 1] === CARRIAGE_RETURN) to -= 1;
+      if (found !== undefined && to === from) {
+        this.#at = Math.min(end + 1, this.#bytes.length);
+        this.#line += 1;
+        continue;
+      }
+      // Its carriage returns count, or it would depend on where a buffer ends whether it is too large.
+      if (end - from > maxBytes) return this.#frame(from, from + maxBytes, end, 'oversized');
+      if (found === undefined) return this.#frame(from, to, end, 'open');
+      return this.#frame(from, to, end, end < this.#bytes.length ? 'line' : 'file');
+    }
+  }
+
+  #frame(from: number, to: number, end: number, how: Frame['end']): Frame {
+    const bytes = this.#bytes.subarray(from, to);
+    const linesWithin = this.#quote < end ? countLineFeeds(bytes) : 0;
+    const frame: Frame = { bytes, line: this.#line, end: how, linesWithin };
+    this.#last = { from, frame };
+    this.#at = Math.min(end + 1, this.#bytes.length);
+    this.#line += 1 + linesWithin;
+    return frame;
+  }
+
+  /**
+   * Reads on behind the first line of the record that was just given: the line is a record of its own, and so are those
+   * behind it. @returns the line, or undefined when so much was read again already that this must not go on
+   */
+  splitFirstLine(): Buffer | undefined {
+    const { from, frame } = this.#last ?? {};
+    const lineFeed = frame?.bytes.indexOf(LINE_FEED) ?? -1;
+    if (from === undefined || !frame || lineFeed < 0) return undefined;
+    this.#readAgain += frame.bytes.length;
+    if (this.#readAgain > READ_AGAIN_BYTES + READ_AGAIN_SHARE * (this.#before + from)) return undefined;
+    this.#at = from + lineFeed + 1;
+    this.#line = frame.line + 1;
+    this.#quote = -1;
+    const end = frame.bytes[lineFeed - 1] === CARRIAGE_RETURN ? lineFeed - 1 : lineFeed;
+    return frame.bytes.subarray(0, end);
+  }
+
+  /** Where the record that begins there ends: at its line feed, or at the end of the file. Most have no quote. */
+  #endOfRecord(from: number): number | undefined {
+    const bytes = this.#bytes;
+    if (this.#quote < from) {
+      const quote = bytes.indexOf(QUOTE, from);
+      this.#quote = quote < 0 ? bytes.length : quote;
+    }
+    const lineFeed = bytes.indexOf(LINE_FEED, from);
+    const end = lineFeed < 0 ? bytes.length : lineFeed;
+    if (this.#quote >= end) return lineFeed >= 0 || this.#ended ? end : undefined;
+    return endOfRecord(bytes, from, this.#ended);
+  }
+}
+
+/**
+ * Where the record that begins at `from` ends: at its line feed, or at the end of the bytes where they are the last.
+ * A quote opens at the beginning of a field only, and the next one that is not doubled closes it; what stands between
+ * that one and the delimiter is text.
+ * @returns undefined when more bytes are needed: forever, where a quote is never closed
+ */
+export function endOfRecord(bytes: Buffer, from: number, isLast: boolean): number | undefined {
+  let at = from;
+  for (;;) {
+    if (bytes[at] === QUOTE) {
+      let close = bytes.indexOf(QUOTE, at + 1);
+      while (close >= 0 && bytes[close + 1] === QUOTE) close = bytes.indexOf(QUOTE, close + 2);
+      // Of the last byte nobody knows yet whether another quote doubles it.
+      if (close < 0 || (close + 1 === bytes.length && !isLast)) return undefined;
+      at = close + 1;
+    }
+    while (at < bytes.length && bytes[at] !== COMMA && bytes[at] !== LINE_FEED) at += 1;
+    if (at >= bytes.length) return isLast ? bytes.length : undefined;
+    if (bytes[at] === LINE_FEED) return at;
+    at += 1;
+  }
+}
+
+function countLineFeeds(bytes: Buffer): number {
+  let count = 0;
+  for (let at = bytes.indexOf(LINE_FEED); at >= 0; at = bytes.indexOf(LINE_FEED, at + 1)) count += 1;
+  return count;
+}
