@@ -906,9 +906,9 @@ COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p
 CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE lower((btrim(value, ' 	
-'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
+'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
 
-COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -2207,20 +2207,23 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) IS 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) RETURNS record
+CREATE FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
@@ -2228,7 +2231,7 @@ CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 
   ) as last on true
 $$;
 
-COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 
 CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2470,7 +2473,7 @@ CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS 
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3173,6 +3176,51 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
+
+CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) IS 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
 
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
@@ -4146,7 +4194,7 @@ CREATE TABLE tickets_ops.snapshot_rejects (
     row_text text NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rejects.reject_id IS 'Order of writing.';
 
@@ -4217,6 +4265,11 @@ CREATE TABLE tickets_ops.snapshots (
     ignored boolean DEFAULT false NOT NULL,
     dismissed_at timestamp with time zone,
     broken_off text,
+    hold_reason text,
+    held_since timestamp with time zone,
+    warnings text[] DEFAULT '{}'::text[] NOT NULL,
+    statistics jsonb,
+    cleaning_version integer,
     origin text DEFAULT 'bucket'::text NOT NULL,
     forced boolean DEFAULT false NOT NULL,
     backfill boolean DEFAULT false NOT NULL,
@@ -4239,10 +4292,12 @@ CREATE TABLE tickets_ops.snapshots (
     rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
     rows_duplicate bigint DEFAULT 0 NOT NULL,
     rows_rejected bigint DEFAULT 0 NOT NULL,
+    rejects_kept bigint DEFAULT 0 NOT NULL,
     rows_repaired bigint DEFAULT 0 NOT NULL,
     open_missing bigint,
     CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
     CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
     CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
     CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
 );
@@ -4277,6 +4332,16 @@ COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this
 
 COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
 
+COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
+
 COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
 
 COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
@@ -4293,7 +4358,7 @@ COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapsho
 
 COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
 
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
 
@@ -4319,7 +4384,9 @@ COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED
 
 COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
 
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 
@@ -4647,7 +4714,7 @@ REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -4715,6 +4782,8 @@ REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_ke
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 

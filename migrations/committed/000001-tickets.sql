@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:b09e81d71d193b72bd004a7eca664c1a886cec39
+--! Hash: sha1:85e2294d18934b3f5fdf13609ab830dba483c2ae
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1051,7 +1051,8 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 -- Reading what the feed wrote: what the generated columns and constraints of the tables below need.
 
 --! Included values.sql
--- Values of the feed: text to typed values, for the generated columns of the ticket tables.
+-- Values of the feed: text to typed values, for the generated columns of the ticket tables. Which texts read stands in
+-- src/csv/values.ts as well, for the figures of a file; a test holds the two together.
 -- Each function is total: what it cannot read is NULL, never an error. So the text's form is looked at, with bounded
 -- digits, before anything is cast. Forms say [0-9]: \d also matches Arabic digits, which no cast reads. Collation "C"
 -- because the answer must not depend on the database's (and it is faster).
@@ -1148,8 +1149,10 @@ create or replace function tickets.to_boolean(value text) returns boolean
     when 'yes' then true when 'no' then false
     when 'y' then true when 'n' then false
     when '1' then true when '0' then false
+    -- What pandas makes of a column of booleans in which one is missing.
+    when '1.0' then true when '0.0' then false
   end;
-comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 create or replace function tickets.hours_to_minutes(value text) returns numeric
   language plpgsql immutable strict parallel safe
@@ -2590,6 +2593,11 @@ create table tickets_ops.snapshots (
   ignored boolean not null default false,
   dismissed_at timestamptz,
   broken_off text,
+  hold_reason text,
+  held_since timestamptz,
+  warnings text[] not null default '{}',
+  statistics jsonb,
+  cleaning_version integer,
   origin text not null default 'bucket' check (origin in ('bucket', 'file')),
   forced boolean not null default false,
   backfill boolean not null default false,
@@ -2612,13 +2620,15 @@ create table tickets_ops.snapshots (
   rows_dropped_sentinel bigint not null default 0,
   rows_duplicate bigint not null default 0,
   rows_rejected bigint not null default 0,
+  rejects_kept bigint not null default 0,
   rows_repaired bigint not null default 0,
   open_missing bigint,
   constraint snapshots_counts_add_up check (
     status not in ('done', 'partial')
     or rows_read = rows_inserted + rows_updated + rows_unchanged + rows_dropped_alarm + rows_dropped_sentinel + rows_duplicate + rows_rejected
   ),
-  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null)
+  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null),
+  constraint snapshots_hold_has_a_reason check (status <> 'held' or hold_reason is not null)
 );
 
 -- Exactly one snapshot of a dataset is in flight.
@@ -2643,6 +2653,11 @@ comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, whi
 comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
 comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+comment on column tickets_ops.snapshots.hold_reason is 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+comment on column tickets_ops.snapshots.held_since is 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+comment on column tickets_ops.snapshots.warnings is 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+comment on column tickets_ops.snapshots.statistics is 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+comment on column tickets_ops.snapshots.cleaning_version is 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
 comment on column tickets_ops.snapshots.origin is 'bucket, or file (ingest --inc-csv).';
 comment on column tickets_ops.snapshots.forced is 'Asked for by force.';
 comment on column tickets_ops.snapshots.backfill is 'Part of a backfill: finishing it asks for the next file left behind.';
@@ -2651,7 +2666,7 @@ comment on column tickets_ops.snapshots.attempt is 'Fencing token: a reader that
 comment on column tickets_ops.snapshots.listed_at is 'When the file was first looked at.';
 comment on column tickets_ops.snapshots.progress_at is 'When work on the snapshot last committed something.';
 comment on column tickets_ops.snapshots.staged_at is 'When all its rows were staged.';
-comment on column tickets_ops.snapshots.load_began_at is 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+comment on column tickets_ops.snapshots.load_began_at is 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
 comment on column tickets_ops.snapshots.loaded_at is 'When it was complete.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
@@ -2664,7 +2679,8 @@ comment on column tickets_ops.snapshots.rows_unchanged is 'Tickets that were not
 comment on column tickets_ops.snapshots.rows_dropped_alarm is 'Rows with is_alarm true.';
 comment on column tickets_ops.snapshots.rows_dropped_sentinel is 'EXPORT STOPPED rows.';
 comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-comment on column tickets_ops.snapshots.rows_rejected is 'Rows in tickets_ops.snapshot_rejects.';
+comment on column tickets_ops.snapshots.rows_rejected is 'Rows that could not be loaded, all of them.';
+comment on column tickets_ops.snapshots.rejects_kept is 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
 
@@ -2718,7 +2734,7 @@ create table tickets_ops.snapshot_rejects (
   row_text text not null
 );
 create index snapshot_rejects_by_snapshot on tickets_ops.snapshot_rejects (snapshot_id, line);
-comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 comment on column tickets_ops.snapshot_rejects.reject_id is 'Order of writing.';
 comment on column tickets_ops.snapshot_rejects.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on which the record begins; the header is usually line 1.';
@@ -2807,25 +2823,28 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.known_versions(text, text[]) is 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-create or replace function tickets_ops.last_load(p_dataset text, out etag text, out sha256 text)
+create or replace function tickets_ops.last_load(p_dataset text, p_cleaning_version integer, out etag text, out sha256 text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
     limit 1
   ) as last on true
 $$;
-comment on function tickets_ops.last_load(text) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+comment on function tickets_ops.last_load(text, integer) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 --! EndIncluded high-water-mark.sql
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
@@ -2944,7 +2963,7 @@ create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from tex
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -2960,6 +2979,56 @@ end
 $$;
 comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 --! EndIncluded ledger.sql
+--! Included refused-rows.sql
+-- Rows that the database itself refuses, found without writing them.
+
+create or replace function tickets_ops.violating_rows(
+  p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text
+)
+returns setof text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$$;
+comment on function tickets_ops.violating_rows(text, text, bigint, text, text) is 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+--! EndIncluded refused-rows.sql
+--! Included held.sql
+-- Snapshots that are held: what a person does about one, and what becomes of it when a newer file is loaded.
+--! EndIncluded held.sql
 
 create trigger _100_transition before insert or update of status on tickets_ops.snapshots
   for each row execute function tickets_ops.check_transition();

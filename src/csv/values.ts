@@ -7,7 +7,11 @@ import type { Header } from './header.ts';
 /** The code of a blank; the other characters that are trimmed come before it. */
 const BLANK = 32;
 
-const trimmed = (text: string) => text.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, '');
+/** Without the blanks around it that btrim() takes off there; most texts have none. */
+const trimmed = (text: string) =>
+  text.charCodeAt(0) > BLANK && text.charCodeAt(text.length - 1) > BLANK
+    ? text
+    : text.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, '');
 
 const TRUE = new Set(['true', 't', 'yes', 'y', '1', '1.0']);
 const FALSE = new Set(['false', 'f', 'no', 'n', '0', '0.0']);
@@ -25,7 +29,7 @@ const TIME = new RegExp(`^${DATE}(?:[ T]${CLOCK}(?::[0-5][0-9](?:\\.[0-9]{1,6})?
 
 /** As tickets.eat_ts() reads it. */
 function isTime(text: string): boolean {
-  const time = text.length === 19 ? text : text.length > 64 ? '' : trimmed(text);
+  const time = text.length <= 64 ? trimmed(text) : '';
   if (!TIME.test(time)) return false;
   const day = Number(time.slice(8, 10));
   if (day <= 28) return true;
@@ -81,7 +85,7 @@ export class ValueCounter {
   count(fields: readonly string[]): void {
     for (const { column, reads, values } of this.#columns) {
       const text = fields[column] ?? '';
-      if (text === '' || (text.charCodeAt(0) <= BLANK && trimmed(text) === '')) continue;
+      if (text === '' || trimmed(text) === '') continue;
       values.filled += 1;
       if (reads(text)) values.read += 1;
     }

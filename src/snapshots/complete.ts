@@ -108,7 +108,7 @@ async function writeImportMeta(db: Db, snapshotId: string): Promise<void> {
      select dataset, jsonb_build_object(
        'source_key', source_key, 'source_etag', source_etag, 'source_sha256', source_sha256,
        'source_last_modified', source_last_modified, 'snapshot_at', snapshot_at,
-       'ingested_at', loaded_at, 'snapshot_id', snapshot_id,
+       'ingested_at', loaded_at, 'snapshot_id', snapshot_id, 'cleaning_version', cleaning_version,
        'rows_read', rows_read, 'rows_inserted', rows_inserted, 'rows_updated', rows_updated, 'rows_unchanged', rows_unchanged,
        'rows_dropped_alarm', rows_dropped_alarm, 'rows_dropped_sentinel', rows_dropped_sentinel,
        'rows_duplicate', rows_duplicate, 'rows_rejected', rows_rejected

@@ -6,6 +6,7 @@
 import type { Position, SnapshotFile } from '../bucket/files.ts';
 import { versionOf } from '../bucket/files.ts';
 import type { Knowledge, KnownVersion, LedgerStatus } from '../bucket/plan.ts';
+import { CLEANING_VERSION } from '../csv/clean.ts';
 import type { Db } from '../database/client.ts';
 
 export interface InFlight {
@@ -74,12 +75,12 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
   ]);
   const { rows } = await db.query<{ now: Date; etag: string | null; held_etag: string | null; held_at: Date | null }>(
     `select now(), last.etag, held.source_etag as held_etag, held.snapshot_at as held_at
-     from tickets_ops.last_load($1) as last
+     from tickets_ops.last_load($1, $2) as last
      left join lateral (
        select source_etag, snapshot_at from tickets_ops.snapshots
        where dataset = $1 and status = 'held' order by snapshot_at desc limit 1 -- index snapshots_by_time
      ) as held on true`,
-    [dataset],
+    [dataset, CLEANING_VERSION],
   );
   const { now = new Date(), etag = null, held_etag: heldEtag = null, held_at: heldAt = null } = rows[0] ?? {};
   return {
@@ -96,8 +97,11 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
   };
 }
 
-/** SHA-256 of the last load's bytes, where it was whole and from the bucket: the same bytes may come under another ETag. */
+/** SHA-256 of the last load's bytes, where it was whole, from the bucket, and cleaned by today's rules: the same bytes may come under another ETag. */
 export async function loadedSha256(db: Db, dataset: string): Promise<string | null> {
-  const { rows } = await db.query<{ sha256: string | null }>('select sha256 from tickets_ops.last_load($1)', [dataset]);
+  const { rows } = await db.query<{ sha256: string | null }>('select sha256 from tickets_ops.last_load($1, $2)', [
+    dataset,
+    CLEANING_VERSION,
+  ]);
   return rows[0]?.sha256 ?? null;
 }

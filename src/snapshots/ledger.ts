@@ -5,6 +5,7 @@
  */
 import type { ClientBase } from 'pg';
 import type { SnapshotFile } from '../bucket/files.ts';
+import { CLEANING_VERSION } from '../csv/clean.ts';
 import { type Db, transaction } from '../database/client.ts';
 import { ExpectedError } from '../settings/errors.ts';
 
@@ -80,8 +81,15 @@ export async function markUnchanged(
     await takeTurn(client, look.dataset);
     const { rows } = await client.query<{ holds: boolean }>(
       `select coalesce($2 in (last.etag, last.sha256), false) and not tickets_ops.is_below_mark($1, $3, $4, $5) as holds
-       from tickets_ops.last_load($1) as last`,
-      [look.dataset, 'etag' in bytes ? bytes.etag : bytes.sha256, file.snapshotAt, file.lastModified, file.key],
+       from tickets_ops.last_load($1, $6) as last`,
+      [
+        look.dataset,
+        'etag' in bytes ? bytes.etag : bytes.sha256,
+        file.snapshotAt,
+        file.lastModified,
+        file.key,
+        CLEANING_VERSION,
+      ],
     );
     if (!rows[0]?.holds) return false;
     await writeNote(client, look, file, 'unchanged', null, null);

@@ -7,6 +7,7 @@
 import { hash } from 'node:crypto';
 import type { ClientBase } from 'pg';
 import { addCounts, type Chunk, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { CLEANING_VERSION } from '../csv/clean.ts';
 import { readTicketCsv } from '../csv/records.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
@@ -20,6 +21,8 @@ export const LOAD_ATTEMPTS = 6;
 export const LOAD_PRIORITY = -10;
 
 interface Totals extends Counts {
+  /** Rejects that were written with their text. */
+  rejectsKept: number;
   /** Whether the chunk before held rows that equal their tickets. */
   unchangedLately: boolean;
 }
@@ -64,7 +67,7 @@ export async function stage(
   bytes: AsyncIterable<Buffer>,
   seenSha256: string | null,
 ): Promise<'sealed' | 'unchanged'> {
-  const totals: Totals = { ...noCounts(), unchangedLately: true };
+  const totals: Totals = { ...noCounts(), rejectsKept: 0, unchangedLately: true };
   const chunks = readTicketCsv(bytes);
   // While a chunk is written, one waits and the next is parsed: neither Postgres nor the parser is ever idle.
   let written: Promise<void> = Promise.resolve();
@@ -91,6 +94,7 @@ export async function stage(
 
 async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, totals: Totals): Promise<void> {
   addCounts(totals, chunk.counts);
+  totals.rejectsKept += chunk.rejects.length;
   // Where no row of the chunk before was known, digests would only come on top of the rows.
   const rows = totals.unchangedLately ? await recognise(db, dataset, claim, chunk.rows, totals) : chunk.rows;
   if (rows.length === 0 && chunk.rejects.length === 0) return;
@@ -188,7 +192,7 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
     `update tickets_ops.snapshots
      set status = case when $2 = 0 then 'finalizing' else 'loading' end, batches_total = $2, batches_done = 0,
        source_sha256 = $3, broken_off = $4, staged_at = clock_timestamp(), load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
-       rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7, rows_duplicate = $8, rows_rejected = $9, rows_repaired = $10,
+       rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7, rows_duplicate = $8, rows_rejected = $9, rows_repaired = $10, rejects_kept = $11, cleaning_version = $12,
        rows_unchanged = (select count(*) from tickets_ops.snapshot_rows where snapshot_id = $1 and raw is null)
      where snapshot_id = $1`,
     [
@@ -202,6 +206,8 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
       totals.duplicates,
       totals.rejected,
       totals.repaired,
+      totals.rejectsKept,
+      CLEANING_VERSION,
     ],
   );
   // These rows are joined at once: with the statistics of the hour before, the plans are quadratic.
