@@ -13,8 +13,13 @@ export interface TicketRow {
 }
 
 /** Rows as a JSON array for Postgres: `[{"line", "ticket_id", "raw"}, …]`. */
-export const rowsAsJson = (rows: readonly TicketRow[]): string =>
-  `[${rows.map((row) => `{"line":${row.line},"ticket_id":${JSON.stringify(row.ticket_id)},"raw":${row.raw}}`).join(',')}]`;
+export function rowsAsJson(rows: readonly TicketRow[]): string {
+  const parts = rows.map(
+    ({ line, ticket_id, raw }, n) =>
+      `${n === 0 ? '' : ','}{"line":${line},"ticket_id":${JSON.stringify(ticket_id)},"raw":${raw}}`,
+  );
+  return ['[', ...parts, ']'].join('');
+}
 
 export interface Counts {
   read: number;

@@ -18,6 +18,12 @@ const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|departmen
 /** Characters. Longer ids break the B-tree of the primary key (2704 bytes an entry); real ones have ten characters. */
 export const MAX_TICKET_ID = 200;
 
+/** Characters of a ticket's JSON. A record becomes larger than it was only where control characters are escaped. */
+const MAX_RAW = 8 * 1024 * 1024;
+
+/** Characters before it are written as \\u0000 in JSON, or as \\n and the like. */
+const FIRST_PRINTABLE = 32;
+
 export type CleanRecord =
   | { readonly kind: 'ticket'; readonly ticketId: string; readonly raw: string }
   | { readonly kind: 'alarm' }
@@ -58,9 +64,11 @@ export function cleanerFor({ names, idColumn }: Header): Cleaner {
     if (ticketId.length > MAX_TICKET_ID) {
       return { kind: 'reject', reason: `ticket_id is longer than ${MAX_TICKET_ID} characters` };
     }
+    if (isTooLarge(fields)) return { kind: 'reject', reason: `its JSON is larger than ${MAX_RAW / 1024 / 1024} MiB` };
     // Joined, not added up: a text of a hundred parts that lives as long as its chunk is costly to collect.
-    const raw = members.map(({ before, column, text }) => before + escaped(text(fields[column] ?? '')));
-    return { kind: 'ticket', ticketId, raw: `${raw.join('')}"}` };
+    const parts = members.map(({ before, column, text }) => before + escaped(text(fields[column] ?? '')));
+    parts.push('"}');
+    return { kind: 'ticket', ticketId, raw: parts.join('') };
   };
 }
 
@@ -69,6 +77,17 @@ function textOf(name: string): (value: string) => string {
   if (name === 'region') return (value) => value.toLowerCase();
   if (name === 'raw_status') return (value) => value.toUpperCase();
   return (value) => value;
+}
+
+/** Asked before it is made, because six times as many characters can come of a record. */
+function isTooLarge(fields: readonly string[]): boolean {
+  let size = 0;
+  for (const field of fields) size += field.length;
+  if (6 * size <= MAX_RAW) return false;
+  for (const field of fields) {
+    for (let at = 0; at < field.length; at += 1) if (field.charCodeAt(at) < FIRST_PRINTABLE) size += 5;
+  }
+  return size > MAX_RAW;
 }
 
 /** jsonb sorts its keys by their length in bytes, then by their bytes. */

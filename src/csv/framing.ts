@@ -15,6 +15,8 @@ const COMMA = 44;
  */
 const READ_AGAIN_BYTES = 16 * 1024 * 1024;
 const READ_AGAIN_SHARE = 4;
+/** Room for a few of the buffers in which files arrive. */
+const FIRST_BYTES = 256 * 1024;
 
 export interface Frame {
   /** The record without its line end; of an `open` or `oversized` one as much as may be looked at. */
@@ -31,15 +33,15 @@ export interface Frame {
 }
 
 export class Framer {
-  /** Bytes that are not framed yet begin at #at, which stands on line #line. */
-  #bytes: Buffer = Buffer.alloc(0);
+  /** One buffer for all, which is written over: of a record of megabytes no copies are left behind to be collected. */
+  #buffer: Buffer = Buffer.allocUnsafe(FIRST_BYTES);
+  /** Its bytes that are there; those that are not framed yet begin at #at, which stands on line #line. */
+  #bytes: Buffer = this.#buffer.subarray(0, 0);
   #at = 0;
   #line = 1;
   /** The next quote at or behind #at, where it was looked for; the end of the bytes when there is none. */
   #quote = -1;
-  /** Buffers that arrived since, not to be joined before there are #wanted bytes. */
-  #arrived: Buffer[] = [];
-  #arrivedBytes = 0;
+  /** A record that is not complete is looked at again when there are so many bytes of it. */
   #wanted = 0;
   #ended = false;
   #last: { readonly from: number; readonly frame: Frame } | undefined;
@@ -47,30 +49,23 @@ export class Framer {
   #before = 0;
   #readAgain = 0;
 
-  push(buffer: Buffer): void {
-    this.#arrived.push(buffer);
-    this.#arrivedBytes += buffer.length;
-    // A record that is not complete is looked at again when there is twice as much of it: so its length costs no square.
-    if (this.#bytes.length - this.#at + this.#arrivedBytes >= this.#wanted) this.#join();
+  /** Takes more bytes. What `next` gave before is no longer valid: its bytes are written over. */
+  push(bytes: Buffer): void {
+    const rest = this.#bytes.length - this.#at;
+    const target = rest + bytes.length > this.#buffer.length ? roomFor(rest + bytes.length) : this.#buffer;
+    this.#bytes.copy(target, 0, this.#at);
+    bytes.copy(target, rest);
+    this.#before += this.#at;
+    this.#buffer = target;
+    this.#bytes = target.subarray(0, rest + bytes.length);
+    this.#at = 0;
+    this.#quote = -1;
+    this.#last = undefined;
   }
 
   /** No more bytes come. */
   end(): void {
     this.#ended = true;
-    this.#join();
-  }
-
-  #join(): void {
-    const rest = this.#bytes.subarray(this.#at);
-    const [first = rest] = this.#arrived;
-    this.#before += this.#at;
-    this.#bytes = rest.length === 0 && this.#arrived.length === 1 ? first : Buffer.concat([rest, ...this.#arrived]);
-    this.#at = 0;
-    this.#quote = -1;
-    this.#arrived = [];
-    this.#arrivedBytes = 0;
-    this.#wanted = 0;
-    this.#last = undefined;
   }
 
   /**
@@ -81,12 +76,14 @@ export class Framer {
     for (;;) {
       const from = this.#at;
       const left = this.#bytes.length - from;
-      if (left === 0) return undefined;
+      if (left === 0 || (left < this.#wanted && !this.#ended)) return undefined;
       const found = this.#endOfRecord(from);
       if (found === undefined && !this.#ended && left <= maxBytes) {
+        // Twice as many: so the length of a record costs no square.
         this.#wanted = Math.min(2 * left, maxBytes + 1);
         return undefined;
       }
+      this.#wanted = 0;
       const end = found ?? this.#bytes.length;
       let to = end;
       while (to > from && this.#bytes[to - 1] === CARRIAGE_RETURN) to -= 1;
@@ -125,6 +122,7 @@ export class Framer {
     this.#at = from + lineFeed + 1;
     this.#line = frame.line + 1;
     this.#quote = -1;
+    this.#wanted = 0;
     const end = frame.bytes[lineFeed - 1] === CARRIAGE_RETURN ? lineFeed - 1 : lineFeed;
     return frame.bytes.subarray(0, end);
   }
@@ -143,6 +141,8 @@ export class Framer {
   }
 }
 
+const roomFor = (bytes: number) => Buffer.allocUnsafeSlow(2 ** Math.ceil(Math.log2(bytes)));
+
 /**
  * Where the record that begins at `from` ends: at its line feed, or at the end of the bytes where they are the last.
  * A quote opens at the beginning of a field only, and the next one that is not doubled closes it; what stands between
@@ -150,17 +150,19 @@ export class Framer {
  * @returns undefined when more bytes are needed: forever, where a quote is never closed
  */
 export function endOfRecord(bytes: Buffer, from: number, isLast: boolean): number | undefined {
+  // Byte by byte: quotes can stand so close that a search for each costs more.
+  const { length } = bytes;
   let at = from;
   for (;;) {
     if (bytes[at] === QUOTE) {
-      let close = bytes.indexOf(QUOTE, at + 1);
-      while (close >= 0 && bytes[close + 1] === QUOTE) close = bytes.indexOf(QUOTE, close + 2);
+      at += 1;
+      while (at < length && (bytes[at] !== QUOTE || bytes[at + 1] === QUOTE)) at += bytes[at] === QUOTE ? 2 : 1;
       // Of the last byte nobody knows yet whether another quote doubles it.
-      if (close < 0 || (close + 1 === bytes.length && !isLast)) return undefined;
-      at = close + 1;
+      if (at >= length || (at + 1 === length && !isLast)) return undefined;
+      at += 1;
     }
-    while (at < bytes.length && bytes[at] !== COMMA && bytes[at] !== LINE_FEED) at += 1;
-    if (at >= bytes.length) return isLast ? bytes.length : undefined;
+    while (at < length && bytes[at] !== COMMA && bytes[at] !== LINE_FEED) at += 1;
+    if (at >= length) return isLast ? length : undefined;
     if (bytes[at] === LINE_FEED) return at;
     at += 1;
   }
@@ -168,6 +170,6 @@ export function endOfRecord(bytes: Buffer, from: number, isLast: boolean): numbe
 
 function countLineFeeds(bytes: Buffer): number {
   let count = 0;
-  for (let at = bytes.indexOf(LINE_FEED); at >= 0; at = bytes.indexOf(LINE_FEED, at + 1)) count += 1;
+  for (let at = 0; at < bytes.length; at += 1) if (bytes[at] === LINE_FEED) count += 1;
   return count;
 }

@@ -20,8 +20,9 @@ export function fieldsOf(records: readonly Buffer[]): string[][] {
 }
 
 function parseQuoted(records: readonly Buffer[]): string[][] {
-  const lines = records.flatMap((record) => [record, LINE_FEED]);
-  return parse(Buffer.concat(lines), {
+  const [first] = records;
+  const lines = () => Buffer.concat(records.flatMap((record) => [record, LINE_FEED]));
+  return parse(first && records.length === 1 ? first : lines(), {
     record_delimiter: '\n',
     relax_column_count: true,
     // A stray quote inside an unquoted field is text, and spoils no other row.

@@ -121,7 +121,8 @@ class RecordReader {
       const frame = this.#framer.next(MAX_RECORD_BYTES);
       const swallower = frame && this.#swallower(frame);
       const isWhole = frame?.end === 'line' || frame?.end === 'file';
-      if (frame && !swallower && isWhole) {
+      const isPlain = frame !== undefined && isWhole && !swallower && !growsTooLarge(frame);
+      if (isPlain) {
         group.push(frame);
         size += frame.bytes.length;
         if (group.length < GROUP_RECORDS && size < GROUP_BYTES) continue;
@@ -130,9 +131,10 @@ class RecordReader {
       group = [];
       size = 0;
       if (!frame) return;
-      if (swallower) {
-        this.#chunk.reject(frame.line, SWALLOWS, repaired(swallower));
-      } else if (!isWhole) this.#breakOff(frame);
+      if (swallower) this.#chunk.reject(frame.line, SWALLOWS, repaired(swallower));
+      else if (!isWhole) this.#breakOff(frame);
+      else if (!isPlain)
+        this.#chunk.reject(frame.line, GROWS_TOO_LARGE, repaired(frame.bytes.subarray(0, GROUP_BYTES)));
     }
   }
 
@@ -185,4 +187,9 @@ class RecordReader {
   }
 }
 
+/** An invalid byte becomes three, of U+FFFD. */
+const growsTooLarge = ({ bytes }: Frame) =>
+  3 * bytes.length > MAX_RECORD_BYTES && repaired(bytes).length > MAX_RECORD_BYTES;
+
+const GROWS_TOO_LARGE = `with U+FFFD in place of its invalid bytes it is larger than ${MAX_RECORD_BYTES / 1024 / 1024} MiB`;
 const SWALLOWS = 'a quote that opens in it is not closed before the records behind it begin';

@@ -104,30 +104,34 @@ interface Look {
 
 /** How the fields and quotes of one record, or line, stand. */
 function look(bytes: Buffer): Look {
-  const seen = { fields: 0, isOpen: false, closesAstray: false, hasStrayQuote: false };
+  let fields = 0;
+  let isOpen = false;
+  let closesAstray = false;
+  let hasStrayQuote = false;
   for (let at = 0; at <= bytes.length; at += 1) {
-    const close = bytes[at] === QUOTE ? closingQuote(bytes, at) : undefined;
-    const comma = close === -1 ? -1 : bytes.indexOf(COMMA, close ?? at);
-    const end = comma < 0 ? bytes.length : comma;
-    if (close === -1) seen.isOpen = true;
-    else if (close !== undefined && end > close + 1) seen.closesAstray = true;
-    else if (close === undefined && bytes.subarray(at, end).includes(QUOTE)) seen.hasStrayQuote = true;
-    seen.fields += 1;
-    at = end;
+    let isQuoted = false;
+    if (bytes[at] === QUOTE) {
+      isQuoted = true;
+      at = behindQuotes(bytes, at);
+      isOpen = at > bytes.length;
+    }
+    const from = at;
+    for (; at < bytes.length && bytes[at] !== COMMA; at += 1) if (bytes[at] === QUOTE) hasStrayQuote = true;
+    if (isQuoted && at > from) closesAstray = true;
+    fields += 1;
   }
-  return { ...seen, hasStrayQuote: seen.hasStrayQuote || seen.closesAstray };
+  return { fields, isOpen, closesAstray, hasStrayQuote: hasStrayQuote || closesAstray };
 }
 
-/** The quote that closes the one there; -1 where none does. */
-function closingQuote(bytes: Buffer, open: number): number {
-  let close = bytes.indexOf(QUOTE, open + 1);
-  while (close >= 0 && bytes[close + 1] === QUOTE) close = bytes.indexOf(QUOTE, close + 2);
-  return close;
+/** Behind the quote that closes the one there; beyond the end where none does. */
+function behindQuotes(bytes: Buffer, open: number): number {
+  let at = open + 1;
+  while (at < bytes.length && (bytes[at] !== QUOTE || bytes[at + 1] === QUOTE)) at += bytes[at] === QUOTE ? 2 : 1;
+  return Math.min(at, bytes.length) + 1;
 }
 
 function endOfField(bytes: Buffer, from: number): number {
-  const close = bytes[from] === QUOTE ? closingQuote(bytes, from) : from;
-  const comma = close < 0 ? -1 : bytes.indexOf(COMMA, close);
+  const comma = bytes.indexOf(COMMA, bytes[from] === QUOTE ? behindQuotes(bytes, from) : from);
   return comma < 0 ? bytes.length : comma;
 }
 

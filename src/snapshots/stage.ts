@@ -6,7 +6,7 @@
  */
 import { hash } from 'node:crypto';
 import type { ClientBase } from 'pg';
-import { addCounts, type Chunk, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { addCounts, CHUNK_SIZE, type Chunk, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
 import { CLEANING_VERSION } from '../csv/clean.ts';
 import { readTicketCsv } from '../csv/records.ts';
 import { type Db, transaction } from '../database/client.ts';
@@ -85,6 +85,8 @@ export async function stage(
       await transaction(client, () => seal(client, claim, totals, brokenOff ?? null, sha256));
       return 'sealed';
     }
+    // An enormous record is written before the next is read: several at once would not fit.
+    if (next.value.size > 2 * CHUNK_SIZE) await writing;
     written = writing;
     writing = written.then(() => writeChunk(client, dataset, claim, next.value, totals));
     // Awaited above; without this a failure before then would end the process as an unhandled rejection.
