@@ -28,7 +28,7 @@ interface Written {
 const NOTHING_WRITTEN: Written = { inserted: 0, updated: 0, unchanged: 0 };
 
 /**
- * Loads one batch of a sealed snapshot.
+ * Loads one batch of a staged snapshot.
  * @throws whatever Postgres reports that is no fault of a row (a deadlock, a lost connection): try again
  */
 export async function loadBatch(
