@@ -1,6 +1,5 @@
 /** Quotes that are not closed where they should be: what they swallow is found, and what merely looks like it is not. */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { feed } from '../demo/feed.ts';
@@ -116,12 +115,6 @@ describe('a quote that swallows records', () => {
     assert.ok(file(...rows).length > 8_000_000);
     assert.deepEqual([seen.rows.length, linesOf(seen.rejects)], [119_999, [1_002]]);
     assert.equal(seen.ending.brokenOff, undefined);
-  });
-
-  test('of the sample file with dashes in its ids costs its own line', async () => {
-    const csv = await readFile(new URL('data/unclosed-dashed.csv', import.meta.url), 'utf8');
-    const seen = await read(csv);
-    assert.deepEqual([seen.rows.length, linesOf(seen.rejects)], [csv.trim().split('\n').length - 2, [4]]);
   });
 
   test('anywhere in a generated feed costs its own line', async () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:da1687226738948676b7da12706576e96c201a1b
+--! Hash: sha1:40e8444cadc5a9ed6fa80b54c4593749640c10e8
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2636,11 +2636,11 @@ insert into tickets_ops.snapshot_transitions (from_status, to_status, reason) va
   ('staging', 'loading', 'All rows are staged; its batches and their jobs come into being.'),
   ('staging', 'finalizing', 'All rows are staged, and none has changed.'),
   ('staging', 'held', 'All rows are staged, and it looks as if it would destroy the state: a person decides.'),
-  ('staging', 'failed', 'It is no ticket CSV, or it cannot be read.'),
+  ('staging', 'failed', 'It is no ticket CSV, nearly nothing of it can be loaded, or it cannot be read.'),
   ('held', 'loading', 'A person released it.'),
   ('held', 'finalizing', 'A person released it, and no row has changed.'),
   ('held', 'superseded', 'A newer file was loaded.'),
-  ('held', 'failed', 'A person dismissed it.'),
+  ('held', 'failed', 'A person dismissed it, or a newer file is held in its place.'),
   ('loading', 'finalizing', 'The last batch is in.'),
   ('loading', 'failed', 'A batch used up its attempts, or a person cancelled it.'),
   ('finalizing', 'done', 'The whole file is in.'),
@@ -3104,6 +3104,133 @@ comment on function tickets_ops.violating_rows(text, text, bigint, text, text) i
 --! EndIncluded refused-rows.sql
 --! Included held.sql
 -- Snapshots that are held: what a person does about one, and what becomes of it when a newer file is loaded.
+
+create or replace function tickets_ops.hold_time() returns interval language sql immutable parallel safe
+return interval '1 hour';
+comment on function tickets_ops.hold_time() is 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
+
+create or replace function tickets_ops.held(p_dataset text)
+returns table (snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamptz)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+comment on function tickets_ops.held(text) is 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
+
+create or replace function tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamptz, p_is_loaded boolean) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
+
+create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void language sql as $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+comment on function tickets_ops.wipe_staging(bigint) is 'Deletes what is staged of a snapshot. Its rejects stay.';
+
+create or replace function tickets_ops.locked_snapshot(p_snapshot_id bigint) returns tickets_ops.snapshots language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
+$$;
+comment on function tickets_ops.locked_snapshot(bigint) is 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+create or replace function tickets_ops.release_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+comment on function tickets_ops.release_snapshot(bigint) is 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+
+create or replace function tickets_ops.dismiss_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+comment on function tickets_ops.dismiss_snapshot(bigint) is 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
 --! EndIncluded held.sql
 
 create trigger _100_transition before insert or update of status on tickets_ops.snapshots
@@ -5455,6 +5582,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_problems() is 'What is wrong with the workers, as faults and warnings in words.';
 
+create or replace function tickets_ops.last_loaded(p_dataset text) returns setof tickets_ops.snapshots
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
+comment on function tickets_ops.last_loaded(text) is 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
+
 create or replace function tickets_ops.snapshot_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
@@ -5473,11 +5608,21 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s

@@ -6,6 +6,10 @@ import { RefusedFileError } from './refused.ts';
 /** Three million tickets; a file of as many bytes that is not compressed is read all the same. */
 const MAX_UNPACKED_BYTES = 1024 ** 3;
 
+/** The bytes of a CSV by that name, unpacked where the name ends in .gz. */
+export const csvBytes = (name: string, bytes: AsyncIterable<Buffer>): AsyncIterable<Buffer> =>
+  /\.gz$/i.test(name) ? gunzipped(bytes) : bytes;
+
 /**
  * The bytes of a file whose name says that it is compressed with gzip, unpacked as they arrive; memory stays flat.
  * A file that is not compressed after all passes as it is.

@@ -20,6 +20,12 @@ export interface Claim {
   readonly attempt: number;
 }
 
+/** Condition of a claim that still holds; $1 its snapshot, $2 its attempt. Another attempt has another number. */
+export const FENCE = `snapshot_id = $1 and attempt = $2 and status = 'staging'`;
+
+export const claimLost = ({ snapshotId, attempt }: Claim) =>
+  new ClaimLostError(`Snapshot ${snapshotId} was taken over from attempt ${attempt}: nothing more is written`);
+
 /** Who looks, and how. */
 export interface Look {
   readonly dataset: string;
@@ -98,6 +104,7 @@ export async function markUnchanged(
     );
     if (!rows[0]?.holds) return false;
     await writeNote(client, look, file, 'unchanged');
+    await client.query('select tickets_ops.replace_held($1, $2, true)', [look.dataset, file.snapshotAt]);
     await checked(client, look.dataset, file.snapshotAt);
     return true;
   });

@@ -7,8 +7,8 @@ import type { ClientBase } from 'pg';
 import { MAX_REJECTS_KEPT } from '../csv/rejects.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
+import { enqueueFinalize } from './commit.ts';
 import { ClaimLostError } from './ledger.ts';
-import { enqueueFinalize } from './stage.ts';
 
 /** What became of a batch. */
 export type BatchOutcome =
