@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f49512cf9711d62f60432c8e566f1b4a8e91c3e5
+--! Hash: sha1:02c80cc9315ae84744d31fd174dadc9a6ceff4b4
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1061,7 +1061,8 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 -- Reading what the feed wrote: what the generated columns and constraints of the tables below need.
 
 --! Included values.sql
--- Values of the feed: text to typed values, for the generated columns of the ticket tables.
+-- Values of the feed: text to typed values, for the generated columns of the ticket tables. Which texts read stands in
+-- src/csv/values.ts as well, for the figures of a file; a test holds the two together.
 -- Each function is total: what it cannot read is NULL, never an error. So the text's form is looked at, with bounded
 -- digits, before anything is cast. Forms say [0-9]: \d also matches Arabic digits, which no cast reads. Collation "C"
 -- because the answer must not depend on the database's (and it is faster).
@@ -1158,8 +1159,10 @@ create or replace function tickets.to_boolean(value text) returns boolean
     when 'yes' then true when 'no' then false
     when 'y' then true when 'n' then false
     when '1' then true when '0' then false
+    -- What pandas makes of a column of booleans in which one is missing.
+    when '1.0' then true when '0.0' then false
   end;
-comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 create or replace function tickets.hours_to_minutes(value text) returns numeric
   language plpgsql immutable strict parallel safe
@@ -2643,11 +2646,11 @@ insert into tickets_ops.snapshot_transitions (from_status, to_status, reason) va
   ('staging', 'loading', 'All rows are staged; its batches and their jobs come into being.'),
   ('staging', 'finalizing', 'All rows are staged, and none has changed.'),
   ('staging', 'held', 'All rows are staged, and it looks as if it would destroy the state: a person decides.'),
-  ('staging', 'failed', 'It is no ticket CSV, or it cannot be read.'),
+  ('staging', 'failed', 'It is no ticket CSV, nearly nothing of it can be loaded, or it cannot be read.'),
   ('held', 'loading', 'A person released it.'),
   ('held', 'finalizing', 'A person released it, and no row has changed.'),
   ('held', 'superseded', 'A newer file was loaded.'),
-  ('held', 'failed', 'A person dismissed it.'),
+  ('held', 'failed', 'A person dismissed it, or a newer file is held in its place.'),
   ('loading', 'finalizing', 'The last batch is in.'),
   ('loading', 'failed', 'A batch used up its attempts, or a person cancelled it.'),
   ('finalizing', 'done', 'The whole file is in.'),
@@ -2674,6 +2677,11 @@ create table tickets_ops.snapshots (
   ignored boolean not null default false,
   dismissed_at timestamptz,
   broken_off text,
+  hold_reason text,
+  held_since timestamptz,
+  warnings text[] not null default '{}',
+  statistics jsonb,
+  cleaning_version integer,
   origin text not null default 'bucket' check (origin in ('bucket', 'file')),
   forced boolean not null default false,
   backfill boolean not null default false,
@@ -2696,6 +2704,7 @@ create table tickets_ops.snapshots (
   rows_dropped_sentinel bigint not null default 0,
   rows_duplicate bigint not null default 0,
   rows_rejected bigint not null default 0,
+  rejects_kept bigint not null default 0,
   rows_repaired bigint not null default 0,
   open_missing bigint,
   content_through timestamptz,
@@ -2703,7 +2712,8 @@ create table tickets_ops.snapshots (
     status not in ('done', 'partial')
     or rows_read = rows_inserted + rows_updated + rows_unchanged + rows_dropped_alarm + rows_dropped_sentinel + rows_duplicate + rows_rejected
   ),
-  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null)
+  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null),
+  constraint snapshots_hold_has_a_reason check (status <> 'held' or hold_reason is not null)
 );
 
 -- Exactly one snapshot of a dataset is in flight.
@@ -2728,6 +2738,11 @@ comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, whi
 comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
 comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+comment on column tickets_ops.snapshots.hold_reason is 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+comment on column tickets_ops.snapshots.held_since is 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+comment on column tickets_ops.snapshots.warnings is 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+comment on column tickets_ops.snapshots.statistics is 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+comment on column tickets_ops.snapshots.cleaning_version is 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
 comment on column tickets_ops.snapshots.origin is 'bucket, or file (ingest --inc-csv).';
 comment on column tickets_ops.snapshots.forced is 'Asked for by force.';
 comment on column tickets_ops.snapshots.backfill is 'Part of a backfill: finishing it asks for the next file left behind.';
@@ -2736,7 +2751,7 @@ comment on column tickets_ops.snapshots.attempt is 'Fencing token: a reader that
 comment on column tickets_ops.snapshots.listed_at is 'When the file was first looked at.';
 comment on column tickets_ops.snapshots.progress_at is 'When work on the snapshot last committed something.';
 comment on column tickets_ops.snapshots.staged_at is 'When all its rows were staged.';
-comment on column tickets_ops.snapshots.load_began_at is 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+comment on column tickets_ops.snapshots.load_began_at is 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
 comment on column tickets_ops.snapshots.loaded_at is 'When it was complete.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
@@ -2749,7 +2764,8 @@ comment on column tickets_ops.snapshots.rows_unchanged is 'Tickets that were not
 comment on column tickets_ops.snapshots.rows_dropped_alarm is 'Rows with is_alarm true.';
 comment on column tickets_ops.snapshots.rows_dropped_sentinel is 'EXPORT STOPPED rows.';
 comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-comment on column tickets_ops.snapshots.rows_rejected is 'Rows in tickets_ops.snapshot_rejects.';
+comment on column tickets_ops.snapshots.rows_rejected is 'Rows that could not be loaded, all of them.';
+comment on column tickets_ops.snapshots.rejects_kept is 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
 comment on column tickets_ops.snapshots.content_through is 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
@@ -2804,7 +2820,7 @@ create table tickets_ops.snapshot_rejects (
   row_text text not null
 );
 create index snapshot_rejects_by_snapshot on tickets_ops.snapshot_rejects (snapshot_id, line);
-comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 comment on column tickets_ops.snapshot_rejects.reject_id is 'Order of writing.';
 comment on column tickets_ops.snapshot_rejects.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on which the record begins; the header is usually line 1.';
@@ -2893,25 +2909,28 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.known_versions(text, text[]) is 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-create or replace function tickets_ops.last_load(p_dataset text, out etag text, out sha256 text)
+create or replace function tickets_ops.last_load(p_dataset text, p_cleaning_version integer, out etag text, out sha256 text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
     limit 1
   ) as last on true
 $$;
-comment on function tickets_ops.last_load(text) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+comment on function tickets_ops.last_load(text, integer) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 --! EndIncluded high-water-mark.sql
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
@@ -3030,7 +3049,7 @@ create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from tex
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3046,6 +3065,183 @@ end
 $$;
 comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 --! EndIncluded ledger.sql
+--! Included refused-rows.sql
+-- Rows that the database itself refuses, found without writing them.
+
+create or replace function tickets_ops.violating_rows(
+  p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text
+)
+returns setof text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$$;
+comment on function tickets_ops.violating_rows(text, text, bigint, text, text) is 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+--! EndIncluded refused-rows.sql
+--! Included held.sql
+-- Snapshots that are held: what a person does about one, and what becomes of it when a newer file is loaded.
+
+create or replace function tickets_ops.hold_time() returns interval language sql immutable parallel safe
+return interval '1 hour';
+comment on function tickets_ops.hold_time() is 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
+
+create or replace function tickets_ops.held(p_dataset text)
+returns table (snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamptz)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+comment on function tickets_ops.held(text) is 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
+
+create or replace function tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamptz, p_is_loaded boolean) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
+
+create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void language sql as $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+comment on function tickets_ops.wipe_staging(bigint) is 'Deletes what is staged of a snapshot. Its rejects stay.';
+
+create or replace function tickets_ops.locked_snapshot(p_snapshot_id bigint) returns tickets_ops.snapshots language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
+$$;
+comment on function tickets_ops.locked_snapshot(bigint) is 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+create or replace function tickets_ops.release_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+comment on function tickets_ops.release_snapshot(bigint) is 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+
+create or replace function tickets_ops.dismiss_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+comment on function tickets_ops.dismiss_snapshot(bigint) is 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
+--! EndIncluded held.sql
 
 create trigger _100_transition before insert or update of status on tickets_ops.snapshots
   for each row execute function tickets_ops.check_transition();
@@ -5711,6 +5907,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_problems() is 'What is wrong with the workers, as faults and warnings in words.';
 
+create or replace function tickets_ops.last_loaded(p_dataset text) returns setof tickets_ops.snapshots
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
+comment on function tickets_ops.last_loaded(text) is 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
+
 create or replace function tickets_ops.snapshot_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
@@ -5729,11 +5933,21 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
