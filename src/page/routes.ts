@@ -1,0 +1,234 @@
+/**
+ * What the page may ask: a fixed list of routes, each with its statements. All values are parameters, and every statement
+ * runs with the rights of the role that the page was started with: what that role lacks is answered with the GRANT.
+ */
+import type pg from 'pg';
+import { z } from 'zod';
+import { type Db, transaction } from '../database/client.ts';
+import { Refused } from './errors.ts';
+
+export interface Answer {
+  /** 200 unless it says otherwise. */
+  readonly status?: number;
+  readonly headers?: Record<string, string>;
+  /** A string is sent as it is, anything else as JSON. */
+  readonly body?: unknown;
+}
+
+type Route = (pool: pg.Pool, input: unknown) => Promise<Answer>;
+type Role = 'tickets_reader' | 'tickets_curator' | 'tickets_operator';
+
+/** More than anyone reviews at a sitting; 5 000 are painted within a second. */
+const QUEUE_SHOWN = 5_000;
+const JOBS_SHOWN = 200;
+
+const text = z.string().min(1).max(1_000);
+const optional = text.nullish().transform((value) => value ?? null);
+const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
+const id = z.coerce.number().int().positive();
+
+const POINT = 'st_setsrid(st_makepoint($4, $5), 4326)';
+/** The SET clause of each decision; the triggers of the gazetteers do the rest, as they do for psql. */
+const DECISIONS: Record<string, string> = {
+  'location accept': `status = 'found', verified = true`,
+  'location pin': `geom = ${POINT}, status = 'found', verified = true`,
+  'location reject': `status = 'rejected', verified = true`,
+  'cluster accept': `verified = true`,
+  'cluster pin': `geom = ${POINT}, verified = true`,
+  'cluster reject': `geom = null, verified = true`,
+  'cluster guard': `guard_km = $4`,
+};
+const decision = place.extend({
+  decision: z.enum(['accept', 'pin', 'reject', 'guard']),
+  /** As it was read: another one means that somebody changed the place meanwhile. */
+  updated_at: text,
+  lat: z.number().min(-90).max(90).optional(),
+  lng: z.number().min(-180).max(180).optional(),
+  guard_km: z.number().positive().max(2_000).optional(),
+});
+
+/** What can be done to jobs; the parameters are the fields of the request, in its order. */
+const jobAction = z.discriminatedUnion('action', [
+  z.object({ action: z.literal('retry'), id }),
+  z.object({ action: z.literal('cancel'), id }),
+  z.object({ action: z.literal('retry_failed'), task: optional }),
+  z.object({ action: z.literal('fetch'), force: z.boolean() }),
+  z.object({ action: z.literal('geocode'), cluster: text, location: optional }),
+]);
+const JOB_ACTIONS = {
+  retry: 'select note from tickets_ops.retry_job($1)',
+  cancel: 'select tickets_ops.cancel_job($1) as note',
+  retry_failed: 'select note from tickets_ops.retry_failed($1)',
+  fetch: `select note from tickets_ops.fetch_now('inc', force => $1)`,
+  geocode: `select note from tickets.geocode_location($2, $1) where $2::text is not null
+            union all select note from tickets.geocode_cluster($1) where $2::text is null`,
+} as const;
+
+/** By method and path. */
+export const ROUTES: Record<string, Route> = {
+  'GET /api/queue': read('tickets_curator', z.object({ status: optional, text: optional }), async (db, asked) => {
+    const { rows } = await db.query(
+      `select kind, cluster, location_key, status, doubt::float8 as doubt, open_tickets::integer as open, count(*) over ()::integer as total
+       from tickets_ops.review_queue
+       where ($1::text is null or status = $1 or kind = $1)
+         and ($2::text is null or strpos(lower(concat_ws(' ', location_key, location_name, cluster)), lower($2)) > 0)
+       limit ${QUEUE_SHOWN}`,
+      [asked.status, asked.text],
+    );
+    return { total: rows[0]?.total ?? 0, places: rows.map(({ total, ...row }) => row) };
+  }),
+
+  'GET /api/place': read('tickets_curator', place, async (db, { kind, cluster, location_key }) => {
+    const { rows } = await db.query('select tickets_ops.review_place($1, $2, $3) as found', [
+      kind,
+      cluster,
+      location_key,
+    ]);
+    if (!rows[0].found.place) throw new Refused(404, `${location_key ?? 'The cluster'} is no longer in the gazetteer.`);
+    return rows[0].found;
+  }),
+
+  'POST /api/decide': write('tickets_curator', decision, async (db, asked) => {
+    const { kind, cluster, location_key, updated_at } = asked;
+    const set = DECISIONS[`${kind} ${asked.decision}`];
+    const values = { accept: [], reject: [], pin: [asked.lng, asked.lat], guard: [asked.guard_km] }[asked.decision];
+    if (!set || values.includes(undefined)) throw new Refused(400, 'This decision lacks what it decides.');
+    const { rowCount } = await db.query(
+      `update tickets.geo_${kind}s set ${set}
+       where cluster = $1 and updated_at::text = $2 and ${kind === 'location' ? 'location_key = $3' : '$3::text is null'}`,
+      [cluster, updated_at, location_key, ...values],
+    );
+    if (rowCount === 0) throw new Refused(409, 'Someone changed this place since you looked. Look at it again.');
+    const { rows } = await db.query(
+      `select decision_id, decision, tickets_moved::integer as tickets_moved from tickets.geo_decisions
+       where cluster = $1 and location_key is not distinct from $2 and decided_at = now()
+       order by decision_id desc limit 1`,
+      [cluster, location_key],
+    );
+    if (!rows[0]) throw new Refused(422, 'There is nothing to decide: the place is like this already.');
+    return rows[0];
+  }),
+
+  'POST /api/undo': write('tickets_curator', z.object({ decision_id: id }), async (db, { decision_id }) => {
+    const { rows } = await db.query(
+      `select decision_id, kind, cluster, location_key, tickets_moved::integer as tickets_moved from tickets.undo_decision($1)`,
+      [decision_id],
+    );
+    return rows[0];
+  }),
+
+  'GET /api/places': read(
+    'tickets_reader',
+    z.object({ state: optional, cluster: optional, team: optional }),
+    async (db, asked) => {
+      const { rows } = await db.query(
+        `select reporting.fn_ticket_places(coalesce($1, 'open'), p_cluster => $2, p_team => $3)::text as places,
+           (select json_agg(t.team order by t.team) from (
+             select distinct assigned_team as team from tickets.inc where is_actionable and assigned_team is not null
+           ) as t)::text as teams`,
+        [asked.state, asked.cluster, asked.team],
+      );
+      return `{"teams":${rows[0].teams ?? '[]'},"places":${rows[0].places}}`;
+    },
+  ),
+
+  'GET /api/tickets': read('tickets_reader', z.object({ ids: text }), async (db, { ids }) => {
+    const { rows } = await db.query(
+      `select t.ticket_id, t.normalized_status, t.location_name, t.assigned_team, t.owner, t.closed_at, s.hours_open::float8 as hours_open,
+         s.sla_state, s.at_risk
+       from tickets.inc t left join tickets.inc_open_sla s on s.ticket_id = t.ticket_id
+       where t.ticket_id = any ($1)
+       order by s.hours_open desc nulls last, t.ticket_id`,
+      [ids.split(',')],
+    );
+    return rows;
+  }),
+
+  'GET /api/vehicles': read('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
+    const { rows: made } = await db.query(`select to_regclass('tickets.vehicles_now') is not null as made`);
+    if (!made[0].made) return [];
+    const { rows } = ticket
+      ? await db.query('select * from tickets.nearest_vehicles($1)', [ticket])
+      : await db.query(
+          `select vehicle_id, label, team, lng, lat, freshness, open_assignments, usable from tickets.vehicles_now
+           where freshness <> 'nowhere'`,
+        );
+    return rows;
+  }),
+
+  'GET /api/jobs': read('tickets_operator', z.object({ task: optional, state: optional }), async (db, asked) => {
+    const { rows } = await db.query(
+      `with every as materialized (select * from tickets_ops.jobs),
+       matching as (
+         select id, task, key, payload, state, run_at, attempts, max_attempts, last_error, age::text as age
+         from every where ($1::text is null or task = $1) and ($2::text is null or state = $2)
+       )
+       select
+         (select row_to_json(h) from tickets_ops.health h) as health,
+         (select json_agg(c) from (
+           select task, state, count(*) as jobs from every group by task, state order by task, state
+         ) as c) as counts,
+         (select json_agg(j) from (
+           select * from matching order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at
+           limit ${JOBS_SHOWN}
+         ) as j) as jobs,
+         (select count(*)::integer from matching) as total,
+         (select json_agg(f) from (
+           select snapshot_id, source_key, status, coalesce(loaded_at, progress_at) as at, rows_read, rows_inserted, rows_updated,
+             rows_rejected, coalesce(error, broken_off) as reason
+           from tickets_ops.snapshots order by snapshot_id desc limit 10
+         ) as f) as snapshots`,
+      [asked.task, asked.state],
+    );
+    return rows[0];
+  }),
+
+  'POST /api/jobs': write('tickets_operator', jobAction, async (db, { action, ...asked }) => {
+    const { rows } = await db.query<{ note: string | null }>(JOB_ACTIONS[action], Object.values(asked));
+    return { notes: rows.map(({ note }) => note) };
+  }),
+};
+
+/** A route that changes nothing. `run` gives what is sent. */
+function read<T extends z.ZodType>(role: Role, shape: T, run: (db: Db, input: z.infer<T>) => Promise<unknown>): Route {
+  return async (pool, input) => ({ body: await granting(pool, role, () => run(pool, parsed(shape, input))) });
+}
+
+/** A route whose statements are one transaction. What Postgres has to remark on it is sent along, as `notices`. */
+function write<T extends z.ZodType>(role: Role, shape: T, run: (db: Db, input: z.infer<T>) => Promise<object>): Route {
+  return async (pool, input) => {
+    const asked = parsed(shape, input);
+    const client = await pool.connect();
+    const notices: string[] = [];
+    const listen = ({ message }: { message: string | undefined }) => notices.push(message ?? '');
+    client.on('notice', listen);
+    try {
+      const done = await granting(pool, role, () => transaction(client, () => run(client, asked)));
+      return { body: { ...done, notices } };
+    } finally {
+      client.off('notice', listen);
+      client.release();
+    }
+  };
+}
+
+function parsed<T extends z.ZodType>(shape: T, input: unknown): z.infer<T> {
+  const read = shape.safeParse(input);
+  if (read.success) return read.data;
+  const [issue] = read.error.issues;
+  throw new Refused(400, `${issue?.path.join('.') || 'The request'}: ${issue?.message}.`);
+}
+
+/** @throws Refused with the GRANT, where the role that the page acts as lacks a right */
+async function granting<T>(db: Db, role: Role, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    if (code !== '42501') throw error;
+    const { rows } = await db.query(`select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`, [
+      role,
+    ]);
+    throw new Refused(403, `Your role ${rows[0].who} may not do this (${message}).`, rows[0].remedy);
+  }
+}
