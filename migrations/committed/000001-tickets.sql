@@ -1,14 +1,10 @@
 --! Previous: -
---! Hash: sha1:5e306a9b341ecf5ca2cffda8447bd551325c9bc6
+--! Hash: sha1:f88905b5855ee35a4cd168f6c201d2fcb6cf654e
 --! Message: tickets
 
---! split: 004-takeover-readers.sql
--- Taking over from the Python version: who reads the tables that are exchanged.
---
--- Views and functions are bound to a table's OID, not to its name: they follow a renamed schema, and would read frozen
--- rows. So what each of them means is written down while the schema has its name: the text says tickets.inc. Run again
--- when the name belongs to other tables, it means those. No text is ever edited. The way back is the same, from ours.
--- In a database without tables of the Python version the next part drops all this again.
+--! split: 010-takeover.sql
+-- Taking over from the Python version, first half: docs/taking-over.md. Does nothing in a database without its tables.
+-- The second half is part 990, when all of ours exists. All in the migration's one transaction: it happens whole or not at all.
 
 drop schema if exists tickets_takeover cascade; -- of a takeover that was taken back
 create schema tickets_takeover;
@@ -48,7 +44,19 @@ comment on column tickets_takeover.readers.rank is 'Each is made after those of 
 comment on column tickets_takeover.readers.definition is 'The statement that makes it.';
 comment on column tickets_takeover.readers.afterwards is 'Statements that give it its owner, grants, comments and indexes back.';
 
-create function tickets_takeover.schema_of(p_class oid, p_object oid) returns text
+create table tickets_takeover.old_map_interface (part text not null, name text not null, primary key (part, name));
+comment on table tickets_takeover.old_map_interface is 'tickets_takeover.map_interface() before the takeover.';
+comment on column tickets_takeover.old_map_interface.part is 'parameter, property or summary key.';
+comment on column tickets_takeover.old_map_interface.name is 'Its name.';
+
+--! Included takeover/readers.sql
+-- Who reads the tables that a takeover exchanges, and how they are pointed at the other ones.
+--
+-- Views and functions are bound to a table's OID, not to its name: they follow a renamed schema, and would read frozen
+-- rows. So what each of them means is written down while the schema has its name: the text says tickets.inc. Run again
+-- when the name belongs to other tables, it means those. No text is ever edited. The way back is the same, from ours.
+
+create or replace function tickets_takeover.schema_of(p_class oid, p_object oid) returns text
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select regexp_replace(nspname, '^pg_temp_.*', 'pg_temp') from pg_namespace where oid = case p_class
@@ -69,7 +77,7 @@ as $$
 $$;
 comment on function tickets_takeover.schema_of(oid, oid) is 'Name of the schema in which an object, or the table that it belongs to, stands. NULL for what stands in none.';
 
-create view tickets_takeover.uses as
+create or replace view tickets_takeover.uses as
 select
   case when r.oid is null then d.classid else 'pg_class'::regclass end as user_class,
   coalesce(r.ev_class, d.objid) as user_id,
@@ -85,7 +93,7 @@ left join lateral (
 where d.deptype in ('n', 'a') and (r.oid is null or r.ev_class <> d.refobjid);
 comment on view tickets_takeover.uses is 'Which object uses which, from pg_depend: a view stands for the rule that holds its query, a table for its row type (then as_type).';
 
-create view tickets_takeover.taken_over as
+create or replace view tickets_takeover.taken_over as
 select 'pg_class'::regclass::oid as class_id, oid as object_id from pg_class where relnamespace = to_regnamespace('tickets')
 union all
 select 'pg_type'::regclass, oid from pg_type where typnamespace = to_regnamespace('tickets')
@@ -94,12 +102,12 @@ select 'pg_proc'::regclass, oid from pg_proc
 where pronamespace = to_regnamespace('tickets') or (pronamespace = to_regnamespace('reporting') and proname = 'fn_tickets_for_map');
 comment on view tickets_takeover.taken_over is 'What is exchanged: relations, types and functions of the schema tickets, and the overloads of the map function.';
 
-create view tickets_takeover.taken_over_uses as
+create or replace view tickets_takeover.taken_over_uses as
 select u.* from tickets_takeover.uses u join tickets_takeover.taken_over o on (o.class_id, o.object_id) = (u.used_class, u.used_id)
 offset 0; -- is_foreign() is asked of these few, not of all that is in pg_depend
 comment on view tickets_takeover.taken_over_uses is 'Which object uses which of those that are exchanged.';
 
-create function tickets_takeover.is_foreign(p_class oid, p_object oid) returns boolean
+create or replace function tickets_takeover.is_foreign(p_class oid, p_object oid) returns boolean
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select not exists (select from tickets_takeover.taken_over t where (t.class_id, t.object_id) = (p_class, p_object))
@@ -110,7 +118,7 @@ as $$
 $$;
 comment on function tickets_takeover.is_foreign(oid, oid) is 'Whether an object stands in a schema that is neither ours nor the Python version''s. NULL for what stands in no schema.';
 
-create function tickets_takeover.grants(p_acl aclitem[], p_on text, p_column name default null) returns setof text
+create or replace function tickets_takeover.grants(p_acl aclitem[], p_on text, p_column name default null) returns setof text
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format(
@@ -125,7 +133,7 @@ as $$
 $$;
 comment on function tickets_takeover.grants(aclitem[], text, name) is 'The GRANT statements of an ACL, for the object p_on as GRANT names it (`function f(int)`) or a column of it.';
 
-create function tickets_takeover.trimmings_of_view(p_view oid) returns text[]
+create or replace function tickets_takeover.trimmings_of_view(p_view oid) returns text[]
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select
@@ -147,7 +155,7 @@ as $$
 $$;
 comment on function tickets_takeover.trimmings_of_view(oid) is 'Statements that give a view or materialized view, made anew, its indexes, owner, grants and comments back.';
 
-create function tickets_takeover.trimmings_of_function(p_function oid) returns text[]
+create or replace function tickets_takeover.trimmings_of_function(p_function oid) returns text[]
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select
@@ -162,7 +170,7 @@ as $$
 $$;
 comment on function tickets_takeover.trimmings_of_function(oid) is 'Statements that give a function, made anew, its owner, grants and comment back.';
 
-create function tickets_takeover.write_down_readers() returns void
+create or replace function tickets_takeover.write_down_readers() returns void
   language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -286,7 +294,7 @@ end
 $$;
 comment on function tickets_takeover.write_down_readers() is 'Fills tickets_takeover.readers with all that is bound by OID to the present objects of the schema tickets and to the map function. Definitions name every object with its schema. Raises, naming them, where rules, policies, inheritance or publications are bound to the tables.';
 
-create function tickets_takeover.let_go(p_reader tickets_takeover.readers) returns text
+create or replace function tickets_takeover.let_go(p_reader tickets_takeover.readers) returns text
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case
@@ -310,7 +318,7 @@ as $$
 $$;
 comment on function tickets_takeover.let_go(tickets_takeover.readers) is 'The statement by which a reader lets go of what it uses: a view becomes a row of NULLs and keeps its OID, what cannot be replaced is dropped. NULL where there is nothing to do.';
 
-create function tickets_takeover.repoint_readers(p_own boolean) returns void
+create or replace function tickets_takeover.repoint_readers(p_own boolean) returns void
   language plpgsql set check_function_bodies = off
 as $$
 declare
@@ -380,17 +388,12 @@ begin
 end
 $$;
 comment on function tickets_takeover.repoint_readers(boolean) is 'Points everything in tickets_takeover.readers at the tables that the schema tickets holds now, with owner and grants. p_own: also makes the views that somebody made in the schema itself. Raises with a list of those that cannot be, and why.';
-
---! split: 005-takeover-head.sql
--- Taking over from the Python version, first half: docs/taking-over.md. Does nothing in a database without its tables.
---
--- Here, before any table of ours exists: lock the Python writer out, write down who reads the old tables, set the old
--- schema aside as tickets_legacy. In part 990, when all of ours exists: fill, check, re-point the readers, replay the
--- grants. All in the migration's one transaction: it happens whole or not at all.
--- Renaming a schema takes no table lock, so readers go on until the commit; with ALTER in place they would wait for the copy.
+--! EndIncluded takeover/readers.sql
+--! Included takeover/map-interface.sql
+-- What callers of the old map function rely on: ours must have it too.
 
 -- Not pinned to a search_path: it calls the map function as its callers do.
-create function tickets_takeover.map_interface() returns table (part text, name text) language plpgsql as $$
+create or replace function tickets_takeover.map_interface() returns table (part text, name text) language plpgsql as $$
 declare
   v_function record;
   v_open_only text;
@@ -439,12 +442,40 @@ end
 $$;
 comment on function tickets_takeover.map_interface() is 'What callers of the overloads of reporting.fn_tickets_for_map can rely on: the names of its parameters, and of the properties and summary keys as they come out on the present data. One that fails when called is noted.';
 
-create table tickets_takeover.old_map_interface (part text not null, name text not null, primary key (part, name));
-comment on table tickets_takeover.old_map_interface is 'tickets_takeover.map_interface() before the takeover.';
-comment on column tickets_takeover.old_map_interface.part is 'parameter, property or summary key.';
-comment on column tickets_takeover.old_map_interface.name is 'Its name.';
+-- What callers of the old map function rely on must be there.
+create or replace function tickets_takeover.require_map_interface() returns void language plpgsql as $$
+declare
+  v_missing text;
+begin
+  select string_agg(format('%s %s', part, name), ', ' order by part, name) into v_missing
+  from (select part, name from tickets_takeover.old_map_interface except select part, name from tickets_takeover.map_interface()) as missing;
+  if v_missing is not null then
+    raise exception 'reporting.fn_tickets_for_map has no longer: %', v_missing
+      using hint = 'Whoever calls the map function may use these. Add them to it, or drop the old overload that has them if nobody does.';
+  end if;
+end
+$$;
+comment on function tickets_takeover.require_map_interface() is 'Raises when the present map function lacks something that the old ones had, with a list.';
 
-create function tickets_takeover.lock_tickets() returns void language plpgsql as $$
+create or replace function tickets_takeover.move_map_functions(p_from text, p_to text) returns void language plpgsql as $$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select oid from pg_proc where pronamespace = to_regnamespace(p_from) and proname = 'fn_tickets_for_map'
+  loop
+    execute format('alter function %s set schema %I', v_function, p_to);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.move_map_functions(text, text) is 'Moves all overloads of fn_tickets_for_map from one schema to another, with their grants.';
+--! EndIncluded takeover/map-interface.sql
+--! Included takeover/head.sql
+-- Before any table of ours exists: lock the Python writer out, write down who reads the old tables, set the old schema
+-- aside as tickets_legacy. Renaming a schema takes no table lock, so readers go on until the commit; with ALTER in place
+-- they would wait for the copy.
+
+create or replace function tickets_takeover.lock_tickets() returns void language plpgsql as $$
 declare
   v_table regclass;
 begin
@@ -472,69 +503,10 @@ end
 $$;
 comment on function tickets_takeover.lock_tickets() is 'Locks writers out of all tables of the schema tickets until the end of the transaction, and lets this transaction wait 5 s at most for any lock. Raises, naming who writes.';
 
-create function tickets_takeover.move_map_functions(p_from text, p_to text) returns void language plpgsql as $$
-declare
-  v_function regprocedure;
-begin
-  for v_function in
-    select oid from pg_proc where pronamespace = to_regnamespace(p_from) and proname = 'fn_tickets_for_map'
-  loop
-    execute format('alter function %s set schema %I', v_function, p_to);
-  end loop;
-end
-$$;
-comment on function tickets_takeover.move_map_functions(text, text) is 'Moves all overloads of fn_tickets_for_map from one schema to another, with their grants.';
-
-create function tickets_takeover.column_of(p_table regclass, variadic p_names text[]) returns text
-  language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce((
-    select format('o.%I', attname) from pg_attribute
-    where attrelid = p_table and attname = any (p_names) and not attisdropped
-    order by array_position(p_names, attname::text) limit 1
-  ), 'null')
-$$;
-comment on function tickets_takeover.column_of(regclass, text[]) is 'The first of these columns that the table has, as SQL (`o.geom`), or `null`.';
-
-create function tickets_takeover.go_back() returns void language plpgsql as $$
-begin
-  -- One that hangs may wake.
-  if exists (
-    select from tickets_ops.worker_states()
-    where state in ('alive', 'hung') or (state = 'unsure' and seen_at > now() - interval '1 minute')
-  ) then
-    -- It would end, be started again by its container, and take over at once.
-    raise exception 'A worker is alive: stop it first.' using hint = 'select * from tickets_ops.worker_states();';
-  end if;
-  perform tickets_takeover.lock_tickets();
-  -- Another takeover counts its snapshots from 1 again: what waits to load snapshot 7 would load another one. Not by
-  -- complete_jobs, which leaves those that a dead worker still holds.
-  delete from graphile_worker._private_jobs j
-  using graphile_worker._private_tasks t
-  where t.id = j.task_id and t.identifier in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot');
-  perform tickets_takeover.write_down_readers();
-  alter schema tickets rename to tickets_set_aside;
-  alter schema tickets_ops rename to tickets_ops_set_aside;
-  perform tickets_takeover.move_map_functions('reporting', 'tickets_set_aside');
-  alter schema tickets_legacy rename to tickets;
-  perform tickets_takeover.move_map_functions('tickets', 'reporting');
-  perform tickets_takeover.repoint_readers(p_own := false);
-  -- So that migrating takes over again.
-  delete from graphile_migrate.migrations;
-end
-$$;
-comment on function tickets_takeover.go_back() is 'Back to the Python version, in one transaction: its tables, map functions and grants as they were at the takeover; views and functions outside read them again. Ours stay as tickets_set_aside and tickets_ops_set_aside. The jobs of loads go. Raises, and changes nothing, while a worker is alive, while somebody writes tickets, or when something that was made since cannot read the old tables.';
-
-do $$
+create or replace function tickets_takeover.set_aside() returns void language plpgsql as $$
 declare
   v_statement text;
 begin
-  if to_regclass('tickets.inc') is null then
-    perform set_config('client_min_messages', 'warning', true); -- no list of what goes with the schema
-    drop schema tickets_takeover cascade;
-    perform set_config('client_min_messages', (select reset_val from pg_settings where name = 'client_min_messages'), true);
-    return;
-  end if;
   if to_regnamespace('tickets_legacy') is not null then
     raise exception 'There is a schema tickets_legacy already: this database was taken over before.'
       using hint = 'To take it over again, drop or rename tickets_legacy. See docs/taking-over.md.';
@@ -571,8 +543,472 @@ begin
   end loop;
 end
 $$;
+comment on function tickets_takeover.set_aside() is 'The first half of a takeover: the old schema becomes tickets_legacy, and an empty schema tickets stands in its place, with its grants and default privileges. Raises where a tickets_legacy is there already.';
+--! EndIncluded takeover/head.sql
+--! Included takeover/fill.sql
+-- When all of ours exists, empty, and tickets_legacy holds the old tables: fill, check, replay the grants, re-point the
+-- readers. Not all columns of the old tables are known: those that are taken if they are there are named here.
 
---! split: 010-schemas.sql
+create or replace function tickets_takeover.column_of(p_table regclass, variadic p_names text[]) returns text
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select format('o.%I', attname) from pg_attribute
+    where attrelid = p_table and attname = any (p_names) and not attisdropped
+    order by array_position(p_names, attname::text) limit 1
+  ), 'null')
+$$;
+comment on function tickets_takeover.column_of(regclass, text[]) is 'The first of these columns that the table has, as SQL (`o.geom`), or `null`.';
+
+-- Freshness first: it says how old the baseline of the history is.
+create or replace function tickets_takeover.fill_import_meta() returns void language plpgsql as $$
+begin
+  if to_regclass('tickets_legacy.import_meta') is null then
+    return;
+  end if;
+  insert into tickets.import_meta (dataset, metadata)
+  select
+    lower(m.dataset),
+    m.metadata - array['source_etag', 'source_last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
+      || jsonb_strip_nulls(jsonb_build_object(
+        -- As the bucket's listing is read, so that an unchanged file is recognised.
+        'source_etag', nullif(btrim(regexp_replace(m.metadata ->> 'source_etag', '^\s*W/', ''), E'" \t'), ''),
+        'source_last_modified', tickets.eat_ts(m.metadata ->> 'source_last_modified'),
+        'snapshot_at', coalesce(file.exported_at, tickets.eat_ts(m.metadata ->> 'snapshot_at')),
+        'ingested_at', tickets.eat_ts(m.metadata ->> 'ingested_at'),
+        'checked_at', tickets.eat_ts(coalesce(m.metadata ->> 'checked_at', m.metadata ->> 'ingested_at'))
+      ))
+  from (
+    select distinct on (lower(dataset)) dataset, case when jsonb_typeof(metadata::jsonb) = 'object' then metadata::jsonb else '{}' end as metadata
+    from tickets_legacy.import_meta where lower(dataset) in ('inc', 'crq')
+    order by lower(dataset), dataset desc -- `inc` before `INC`
+  ) as m
+  -- The file's name holds its time, in EAT, whatever the value that holds the name is called.
+  cross join lateral (
+    select max(tickets.eat_ts(parts[1] || ' ' || replace(parts[2], '-', ':'))) as exported_at
+    from jsonb_each_text(m.metadata) as e (key, value)
+    cross join regexp_match(e.value, '([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2}-[0-9]{2}-[0-9]{2})[^/]*\.csv$', 'i') as parts
+  ) as file;
+
+  insert into tickets_takeover.notes
+  select 'rows of import_meta of no known dataset, left in tickets_legacy', dataset
+  from tickets_legacy.import_meta where lower(dataset) not in ('inc', 'crq');
+end
+$$;
+comment on function tickets_takeover.fill_import_meta() is 'Fills tickets.import_meta from tickets_legacy.';
+
+create or replace function tickets_takeover.fill_tickets() returns void language plpgsql as $$
+declare
+  v_dataset text;
+  v_old regclass;
+  v_indexes text[];
+  v_statement text;
+begin
+  foreach v_dataset in array array['inc', 'crq'] loop
+    v_old := to_regclass('tickets_legacy.' || v_dataset);
+    continue when v_old is null;
+    -- A ticket stands where it stood, even where our rules would place it elsewhere: the first snapshot does that.
+    execute format('alter table tickets.%I disable trigger user', v_dataset);
+    -- Indexes are built afterwards: thousands of tickets at one centroid make a GiST index slow to grow.
+    select array_agg(pg_get_indexdef(indexrelid)) into v_indexes
+    from pg_index where indrelid = to_regclass('tickets.' || v_dataset) and not indisprimary;
+    execute (
+      select 'drop index ' || string_agg(indexrelid::regclass::text, ', ')
+      from pg_index where indrelid = to_regclass('tickets.' || v_dataset) and not indisprimary
+    );
+    execute format($sql$
+      -- Ids that our CHECK refuses, and those with blanks around them, which no file will ever bring again.
+      with odd as materialized (
+        select ticket_id, btrim(ticket_id) as id, row_number() over (partition by btrim(ticket_id) order by ticket_id) as nth
+        from %2$s where ticket_id <> btrim(ticket_id) or length(ticket_id) not between 1 and 200
+      ),
+      mended as materialized (
+        select o.ticket_id,
+          case
+            when length(o.id) between 1 and 200 and o.nth = 1 and not exists (select from %2$s l where l.ticket_id = o.id) then o.id
+            else left(o.id, 160) || '~' || md5(o.ticket_id)
+          end as id
+        from odd o
+      ),
+      old as not materialized (
+        select o.ticket_id, o.raw, %3$s as geom, %4$s as geo_source, coalesce(%5$s, now()) as ingested_at from %2$s o
+      ),
+      noted as (
+        insert into tickets_takeover.notes
+        select 'tickets of %1$s with another id than before', left(ticket_id, 300), 'now ' || id from mended
+        union all
+        select 'tickets of %1$s whose coordinate or geo_source could not be kept', left(ticket_id, 300),
+          concat_ws(' ', geo_source, st_astext(geom))
+        from old
+        where not tickets.is_lng_lat(geom) or case
+          when geom is null then geo_source <> 'none' else coalesce(geo_source, '') not in ('feed', 'location', 'cluster') end
+      )
+      insert into tickets.%1$I (ticket_id, raw, geom, geo_source, ingested_at)
+      select
+        coalesce(m.id, o.ticket_id),
+        coalesce(o.raw, '{}'),
+        place.geom,
+        case
+          when place.geom is null then 'none'
+          when o.geo_source in ('feed', 'location', 'cluster') then o.geo_source
+          when place.geom = tickets.feed_point(o.raw) then 'feed'
+          when o.raw ->> 'location_name' <> '' then 'location'
+          else 'cluster'
+        end,
+        o.ingested_at
+      from old o
+      left join mended m on m.ticket_id = o.ticket_id
+      cross join lateral (select case when tickets.is_lng_lat(o.geom) then o.geom end as geom offset 0) as place
+    $sql$,
+      v_dataset, v_old, tickets_takeover.column_of(v_old, 'geom') || '::geometry',
+      tickets_takeover.column_of(v_old, 'geo_source') || '::text', tickets_takeover.column_of(v_old, 'ingested_at') || '::timestamptz'
+    );
+    foreach v_statement in array v_indexes loop
+      execute v_statement;
+    end loop;
+    execute format('alter table tickets.%I enable trigger user', v_dataset);
+    execute format($sql$
+      insert into tickets.%1$I (ticket_id, event, new_value, snapshot_at)
+      select t.ticket_id, 'baseline', t.normalized_status, tickets.eat_ts(m.metadata ->> 'snapshot_at')
+      from tickets.%2$I t left join tickets.import_meta m on m.dataset = %2$L
+      order by t.ticket_id
+    $sql$, v_dataset || '_events', v_dataset);
+    execute format($sql$
+      update tickets.import_meta m
+      set metadata = m.metadata || jsonb_build_object('ingested_at', newest.ingested_at)
+      from (select max(ingested_at) as ingested_at from tickets.%1$I) as newest
+      where m.dataset = %1$L and not m.metadata ? 'ingested_at'
+    $sql$, v_dataset);
+    execute format('analyze tickets.%I, tickets.%I', v_dataset, v_dataset || '_events');
+  end loop;
+end
+$$;
+comment on function tickets_takeover.fill_tickets() is 'Fills the ticket tables from tickets_legacy, each ticket with the place that it had, and begins their history.';
+
+-- The old gazetteers, as they are: a name, a coordinate in one of several forms, whether a person checked it.
+create or replace function tickets_takeover.read_old_places() returns void language plpgsql as $$
+declare
+  v_kind text;
+  v_old regclass;
+  v_name text;
+  v_geom text;
+  v_lat text;
+  v_lng text;
+begin
+  create table tickets_takeover.old_places (
+    kind text, name text, cluster text, geom geometry(Point, 4326), verified boolean, provider text, query text, note text, fetched_at timestamptz
+  );
+  foreach v_kind in array array['cluster', 'location'] loop
+    v_old := to_regclass(format('tickets_legacy.geo_%ss', v_kind));
+    continue when v_old is null;
+    v_name := tickets_takeover.column_of(v_old, variadic case v_kind
+      when 'cluster' then array['cluster', 'cluster_name', 'name'] else array['location_name', 'location', 'location_key', 'name'] end);
+    v_geom := tickets_takeover.column_of(v_old, 'geom', 'geog');
+    v_lat := tickets_takeover.column_of(v_old, 'latitude', 'lat');
+    v_lng := tickets_takeover.column_of(v_old, 'longitude', 'lng', 'lon', 'long');
+    if v_name = 'null' or (v_geom = 'null' and 'null' in (v_lat, v_lng)) then
+      raise exception 'No column of % is known to hold %.', v_old, case when v_name = 'null' then 'the name of the ' || v_kind else 'the coordinate' end
+        using hint = 'Rename it to ' || case when v_name = 'null' then v_kind else 'geom (or latitude and longitude)' end
+          || ', as part 990 of the migration expects it, and run the migration again.';
+    end if;
+    execute format($sql$
+      insert into tickets_takeover.old_places
+      select %1$L, o.name, o.cluster, case when tickets.is_lng_lat(o.geom) then o.geom end,
+        coalesce(tickets.to_boolean(o.verified), false), o.provider, o.query, o.note, tickets.eat_ts(o.fetched_at)
+      from (
+        select
+          %2$s::text as name,
+          %3$s::text as cluster,
+          coalesce(
+            st_setsrid(%4$s::geometry, 4326),
+            st_setsrid(st_makepoint(tickets.to_degrees(%5$s::text), tickets.to_degrees(%6$s::text)), 4326)
+          ) as geom,
+          %7$s::text as verified, %8$s::text as provider, %9$s::text as query, %10$s::text as note, %11$s::text as fetched_at
+        from %12$s o
+      ) as o
+    $sql$,
+      v_kind, v_name, case v_kind when 'location' then tickets_takeover.column_of(v_old, 'cluster', 'cluster_name') else 'null' end,
+      v_geom, v_lng, v_lat,
+      tickets_takeover.column_of(v_old, 'verified'), tickets_takeover.column_of(v_old, 'provider', 'source', 'geocoder'),
+      tickets_takeover.column_of(v_old, 'query'), tickets_takeover.column_of(v_old, 'note', 'notes'),
+      tickets_takeover.column_of(v_old, 'fetched_at', 'geocoded_at', 'updated_at', 'created_at'), v_old
+    );
+  end loop;
+end
+$$;
+comment on function tickets_takeover.read_old_places() is 'Reads the old gazetteers into tickets_takeover.old_places, a table of this transaction. Raises where no column of theirs is known.';
+
+-- Ours. The old gazetteer of locations was keyed by the name alone: a name goes to every cluster whose tickets use it.
+-- A coordinate that tickets carry and no gazetteer has is taken from the tickets, or the next snapshot would take it away.
+create or replace function tickets_takeover.fill_gazetteers() returns void language plpgsql as $$
+begin
+  alter table tickets.geo_clusters disable trigger user;
+  alter table tickets.geo_locations disable trigger user;
+
+  create table tickets_takeover.used_places as
+  select
+    tickets.cluster_key(t.cluster) as cluster, t.location_key, t.geo_source, t.geom, min(t.location_name) as location_name, count(*) as tickets
+  from (
+    select cluster, location_key, geo_source, geom, location_name from tickets.inc
+    union all
+    select cluster, location_key, geo_source, geom, location_name from tickets.crq
+  ) as t
+  where tickets.cluster_key(t.cluster) is not null
+  group by 1, 2, 3, 4;
+  analyze tickets_takeover.used_places;
+
+  insert into tickets.geo_clusters (cluster, geom, provider, query, verified, note, fetched_at)
+  select distinct on (cluster) cluster, geom, provider, query, verified, note, fetched_at
+  from (
+    select tickets.cluster_key(o.name) as cluster, o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed, 0 as tickets
+    from tickets_takeover.old_places o where o.kind = 'cluster' and tickets.cluster_key(o.name) is not null
+    union all
+    select u.cluster, u.geom, null, null, false, 'Taken over from its tickets: the old gazetteer did not list it.', null, null, false, sum(u.tickets)
+    from tickets_takeover.used_places u where u.geo_source = 'cluster' group by u.cluster, u.geom
+  ) as offered
+  order by cluster, verified desc, geom is not null desc, listed desc, tickets desc, name collate "C", geom;
+
+  insert into tickets.geo_locations (
+    cluster, location_key, location_name, status, geom, provider, query, distance_km, verified, note, attempts, fetched_at, expires_at
+  )
+  with places as (
+    select cluster, location_key, min(location_name) as location_name
+    from tickets_takeover.used_places where location_key is not null group by 1, 2
+  ),
+  offered as (
+    select p.*, o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed,
+      tickets.cluster_key(o.cluster) is not distinct from p.cluster as own, coalesce(u.tickets, 0) as tickets
+    from tickets_takeover.old_places o
+    join places p on p.location_key = tickets.location_key(o.name)
+    left join tickets_takeover.used_places u
+      on u.cluster = p.cluster and u.location_key = p.location_key and u.geo_source = 'location' and u.geom = o.geom
+    where o.kind = 'location'
+    union all
+    select p.*, u.geom, null, null, false, 'Taken over from its tickets: the old gazetteer did not list it.', null, null, false, false, u.tickets
+    from places p join tickets_takeover.used_places u using (cluster, location_key) where u.geo_source = 'location'
+  ),
+  chosen as (
+    select distinct on (cluster, location_key) * from offered
+    order by cluster, location_key, verified desc, geom is not null desc, listed desc, own desc, tickets desc, name collate "C", geom
+  ),
+  judged as (
+    select l.*,
+      verdict.distance_km,
+      case
+        when l.geom is null then case when l.verified then 'rejected' else 'not_found' end
+        when l.verified then 'found'
+        else verdict.status
+      end as status,
+      verdict.doubt
+    from chosen l left join tickets.geo_clusters c on c.cluster = l.cluster
+    cross join lateral tickets_ops.judge_inherited(l.geom, c.geom, c.guard_km) as verdict
+  )
+  select
+    cluster, location_key, location_name, status, geom, provider, query, distance_km, verified,
+    coalesce(note, case status when 'needs_review' then doubt end),
+    case status when 'not_found' then 1 else 0 end,
+    fetched_at,
+    -- From today on: otherwise everything would be asked again at once.
+    case when not verified then tickets_ops.answer_expires_at(status, 1, null, now()) end
+  from judged;
+
+  alter table tickets.geo_clusters enable trigger user;
+  alter table tickets.geo_locations enable trigger user;
+  analyze tickets.geo_clusters, tickets.geo_locations;
+
+  insert into tickets_takeover.notes
+  select format('places of the old gazetteer geo_%ss without a usable coordinate', kind), name, case when verified then 'verified' end
+  from tickets_takeover.old_places where geom is null
+  union all
+  select 'locations of the old gazetteer that no ticket with a cluster uses, left in tickets_legacy', o.name, case when o.verified then 'verified' end
+  from tickets_takeover.old_places o
+  where o.kind = 'location' and not exists (select from tickets.geo_locations l where l.location_key = tickets.location_key(o.name))
+  union all
+  select 'clusters of the old gazetteer without a name, left in tickets_legacy', o.name, case when o.verified then 'verified' end
+  from tickets_takeover.old_places o where o.kind = 'cluster' and tickets.cluster_key(o.name) is null
+  union all
+  select 'locations of the old gazetteer outranked by another row for the same place, left in tickets_legacy', o.name,
+    format('(%s, %s) is at %s', l.cluster, l.location_key, st_astext(l.geom))
+  from tickets_takeover.old_places o
+  join tickets.geo_locations l on l.location_key = tickets.location_key(o.name)
+  where o.kind = 'location' and o.geom is not null and o.geom is distinct from l.geom
+  union all
+  select 'locations that need review: beyond the guard of their cluster', l.location_name, format('(%s, %s), %s km', l.cluster, l.location_key, l.distance_km)
+  from tickets.geo_locations l where l.status = 'needs_review';
+end
+$$;
+comment on function tickets_takeover.fill_gazetteers() is 'Fills the gazetteers from tickets_takeover.old_places and from what tickets carry.';
+
+-- What the first snapshot will move, because our rules or the gazetteers say otherwise (the statement of place_tickets).
+create or replace function tickets_takeover.note_moves() returns void language plpgsql as $$
+declare
+  v_dataset text;
+begin
+  foreach v_dataset in array array['inc', 'crq'] loop
+    execute format($sql$
+      insert into tickets_takeover.notes
+      select 'tickets of %1$s that the next snapshot will place elsewhere', t.ticket_id,
+        format('from %%s %%s to %%s %%s', t.geo_source, st_astext(t.geom), place.geo_source, st_astext(place.geom))
+      from tickets.%1$I t
+      left join tickets.geo_locations l
+        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
+      cross join lateral (
+        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
+      ) as place
+      where t.geo_source <> place.geo_source or t.geom is distinct from place.geom
+    $sql$, v_dataset);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.note_moves() is 'Notes the tickets that the next snapshot will place elsewhere.';
+
+-- Who could use the old objects can use ours.
+create or replace function tickets_takeover.replay_grants() returns void language plpgsql as $$
+declare
+  v_statement text;
+begin
+  for v_statement in
+    with relations as (
+      select old.oid as old, new.oid::regclass as new
+      from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
+      where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm')
+    ),
+    functions as (
+      select old.oid as old, new.oid::regprocedure as new
+      from pg_proc old
+      join pg_proc new on new.proname = old.proname and (
+        new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes)
+        -- One function instead of all overloads.
+        or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
+      )
+      where old.pronamespace = 'tickets_legacy'::regnamespace
+    )
+    select tickets_takeover.grants(coalesce(c.relacl, acldefault('r', c.relowner)), r.new::text)
+    from relations r join pg_class c on c.oid = r.old
+    union all
+    select tickets_takeover.grants(a.attacl, r.new::text, a.attname)
+    from relations r
+    join pg_attribute a on a.attrelid = r.old and not a.attisdropped
+    join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
+    union all
+    select tickets_takeover.grants(p.proacl, 'function ' || f.new) from functions f join pg_proc p on p.oid = f.old
+    union all
+    -- Everyone could call the old map function, but it read with the caller's rights: ours, which reads with its owner's, is
+    -- for those who could read the tickets.
+    select format('grant execute on function %s to %s', f.new, case r.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(r.grantee)) end)
+    from functions f
+    join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
+    join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
+    join lateral (
+      select acl.grantee from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) acl
+      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and not p.prosecdef
+      union
+      select 0 where p.prosecdef
+    ) as r on true
+  loop
+    execute v_statement;
+  end loop;
+end
+$$;
+comment on function tickets_takeover.replay_grants() is 'Who could use the old objects can use ours.';
+
+-- The readers last: while they are re-pointed, and until the commit, they wait. So all else is done before.
+create or replace function tickets_takeover.finish() returns void language plpgsql as $$
+declare
+  v_note record;
+  v_made_meanwhile text;
+begin
+  drop table tickets_takeover.old_places, tickets_takeover.used_places;
+  insert into tickets_takeover.notes
+  select 'tables of the old schema that have no counterpart, left in tickets_legacy', old.oid::regclass::text
+  from pg_class old
+  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'f') and old.relname <> 'schema_migrations'
+    and not exists (select from pg_class new where new.relnamespace = 'tickets'::regnamespace and new.relname = old.relname);
+  for v_note in select about, count(*) from tickets_takeover.notes group by about order by about loop
+    raise notice '%: %', v_note.about, v_note.count;
+  end loop;
+  raise notice 'What was noted: select * from tickets_takeover.notes. The way back: docs/taking-over.md.';
+
+  perform tickets_takeover.repoint_readers(p_own := true);
+  with bound as materialized (
+    select distinct u.user_class, u.user_id, pg_describe_object(u.user_class, u.user_id, 0) as name
+    from tickets_takeover.uses u
+    join pg_class c on u.used_class = 'pg_class'::regclass and c.oid = u.used_id and c.relnamespace = 'tickets_legacy'::regnamespace
+    where u.user_class in ('pg_class'::regclass, 'pg_proc'::regclass)
+  )
+  select string_agg(name, ', ') into v_made_meanwhile
+  from bound
+  where tickets_takeover.is_foreign(user_class, user_id)
+    and name not in (select n.name from tickets_takeover.notes n where n.about like 'objects that still use%');
+  if v_made_meanwhile is not null then
+    raise exception 'Made while the migration ran, and bound to the old tables: %', v_made_meanwhile using hint = 'Run the migration again.';
+  end if;
+end
+$$;
+comment on function tickets_takeover.finish() is 'Tells what was noted, and points the readers at our tables. Raises when something was made meanwhile that reads the old ones.';
+
+create or replace function tickets_takeover.fill() returns void language plpgsql as $$
+begin
+  perform tickets_takeover.fill_import_meta(); -- it says how old the baseline of the history is
+  perform tickets_takeover.fill_tickets();
+  perform tickets_takeover.read_old_places();
+  perform tickets_takeover.fill_gazetteers();
+  perform tickets_takeover.note_moves();
+  perform tickets_takeover.require_map_interface();
+  perform tickets_takeover.replay_grants();
+  perform tickets_takeover.finish(); -- last: while the readers are re-pointed, and until the commit, they wait
+end
+$$;
+comment on function tickets_takeover.fill() is 'The second half of a takeover: our tables stand, empty; tickets_legacy holds the old ones.';
+--! EndIncluded takeover/fill.sql
+--! Included takeover/way-back.sql
+-- The way back to the Python version.
+
+create or replace function tickets_takeover.go_back() returns void language plpgsql as $$
+begin
+  -- One that hangs may wake.
+  if exists (
+    select from tickets_ops.worker_states()
+    where state in ('alive', 'hung') or (state = 'unsure' and seen_at > now() - interval '1 minute')
+  ) then
+    -- It would end, be started again by its container, and take over at once.
+    raise exception 'A worker is alive: stop it first.' using hint = 'select * from tickets_ops.worker_states();';
+  end if;
+  perform tickets_takeover.lock_tickets();
+  -- Another takeover counts its snapshots from 1 again: what waits to load snapshot 7 would load another one. Not by
+  -- complete_jobs, which leaves those that a dead worker still holds.
+  delete from graphile_worker._private_jobs j
+  using graphile_worker._private_tasks t
+  where t.id = j.task_id and t.identifier in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot');
+  perform tickets_takeover.write_down_readers();
+  alter schema tickets rename to tickets_set_aside;
+  alter schema tickets_ops rename to tickets_ops_set_aside;
+  perform tickets_takeover.move_map_functions('reporting', 'tickets_set_aside');
+  alter schema tickets_legacy rename to tickets;
+  perform tickets_takeover.move_map_functions('tickets', 'reporting');
+  perform tickets_takeover.repoint_readers(p_own := false);
+  -- So that migrating takes over again.
+  delete from graphile_migrate.migrations;
+end
+$$;
+comment on function tickets_takeover.go_back() is 'Back to the Python version, in one transaction: its tables, map functions and grants as they were at the takeover; views and functions outside read them again. Ours stay as tickets_set_aside and tickets_ops_set_aside. The jobs of loads go. Raises, and changes nothing, while a worker is alive, while somebody writes tickets, or when something that was made since cannot read the old tables.';
+--! EndIncluded takeover/way-back.sql
+
+do $$
+begin
+  if to_regclass('tickets.inc') is not null then
+    perform tickets_takeover.set_aside();
+    return;
+  end if;
+  perform set_config('client_min_messages', 'warning', true); -- no list of what goes with the schema
+  drop schema tickets_takeover cascade;
+  perform set_config('client_min_messages', (select reset_val from pg_settings where name = 'client_min_messages'), true);
+end
+$$;
+
+--! split: 020-schemas.sql
 -- Schemas: `tickets` holds data, `reporting` the map function, `tickets_ops` what operators and the pipeline use.
 -- PostGIS may already be installed by the DBA, and the migrating role need not be allowed to install it.
 do $$
@@ -586,6 +1022,21 @@ $$;
 create schema if not exists tickets;
 -- Others keep functions in it too: it may be there, and belong to another role.
 create schema if not exists reporting;
+-- Fixtures say `create or replace`: a function that is there before ours would keep its owner, who could change it later.
+do $$
+declare
+  v_function regprocedure;
+begin
+  select oid into v_function from pg_proc
+  where pronamespace = 'tickets'::regnamespace or (pronamespace = 'reporting'::regnamespace and proname = 'fn_tickets_for_map')
+  limit 1;
+  if found then
+    raise exception 'The function % is there already, and not of the Python version: there is no tickets.inc beside it.', v_function
+      using hint = 'Drop it or move it to another schema, and run the migration again.';
+  end if;
+end
+$$;
+
 -- The right of its own to use it, where that came through its owner, from whom it may be taken after the first migration.
 do $$
 begin
@@ -595,12 +1046,14 @@ exception
 end
 $$;
 create schema tickets_ops;
-
 comment on schema tickets is 'Field-ops tickets of the fibre operator: INC faults (and CRQ, kept but not ingested yet), the gazetteers that place them, and their history.';
 comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
---! split: 020-reading.sql
--- Reading what the feed wrote: text to typed values, for the generated columns of the ticket tables.
+--! split: 030-values.sql
+-- Reading what the feed wrote: what the generated columns and constraints of the tables below need.
+
+--! Included values.sql
+-- Values of the feed: text to typed values, for the generated columns of the ticket tables.
 -- Each function is total: what it cannot read is NULL, never an error. So the text's form is looked at, with bounded
 -- digits, before anything is cast. Forms say [0-9]: \d also matches Arabic digits, which no cast reads. Collation "C"
 -- because the answer must not depend on the database's (and it is faster).
@@ -610,7 +1063,7 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 
 -- plpgsql, not inlined SQL, where a text is looked at more than once: inlining repeats `raw ->> …` each time.
 -- Cut up by position: a regular expression that captures the parts took 250 µs a call, and seven of these run per row.
-create function tickets.eat_ts(value text) returns timestamptz
+create or replace function tickets.eat_ts(value text) returns timestamptz
   language plpgsql immutable strict parallel safe
 as $$
 declare
@@ -689,7 +1142,7 @@ end
 $$;
 comment on function tickets.eat_ts(text) is 'A time of the feed: `YYYY-MM-DD[ T]HH:MM[:SS[.ffffff]]` or a bare date, blanks around it allowed, read as Africa/Nairobi unless it ends in Z or an offset (+03, +0300, +03:00, up to 15:59). NULL for anything else: a day or hour that does not exist (month 13, 30 February, 24:00, second 60), and years outside 1900 to 2100, which are markers (0001, 9999), not times.';
 
-create function tickets.to_boolean(value text) returns boolean
+create or replace function tickets.to_boolean(value text) returns boolean
   language sql immutable parallel safe
   return case lower(btrim(value, E' \t\r\n') collate "C")
     when 'true' then true when 'false' then false
@@ -700,7 +1153,7 @@ create function tickets.to_boolean(value text) returns boolean
   end;
 comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
 
-create function tickets.hours_to_minutes(value text) returns numeric
+create or replace function tickets.hours_to_minutes(value text) returns numeric
   language plpgsql immutable strict parallel safe
 as $$
 begin
@@ -716,7 +1169,7 @@ end
 $$;
 comment on function tickets.hours_to_minutes(text) is 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
 
-create function tickets.to_degrees(value text) returns double precision
+create or replace function tickets.to_degrees(value text) returns double precision
   language plpgsql immutable strict parallel safe
 as $$
 begin
@@ -732,7 +1185,7 @@ end
 $$;
 comment on function tickets.to_degrees(text) is 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
 
-create function tickets.is_lng_lat(place geometry) returns boolean
+create or replace function tickets.is_lng_lat(place geometry) returns boolean
   language sql immutable parallel safe
   return case
     when place is null then true
@@ -741,8 +1194,8 @@ create function tickets.is_lng_lat(place geometry) returns boolean
     else st_x(place) between -180 and 180 and st_y(place) between -90 and 90
   end;
 comment on function tickets.is_lng_lat(geometry) is 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
-
---! split: 030-location-key.sql
+--! EndIncluded values.sql
+--! Included location-key.sql
 -- The normaliser: which place a location_name means, without the network's codes. There is no other: the generated column,
 -- the geometry, the geocoder and people all use these functions.
 --   tickets.location_key('NW_ADR_MNT_Garden Est_FDT12')    'garden estate'   identifies the place within its cluster
@@ -764,7 +1217,7 @@ comment on function tickets.is_lng_lat(geometry) is 'For CHECK constraints: NULL
 --   kept X      is X, and its number belongs to the name; with `[1-3]`, only such a number does
 --   city X, word X   is X
 -- A word that is not here is a word of a place's name.
-create function tickets.location_vocabulary() returns jsonb
+create or replace function tickets.location_vocabulary() returns jsonb
   language sql immutable parallel safe
   return '{
     "nw": "code", "adr": "code", "mnt": "code", "fdt": "code", "fat": "code", "olt": "code", "odf": "code",
@@ -807,7 +1260,7 @@ create function tickets.location_vocabulary() returns jsonb
   }'::jsonb;
 comment on function tickets.location_vocabulary() is 'The words that tickets.location_key() knows, each with what it means: network codes, sub-premises, relational words, abbreviations. The place to add a new code; see the comment in the migration for the procedure.';
 
-create function tickets.plain_name(name text) returns text
+create or replace function tickets.plain_name(name text) returns text
   language plpgsql immutable strict parallel safe
 as $$
 begin
@@ -857,7 +1310,7 @@ comment on function tickets.plain_name(text) is 'A location name with nothing in
 -- belongs to the name. What goes from the middle makes new neighbours, so then the walk is repeated: a key is its own key.
 -- Few statements for a plain word and for a code, texts rather than arrays, hardly a regular expression: this runs for
 -- every row of a load.
-create function tickets.location_words(location_name text) returns text
+create or replace function tickets.location_words(location_name text) returns text
   language plpgsql immutable strict parallel safe
 as $$
 declare
@@ -1113,12 +1566,12 @@ end
 $$;
 comment on function tickets.location_words(text) is 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
 
-create function tickets.location_key(location_name text) returns text
+create or replace function tickets.location_key(location_name text) returns text
   language sql immutable parallel safe
   return nullif(translate(substr(tickets.location_words(location_name), 2), '_-''=', '    '), '');
 comment on function tickets.location_key(text) is 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
-create function tickets.location_query(location_name text) returns text
+create or replace function tickets.location_query(location_name text) returns text
   language plpgsql immutable strict parallel safe
 as $$
 declare
@@ -1146,9 +1599,10 @@ begin
 end
 $$;
 comment on function tickets.location_query(text) is 'tickets.location_key() as a text for people and geocoding providers: capitals, hyphens and apostrophes as in the name, abbreviations spelled out. NULL where the key is; tickets.location_key(tickets.location_query(x)) = tickets.location_key(x).';
+--! EndIncluded location-key.sql
 
 --! split: 040-kenya.sql
--- Kenya: what lies in it, and the feed's own coordinates, taken only there.
+-- The country that tickets lie in.
 
 create table tickets.geo_country (
   name text primary key,
@@ -1314,8 +1768,11 @@ from st_geomfromtext('MULTIPOLYGON(((
 41.04581 -2.06964,41.05301 -2.04938
 )))', 4326) as outline;
 
+--! Included kenya.sql
+-- Kenya: what lies in it (tickets.geo_country), and the feed's own coordinates, taken only there.
+
 -- A body of SQL standard form, as in 020-reading: bound to PostGIS where it is.
-create function tickets.in_kenya(place geometry) returns boolean
+create or replace function tickets.in_kenya(place geometry) returns boolean
   language sql stable parallel safe
 begin atomic
   select place is not null and tickets.is_lng_lat(place) and exists (select from tickets.geo_country c where st_intersects(c.reach, place));
@@ -1323,7 +1780,7 @@ end;
 comment on function tickets.in_kenya(geometry) is 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
 
 -- Inlined, and the feed's coordinates are empty so far: two look-ups in raw are all that a row costs.
-create function tickets.feed_point(raw jsonb) returns geometry
+create or replace function tickets.feed_point(raw jsonb) returns geometry
   language sql stable parallel safe
   return case
     when raw ->> 'latitude' <> '' and raw ->> 'longitude' <> '' and tickets.in_kenya(
@@ -1332,6 +1789,7 @@ create function tickets.feed_point(raw jsonb) returns geometry
       st_setsrid(st_makepoint(tickets.to_degrees(raw ->> 'longitude'), tickets.to_degrees(raw ->> 'latitude')), 4326)
   end;
 comment on function tickets.feed_point(jsonb) is 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
+--! EndIncluded kenya.sql
 
 --! split: 050-gazetteers.sql
 -- The gazetteers: where a cluster (coarse) and a place within a cluster (precise) are.
@@ -1353,7 +1811,6 @@ create table tickets.geo_clusters (
   updated_at timestamptz not null default now(),
   constraint geo_clusters_geom_is_lng_lat check (tickets.is_lng_lat(geom))
 );
-
 comment on table tickets.geo_clusters is 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
 comment on column tickets.geo_clusters.cluster is 'The cluster as the feed writes it (tickets.inc.cluster).';
 comment on column tickets.geo_clusters.geom is 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
@@ -1393,7 +1850,6 @@ create table tickets.geo_locations (
   constraint geo_locations_geom_is_lng_lat check (tickets.is_lng_lat(geom)),
   constraint geo_locations_found_has_geom check (status <> 'found' or geom is not null)
 );
-
 comment on table tickets.geo_locations is 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
 comment on column tickets.geo_locations.cluster is 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
 comment on column tickets.geo_locations.location_key is 'tickets.location_key(location_name): the place without network codes.';
@@ -1414,7 +1870,14 @@ comment on column tickets.geo_locations.expires_at is 'When the place may be ask
 comment on column tickets.geo_locations.created_at is 'When the row was made.';
 comment on column tickets.geo_locations.updated_at is 'When the row last changed.';
 
-create function tickets.touch_updated_at() returns trigger language plpgsql as $$
+--! Included gazetteers.sql
+-- Who may write the gazetteers.
+--
+-- A coordinate that the pipeline did not write was set by a person: the row becomes verified, provider 'manual', and is
+-- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
+-- duration (connections of the embedded database share settings, so it never outlives the function).
+
+create or replace function tickets.touch_updated_at() returns trigger language plpgsql as $$
 begin
   new.updated_at := now();
   return new;
@@ -1422,6 +1885,101 @@ end
 $$;
 comment on function tickets.touch_updated_at() is 'Trigger: keeps updated_at true.';
 
+create or replace function tickets_ops.is_pipeline() returns boolean language sql stable
+return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
+comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean language plpgsql as $$
+declare
+  v_before boolean := tickets_ops.is_pipeline();
+begin
+  perform set_config('tickets_ops.writer', case when p_on then 'pipeline' else '' end, true);
+  return v_before;
+end
+$$;
+comment on function tickets_ops.as_pipeline(boolean) is 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
+
+create or replace function tickets_ops.keep_cluster_verified() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if tickets_ops.is_pipeline() then
+    -- No row is written: what a person checked stays as it is.
+    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+  end if;
+  -- Taken away is decided too: the pipeline would only find the same centroid again.
+  if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
+    new.verified := true;
+    new.provider := 'manual';
+  end if;
+  if new.verified then
+    new.suspicious := false;
+    new.expires_at := null;
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
+
+create or replace function tickets_ops.keep_location_verified() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if tickets_ops.is_pipeline() then
+    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+  end if;
+  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  if tg_op = 'INSERT' then
+    new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
+  end if;
+  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    new.verified := true;
+    new.provider := 'manual';
+    new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
+    new.confidence := null;
+    new.note := case when tg_op = 'UPDATE' and new.note is distinct from old.note then new.note end;
+    if tg_op = 'UPDATE' and new.status = old.status then
+      new.status := 'found';
+    end if;
+    new.distance_km := (
+      select tickets_ops.distance_km(c.geom, new.geom) from tickets.geo_clusters c where c.cluster = new.cluster
+    );
+  elsif tg_op = 'UPDATE' and (new.status <> old.status or new.geom::bytea is distinct from old.geom::bytea) then
+    -- Accepted, rejected, or the coordinate taken away: a person decided.
+    new.verified := true;
+    if new.geom is null and new.status = 'found' then
+      new.status := 'rejected';
+    end if;
+  elsif tg_op = 'UPDATE' and new.verified and not old.verified and new.geom is not null and new.status = 'needs_review' then
+    new.status := 'found';
+  elsif tg_op = 'UPDATE' and old.verified and not new.verified then
+    -- Handed back to the pipeline, which asks again.
+    new.expires_at := now();
+  end if;
+  if new.verified then
+    new.expires_at := null;
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.keep_location_verified() is
+  'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back); the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
+
+create or replace function tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamptz)
+returns timestamptz language sql immutable parallel safe
+return p_from + make_interval(secs => 86400 * (
+  case
+    when p_status = 'found' then coalesce(p_found_days, 180)
+    when p_status = 'not_found' and p_attempts <= 1 then 7
+    else 30
+  end
+)::double precision);
+comment on function tickets_ops.answer_expires_at(text, integer, numeric, timestamptz) is
+  'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
+--! EndIncluded gazetteers.sql
+
+create trigger _050_verified before insert or update on tickets.geo_clusters
+  for each row execute function tickets_ops.keep_cluster_verified();
+create trigger _050_verified before insert or update on tickets.geo_locations
+  for each row execute function tickets_ops.keep_location_verified();
 create trigger _100_touch before update on tickets.geo_clusters for each row execute function tickets.touch_updated_at();
 create trigger _100_touch before update on tickets.geo_locations for each row execute function tickets.touch_updated_at();
 
@@ -1462,7 +2020,6 @@ create table tickets.inc (
 )
 -- Room on each page for the next version of a row: nearly every update stays on its page and touches no index (HOT).
 with (fillfactor = 80);
-
 comment on table tickets.inc is 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
 comment on column tickets.inc.ticket_id is 'The ticket''s number, like WOT0715527.';
 comment on column tickets.inc.raw is 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
@@ -1515,7 +2072,6 @@ create table tickets.inc_events (
   snapshot_at timestamptz,
   recorded_at timestamptz not null default now()
 );
-
 comment on table tickets.inc_events is 'History of tickets, append-only, written in the transaction that changes the ticket. Open backlog at a time = tickets whose last opened, closed, reopened or baseline event before it leaves them open (view tickets.inc_backlog).';
 comment on column tickets.inc_events.event_id is 'Order of writing.';
 comment on column tickets.inc_events.ticket_id is 'tickets.inc.ticket_id.';
@@ -1541,7 +2097,10 @@ comment on table tickets.import_meta is 'Freshness of each dataset, one row each
 comment on column tickets.import_meta.dataset is 'inc or crq.';
 comment on column tickets.import_meta.metadata is 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
 
---! split: 070-geometry.sql
+--! split: 070-placing.sql
+-- Where a ticket is, kept true by triggers.
+
+--! Included placing.sql
 -- Where a ticket is: feed coordinates, else its geocoded location, else its cluster's centroid, else nowhere.
 --
 -- Three writers keep tickets and gazetteers in agreement:
@@ -1552,23 +2111,19 @@ comment on column tickets.import_meta.metadata is 'source_key, source_etag, sour
 -- and tickets that kept the old place for good). So whoever writes tickets shares an advisory lock, and whoever writes a
 -- gazetteer holds it alone. finalize_snapshot re-resolves what disagrees all the same.
 --
--- Here and in what follows (110 to 120) no text that is parsed when it runs names a function or operator of PostGIS: it may run
+-- Here and in all that runs as security definer no text that is parsed when it runs names a function or operator of PostGIS: it may run
 -- under a security definer's search_path, in which PostGIS is not. Casts (::bytea, ::point) are found without a path, and
 -- bodies that are SQL, not text, are bound when they are made.
 
-create function tickets.gazetteer_lock() returns bigint language sql immutable parallel safe
+create or replace function tickets.gazetteer_lock() returns bigint language sql immutable parallel safe
 return 7405120260615;
 comment on function tickets.gazetteer_lock() is 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
 
-create function tickets.cluster_key(p_cluster text) returns text language sql immutable parallel safe
+create or replace function tickets.cluster_key(p_cluster text) returns text language sql immutable parallel safe
 return nullif(btrim(left(p_cluster, 200)), '');
 comment on function tickets.cluster_key(text) is 'The cluster as a key of the gazetteers: blanks around it do not count, and it is cut at 200 characters because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
--- The tickets that a gazetteer row concerns.
-create index inc_place on tickets.inc (tickets.cluster_key(cluster), location_key);
-create index crq_place on tickets.crq (tickets.cluster_key(cluster), location_key);
-
-create function tickets.geo_source(p_feed geometry, p_location geometry, p_cluster geometry) returns text
+create or replace function tickets.geo_source(p_feed geometry, p_location geometry, p_cluster geometry) returns text
 language sql immutable parallel safe
 return case
   when p_feed is not null then 'feed'
@@ -1580,7 +2135,7 @@ comment on function tickets.geo_source(geometry, geometry, geometry) is 'The ord
 
 -- The rule of placing as one statement, for the two that carry it out. First what disagrees, which after a load is nothing:
 -- updating by a join with all of the rows would hash the table for every batch.
-create function tickets.placing_statement(p_dataset text, p_rows text, p_locking text) returns text
+create or replace function tickets.placing_statement(p_dataset text, p_rows text, p_locking text) returns text
 language sql stable parallel safe as $fn$
   select format($sql$
     with disagreeing as materialized (
@@ -1604,7 +2159,7 @@ language sql stable parallel safe as $fn$
 $fn$;
 comment on function tickets.placing_statement(text, text, text) is 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
 
-create function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
+create or replace function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
 set jit = off
@@ -1629,10 +2184,9 @@ begin
   return v_placed;
 end
 $fn$;
-
 comment on function tickets.place_tickets(text, text[], text[]) is 'Re-resolves geom and geo_source of the tickets of a dataset (inc, crq) that disagree with the gazetteers: all of them, those of the given clusters, or those of the given (cluster, location_key) pairs. One statement; returns how many tickets moved.';
 
-create function tickets.share_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.share_gazetteers() returns trigger language plpgsql as $$
 begin
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   return null;
@@ -1640,7 +2194,7 @@ end
 $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-create function tickets.claim_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.claim_gazetteers() returns trigger language plpgsql as $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
   return null;
@@ -1648,7 +2202,7 @@ end
 $$;
 comment on function tickets.claim_gazetteers() is 'Trigger before writing a gazetteer: no ticket is written meanwhile.';
 
-create function tickets.place_written_tickets() returns trigger language plpgsql as $fn$
+create or replace function tickets.place_written_tickets() returns trigger language plpgsql as $fn$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
   if not exists (select from written) then
@@ -1660,26 +2214,11 @@ end
 $fn$;
 comment on function tickets.place_written_tickets() is 'Trigger after writing tickets: whoever writes a ticket, its place follows from the feed coordinates and the gazetteers.';
 
-do $$
-declare
-  v_table text;
-begin
-  foreach v_table in array array['inc', 'crq'] loop
-    execute format('create trigger _100_share_gazetteers before insert or update on tickets.%I
-      for each statement execute function tickets.share_gazetteers()', v_table);
-    execute format('create trigger _500_place_inserted after insert on tickets.%I referencing new table as written
-      for each statement execute function tickets.place_written_tickets()', v_table);
-    execute format('create trigger _500_place_updated after update on tickets.%I referencing new table as written
-      for each statement execute function tickets.place_written_tickets()', v_table);
-  end loop;
-end
-$$;
-
 -- A gazetteer's statement triggers hand over the keys whose placing coordinate changed: the symmetric difference of the
 -- rows before and after (an event names only the transition tables that it has).
 -- Security definer, as the gazetteers' other triggers: whoever may write a gazetteer moves tickets by it, without a right
 -- to write them.
-create function tickets.clusters_moved() returns trigger
+create or replace function tickets.clusters_moved() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_clusters text[];
@@ -1703,7 +2242,7 @@ end
 $$;
 comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
 
-create function tickets.locations_moved() returns trigger
+create or replace function tickets.locations_moved() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_clusters text[];
@@ -1735,6 +2274,26 @@ begin
 end
 $$;
 comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+--! EndIncluded placing.sql
+
+-- The tickets that a gazetteer row concerns.
+create index inc_place on tickets.inc (tickets.cluster_key(cluster), location_key);
+create index crq_place on tickets.crq (tickets.cluster_key(cluster), location_key);
+
+do $$
+declare
+  v_table text;
+begin
+  foreach v_table in array array['inc', 'crq'] loop
+    execute format('create trigger _100_share_gazetteers before insert or update on tickets.%I
+      for each statement execute function tickets.share_gazetteers()', v_table);
+    execute format('create trigger _500_place_inserted after insert on tickets.%I referencing new table as written
+      for each statement execute function tickets.place_written_tickets()', v_table);
+    execute format('create trigger _500_place_updated after update on tickets.%I referencing new table as written
+      for each statement execute function tickets.place_written_tickets()', v_table);
+  end loop;
+end
+$$;
 
 do $$
 declare
@@ -1756,7 +2315,42 @@ begin
 end
 $$;
 
---! split: 080-ledger.sql
+--! split: 080-jobs.sql
+-- Jobs: graphile-worker's schema, and what they are called.
+
+--! Included worker-schema.sql
+-- What the running tasks need of graphile-worker's private tables, and has no API for.
+
+create or replace function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
+  -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
+  update graphile_worker._private_jobs
+  set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
+  where id = p_job_id;
+$$;
+comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
+--! EndIncluded worker-schema.sql
+--! Included job-keys.sql
+-- Job keys.
+
+create or replace function tickets_ops.location_job_key(p_cluster text, p_location_key text) returns text language sql immutable
+return 'geocode_location:' || p_cluster || ':' || p_location_key;
+comment on function tickets_ops.location_job_key(text, text) is 'Key of the geocode_location job of a place: at most one waits.';
+
+create or replace function tickets_ops.cluster_job_key(p_cluster text) returns text language sql immutable
+return 'geocode_cluster:' || p_cluster;
+comment on function tickets_ops.cluster_job_key(text) is 'Key of the geocode_cluster job of a cluster: at most one waits.';
+
+create or replace function tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) returns text language sql stable
+return case p_task
+  when 'geocode_cluster' then tickets_ops.cluster_job_key(tickets.cluster_key(p_payload ->> 'cluster'))
+  else tickets_ops.location_job_key(
+    tickets.cluster_key(p_payload ->> 'cluster'), tickets.location_key(p_payload ->> 'location_name')
+  )
+end;
+comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
+--! EndIncluded job-keys.sql
+
+--! split: 090-ledger.sql
 -- The ledger of snapshots, and the work in progress of the one being loaded.
 --
 -- A snapshot's states:
@@ -1813,7 +2407,6 @@ create index snapshots_by_file on tickets_ops.snapshots (dataset, source_key, so
 -- A version that was passed over has one row, however many looks at the bucket saw it at once.
 create unique index snapshots_superseded_once on tickets_ops.snapshots (dataset, source_key, source_etag) where status = 'superseded';
 create index snapshots_by_time on tickets_ops.snapshots (dataset, snapshot_at);
-
 comment on table tickets_ops.snapshots is 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
 comment on column tickets_ops.snapshots.snapshot_id is 'Order in which files were looked at.';
 comment on column tickets_ops.snapshots.dataset is 'inc or crq.';
@@ -1849,17 +2442,6 @@ comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ti
 comment on column tickets_ops.snapshots.rows_rejected is 'Rows in tickets_ops.snapshot_rejects.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
-
-create function tickets_ops.loaded_through(p_dataset text) returns timestamptz language sql stable
-return greatest(
-  -- What a takeover inherited, and unchanged files.
-  (select tickets.eat_ts(metadata ->> 'snapshot_at') from tickets.import_meta where dataset = p_dataset),
-  (
-    select max(snapshot_at) from tickets_ops.snapshots
-    where dataset = p_dataset and (status in ('loading', 'finalizing', 'done', 'partial', 'unchanged') or batches_done > 0)
-  )
-);
-comment on function tickets_ops.loaded_through(text) is 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
 
 -- Rows of the snapshot in flight. An unchanged row leaves its id only (raw is NULL): it is recognised while staging,
 -- so an hour in which nothing changed writes no ticket twice. The id still counts for open_missing.
@@ -1918,22 +2500,105 @@ comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on whic
 comment on column tickets_ops.snapshot_rejects.reason is 'Why, in words for people.';
 comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV (as JSON where the database refused it), control characters escaped, cut at 64 KiB.';
 
---! split: 090-jobs.sql
--- What the running tasks need of graphile-worker's private tables, and has no API for.
+--! Included ledger.sql
+-- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
 
-create function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
-  -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
-  update graphile_worker._private_jobs
-  set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
-  where id = p_job_id;
+create or replace function tickets_ops.loaded_through(p_dataset text) returns timestamptz language sql stable
+return greatest(
+  -- What a takeover inherited, and unchanged files.
+  (select tickets.eat_ts(metadata ->> 'snapshot_at') from tickets.import_meta where dataset = p_dataset),
+  (
+    select max(snapshot_at) from tickets_ops.snapshots
+    where dataset = p_dataset and (status in ('loading', 'finalizing', 'done', 'partial', 'unchanged') or batches_done > 0)
+  )
+);
+comment on function tickets_ops.loaded_through(text) is 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
+
+create or replace function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
+  with needed as (
+    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
+      json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
+    from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
+    where s.status = 'loading' and b.status <> 'done'
+    union all
+    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
+    from tickets_ops.snapshots s where s.status = 'finalizing'
+  ),
+  added as (
+    -- Attempts and priority as from the start (src/stage.ts).
+    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
+    from needed
+    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
+  )
+  select count(*) from added;
 $$;
-comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
+comment on function tickets_ops.ask_for_missing_jobs() is 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
+
+create or replace function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_newer bigint;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  if not found then
+    return format('Snapshot %s is no longer in the ledger.', p_snapshot_id);
+  elsif v_snapshot.status in ('loading', 'finalizing') then
+    return null;
+  elsif v_snapshot.status <> 'failed' then
+    return format('Snapshot %s is %s: there is nothing left to do.', p_snapshot_id, v_snapshot.status);
+  end if;
+  select min(snapshot_id) into v_newer
+  from tickets_ops.snapshots
+  where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
+    and (status in ('staging', 'loading', 'finalizing') or staged_at > v_snapshot.staged_at);
+  if v_newer is not null then
+    return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
+  elsif v_snapshot.batches_total is null then
+    return format('Snapshot %s was never read to its end. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
+  elsif not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
+  end if;
+  update tickets_ops.snapshots
+  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
+  where snapshot_id = p_snapshot_id;
+  update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
+  perform tickets_ops.ask_for_missing_jobs();
+  return null;
+exception
+  when unique_violation then
+    return format('Snapshot %s has to wait: another one is in flight.', p_snapshot_id);
+end
+$$;
+comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
+
+create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void language plpgsql as $$
+begin
+  update tickets_ops.snapshots s
+  set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+  where snapshot_id = p_snapshot_id and status = p_from
+    -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
+    and not (p_from = 'failed' and exists (
+      select from tickets_ops.snapshots o
+      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag and o.status = 'superseded'
+    ));
+  if found then
+    delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+    delete from tickets_ops.snapshot_rejects where snapshot_id = p_snapshot_id;
+  end if;
+end
+$$;
+comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
+--! EndIncluded ledger.sql
 
 --! split: 100-read-side.sql
 -- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map.
 
+--! Included sla.sql
+-- The contract's 48 h: the SLA of a ticket, and the open tickets with theirs.
+
 -- The contract's 48 h, once. One SELECT without tables, so wherever it stands in a FROM it is inlined and costs no call.
-create function tickets.sla(p_created_at_service timestamptz, p_first_seen_at timestamptz)
+create or replace function tickets.sla(p_created_at_service timestamptz, p_first_seen_at timestamptz)
 returns table (sla_clock_start timestamptz, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
 language sql stable parallel safe
 as $$
@@ -1961,7 +2626,7 @@ comment on function tickets.sla(timestamptz, timestamptz) is 'The SLA of an open
 -- A bare `where is_actionable`: `is_actionable is true` would not match the partial indexes inc_open_geog and inc_open.
 -- Views read with their owner's rights, so whoever may select from this one needs nothing on tickets.inc; and no
 -- security_barrier, which would keep `order by geog <-> point` from the index.
-create view tickets.inc_open_sla as
+create or replace view tickets.inc_open_sla as
 select
   t.ticket_id,
   t.normalized_status,
@@ -1981,7 +2646,6 @@ select
 from tickets.inc t
 cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
 where t.is_actionable;
-
 comment on view tickets.inc_open_sla is 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
 comment on column tickets.inc_open_sla.ticket_id is 'The ticket''s number, like WOT0715527.';
 comment on column tickets.inc_open_sla.normalized_status is 'The canonical status: filter on this one.';
@@ -1998,10 +2662,13 @@ comment on column tickets.inc_open_sla.location_name is 'The place as field staf
 comment on column tickets.inc_open_sla.geo_source is 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
 comment on column tickets.inc_open_sla.geom is 'Place, for display; NULL where none is known.';
 comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in metres.';
+--! EndIncluded sla.sql
+--! Included backlog.sql
+-- The open backlog over time.
 
 -- The order of a ticket's events (index inc_events_ticket) tells what a single one does not: a `closed` that is its first
 -- never was in the backlog, and what a baseline found open, the next event closes or nothing has closed since.
-create view tickets.inc_backlog as
+create or replace view tickets.inc_backlog as
 with changes as (
   select
     coalesce(e.snapshot_at, e.recorded_at) as snapshot_at,
@@ -2028,13 +2695,15 @@ select
   sum(sum(change)) over (order by snapshot_at)::bigint as open_tickets
 from changes
 group by snapshot_at;
-
 comment on view tickets.inc_backlog is 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (measured: 2 s for 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
 comment on column tickets.inc_backlog.snapshot_at is 'The export''s own time of the snapshot; for a baseline, when history began.';
 comment on column tickets.inc_backlog.opened is 'Tickets first seen open.';
 comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
 comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
 comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
+--! EndIncluded backlog.sql
+--! Included map.sql
+-- The map: what dashboard_api serves.
 
 -- Its callers need not be able to read the tables: whoever may call it sees the map with the rights of its owner. So PUBLIC
 -- may not call it (below), and its names are looked up where no caller can put anything.
@@ -2042,7 +2711,7 @@ comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the sna
 -- feature apart again.
 -- Planned anew in each call, with its arguments as constants: a filter that is not asked for vanishes, and the branch of the
 -- closed tickets with it. No JIT: compiling takes longer than what it would speed up.
-create function reporting.fn_tickets_for_map(
+create or replace function reporting.fn_tickets_for_map(
   p_open_only boolean default true,
   p_cluster text default null,
   p_region text default null,
@@ -2187,7 +2856,6 @@ begin
   );
 end
 $$;
-
 comment on function reporting.fn_tickets_for_map(boolean, text, text, text) is
 'The tickets map: a GeoJSON FeatureCollection (RFC 7946) with a foreign member `summary`. What dashboard_api serves.
 
@@ -2200,26 +2868,102 @@ summary: total, mapped and unmapped tickets; by_status (normalized_status), by_c
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
+--! EndIncluded map.sql
 
 revoke execute on function reporting.fn_tickets_for_map(boolean, text, text, text) from public;
 
---! split: 110-geocoding-judge.sql
--- The judge: which of a provider's candidates, if any, is the place that was asked for.
---
--- The rules stand here only. A new answer and a stored one are judged by the same functions, so when a centroid or a
--- guard changes the stored candidates are judged again with no call to a provider.
---
--- A candidate is {lat, lng, level, country, label, original} (src/geocode/outcome.ts). It is
---   refused  no number, 0,0, outside Kenya, swapped axes, or beyond the guard;
---   doubtful only a city or county, of another name or number, or in another area than the name says: a person decides;
---   good     otherwise; the best by name, precision and distance is the place.
+--! split: 110-geocoding.sql
+-- Geocoding: providers, their calls and answers.
 
-create function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
+create table tickets_ops.geocoding_providers (
+  provider text primary key,
+  rate_per_second numeric not null check (rate_per_second > 0),
+  daily_budget integer check (daily_budget > 0),
+  found_days numeric not null default 180 check (found_days > 0),
+  next_at timestamptz not null default '-infinity',
+  used_on date,
+  used integer not null default 0,
+  breaker text check (breaker in ('rate limited', 'quota spent', 'key refused', 'trouble')),
+  breaker_reason text,
+  breaker_since timestamptz,
+  breaker_until timestamptz,
+  probing_until timestamptz,
+  strikes integer not null default 0,
+  struck_by text,
+  declared_at timestamptz not null default now(),
+  constraint geocoding_providers_breaker_is_whole check (num_nulls(breaker, breaker_reason, breaker_since, breaker_until) in (0, 4))
+);
+comment on table tickets_ops.geocoding_providers is 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
+comment on column tickets_ops.geocoding_providers.provider is 'locationiq, opencage or nominatim.';
+comment on column tickets_ops.geocoding_providers.rate_per_second is 'GEOCODER_RATE_PER_SECOND of the worker that declared itself last.';
+comment on column tickets_ops.geocoding_providers.daily_budget is 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
+comment on column tickets_ops.geocoding_providers.found_days is 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
+comment on column tickets_ops.geocoding_providers.next_at is 'The next free slot for a call.';
+comment on column tickets_ops.geocoding_providers.used_on is 'The UTC day that `used` counts.';
+comment on column tickets_ops.geocoding_providers.used is 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
+comment on column tickets_ops.geocoding_providers.breaker is 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
+comment on column tickets_ops.geocoding_providers.breaker_reason is 'The provider''s answer in words, without the key.';
+comment on column tickets_ops.geocoding_providers.breaker_since is 'When it opened.';
+comment on column tickets_ops.geocoding_providers.breaker_until is 'When the next call may be tried.';
+comment on column tickets_ops.geocoding_providers.probing_until is 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
+comment on column tickets_ops.geocoding_providers.strikes is 'Failures in a row, of one place only the first.';
+comment on column tickets_ops.geocoding_providers.struck_by is 'The place that failed last.';
+comment on column tickets_ops.geocoding_providers.declared_at is 'When a worker last declared this provider.';
+
+create table tickets_ops.geocoding_calls (
+  provider text not null,
+  called_on date not null,
+  outcome text not null check (
+    outcome in ('found', 'not_found', 'rate_limited', 'quota_spent', 'key_refused', 'bad_request', 'trouble', 'unreadable')
+  ),
+  calls integer not null,
+  primary key (provider, called_on, outcome)
+);
+comment on table tickets_ops.geocoding_calls is 'Answers of geocoding providers, counted by UTC day and outcome.';
+comment on column tickets_ops.geocoding_calls.provider is 'The provider.';
+comment on column tickets_ops.geocoding_calls.called_on is 'UTC day of the answer.';
+comment on column tickets_ops.geocoding_calls.outcome is 'What the answer was taken for; see src/geocode/outcome.ts.';
+comment on column tickets_ops.geocoding_calls.calls is 'How many.';
+
+create table tickets_ops.geocoding_setup (
+  one boolean primary key default true check (one),
+  provider text references tickets_ops.geocoding_providers,
+  off_reason text,
+  declared_at timestamptz not null default now(),
+  constraint geocoding_setup_says_why_not check ((provider is null) = (off_reason is not null))
+);
+comment on table tickets_ops.geocoding_setup is 'One row: the provider that the workers ask, as the one that started last was told by its environment.';
+comment on column tickets_ops.geocoding_setup.one is 'Makes it one row.';
+comment on column tickets_ops.geocoding_setup.provider is 'The provider. NULL: nobody is asked.';
+comment on column tickets_ops.geocoding_setup.off_reason is 'Why nobody is asked, and what to do.';
+comment on column tickets_ops.geocoding_setup.declared_at is 'When a worker last declared itself.';
+
+create table tickets_ops.geocoding_answers (
+  cluster text not null,
+  location_key text not null,
+  query text not null,
+  provider text not null,
+  candidates jsonb not null,
+  answered_at timestamptz not null default now(),
+  primary key (cluster, location_key, query)
+);
+comment on table tickets_ops.geocoding_answers is 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
+comment on column tickets_ops.geocoding_answers.cluster is 'The cluster.';
+comment on column tickets_ops.geocoding_answers.location_key is 'The place; empty when the cluster itself is asked.';
+comment on column tickets_ops.geocoding_answers.query is 'The text that was sent.';
+comment on column tickets_ops.geocoding_answers.provider is 'Who answered.';
+comment on column tickets_ops.geocoding_answers.candidates is 'What came back; [] when the provider does not know it.';
+comment on column tickets_ops.geocoding_answers.answered_at is 'When.';
+
+--! Included names.sql
+-- Whether two names of places mean the same place: how a provider's label is compared with what was asked for.
+
+create or replace function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
 return string_to_array(tickets.location_key(p_name), ' ');
 comment on function tickets_ops.name_words(text) is 'The words of a name as tickets.location_key normalises it. NULL where nothing is left.';
 
 -- Words that say what kind of thing a name names: they tell Rose Court from Rose Avenue, but do not name either.
-create function tickets_ops.kind_words() returns text[] language sql immutable parallel safe
+create or replace function tickets_ops.kind_words() returns text[] language sql immutable parallel safe
 return array[
   'academy', 'airport', 'airstrip', 'apartment', 'apartments', 'arcade', 'avenue', 'bakery', 'bank', 'bar', 'barracks', 'boulevard',
   'building', 'bungalows', 'butchery', 'bypass', 'cafe', 'camp', 'cathedral', 'cemetery', 'centre', 'chapel', 'chemist', 'church',
@@ -2237,7 +2981,7 @@ comment on function tickets_ops.kind_words() is 'Words that say what kind of pla
 
 -- plpgsql from here on: a SQL function is planned anew on each call, and these are called for each word of each candidate
 -- (measured: 2.3 ms to compare two names; 0.2 ms so).
-create function tickets_ops.same_word(p_one text, p_other text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.same_word(p_one text, p_other text) returns boolean language plpgsql immutable parallel safe as $$
 declare
   v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
   v_short text := case when length(p_one) >= length(p_other) then p_other else p_one end;
@@ -2259,7 +3003,7 @@ end
 $$;
 comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-create function tickets_ops.has_word(p_words text[], p_word text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.has_word(p_words text[], p_word text) returns boolean language plpgsql immutable parallel safe as $$
 declare
   v_word text;
 begin
@@ -2276,7 +3020,7 @@ end
 $$;
 comment on function tickets_ops.has_word(text[], text) is 'Whether a word is among others, but for a slip of one letter.';
 
-create function tickets_ops.name_match(
+create or replace function tickets_ops.name_match(
   p_key text, p_cluster text, p_label text,
   out named boolean, out surrounded boolean, out exact boolean, out literal boolean, out same_kind boolean, out overlap numeric,
   out contradicted text[]
@@ -2402,8 +3146,19 @@ end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
   'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. literal: exact, without a slip. same_kind: no kind of thing was asked for, or one of those asked. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court, Langata for Langata Road). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
+--! EndIncluded names.sql
+--! Included judge.sql
+-- The judge: which of a provider's candidates, if any, is the place that was asked for.
+--
+-- The rules stand here only. A new answer and a stored one are judged by the same functions, so when a centroid or a
+-- guard changes the stored candidates are judged again with no call to a provider.
+--
+-- A candidate is {lat, lng, level, country, label, original} (src/geocode/outcome.ts). It is
+--   refused  no number, 0,0, outside Kenya, swapped axes, or beyond the guard;
+--   doubtful only a city or county, of another name or number, or in another area than the name says: a person decides;
+--   good     otherwise; the best by name, precision and distance is the place.
 
-create function tickets_ops.candidate_point(p_candidate jsonb) returns geometry language sql immutable parallel safe
+create or replace function tickets_ops.candidate_point(p_candidate jsonb) returns geometry language sql immutable parallel safe
 return case
   when jsonb_typeof(p_candidate -> 'lat') = 'number' and jsonb_typeof(p_candidate -> 'lng') = 'number'
     and (p_candidate ->> 'lat')::numeric between -90 and 90 and (p_candidate ->> 'lng')::numeric between -180 and 180
@@ -2416,11 +3171,11 @@ return case
 end;
 comment on function tickets_ops.candidate_point(jsonb) is 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
 
-create function tickets_ops.distance_km(p_one geometry, p_other geometry) returns numeric language sql immutable parallel safe
+create or replace function tickets_ops.distance_km(p_one geometry, p_other geometry) returns numeric language sql immutable parallel safe
 return round((st_distance(p_one::geography, p_other::geography) / 1000)::numeric, 3);
 comment on function tickets_ops.distance_km(geometry, geometry) is 'Geodesic kilometres between two points. NULL if one is.';
 
-create function tickets_ops.weigh_candidates(
+create or replace function tickets_ops.weigh_candidates(
   p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
 )
 returns table (
@@ -2480,7 +3235,7 @@ end;
 comment on function tickets_ops.weigh_candidates(jsonb, text, text, geometry, numeric) is
   'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
 
-create function tickets_ops.judge_location(
+create or replace function tickets_ops.judge_location(
   p_candidates jsonb, p_key text, p_cluster text, p_centre geometry, p_guard_km numeric
 )
 returns table (status text, geom geometry, "precision" text, confidence numeric, distance_km numeric, note text)
@@ -2513,7 +3268,7 @@ end;
 comment on function tickets_ops.judge_location(jsonb, text, text, geometry, numeric) is
   'The verdict over all candidates for the place p_key of p_cluster: status found, needs_review, rejected or not_found, with the best candidate''s point, precision, score (0 to 1), distance and, unless found, the reason in words. Always one row.';
 
-create function tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric)
+create or replace function tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric)
 returns table (geom geometry, note text, ambiguous boolean)
 language sql stable parallel safe
 begin atomic
@@ -2568,8 +3323,115 @@ begin atomic
 end;
 comment on function tickets_ops.judge_cluster(jsonb, text, text, numeric) is
   'The verdict over all candidates for a cluster whose name has the location_key p_key: the centroid, or NULL and the reason in words. Of namesakes the one in p_region (of most of its tickets; NULL: unknown) is preferred; ambiguous: that does not tell it from one beyond p_guard_km, and the note names both. No row without candidates.';
+--! EndIncluded judge.sql
+--! Included waiting.sql
+-- Geocoding jobs that have to wait, for their turn or for their cluster's centroid, and what wakes them.
 
---! split: 112-geocoding-budget.sql
+create or replace function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
+return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
+comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+
+create or replace function tickets_ops.want_cluster(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+declare
+  v_priority constant integer := least(20, p_priority);
+  v_waiting graphile_worker.jobs;
+begin
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
+    return true;
+  end if;
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
+    return false;
+  end if;
+  select * into v_waiting
+  from graphile_worker.jobs j
+  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
+  if v_waiting.id is null then
+    perform graphile_worker.add_job(
+      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
+      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := v_priority,
+      flags := array['geocode']
+    );
+  elsif v_waiting.priority > v_priority then
+    perform graphile_worker.reschedule_jobs(array[v_waiting.id], run_at := now(), priority := v_priority);
+  end if;
+  return false;
+end
+$$;
+comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
+
+create or replace function tickets_ops.snooze_geocoding(
+  p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text default null
+)
+returns void
+language plpgsql as $$
+declare
+  v_job graphile_worker._private_jobs;
+  v_key text;
+  v_waiting bigint;
+  v_nobody_writes boolean;
+begin
+  -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
+  select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
+  v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
+  select id into v_waiting
+  from graphile_worker._private_jobs
+  where key = v_key and id <> p_job_id and (attempts < max_attempts or locked_at is not null)
+  for update;
+  if v_waiting is not null then
+    -- Asked for anew since: that job stays as it is, but for what this one was to force.
+    update graphile_worker._private_jobs
+    set payload = (payload::jsonb || '{"force": true}')::json
+    where id = v_waiting and v_job.payload ->> 'force' = 'true';
+    return;
+  end if;
+  v_job := graphile_worker.add_job(
+    p_task,
+    (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
+    job_key := v_key,
+    run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    -- The attempts that failed stay used up.
+    max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
+  );
+  if p_until_settled is not null then
+    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
+    -- Taken last, so that nobody is waited for with it.
+    v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
+    update graphile_worker._private_jobs
+    set run_at = least(run_at, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end)
+    where id = v_job.id
+      and (
+        not v_nobody_writes
+        -- Settled since it was looked at.
+        or exists (
+          select from tickets.geo_clusters c
+          where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+        )
+      );
+  end if;
+end
+$$;
+comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_settled has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+
+create or replace function tickets_ops.wake_locations(p_cluster text) returns void language sql as $$
+  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
+  from graphile_worker.jobs j
+  where j.task_identifier = 'geocode_location'
+    and starts_with(j.key, 'geocode_location:' || p_cluster || ':')
+    and j.run_at > now()
+    and j.last_error is null
+  having count(*) > 0;
+$$;
+comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
+
+create or replace function tickets_ops.wake_geocoding() returns void language sql as $$
+  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
+  from graphile_worker.jobs j
+  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null
+  having count(*) > 0;
+$$;
+comment on function tickets_ops.wake_geocoding() is 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
+--! EndIncluded waiting.sql
+--! Included budget.sql
 -- Rate, budget and breaker of each geocoding provider: one row decides for all workers together.
 --
 -- A call is made in three statements, each its own transaction, so that no lock is held while the network is awaited:
@@ -2580,91 +3442,11 @@ comment on function tickets_ops.judge_cluster(jsonb, text, text, numeric) is
 -- answer that shows the provider working, or open again. Nobody has to close it. It opens by failures of several places: one
 -- place that always fails says nothing about the provider.
 
-create table tickets_ops.geocoding_providers (
-  provider text primary key,
-  rate_per_second numeric not null check (rate_per_second > 0),
-  daily_budget integer check (daily_budget > 0),
-  found_days numeric not null default 180 check (found_days > 0),
-  next_at timestamptz not null default '-infinity',
-  used_on date,
-  used integer not null default 0,
-  breaker text check (breaker in ('rate limited', 'quota spent', 'key refused', 'trouble')),
-  breaker_reason text,
-  breaker_since timestamptz,
-  breaker_until timestamptz,
-  probing_until timestamptz,
-  strikes integer not null default 0,
-  struck_by text,
-  declared_at timestamptz not null default now(),
-  constraint geocoding_providers_breaker_is_whole check (num_nulls(breaker, breaker_reason, breaker_since, breaker_until) in (0, 4))
-);
-comment on table tickets_ops.geocoding_providers is 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
-comment on column tickets_ops.geocoding_providers.provider is 'locationiq, opencage or nominatim.';
-comment on column tickets_ops.geocoding_providers.rate_per_second is 'GEOCODER_RATE_PER_SECOND of the worker that declared itself last.';
-comment on column tickets_ops.geocoding_providers.daily_budget is 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
-comment on column tickets_ops.geocoding_providers.found_days is 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
-comment on column tickets_ops.geocoding_providers.next_at is 'The next free slot for a call.';
-comment on column tickets_ops.geocoding_providers.used_on is 'The UTC day that `used` counts.';
-comment on column tickets_ops.geocoding_providers.used is 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
-comment on column tickets_ops.geocoding_providers.breaker is 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
-comment on column tickets_ops.geocoding_providers.breaker_reason is 'The provider''s answer in words, without the key.';
-comment on column tickets_ops.geocoding_providers.breaker_since is 'When it opened.';
-comment on column tickets_ops.geocoding_providers.breaker_until is 'When the next call may be tried.';
-comment on column tickets_ops.geocoding_providers.probing_until is 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
-comment on column tickets_ops.geocoding_providers.strikes is 'Failures in a row, of one place only the first.';
-comment on column tickets_ops.geocoding_providers.struck_by is 'The place that failed last.';
-comment on column tickets_ops.geocoding_providers.declared_at is 'When a worker last declared this provider.';
-
-create table tickets_ops.geocoding_calls (
-  provider text not null,
-  called_on date not null,
-  outcome text not null check (
-    outcome in ('found', 'not_found', 'rate_limited', 'quota_spent', 'key_refused', 'bad_request', 'trouble', 'unreadable')
-  ),
-  calls integer not null,
-  primary key (provider, called_on, outcome)
-);
-comment on table tickets_ops.geocoding_calls is 'Answers of geocoding providers, counted by UTC day and outcome.';
-comment on column tickets_ops.geocoding_calls.provider is 'The provider.';
-comment on column tickets_ops.geocoding_calls.called_on is 'UTC day of the answer.';
-comment on column tickets_ops.geocoding_calls.outcome is 'What the answer was taken for; see src/geocode/outcome.ts.';
-comment on column tickets_ops.geocoding_calls.calls is 'How many.';
-
-create table tickets_ops.geocoding_setup (
-  one boolean primary key default true check (one),
-  provider text references tickets_ops.geocoding_providers,
-  off_reason text,
-  declared_at timestamptz not null default now(),
-  constraint geocoding_setup_says_why_not check ((provider is null) = (off_reason is not null))
-);
-comment on table tickets_ops.geocoding_setup is 'One row: the provider that the workers ask, as the one that started last was told by its environment.';
-comment on column tickets_ops.geocoding_setup.one is 'Makes it one row.';
-comment on column tickets_ops.geocoding_setup.provider is 'The provider. NULL: nobody is asked.';
-comment on column tickets_ops.geocoding_setup.off_reason is 'Why nobody is asked, and what to do.';
-comment on column tickets_ops.geocoding_setup.declared_at is 'When a worker last declared itself.';
-
-create table tickets_ops.geocoding_answers (
-  cluster text not null,
-  location_key text not null,
-  query text not null,
-  provider text not null,
-  candidates jsonb not null,
-  answered_at timestamptz not null default now(),
-  primary key (cluster, location_key, query)
-);
-comment on table tickets_ops.geocoding_answers is 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
-comment on column tickets_ops.geocoding_answers.cluster is 'The cluster.';
-comment on column tickets_ops.geocoding_answers.location_key is 'The place; empty when the cluster itself is asked.';
-comment on column tickets_ops.geocoding_answers.query is 'The text that was sent.';
-comment on column tickets_ops.geocoding_answers.provider is 'Who answered.';
-comment on column tickets_ops.geocoding_answers.candidates is 'What came back; [] when the provider does not know it.';
-comment on column tickets_ops.geocoding_answers.answered_at is 'When.';
-
-create function tickets_ops.next_utc_midnight() returns timestamptz language sql volatile
+create or replace function tickets_ops.next_utc_midnight() returns timestamptz language sql volatile
 return (date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '1 day') at time zone 'UTC';
 comment on function tickets_ops.next_utc_midnight() is 'When the daily quotas come back.';
 
-create function tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
+create or replace function tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
 returns void language plpgsql as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
@@ -2693,7 +3475,7 @@ $$;
 comment on function tickets_ops.declare_geocoder(text, numeric, integer, numeric, text) is
   'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
-create function tickets_ops.reserve_geocoding_call(p_provider text)
+create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
 language plpgsql as $$
 declare
@@ -2756,7 +3538,7 @@ $$;
 comment on function tickets_ops.reserve_geocoding_call(text) is
   'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
 
-create function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
+create or replace function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
 language sql volatile as $$
   with given_back as (
     update tickets_ops.geocoding_providers
@@ -2770,7 +3552,7 @@ $$;
 comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
   'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget of its day.';
 
-create function tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamptz) returns void
+create or replace function tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamptz) returns void
 language sql volatile as $$
   update tickets_ops.geocoding_providers
   set used = used - 1
@@ -2779,7 +3561,7 @@ $$;
 comment on function tickets_ops.return_geocoding_call(text, timestamptz) is
   'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
-create function tickets_ops.record_geocoding_call(
+create or replace function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
   p_cluster text, p_location_key text, p_query text, p_candidates jsonb
 )
@@ -2859,7 +3641,7 @@ $$;
 comment on function tickets_ops.record_geocoding_call(text, timestamptz, text, text, double precision, text, text, text, jsonb) is
   'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
 
-create view tickets_ops.geocoding as
+create or replace view tickets_ops.geocoding as
 select
   p.provider,
   s.provider is not null as active,
@@ -2912,281 +3694,11 @@ comment on column tickets_ops.geocoding.daily_budget is 'Calls a UTC day. NULL: 
 comment on column tickets_ops.geocoding.used_today is 'Calls reserved today (UTC).';
 comment on column tickets_ops.geocoding.left_today is 'What is left of the budget today. NULL: no limit.';
 comment on column tickets_ops.geocoding.calls_today is 'Answers today (UTC) by outcome: {"found": 812, "not_found": 40}.';
+--! EndIncluded budget.sql
+--! Included questions.sql
+-- What a geocoding job has to ask about one place. The job asks the provider then (src/geocode/geocode.ts).
 
---! split: 114-geocoding-gazetteers.sql
--- Who may write the gazetteers, and what follows when a centroid or a guard changes.
---
--- A coordinate that the pipeline did not write was set by a person: the row becomes verified, provider 'manual', and is
--- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
--- duration (connections of the embedded database share settings, so it never outlives the function).
--- Places that a person verified are judged by nobody.
-
-create function tickets_ops.is_pipeline() returns boolean language sql stable
-return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
-comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
-
-create function tickets_ops.as_pipeline(p_on boolean) returns boolean language plpgsql as $$
-declare
-  v_before boolean := tickets_ops.is_pipeline();
-begin
-  perform set_config('tickets_ops.writer', case when p_on then 'pipeline' else '' end, true);
-  return v_before;
-end
-$$;
-comment on function tickets_ops.as_pipeline(boolean) is 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
-
-create function tickets_ops.keep_cluster_verified() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  if tickets_ops.is_pipeline() then
-    -- No row is written: what a person checked stays as it is.
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
-  end if;
-  -- Taken away is decided too: the pipeline would only find the same centroid again.
-  if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
-    new.verified := true;
-    new.provider := 'manual';
-  end if;
-  if new.verified then
-    new.suspicious := false;
-    new.expires_at := null;
-  end if;
-  return new;
-end
-$$;
-comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
-
-create function tickets_ops.keep_location_verified() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  if tickets_ops.is_pipeline() then
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
-  end if;
-  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
-  if tg_op = 'INSERT' then
-    new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
-  end if;
-  if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
-    new.verified := true;
-    new.provider := 'manual';
-    new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
-    new.confidence := null;
-    new.note := case when tg_op = 'UPDATE' and new.note is distinct from old.note then new.note end;
-    if tg_op = 'UPDATE' and new.status = old.status then
-      new.status := 'found';
-    end if;
-    new.distance_km := (
-      select tickets_ops.distance_km(c.geom, new.geom) from tickets.geo_clusters c where c.cluster = new.cluster
-    );
-  elsif tg_op = 'UPDATE' and (new.status <> old.status or new.geom::bytea is distinct from old.geom::bytea) then
-    -- Accepted, rejected, or the coordinate taken away: a person decided.
-    new.verified := true;
-    if new.geom is null and new.status = 'found' then
-      new.status := 'rejected';
-    end if;
-  elsif tg_op = 'UPDATE' and new.verified and not old.verified and new.geom is not null and new.status = 'needs_review' then
-    new.status := 'found';
-  elsif tg_op = 'UPDATE' and old.verified and not new.verified then
-    -- Handed back to the pipeline, which asks again.
-    new.expires_at := now();
-  end if;
-  if new.verified then
-    new.expires_at := null;
-  end if;
-  return new;
-end
-$$;
-comment on function tickets_ops.keep_location_verified() is
-  'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back); the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
-
-create trigger _050_verified before insert or update on tickets.geo_clusters
-  for each row execute function tickets_ops.keep_cluster_verified();
-create trigger _050_verified before insert or update on tickets.geo_locations
-  for each row execute function tickets_ops.keep_location_verified();
-
-create function tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamptz)
-returns timestamptz language sql immutable parallel safe
-return p_from + make_interval(secs => 86400 * (
-  case
-    when p_status = 'found' then coalesce(p_found_days, 180)
-    when p_status = 'not_found' and p_attempts <= 1 then 7
-    else 30
-  end
-)::double precision);
-comment on function tickets_ops.answer_expires_at(text, integer, numeric, timestamptz) is
-  'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
-
-create function tickets_ops.flag_suspicious(p_cluster text) returns void language plpgsql as $$
-declare
-  -- Two rejected places may be chance.
-  c_agreeing constant integer := 3;
-  -- Enough to see; weighing all of a large cluster on each answer would be slow.
-  c_sample constant integer := 50;
-  v_suspicious boolean;
-begin
-  -- A centroid is probably the wrong one if places that lie beyond the guard lie together, elsewhere, and outnumber those
-  -- within it. Without the guard (no centre) the judge says where each of them would be.
-  with rejected as materialized (
-    select l.location_key, place.geom, c.guard_km
-    from (
-      select * from tickets.geo_locations
-      where cluster = p_cluster and status = 'rejected' and not verified
-      order by fetched_at desc limit c_sample
-    ) as l
-    join tickets.geo_clusters c on c.cluster = l.cluster
-    cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
-    where place.status = 'found'
-  ),
-  agreement as (
-    select count(*) as places
-    from rejected one join rejected other on tickets_ops.distance_km(one.geom, other.geom) <= one.guard_km
-    group by one.location_key
-  )
-  select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
-    -- With those that a person verified, unless they lie elsewhere too.
-    select count(*)
-    from tickets.geo_locations l join tickets.geo_clusters c on c.cluster = l.cluster
-    where l.cluster = p_cluster and l.status = 'found' and tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km
-  )
-  into v_suspicious
-  from agreement a;
-
-  v_suspicious := v_suspicious or coalesce(
-    (
-      select verdict.ambiguous
-      from tickets.geo_clusters c
-      cross join lateral tickets_ops.judge_cluster(
-        c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
-      ) as verdict
-      where c.cluster = p_cluster and not c.verified
-    ),
-    false
-  );
-
-  update tickets.geo_clusters
-  set suspicious = v_suspicious
-  where cluster = p_cluster and not verified and suspicious <> v_suspicious;
-end
-$$;
-comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
-
-create function tickets_ops.judge_inherited(
-  p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
-)
-language plpgsql immutable parallel safe as $$
-begin
-  distance_km := tickets_ops.distance_km(p_centre, p_geom);
-  status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
-  doubt := 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.';
-end
-$$;
-comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
-  'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
-
-create function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
-declare
-  v_before boolean := tickets_ops.as_pipeline(true);
-begin
-  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
-  update tickets.geo_locations l
-  set
-    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
-    distance_km = judged.distance_km, note = judged.note,
-    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
-  from (
-    select
-      stored.location_key, verdict.*,
-      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
-    from tickets.geo_clusters c
-    join tickets.geo_locations stored on stored.cluster = c.cluster
-    cross join lateral tickets_ops.judge_location(
-      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
-    ) as verdict
-    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
-  ) as judged
-  where l.cluster = p_cluster and l.location_key = judged.location_key
-    and (l.status, l.geom::bytea, l.distance_km, l.note)
-      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
-
-  update tickets.geo_locations l
-  set
-    status = judged.status,
-    distance_km = judged.distance_km,
-    -- What else the note says, of the takeover or by a person, stays.
-    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
-    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
-    expires_at = case
-      when judged.status = l.status then l.expires_at
-      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
-    end
-  from (
-    select
-      stored.location_key, verdict.*,
-      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
-    from tickets.geo_clusters c
-    join tickets.geo_locations stored on stored.cluster = c.cluster
-    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
-    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
-      and stored.geom is not null
-  ) as judged
-  where l.cluster = p_cluster and l.location_key = judged.location_key
-    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
-
-  perform tickets_ops.flag_suspicious(p_cluster);
-  perform tickets_ops.as_pipeline(v_before);
-end
-$$;
-comment on function tickets_ops.judge_again(text) is 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
-
-create function tickets_ops.wake_locations(p_cluster text) returns void language sql as $$
-  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
-  from graphile_worker.jobs j
-  where j.task_identifier = 'geocode_location'
-    and starts_with(j.key, 'geocode_location:' || p_cluster || ':')
-    and j.run_at > now()
-    and j.last_error is null
-  having count(*) > 0;
-$$;
-comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
-
-create function tickets_ops.wake_geocoding() returns void language sql as $$
-  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
-  from graphile_worker.jobs j
-  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null
-  having count(*) > 0;
-$$;
-comment on function tickets_ops.wake_geocoding() is 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
-
-create function tickets_ops.cluster_changed() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  if new.geom is not null then
-    perform tickets_ops.judge_again(new.cluster);
-    if tg_op = 'INSERT' or old.geom is null then
-      perform tickets_ops.wake_locations(new.cluster);
-      -- Places of a cluster that nobody knew have no job.
-      perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
-    end if;
-  end if;
-  return null;
-end
-$$;
-comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
-
-create trigger _600_judge_inserted after insert on tickets.geo_clusters
-  for each row when (new.geom is not null) execute function tickets_ops.cluster_changed();
-create trigger _600_judge_updated after update on tickets.geo_clusters
-  for each row when (new.geom::bytea is distinct from old.geom::bytea or new.guard_km <> old.guard_km)
-  execute function tickets_ops.cluster_changed();
-
---! split: 116-geocoding-questions.sql
--- One place from question to answer: what is to be asked, and what becomes of the answers.
--- The job asks the provider in between (src/geocode/geocode.ts); both ends are idempotent.
---
--- Writing a gazetteer excludes writing tickets (070-geometry.sql). One that waits for the lock holds up every batch that
--- comes after it, so a verdict does not wait: while a load is writing, it is "busy" and the job comes back with its answers.
-
-create function tickets_ops.cluster_region(p_cluster text) returns text language sql stable
+create or replace function tickets_ops.cluster_region(p_cluster text) returns text language sql stable
 return (
   -- Relies on the index on cluster_key(cluster); a sample says it.
   select mode() within group (order by t.region)
@@ -3194,29 +3706,11 @@ return (
 );
 comment on function tickets_ops.cluster_region(text) is 'The region that most of a cluster''s tickets name. NULL: none.';
 
-create function tickets_ops.cluster_name_key(p_cluster text) returns text language sql immutable parallel safe
+create or replace function tickets_ops.cluster_name_key(p_cluster text) returns text language sql immutable parallel safe
 return coalesce(tickets.location_key(p_cluster), lower(p_cluster));
 comment on function tickets_ops.cluster_name_key(text) is 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
 
-create function tickets_ops.answers(
-  p_cluster text, p_location_key text, p_provider text, out candidates jsonb, out queries text[]
-)
-language sql stable as $$
-  with fresh as (
-    select * from tickets_ops.geocoding_answers
-    where cluster = p_cluster and location_key = p_location_key and provider = p_provider
-      and answered_at > now() - interval '1 day'
-  )
-  select
-    (
-      select coalesce(jsonb_agg(c.candidate order by f.answered_at, f.query, c.no), '[]')
-      from fresh f cross join lateral jsonb_array_elements(f.candidates) with ordinality as c (candidate, no)
-    ),
-    (select coalesce(array_agg(f.query order by f.answered_at, f.query), '{}') from fresh f);
-$$;
-comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
-
-create function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text default null)
+create or replace function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text default null)
 returns table (state text, cluster text, name text, region text, answered text[])
 language plpgsql as $$
 declare
@@ -3241,7 +3735,7 @@ $$;
 comment on function tickets_ops.cluster_question(text, boolean, text) is
   'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
-create function tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text default null)
+create or replace function tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text default null)
 returns table (
   state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision,
   answered text[]
@@ -3274,8 +3768,32 @@ end
 $$;
 comment on function tickets_ops.location_question(text, text, boolean, text) is
   'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
+--! EndIncluded questions.sql
+--! Included answers.sql
+-- What becomes of a place's answers. Both a question and its answers are idempotent: a job may ask again.
+--
+-- Writing a gazetteer excludes writing tickets (placing.sql). One that waits for the lock holds up every batch that
+-- comes after it, so a verdict does not wait: while a load is writing, it is "busy" and the job comes back with its answers.
 
-create function tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
+create or replace function tickets_ops.answers(
+  p_cluster text, p_location_key text, p_provider text, out candidates jsonb, out queries text[]
+)
+language sql stable as $$
+  with fresh as (
+    select * from tickets_ops.geocoding_answers
+    where cluster = p_cluster and location_key = p_location_key and provider = p_provider
+      and answered_at > now() - interval '1 day'
+  )
+  select
+    (
+      select coalesce(jsonb_agg(c.candidate order by f.answered_at, f.query, c.no), '[]')
+      from fresh f cross join lateral jsonb_array_elements(f.candidates) with ordinality as c (candidate, no)
+    ),
+    (select coalesce(array_agg(f.query order by f.answered_at, f.query), '{}') from fresh f);
+$$;
+comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
+
+create or replace function tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
 declare
   v_answers record;
   v_verdict record;
@@ -3324,7 +3842,7 @@ $$;
 comment on function tickets_ops.settle_cluster(text, text, boolean) is
   'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
 
-create function tickets_ops.settle_location(
+create or replace function tickets_ops.settle_location(
   p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean
 )
 returns text language plpgsql as $$
@@ -3382,85 +3900,153 @@ end
 $$;
 comment on function tickets_ops.settle_location(text, text, text, text, boolean) is
   'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
+--! EndIncluded answers.sql
+--! Included rejudging.sql
+-- What follows when a centroid or a guard changes: the stored candidates are judged again, with no call to a provider.
+-- Places that a person verified are judged by nobody.
 
---! split: 118-geocoding-planning.sql
--- Which places are to be asked, and the jobs for them.
-
-create function tickets_ops.location_job_key(p_cluster text, p_location_key text) returns text language sql immutable
-return 'geocode_location:' || p_cluster || ':' || p_location_key;
-comment on function tickets_ops.location_job_key(text, text) is 'Key of the geocode_location job of a place: at most one waits.';
-
-create function tickets_ops.cluster_job_key(p_cluster text) returns text language sql immutable
-return 'geocode_cluster:' || p_cluster;
-comment on function tickets_ops.cluster_job_key(text) is 'Key of the geocode_cluster job of a cluster: at most one waits.';
-
-create function tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) returns text language sql stable
-return case p_task
-  when 'geocode_cluster' then tickets_ops.cluster_job_key(tickets.cluster_key(p_payload ->> 'cluster'))
-  else tickets_ops.location_job_key(
-    tickets.cluster_key(p_payload ->> 'cluster'), tickets.location_key(p_payload ->> 'location_name')
-  )
-end;
-comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
-
-create function tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) returns boolean language sql stable
-return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
-comment on function tickets_ops.is_hopeless(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
-
-create function tickets_ops.snooze_geocoding(
-  p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text default null
-)
-returns void
-language plpgsql as $$
+create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void language plpgsql as $$
 declare
-  v_job graphile_worker._private_jobs;
-  v_key text;
-  v_waiting bigint;
-  v_nobody_writes boolean;
+  -- Two rejected places may be chance.
+  c_agreeing constant integer := 3;
+  -- Enough to see; weighing all of a large cluster on each answer would be slow.
+  c_sample constant integer := 50;
+  v_suspicious boolean;
 begin
-  -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
-  select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
-  v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
-  select id into v_waiting
-  from graphile_worker._private_jobs
-  where key = v_key and id <> p_job_id and (attempts < max_attempts or locked_at is not null)
-  for update;
-  if v_waiting is not null then
-    -- Asked for anew since: that job stays as it is, but for what this one was to force.
-    update graphile_worker._private_jobs
-    set payload = (payload::jsonb || '{"force": true}')::json
-    where id = v_waiting and v_job.payload ->> 'force' = 'true';
-    return;
-  end if;
-  v_job := graphile_worker.add_job(
-    p_task,
-    (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
-    job_key := v_key,
-    run_at := now() + make_interval(secs => p_wait_ms / 1000),
-    -- The attempts that failed stay used up.
-    max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
+  -- A centroid is probably the wrong one if places that lie beyond the guard lie together, elsewhere, and outnumber those
+  -- within it. Without the guard (no centre) the judge says where each of them would be.
+  with rejected as materialized (
+    select l.location_key, place.geom, c.guard_km
+    from (
+      select * from tickets.geo_locations
+      where cluster = p_cluster and status = 'rejected' and not verified
+      order by fetched_at desc limit c_sample
+    ) as l
+    join tickets.geo_clusters c on c.cluster = l.cluster
+    cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+    where place.status = 'found'
+  ),
+  agreement as (
+    select count(*) as places
+    from rejected one join rejected other on tickets_ops.distance_km(one.geom, other.geom) <= one.guard_km
+    group by one.location_key
+  )
+  select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
+    -- With those that a person verified, unless they lie elsewhere too.
+    select count(*)
+    from tickets.geo_locations l join tickets.geo_clusters c on c.cluster = l.cluster
+    where l.cluster = p_cluster and l.status = 'found' and tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km
+  )
+  into v_suspicious
+  from agreement a;
+
+  v_suspicious := v_suspicious or coalesce(
+    (
+      select verdict.ambiguous
+      from tickets.geo_clusters c
+      cross join lateral tickets_ops.judge_cluster(
+        c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
+      ) as verdict
+      where c.cluster = p_cluster and not c.verified
+    ),
+    false
   );
-  if p_until_settled is not null then
-    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
-    -- Taken last, so that nobody is waited for with it.
-    v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
-    update graphile_worker._private_jobs
-    set run_at = least(run_at, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end)
-    where id = v_job.id
-      and (
-        not v_nobody_writes
-        -- Settled since it was looked at.
-        or exists (
-          select from tickets.geo_clusters c
-          where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
-        )
-      );
-  end if;
+
+  update tickets.geo_clusters
+  set suspicious = v_suspicious
+  where cluster = p_cluster and not verified and suspicious <> v_suspicious;
 end
 $$;
-comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_settled has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
 
-create function tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] default null)
+create or replace function tickets_ops.judge_inherited(
+  p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
+)
+language plpgsql immutable parallel safe as $$
+begin
+  distance_km := tickets_ops.distance_km(p_centre, p_geom);
+  status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
+  doubt := 'Taken over from the Python version: beyond the guard of this cluster, or outside Kenya.';
+end
+$$;
+comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
+  'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
+
+create or replace function tickets_ops.judge_again(p_cluster text) returns void language plpgsql as $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
+  update tickets.geo_locations l
+  set
+    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
+    distance_km = judged.distance_km, note = judged.note,
+    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_location(
+      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
+    ) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.geom::bytea, l.distance_km, l.note)
+      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
+
+  update tickets.geo_locations l
+  set
+    status = judged.status,
+    distance_km = judged.distance_km,
+    -- What else the note says, of the takeover or by a person, stays.
+    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
+    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
+    expires_at = case
+      when judged.status = l.status then l.expires_at
+      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
+    end
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
+      and stored.geom is not null
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
+
+  perform tickets_ops.flag_suspicious(p_cluster);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+comment on function tickets_ops.judge_again(text) is 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
+
+create or replace function tickets_ops.cluster_changed() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if new.geom is not null then
+    perform tickets_ops.judge_again(new.cluster);
+    if tg_op = 'INSERT' or old.geom is null then
+      perform tickets_ops.wake_locations(new.cluster);
+      -- Places of a cluster that nobody knew have no job.
+      perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
+    end if;
+  end if;
+  return null;
+end
+$$;
+comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+--! EndIncluded rejudging.sql
+--! Included planning.sql
+-- Which places are to be asked, and the jobs for them.
+
+create or replace function tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] default null)
 returns table (
   task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamptz, reason text, has_centroid boolean
 )
@@ -3507,7 +4093,7 @@ $fn$;
 comment on function tickets_ops.places_to_geocode(text, text[]) is
   'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-create function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer language plpgsql as $$
+create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer language plpgsql as $$
 declare
   v_planned integer;
 begin
@@ -3566,36 +4152,49 @@ end
 $$;
 comment on function tickets_ops.plan_geocoding(text, text[]) is
   'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+--! EndIncluded planning.sql
+--! Included on-demand.sql
+-- What a person asks for, ahead of all that is planned: a look at the bucket, the place of a cluster or location.
 
-create function tickets_ops.want_cluster(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+create or replace function tickets_ops.fetch_now(dataset text default 'inc', force boolean default false)
+returns table (job_id bigint, job_key text, already_waiting boolean, note text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
 declare
-  v_priority constant integer := least(20, p_priority);
-  v_waiting graphile_worker.jobs;
+  v_force boolean := coalesce(fetch_now.force, false);
+  v_key text := format('fetch_snapshot:%s:%s', fetch_now.dataset, case when v_force then 'force' else 'newest' end);
+  v_waiting boolean;
+  v_in_flight text;
+  v_job graphile_worker._private_jobs;
 begin
-  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
-    return true;
+  if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
+      using hint = 'inc or crq: select * from tickets_ops.fetch_now(''inc'');';
   end if;
-  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
-    return false;
+  v_waiting := exists (
+    select from tickets_ops.list_jobs() j where j.key = v_key and j.state in ('ready', 'scheduled', 'retrying')
+  );
+  select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
+  from tickets_ops.snapshots s
+  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  v_job := graphile_worker.add_job(
+    'fetch_snapshot',
+    jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
+    job_key := v_key, run_at := now(), max_attempts := 6, priority := -10
+  );
+  if v_job.id is null then
+    raise exception 'The job % is being taken by a worker at this moment.', v_key using hint = 'Ask again.';
   end if;
-  select * into v_waiting
-  from graphile_worker.jobs j
-  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
-  if v_waiting.id is null then
-    perform graphile_worker.add_job(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
-      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := v_priority,
-      flags := array['geocode']
-    );
-  elsif v_waiting.priority > v_priority then
-    perform graphile_worker.reschedule_jobs(array[v_waiting.id], run_at := now(), priority := v_priority);
-  end if;
-  return false;
+  return query select v_job.id, v_key, v_waiting, concat_ws(' ',
+    case when v_waiting then 'It waited already, and is due now.' else 'The bucket is looked at now.' end,
+    v_in_flight,
+    case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
+  );
 end
 $$;
-comment on function tickets_ops.want_cluster(text, integer) is 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
+comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
 
-create function tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text)
+create or replace function tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
 language plpgsql as $$
 #variable_conflict use_column
@@ -3643,7 +4242,7 @@ end
 $$;
 comment on function tickets_ops.ask_by_hand(text, text, jsonb, boolean, integer, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
-create function tickets.geocode_cluster(cluster text, force boolean default false)
+create or replace function tickets.geocode_cluster(cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -3660,11 +4259,10 @@ begin
   );
 end
 $$;
-
 comment on function tickets.geocode_cluster(text, boolean) is
   'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
 
-create function tickets.geocode_location(location_name text, cluster text, force boolean default false)
+create or replace function tickets.geocode_location(location_name text, cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -3690,11 +4288,11 @@ end
 $$;
 comment on function tickets.geocode_location(text, text, boolean) is
   'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+--! EndIncluded on-demand.sql
+--! Included review.sql
+-- What people should look at.
 
---! split: 119-geocoding-review.sql
--- What people should look at, and the search path of what runs with its owner's rights.
-
-create view tickets_ops.review_queue as
+create or replace view tickets_ops.review_queue as
 with open_tickets as (
   select tickets.cluster_key(t.cluster) as cluster, t.location_key, count(*) as tickets
   from tickets.inc t
@@ -3738,7 +4336,6 @@ select
   st_y(geom) as latitude, st_x(geom) as longitude, candidates, query, fetched_at
 from rows_in_doubt
 order by doubt desc, open_tickets desc, cluster, location_key;
-
 comment on view tickets_ops.review_queue is
   'Gazetteer rows that no person verified, and clusters whose centroid a person took away (rejected), the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
 comment on column tickets_ops.review_queue.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
@@ -3757,16 +4354,16 @@ comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordin
 comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
 comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
+--! EndIncluded review.sql
+
+create trigger _600_judge_inserted after insert on tickets.geo_clusters
+  for each row when (new.geom is not null) execute function tickets_ops.cluster_changed();
+create trigger _600_judge_updated after update on tickets.geo_clusters
+  for each row when (new.geom::bytea is distinct from old.geom::bytea or new.guard_km <> old.guard_km)
+  execute function tickets_ops.cluster_changed();
 
 --! split: 120-operations.sql
 -- Operating the pipeline from SQL: who works, which jobs there are, what to do with one, how healthy all of it is.
---
--- graphile-worker's tables are private: they have row security and no grants, so a role that does not own them sees nothing.
--- What operators use is therefore built on security definer functions with a pinned search_path. And on functions, not on
--- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
--- functions' bodies are texts, which bind to nothing.
-
--- Workers -------------------------------------------------------------------------------------------------------------
 
 create table tickets_ops.workers (
   pool_id text primary key,
@@ -3790,11 +4387,14 @@ comment on column tickets_ops.workers.shares_sessions is 'Its connections are no
 comment on column tickets_ops.workers.stopped_at is 'When it shut down in good order.';
 comment on column tickets_ops.workers.declared_dead_at is 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
-create function tickets_ops.worker_lock(p_pool_id text, out space integer, out number integer) language sql immutable
+--! Included workers.sql
+-- Which workers live.
+
+create or replace function tickets_ops.worker_lock(p_pool_id text, out space integer, out number integer) language sql immutable
 return row(740512, hashtext(p_pool_id));
 comment on function tickets_ops.worker_lock(text) is 'The two numbers of the advisory lock that a live worker pool holds.';
 
-create function tickets_ops.worker_states()
+create or replace function tickets_ops.worker_states()
 returns table (
   pool_id text, state text, host text, pid integer, sessions text, started_at timestamptz, seen_at timestamptz
 )
@@ -3821,10 +4421,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   from tickets_ops.workers w
 $$;
 comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+--! EndIncluded workers.sql
+--! Included schedule.sql
+-- When the schedule looks at the bucket.
 
--- The schedule --------------------------------------------------------------------------------------------------------
-
-create function tickets_ops.last_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
+create or replace function tickets_ops.last_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
 return (
   -- A quarter of an hour earlier the runs are on the hour, and those of the evening are of the same day.
   select (
@@ -3837,16 +4438,22 @@ return (
 );
 comment on function tickets_ops.last_scheduled_run(timestamptz) is 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
 
-create function tickets_ops.next_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
+create or replace function tickets_ops.next_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
 return (
   select case when extract(hour from last at time zone 'Africa/Nairobi') = 19 then last + interval '12 hours' else last + interval '1 hour' end
   from tickets_ops.last_scheduled_run(p_at) as last
 );
 comment on function tickets_ops.next_scheduled_run(timestamptz) is 'The next time after p_at when the schedule looks at the bucket.';
+--! EndIncluded schedule.sql
+--! Included jobs.sql
+-- Which jobs there are, for operators.
+--
+-- graphile-worker's tables are private: they have row security and no grants, so a role that does not own them sees nothing.
+-- What operators use is therefore built on security definer functions with a pinned search_path. And on functions, not on
+-- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
+-- functions' bodies are texts, which bind to nothing.
 
--- Jobs ----------------------------------------------------------------------------------------------------------------
-
-create function tickets_ops.readable_payload(p_payload json) returns jsonb language plpgsql immutable as $$
+create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb language plpgsql immutable as $$
 begin
   return p_payload::jsonb;
 exception
@@ -3856,7 +4463,7 @@ end
 $$;
 comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
 
-create function tickets_ops.list_jobs()
+create or replace function tickets_ops.list_jobs()
 returns table (
   id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamptz, superseded text
@@ -3907,7 +4514,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.list_jobs() is 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
 
-create view tickets_ops.jobs as
+create or replace view tickets_ops.jobs as
 select id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_by, age
 from tickets_ops.list_jobs();
 comment on view tickets_ops.jobs is 'Every job that waits, runs or has failed; one that succeeded is gone (tickets_ops.snapshots remembers the loads).';
@@ -3925,7 +4532,7 @@ comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed.';
 comment on column tickets_ops.jobs.locked_by is 'tickets_ops.workers.pool_id of the worker that runs it.';
 comment on column tickets_ops.jobs.age is 'Since it was asked for.';
 
-create view tickets_ops.failed_jobs as
+create or replace view tickets_ops.failed_jobs as
 select id, task, key, payload, failed_at, attempts, last_error, superseded
 from tickets_ops.list_jobs()
 where state = 'failed'
@@ -3939,84 +4546,11 @@ comment on column tickets_ops.failed_jobs.failed_at is 'When its last attempt fa
 comment on column tickets_ops.failed_jobs.attempts is 'Attempts made.';
 comment on column tickets_ops.failed_jobs.last_error is 'Why the last one failed.';
 comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matters; tickets_ops.health does not count it. NULL: it does.';
+--! EndIncluded jobs.sql
+--! Included retry.sql
+-- What an operator does with a job: try it again, or cancel it.
 
-create function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
-  with needed as (
-    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
-      json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
-    from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
-    where s.status = 'loading' and b.status <> 'done'
-    union all
-    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
-    from tickets_ops.snapshots s where s.status = 'finalizing'
-  ),
-  added as (
-    -- Attempts and priority as from the start (src/stage.ts).
-    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
-    from needed
-    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
-  )
-  select count(*) from added;
-$$;
-comment on function tickets_ops.ask_for_missing_jobs() is 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
-
-create function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
-declare
-  v_snapshot tickets_ops.snapshots;
-  v_newer bigint;
-begin
-  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
-  if not found then
-    return format('Snapshot %s is no longer in the ledger.', p_snapshot_id);
-  elsif v_snapshot.status in ('loading', 'finalizing') then
-    return null;
-  elsif v_snapshot.status <> 'failed' then
-    return format('Snapshot %s is %s: there is nothing left to do.', p_snapshot_id, v_snapshot.status);
-  end if;
-  select min(snapshot_id) into v_newer
-  from tickets_ops.snapshots
-  where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or staged_at > v_snapshot.staged_at);
-  if v_newer is not null then
-    return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
-  elsif v_snapshot.batches_total is null then
-    return format('Snapshot %s was never read to its end. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
-  elsif not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
-    return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
-  end if;
-  update tickets_ops.snapshots
-  set status = case when batches_done = batches_total then 'finalizing' else 'loading' end, error = null, progress_at = now()
-  where snapshot_id = p_snapshot_id;
-  update tickets_ops.snapshot_batches set status = 'pending', error = null where snapshot_id = p_snapshot_id and status = 'failed';
-  perform tickets_ops.ask_for_missing_jobs();
-  return null;
-exception
-  when unique_violation then
-    return format('Snapshot %s has to wait: another one is in flight.', p_snapshot_id);
-end
-$$;
-comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
-
-create function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void language plpgsql as $$
-begin
-  update tickets_ops.snapshots s
-  set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
-  where snapshot_id = p_snapshot_id and status = p_from
-    -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
-    and not (p_from = 'failed' and exists (
-      select from tickets_ops.snapshots o
-      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag and o.status = 'superseded'
-    ));
-  if found then
-    delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
-    delete from tickets_ops.snapshot_rejects where snapshot_id = p_snapshot_id;
-  end if;
-end
-$$;
-comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
-
-create function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
+create or replace function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
 declare
   -- As many as a job of the pipeline has from the start: one that gave up has no more than it made.
   c_attempts constant integer := 6;
@@ -4062,7 +4596,7 @@ end
 $$;
 comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed, a failed fetch_snapshot with the file that it could not read. Returns why it cannot, else NULL.';
 
-create function tickets_ops.retry_job(p_id bigint)
+create or replace function tickets_ops.retry_job(p_id bigint)
 returns table (job_id bigint, task text, job_key text, note text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -4087,11 +4621,11 @@ end
 $$;
 comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
-create function tickets_ops.request_of(p_payload jsonb) returns jsonb language sql immutable parallel safe
+create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb language sql immutable parallel safe
 return case jsonb_typeof(p_payload) when 'object' then p_payload - 'waits' - '_cron' else p_payload end;
 comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
 
-create function tickets_ops.retry_failed(p_task text default null)
+create or replace function tickets_ops.retry_failed(p_task text default null)
 returns table (job_id bigint, task text, job_key text, note text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -4116,7 +4650,7 @@ end
 $$;
 comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
 
-create function tickets_ops.cancel_job(p_id bigint) returns text
+create or replace function tickets_ops.cancel_job(p_id bigint) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
@@ -4159,48 +4693,11 @@ begin
 end
 $$;
 comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+--! EndIncluded retry.sql
+--! Included health.sql
+-- How healthy all of it is.
 
-create function tickets_ops.fetch_now(dataset text default 'inc', force boolean default false)
-returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-#variable_conflict use_column
-declare
-  v_force boolean := coalesce(fetch_now.force, false);
-  v_key text := format('fetch_snapshot:%s:%s', fetch_now.dataset, case when v_force then 'force' else 'newest' end);
-  v_waiting boolean;
-  v_in_flight text;
-  v_job graphile_worker._private_jobs;
-begin
-  if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
-    raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
-      using hint = 'inc or crq: select * from tickets_ops.fetch_now(''inc'');';
-  end if;
-  v_waiting := exists (
-    select from tickets_ops.list_jobs() j where j.key = v_key and j.state in ('ready', 'scheduled', 'retrying')
-  );
-  select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
-  from tickets_ops.snapshots s
-  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
-  v_job := graphile_worker.add_job(
-    'fetch_snapshot',
-    jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
-    job_key := v_key, run_at := now(), max_attempts := 6, priority := -10
-  );
-  if v_job.id is null then
-    raise exception 'The job % is being taken by a worker at this moment.', v_key using hint = 'Ask again.';
-  end if;
-  return query select v_job.id, v_key, v_waiting, concat_ws(' ',
-    case when v_waiting then 'It waited already, and is due now.' else 'The bucket is looked at now.' end,
-    v_in_flight,
-    case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
-  );
-end
-$$;
-comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
-
--- Health --------------------------------------------------------------------------------------------------------------
-
-create function tickets_ops.read_health()
+create or replace function tickets_ops.read_health()
 returns table (
   ok boolean, problems text[],
   checked_at timestamptz, checked_age interval, checked_key text, checked_status text,
@@ -4312,7 +4809,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.read_health() is 'The row of tickets_ops.health, read with the owner''s rights.';
 
-create view tickets_ops.health as select * from tickets_ops.read_health();
+create or replace view tickets_ops.health as select * from tickets_ops.read_health();
 comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
 comment on column tickets_ops.health.ok is 'Nothing needs a person: problems is empty.';
 comment on column tickets_ops.health.problems is 'What needs a person, in words, the most urgent first.';
@@ -4343,423 +4840,14 @@ comment on column tickets_ops.health.geocoding_state is 'See tickets_ops.geocodi
 comment on column tickets_ops.health.geocoding_budget_left is 'Calls left today (UTC). NULL: no limit, or nobody to ask.';
 comment on column tickets_ops.health.geocoding_jobs is 'Places that wait to be asked.';
 comment on column tickets_ops.health.places_for_review is 'Places and clusters that a person should look at first: needs_review and suspicious ones of tickets_ops.review_queue.';
+--! EndIncluded health.sql
 
---! split: 990-takeover-fill.sql
--- Taking over from the Python version, second half: our tables stand, empty; tickets_legacy holds the old ones.
--- Each block is one step, and does nothing where part 005 found nothing to take over.
--- Not all columns of the old tables are known: those that are taken if they are there are named here.
-
--- Freshness first: it says how old the baseline of the history is.
+--! split: 990-takeover.sql
+-- Taking over from the Python version, second half.
 do $$
 begin
-  if to_regnamespace('tickets_takeover') is null or to_regclass('tickets_legacy.import_meta') is null then
-    return;
-  end if;
-  insert into tickets.import_meta (dataset, metadata)
-  select
-    lower(m.dataset),
-    m.metadata - array['source_etag', 'source_last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
-      || jsonb_strip_nulls(jsonb_build_object(
-        -- As the bucket's listing is read, so that an unchanged file is recognised.
-        'source_etag', nullif(btrim(regexp_replace(m.metadata ->> 'source_etag', '^\s*W/', ''), E'" \t'), ''),
-        'source_last_modified', tickets.eat_ts(m.metadata ->> 'source_last_modified'),
-        'snapshot_at', coalesce(file.exported_at, tickets.eat_ts(m.metadata ->> 'snapshot_at')),
-        'ingested_at', tickets.eat_ts(m.metadata ->> 'ingested_at'),
-        'checked_at', tickets.eat_ts(coalesce(m.metadata ->> 'checked_at', m.metadata ->> 'ingested_at'))
-      ))
-  from (
-    select distinct on (lower(dataset)) dataset, case when jsonb_typeof(metadata::jsonb) = 'object' then metadata::jsonb else '{}' end as metadata
-    from tickets_legacy.import_meta where lower(dataset) in ('inc', 'crq')
-    order by lower(dataset), dataset desc -- `inc` before `INC`
-  ) as m
-  -- The file's name holds its time, in EAT, whatever the value that holds the name is called.
-  cross join lateral (
-    select max(tickets.eat_ts(parts[1] || ' ' || replace(parts[2], '-', ':'))) as exported_at
-    from jsonb_each_text(m.metadata) as e (key, value)
-    cross join regexp_match(e.value, '([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2}-[0-9]{2}-[0-9]{2})[^/]*\.csv$', 'i') as parts
-  ) as file;
-
-  insert into tickets_takeover.notes
-  select 'rows of import_meta of no known dataset, left in tickets_legacy', dataset
-  from tickets_legacy.import_meta where lower(dataset) not in ('inc', 'crq');
-end
-$$;
-
-do $$
-declare
-  v_dataset text;
-  v_old regclass;
-  v_indexes text[];
-  v_statement text;
-begin
-  foreach v_dataset in array array['inc', 'crq'] loop
-    v_old := to_regclass('tickets_legacy.' || v_dataset);
-    continue when v_old is null or to_regnamespace('tickets_takeover') is null;
-    -- A ticket stands where it stood, even where our rules would place it elsewhere: the first snapshot does that.
-    execute format('alter table tickets.%I disable trigger user', v_dataset);
-    -- Indexes are built afterwards: thousands of tickets at one centroid make a GiST index slow to grow.
-    select array_agg(pg_get_indexdef(indexrelid)) into v_indexes
-    from pg_index where indrelid = to_regclass('tickets.' || v_dataset) and not indisprimary;
-    execute (
-      select 'drop index ' || string_agg(indexrelid::regclass::text, ', ')
-      from pg_index where indrelid = to_regclass('tickets.' || v_dataset) and not indisprimary
-    );
-    execute format($sql$
-      -- Ids that our CHECK refuses, and those with blanks around them, which no file will ever bring again.
-      with odd as materialized (
-        select ticket_id, btrim(ticket_id) as id, row_number() over (partition by btrim(ticket_id) order by ticket_id) as nth
-        from %2$s where ticket_id <> btrim(ticket_id) or length(ticket_id) not between 1 and 200
-      ),
-      mended as materialized (
-        select o.ticket_id,
-          case
-            when length(o.id) between 1 and 200 and o.nth = 1 and not exists (select from %2$s l where l.ticket_id = o.id) then o.id
-            else left(o.id, 160) || '~' || md5(o.ticket_id)
-          end as id
-        from odd o
-      ),
-      old as not materialized (
-        select o.ticket_id, o.raw, %3$s as geom, %4$s as geo_source, coalesce(%5$s, now()) as ingested_at from %2$s o
-      ),
-      noted as (
-        insert into tickets_takeover.notes
-        select 'tickets of %1$s with another id than before', left(ticket_id, 300), 'now ' || id from mended
-        union all
-        select 'tickets of %1$s whose coordinate or geo_source could not be kept', left(ticket_id, 300),
-          concat_ws(' ', geo_source, st_astext(geom))
-        from old
-        where not tickets.is_lng_lat(geom) or case
-          when geom is null then geo_source <> 'none' else coalesce(geo_source, '') not in ('feed', 'location', 'cluster') end
-      )
-      insert into tickets.%1$I (ticket_id, raw, geom, geo_source, ingested_at)
-      select
-        coalesce(m.id, o.ticket_id),
-        coalesce(o.raw, '{}'),
-        place.geom,
-        case
-          when place.geom is null then 'none'
-          when o.geo_source in ('feed', 'location', 'cluster') then o.geo_source
-          when place.geom = tickets.feed_point(o.raw) then 'feed'
-          when o.raw ->> 'location_name' <> '' then 'location'
-          else 'cluster'
-        end,
-        o.ingested_at
-      from old o
-      left join mended m on m.ticket_id = o.ticket_id
-      cross join lateral (select case when tickets.is_lng_lat(o.geom) then o.geom end as geom offset 0) as place
-    $sql$,
-      v_dataset, v_old, tickets_takeover.column_of(v_old, 'geom') || '::geometry',
-      tickets_takeover.column_of(v_old, 'geo_source') || '::text', tickets_takeover.column_of(v_old, 'ingested_at') || '::timestamptz'
-    );
-    foreach v_statement in array v_indexes loop
-      execute v_statement;
-    end loop;
-    execute format('alter table tickets.%I enable trigger user', v_dataset);
-    execute format($sql$
-      insert into tickets.%1$I (ticket_id, event, new_value, snapshot_at)
-      select t.ticket_id, 'baseline', t.normalized_status, tickets.eat_ts(m.metadata ->> 'snapshot_at')
-      from tickets.%2$I t left join tickets.import_meta m on m.dataset = %2$L
-      order by t.ticket_id
-    $sql$, v_dataset || '_events', v_dataset);
-    execute format($sql$
-      update tickets.import_meta m
-      set metadata = m.metadata || jsonb_build_object('ingested_at', newest.ingested_at)
-      from (select max(ingested_at) as ingested_at from tickets.%1$I) as newest
-      where m.dataset = %1$L and not m.metadata ? 'ingested_at'
-    $sql$, v_dataset);
-    execute format('analyze tickets.%I, tickets.%I', v_dataset, v_dataset || '_events');
-  end loop;
-end
-$$;
-
--- The old gazetteers, as they are: a name, a coordinate in one of several forms, whether a person checked it.
-do $$
-declare
-  v_kind text;
-  v_old regclass;
-  v_name text;
-  v_geom text;
-  v_lat text;
-  v_lng text;
-begin
-  if to_regnamespace('tickets_takeover') is null then
-    return;
-  end if;
-  create table tickets_takeover.old_places (
-    kind text, name text, cluster text, geom geometry(Point, 4326), verified boolean, provider text, query text, note text, fetched_at timestamptz
-  );
-  foreach v_kind in array array['cluster', 'location'] loop
-    v_old := to_regclass(format('tickets_legacy.geo_%ss', v_kind));
-    continue when v_old is null;
-    v_name := tickets_takeover.column_of(v_old, variadic case v_kind
-      when 'cluster' then array['cluster', 'cluster_name', 'name'] else array['location_name', 'location', 'location_key', 'name'] end);
-    v_geom := tickets_takeover.column_of(v_old, 'geom', 'geog');
-    v_lat := tickets_takeover.column_of(v_old, 'latitude', 'lat');
-    v_lng := tickets_takeover.column_of(v_old, 'longitude', 'lng', 'lon', 'long');
-    if v_name = 'null' or (v_geom = 'null' and 'null' in (v_lat, v_lng)) then
-      raise exception 'No column of % is known to hold %.', v_old, case when v_name = 'null' then 'the name of the ' || v_kind else 'the coordinate' end
-        using hint = 'Rename it to ' || case when v_name = 'null' then v_kind else 'geom (or latitude and longitude)' end
-          || ', as part 990 of the migration expects it, and run the migration again.';
-    end if;
-    execute format($sql$
-      insert into tickets_takeover.old_places
-      select %1$L, o.name, o.cluster, case when tickets.is_lng_lat(o.geom) then o.geom end,
-        coalesce(tickets.to_boolean(o.verified), false), o.provider, o.query, o.note, tickets.eat_ts(o.fetched_at)
-      from (
-        select
-          %2$s::text as name,
-          %3$s::text as cluster,
-          coalesce(
-            st_setsrid(%4$s::geometry, 4326),
-            st_setsrid(st_makepoint(tickets.to_degrees(%5$s::text), tickets.to_degrees(%6$s::text)), 4326)
-          ) as geom,
-          %7$s::text as verified, %8$s::text as provider, %9$s::text as query, %10$s::text as note, %11$s::text as fetched_at
-        from %12$s o
-      ) as o
-    $sql$,
-      v_kind, v_name, case v_kind when 'location' then tickets_takeover.column_of(v_old, 'cluster', 'cluster_name') else 'null' end,
-      v_geom, v_lng, v_lat,
-      tickets_takeover.column_of(v_old, 'verified'), tickets_takeover.column_of(v_old, 'provider', 'source', 'geocoder'),
-      tickets_takeover.column_of(v_old, 'query'), tickets_takeover.column_of(v_old, 'note', 'notes'),
-      tickets_takeover.column_of(v_old, 'fetched_at', 'geocoded_at', 'updated_at', 'created_at'), v_old
-    );
-  end loop;
-end
-$$;
-
--- Ours. The old gazetteer of locations was keyed by the name alone: a name goes to every cluster whose tickets use it.
--- A coordinate that tickets carry and no gazetteer has is taken from the tickets, or the next snapshot would take it away.
-do $$
-begin
-  if to_regnamespace('tickets_takeover') is null then
-    return;
-  end if;
-  alter table tickets.geo_clusters disable trigger user;
-  alter table tickets.geo_locations disable trigger user;
-
-  create table tickets_takeover.used_places as
-  select
-    tickets.cluster_key(t.cluster) as cluster, t.location_key, t.geo_source, t.geom, min(t.location_name) as location_name, count(*) as tickets
-  from (
-    select cluster, location_key, geo_source, geom, location_name from tickets.inc
-    union all
-    select cluster, location_key, geo_source, geom, location_name from tickets.crq
-  ) as t
-  where tickets.cluster_key(t.cluster) is not null
-  group by 1, 2, 3, 4;
-  analyze tickets_takeover.used_places;
-
-  insert into tickets.geo_clusters (cluster, geom, provider, query, verified, note, fetched_at)
-  select distinct on (cluster) cluster, geom, provider, query, verified, note, fetched_at
-  from (
-    select tickets.cluster_key(o.name) as cluster, o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed, 0 as tickets
-    from tickets_takeover.old_places o where o.kind = 'cluster' and tickets.cluster_key(o.name) is not null
-    union all
-    select u.cluster, u.geom, null, null, false, 'Taken over from its tickets: the old gazetteer did not list it.', null, null, false, sum(u.tickets)
-    from tickets_takeover.used_places u where u.geo_source = 'cluster' group by u.cluster, u.geom
-  ) as offered
-  order by cluster, verified desc, geom is not null desc, listed desc, tickets desc, name collate "C", geom;
-
-  insert into tickets.geo_locations (
-    cluster, location_key, location_name, status, geom, provider, query, distance_km, verified, note, attempts, fetched_at, expires_at
-  )
-  with places as (
-    select cluster, location_key, min(location_name) as location_name
-    from tickets_takeover.used_places where location_key is not null group by 1, 2
-  ),
-  offered as (
-    select p.*, o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed,
-      tickets.cluster_key(o.cluster) is not distinct from p.cluster as own, coalesce(u.tickets, 0) as tickets
-    from tickets_takeover.old_places o
-    join places p on p.location_key = tickets.location_key(o.name)
-    left join tickets_takeover.used_places u
-      on u.cluster = p.cluster and u.location_key = p.location_key and u.geo_source = 'location' and u.geom = o.geom
-    where o.kind = 'location'
-    union all
-    select p.*, u.geom, null, null, false, 'Taken over from its tickets: the old gazetteer did not list it.', null, null, false, false, u.tickets
-    from places p join tickets_takeover.used_places u using (cluster, location_key) where u.geo_source = 'location'
-  ),
-  chosen as (
-    select distinct on (cluster, location_key) * from offered
-    order by cluster, location_key, verified desc, geom is not null desc, listed desc, own desc, tickets desc, name collate "C", geom
-  ),
-  judged as (
-    select l.*,
-      verdict.distance_km,
-      case
-        when l.geom is null then case when l.verified then 'rejected' else 'not_found' end
-        when l.verified then 'found'
-        else verdict.status
-      end as status,
-      verdict.doubt
-    from chosen l left join tickets.geo_clusters c on c.cluster = l.cluster
-    cross join lateral tickets_ops.judge_inherited(l.geom, c.geom, c.guard_km) as verdict
-  )
-  select
-    cluster, location_key, location_name, status, geom, provider, query, distance_km, verified,
-    coalesce(note, case status when 'needs_review' then doubt end),
-    case status when 'not_found' then 1 else 0 end,
-    fetched_at,
-    -- From today on: otherwise everything would be asked again at once.
-    case when not verified then tickets_ops.answer_expires_at(status, 1, null, now()) end
-  from judged;
-
-  alter table tickets.geo_clusters enable trigger user;
-  alter table tickets.geo_locations enable trigger user;
-  analyze tickets.geo_clusters, tickets.geo_locations;
-
-  insert into tickets_takeover.notes
-  select format('places of the old gazetteer geo_%ss without a usable coordinate', kind), name, case when verified then 'verified' end
-  from tickets_takeover.old_places where geom is null
-  union all
-  select 'locations of the old gazetteer that no ticket with a cluster uses, left in tickets_legacy', o.name, case when o.verified then 'verified' end
-  from tickets_takeover.old_places o
-  where o.kind = 'location' and not exists (select from tickets.geo_locations l where l.location_key = tickets.location_key(o.name))
-  union all
-  select 'clusters of the old gazetteer without a name, left in tickets_legacy', o.name, case when o.verified then 'verified' end
-  from tickets_takeover.old_places o where o.kind = 'cluster' and tickets.cluster_key(o.name) is null
-  union all
-  select 'locations of the old gazetteer outranked by another row for the same place, left in tickets_legacy', o.name,
-    format('(%s, %s) is at %s', l.cluster, l.location_key, st_astext(l.geom))
-  from tickets_takeover.old_places o
-  join tickets.geo_locations l on l.location_key = tickets.location_key(o.name)
-  where o.kind = 'location' and o.geom is not null and o.geom is distinct from l.geom
-  union all
-  select 'locations that need review: beyond the guard of their cluster', l.location_name, format('(%s, %s), %s km', l.cluster, l.location_key, l.distance_km)
-  from tickets.geo_locations l where l.status = 'needs_review';
-end
-$$;
-
--- What the first snapshot will move, because our rules or the gazetteers say otherwise (the statement of place_tickets).
-do $$
-declare
-  v_dataset text;
-begin
-  if to_regnamespace('tickets_takeover') is null then
-    return;
-  end if;
-  foreach v_dataset in array array['inc', 'crq'] loop
-    execute format($sql$
-      insert into tickets_takeover.notes
-      select 'tickets of %1$s that the next snapshot will place elsewhere', t.ticket_id,
-        format('from %%s %%s to %%s %%s', t.geo_source, st_astext(t.geom), place.geo_source, st_astext(place.geom))
-      from tickets.%1$I t
-      left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
-      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
-      cross join lateral (
-        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-      ) as place
-      where t.geo_source <> place.geo_source or t.geom is distinct from place.geom
-    $sql$, v_dataset);
-  end loop;
-end
-$$;
-
--- What callers of the old map function rely on must be there.
-do $$
-declare
-  v_missing text;
-begin
-  if to_regnamespace('tickets_takeover') is null then
-    return;
-  end if;
-  select string_agg(format('%s %s', part, name), ', ' order by part, name) into v_missing
-  from (select part, name from tickets_takeover.old_map_interface except select part, name from tickets_takeover.map_interface()) as missing;
-  if v_missing is not null then
-    raise exception 'reporting.fn_tickets_for_map has no longer: %', v_missing
-      using hint = 'Whoever calls the map function may use these. Add them to it, or drop the old overload that has them if nobody does.';
-  end if;
-end
-$$;
-
--- Who could use the old objects can use ours.
-do $$
-declare
-  v_statement text;
-begin
-  if to_regnamespace('tickets_takeover') is null then
-    return;
-  end if;
-  for v_statement in
-    with relations as (
-      select old.oid as old, new.oid::regclass as new
-      from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
-      where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm')
-    ),
-    functions as (
-      select old.oid as old, new.oid::regprocedure as new
-      from pg_proc old
-      join pg_proc new on new.proname = old.proname and (
-        new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes)
-        -- One function instead of all overloads.
-        or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
-      )
-      where old.pronamespace = 'tickets_legacy'::regnamespace
-    )
-    select tickets_takeover.grants(coalesce(c.relacl, acldefault('r', c.relowner)), r.new::text)
-    from relations r join pg_class c on c.oid = r.old
-    union all
-    select tickets_takeover.grants(a.attacl, r.new::text, a.attname)
-    from relations r
-    join pg_attribute a on a.attrelid = r.old and not a.attisdropped
-    join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
-    union all
-    select tickets_takeover.grants(p.proacl, 'function ' || f.new) from functions f join pg_proc p on p.oid = f.old
-    union all
-    -- Everyone could call the old map function, but it read with the caller's rights: ours, which reads with its owner's, is
-    -- for those who could read the tickets.
-    select format('grant execute on function %s to %s', f.new, case r.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(r.grantee)) end)
-    from functions f
-    join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
-    join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
-    join lateral (
-      select acl.grantee from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) acl
-      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and not p.prosecdef
-      union
-      select 0 where p.prosecdef
-    ) as r on true
-  loop
-    execute v_statement;
-  end loop;
-end
-$$;
-
--- The readers last: while they are re-pointed, and until the commit, they wait. So all else is done before.
-do $$
-declare
-  v_note record;
-  v_made_meanwhile text;
-begin
-  if to_regnamespace('tickets_takeover') is null then
-    return;
-  end if;
-  drop table tickets_takeover.old_places, tickets_takeover.used_places;
-  drop function tickets_takeover.column_of(regclass, text[]);
-  insert into tickets_takeover.notes
-  select 'tables of the old schema that have no counterpart, left in tickets_legacy', old.oid::regclass::text
-  from pg_class old
-  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'f') and old.relname <> 'schema_migrations'
-    and not exists (select from pg_class new where new.relnamespace = 'tickets'::regnamespace and new.relname = old.relname);
-  for v_note in select about, count(*) from tickets_takeover.notes group by about order by about loop
-    raise notice '%: %', v_note.about, v_note.count;
-  end loop;
-  raise notice 'What was noted: select * from tickets_takeover.notes. The way back: docs/taking-over.md.';
-
-  perform tickets_takeover.repoint_readers(p_own := true);
-  with bound as materialized (
-    select distinct u.user_class, u.user_id, pg_describe_object(u.user_class, u.user_id, 0) as name
-    from tickets_takeover.uses u
-    join pg_class c on u.used_class = 'pg_class'::regclass and c.oid = u.used_id and c.relnamespace = 'tickets_legacy'::regnamespace
-    where u.user_class in ('pg_class'::regclass, 'pg_proc'::regclass)
-  )
-  select string_agg(name, ', ') into v_made_meanwhile
-  from bound
-  where tickets_takeover.is_foreign(user_class, user_id)
-    and name not in (select n.name from tickets_takeover.notes n where n.about like 'objects that still use%');
-  if v_made_meanwhile is not null then
-    raise exception 'Made while the migration ran, and bound to the old tables: %', v_made_meanwhile using hint = 'Run the migration again.';
+  if to_regnamespace('tickets_takeover') is not null then
+    perform tickets_takeover.fill();
   end if;
 end
 $$;

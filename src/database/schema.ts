@@ -99,7 +99,8 @@ async function applyMigrations(databaseUrl: string, log: Log): Promise<void> {
   } catch (error) {
     throw new Error(`Migration failed: ${explain(error as MigrationError)}`);
   } finally {
-    // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection.
+    // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports
+    // no way to end it: https://github.com/graphile/migrate/blob/main/src/pgReal.ts (clearAllPools).
     clearAllPools();
   }
 }
