@@ -21,10 +21,15 @@ type Role = 'tickets_reader' | 'tickets_curator' | 'tickets_operator';
 /** More than anyone reviews at a sitting; 5 000 are painted within a second. */
 const QUEUE_SHOWN = 5_000;
 const JOBS_SHOWN = 200;
+const TICKETS_SHOWN = 500;
 
 const text = z.string().min(1).max(1_000);
 const optional = text.nullish().transform((value) => value ?? null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
+/** Open tickets by number, or all that lie at a place or at the centroid of a cluster. */
+const placed = z
+  .object({ ids: optional, cluster: optional, location_key: optional, source: z.enum(['location', 'cluster']).nullish() })
+  .refine(({ ids, cluster, source }) => ids || (cluster && source), 'ids, or cluster and source');
 const id = z.coerce.number().int().positive();
 
 const POINT = 'st_setsrid(st_makepoint($4, $5), 4326)';
@@ -92,7 +97,7 @@ export const ROUTES: Record<string, Route> = {
     const { kind, cluster, location_key, updated_at } = asked;
     const set = DECISIONS[`${kind} ${asked.decision}`];
     const values = { accept: [], reject: [], pin: [asked.lng, asked.lat], guard: [asked.guard_km] }[asked.decision];
-    if (!set || values.includes(undefined)) throw new Refused(400, 'This decision lacks what it decides.');
+    if (!set || values.some((value) => value === undefined)) throw new Refused(400, 'This decision lacks what it decides.');
     const { rowCount } = await db.query(
       `update tickets.geo_${kind}s set ${set}
        where cluster = $1 and updated_at::text = $2 and ${kind === 'location' ? 'location_key = $3' : '$3::text is null'}`,
@@ -117,29 +122,26 @@ export const ROUTES: Record<string, Route> = {
     return rows[0];
   }),
 
-  'GET /api/places': read(
-    'tickets_reader',
-    z.object({ state: optional, cluster: optional, team: optional }),
-    async (db, asked) => {
-      const { rows } = await db.query(
-        `select reporting.fn_ticket_places(coalesce($1, 'open'), p_cluster => $2, p_team => $3)::text as places,
-           (select json_agg(t.team order by t.team) from (
-             select distinct assigned_team as team from tickets.inc where is_actionable and assigned_team is not null
-           ) as t)::text as teams`,
-        [asked.state, asked.cluster, asked.team],
-      );
-      return `{"teams":${rows[0].teams ?? '[]'},"places":${rows[0].places}}`;
-    },
-  ),
-
-  'GET /api/tickets': read('tickets_reader', z.object({ ids: text }), async (db, { ids }) => {
+  'GET /api/places': read('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
     const { rows } = await db.query(
-      `select t.ticket_id, t.normalized_status, t.location_name, t.assigned_team, t.owner, t.closed_at, s.hours_open::float8 as hours_open,
-         s.sla_state, s.at_risk
-       from tickets.inc t left join tickets.inc_open_sla s on s.ticket_id = t.ticket_id
-       where t.ticket_id = any ($1)
-       order by s.hours_open desc nulls last, t.ticket_id`,
-      [ids.split(',')],
+      `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2)::text as places,
+         (select json_agg(t.team order by t.team) from (
+           select distinct assigned_team as team from tickets.inc where is_actionable and assigned_team is not null
+         ) as t)::text as teams`,
+      [asked.cluster, asked.team],
+    );
+    return `{"teams":${rows[0].teams ?? '[]'},"places":${rows[0].places}}`;
+  }),
+
+  'GET /api/tickets': read('tickets_reader', placed, async (db, { ids, cluster, location_key, source }) => {
+    const { rows } = await db.query(
+      `select ticket_id, normalized_status, assigned_team, owner, hours_open::float8 as hours_open, sla_state, at_risk
+       from tickets.inc_open_sla
+       where ($1::text[] is null or ticket_id = any ($1))
+         and ($2::text is null or cluster = $2 and geo_source = $4 and ($4 = 'cluster' or tickets.location_key(location_name) = $3))
+       order by hours_open desc nulls last, ticket_id
+       limit ${TICKETS_SHOWN}`,
+      [ids?.split(',') ?? null, cluster, location_key, source],
     );
     return rows;
   }),

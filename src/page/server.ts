@@ -135,7 +135,7 @@ function headersOf(tilesUrl: string | undefined): Map<string, string> {
     ['cache-control', 'no-store'],
     ['cross-origin-opener-policy', 'same-origin'],
     ['cross-origin-resource-policy', 'same-origin'],
-    ['referrer-policy', tilesUrl ? 'strict-origin' : 'no-referrer'] // some tile servers want to know who asks,
+    ['referrer-policy', tilesUrl ? 'strict-origin' : 'no-referrer'], // tile servers want to know who asks
     ['x-content-type-options', 'nosniff'],
   ]);
 }

@@ -1,6 +1,6 @@
 /** What the views share: elements, requests, messages. What comes from the database becomes text nodes, never HTML. */
 
-/** @typedef {Node | string | number | null | false | undefined} Child */
+/** @typedef {Node | string | number | null | false | undefined | Child[]} Child */
 
 /**
  * @template {keyof HTMLElementTagNameMap} T
@@ -14,7 +14,8 @@ export function h(tag, properties = {}, ...children) {
     if (name === 'class' || name.includes('-')) element.setAttribute(name, String(value));
     else Reflect.set(element, name, value);
   }
-  for (const child of children) if (child || child === 0) element.append(typeof child === 'number' ? `${child}` : child);
+  // @ts-expect-error: flat() does not know how deep a Child goes
+  for (const child of children.flat(9)) if (child || child === 0) element.append(typeof child === 'number' ? `${child}` : child);
   return element;
 }
 
@@ -26,6 +27,9 @@ export const title = (/** @type {string} */ key) => key.replace(/(^|[\s-])\p{L}/
 
 export const count = (/** @type {number} */ n, /** @type {string} */ thing) =>
   `${n.toLocaleString('en')} ${thing}${n === 1 ? '' : 's'}`;
+
+/** A state as a word, with its colour. */
+export const chip = (/** @type {string} */ state) => h('span', { class: `chip ${state}` }, state.replace('_', ' '));
 
 /** Nairobi's wall clock, as everywhere in fleettickets. */
 const clock = new Intl.DateTimeFormat('en-GB', {

@@ -1,5 +1,5 @@
 /** The map: a circle per place, sized by its tickets, ringed by the worst of them; a click lists them. */
-import { $, ask, count, h, name, notice, query, title } from './dom.js';
+import { $, ask, chip, count, h, name, notice, query, title } from './dom.js';
 import { baseMap } from './basemap.js';
 
 /** @typedef {{ cluster: string | null, location_key: string | null, location_name: string | null, geo_source: string, open: number, breached: number, at_risk: number, oldest_hours: number | null, ticket_ids: string[], more?: number }} Properties */
@@ -97,23 +97,50 @@ const nameOf = (/** @type {Place} */ { properties: { location_key, location_name
 /** @param {Place} place */
 async function select(place) {
   map.setView(pointOf(place), Math.max(map.getZoom(), 13));
-  const { cluster, location_key, geo_source, ticket_ids, oldest_hours } = place.properties;
+  const { cluster, location_key, geo_source, ticket_ids, open } = place.properties;
+  const panel = $('.list', view);
   const head = [
     h('button', { type: 'button', onclick: draw }, '← all places'),
     h('h2', {}, nameOf(place)),
-    h('p', {}, location_key && cluster ? name(cluster) : null, oldest_hours ? ` · the oldest ${hours(oldest_hours)}` : null),
+    h('p', {}, location_key && cluster ? [name(cluster), ' · '] : null, count(open, 'open ticket')),
   ];
-  $('.list', view).replaceChildren(...head);
-  $('button', $('.list', view)).focus();
+  panel.replaceChildren(...head);
+  $('button', panel).focus();
   try {
-    // By the place, where it has a name: a feature carries 20 numbers only.
-    const asked = geo_source === 'feed' ? { ids: ticket_ids.join() } : { cluster, location_key, geo_source };
+    // By the place where it has one: a feature carries 20 numbers only.
+    const asked = geo_source === 'feed' ? { ids: ticket_ids.join() } : { cluster, location_key, source: geo_source };
     const [tickets, near] = await Promise.all([
       ask(`/api/tickets?${query(asked)}`),
-      vehicles.getLayers().length > 0 ? ask(`/api/vehicles?ticket=${encodeURIComponent(ticket_ids[0] ?? '')}`) : [],
+      vehicles.getLayers().length > 0 ? ask(`/api/vehicles?${query({ ticket: ticket_ids[0] ?? '' })}`) : [],
     ]);
-    $('.list', view).replaceChildren(...head, h('ol', {}, ...tickets.map(ticket)), near.length > 0 && nearest(near));
+    panel.replaceChildren(...head, h('ol', {}, ...tickets.map(ticketItem)), ...nearest(near));
   } catch (error) {
-    $('.list', view).replaceChildren(...head, notice(error));
+    panel.replaceChildren(...head, notice(error));
+  }
+}
+
+const ticketItem = (/** @type {any} */ { ticket_id, normalized_status, assigned_team, owner, hours_open, sla_state, at_risk }) =>
+  h('li', { class: 'ticket' },
+    h('b', {}, ticket_id), ' ', chip(at_risk ? 'at_risk' : sla_state), ` ${hours_open === null ? '' : `${Math.floor(hours_open)} h`}`,
+    h('small', {}, name(normalized_status), ' · ', name(assigned_team ?? 'no team'), owner && [' · ', name(owner)]));
+
+/** @param {any[]} near @returns {HTMLElement[]} */
+const nearest = (near) => near.length === 0 ? [] : [
+  h('h3', {}, 'Nearest vehicles'),
+  h('ol', {}, ...near.map(({ label, vehicle_id, road_km_estimate, minutes_estimate, freshness }) =>
+    h('li', {}, name(label ?? vehicle_id),
+      h('small', {}, `about ${road_km_estimate.toFixed(1)} km, ${Math.round(minutes_estimate)} min · ${freshness}`)))),
+];
+
+/** The layer is there once the operator has pointed tickets.vehicles at a tracker. */
+async function drawVehicles() {
+  const rows = await ask('/api/vehicles');
+  vehicles.clearLayers();
+  form.vehicles.parentElement.hidden = rows.length === 0;
+  $('span', form.vehicles.parentElement).textContent = count(rows.length, 'vehicle');
+  for (const { label, vehicle_id, team, lng, lat, freshness } of rows) {
+    const icon = L.divIcon({ className: `vehicle ${freshness}`, iconSize: [14, 14] });
+    const words = () => h('span', {}, name(label ?? vehicle_id), team && [' · ', name(team)], ` · ${freshness}`);
+    L.marker([lat, lng], { icon, keyboard: false }).bindTooltip(words).addTo(vehicles);
   }
 }

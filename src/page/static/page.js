@@ -1,22 +1,32 @@
-/**
- * The page: its three views, and what they share: elements, requests, messages.
- * Whatever comes from the database becomes text nodes, never HTML.
- */
+/** The page: three views, one at a time, named in the address (`#map`). */
+import { $, ask, notice, say } from './dom.js';
+import * as jobs from './jobs.js';
+import * as map from './map.js';
+import * as review from './review.js';
 
-/** @typedef {{ role: string, database: string, outline: import('geojson').Geometry, towns: [string, number, number, number][], source: string, tiles?: string, attribution: string }} Context */
+/** @type {Record<string, { start(context: import('./basemap.js').Context): void, show(): Promise<void> }>} */
+const VIEWS = { map, review, jobs };
+const started = new Set();
 
-/**
- * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag
- * @param {Record<string, unknown>} properties of the element; `class` and aria-… and data-… as attributes
- * @param {...(Node | string | number | null | false | undefined)} children
- */
-export function h(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === 'class' || name.includes('-')) element.setAttribute(name, String(value));
-    else Object.assign(element, { [name]: value });
+/** @param {import('./basemap.js').Context} context */
+function go(context) {
+  const chosen = Object.hasOwn(VIEWS, location.hash.slice(1)) ? location.hash.slice(1) : 'map';
+  for (const view of document.querySelectorAll('main')) view.hidden = view.id !== chosen;
+  for (const link of document.querySelectorAll('nav a')) {
+    if (link.getAttribute('href') === `#${chosen}`) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
   }
-  element.append(...children.filter((child) => child !== null && child !== false && child !== undefined).map((child) => typeof child === 'number' ? String(child) : child));
-  return element;
+  say();
+  if (!started.has(chosen)) VIEWS[chosen]?.start(context); // a map needs its size, so not before it is seen
+  started.add(chosen);
+  VIEWS[chosen]?.show();
+}
+
+try {
+  const context = await ask('/context.json');
+  $('#who').textContent = `${context.role} on ${context.database}`;
+  addEventListener('hashchange', () => go(context));
+  go(context);
+} catch (error) {
+  document.body.append(notice(error));
 }
