@@ -10,6 +10,34 @@ CREATE SCHEMA tickets_ops;
 
 COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select row_to_json(collection)
+  from (
+    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id), '{}') as features
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team) p
+    cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
+    cross join lateral (
+      select
+        p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours,
+        p.closed, p.mttr_median, p.ticket_ids, p.more
+    ) as properties
+    cross join lateral (select 'Feature' as type, p.id, geometry, properties) as feature
+  ) as collection
+$$;
+
+COMMENT ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) IS 'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
+
+Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team, NULL means all.
+
+Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20, the open ones first, longest open first, then the last closed; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
+
+id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 10 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+
 CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -344,67 +372,6 @@ CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
 
 COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
 
-CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN '7405120260615'::bigint;
-
-COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
-
-CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
-
-COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
-
-CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-declare
-  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
-  v_force boolean := coalesce(geocode_cluster.force, false);
-begin
-  if v_cluster is null then
-    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
-  end if;
-  return query select * from tickets_ops.ask_by_hand(
-    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force, 10,
-    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
-
-CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-declare
-  v_cluster text := tickets.cluster_key(geocode_location.cluster);
-  v_force boolean := coalesce(geocode_location.force, false);
-  v_key text := tickets.location_key(geocode_location.location_name);
-begin
-  if v_cluster is null then
-    raise exception 'A cluster is needed: the same place name stands in many towns.'
-      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
-  end if;
-  if v_key is null then
-    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
-      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
-  end if;
-  return query select * from tickets_ops.ask_by_hand(
-    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
-    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force, 11,
-    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
-
 CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -685,6 +652,184 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE lower((btrim(value, ' 	
+'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE TABLE tickets.inc (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select t.*
+  from tickets.inc t
+  where (p_open and t.is_actionable or not p_open and t.is_actionable is not true)
+    and (p_cluster is null or t.cluster = p_cluster)
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or t.assigned_team = p_team)
+$$;
+
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The filters of the map functions: the open (p_open) or the other tickets, with exactly that cluster, region (in any case) and assigned_team; NULL means all.';
+
+CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260615'::bigint;
+
+COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
+
+CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
+
+COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
+
+CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
+  v_force boolean := coalesce(geocode_cluster.force, false);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
+  end if;
+  return query select * from tickets_ops.ask_by_hand(
+    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+
+CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_location.cluster);
+  v_force boolean := coalesce(geocode_location.force, false);
+  v_key text := tickets.location_key(geocode_location.location_name);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed: the same place name stands in many towns.'
+      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
+  end if;
+  if v_key is null then
+    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
+      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
+  end if;
+  return query select * from tickets_ops.ask_by_hand(
+    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
+    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+
+CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_geohash(public.st_setsrid(public.st_makepoint(p_longitude, p_latitude), 4326));
+
+COMMENT ON FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) IS 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
+
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -812,6 +957,98 @@ $$;
 
 COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing tickets: whoever writes a ticket, its place follows from the feed coordinates and the gazetteers.';
 
+CREATE FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) RETURNS TABLE(id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text, geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint, mttr_median double precision, ticket_ids text[], more bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  if p_state is null or p_state not in ('open', 'closed', 'all') then
+    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  return query
+    with open_tickets as not materialized (
+      select t.*, sla.*
+      from tickets.filtered_tickets(true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      where p_state <> 'closed' and t.longitude is not null
+    ),
+    closed_tickets as not materialized (
+      select t.*
+      from tickets.filtered_tickets(false, p_cluster, p_region, p_team) t
+      where p_state <> 'open' and t.longitude is not null
+        and (p_from is null or t.closed_at >= p_from) -- index inc_closed_at
+        and (p_to is null or t.closed_at < p_to)
+    ),
+    places as (
+      select
+        longitude, latitude,
+        min(cluster) as cluster, max(cluster) as other_cluster,
+        min(location_key) as location_key, max(location_key) as other_location_key,
+        min(location_name) as location_name,
+        min(geo_source) as geo_source, max(geo_source) as other_geo_source,
+        count(*) as tickets,
+        count(*) filter (where is_open) as open,
+        count(*) filter (where sla_state = 'breached') as breached,
+        count(*) filter (where at_risk) as at_risk,
+        max(hours_open) as oldest_hours,
+        percentile_cont(0.5) within group (order by mttr) filter (where not is_open) as mttr_median
+      from (
+        select longitude, latitude, cluster, location_key, location_name, geo_source, true as is_open, sla_state, at_risk, hours_open, mttr
+        from open_tickets
+        union all
+        select longitude, latitude, cluster, location_key, location_name, geo_source, false, null, null, null, mttr
+        from closed_tickets
+      ) as t
+      group by longitude, latitude
+    ),
+    -- To sort all closed tickets by place would take longer than all the rest.
+    listed as (
+      select longitude, latitude, array_agg(ticket_id order by nth) as ticket_ids
+      from (
+        select
+          longitude, latitude, ticket_id,
+          row_number() over (
+            partition by longitude, latitude order by is_open desc, sla_clock_start, closed_at desc nulls last, ticket_id
+          ) as nth
+        from (
+          select longitude, latitude, ticket_id, true as is_open, sla_clock_start, null::timestamptz as closed_at from open_tickets
+          union all
+          (
+            select longitude, latitude, ticket_id, false, null, closed_at
+            from closed_tickets
+            order by closed_at desc nulls last
+            limit 10000
+          )
+        ) as t
+      ) as t
+      where nth <= 20
+      group by longitude, latitude
+    )
+    select
+      case
+        when p.other_geo_source = 'location' and p.geo_source = 'location' and k.cluster_key = tickets.cluster_key(p.other_cluster)
+          and p.location_key = p.other_location_key
+          then k.cluster_key || '/' || p.location_key
+        else tickets.geohash(p.longitude, p.latitude)
+      end,
+      p.longitude, p.latitude,
+      case when k.cluster_key = tickets.cluster_key(p.other_cluster) then p.cluster end,
+      case when p.location_key = p.other_location_key then p.location_key end,
+      case when p.location_key = p.other_location_key then p.location_name end,
+      p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours, p.tickets - p.open, p.mttr_median,
+      coalesce(l.ticket_ids, '{}'), p.tickets - coalesce(cardinality(l.ticket_ids), 0)
+    from places p
+    left join listed l using (longitude, latitude)
+    cross join lateral (select tickets.cluster_key(p.cluster) as cluster_key) as k;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) IS 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; every argument is required. Reads as its caller.';
+
 CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $_$
@@ -920,13 +1157,6 @@ $$;
 
 COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
 
-CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE lower((btrim(value, ' 	
-'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
-
-COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
-
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1026,6 +1256,17 @@ $_$;
 
 COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
 
+CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
+    LANGUAGE sql
+    AS $$
+  update graphile_worker._private_jobs
+  set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
+    payload = case when p_add = '{}' and p_remove = '' then payload else (payload::jsonb - p_remove || p_add)::json end
+  where id = p_id
+$$;
+
+COMMENT ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) IS 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
+
 CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (p_from + make_interval(secs => ((86400)::double precision * (CASE WHEN (p_status = 'found'::text) THEN COALESCE(p_found_days, (180)::numeric) WHEN ((p_status = 'not_found'::text) AND (p_attempts <= 1)) THEN (7)::numeric ELSE (30)::numeric END)::double precision)));
@@ -1063,13 +1304,14 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
 
-CREATE FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+CREATE FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 declare
+  v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
   v_waiting record;
-  v_job graphile_worker._private_jobs;
+  v_job_id bigint;
   v_provider text := (
     select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
     from tickets_ops.geocoding g where g.active limit 1
@@ -1077,27 +1319,25 @@ declare
 begin
   select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
   into v_waiting
-  from graphile_worker._private_jobs j
+  from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
 
   if v_waiting.running and not p_force then
     -- Should it put itself back, it is what this person asked for, and goes first.
-    update graphile_worker._private_jobs
-    set priority = least(priority, p_priority), payload = (payload::jsonb - 'planned')::json
-    where id = v_waiting.id;
+    perform tickets_ops.advance_job(v_waiting.id, p_priority := v_priority, p_remove := 'planned');
     return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
     return;
   end if;
-  v_job := graphile_worker.add_job(
+  v_job_id := tickets_ops.enqueue(
     p_task,
     (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
-    job_key := p_key, run_at := now(), max_attempts := 6, priority := p_priority, flags := array['geocode']
+    p_key, now(), v_priority
   );
-  if v_job.id is null then
+  if v_job_id is null then
     raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
   end if;
   return query select
-    v_job.id,
+    v_job_id,
     p_key,
     v_waiting.id is not null,
     concat_ws(' ',
@@ -1110,30 +1350,35 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
     AS $$
   with needed as (
-    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
+    select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
       json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
     from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
     where s.status = 'loading' and b.status <> 'done'
     union all
-    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
+    select 'finalize_snapshot', tickets_ops.finalize_job_key(s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
     from tickets_ops.snapshots s where s.status = 'finalizing'
   ),
   added as (
-    -- Attempts and priority as from the start (src/stage.ts).
-    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
+    select tickets_ops.enqueue(task, payload, key)
     from needed
-    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
+    where not exists (select from tickets_ops.queued_jobs() j where j.key = needed.key)
   )
   select count(*) from added;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.ask_for_missing_jobs() IS 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
+
+CREATE FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('upsert_batch:%s:%s'::text, p_snapshot_id, p_batch);
+
+COMMENT ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) IS 'Key of the upsert_batch job of a batch.';
 
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1159,15 +1404,14 @@ begin
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);
-    perform count(*) from graphile_worker.complete_jobs(array(
+    perform tickets_ops.remove_jobs(array(
       select j.id from tickets_ops.list_jobs() j
       where j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text
     ));
     return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id)
       || case when v_snapshot is null then '' else format(' Snapshot %s is cancelled.', v_snapshot) end;
   end if;
-  select count(*) into v_removed
-  from graphile_worker.complete_jobs(array(
+  v_removed := tickets_ops.remove_jobs(array(
     select j.id from tickets_ops.list_jobs() j
     where j.id = p_id
       or (v_snapshot is not null and j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text)
@@ -1244,97 +1488,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
-CREATE TABLE tickets.inc (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-)
-WITH (fillfactor='80');
-
-COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
-
-COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
-
 CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
     RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = cluster_region.p_cluster) LIMIT 1000) t);
@@ -1383,11 +1536,65 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
+CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  with deleted as (
+    delete from graphile_worker._private_jobs j
+    using graphile_worker._private_tasks t
+    where t.id = j.task_id and t.identifier = any (p_tasks)
+    returning 1
+  )
+  select count(*) from deleted
+$$;
+
+COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
+
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN round(((public.st_distance((p_one)::public.geography, (p_other)::public.geography) / (1000)::double precision))::numeric, 3);
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
+
+CREATE FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text DEFAULT NULL::text, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_max_attempts integer DEFAULT NULL::integer) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_policy record;
+begin
+  select * into v_policy from tickets_ops.job_policy(p_task);
+  if not found then
+    raise exception 'There is no task %.', p_task using hint = 'See tickets_ops.job_policy().';
+  end if;
+  return (graphile_worker.add_job(
+    p_task, p_payload, job_key := p_job_key, run_at := p_run_at, flags := v_policy.flags,
+    max_attempts := coalesce(p_max_attempts, v_policy.max_attempts), priority := coalesce(p_priority, v_policy.priority)
+  )).id;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text, p_run_at timestamp with time zone, p_priority integer, p_max_attempts integer) IS 'Adds a job, due at p_run_at (NULL: now), with the attempts and priority of its task (tickets_ops.job_policy) unless others are given. One with the same key that waits is replaced; one that runs loses the key and is not tried again. Returns its id, NULL when a worker takes the one it would replace at this moment. Raises for a task that is not ours.';
+
+CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  select count(*)
+  from graphile_worker.add_jobs(array(
+    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+    from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
+      as job (task, payload, key, run_at, priority, no)
+    join tickets_ops.job_policy() policy on policy.task = job.task
+    order by job.no
+  ))
+$$;
+
+COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) IS 'tickets_ops.enqueue for many jobs at once (measured: 10 000 in 0.1 s, one by one in 6.6 s). The arrays are of one length; a task that is not ours is left out. Returns how many were added.';
+
+CREATE FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('fetch_snapshot:%s:%s'::text, p_dataset, p_which);
+
+COMMENT ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) IS 'Key of a fetch_snapshot job. p_which: newest, force or backfill.';
 
 CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1396,10 +1603,10 @@ CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force bo
 #variable_conflict use_column
 declare
   v_force boolean := coalesce(fetch_now.force, false);
-  v_key text := format('fetch_snapshot:%s:%s', fetch_now.dataset, case when v_force then 'force' else 'newest' end);
+  v_key text := tickets_ops.fetch_job_key(fetch_now.dataset, case when v_force then 'force' else 'newest' end);
   v_waiting boolean;
   v_in_flight text;
-  v_job graphile_worker._private_jobs;
+  v_job_id bigint;
 begin
   if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
@@ -1411,15 +1618,15 @@ begin
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
   where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
-  v_job := graphile_worker.add_job(
+  v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
-    job_key := v_key, run_at := now(), max_attempts := 6, priority := -10
+    v_key, now()
   );
-  if v_job.id is null then
+  if v_job_id is null then
     raise exception 'The job % is being taken by a worker at this moment.', v_key using hint = 'Ask again.';
   end if;
-  return query select v_job.id, v_key, v_waiting, concat_ws(' ',
+  return query select v_job_id, v_key, v_waiting, concat_ws(' ',
     case when v_waiting then 'It waited already, and is due now.' else 'The bucket is looked at now.' end,
     v_in_flight,
     case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
@@ -1428,6 +1635,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
+
+CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('finalize_snapshot:%s'::text, p_snapshot_id);
+
+COMMENT ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) IS 'Key of the finalize_snapshot job of a snapshot.';
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -1496,12 +1709,11 @@ CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETU
     LANGUAGE sql STABLE
     RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text))) ELSE tickets_ops.location_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text)), tickets.location_key((p_payload ->> 'location_name'::text))) END;
 
-COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
+COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
 
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
     AS $$
-  -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
   update graphile_worker._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
   where id = p_job_id;
@@ -1596,6 +1808,25 @@ CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
     RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
 
 COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select policy.*
+  from (values
+    -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
+    ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
+    ('upsert_batch', 6, -10, null, '{}'),
+    ('finalize_snapshot', 6, -10, null, '{}'),
+    -- By their flag a worker keeps them off while a load runs (src/geocode/gate.ts).
+    ('geocode_cluster', 6, 20, 10, '{geocode}'),
+    ('geocode_location', 6, 30, 11, '{geocode}'),
+    ('maintain', 3, -20, null, '{}')
+  ) as policy (task, max_attempts, priority, on_demand_priority, flags)
+  where p_task is null or policy.task = p_task
+$$;
+
+COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
 CREATE FUNCTION tickets_ops.judge_again(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -2103,19 +2334,17 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select
-    j.id, t.identifier, j.key, r.payload, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
     j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
-        when t.identifier = 'fetch_snapshot' and m.checked_at > f.failed_at then
+        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
         when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  from tickets_ops.queued_jobs() j
   cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
   cross join lateral (
     select case
@@ -2141,7 +2370,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
       n.snapshot_id, n.status,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.staged_at > n.staged_at) as newer
     from tickets_ops.snapshots n
-    where t.identifier in ('upsert_batch', 'finalize_snapshot')
+    where j.task in ('upsert_batch', 'finalize_snapshot')
       and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed'
 $_$;
@@ -2306,6 +2535,14 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
+
+CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  select from graphile_worker._private_jobs where id = p_id for update
+$$;
+
+COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
 CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
     LANGUAGE sql STABLE
@@ -2550,39 +2787,41 @@ begin
   revived as (
     -- A job that failed keeps its place's key; the place gets another chance a day later. Not what was given up: it would
     -- only fail again, but for what a person asked for, since what stood in its way may be gone.
-    select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
-    from graphile_worker._private_jobs j join wanted w on w.key = j.key
+    select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
+    from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
       and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
-    having count(*) > 0
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
-    select w.* from wanted w where not exists (select from graphile_worker.jobs j where j.key = w.key)
+    select w.* from wanted w where not exists (select from tickets_ops.queued_jobs() j where j.key = w.key)
   ),
   added as (
-    select graphile_worker.add_jobs(array_agg(
-      (
-        n.task,
-        json_strip_nulls(json_build_object('location_name', n.location_name, 'cluster', n.cluster, 'planned', true)),
-        null,
-        -- Microseconds keep the order. A place without a centroid is woken by tickets_ops.wake_locations.
+    select tickets_ops.enqueue_all(
+      array_agg(n.task order by n.rank),
+      array_agg(
+        json_strip_nulls(json_build_object('location_name', n.location_name, 'cluster', n.cluster, 'planned', true)) order by n.rank
+      ),
+      array_agg(n.key order by n.rank),
+      -- Microseconds keep the order. A place without a centroid is woken by tickets_ops.wake_locations.
+      array_agg(
         case when n.task = 'geocode_location' and not n.has_centroid then now() + interval '1 day' else now() end
-          - interval '1 second' + n.rank * interval '1 microsecond',
-        6,
-        n.key,
-        -- Clusters before places; among places those with the newest tickets first, by the day.
-        case
-          when n.task = 'geocode_cluster' then 20
-          else 30 + least(9, floor(extract(epoch from now() - n.newest_at) / 86400))::integer
-        end,
-        array['geocode']
-      )::graphile_worker.job_spec order by n.rank
-    ))
-    from new n
+          - interval '1 second' + n.rank * interval '1 microsecond'
+        order by n.rank
+      ),
+      -- Among places those with the newest tickets first, by the day.
+      array_agg(
+        policy.priority + case n.task
+          when 'geocode_location' then least(9, floor(extract(epoch from now() - n.newest_at) / 86400))::integer
+          else 0
+        end
+        order by n.rank
+      )
+    ) as jobs
+    from new n join tickets_ops.job_policy() policy on policy.task = n.task
     having count(*) > 0
   )
-  select (select count(*) from added) + (select count(*) from revived) into v_planned;
+  select coalesce((select jobs from added), 0) + (select jobs from revived) into v_planned;
   return v_planned;
 end
 $$;
@@ -2610,6 +2849,19 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
+
+CREATE FUNCTION tickets_ops.queued_jobs() RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  select
+    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
+    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
+  from graphile_worker._private_jobs j
+  join graphile_worker._private_tasks t on t.id = j.task_id
+  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+$$;
+
+COMMENT ON FUNCTION tickets_ops.queued_jobs() IS 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2646,11 +2898,10 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   schedule as (
     -- Half an hour is what a look may take that waits for the load before it.
     select case
-      when tick > coalesce(meta.checked_at, '-infinity') and tick > known.known_since then tick
+      when tick > coalesce(meta.checked_at, '-infinity') and tick > tickets_ops.scheduled_since('fetch_inc') then tick
     end as missed
     from clock, meta,
       tickets_ops.last_scheduled_run(clock.now - interval '30 minutes') as tick
-      left join graphile_worker._private_known_crontabs known on known.identifier = 'fetch_inc'
   ),
   jobs as (
     select
@@ -2864,6 +3115,14 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
 
+CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  select count(*) from graphile_worker.complete_jobs(p_ids)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) IS 'Removes jobs that do not run. Returns how many.';
+
 CREATE FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -2972,6 +3231,22 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+
+CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text DEFAULT ''::text) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  with restarted as (
+    update graphile_worker._private_jobs
+    set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
+      flags = flags - 'given_up',
+      payload = case when p_forget <> '' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+    where id = any (p_ids) and locked_at is null
+    returning 1
+  )
+  select count(*) from restarted
+$$;
+
+COMMENT ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text) IS 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: a key to leave out of the payload. Returns how many.';
 
 CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3131,11 +3406,10 @@ CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
     AS $_$
 declare
-  -- As many as a job of the pipeline has from the start: one that gave up has no more than it made.
-  c_attempts constant integer := 6;
   v_job record;
   v_obstacle text;
   v_ids bigint[] := array[p_id];
+  v_restarted bigint;
 begin
   select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
   if v_job.state = 'running' then
@@ -3154,7 +3428,7 @@ begin
         and j.task = case s.status when 'loading' then 'upsert_batch' else 'finalize_snapshot' end
     );
     if p_id <> all (v_ids) then
-      perform count(*) from graphile_worker.complete_jobs(array[p_id]);
+      perform tickets_ops.remove_jobs(array[p_id]);
       if v_ids = '{}' then
         return null;
       end if;
@@ -3164,17 +3438,26 @@ begin
     perform tickets_ops.put_back(snapshot_id, 'failed')
     from tickets_ops.snapshots where job_id = p_id and status = 'failed' and batches_total is null;
   end if;
-  update graphile_worker._private_jobs
-  set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
-    flags = flags - 'given_up',
+  v_restarted := tickets_ops.restart_jobs(
+    v_ids,
+    -- As many as from the start: one that gave up has no more than it made.
+    (select max_attempts from tickets_ops.job_policy(v_job.task)),
     -- A request that gave up waiting waits anew.
-    payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
-  where id = any (v_ids) and locked_at is null;
-  return case when not found then 'A worker has just taken it, or it is gone.' end;
+    p_forget := case v_job.task when 'fetch_snapshot' then 'waits' else '' end
+  );
+  return case when v_restarted = 0 then 'A worker has just taken it, or it is gone.' end;
 end
 $_$;
 
 COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed, a failed fetch_snapshot with the file that it could not read. Returns why it cannot, else NULL.';
+
+CREATE FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer DEFAULT NULL::integer, p_priority integer DEFAULT NULL::integer) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer, p_priority integer) IS 'Makes jobs that do not run due now; with p_attempts and p_priority in place of theirs unless NULL. Returns how many.';
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -3200,6 +3483,14 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
+
+CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    AS $$
+  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
 
 CREATE FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
@@ -3354,48 +3645,49 @@ CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wai
     LANGUAGE plpgsql
     AS $$
 declare
-  v_job graphile_worker._private_jobs;
+  v_job record;
+  v_job_id bigint;
   v_key text;
   v_waiting bigint;
   v_nobody_writes boolean;
 begin
   -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
-  select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
+  perform tickets_ops.lock_job(p_job_id);
+  select * into v_job from tickets_ops.queued_jobs() where id = p_job_id;
   v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
-  select id into v_waiting
-  from graphile_worker._private_jobs
-  where key = v_key and id <> p_job_id and (attempts < max_attempts or locked_at is not null)
-  for update;
+  perform tickets_ops.lock_job(j.id) from tickets_ops.queued_jobs() j where j.key = v_key and j.id <> p_job_id;
+  select j.id into v_waiting
+  from tickets_ops.queued_jobs() j
+  where j.key = v_key and j.id <> p_job_id and (j.attempts < j.max_attempts or j.locked_at is not null);
   if v_waiting is not null then
     -- Asked for anew since: that job stays as it is, but for what this one was to force.
-    update graphile_worker._private_jobs
-    set payload = (payload::jsonb || '{"force": true}')::json
-    where id = v_waiting and v_job.payload ->> 'force' = 'true';
+    if v_job.payload ->> 'force' = 'true' then
+      perform tickets_ops.advance_job(v_waiting, p_add := '{"force": true}');
+    end if;
     return;
   end if;
-  v_job := graphile_worker.add_job(
+  v_job_id := tickets_ops.enqueue(
     p_task,
     (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
-    job_key := v_key,
-    run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    v_key,
+    now() + make_interval(secs => p_wait_ms / 1000),
+    v_job.priority,
     -- The attempts that failed stay used up.
-    max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
+    p_max_attempts := v_job.max_attempts - v_job.attempts + 1
   );
   if p_until_settled is not null then
     -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
     -- Taken last, so that nobody is waited for with it.
     v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
-    update graphile_worker._private_jobs
-    set run_at = least(run_at, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end)
-    where id = v_job.id
-      and (
-        not v_nobody_writes
-        -- Settled since it was looked at.
-        or exists (
-          select from tickets.geo_clusters c
-          where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
-        )
-      );
+    if not v_nobody_writes
+      -- Settled since it was looked at.
+      or exists (
+        select from tickets.geo_clusters c
+        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+      )
+    then
+      perform tickets_ops.advance_job(v_job_id, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end);
+    end if;
   end if;
 end
 $$;
@@ -3405,10 +3697,9 @@ COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
     AS $$
-  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
-  from graphile_worker.jobs j
-  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null
-  having count(*) > 0;
+  select tickets_ops.run_jobs_now(array_agg(j.id))
+  from tickets_ops.queued_jobs() j
+  where j.task in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
@@ -3416,13 +3707,12 @@ COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that wa
 CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
     LANGUAGE sql
     AS $$
-  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
-  from graphile_worker.jobs j
-  where j.task_identifier = 'geocode_location'
-    and starts_with(j.key, 'geocode_location:' || p_cluster || ':')
+  select tickets_ops.run_jobs_now(array_agg(j.id))
+  from tickets_ops.queued_jobs() j
+  where j.task = 'geocode_location'
+    and starts_with(j.key, tickets_ops.location_job_key(p_cluster, ''))
     and j.run_at > now()
-    and j.last_error is null
-  having count(*) > 0;
+    and j.last_error is null;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
@@ -3431,8 +3721,8 @@ CREATE FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) RET
     LANGUAGE plpgsql
     AS $$
 declare
-  v_priority constant integer := least(20, p_priority);
-  v_waiting graphile_worker.jobs;
+  v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
+  v_waiting record;
 begin
   if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
@@ -3441,16 +3731,15 @@ begin
     return false;
   end if;
   select * into v_waiting
-  from graphile_worker.jobs j
+  from tickets_ops.queued_jobs() j
   where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
   if v_waiting.id is null then
-    perform graphile_worker.add_job(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
-      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := v_priority,
-      flags := array['geocode']
+    perform tickets_ops.enqueue(
+      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
+      p_priority := v_priority
     );
   elsif v_waiting.priority > v_priority then
-    perform graphile_worker.reschedule_jobs(array[v_waiting.id], run_at := now(), priority := v_priority);
+    perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
   end if;
   return false;
 end
@@ -4543,6 +4832,8 @@ GRANT USAGE ON SCHEMA tickets TO tickets_operator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
+REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
@@ -4553,6 +4844,10 @@ REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -4569,15 +4864,19 @@ GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_curator;
 
+REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
@@ -4592,10 +4891,6 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
-
 REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
@@ -4604,10 +4899,20 @@ REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FR
 
 REVOKE ALL ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text, p_run_at timestamp with time zone, p_priority integer, p_max_attempts integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
@@ -4626,6 +4931,8 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
 
@@ -4664,6 +4971,8 @@ REVOKE ALL ON FUNCTION tickets_ops.loaded_through(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.moves() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
@@ -4689,6 +4998,8 @@ REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters tex
 
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 
@@ -4700,11 +5011,15 @@ REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot
 
 REVOKE ALL ON FUNCTION tickets_ops.refuse_rewriting() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.retry_failed(p_task text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.retry_failed(p_task text) TO tickets_operator;
@@ -4719,7 +5034,11 @@ GRANT ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_lo
 
 REVOKE ALL ON FUNCTION tickets_ops.revive_job(p_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer, p_priority integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) FROM PUBLIC;
 

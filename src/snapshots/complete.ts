@@ -8,7 +8,6 @@ import { archiveObject, type Bucket } from '../bucket/s3.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
 import { archived } from './ledger.ts';
-import { LOAD_ATTEMPTS, LOAD_PRIORITY } from './stage.ts';
 
 interface Snapshot {
   snapshot_id: string;
@@ -115,9 +114,8 @@ async function writeImportMeta(db: Db, snapshotId: string): Promise<void> {
 
 async function continueBackfill(db: Db, dataset: string): Promise<void> {
   await db.query(
-    `select graphile_worker.add_job(
-       'fetch_snapshot', json_build_object('dataset', $1::text, 'backfill', true),
-       max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY}, job_key := format('fetch_snapshot:%s:backfill', $1::text)
+    `select tickets_ops.enqueue(
+       'fetch_snapshot', json_build_object('dataset', $1::text, 'backfill', true), tickets_ops.fetch_job_key($1, 'backfill')
      )`,
     [dataset],
   );

@@ -193,10 +193,8 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
        returning batch
      ),
      jobs as (
-       select graphile_worker.add_job(
-         'upsert_batch', json_build_object('snapshot_id', $1::bigint, 'batch', batch),
-         max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY},
-         job_key := format('upsert_batch:%s:%s', $1::bigint, batch)
+       select tickets_ops.enqueue(
+         'upsert_batch', json_build_object('snapshot_id', $1::bigint, 'batch', batch), tickets_ops.batch_job_key($1, batch)
        )
        from batches
      )
@@ -233,9 +231,8 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
 /** Asks for the end of a snapshot; in the transaction that completes its last batch. */
 export async function enqueueFinalize(db: Db, snapshotId: string): Promise<void> {
   await db.query(
-    `select graphile_worker.add_job(
-       'finalize_snapshot', json_build_object('snapshot_id', $1::bigint),
-       max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY}, job_key := format('finalize_snapshot:%s', $1::bigint)
+    `select tickets_ops.enqueue(
+       'finalize_snapshot', json_build_object('snapshot_id', $1::bigint), tickets_ops.finalize_job_key($1)
      )`,
     [snapshotId],
   );

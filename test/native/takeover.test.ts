@@ -16,6 +16,7 @@ import { withClient } from '../../src/database/client.ts';
 import { migrate, pending } from '../../src/database/schema.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
 import { knowledge } from '../../src/snapshots/ledger.ts';
+import { definitions, fixtures } from '../support/definitions.ts';
 import { native, waitFor } from '../support/environment.ts';
 import { postgresPrograms } from '../support/native.ts';
 
@@ -125,6 +126,17 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
       await takeOver(database);
     });
     after(() => held.end());
+
+    test('its SQL sources are what a database holds that was taken over', async () => {
+      const database = await legacy();
+      await takeOver(database);
+      await withClient(url(database, owner), async (client) => {
+        const held = await definitions(client, ['tickets_takeover']);
+        assert.ok(held.size > 20);
+        for (const [file, sql] of await fixtures()) if (file.startsWith('takeover/')) await client.query(sql);
+        assert.deepEqual(await definitions(client, ['tickets_takeover']), held);
+      });
+    });
 
     test('every ticket is as it was, and has a baseline', async () => {
       for (const dataset of ['inc', 'crq']) {
