@@ -25,7 +25,8 @@ export async function run(args: string[]): Promise<number> {
   if (!/^\d+$/.test(values.port) || port > 65_535) throw new UsageError(`There is no port ${values.port}.`);
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   const page = await startPage(DATABASE_URL, port, readSettings(PageSettings)).catch((error) => {
-    if (error.code === 'EADDRINUSE') throw new ExpectedError(`Port ${port} is in use: choose another, or leave out --port.`);
+    if (error.code === 'EADDRINUSE')
+      throw new ExpectedError(`Port ${port} is in use: choose another, or leave out --port.`);
     throw error;
   });
   process.stdout.write(`${page.url}\n\nOn ${databaseName(DATABASE_URL)}, until Ctrl-C.\n`);

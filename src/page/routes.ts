@@ -5,18 +5,18 @@
 import type pg from 'pg';
 import { z } from 'zod';
 import { type Db, transaction } from '../database/client.ts';
-import { Refused } from './errors.ts';
+import { readStatus } from '../operations/health.ts';
+import { Refused } from './refused.ts';
 
-export interface Answer {
-  /** 200 unless it says otherwise. */
-  readonly status?: number;
-  readonly headers?: Record<string, string>;
-  /** A string is sent as it is, anything else as JSON. */
-  readonly body?: unknown;
+interface Route<T extends z.ZodType = z.ZodType> {
+  /** Of which the role of the person has to be a member. */
+  readonly role: 'tickets_reader' | 'tickets_curator' | 'tickets_operator';
+  readonly input: T;
+  /** What is answered, or JSON as Postgres made it. */
+  run(db: Db, asked: z.infer<T>): Promise<object | string>;
 }
 
-type Route = (pool: pg.Pool, input: unknown) => Promise<Answer>;
-type Role = 'tickets_reader' | 'tickets_curator' | 'tickets_operator';
+const route = <T extends z.ZodType>(role: Route['role'], input: T, run: Route<T>['run']): Route => ({ role, input, run }) as Route;
 
 /** More than anyone reviews at a sitting; 5 000 are painted within a second. */
 const QUEUE_SHOWN = 5_000;
@@ -26,10 +26,7 @@ const TICKETS_SHOWN = 500;
 const text = z.string().min(1).max(1_000);
 const optional = text.nullish().transform((value) => value ?? null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
-/** Open tickets by number, or all that lie at a place or at the centroid of a cluster. */
-const placed = z
-  .object({ ids: optional, cluster: optional, location_key: optional, source: z.enum(['location', 'cluster']).nullish() })
-  .refine(({ ids, cluster, source }) => ids || (cluster && source), 'ids, or cluster and source');
+const degrees = z.coerce.number().min(-180).max(180);
 const id = z.coerce.number().int().positive();
 
 const POINT = 'st_setsrid(st_makepoint($4, $5), 4326)';
@@ -57,21 +54,21 @@ const jobAction = z.discriminatedUnion('action', [
   z.object({ action: z.literal('retry'), id }),
   z.object({ action: z.literal('cancel'), id }),
   z.object({ action: z.literal('retry_failed'), task: optional }),
-  z.object({ action: z.literal('fetch'), force: z.boolean() }),
+  z.object({ action: z.literal('fetch') }),
   z.object({ action: z.literal('geocode'), cluster: text, location: optional }),
 ]);
 const JOB_ACTIONS = {
   retry: 'select note from tickets_ops.retry_job($1)',
   cancel: 'select tickets_ops.cancel_job($1) as note',
   retry_failed: 'select note from tickets_ops.retry_failed($1)',
-  fetch: `select note from tickets_ops.fetch_now('inc', force => $1)`,
+  fetch: 'select note from tickets_ops.fetch_now()',
   geocode: `select note from tickets.geocode_location($2, $1) where $2::text is not null
             union all select note from tickets.geocode_cluster($1) where $2::text is null`,
 } as const;
 
 /** By method and path. */
 export const ROUTES: Record<string, Route> = {
-  'GET /api/queue': read('tickets_curator', z.object({ status: optional, text: optional }), async (db, asked) => {
+  'GET /api/queue': route('tickets_curator', z.object({ status: optional, text: optional }), async (db, asked) => {
     const { rows } = await db.query(
       `select kind, cluster, location_key, status, doubt::float8 as doubt, open_tickets::integer as open, count(*) over ()::integer as total
        from tickets_ops.review_queue
@@ -83,7 +80,7 @@ export const ROUTES: Record<string, Route> = {
     return { total: rows[0]?.total ?? 0, places: rows.map(({ total, ...row }) => row) };
   }),
 
-  'GET /api/place': read('tickets_curator', place, async (db, { kind, cluster, location_key }) => {
+  'GET /api/place': route('tickets_curator', place, async (db, { kind, cluster, location_key }) => {
     const { rows } = await db.query('select tickets_ops.review_place($1, $2, $3) as found', [
       kind,
       cluster,
@@ -93,11 +90,12 @@ export const ROUTES: Record<string, Route> = {
     return rows[0].found;
   }),
 
-  'POST /api/decide': write('tickets_curator', decision, async (db, asked) => {
+  'POST /api/decide': route('tickets_curator', decision, async (db, asked) => {
     const { kind, cluster, location_key, updated_at } = asked;
     const set = DECISIONS[`${kind} ${asked.decision}`];
     const values = { accept: [], reject: [], pin: [asked.lng, asked.lat], guard: [asked.guard_km] }[asked.decision];
-    if (!set || values.some((value) => value === undefined)) throw new Refused(400, 'This decision lacks what it decides.');
+    if (!set || values.some((value) => value === undefined))
+      throw new Refused(400, 'This decision lacks what it decides.');
     const { rowCount } = await db.query(
       `update tickets.geo_${kind}s set ${set}
        where cluster = $1 and updated_at::text = $2 and ${kind === 'location' ? 'location_key = $3' : '$3::text is null'}`,
@@ -114,7 +112,7 @@ export const ROUTES: Record<string, Route> = {
     return rows[0];
   }),
 
-  'POST /api/undo': write('tickets_curator', z.object({ decision_id: id }), async (db, { decision_id }) => {
+  'POST /api/undo': route('tickets_curator', z.object({ decision_id: id }), async (db, { decision_id }) => {
     const { rows } = await db.query(
       `select decision_id, kind, cluster, location_key, tickets_moved::integer as tickets_moved from tickets.undo_decision($1)`,
       [decision_id],
@@ -122,7 +120,7 @@ export const ROUTES: Record<string, Route> = {
     return rows[0];
   }),
 
-  'GET /api/places': read('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
+  'GET /api/places': route('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
     const { rows } = await db.query(
       `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2)::text as places,
          (select json_agg(t.team order by t.team) from (
@@ -133,20 +131,23 @@ export const ROUTES: Record<string, Route> = {
     return `{"teams":${rows[0].teams ?? '[]'},"places":${rows[0].places}}`;
   }),
 
-  'GET /api/tickets': read('tickets_reader', placed, async (db, { ids, cluster, location_key, source }) => {
-    const { rows } = await db.query(
-      `select ticket_id, normalized_status, assigned_team, owner, hours_open::float8 as hours_open, sla_state, at_risk
-       from tickets.inc_open_sla
-       where ($1::text[] is null or ticket_id = any ($1))
-         and ($2::text is null or cluster = $2 and geo_source = $4 and ($4 = 'cluster' or tickets.location_key(location_name) = $3))
-       order by hours_open desc nulls last, ticket_id
-       limit ${TICKETS_SHOWN}`,
-      [ids?.split(',') ?? null, cluster, location_key, source],
-    );
-    return rows;
-  }),
+  'GET /api/tickets': route('tickets_reader',
+    z.object({ lng: degrees, lat: degrees, cluster: optional, team: optional }),
+    async (db, asked) => {
+      const { rows } = await db.query(
+        `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, sla_state, at_risk
+         from tickets.inc_open_sla
+         where st_x(geom) = $1 and st_y(geom) = $2
+           and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
+         order by hours_open desc nulls last, ticket_id
+         limit ${TICKETS_SHOWN}`,
+        [asked.lng, asked.lat, asked.cluster, asked.team],
+      );
+      return rows;
+    },
+  ),
 
-  'GET /api/vehicles': read('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
+  'GET /api/vehicles': route('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
     const { rows: made } = await db.query(`select to_regclass('tickets.vehicles_now') is not null as made`);
     if (!made[0].made) return [];
     const { rows } = ticket
@@ -158,7 +159,7 @@ export const ROUTES: Record<string, Route> = {
     return rows;
   }),
 
-  'GET /api/jobs': read('tickets_operator', z.object({ task: optional, state: optional }), async (db, asked) => {
+  'GET /api/jobs': route('tickets_operator', z.object({ task: optional, state: optional }), async (db, asked) => {
     const { rows } = await db.query(
       `with every as materialized (select * from tickets_ops.jobs),
        matching as (
@@ -166,71 +167,48 @@ export const ROUTES: Record<string, Route> = {
          from every where ($1::text is null or task = $1) and ($2::text is null or state = $2)
        )
        select
-         (select row_to_json(h) from tickets_ops.health h) as health,
-         (select json_agg(c) from (
+         (select coalesce(json_agg(c), '[]') from (
            select task, state, count(*) as jobs from every group by task, state order by task, state
          ) as c) as counts,
-         (select json_agg(j) from (
+         (select coalesce(json_agg(j), '[]') from (
            select * from matching order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at
            limit ${JOBS_SHOWN}
          ) as j) as jobs,
-         (select count(*)::integer from matching) as total,
-         (select json_agg(f) from (
-           select snapshot_id, source_key, status, coalesce(loaded_at, progress_at) as at, rows_read, rows_inserted, rows_updated,
-             rows_rejected, coalesce(error, broken_off) as reason
-           from tickets_ops.snapshots order by snapshot_id desc limit 10
-         ) as f) as snapshots`,
+         (select count(*)::integer from matching) as total`,
       [asked.task, asked.state],
     );
-    return rows[0];
+    const { health, snapshots } = await readStatus(db);
+    return { ...rows[0], health, snapshots };
   }),
 
-  'POST /api/jobs': write('tickets_operator', jobAction, async (db, { action, ...asked }) => {
+  'POST /api/jobs': route('tickets_operator', jobAction, async (db, { action, ...asked }) => {
     const { rows } = await db.query<{ note: string | null }>(JOB_ACTIONS[action], Object.values(asked));
     return { notes: rows.map(({ note }) => note) };
   }),
 };
 
-/** A route that changes nothing. `run` gives what is sent. */
-function read<T extends z.ZodType>(role: Role, shape: T, run: (db: Db, input: z.infer<T>) => Promise<unknown>): Route {
-  return async (pool, input) => ({ body: await granting(pool, role, () => run(pool, parsed(shape, input))) });
-}
-
-/** A route whose statements are one transaction. What Postgres has to remark on it is sent along, as `notices`. */
-function write<T extends z.ZodType>(role: Role, shape: T, run: (db: Db, input: z.infer<T>) => Promise<object>): Route {
-  return async (pool, input) => {
-    const asked = parsed(shape, input);
-    const client = await pool.connect();
-    const notices: string[] = [];
-    const listen = ({ message }: { message: string | undefined }) => notices.push(message ?? '');
-    client.on('notice', listen);
-    try {
-      const done = await granting(pool, role, () => transaction(client, () => run(client, asked)));
-      return { body: { ...done, notices } };
-    } finally {
-      client.off('notice', listen);
-      client.release();
-    }
-  };
-}
-
-function parsed<T extends z.ZodType>(shape: T, input: unknown): z.infer<T> {
-  const read = shape.safeParse(input);
-  if (read.success) return read.data;
-  const [issue] = read.error.issues;
-  throw new Refused(400, `${issue?.path.join('.') || 'The request'}: ${issue?.message}.`);
-}
-
-/** @throws Refused with the GRANT, where the role that the page acts as lacks a right */
-async function granting<T>(db: Db, role: Role, run: () => Promise<T>): Promise<T> {
+/**
+ * Runs a route in one transaction. What Postgres has to remark is sent along with an object, as `notices`.
+ * @throws Refused, and whatever Postgres refuses
+ */
+export async function answerOf(pool: pg.Pool, { role, input, run }: Route, given: unknown): Promise<string> {
+  const read = input.safeParse(given);
+  if (!read.success) throw new Refused(400, z.prettifyError(read.error));
+  const client = await pool.connect();
+  const notices: string[] = [];
+  const listen = ({ message }: { message: string | undefined }) => notices.push(message ?? '');
+  client.on('notice', listen);
   try {
-    return await run();
+    const answer = await transaction(client, () => run(client, read.data));
+    if (typeof answer === 'string') return answer;
+    return JSON.stringify(Array.isArray(answer) ? answer : { ...answer, notices });
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };
     if (code !== '42501') throw error;
-    const { rows } = await db.query(`select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`, [
-      role,
-    ]);
-    throw new Refused(403, `Your role ${rows[0].who} may not do this (${message}).`, rows[0].remedy);
+    const { rows } = await client.query(`select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`, [role]);
+    throw new Refused(403, `Your role ${rows[0].who} may not do this: ${message}.`, rows[0].remedy);
+  } finally {
+    client.off('notice', listen);
+    client.release();
   }
 }

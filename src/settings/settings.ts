@@ -54,9 +54,14 @@ export const RetentionSettings = z.object({
 export const PageSettings = z.object({
   MAP_TILES_URL: z
     .string()
-    .regex(/^https?:\/\/[^/{}\s;,]+\/(?=.*\{z\})(?=.*\{x\})(?=.*\{y\})/, 'must be an address with {z}, {x} and {y} in its path')
+    .regex(
+      /^https?:\/\/[^/{}\s;,]+\/(?=.*\{z\})(?=.*\{x\})(?=.*\{y\})/,
+      'must be an address with {z}, {x} and {y} in its path',
+    )
     .optional()
-    .describe('Map tiles below the page’s map, e.g. https://tiles.example/{z}/{x}/{y}.png. Unset: nothing leaves this machine'),
+    .describe(
+      'Map tiles below the page’s map, e.g. https://tiles.example/{z}/{x}/{y}.png. Unset: nothing leaves this machine',
+    ),
   MAP_TILES_ATTRIBUTION: z.string().default('').describe('Whose tiles they are, as their terms ask to say on the map'),
 });
 

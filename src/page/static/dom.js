@@ -1,86 +1,102 @@
-/** What the views share: elements, requests, messages. What comes from the database becomes text nodes, never HTML. */
+/** What the views share: elements, requests, messages. What comes from the database becomes text, never HTML. */
 
-/** @typedef {Node | string | number | null | false | undefined | Child[]} Child */
-
-/**
- * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag
- * @param {Record<string, unknown>} properties of the element; `class` and names with a hyphen as attributes
- * @param {...Child} children null, undefined and false are left out
- */
-export function h(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === 'class' || name.includes('-')) element.setAttribute(name, String(value));
-    else Reflect.set(element, name, value);
-  }
-  // @ts-expect-error: flat() does not know how deep a Child goes
-  for (const child of children.flat(9)) if (child || child === 0) element.append(typeof child === 'number' ? `${child}` : child);
-  return element;
-}
-
-/** A name from the database, whose direction of writing must not turn what stands around it. */
-export const name = (/** @type {string | null} */ text) => h('bdi', {}, text || '(no name)');
-
-/** A location_key for people: `rose court` → `Rose Court`. */
-export const title = (/** @type {string} */ key) => key.replace(/(^|[\s-])\p{L}/gu, (letter) => letter.toUpperCase());
-
-export const count = (/** @type {number} */ n, /** @type {string} */ thing) =>
-  `${n.toLocaleString('en')} ${thing}${n === 1 ? '' : 's'}`;
-
-/** A state as a word, with its colour. */
-export const chip = (/** @type {string} */ state) => h('span', { class: `chip ${state}` }, state.replace('_', ' '));
-
-/** Nairobi's wall clock, as everywhere in fleettickets. */
-const clock = new Intl.DateTimeFormat('en-GB', {
-  ...{ timeZone: 'Africa/Nairobi', day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' },
-});
-export const when = (/** @type {string | null} */ time) => (time ? clock.format(new Date(time)) : '');
-
-/** The server did not do it, and says why. */
-export class Refusal extends Error {
-  /** @param {number} status @param {{ error?: string, grant?: string }} answer */
-  constructor(status, { error, grant }) {
-    super(error ?? `The server answered ${status}.`);
-    this.status = status;
-    this.grant = grant;
-  }
-}
+const ATTRIBUTE = '\ue000';
+/** Parsed once for each place in the code. @type {WeakMap<TemplateStringsArray, HTMLTemplateElement>} */
+const templates = new WeakMap();
 
 /**
- * @param {string} path
- * @param {object} [body] makes it a write
- * @returns {Promise<any>} @throws {Refusal}
+ * Elements from HTML with values in it. Between tags a value is text, an element, or a list of these (null, false and ''
+ * are nothing); as an attribute it is its text (false: no attribute), or for `@click` a listener.
+ * @param {TemplateStringsArray} parts @param {...any} values @returns {any} the element
  */
-export async function ask(path, body) {
-  const post = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
-  const response = await fetch(path, body && post).catch(() => {
-    throw new Refusal(0, { error: 'The server of this page has ended. Start it again: fleettickets page' });
-  });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refusal(response.status, answer);
-  return answer;
+export function html(parts, ...values) {
+  const template = templates.get(parts) ?? document.createElement('template');
+  if (!templates.has(parts)) {
+    template.innerHTML = parts.reduce((all, part) => all + (/<[^>]*$/.test(all) ? ATTRIBUTE : '<!---->') + part).trim();
+    templates.set(parts, template);
+  }
+  const root = document.importNode(template.content, true);
+  const walker = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_COMMENT);
+  /** @type {any[]} */
+  const nodes = [];
+  while (walker.nextNode()) nodes.push(walker.currentNode);
+  for (const node of nodes) {
+    if (node instanceof Comment) node.replaceWith(...[values.shift()].flat(9).filter((value) => value || value === 0));
+    else
+      for (const attribute of [...node.attributes].filter(({ value }) => value === ATTRIBUTE))
+        fill(node, attribute.name, values.shift());
+  }
+  return root.firstElementChild;
 }
 
-/** Parameters of a GET, without those that are empty. */
-export const query = (/** @type {Record<string, string | null>} */ fields) =>
-  new URLSearchParams(Object.entries(fields).flatMap(([key, value]) => (value ? [[key, value]] : [])));
-
-/** An error as an element; with the statement that would help, for whoever owns the database. */
-export const notice = (/** @type {any} */ error) =>
-  h(
-    'div',
-    { class: 'notice', role: 'alert' },
-    h('p', {}, error.message),
-    error.grant && h('p', {}, 'The owner of the database can allow it: ', h('code', {}, error.grant)),
-  );
+/** @param {Element} element @param {string} attribute @param {any} value */
+function fill(element, attribute, value) {
+  element.removeAttribute(attribute);
+  if (attribute[0] === '@') element.addEventListener(attribute.slice(1), value);
+  else if (value !== false) element.setAttribute(attribute, value);
+}
 
 /** @param {string} selector @param {ParentNode} [root] @returns {any} what must be there */
 export const $ = (selector, root = document) => root.querySelector(selector);
 
-/** Shows a message at the foot of the page, until the next one. @param {...Child} children */
+/** @param {EventTarget} target @param {string} type @param {(event: any) => void} listener */
+export const on = (target, type, listener) => target.addEventListener(type, listener);
+
+/** A name from the database, whose direction of writing must not turn what stands around it. @param {any} text */
+export const name = (text) => html`<bdi>${text || '(no name)'}</bdi>`;
+
+/** A location_key for people: `rose court` → `Rose Court`. @param {string} key */
+export const title = (key) => key.replace(/(^|[\s-])\p{L}/gu, (letter) => letter.toUpperCase());
+
+/** @param {number} n @param {string} thing */
+export const count = (n, thing) => `${n.toLocaleString('en')} ${thing}${n === 1 ? '' : 's'}`;
+
+/** A state as a word, with its colour. @param {string} state */
+export const chip = (state) => html`<span class="chip" data-state=${state}>${state.replace('_', ' ')}</span>`;
+
+/** @param {HTMLSelectElement} select @param {(string | null)[]} values its options, besides the first */
+export function options(select, values) {
+  const { value } = select;
+  const texts = [...new Set(values)].filter((text) => text !== null).sort();
+  select.replaceChildren(select.options[0] ?? '', ...texts.map((text) => html`<option>${text}</option>`));
+  select.value = texts.includes(value) ? value : '';
+}
+
+const clock = new Intl.DateTimeFormat('en-GB', { timeZone: 'Africa/Nairobi', dateStyle: 'medium', timeStyle: 'short' });
+/** Nairobi's wall clock, as everywhere in fleettickets. @param {string | null} time */
+export const when = (time) => (time ? clock.format(new Date(time)) : '–');
+
+/**
+ * @param {string} path @param {Record<string, any>} fields those that are empty are left out
+ * @param {'GET' | 'POST'} [method] @returns {Promise<any>}
+ * @throws what the server refused: a message, the status, and the GRANT that is missing
+ */
+export async function ask(path, fields = {}, method = 'GET') {
+  const given = Object.entries(fields).filter(([, value]) => value !== null && value !== '');
+  const post = {
+    method,
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(Object.fromEntries(given)),
+  };
+  const request = method === 'GET' ? fetch(`${path}?${new URLSearchParams(given)}`) : fetch(path, post);
+  const response = await request.catch(() => {
+    throw new Error('The server of this page has ended. Start it again: fleettickets page');
+  });
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer;
+  throw Object.assign(new Error(answer.error ?? `The server answered ${response.status}.`), {
+    status: response.status,
+    grant: answer.grant,
+  });
+}
+
+/** An error, with the statement that would help, for whoever owns the database. @param {any} error */
+export const notice = ({ message, grant }) =>
+  html`<div class="notice" role="alert">${message}${grant && html`<p>The owner of the database can allow it: <code>${grant}</code></p>`}</div>`;
+
+/** Shows a message at the foot of the page, until the next one. @param {...any} children */
 export function say(...children) {
   const message = $('#message');
   message.hidden = children.length === 0;
-  message.replaceChildren(...children.filter(Boolean));
+  message.replaceChildren(...children);
 }

@@ -1,90 +1,88 @@
 /** The jobs: how the pipeline is, what waits, runs and failed, and what to do about it. */
-import { $, ask, chip, count, h, name, notice, query, say, when } from './dom.js';
-
-/** @typedef {{ id: number, task: string, key: string | null, payload: unknown, state: string, run_at: string, attempts: number, max_attempts: number, last_error: string | null, age: string }} Job */
+import { $, ask, chip, count, html, name, notice, on, options, say, when } from './dom.js';
 
 const view = $('#jobs');
-const filters = $('form.filters', view);
+const filters = $('form', view);
 const geocode = $('form[name=geocode]', view);
 
 export function start() {
-  filters.addEventListener('change', show);
-  filters.addEventListener('submit', (/** @type {Event} */ event) => event.preventDefault());
-  filters.refresh.addEventListener('click', show);
-  filters.fetch.addEventListener('click', () => act({ action: 'fetch', force: false }));
-  filters.retry_failed.addEventListener('click', () => act({ action: 'retry_failed', task: filters.task.value || null }));
-  geocode.addEventListener('submit', (/** @type {Event} */ event) => {
+  on(filters, 'change', show);
+  on(filters, 'submit', (event) => event.preventDefault());
+  on(filters.refresh, 'click', show);
+  on(filters.fetch, 'click', () => act({ action: 'fetch' }));
+  on(filters.retry_failed, 'click', () => act({ action: 'retry_failed', task: filters.task.value }));
+  on(geocode, 'submit', (event) => {
     event.preventDefault();
-    act({ action: 'geocode', cluster: geocode.cluster.value, location: geocode.location.value || null });
+    act({ action: 'geocode', cluster: geocode.cluster.value, location: geocode.location.value });
   });
 }
 
 /** @param {object} action */
 async function act(action) {
   try {
-    const { notes } = await ask('/api/jobs', action);
-    say(notes.length === 0 ? 'No job matches.' : notes.length === 1 ? notes[0] : `${count(notes.length, 'job')}: ${summed(notes)}`);
+    const { notes } = await ask('/api/jobs', action, 'POST');
+    const same = Object.entries(Object.groupBy(notes, (/** @type {string} */ note) => note));
+    say(
+      same.map(([note, all]) => (all?.length === 1 ? note : `${all?.length} × ${note}`)).join(' ') || 'No job matches.',
+    );
     await show();
   } catch (error) {
     say(notice(error));
   }
 }
 
-/** `3 × It is due now.` @param {string[]} notes */
-const summed = (notes) => [...Map.groupBy(notes, (note) => note)].map(([note, same]) => `${same.length} × ${note}`).join(' ');
-
 export async function show() {
   try {
-    const { health, counts, jobs, total, snapshots } = await ask(`/api/jobs?${query({ task: filters.task.value, state: filters.state.value })}`);
-    drawHealth(health);
-    drawFilters(counts ?? []);
-    $('.summary', view).textContent = total > (jobs ?? []).length ? `The first ${jobs.length} of ${count(total, 'job')}` : count(total, 'job');
-    $('.table', view).replaceChildren(table(['Job', 'State', 'Attempts', 'Due', 'What', ''], (jobs ?? []).map(jobRow), 'No job waits, runs or has failed.'));
-    $('.snapshots', view).replaceChildren(table(['Snapshot', 'Status', 'When', 'Read', 'New', 'Changed', 'Rejected', 'Why'],
-      (snapshots ?? []).map(snapshotRow), 'No file has been looked at yet.'));
+    const { health, counts, jobs, total, snapshots } = await ask('/api/jobs', {
+      task: filters.task.value,
+      state: filters.state.value,
+    });
+    options(
+      filters.task,
+      counts.map((/** @type {any} */ { task }) => task),
+    );
+    const failed = counts.filter(
+      (/** @type {any} */ { task, state }) => state === 'failed' && [task, ''].includes(filters.task.value),
+    );
+    const number = failed.reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + row.jobs, 0);
+    filters.retry_failed.textContent = number ? `Retry all ${number} failed ${filters.task.value}` : 'Retry all failed';
+    filters.retry_failed.disabled = number === 0;
+    $('.health', view).replaceChildren(healthOf(health));
+    $('.summary', view).textContent =
+      total > jobs.length ? `The first ${jobs.length} of ${count(total, 'job')}` : `${count(total, 'job')} that wait, run or have failed`;
+    $('.jobs', view).replaceChildren(...jobs.map(jobRow));
+    $('.snapshots', view).replaceChildren(...snapshots.map(snapshotRow));
   } catch (error) {
     $('.health', view).replaceChildren(notice(error));
   }
 }
 
 /** @param {any} health */
-function drawHealth({ ok, problems, jobs_waiting, jobs_running, jobs_failed, workers_alive, next_run_at, data_at, geocoding_state }) {
-  $('.health', view).replaceChildren(
-    ok ? h('p', {}, chip('ok'), ' All is well.') : h('ul', {}, problems.map((/** @type {string} */ text) => h('li', {}, chip('failed'), ' ', text))),
-    h('p', {}, h('small', {}, [`Tickets as of ${when(data_at)}`, `${jobs_waiting} due, ${jobs_running} running, ${jobs_failed} failed`,
-      `${count(workers_alive, 'worker')} alive`, `geocoding ${geocoding_state ?? 'off'}`, `next look ${when(next_run_at)}`].join(' · '))),
-  );
-}
+const healthOf = ({
+  ok,
+  problems,
+  jobs_waiting,
+  jobs_running,
+  jobs_failed,
+  workers_alive,
+  next_run_at,
+  data_at,
+  geocoding_state,
+}) =>
+  html`<div>${ok ? html`<p>${chip('ok')} All is well.</p>` : problems.map((/** @type {string} */ text) => html`<p>${chip('attention')} ${text}</p>`)}
+    <p><small>Tickets as of ${when(data_at)} · ${jobs_waiting} due, ${jobs_running} running, ${jobs_failed} failed ·
+      ${count(workers_alive, 'worker')} alive · geocoding ${geocoding_state ?? 'off'} · next look ${when(next_run_at)}</small></p></div>`;
 
-/** @param {{ task: string, state: string, jobs: number }[]} counts of all jobs, whatever the filter */
-function drawFilters(counts) {
-  const { task } = filters;
-  const { value } = task;
-  const tasks = [...new Set(counts.map((row) => row.task))];
-  task.replaceChildren(h('option', { value: '' }, 'all'), ...tasks.map((text) => h('option', {}, text)));
-  task.value = tasks.includes(value) ? value : '';
-  const failed = counts.filter((row) => row.state === 'failed' && (!task.value || row.task === task.value)).reduce((sum, { jobs }) => sum + jobs, 0);
-  filters.retry_failed.textContent = `Retry all ${failed} failed${task.value && ` ${task.value}`}`;
-  filters.retry_failed.disabled = failed === 0;
-}
+/** @param {any} job */
+const jobRow = ({ id, task, key, payload, state, run_at, attempts, max_attempts, last_error, age }) =>
+  html`<tr><td>${id} <b>${task}</b></td><td>${chip(state)}</td><td>${attempts} of ${max_attempts}</td><td>${when(run_at)}</td>
+    <td><details><summary>${name(last_error?.split('\n')[0] ?? key ?? 'details')}</summary>
+      ${last_error && html`<pre>${last_error}</pre>`}<pre>${JSON.stringify(payload, null, 2)}</pre>
+      <small>${name(key ?? 'no key')} · asked for ${age} ago</small></details></td>
+    <td>${state !== 'running' && html`<button type="button" @click=${() => act({ action: 'retry', id })}>${state === 'failed' ? 'Retry' : 'Run now'}</button>`}
+      <button type="button" @click=${() => act({ action: 'cancel', id })}>Cancel</button></td></tr>`;
 
-/** @param {string[]} heads @param {HTMLElement[]} rows @param {string} nothing */
-const table = (heads, rows, nothing) => rows.length === 0 ? h('p', {}, nothing)
-  : h('table', {}, h('thead', {}, h('tr', {}, heads.map((head) => h('th', { scope: 'col' }, head)))), h('tbody', {}, rows));
-
-const jobRow = (/** @type {Job} */ { id, task, key, payload, state, run_at, attempts, max_attempts, last_error, age }) =>
-  h('tr', {},
-    h('td', {}, `${id} `, h('b', {}, task)),
-    h('td', {}, chip(state)),
-    h('td', {}, `${attempts} of ${max_attempts}`),
-    h('td', {}, when(run_at)),
-    h('td', {}, h('details', {},
-      h('summary', {}, name(last_error?.split('\n')[0] ?? key ?? '—')),
-      last_error && h('pre', {}, last_error),
-      h('pre', {}, JSON.stringify(payload, null, 2)), h('small', {}, name(key), ` · asked for ${age} ago`))),
-    h('td', {}, state !== 'running' && h('button', { type: 'button', onclick: () => act({ action: 'retry', id }) }, state === 'failed' ? 'Retry' : 'Run now'),
-      h('button', { type: 'button', onclick: () => act({ action: 'cancel', id }) }, 'Cancel')));
-
-const snapshotRow = (/** @type {any} */ { snapshot_id, source_key, status, at, rows_read, rows_inserted, rows_updated, rows_rejected, reason }) =>
-  h('tr', {}, h('td', {}, `${snapshot_id} `, name(source_key.split('/').at(-1))), h('td', {}, chip(status)), h('td', {}, when(at)),
-    ...[rows_read, rows_inserted, rows_updated, rows_rejected].map((n) => h('td', { class: 'number' }, n)), h('td', {}, name(reason ?? ' ')));
+/** @param {any} snapshot */
+const snapshotRow = ({ snapshot_id, file, status, at, read, inserted, updated, rejected, reason }) =>
+  html`<tr><td>${snapshot_id} ${name(file.split('/').at(-1))}</td><td>${chip(status)}</td><td>${when(at)}</td>
+    <td>${read}</td><td>${inserted}</td><td>${updated}</td><td>${rejected}</td><td>${reason && name(reason)}</td></tr>`;

@@ -1,146 +1,152 @@
-/** The map: a circle per place, sized by its tickets, ringed by the worst of them; a click lists them. */
-import { $, ask, chip, count, h, name, notice, query, title } from './dom.js';
+/** The map: a circle per place, sized by its open tickets, ringed by the worst of them; a click lists them. */
 import { baseMap } from './basemap.js';
+import { $, ask, chip, count, html, name, notice, on, options, title } from './dom.js';
 
-/** @typedef {{ cluster: string | null, location_key: string | null, location_name: string | null, geo_source: string, open: number, breached: number, at_risk: number, oldest_hours: number | null, ticket_ids: string[], more?: number }} Properties */
-/** @typedef {{ geometry: { coordinates: [number, number] }, properties: Properties }} Place */
-/** @typedef {'open' | 'breached' | 'at_risk'} Measure */
+/** @typedef {{ geometry: { coordinates: [number, number] }, properties: any }} Place a feature of reporting.fn_ticket_places */
 
 const LISTED = 100;
 const view = $('#map');
-const form = $('form', view);
-
-/** @type {import('leaflet').Map} */
-let map;
+const filters = $('form', view);
+const list = $('.list', view);
 const circles = L.layerGroup();
 const vehicles = L.layerGroup();
+/** @type {L.Map} */
+let map;
+/** @type {[string, number, number, number][]} */
+let towns = [];
 /** @type {Place[]} */
 let places = [];
 
 /** @param {import('./basemap.js').Context} context */
 export function start(context) {
+  towns = context.labels;
   map = baseMap($('.leaflet', view), context).addLayer(circles).addLayer(vehicles);
-  form.addEventListener('change', (/** @type {Event} */ { target }) => {
-    const changed = /** @type {HTMLInputElement} */ (target).name;
-    if (changed === 'vehicles') map[form.vehicles.checked ? 'addLayer' : 'removeLayer'](vehicles);
-    else if (changed === 'sla') draw();
+  on(filters, 'change', ({ target }) => {
+    if (target.name === 'vehicles') map[target.checked ? 'addLayer' : 'removeLayer'](vehicles);
+    else if (target.name === 'sla') draw();
     else show();
   });
-  form.addEventListener('submit', (/** @type {Event} */ event) => event.preventDefault());
 }
 
 export async function show() {
   map.invalidateSize();
   try {
-    const answer = await ask(`/api/places?${query({ cluster: form.cluster.value, team: form.team.value })}`);
+    const asked = { cluster: filters.cluster.value, team: filters.team.value };
+    const [answer, seen] = await Promise.all([ask('/api/places', asked), ask('/api/vehicles')]);
     places = answer.places.features;
-    if (!form.cluster.value) fill(form.cluster, places.map(({ properties }) => properties.cluster));
-    fill(form.team, answer.teams);
+    if (!asked.cluster)
+      options(
+        filters.cluster,
+        places.map(({ properties }) => properties.cluster),
+      );
+    options(filters.team, answer.teams);
     draw();
-    await drawVehicles();
+    drawVehicles(seen);
   } catch (error) {
     $('.summary', view).replaceChildren(notice(error));
   }
 }
 
-/** @param {HTMLSelectElement} select @param {(string | null)[]} values */
-function fill(select, values) {
-  const { value } = select;
-  const options = [...new Set(values)].filter((text) => text !== null).sort();
-  select.replaceChildren(h('option', { value: '' }, 'all'), ...options.map((text) => h('option', {}, text)));
-  select.value = value;
-}
-
-const worst = (/** @type {Properties} */ { breached, at_risk }) => (breached ? 'breached' : at_risk ? 'at_risk' : 'ok');
-
 function draw() {
-  const measure = /** @type {Measure} */ (form.sla.value);
-  const shown = places.filter(({ properties }) => properties[measure] > 0);
-  // Large ones first, so that small ones lie on them.
-  shown.sort((a, b) => b.properties[measure] - a.properties[measure]);
+  /** @type {'open' | 'breached' | 'at_risk'} */
+  const measure = filters.sla.value;
+  // Large circles first, so that small ones lie on them.
+  const shown = places
+    .filter(({ properties }) => properties[measure] > 0)
+    .sort((a, b) => b.properties[measure] - a.properties[measure]);
   circles.clearLayers();
   for (const place of shown) {
-    const radius = 3 + 1.5 * Math.sqrt(place.properties[measure]);
-    L.circleMarker(pointOf(place), { radius, className: `place ${worst(place.properties)}` })
-      .bindTooltip(() => h('span', {}, nameOf(place), ` · ${count(place.properties.open, 'open ticket')}`))
+    const { open, breached, at_risk } = place.properties;
+    const className = `place ${breached ? 'breached' : at_risk ? 'at_risk' : 'ok'}`;
+    L.circleMarker(pointOf(place), { radius: 2 + 2 * Math.sqrt(place.properties[measure]), className })
+      .bindTooltip(() => html`<span>${nameOf(place)} · ${count(open, 'open ticket')}</span>`)
       .on('click', () => select(place))
       .addTo(circles);
   }
-  const total = (/** @type {Measure} */ key) => shown.reduce((sum, { properties }) => sum + properties[key], 0);
-  $('.summary', view).textContent = shown.length === 0
-    ? 'No open tickets here.'
-    : `${count(shown.length, 'place')}, ${count(total('open'), 'open ticket')}: ${total('breached')} breached, ${total('at_risk')} at risk`;
-  list(shown, measure);
-}
-
-/** The same places for those who cannot click circles, the worst first. @param {Place[]} shown @param {Measure} measure */
-function list(shown, measure) {
-  const rows = shown
-    .toSorted((a, b) => b.properties.breached - a.properties.breached || b.properties[measure] - a.properties[measure])
-    .slice(0, LISTED);
-  $('.list', view).replaceChildren(
-    h('ol', {}, ...rows.map((place) =>
-      h('li', {}, h('button', { type: 'button', onclick: () => select(place) },
-        h('span', {}, nameOf(place)),
-        h('small', {}, [place.properties.location_key && place.properties.cluster, count(place.properties.open, 'open ticket'),
-          place.properties.breached && `${place.properties.breached} breached`, place.properties.at_risk && `${place.properties.at_risk} at risk`,
-        ].filter(Boolean).join(' · ')))))),
-    shown.length > LISTED && h('p', {}, `and ${count(shown.length - LISTED, 'more place')} on the map`),
+  const sum = (/** @type {string} */ key) => shown.reduce((total, { properties }) => total + properties[key], 0);
+  $('.summary', view).textContent =
+    shown.length === 0
+      ? 'No open ticket has a place here.'
+      : `${count(shown.length, 'place')}, ${count(sum('open'), 'open ticket')}: ${sum('breached')} breached, ${sum('at_risk')} at risk`;
+  // The same for those who cannot click circles, the worst first.
+  const worst = shown.toSorted((a, b) => b.properties.breached - a.properties.breached).slice(0, LISTED);
+  list.replaceChildren(
+    ...worst.map(placeItem),
+    shown.length > LISTED ? html`<li>and ${shown.length - LISTED} more on the map</li>` : '',
   );
 }
 
-const pointOf = (/** @type {Place} */ { geometry: { coordinates: [lng, lat] } }) => L.latLng(lat, lng);
+/** @param {Place} place */
+const placeItem = (place) => {
+  const { open, breached, at_risk, cluster, location_key } = place.properties;
+  return html`<li><button type="button" @click=${() => select(place)}><span>${nameOf(place)}</span>
+    <small>${location_key && cluster && [name(cluster), ' · ']}${open} open${breached > 0 && ` · ${breached} breached`}${at_risk > 0 && ` · ${at_risk} at risk`}</small>
+  </button></li>`;
+};
 
-const nameOf = (/** @type {Place} */ { properties: { location_key, location_name, cluster, geo_source } }) =>
-  geo_source === 'cluster' ? h('span', {}, name(cluster), ' (centre)') : name(location_key ? title(location_key) : location_name);
+const pointOf = (
+  /** @type {Place} */ {
+    geometry: {
+      coordinates: [lng, lat],
+    },
+  },
+) => L.latLng(lat, lng);
+
+/** A coordinate that several places share is called after the town next to it. @param {Place} place */
+function nameOf(place) {
+  const { location_key, cluster, geo_source } = place.properties;
+  if (location_key) return name(title(location_key));
+  if (cluster) return html`<span>${name(cluster)} ${geo_source === 'cluster' ? '(centre)' : '(several places)'}</span>`;
+  const far = (/** @type {[string, number, number, number]} */ [, lat, lng]) => pointOf(place).distanceTo([lat, lng]);
+  return html`<span>Several near ${name(towns.reduce((one, other) => (far(one) <= far(other) ? one : other))[0])}</span>`;
+}
 
 /** @param {Place} place */
 async function select(place) {
-  map.setView(pointOf(place), Math.max(map.getZoom(), 13));
-  const { cluster, location_key, geo_source, ticket_ids, open } = place.properties;
-  const panel = $('.list', view);
+  const { lat, lng } = pointOf(place);
+  map.setView([lat, lng], Math.max(map.getZoom(), 13));
   const head = [
-    h('button', { type: 'button', onclick: draw }, '← all places'),
-    h('h2', {}, nameOf(place)),
-    h('p', {}, location_key && cluster ? [name(cluster), ' · '] : null, count(open, 'open ticket')),
+    html`<li><button type="button" @click=${draw}>← all places</button></li>`,
+    html`<h2>${nameOf(place)}</h2>`,
   ];
-  panel.replaceChildren(...head);
-  $('button', panel).focus();
+  list.replaceChildren(...head);
+  $('button', list).focus();
   try {
-    // By the place where it has one: a feature carries 20 numbers only.
-    const asked = geo_source === 'feed' ? { ids: ticket_ids.join() } : { cluster, location_key, source: geo_source };
     const [tickets, near] = await Promise.all([
-      ask(`/api/tickets?${query(asked)}`),
-      vehicles.getLayers().length > 0 ? ask(`/api/vehicles?${query({ ticket: ticket_ids[0] ?? '' })}`) : [],
+      ask('/api/tickets', { lat, lng, cluster: filters.cluster.value, team: filters.team.value }),
+      vehicles.getLayers().length > 0 ? ask('/api/vehicles', { ticket: place.properties.ticket_ids[0] }) : [],
     ]);
-    panel.replaceChildren(...head, h('ol', {}, ...tickets.map(ticketItem)), ...nearest(near));
+    list.append(
+      ...tickets.map(ticketItem),
+      near.length > 0 ? html`<h3>Nearest vehicles</h3>` : '',
+      ...near.map(vehicleItem),
+    );
   } catch (error) {
-    panel.replaceChildren(...head, notice(error));
+    list.append(notice(error));
   }
 }
 
-const ticketItem = (/** @type {any} */ { ticket_id, normalized_status, assigned_team, owner, hours_open, sla_state, at_risk }) =>
-  h('li', { class: 'ticket' },
-    h('b', {}, ticket_id), ' ', chip(at_risk ? 'at_risk' : sla_state), ` ${hours_open === null ? '' : `${Math.floor(hours_open)} h`}`,
-    h('small', {}, name(normalized_status), ' · ', name(assigned_team ?? 'no team'), owner && [' · ', name(owner)]));
+/** @param {any} ticket */
+const ticketItem = ({ ticket_id, normalized_status, location_name, assigned_team, hours_open, sla_state, at_risk }) =>
+  html`<li class="ticket"><b>${ticket_id}</b> ${chip(at_risk ? 'at_risk' : sla_state)} ${hours_open !== null && `${Math.floor(hours_open)} h`}
+    <small>${name(normalized_status)} · ${name(assigned_team ?? 'no team')} · ${name(location_name)}</small></li>`;
 
-/** @param {any[]} near @returns {HTMLElement[]} */
-const nearest = (near) => near.length === 0 ? [] : [
-  h('h3', {}, 'Nearest vehicles'),
-  h('ol', {}, ...near.map(({ label, vehicle_id, road_km_estimate, minutes_estimate, freshness }) =>
-    h('li', {}, name(label ?? vehicle_id),
-      h('small', {}, `about ${road_km_estimate.toFixed(1)} km, ${Math.round(minutes_estimate)} min · ${freshness}`)))),
-];
+/** @param {any} vehicle */
+const vehicleItem = ({ label, vehicle_id, road_km_estimate, minutes_estimate, freshness }) =>
+  html`<li class="ticket">${name(label ?? vehicle_id)} ${chip(freshness)}
+    <small>about ${road_km_estimate.toFixed(1)} km by road, ${Math.round(minutes_estimate)} min</small></li>`;
 
-/** The layer is there once the operator has pointed tickets.vehicles at a tracker. */
-async function drawVehicles() {
-  const rows = await ask('/api/vehicles');
+/** The layer is there once the operator has pointed tickets.vehicles at a tracker. @param {any[]} seen */
+function drawVehicles(seen) {
   vehicles.clearLayers();
-  form.vehicles.parentElement.hidden = rows.length === 0;
-  $('span', form.vehicles.parentElement).textContent = count(rows.length, 'vehicle');
-  for (const { label, vehicle_id, team, lng, lat, freshness } of rows) {
-    const icon = L.divIcon({ className: `vehicle ${freshness}`, iconSize: [14, 14] });
-    const words = () => h('span', {}, name(label ?? vehicle_id), team && [' · ', name(team)], ` · ${freshness}`);
-    L.marker([lat, lng], { icon, keyboard: false }).bindTooltip(words).addTo(vehicles);
+  filters.vehicles.parentElement.hidden = seen.length === 0;
+  $('span', filters.vehicles.parentElement).textContent = count(seen.length, 'vehicle');
+  for (const { label, vehicle_id, team, lng, lat, freshness } of seen) {
+    L.marker([lat, lng], {
+      icon: L.divIcon({ className: `vehicle ${freshness}`, iconSize: [16, 16] }),
+      keyboard: false,
+    })
+      .bindTooltip(() => html`<span>${name(label ?? vehicle_id)} · ${name(team ?? 'no team')} · ${freshness}</span>`)
+      .addTo(vehicles);
   }
 }

@@ -1,5 +1,5 @@
 /** The page: three views, one at a time, named in the address (`#map`). */
-import { $, ask, notice, say } from './dom.js';
+import { $, ask, notice, on, say } from './dom.js';
 import * as jobs from './jobs.js';
 import * as map from './map.js';
 import * as review from './review.js';
@@ -10,14 +10,12 @@ const started = new Set();
 
 /** @param {import('./basemap.js').Context} context */
 function go(context) {
-  const chosen = Object.hasOwn(VIEWS, location.hash.slice(1)) ? location.hash.slice(1) : 'map';
+  const chosen = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : 'map';
   for (const view of document.querySelectorAll('main')) view.hidden = view.id !== chosen;
-  for (const link of document.querySelectorAll('nav a')) {
-    if (link.getAttribute('href') === `#${chosen}`) link.setAttribute('aria-current', 'page');
-    else link.removeAttribute('aria-current');
-  }
+  for (const link of document.querySelectorAll('nav a'))
+    link.ariaCurrent = link.getAttribute('href') === `#${chosen}` ? 'page' : null;
   say();
-  if (!started.has(chosen)) VIEWS[chosen]?.start(context); // a map needs its size, so not before it is seen
+  if (!started.has(chosen)) VIEWS[chosen]?.start(context); // not before it is seen: a map needs its size
   started.add(chosen);
   VIEWS[chosen]?.show();
 }
@@ -25,7 +23,7 @@ function go(context) {
 try {
   const context = await ask('/context.json');
   $('#who').textContent = `${context.role} on ${context.database}`;
-  addEventListener('hashchange', () => go(context));
+  on(window, 'hashchange', () => go(context));
   go(context);
 } catch (error) {
   document.body.append(notice(error));

@@ -1,167 +1,155 @@
 /** The review: one doubtful place after the other, decided by key, by click or by typed coordinates. */
-import { baseMap } from './basemap.js';
-import { $, ask, chip, count, h, name, notice, query, say, title, when } from './dom.js';
+import { baseMap, declutter, label } from './basemap.js';
+import { $, ask, chip, count, html, name, notice, on, say, title, when } from './dom.js';
 
 /** @typedef {{ kind: 'cluster' | 'location', cluster: string, location_key: string | null }} Key */
-/** @typedef {Key & { status: string, doubt: number, open: number }} Item */
 /** @typedef {{ candidate_no: number, label: string | null, level: string, lng: number | null, lat: number | null, distance_km: number | null, verdict: string }} Candidate */
 /** @typedef {{ lng: number, lat: number, distance_km: number, location_key: string }} Beyond */
-/**
- * @typedef {object} Details as tickets_ops.review_place gives them
- * @property {Key & { location_name: string | null, status: string, note: string | null, precision: string | null, confidence: number | null, provider: string | null, query: string | null, lng: number | null, lat: number | null, updated_at: string }} place
- * @property {{ guard_km: number, suspicious: boolean, lng: number | null, lat: number | null, updated_at: string } | null} centre
- * @property {Candidate[]} candidates
- * @property {Beyond[]} beyond
- * @property {{ name: string | null, tickets: number, open: number }[]} names
- * @property {[number, number, string][]} found
- * @property {{ decided_at: string, decided_by: string, decision: string, tickets_moved: number }[]} history
- */
+/** @typedef {{ place: Key & Record<string, any>, centre: any, candidates: Candidate[], beyond: Beyond[], names: any[], found: [number, number, string][], history: any[] }} Details as tickets_ops.review_place gives them */
 
 const view = $('#review');
 const article = $('article', view);
 const filters = $('aside form', view);
-const pinForm = $('form.pin', view);
-const list = $('ol.list', view);
+const pinForm = $('form.pin-form', view);
+const list = $('.list', view);
 const help = $('dialog', view);
-
-/** @type {import('leaflet').Map} */
+const layer = L.layerGroup();
+const guard = L.circle([0, 0], { radius: 1, interactive: false, className: 'guard' });
+/** @type {L.Map} */
 let map;
-const layer = L.featureGroup();
-/** @type {Item[]} */
+/** @type {(Key & { status: string, open: number })[]} */
 let queue = [];
 let total = 0;
 let at = 0;
-/** @type {Details | null} what is shown; null while it is fetched */
+/** What is decided about; null while it is fetched. @type {Details | null} */
 let shown = null;
 /** @type {L.LatLng | null} */
 let pin = null;
-/** @type {L.Marker | null} */
-let marker = null;
+/** @type {L.Marker | undefined} */
+let marker;
 /** A decision is under way: keys wait. */
 let busy = false;
-/** @type {number[]} the decisions of this sitting that can be undone, the last one last */
+/** The decisions of this sitting that can be undone, the last one last. @type {number[]} */
 const decided = [];
-
-/** @param {import('./basemap.js').Context} context */
-export function start(context) {
-  map = baseMap($('.leaflet', view), context).addLayer(layer);
-  map.on('click', ({ latlng }) => setPin(latlng));
-  filters.addEventListener('input', () => show());
-  filters.addEventListener('submit', (/** @type {Event} */ event) => event.preventDefault());
-  pinForm.pin.addEventListener('input', () => setPin(read(pinForm.pin.value), true));
-  pinForm.addEventListener('submit', (/** @type {Event} */ event) => (event.preventDefault(), press('s')));
-  list.addEventListener('click', (/** @type {any} */ { target }) => {
-    const item = target.closest('button');
-    if (item) open(queue.findIndex((entry) => idOf(entry) === item.dataset.id));
-  });
-  $('.actions', view).addEventListener('click', (/** @type {any} */ { target }) => press(target.dataset.key));
-  document.addEventListener('keydown', (event) => {
-    const typing = /** @type {Element} */ (event.target).closest('input, select, textarea');
-    if (view.hidden || help.open || typing || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (press(event.key)) event.preventDefault();
-  });
-}
+/** Of several answers under way only the last one counts. */
+let turn = 0;
 
 /** The keys; each is a button too. @type {Record<string, () => unknown>} */
 const ACTIONS = {
   j: () => open(at + 1),
   k: () => open(at - 1),
   n: skip,
-  a: () => (accepts() ? decide('accept') : say('The pin is elsewhere: s saves it where it is.')),
-  s: () => (pin ? decide('pin', { lat: pin.lat, lng: pin.lng }) : say('There is no pin: click the map, or type coordinates.')),
+  a: () => (accepts() ? decide('accept') : say('Nothing is proposed where the pin is: s saves the pin.')),
+  s: () =>
+    pin ? decide('pin', { lat: pin.lat, lng: pin.lng }) : say('There is no pin: click the map, or type coordinates.'),
   r: () => decide('reject'),
   g: editGuard,
   u: undo,
   '?': () => help.showModal(),
 };
 
-/** @param {string | undefined} key @returns {boolean} whether it means something */
+/** @param {import('./basemap.js').Context} context */
+export function start(context) {
+  map = baseMap($('.leaflet', view), context).addLayer(layer);
+  map.on('click', ({ latlng }) => setPin(latlng));
+  on(filters, 'input', () => show());
+  on(pinForm.pin, 'input', () => setPin(coordinates(pinForm.pin.value), true));
+  for (const form of [filters, pinForm]) on(form, 'submit', (event) => event.preventDefault());
+  on(pinForm, 'submit', () => press('s'));
+  on(list, 'click', ({ target }) => target.closest('li') && open([...list.children].indexOf(target.closest('li'))));
+  on($('.actions', view), 'click', ({ target }) => press(target.dataset.key));
+  on(document, 'keydown', (event) => {
+    if (view.hidden || help.open || event.target.closest('input, select, textarea')) return;
+    if (!event.ctrlKey && !event.altKey && !event.metaKey && press(event.key)) event.preventDefault();
+  });
+}
+
+/** @param {string | undefined} key @returns {boolean} whether it means something now */
 function press(key = '') {
   const candidate = shown?.candidates[Number(key) - 1];
   const action = candidate ? () => pinTo(candidate) : ACTIONS[key];
-  if (!action || busy) return false;
+  if (busy || !action) return false;
   action();
   return true;
 }
 
 const idOf = (/** @type {Key} */ { kind, cluster, location_key }) => JSON.stringify([kind, cluster, location_key]);
-const nameOf = (/** @type {Key} */ { cluster, location_key }) => (location_key === null ? cluster : title(location_key));
+const nameOf = (/** @type {Key} */ { cluster, location_key }) =>
+  location_key === null ? cluster : title(location_key);
 
-/** Only the last of several answers counts. */
-let turn = 0;
-
-/** @param {Key} [wanted] the place to go to; the one that is shown, if it is still there */
+/** Fetches the queue. @param {Key} [wanted] the place to show: the present one, if it is still there, or the first */
 export async function show(wanted = shown?.place) {
   map.invalidateSize();
   const asked = ++turn;
   try {
-    const answer = await ask(`/api/queue?${query({ status: filters.status.value, text: filters.text.value })}`);
+    const answer = await ask('/api/queue', { status: filters.status.value, text: filters.text.value });
     if (asked !== turn) return;
     ({ places: queue, total } = answer);
-    list.replaceChildren(...queue.map(listItem));
-    await open(Math.max(queue.findIndex((item) => wanted && idOf(item) === idOf(wanted)), 0));
+    list.replaceChildren(
+      ...queue.map(
+        (item) => html`<li><button type="button"><span>${name(nameOf(item))}</span>${chip(item.status)}
+      <small>${item.location_key === null ? 'cluster' : name(item.cluster)} · ${item.open} open</small></button></li>`,
+      ),
+    );
+    await open(
+      Math.max(
+        queue.findIndex((item) => wanted && idOf(item) === idOf(wanted)),
+        0,
+      ),
+    );
   } catch (error) {
     $('.summary', view).replaceChildren(notice(error));
   }
 }
 
-const listItem = (/** @type {Item} */ item) =>
-  h('li', {}, h('button', { type: 'button', 'data-id': idOf(item) },
-    h('span', {}, name(nameOf(item))), h('b', { title: 'open tickets' }, item.open),
-    h('small', {}, item.location_key === null ? 'cluster' : name(item.cluster)), chip(item.status)));
-
 /** Shows a place of the queue. @param {number} index */
 async function open(index) {
-  if (index < 0 || (index >= queue.length && queue.length > 0)) return say('That was the end of the queue.');
   const item = queue[index];
+  if (!item && queue.length > 0)
+    return say(index < 0 ? 'This is the first of the queue.' : 'That was the last of the queue.');
   at = index;
   shown = null;
   $('[aria-current]', list)?.removeAttribute('aria-current');
-  $('.summary', view).textContent = item
-    ? `${at + 1} of ${total.toLocaleString('en')}${total > queue.length ? ` (the first ${queue.length.toLocaleString('en')} are listed)` : ''}`
-    : 'Nothing is in doubt here.';
-  if (!item) return article.replaceChildren(h('p', {}, 'No place matches. Well done, or choose another filter.'));
-  const button = list.children[at].firstChild;
-  button.setAttribute('aria-current', 'true');
+  $('.summary', view).textContent = item ? `${at + 1} of ${total.toLocaleString('en')}` : 'Nothing is in doubt here.';
+  if (!item) return article.replaceChildren(html`<p>No place matches. Choose another filter, or have a rest.</p>`);
+  const button = list.children[at].firstElementChild;
+  button.ariaCurrent = 'true';
   button.scrollIntoView({ block: 'nearest' });
   const asked = ++turn;
   try {
-    const { kind, cluster, location_key } = item;
-    const details = await ask(`/api/place?${query({ kind, cluster, location_key })}`);
-    if (asked !== turn) return;
-    shown = details;
-    draw(item, details);
+    const details = await ask('/api/place', {
+      kind: item.kind,
+      cluster: item.cluster,
+      location_key: item.location_key,
+    });
+    if (asked === turn) draw(details, item.open);
   } catch (error) {
     article.replaceChildren(notice(error));
   }
 }
 
 function skip() {
-  const [item] = queue.splice(at, 1);
-  if (!item) return;
-  queue.push(item);
+  queue.push(...queue.splice(at, 1));
   list.append(list.children[at]);
   open(at);
 }
 
 /** Whether the pin is where the place is proposed, so that accepting it is no surprise. */
-function accepts() {
-  const { lat, lng } = shown?.place ?? {};
-  return lat !== null && lat !== undefined && lng !== null && lng !== undefined && pin?.equals([lat, lng]);
-}
+const accepts = () =>
+  shown !== null && shown.place.lat !== null && pin?.equals([shown.place.lat, shown.place.lng]) === true;
 
-/** Nothing else happens until it is done; what went wrong is said. @param {() => Promise<unknown>} work */
+/** Until it is done nothing else is; what went wrong is said. @param {() => Promise<unknown>} work */
 async function during(work) {
   busy = true;
-  view.setAttribute('aria-busy', 'true');
+  view.ariaBusy = 'true';
   try {
     await work();
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     say(notice(error));
-    if (/** @type {import('./dom.js').Refusal} */ (error).status === 409) await show();
+    if (error.status === 409) await show();
   } finally {
     busy = false;
-    view.removeAttribute('aria-busy');
+    view.ariaBusy = null;
   }
 }
 
@@ -170,8 +158,11 @@ function decide(decision, values) {
   if (!shown) return;
   const { kind, cluster, location_key, updated_at } = shown.place;
   during(async () => {
-    const done = await ask('/api/decide', { kind, cluster, location_key, updated_at, decision, ...values });
-    tell(done, `${nameOf({ kind, cluster, location_key })} ${done.decision}`);
+    const done = await ask('/api/decide', { kind, cluster, location_key, updated_at, decision, ...values }, 'POST');
+    tell(
+      done,
+      `${nameOf({ kind, cluster, location_key })}: ${{ accept: 'accepted', pin: 'pinned', reject: 'rejected' }[decision]}`,
+    );
     queue.splice(at, 1);
     list.children[at].remove();
     total -= 1;
@@ -181,68 +172,71 @@ function decide(decision, values) {
 }
 
 /** @param {{ decision_id: number, tickets_moved: number, notices: string[] }} done @param {string} what */
-function tell(done, what) {
-  decided.push(done.decision_id);
-  say(`${what}: ${count(done.tickets_moved, 'ticket')} moved`, ...done.notices.map((text) => h('small', {}, text)),
-    h('button', { type: 'button', onclick: undo }, 'undo'));
+function tell({ decision_id, tickets_moved, notices }, what) {
+  decided.push(decision_id);
+  say(
+    `${what}. ${count(tickets_moved, 'ticket')} moved `,
+    html`<button type="button" @click=${undo}>undo</button>`,
+    ...notices.map((text) => html`<small>${text}</small>`),
+  );
 }
 
 function undo() {
-  const decision_id = decided.at(-1);
-  if (decision_id === undefined) return say('There is nothing to undo: you have decided nothing since you opened the page.');
+  const decision_id = decided.pop();
+  if (decision_id === undefined) return say('You have decided nothing yet that could be undone.');
   during(async () => {
-    decided.pop();
-    const undone = await ask('/api/undo', { decision_id });
-    say(`${nameOf(undone)} is as it was: ${count(undone.tickets_moved, 'ticket')} moved back`);
+    const undone = await ask('/api/undo', { decision_id }, 'POST');
+    say(`${nameOf(undone)} is as it was. ${count(undone.tickets_moved, 'ticket')} moved back`);
     await show(undone);
   });
 }
 
-// The pin ------------------------------------------------------------------------------------------------------------
-
-/** Coordinates as text, latitude first. */
-const write = (/** @type {L.LatLng} */ { lat, lng }) => `${+lat.toFixed(6)}, ${+lng.toFixed(6)}`;
-
-/** @param {string} text @returns {L.LatLng | null} */
-function read(text) {
+/** @param {string} text latitude first */
+function coordinates(text) {
   const [, lat, lng] = /^\s*(-?\d+(?:\.\d+)?)[\s,;]+(-?\d+(?:\.\d+)?)\s*$/.exec(text) ?? [];
   return lat === undefined ? null : L.latLng(Number(lat), Number(lng));
 }
 
-function pinTo(/** @type {Candidate} */ { lat, lng, candidate_no }) {
+/** @param {Candidate} candidate */
+function pinTo({ lat, lng, candidate_no }) {
   if (lat === null || lng === null) return say(`Candidate ${candidate_no} has no coordinates.`);
   setPin(L.latLng(lat, lng));
-  map.panInside(/** @type {L.LatLng} */ (pin), { padding: [40, 40] });
+  map.panInside([lat, lng], { padding: [40, 40] });
 }
 
 /** @param {L.LatLng | null} place @param {boolean} [typed] the text is the person's own, and stays */
 function setPin(place, typed = false) {
-  // Kenya lies east of 33° and between 5° south and 5.5° north, so swapped axes show.
+  // Kenya lies east of 33° and within 6° of the equator, so swapped axes show.
   const swapped = place && place.lat > 33 && Math.abs(place.lng) < 6;
   pin = swapped ? null : place;
   marker?.remove();
-  marker = null;
-  if (pin) {
-    const icon = L.divIcon({ className: 'pin', iconSize: [26, 26], iconAnchor: [13, 26] });
-    marker = L.marker(pin, { icon, draggable: true, zIndexOffset: 1000, alt: 'Pin' }).addTo(map);
-    marker.on('dragend', () => setPin(/** @type {L.Marker} */ (marker).getLatLng()));
-  }
-  if (!typed) pinForm.pin.value = pin ? write(pin) : '';
-  const { value } = pinForm.pin;
-  $('output', pinForm).textContent = swapped ? `Latitude first: did you mean ${place.lng}, ${place.lat}?`
-    : pin ? distance(pin) : value && 'Latitude and longitude, as in -1.2921, 36.7856';
+  marker = pin
+    ? L.marker(pin, {
+        icon: L.divIcon({ className: 'pin', iconSize: [26, 26], iconAnchor: [13, 26] }),
+        draggable: true,
+        zIndexOffset: 1000,
+        alt: 'Pin',
+      })
+    : undefined;
+  marker?.addTo(map).on('dragend', ({ target }) => setPin(target.getLatLng()));
+  if (!typed) pinForm.pin.value = pin ? `${+pin.lat.toFixed(6)}, ${+pin.lng.toFixed(6)}` : '';
+  const hint = pinForm.pin.value && 'Latitude and longitude, as in -1.2921, 36.7856';
+  $('output', pinForm).textContent = swapped
+    ? `Latitude first: did you mean ${place.lng}, ${place.lat}?`
+    : pin
+      ? distance(pin)
+      : hint;
   $('[data-key=a]', view).disabled = !accepts();
   $('[data-key=s]', view).disabled = !pin;
 }
 
-function distance(/** @type {L.LatLng} */ place) {
+/** @param {L.LatLng} place */
+function distance(place) {
   const { lat, lng, guard_km } = shown?.centre ?? {};
-  if (!lat || !lng || !guard_km || shown?.place.kind === 'cluster') return '';
+  if (!lat || shown?.place.kind === 'cluster') return '';
   const km = place.distanceTo([lat, lng]) / 1000;
   return `${km.toFixed(1)} km from the centre of ${shown?.place.cluster}${km > guard_km ? `, beyond its guard of ${guard_km} km` : ''}`;
 }
-
-// What is known about the place ----------------------------------------------------------------------------------------
 
 /** In words, where the judge left none. @type {Record<string, string>} */
 const DOUBTS = {
@@ -251,98 +245,121 @@ const DOUBTS = {
   suspicious: 'Many of its places lie together elsewhere: its centroid is probably the wrong one.',
 };
 
-/** @param {Item} item @param {Details} details */
-function draw(item, details) {
-  const { place, candidates, names, history, beyond } = details;
-  const together = agreement(details);
-  const why = place.note ?? (place.kind === 'cluster' && place.lat === null
-    ? 'It has no centroid: its tickets are on no map, and its places are not asked.' : DOUBTS[place.status]);
-  article.replaceChildren(
-    h('h2', {}, name(nameOf(place)), ' ', chip(place.status)),
-    h('p', {}, place.kind === 'cluster' ? 'Cluster' : [name(place.cluster)], ` · ${count(item.open, 'open ticket')}`,
-      place.confidence !== null && ` · confidence ${place.confidence}`),
-    h('p', { class: 'why' }, why),
-    together && h('p', { class: 'why' }, `${together.places} of its ${count(beyond.length, 'rejected place')} lie together, ${Math.round(together.km)} km from the centroid. `,
-      h('button', { type: 'button', onclick: () => setPin(together.middle) }, 'Pin there')),
-    h('h3', {}, 'As field staff typed it'),
-    h('ul', { class: 'names' }, names.map(({ name: text, tickets }) => h('li', {}, name(text), h('small', {}, ` × ${tickets}`)))),
-    h('h3', {}, candidates.length > 0 ? 'What the provider found' : 'The provider found nothing'),
-    place.query && h('p', {}, h('small', {}, 'Asked: ', name(place.query))),
-    h('ol', { class: 'candidates' }, candidates.map(candidateItem)),
-    history.length > 0 && h('h3', {}, 'Decided before'),
-    h('ul', {}, history.map(({ decided_at, decided_by, decision, tickets_moved }) =>
-      h('li', {}, `${when(decided_at)} · `, name(decided_by), ` · ${decision}`, h('small', {}, ` · ${count(tickets_moved, 'ticket')} moved`)))),
-  );
+/** @param {Details} details @param {number} open tickets */
+function draw(details, open) {
+  shown = details;
+  const { place, centre, candidates, beyond, names, history } = details;
+  const group = agreement(details);
+  article.replaceChildren(html`<div>
+    <h2>${name(nameOf(place))} ${chip(place.status)}</h2>
+    <p>${place.kind === 'cluster' ? 'Cluster' : name(place.cluster)} · ${count(open, 'open ticket')}${place.confidence !== null && ` · confidence ${place.confidence}`}</p>
+    <p class="why">${place.note ?? (place.kind === 'cluster' && place.lat === null ? 'It has no centroid: its tickets are on no map, and its places are not asked.' : DOUBTS[place.status])}</p>
+    ${
+      group &&
+      html`<p class="why">${group.places} of its ${count(beyond.length, 'rejected place')} lie together, ${Math.round(group.km)} km from the centroid.
+      <button type="button" @click=${() => setPin(group.middle)}>Put the pin there</button></p>`
+    }
+    <h3>As field staff typed it</h3>
+    <ul class="names">${names.map(({ name: text, tickets }) => html`<li>${name(text)} <small>× ${tickets}</small></li>`)}</ul>
+    <h3>${candidates.length > 0 ? 'What the provider found' : 'The provider found nothing'}</h3>
+    <p><small>${place.query && ['Asked: ', name(place.query)]}</small></p>
+    <ol class="candidates">${candidates.map(
+      (
+        candidate,
+      ) => html`<li><button type="button" @click=${() => pinTo(candidate)}><kbd>${candidate.candidate_no}</kbd>
+      <span>${name(candidate.label)}<small>${candidate.level} · ${candidate.distance_km?.toFixed(1) ?? '?'} km · ${candidate.verdict}</small></span></button></li>`,
+    )}</ol>
+    ${history.length > 0 && html`<h3>Decided before</h3>`}
+    <ul>${history.map(
+      ({ decided_at, decided_by, decision, tickets_moved }) =>
+        html`<li>${when(decided_at)} · ${name(decided_by)} · ${decision} <small>${count(tickets_moved, 'ticket')} moved</small></li>`,
+    )}</ul></div>`);
   article.scrollTop = 0;
   drawMap(details);
-  setPin(place.lat === null || place.lng === null ? null : L.latLng(place.lat, place.lng));
-  const points = L.latLngBounds([...layer.getLayers().flatMap((one) => 'getLatLng' in one ? [/** @type {L.Marker} */ (one).getLatLng()] : [])]);
-  if (pin) points.extend(pin);
-  if (points.isValid()) map.fitBounds(points.pad(0.2), { maxZoom: 15, animate: false });
+  setPin(place.lat === null ? null : L.latLng(place.lat, place.lng));
+  const points = L.latLngBounds([]);
+  for (const { lat, lng } of [place, centre ?? place, ...candidates, ...beyond])
+    if (lat !== null && lng !== null) points.extend([lat, lng]);
+  if (points.isValid()) map.fitBounds(points.pad(0.2), { maxZoom: 14, animate: false });
+  declutter(map);
 }
-
-const candidateItem = (/** @type {Candidate} */ candidate) =>
-  h('li', {}, h('button', { type: 'button', onclick: () => pinTo(candidate) },
-    h('kbd', {}, candidate.candidate_no),
-    h('span', {}, name(candidate.label), h('small', {}, [candidate.level,
-      candidate.distance_km !== null && `${candidate.distance_km.toFixed(1)} km`, candidate.verdict].filter(Boolean).join(' · ')))));
 
 /** @param {Details} details */
-function drawMap({ centre, candidates, beyond, found }) {
+function drawMap({ place, centre, candidates, beyond, found }) {
   layer.clearLayers();
-  const icon = (/** @type {string} */ className, /** @type {Node | string} */ html = '') =>
-    L.divIcon({ className, html: h('span', {}, html), iconSize: [22, 22] });
-  for (const [lng, lat, key] of found) {
-    L.circleMarker([lat, lng], { radius: 4, className: 'found' }).bindTooltip(() => h('span', {}, name(title(key)))).addTo(layer);
-  }
-  for (const { lng, lat, location_key } of beyond) {
-    L.marker([lat, lng], { icon: icon('beyond'), keyboard: false }).bindTooltip(() => h('span', {}, name(title(location_key)))).addTo(layer);
-  }
-  if (centre?.lat && centre.lng) {
-    L.circle([centre.lat, centre.lng], { radius: centre.guard_km * 1000, interactive: false, className: 'guard' }).addTo(layer);
-    L.marker([centre.lat, centre.lng], { icon: icon('centre'), interactive: false, keyboard: false }).addTo(layer);
+  /** @param {number} lat @param {number} lng @param {string} className @param {string | number} text @param {any} words */
+  const mark = (lat, lng, className, text, words) =>
+    L.marker([lat, lng], {
+      icon: L.divIcon({ className, html: html`<b>${text}</b>`, iconSize: [22, 22] }),
+      alt: words,
+      keyboard: false,
+    })
+      .bindTooltip(() => html`<span>${name(words)}</span>`)
+      .addTo(layer);
+  for (const [lng, lat, key] of found)
+    label(title(key.replace(` ${place.cluster.toLowerCase()}`, '')), [lat, lng], 4).addTo(layer);
+  for (const { lng, lat, location_key } of beyond) mark(lat, lng, 'beyond', '', title(location_key));
+  if (centre?.lat) {
+    guard
+      .setLatLng([centre.lat, centre.lng])
+      .setRadius(centre.guard_km * 1000)
+      .addTo(layer);
+    mark(centre.lat, centre.lng, 'centre', '✚', `Centre of ${place.cluster}`);
   }
   for (const candidate of candidates) {
-    if (candidate.lat === null || candidate.lng === null) continue;
-    L.marker([candidate.lat, candidate.lng], { icon: icon('candidate', `${candidate.candidate_no}`), alt: `Candidate ${candidate.candidate_no}` })
-      .bindTooltip(() => h('span', {}, name(candidate.label))).on('click', () => pinTo(candidate)).addTo(layer);
+    const { lat, lng, candidate_no, label: words } = candidate;
+    if (lat !== null && lng !== null)
+      mark(lat, lng, 'candidate', candidate_no, words).on('click', () => pinTo(candidate));
   }
 }
 
-/** Where rejected places lie together, if three or more do. @param {Details} details */
+/** Where three or more rejected places lie together. @param {Details} details */
 function agreement({ beyond, centre }) {
-  const km = (centre?.guard_km ?? 0) * 1000;
-  const around = beyond.map(({ lat, lng }) => beyond.filter((other) => L.latLng(lat, lng).distanceTo([other.lat, other.lng]) <= km));
-  const [most = []] = around.sort((a, b) => b.length - a.length);
-  if (most.length < 3 || !centre?.lat || !centre.lng) return null;
-  const mean = (/** @type {'lat' | 'lng'} */ axis) => most.reduce((sum, place) => sum + place[axis], 0) / most.length;
-  const middle = L.latLng(mean('lat'), mean('lng'));
-  return { places: most.length, middle, km: middle.distanceTo([centre.lat, centre.lng]) / 1000 };
+  if (!centre?.lat) return null;
+  const near = (/** @type {Beyond} */ one) =>
+    beyond.filter((other) => L.latLng(one.lat, one.lng).distanceTo([other.lat, other.lng]) <= centre.guard_km * 1000);
+  const [most = []] = beyond.map(near).sort((a, b) => b.length - a.length);
+  const middle = L.latLngBounds(most.map(({ lat, lng }) => [lat, lng]));
+  return most.length < 3
+    ? null
+    : {
+        places: most.length,
+        middle: middle.getCenter(),
+        km: middle.getCenter().distanceTo([centre.lat, centre.lng]) / 1000,
+      };
 }
 
-/** A form below the place, with a live count of what the guard would let in. */
+/** A form above the place, with a live count of what the guard would let in. */
 async function editGuard() {
   if (!shown?.centre?.lat) return say('The cluster has no centroid, so it has no guard.');
   const { cluster } = shown.place;
-  const { beyond, centre } = await ask(`/api/place?${query({ kind: 'cluster', cluster })}`);
-  const inside = h('output', {});
-  const input = h('input', { type: 'number', name: 'guard', min: '1', max: '2000', step: 'any', required: true, value: `${centre.guard_km}` });
+  const { beyond, centre } = await ask('/api/place', { kind: 'cluster', cluster });
+  const form = html`<form class="guard"><label>Guard of ${name(cluster)} in km <input name="km" type="number" min="1" max="2000" step="any" required></label><output></output><button>Save</button></form>`;
   const counted = () => {
-    const let_in = beyond.filter((/** @type {Beyond} */ { distance_km }) => distance_km <= input.valueAsNumber).length;
-    inside.textContent = `${let_in} of ${count(beyond.length, 'rejected place')} would fall inside`;
+    const inside = beyond.filter(
+      (/** @type {Beyond} */ { distance_km }) => distance_km <= form.km.valueAsNumber,
+    ).length;
+    $('output', form).textContent = `${inside} of ${count(beyond.length, 'rejected place')} would fall inside`;
+    guard.setRadius((form.km.valueAsNumber || 0) * 1000);
   };
-  const form = h('form', { class: 'guard' }, h('label', {}, 'Guard of ', name(cluster), ' in km ', input), inside, h('button', {}, 'Save'));
-  input.addEventListener('input', counted);
-  form.addEventListener('submit', (event) => {
+  on(form, 'input', counted);
+  on(form, 'submit', (event) => {
     event.preventDefault();
+    const change = {
+      kind: 'cluster',
+      cluster,
+      updated_at: centre.updated_at,
+      decision: 'guard',
+      guard_km: form.km.valueAsNumber,
+    };
     during(async () => {
-      const change = { kind: 'cluster', cluster, updated_at: centre.updated_at, decision: 'guard', guard_km: input.valueAsNumber };
-      tell(await ask('/api/decide', change), `Guard of ${cluster} is ${input.value} km`);
+      tell(await ask('/api/decide', change, 'POST'), `Guard of ${cluster}: ${change.guard_km} km`);
       await show();
     });
   });
-  counted();
   $('form.guard', article)?.remove();
   article.prepend(form);
-  input.select();
+  form.km.value = centre.guard_km;
+  counted();
+  form.km.select();
 }
