@@ -2678,7 +2678,7 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) IS 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
 
-CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric)
+CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     BEGIN ATOMIC
@@ -2686,8 +2686,9 @@ CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(lo
      l.location_name,
      public.st_x(place.geom) AS st_x,
      public.st_y(place.geom) AS st_y,
-     tickets_ops.distance_km(c.geom, place.geom) AS distance_km
-    FROM ((tickets.geo_clusters c
+     tickets_ops.distance_km(c.geom, place.geom) AS distance_km,
+     nearest.km
+    FROM (((tickets.geo_clusters c
       CROSS JOIN LATERAL ( SELECT r.cluster,
              r.location_key,
              r.location_name,
@@ -2711,13 +2712,16 @@ CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(lo
             FROM tickets.geo_locations r
            WHERE ((r.cluster = c.cluster) AND (r.status = 'rejected'::text) AND (NOT r.verified))
            ORDER BY r.fetched_at DESC NULLS LAST
-          LIMIT 200) l)
+          LIMIT 100) l)
       CROSS JOIN LATERAL tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, NULL::public.geometry, NULL::numeric) place(status, geom, "precision", confidence, distance_km, note))
+      CROSS JOIN LATERAL ( SELECT min(w.distance_km) AS km
+            FROM tickets_ops.weigh_candidates(l.candidates, l.location_key, l.cluster, c.geom, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+           WHERE (w.refusal IS NULL)) nearest)
    WHERE ((c.cluster = places_beyond_guard.p_cluster) AND (place.geom IS NOT NULL))
-   ORDER BY (tickets_ops.distance_km(c.geom, place.geom));
+   ORDER BY nearest.km, l.location_key;
 END;
 
-COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where the rejected places of a cluster would be without its guard, the nearest first (at most 200, the last asked): kilometres from the centroid. A guard_km beyond one lets it in. Where they lie together, the centroid is probably the wrong one.';
+COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
 
 CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
@@ -3369,7 +3373,7 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      WHEN 'location'::text THEN review_place.p_location_key
                      ELSE NULL::text
                  END) k(candidate_no, label, level, lng, lat, distance_km, verdict)), 'beyond', ( SELECT COALESCE(json_agg(b.*), '[]'::json) AS "coalesce"
-            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) b(location_key, location_name, lng, lat, distance_km)
+            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) b(location_key, location_name, lng, lat, distance_km, needs_km)
            WHERE (review_place.p_kind = 'cluster'::text)), 'names', ( SELECT COALESCE(json_agg(n.*), '[]'::json) AS "coalesce"
             FROM ( SELECT t.location_name AS name,
                      count(*) AS tickets,
@@ -4833,6 +4837,9 @@ GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;

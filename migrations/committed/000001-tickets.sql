@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:7613b0b29b8898001e9daa46c6540a42058a3643
+--! Hash: sha1:7a724cba8871eba9e4149dc978149f3f03293cec
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4933,22 +4933,30 @@ end;
 comment on function tickets_ops.place_candidates(text, text) is 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
 
 create or replace function tickets_ops.places_beyond_guard(p_cluster text)
-returns table (location_key text, location_name text, lng double precision, lat double precision, distance_km numeric)
+returns table (
+  location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric
+)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
-  select l.location_key, l.location_name, st_x(place.geom), st_y(place.geom), tickets_ops.distance_km(c.geom, place.geom)
+  select
+    l.location_key, l.location_name, st_x(place.geom), st_y(place.geom), tickets_ops.distance_km(c.geom, place.geom), nearest.km
   from tickets.geo_clusters c
   cross join lateral (
-    -- The judge takes 1 to 3 ms a place.
+    -- Each takes the judge some milliseconds.
     select * from tickets.geo_locations r
     where r.cluster = c.cluster and r.status = 'rejected' and not r.verified
-    order by r.fetched_at desc nulls last limit 200
+    order by r.fetched_at desc nulls last limit 100
   ) as l
   cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+  cross join lateral (
+    select min(w.distance_km) as km
+    from tickets_ops.weigh_candidates(l.candidates, l.location_key, l.cluster, c.geom, null) as w
+    where w.refusal is null
+  ) as nearest
   where c.cluster = p_cluster and place.geom is not null
-  order by 5;
+  order by nearest.km, l.location_key;
 end;
-comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard, the nearest first (at most 200, the last asked): kilometres from the centroid. A guard_km beyond one lets it in. Where they lie together, the centroid is probably the wrong one.';
+comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
 
 create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
 language sql stable

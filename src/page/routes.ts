@@ -151,9 +151,13 @@ export const ROUTES: Record<string, Route> = {
     const { rows: made } = await db.query(`select to_regclass('tickets.vehicles_now') is not null as made`);
     if (!made[0].made) return [];
     const { rows } = ticket
-      ? await db.query('select * from tickets.nearest_vehicles($1)', [ticket])
+      ? await db.query(
+          `select vehicle_id, label, freshness, road_km_estimate::float8 as km, minutes_estimate::float8 as minutes
+           from tickets.nearest_vehicles($1)`,
+          [ticket],
+        )
       : await db.query(
-          `select vehicle_id, label, team, lng, lat, freshness, open_assignments, usable from tickets.vehicles_now
+          `select vehicle_id, label, team, lng, lat, freshness, open_assignments from tickets.vehicles_now
            where freshness <> 'nowhere'`,
         );
     return rows;

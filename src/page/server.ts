@@ -34,7 +34,8 @@ export interface Page {
 export async function startPage(databaseUrl: string, port: number, tiles: PageSettings): Promise<Page> {
   const files = await withClient(databaseUrl, (client) => pageFiles(client, tiles));
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 4, application_name: 'fleettickets page' });
-  pool.on('error', () => undefined); // of an idle connection: the next request opens another, or is told why not
+  // A connection that breaks: its statement fails, and the next request opens another or is told why not.
+  pool.on('error', () => undefined).on('connect', (client) => client.on('error', () => undefined));
   const server = createServer();
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');

@@ -53,9 +53,35 @@ export async function visit(browser: Browser, url: string, options: BrowserConte
     if (!/^(data|blob):/.test(request.url()) && new URL(request.url()).hostname !== '127.0.0.1')
       elsewhere.push(request.url());
   });
-  tab.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
+  tab.on('console', (message) => {
+    // That a request was refused is no complaint: the page says why.
+    if (message.type() === 'error' && !/^Failed to load resource/.test(message.text())) complaints.push(message.text());
+  });
   tab.on('pageerror', ({ message }) => complaints.push(message));
   await tab.goto(url);
   await tab.waitForLoadState('networkidle');
   return { tab, elsewhere, complaints };
+}
+
+/**
+ * Milliseconds from a change of the view until `isPainted` (JavaScript for the browser) holds in a painted frame: the best
+ * of three, for the machine may be busy with something else.
+ */
+export async function paintTime(tab: Tab, view: string, isPainted: string): Promise<number> {
+  const times: number[] = [];
+  for (let n = 0; n < 3; n++) {
+    await tab.evaluate(`location.hash = 'jobs'`);
+    await tab.waitForLoadState('networkidle');
+    times.push(
+      await tab.evaluate<number>(`(async () => {
+        document.querySelectorAll('path.place, #review .list li, article h2').forEach((element) => element.remove());
+        const started = performance.now();
+        location.hash = '${view}';
+        while (!(${isPainted})) await new Promise(requestAnimationFrame);
+        await new Promise(requestAnimationFrame);
+        return performance.now() - started;
+      })()`),
+    );
+  }
+  return Math.min(...times);
 }

@@ -46,7 +46,7 @@ export async function makePlaces(pool: pg.Pool, { clusters = {}, places = [] }: 
       await client.query('select tickets_ops.as_pipeline(false)');
       await client.query(
         `insert into tickets.inc (ticket_id, raw)
-         select format('WOT%s', lpad((row_number() over ())::text, 7, '0')),
+         select format('WOT%s', lpad(((select count(*) from tickets.inc) + row_number() over ())::text, 7, '0')),
            jsonb_build_object('cluster', place.cluster, 'location_name', place.name, 'is_actionable', 'true', 'assigned_team', place.cluster || ' A',
              'normalized_status', 'Open', 'created_at_service', to_char(now() at time zone 'Africa/Nairobi' - n * interval '7 hours', 'YYYY-MM-DD HH24:MI:SS'))
          from jsonb_to_recordset($1) as place (cluster text, name text, tickets integer), generate_series(1, place.tickets) as n`,

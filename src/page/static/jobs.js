@@ -49,7 +49,9 @@ export async function show() {
     filters.retry_failed.disabled = number === 0;
     $('.health', view).replaceChildren(healthOf(health));
     $('.summary', view).textContent =
-      total > jobs.length ? `The first ${jobs.length} of ${count(total, 'job')}` : `${count(total, 'job')} that wait, run or have failed`;
+      total > jobs.length
+        ? `The first ${jobs.length} of ${count(total, 'job')}`
+        : `${count(total, 'job')} that wait, run or have failed`;
     $('.jobs', view).replaceChildren(...jobs.map(jobRow));
     $('.snapshots', view).replaceChildren(...snapshots.map(snapshotRow));
   } catch (error) {

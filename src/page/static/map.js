@@ -78,9 +78,9 @@ function draw() {
 
 /** @param {Place} place */
 const placeItem = (place) => {
-  const { open, breached, at_risk, cluster, location_key } = place.properties;
+  const { open, breached, at_risk, cluster, location_key, geo_source } = place.properties;
   return html`<li><button type="button" @click=${() => select(place)}><span>${nameOf(place)}</span>
-    <small>${location_key && cluster && [name(cluster), ' · ']}${open} open${breached > 0 && ` · ${breached} breached`}${at_risk > 0 && ` · ${at_risk} at risk`}</small>
+    <small>${geo_source !== 'cluster' && location_key && cluster && [name(cluster), ' · ']}${open} open${breached > 0 && ` · ${breached} breached`}${at_risk > 0 && ` · ${at_risk} at risk`}</small>
   </button></li>`;
 };
 
@@ -95,8 +95,9 @@ const pointOf = (
 /** A coordinate that several places share is called after the town next to it. @param {Place} place */
 function nameOf(place) {
   const { location_key, cluster, geo_source } = place.properties;
+  if (geo_source === 'cluster' && cluster) return html`<span>${name(cluster)} (centre)</span>`;
   if (location_key) return name(title(location_key));
-  if (cluster) return html`<span>${name(cluster)} ${geo_source === 'cluster' ? '(centre)' : '(several places)'}</span>`;
+  if (cluster) return html`<span>${name(cluster)} (several places)</span>`;
   const far = (/** @type {[string, number, number, number]} */ [, lat, lng]) => pointOf(place).distanceTo([lat, lng]);
   return html`<span>Several near ${name(towns.reduce((one, other) => (far(one) <= far(other) ? one : other))[0])}</span>`;
 }
@@ -132,21 +133,24 @@ const ticketItem = ({ ticket_id, normalized_status, location_name, assigned_team
     <small>${name(normalized_status)} · ${name(assigned_team ?? 'no team')} · ${name(location_name)}</small></li>`;
 
 /** @param {any} vehicle */
-const vehicleItem = ({ label, vehicle_id, road_km_estimate, minutes_estimate, freshness }) =>
+const vehicleItem = ({ label, vehicle_id, km, minutes, freshness }) =>
   html`<li class="ticket">${name(label ?? vehicle_id)} ${chip(freshness)}
-    <small>about ${road_km_estimate.toFixed(1)} km by road, ${Math.round(minutes_estimate)} min</small></li>`;
+    <small>about ${km.toFixed(1)} km by road, ${Math.round(minutes)} min</small></li>`;
 
 /** The layer is there once the operator has pointed tickets.vehicles at a tracker. @param {any[]} seen */
 function drawVehicles(seen) {
   vehicles.clearLayers();
   filters.vehicles.parentElement.hidden = seen.length === 0;
   $('span', filters.vehicles.parentElement).textContent = count(seen.length, 'vehicle');
-  for (const { label, vehicle_id, team, lng, lat, freshness } of seen) {
+  for (const { label, vehicle_id, team, lng, lat, freshness, open_assignments } of seen) {
     L.marker([lat, lng], {
       icon: L.divIcon({ className: `vehicle ${freshness}`, iconSize: [16, 16] }),
       keyboard: false,
     })
-      .bindTooltip(() => html`<span>${name(label ?? vehicle_id)} · ${name(team ?? 'no team')} · ${freshness}</span>`)
+      .bindTooltip(
+        () =>
+          html`<span>${name(label ?? vehicle_id)} · ${name(team ?? 'no team')} · ${freshness} · ${count(open_assignments, 'assignment')}</span>`,
+      )
       .addTo(vehicles);
   }
 }

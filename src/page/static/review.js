@@ -4,9 +4,10 @@ import { $, ask, chip, count, html, name, notice, on, say, title, when } from '.
 
 /** @typedef {{ kind: 'cluster' | 'location', cluster: string, location_key: string | null }} Key */
 /** @typedef {{ candidate_no: number, label: string | null, level: string, lng: number | null, lat: number | null, distance_km: number | null, verdict: string }} Candidate */
-/** @typedef {{ lng: number, lat: number, distance_km: number, location_key: string }} Beyond */
+/** @typedef {{ lng: number, lat: number, needs_km: number, location_key: string }} Beyond */
 /** @typedef {{ place: Key & Record<string, any>, centre: any, candidates: Candidate[], beyond: Beyond[], names: any[], found: [number, number, string][], history: any[] }} Details as tickets_ops.review_place gives them */
 
+const LISTED = 100;
 const view = $('#review');
 const article = $('article', view);
 const filters = $('aside form', view);
@@ -57,15 +58,16 @@ export function start(context) {
   for (const form of [filters, pinForm]) on(form, 'submit', (event) => event.preventDefault());
   on(pinForm, 'submit', () => press('s'));
   on(list, 'click', ({ target }) => target.closest('li') && open([...list.children].indexOf(target.closest('li'))));
-  on($('.actions', view), 'click', ({ target }) => press(target.dataset.key));
+  on(list, 'scroll', () => list.scrollTop + 2 * list.clientHeight > list.scrollHeight && listMore());
+  on($('.actions', view), 'click', ({ target }) => press(target.getAttribute('aria-keyshortcuts')));
   on(document, 'keydown', (event) => {
     if (view.hidden || help.open || event.target.closest('input, select, textarea')) return;
     if (!event.ctrlKey && !event.altKey && !event.metaKey && press(event.key)) event.preventDefault();
   });
 }
 
-/** @param {string | undefined} key @returns {boolean} whether it means something now */
-function press(key = '') {
+/** @param {string} key @returns {boolean} whether it means something now */
+function press(key) {
   const candidate = shown?.candidates[Number(key) - 1];
   const action = candidate ? () => pinTo(candidate) : ACTIONS[key];
   if (busy || !action) return false;
@@ -85,20 +87,19 @@ export async function show(wanted = shown?.place) {
     const answer = await ask('/api/queue', { status: filters.status.value, text: filters.text.value });
     if (asked !== turn) return;
     ({ places: queue, total } = answer);
-    list.replaceChildren(
-      ...queue.map(
-        (item) => html`<li><button type="button"><span>${name(nameOf(item))}</span>${chip(item.status)}
-      <small>${item.location_key === null ? 'cluster' : name(item.cluster)} · ${item.open} open</small></button></li>`,
-      ),
-    );
-    await open(
-      Math.max(
-        queue.findIndex((item) => wanted && idOf(item) === idOf(wanted)),
-        0,
-      ),
-    );
+    list.replaceChildren();
+    const same = queue.findIndex((item) => wanted && idOf(item) === idOf(wanted));
+    await open(Math.max(same, 0));
   } catch (error) {
     $('.summary', view).replaceChildren(notice(error));
+  }
+}
+
+/** Lists more of the queue: thousands at once would take a second. */
+function listMore(upTo = list.children.length + LISTED) {
+  for (const item of queue.slice(list.children.length, upTo)) {
+    list.append(html`<li><button type="button"><span>${name(nameOf(item))}</span>${chip(item.status)}
+      <small>${item.location_key === null ? 'cluster' : name(item.cluster)} · ${item.open} open</small></button></li>`);
   }
 }
 
@@ -112,6 +113,7 @@ async function open(index) {
   $('[aria-current]', list)?.removeAttribute('aria-current');
   $('.summary', view).textContent = item ? `${at + 1} of ${total.toLocaleString('en')}` : 'Nothing is in doubt here.';
   if (!item) return article.replaceChildren(html`<p>No place matches. Choose another filter, or have a rest.</p>`);
+  if (!list.children[at]) listMore(at + LISTED);
   const button = list.children[at].firstElementChild;
   button.ariaCurrent = 'true';
   button.scrollIntoView({ block: 'nearest' });
@@ -130,7 +132,7 @@ async function open(index) {
 
 function skip() {
   queue.push(...queue.splice(at, 1));
-  list.append(list.children[at]);
+  list.children[at].remove();
   open(at);
 }
 
@@ -208,7 +210,8 @@ function pinTo({ lat, lng, candidate_no }) {
 function setPin(place, typed = false) {
   // Kenya lies east of 33° and within 6° of the equator, so swapped axes show.
   const swapped = place && place.lat > 33 && Math.abs(place.lng) < 6;
-  pin = swapped ? null : place;
+  // What is saved is what is shown: six digits are 11 cm.
+  pin = swapped || !place ? null : L.latLng(+place.lat.toFixed(6), +place.lng.toFixed(6));
   marker?.remove();
   marker = pin
     ? L.marker(pin, {
@@ -219,15 +222,15 @@ function setPin(place, typed = false) {
       })
     : undefined;
   marker?.addTo(map).on('dragend', ({ target }) => setPin(target.getLatLng()));
-  if (!typed) pinForm.pin.value = pin ? `${+pin.lat.toFixed(6)}, ${+pin.lng.toFixed(6)}` : '';
+  if (!typed) pinForm.pin.value = pin ? `${pin.lat}, ${pin.lng}` : '';
   const hint = pinForm.pin.value && 'Latitude and longitude, as in -1.2921, 36.7856';
   $('output', pinForm).textContent = swapped
     ? `Latitude first: did you mean ${place.lng}, ${place.lat}?`
     : pin
       ? distance(pin)
       : hint;
-  $('[data-key=a]', view).disabled = !accepts();
-  $('[data-key=s]', view).disabled = !pin;
+  $('[aria-keyshortcuts=a]', view).disabled = !accepts();
+  $('[aria-keyshortcuts=s]', view).disabled = !pin;
 }
 
 /** @param {L.LatLng} place */
@@ -336,9 +339,7 @@ async function editGuard() {
   const { beyond, centre } = await ask('/api/place', { kind: 'cluster', cluster });
   const form = html`<form class="guard"><label>Guard of ${name(cluster)} in km <input name="km" type="number" min="1" max="2000" step="any" required></label><output></output><button>Save</button></form>`;
   const counted = () => {
-    const inside = beyond.filter(
-      (/** @type {Beyond} */ { distance_km }) => distance_km <= form.km.valueAsNumber,
-    ).length;
+    const inside = beyond.filter((/** @type {Beyond} */ { needs_km }) => needs_km <= form.km.valueAsNumber).length;
     $('output', form).textContent = `${inside} of ${count(beyond.length, 'rejected place')} would fall inside`;
     guard.setRadius((form.km.valueAsNumber || 0) * 1000);
   };
