@@ -228,10 +228,10 @@ describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
       await view().getByLabel('Cluster').fill('Kilimani');
       await view().getByRole('textbox', { name: 'Location' }).fill('NW_Acacia Road');
       await tab.getByRole('button', { name: 'Ask', exact: true }).click();
-      await rows().getByText('geocode_location:Kilimani:acacia road').waitFor();
+      await rows().filter({ hasText: 'geocode_location:Kilimani:acacia road' }).waitFor();
       await view().getByRole('textbox', { name: 'Location' }).fill('');
       await tab.getByRole('button', { name: 'Ask', exact: true }).click();
-      await rows().getByText('geocode_cluster:Kilimani').waitFor();
+      await rows().filter({ hasText: 'geocode_cluster:Kilimani' }).waitFor();
       await rows().filter({ hasText: 'fetch_snapshot' }).waitFor();
     });
   });
