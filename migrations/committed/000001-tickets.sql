@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:7a724cba8871eba9e4149dc978149f3f03293cec
+--! Hash: sha1:28eceef6d5fa36f533bd3b49c9de0782f635aa06
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2506,6 +2506,80 @@ end
 $$;
 comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
 --! EndIncluded placing.sql
+--! Included rebuild-location-keys.sql
+-- After a change of tickets.location_key: tickets.inc.location_key is STORED and the gazetteer is keyed by it, so both are
+-- made anew by a migration that includes location-key.sql and then calls this function.
+
+create or replace function tickets_ops.rebuild_location_keys()
+returns table (tickets_changed bigint, places_changed bigint, places_merged bigint)
+language plpgsql as $$
+declare
+  v_before boolean;
+  v_places tickets.geo_locations[];
+  v_dataset text;
+  v_rows bigint;
+begin
+  -- Alone: a batch that is being written would bring tickets with the old key, and a verdict a place with it.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+
+  -- The places that get another key, and those that have that key already: of each such group one stays.
+  with keyed as (
+    select l as place, l.cluster, l.location_key,
+      -- A name of which only codes are left now keeps its key: no ticket asks for it, and what a person verified is not lost.
+      coalesce(tickets.location_key(coalesce(l.location_name, l.location_key)), l.location_key) as new_key
+    from tickets.geo_locations l
+  ),
+  changing as (
+    select cluster, new_key from keyed group by cluster, new_key having bool_or(location_key <> new_key)
+  )
+  select array_agg(k.place), count(*) filter (where k.location_key <> k.new_key)
+  into v_places, places_changed
+  from keyed k join changing using (cluster, new_key);
+
+  -- As the pipeline: moving a row does not verify it.
+  v_before := tickets_ops.as_pipeline(true);
+  delete from tickets.geo_locations l
+  using unnest(v_places) as p
+  where l.cluster = p.cluster and l.location_key = p.location_key;
+  insert into tickets.geo_locations
+  select (jsonb_populate_record(
+    chosen.place, jsonb_build_object('location_key', chosen.new_key, 'note', nullif(concat_ws(' ', (chosen.place).note, chosen.others), ''))
+  )).*
+  from (
+    select distinct on (p.cluster, key.new_key) p as place, key.new_key,
+      -- Of two that a person verified, the other stays readable.
+      string_agg(
+        case when p.verified then format('Verified under the key %s: %s.', p.location_key, coalesce((p.geom::point)::text, 'no coordinate')) end,
+        ' '
+      ) over (
+        partition by p.cluster, key.new_key order by p.verified desc, p.status = 'found' desc, p.updated_at desc, p.location_key
+        rows between 1 following and unbounded following
+      ) as others
+    from unnest(v_places) as p
+    cross join lateral (
+      select coalesce(tickets.location_key(coalesce(p.location_name, p.location_key)), p.location_key) as new_key
+    ) as key
+    order by p.cluster, key.new_key, p.verified desc, p.status = 'found' desc, p.updated_at desc, p.location_key
+  ) as chosen;
+  get diagnostics v_rows = row_count;
+  places_merged := coalesce(cardinality(v_places), 0) - v_rows;
+  perform tickets_ops.as_pipeline(v_before);
+
+  -- Writing raw makes its generated columns anew, their indexes follow, and triggers place the tickets. No view that uses the
+  -- column is in the way, as it would be of dropping it.
+  tickets_changed := 0;
+  foreach v_dataset in array array['inc', 'crq'] loop
+    execute format(
+      'update tickets.%I set raw = raw where location_key is distinct from tickets.location_key(raw ->> ''location_name'')', v_dataset
+    );
+    get diagnostics v_rows = row_count;
+    tickets_changed := tickets_changed + v_rows;
+  end loop;
+  return next;
+end
+$$;
+comment on function tickets_ops.rebuild_location_keys() is 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
+--! EndIncluded rebuild-location-keys.sql
 
 -- The tickets that a gazetteer row concerns.
 create index inc_place on tickets.inc (tickets.cluster_key(cluster), location_key);
@@ -2677,19 +2751,19 @@ returns bigint language sql as $$
 $$;
 comment on function tickets_ops.run_jobs_now(bigint[], integer, integer) is 'Makes jobs that do not run due now; with p_attempts and p_priority in place of theirs unless NULL. Returns how many.';
 
-create or replace function tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text default '') returns bigint
+create or replace function tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] default '{}') returns bigint
 language sql as $$
   with restarted as (
     update graphile_worker._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
-      flags = flags - 'given_up',
-      payload = case when p_forget <> '' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+      flags = flags - 'given_up' - 'worker_died',
+      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
     where id = any (p_ids) and locked_at is null
     returning 1
   )
   select count(*) from restarted
 $$;
-comment on function tickets_ops.restart_jobs(bigint[], integer, text) is 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: a key to leave out of the payload. Returns how many.';
+comment on function tickets_ops.restart_jobs(bigint[], integer, text[]) is 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: keys to leave out of the payload. Returns how many.';
 
 create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql as $$
   select from graphile_worker._private_jobs where id = p_id for update
@@ -2734,16 +2808,87 @@ create or replace function tickets_ops.scheduled_since(p_identifier text) return
   select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
 $$;
 comment on function tickets_ops.scheduled_since(text) is 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+
+create or replace function tickets_ops.pools_with_work() returns table (pool_id text, locked_at timestamptz) language sql stable as $$
+  select locked_by, max(locked_at)
+  from (
+    select locked_by, locked_at from graphile_worker._private_jobs where locked_by is not null
+    union all
+    select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
+  ) as locked
+  group by locked_by
+$$;
+comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue, and since when at the latest.';
+
+create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[] language plpgsql as $$
+declare
+  -- A killed worker costs its jobs an attempt; it is given back, up to this many.
+  c_most_attempts constant integer := 25;
+  v_set_aside bigint[];
+begin
+  with died as (
+    update graphile_worker._private_jobs
+    set flags = coalesce(flags, '{}') || '{"worker_died": true}',
+      max_attempts = case
+        -- Twice: it may be what kills them, and the next worker would be the third.
+        when flags ? 'worker_died' then greatest(attempts, 1)
+        when flags ? 'given_up' then max_attempts
+        else greatest(max_attempts, least(max_attempts + 1, c_most_attempts))
+      end,
+      last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
+    where locked_by = any (p_pools)
+    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+  )
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  perform graphile_worker.force_unlock_workers(p_pools);
+  -- As adding a job does: workers look now, not at their next poll.
+  perform pg_notify('jobs:insert', '{"r":0,"count":64}');
+  return v_set_aside;
+end
+$$;
+comment on function tickets_ops.unlock_pools(text[]) is 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
 --! EndIncluded worker-schema.sql
 
 --! split: 090-ledger.sql
 -- The ledger of snapshots, and the work in progress of the one being loaded.
---
--- A snapshot's states:
---   staging -> loading -> finalizing -> done | partial      a file that was read
---   unchanged | superseded                                   a file that was looked at, not read
---   failed                                                   with the reason in error; tickets_ops.retry_job reopens it, nothing else
---   superseded -> staging                                    taken after all: by a backfill, or because the newer one failed
+
+create table tickets_ops.snapshot_transitions (
+  from_status text,
+  to_status text not null,
+  reason text not null,
+  unique nulls not distinct (from_status, to_status)
+);
+comment on table tickets_ops.snapshot_transitions is 'Every change of a snapshot''s status that there is; a trigger refuses all others. The states are explained at tickets_ops.snapshots.status.';
+comment on column tickets_ops.snapshot_transitions.from_status is 'NULL: a new row.';
+comment on column tickets_ops.snapshot_transitions.to_status is 'The status after it.';
+comment on column tickets_ops.snapshot_transitions.reason is 'What happens.';
+insert into tickets_ops.snapshot_transitions (from_status, to_status, reason) values
+  (null, 'staging', 'A file is claimed, and its rows are staged.'),
+  (null, 'superseded', 'A file is passed over for a newer one.'),
+  (null, 'unchanged', 'A file has the bytes of the last load.'),
+  (null, 'failed', 'A file is refused without being read.'),
+  ('superseded', 'staging', 'It is taken after all: by a backfill, or because the newer one failed.'),
+  ('superseded', 'unchanged', 'It turns out to have the bytes of the last load.'),
+  ('superseded', 'failed', 'It is refused without being read.'),
+  ('staging', 'superseded', 'Reading it broke off: it is put back, to be read again.'),
+  ('staging', 'loading', 'All rows are staged; its batches and their jobs come into being.'),
+  ('staging', 'finalizing', 'All rows are staged, and none has changed.'),
+  ('staging', 'held', 'All rows are staged, and it looks as if it would destroy the state: a person decides.'),
+  ('staging', 'failed', 'It is no ticket CSV, or it cannot be read.'),
+  ('held', 'loading', 'A person released it.'),
+  ('held', 'finalizing', 'A person released it, and no row has changed.'),
+  ('held', 'superseded', 'A newer file was loaded.'),
+  ('held', 'failed', 'A person dismissed it.'),
+  ('loading', 'finalizing', 'The last batch is in.'),
+  ('loading', 'failed', 'A batch used up its attempts, or a person cancelled it.'),
+  ('finalizing', 'done', 'The whole file is in.'),
+  ('finalizing', 'partial', 'The rows before the break are in.'),
+  ('finalizing', 'failed', 'Completing it used up its attempts, or a person cancelled it.'),
+  ('failed', 'loading', 'tickets_ops.retry_job reopened it.'),
+  ('failed', 'finalizing', 'tickets_ops.retry_job reopened it, and only its end was missing.'),
+  ('failed', 'superseded', 'tickets_ops.retry_job: reading it broke off, so it is put back.'),
+  ('failed', 'staging', 'It was future-dated, and its time has come.'),
+  ('failed', 'unchanged', 'It was future-dated, and has the bytes of the last load.');
 
 create table tickets_ops.snapshots (
   snapshot_id bigint generated always as identity primary key,
@@ -2754,8 +2899,11 @@ create table tickets_ops.snapshots (
   source_size bigint,
   source_last_modified timestamptz,
   snapshot_at timestamptz not null,
-  status text not null check (status in ('staging', 'loading', 'finalizing', 'done', 'partial', 'unchanged', 'superseded', 'failed')),
+  status text not null check (status in ('staging', 'loading', 'finalizing', 'held', 'done', 'partial', 'unchanged', 'superseded', 'failed')),
   error text,
+  opens_at timestamptz,
+  ignored boolean not null default false,
+  dismissed_at timestamptz,
   broken_off text,
   origin text not null default 'bucket' check (origin in ('bucket', 'file')),
   forced boolean not null default false,
@@ -2765,6 +2913,7 @@ create table tickets_ops.snapshots (
   listed_at timestamptz not null default now(),
   progress_at timestamptz not null default now(),
   staged_at timestamptz,
+  load_began_at timestamptz,
   loaded_at timestamptz,
   archived_at timestamptz,
   archived_key text,
@@ -2789,21 +2938,25 @@ create table tickets_ops.snapshots (
 
 -- Exactly one snapshot of a dataset is in flight.
 create unique index snapshots_one_in_flight on tickets_ops.snapshots (dataset) where status in ('staging', 'loading', 'finalizing');
-create index snapshots_by_file on tickets_ops.snapshots (dataset, source_key, source_etag);
+create index snapshots_by_file on tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified);
 -- A version that was passed over has one row, however many looks at the bucket saw it at once.
-create unique index snapshots_superseded_once on tickets_ops.snapshots (dataset, source_key, source_etag) where status = 'superseded';
+create unique index snapshots_superseded_once on tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified)
+  where status = 'superseded';
 create index snapshots_by_time on tickets_ops.snapshots (dataset, snapshot_at);
 comment on table tickets_ops.snapshots is 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
 comment on column tickets_ops.snapshots.snapshot_id is 'Order in which files were looked at.';
 comment on column tickets_ops.snapshots.dataset is 'inc or crq.';
 comment on column tickets_ops.snapshots.source_key is 'Object key in the bucket, or the name of a local file.';
-comment on column tickets_ops.snapshots.source_etag is 'ETag without quotes; NULL for a local file.';
+comment on column tickets_ops.snapshots.source_etag is 'ETag without quotes, empty where the server lists none; NULL for a local file.';
 comment on column tickets_ops.snapshots.source_sha256 is 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
 comment on column tickets_ops.snapshots.source_size is 'Bytes.';
-comment on column tickets_ops.snapshots.source_last_modified is 'The bucket''s LastModified. It moves when a file is copied or restored, so the time in the name decides.';
+comment on column tickets_ops.snapshots.source_last_modified is 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
 comment on column tickets_ops.snapshots.snapshot_at is 'The export''s time, from the file''s name (EAT), else LastModified.';
-comment on column tickets_ops.snapshots.status is 'staging, loading, finalizing: in flight. done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: see error.';
+comment on column tickets_ops.snapshots.status is 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
 comment on column tickets_ops.snapshots.error is 'Why it failed, in words for people.';
+comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
 comment on column tickets_ops.snapshots.origin is 'bucket, or file (ingest --inc-csv).';
 comment on column tickets_ops.snapshots.forced is 'Asked for by force.';
@@ -2812,8 +2965,9 @@ comment on column tickets_ops.snapshots.job_id is 'The fetch_snapshot job that r
 comment on column tickets_ops.snapshots.attempt is 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
 comment on column tickets_ops.snapshots.listed_at is 'When the file was first looked at.';
 comment on column tickets_ops.snapshots.progress_at is 'When work on the snapshot last committed something.';
-comment on column tickets_ops.snapshots.staged_at is 'When all its rows were staged and its batches were created.';
-comment on column tickets_ops.snapshots.loaded_at is 'When it was finished.';
+comment on column tickets_ops.snapshots.staged_at is 'When all its rows were staged.';
+comment on column tickets_ops.snapshots.load_began_at is 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+comment on column tickets_ops.snapshots.loaded_at is 'When it was complete.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
 comment on column tickets_ops.snapshots.batches_total is 'Batches of changed rows; 0 when no row changed.';
@@ -2886,19 +3040,164 @@ comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on whic
 comment on column tickets_ops.snapshot_rejects.reason is 'Why, in words for people.';
 comment on column tickets_ops.snapshot_rejects.row_text is 'The record as CSV (as JSON where the database refused it), control characters escaped, cut at 64 KiB.';
 
+create table tickets_ops.looks (
+  dataset text primary key,
+  looked_at timestamptz not null,
+  files bigint not null,
+  others bigint not null,
+  newest_key text,
+  newest_last_modified timestamptz,
+  new_file_at timestamptz,
+  future_dated text[] not null
+);
+comment on table tickets_ops.looks is 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
+comment on column tickets_ops.looks.dataset is 'inc or crq.';
+comment on column tickets_ops.looks.looked_at is 'When.';
+comment on column tickets_ops.looks.files is 'CSV files in the folder; those that were archived are not among them.';
+comment on column tickets_ops.looks.others is 'Empty files, and objects that are no CSV by their name.';
+comment on column tickets_ops.looks.newest_key is 'The file with the latest LastModified.';
+comment on column tickets_ops.looks.newest_last_modified is 'Its LastModified.';
+comment on column tickets_ops.looks.new_file_at is 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
+comment on column tickets_ops.looks.future_dated is 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
+
+--! Included high-water-mark.sql
+-- What is loaded already, and the one order of versions of files: the time in the name, then LastModified, then the key.
+-- src/bucket/files.ts has the same order; a test holds the two together.
+
+create or replace function tickets_ops.clock_tolerance() returns interval language sql immutable parallel safe
+return interval '15 minutes';
+comment on function tickets_ops.clock_tolerance() is 'The clocks of exporter and database may differ by this much. A file whose time is further ahead is future-dated: it is refused until its time has come.';
+
+create or replace function tickets_ops.high_water_mark(
+  p_dataset text, out snapshot_at timestamptz, out last_modified timestamptz, out key text
+)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select m.snapshot_at, m.last_modified, m.key
+  from (
+    (
+      select s.snapshot_at, coalesce(s.source_last_modified, '-infinity') as last_modified, s.source_key as key
+      from tickets_ops.snapshots s
+      where s.dataset = p_dataset and (s.load_began_at is not null or s.status = 'unchanged')
+        -- One that was loaded by a release that let it must not shut out every file until its time.
+        and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
+      order by s.snapshot_at desc, s.source_last_modified desc nulls last, s.source_key collate "C" desc -- index snapshots_by_time
+      limit 1
+    )
+    union all
+    -- What a takeover inherited, and what the ledger has forgotten by age. Times of files are kept to the millisecond.
+    select
+      tickets.eat_ts(i.metadata ->> 'snapshot_at'),
+      coalesce(date_trunc('milliseconds', tickets.eat_ts(i.metadata ->> 'source_last_modified')), '-infinity'),
+      coalesce(i.metadata ->> 'source_key', '')
+    from tickets.import_meta i
+    where i.dataset = p_dataset
+  ) as m
+  where m.snapshot_at <= now() + tickets_ops.clock_tolerance()
+  order by m.snapshot_at desc, m.last_modified desc, m.key collate "C" desc
+  limit 1
+$$;
+comment on function tickets_ops.high_water_mark(text) is 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
+
+create or replace function tickets_ops.is_below_mark(
+  p_dataset text, p_snapshot_at timestamptz, p_last_modified timestamptz, p_key text
+)
+returns boolean language sql stable set search_path = pg_catalog, pg_temp
+return (
+  select coalesce(
+    (p_snapshot_at, p_last_modified, p_key collate "C") < (m.snapshot_at, m.last_modified, m.key collate "C"), false
+  )
+  from tickets_ops.high_water_mark(p_dataset) m
+);
+comment on function tickets_ops.is_below_mark(text, timestamptz, timestamptz, text) is 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
+
+create or replace function tickets_ops.known_versions(p_dataset text, p_keys text[])
+returns table (key text, etag text, last_modified timestamptz, status text, opens_at timestamptz)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select distinct on (s.source_key, s.source_etag, s.source_last_modified)
+    s.source_key, s.source_etag, s.source_last_modified, s.status, s.opens_at
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.source_key = any (p_keys) and s.origin = 'bucket' -- index snapshots_by_file
+  -- Looked at again by force, and put back: that says nothing of what became of it before.
+  order by s.source_key, s.source_etag, s.source_last_modified, s.status = 'superseded', s.snapshot_id desc
+$$;
+comment on function tickets_ops.known_versions(text, text[]) is 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
+
+create or replace function tickets_ops.last_load(p_dataset text, out etag text, out sha256 text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select
+    case
+      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
+      when last.status = 'done' then last.source_etag
+    end,
+    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+  from (select) as one
+  left join tickets.import_meta meta on meta.dataset = p_dataset
+  left join lateral (
+    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.load_began_at is not null
+    order by s.load_began_at desc
+    limit 1
+  ) as last on true
+$$;
+comment on function tickets_ops.last_load(text) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+--! EndIncluded high-water-mark.sql
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
 
-create or replace function tickets_ops.loaded_through(p_dataset text) returns timestamptz language sql stable
-return greatest(
-  -- What a takeover inherited, and unchanged files.
-  (select tickets.eat_ts(metadata ->> 'snapshot_at') from tickets.import_meta where dataset = p_dataset),
-  (
-    select max(snapshot_at) from tickets_ops.snapshots
-    where dataset = p_dataset and (status in ('loading', 'finalizing', 'done', 'partial', 'unchanged') or batches_done > 0)
-  )
+create or replace function tickets_ops.check_transition() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_from text;
+begin
+  if tg_op = 'UPDATE' then
+    if new.status = old.status then
+      return new;
+    end if;
+    v_from := old.status;
+  end if;
+  if not exists (
+    select from tickets_ops.snapshot_transitions t where t.from_status is not distinct from v_from and t.to_status = new.status
+  ) then
+    raise exception 'Snapshot % cannot become % from %.', new.snapshot_id, new.status, coalesce(v_from, 'nothing')
+      using hint = 'See tickets_ops.snapshot_transitions.';
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.check_transition() is 'Trigger of the ledger: a status changes only as tickets_ops.snapshot_transitions lists.';
+
+create or replace function tickets_ops.ledger_lock(p_dataset text) returns bigint language sql immutable parallel safe
+return hashtextextended('fleettickets ledger ' || p_dataset, 0);
+comment on function tickets_ops.ledger_lock(text) is 'Number of the advisory lock under which looks at a dataset take turns to change the ledger.';
+
+create or replace function tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) returns boolean language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  -- Waits for batches that are being written: a newer snapshot must not be compared with tickets that one of them is about
+  -- to change.
+  perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  update tickets_ops.snapshots
+  set status = 'failed', error = p_reason, progress_at = now()
+  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  returning * into v_snapshot;
+  if not found then
+    return false;
+  end if;
+  if v_snapshot.backfill then
+    perform tickets_ops.continue_backfill(v_snapshot.dataset);
+  end if;
+  return true;
+end
+$$;
+comment on function tickets_ops.fail_snapshot(bigint, text) is 'A snapshot in flight becomes failed, with a reason for people; its staging is kept for a retry. A backfill that it belongs to goes on with the next file, and the gap stands in the ledger. Returns whether it was in flight.';
+
+create or replace function tickets_ops.continue_backfill(p_dataset text) returns bigint language sql
+return tickets_ops.enqueue(
+  'fetch_snapshot', json_build_object('dataset', p_dataset, 'backfill', true), tickets_ops.fetch_job_key(p_dataset, 'backfill')
 );
-comment on function tickets_ops.loaded_through(text) is 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
+comment on function tickets_ops.continue_backfill(text) is 'Asks for the next file of a backfill. Returns the job''s id.';
 
 create or replace function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
   with needed as (
@@ -2935,10 +3234,10 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or staged_at > v_snapshot.staged_at);
+    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
-  elsif v_snapshot.batches_total is null then
+  elsif v_snapshot.load_began_at is null then
     return format('Snapshot %s was never read to its end. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   elsif not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
@@ -2965,7 +3264,8 @@ begin
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
       select from tickets_ops.snapshots o
-      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag and o.status = 'superseded'
+      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag
+        and o.source_last_modified = s.source_last_modified and o.status = 'superseded'
     ));
   if found then
     delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
@@ -2975,6 +3275,9 @@ end
 $$;
 comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 --! EndIncluded ledger.sql
+
+create trigger _100_transition before insert or update of status on tickets_ops.snapshots
+  for each row execute function tickets_ops.check_transition();
 
 --! split: 100-read-side.sql
 -- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map.
@@ -5077,7 +5380,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
           and l.database = (select oid from pg_database where datname = current_database())
           and l.classid::bigint = k.space and l.objid::bigint = k.number::bigint & 4294967295
       ) then 'dead'
-      -- A worker that cannot reach the database ends itself after 30 s (src/lifeline.ts); this one does not even do that.
+      -- A worker that cannot reach the database ends itself after 30 s (src/worker/heartbeat.ts); this one does not even do that.
       when w.seen_at < now() - interval '2 minutes' then 'hung'
       else 'alive'
     end,
@@ -5085,6 +5388,38 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   from tickets_ops.workers w
 $$;
 comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+
+create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[] language plpgsql as $$
+declare
+  -- A pool that is starting may lock jobs some milliseconds before it is registered.
+  c_unregistered_after constant interval := interval '30 seconds';
+  v_dead text[];
+  v_set_aside bigint[];
+begin
+  select coalesce(array_agg(h.pool_id), '{}') into v_dead
+  from tickets_ops.pools_with_work() h
+  left join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool
+    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  if v_dead = '{}' then
+    return v_dead;
+  end if;
+  -- What it left open would keep its rows locked, and must not commit once others have its jobs.
+  perform pg_terminate_backend(a.pid)
+  from pg_stat_activity a
+  where a.application_name in (select w.sessions from tickets_ops.worker_states() w where w.pool_id = any (v_dead) and w.state <> 'stopped')
+    and a.application_name <> current_setting('application_name')
+    and a.datname = current_database() and a.usename = session_user;
+  update tickets_ops.workers set declared_dead_at = now() where pool_id = any (v_dead) and declared_dead_at is null;
+  v_set_aside := tickets_ops.unlock_pools(v_dead);
+  -- The file that it was reading when its worker died twice is not to be taken by the next look.
+  perform tickets_ops.fail_snapshot(s.snapshot_id, 'Its worker died while it ran, twice: reading this file may be the cause. Load it again: select * from tickets_ops.fetch_now(force => true);')
+  from tickets_ops.snapshots s
+  where s.status = 'staging' and s.job_id = any (v_set_aside);
+  return v_dead;
+end
+$$;
+comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 --! EndIncluded workers.sql
 --! Included schedule.sql
 -- When the schedule looks at the bucket.
@@ -5168,7 +5503,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   left join lateral (
     select
       n.snapshot_id, n.status,
-      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.staged_at > n.staged_at) as newer
+      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
     where j.task in ('upsert_batch', 'finalize_snapshot')
       and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
@@ -5244,14 +5579,14 @@ begin
   elsif v_job.task = 'fetch_snapshot' and v_job.state = 'failed' then
     -- What it was reading when it gave up: a further look would pass over a file that failed.
     perform tickets_ops.put_back(snapshot_id, 'failed')
-    from tickets_ops.snapshots where job_id = p_id and status = 'failed' and batches_total is null;
+    from tickets_ops.snapshots where job_id = p_id and status = 'failed' and load_began_at is null and opens_at is null and not ignored;
   end if;
   v_restarted := tickets_ops.restart_jobs(
     v_ids,
     -- As many as from the start: one that gave up has no more than it made.
     (select max_attempts from tickets_ops.job_policy(v_job.task)),
-    -- A request that gave up waiting waits anew.
-    p_forget := case v_job.task when 'fetch_snapshot' then 'waits' else '' end
+    -- A request that gave up waiting, or looking, begins anew.
+    p_forget := case v_job.task when 'fetch_snapshot' then array['waits', 'looks'] else '{}' end
   );
   return case when v_restarted = 0 then 'A worker has just taken it, or it is gone.' end;
 end
@@ -5284,7 +5619,7 @@ $$;
 comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
 
 create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb language sql immutable parallel safe
-return case jsonb_typeof(p_payload) when 'object' then p_payload - 'waits' - '_cron' else p_payload end;
+return case jsonb_typeof(p_payload) when 'object' then p_payload - array['waits', 'looks', '_cron'] else p_payload end;
 comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
 
 create or replace function tickets_ops.retry_failed(p_task text default null)
@@ -5324,13 +5659,11 @@ begin
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
   if v_job.task in ('upsert_batch', 'finalize_snapshot') and v_job.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then
-    -- A snapshot in flight would only ask for the job again. Waits for batches that are being written: a newer snapshot
-    -- must not be compared with tickets that one of them is about to change.
-    perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
-    update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
-    where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
-    returning snapshot_id into v_snapshot;
+    -- A snapshot in flight would only ask for the job again.
+    v_snapshot := (v_job.payload ->> 'snapshot_id')::bigint;
+    if not tickets_ops.fail_snapshot(v_snapshot, format('Cancelled by %s', session_user)) then
+      v_snapshot := null;
+    end if;
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);

@@ -15,6 +15,7 @@ import { runMigrations } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { graphileLogger, type Log } from '../settings/log.ts';
 import { SchemaError, withClient } from './client.ts';
+import { pinnedUrlIfNeeded } from './session.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const GMRC = new URL('../../.gmrc', import.meta.url);
@@ -43,8 +44,9 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     const isNew = (await appliedMigrations(client)).size === 0;
     requireUpgradable(await pending(client));
     // Our SQL names the schema: GRAPHILE_WORKER_SCHEMA in the environment must not move it.
-    await runMigrations({ connectionString: databaseUrl, schema: 'graphile_worker', logger: graphileLogger(log) });
-    await applyMigrations(databaseUrl, log);
+    const pinned = await pinnedUrlIfNeeded(client, databaseUrl);
+    await runMigrations({ connectionString: pinned, schema: 'graphile_worker', logger: graphileLogger(log) });
+    await applyMigrations(pinned, log);
     if (isNew) await tellTakeover(client, log);
     const left = await pending(client);
     if (left.length > 0) {

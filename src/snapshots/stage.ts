@@ -206,7 +206,7 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
   await db.query(
     `update tickets_ops.snapshots
      set status = case when $2 = 0 then 'finalizing' else 'loading' end, batches_total = $2, batches_done = 0,
-       source_sha256 = $3, broken_off = $4, staged_at = clock_timestamp(), progress_at = clock_timestamp(),
+       source_sha256 = $3, broken_off = $4, staged_at = clock_timestamp(), load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
        rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7, rows_duplicate = $8, rows_rejected = $9, rows_repaired = $10,
        rows_unchanged = (select count(*) from tickets_ops.snapshot_rows where snapshot_id = $1 and raw is null)
      where snapshot_id = $1`,
