@@ -3454,7 +3454,17 @@ COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserve
 CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE
     BEGIN ATOMIC
- SELECT json_build_object('place', ( SELECT to_json(r.*) AS to_json
+ WITH beyond AS MATERIALIZED (
+          SELECT places_beyond_guard.location_key,
+             places_beyond_guard.location_name,
+             places_beyond_guard.lng,
+             places_beyond_guard.lat,
+             places_beyond_guard.distance_km,
+             places_beyond_guard.needs_km
+            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) places_beyond_guard(location_key, location_name, lng, lat, distance_km, needs_km)
+           WHERE (review_place.p_kind = 'cluster'::text)
+         )
+  SELECT json_build_object('place', ( SELECT to_json(r.*) AS to_json
             FROM ( SELECT 'location'::text AS kind,
                      l.cluster,
                      l.location_key,
@@ -3508,8 +3518,21 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      WHEN 'location'::text THEN review_place.p_location_key
                      ELSE NULL::text
                  END) k(candidate_no, label, level, lng, lat, distance_km, verdict)), 'beyond', ( SELECT COALESCE(json_agg(b.*), '[]'::json) AS "coalesce"
-            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) b(location_key, location_name, lng, lat, distance_km, needs_km)
-           WHERE (review_place.p_kind = 'cluster'::text)), 'names', ( SELECT COALESCE(json_agg(n.*), '[]'::json) AS "coalesce"
+            FROM beyond b), 'together', ( SELECT to_json(r.*) AS to_json
+            FROM ( SELECT count(*) AS places,
+                     ( SELECT count(*) AS count
+                            FROM beyond) AS of_all,
+                     avg(other.lng) AS lng,
+                     avg(other.lat) AS lat,
+                     round(avg(other.distance_km)) AS km
+                    FROM ((tickets.geo_clusters c
+                      CROSS JOIN beyond one)
+                      JOIN beyond other ON ((public.st_distance((public.st_makepoint(one.lng, one.lat))::public.geography, (public.st_makepoint(other.lng, other.lat))::public.geography) <= (((1000)::numeric * c.guard_km))::double precision)))
+                   WHERE (c.cluster = review_place.p_cluster)
+                   GROUP BY one.location_key
+                  HAVING (count(*) >= 3)
+                   ORDER BY (count(*)) DESC, one.location_key
+                  LIMIT 1) r), 'names', ( SELECT COALESCE(json_agg(n.*), '[]'::json) AS "coalesce"
             FROM ( SELECT t.location_name AS name,
                      count(*) AS tickets,
                      count(*) FILTER (WHERE t.is_actionable) AS open
@@ -3539,7 +3562,7 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                   LIMIT 5) h)) AS json_build_object;
 END;
 
-COMMENT ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) IS 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
+COMMENT ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) IS 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
 
 CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql

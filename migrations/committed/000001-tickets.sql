@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:28eceef6d5fa36f533bd3b49c9de0782f635aa06
+--! Hash: sha1:8d772fc0fbf4aa4bbbb446c53873c3826369fda2
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -5264,6 +5264,7 @@ comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected
 create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
 language sql stable
 begin atomic
+  with beyond as materialized (select * from tickets_ops.places_beyond_guard(p_cluster) where p_kind = 'cluster')
   select json_build_object(
     -- updated_at as text: a caller that writes compares it, and must not lose its microseconds.
     'place', (
@@ -5291,7 +5292,24 @@ begin atomic
       select coalesce(json_agg(k), '[]') from tickets_ops.place_candidates(p_cluster, case p_kind when 'location' then p_location_key end) as k
     ),
     'beyond', (
-      select coalesce(json_agg(b), '[]') from tickets_ops.places_beyond_guard(p_cluster) as b where p_kind = 'cluster'
+      select coalesce(json_agg(b), '[]') from beyond b
+    ),
+    -- As flag_suspicious asks it: the most that lie within one guard of each other, where that are three or more.
+    'together', (
+      select to_json(r) from (
+        select
+          count(*) as places, (select count(*) from beyond) as of_all, avg(other.lng) as lng, avg(other.lat) as lat,
+          round(avg(other.distance_km)) as km
+        from tickets.geo_clusters c
+        cross join beyond one
+        join beyond other on st_distance(
+          st_makepoint(one.lng, one.lat)::geography, st_makepoint(other.lng, other.lat)::geography
+        ) <= 1000 * c.guard_km
+        where c.cluster = p_cluster
+        group by one.location_key
+        having count(*) >= 3
+        order by 1 desc, one.location_key limit 1
+      ) as r
     ),
     'names', (
       -- Relies on the index on (cluster_key(cluster), location_key).
@@ -5320,7 +5338,7 @@ begin atomic
     )
   );
 end;
-comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
+comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
 --! EndIncluded review.sql
 
 create trigger _600_judge_inserted after insert on tickets.geo_clusters

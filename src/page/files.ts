@@ -9,8 +9,13 @@ export interface PageFile {
   readonly body: Buffer;
 }
 
-const TYPES: Record<string, string> = { html: 'text/html', css: 'text/css', js: 'text/javascript', svg: 'image/svg+xml' };
-const OWN = 'index.html style.css icon.svg page.js dom.js basemap.js map.js review.js jobs.js'.split(' ');
+const TYPES: Record<string, string> = {
+  html: 'text/html',
+  css: 'text/css',
+  js: 'text/javascript',
+  svg: 'image/svg+xml',
+};
+const OWN = 'index.html style.css icon.svg page.js dom.js basemap.js map.js review.js place.js jobs.js'.split(' ');
 
 /** By path. `/context.json` is what the page is told once: who it acts as, where, and what to draw the map from. */
 export async function pageFiles(db: Db, tiles: PageSettings): Promise<ReadonlyMap<string, PageFile>> {
@@ -24,14 +29,18 @@ export async function pageFiles(db: Db, tiles: PageSettings): Promise<ReadonlyMa
     return [path, { type: `${TYPES[extension]}; charset=utf-8`, body: await readFile(url) }];
   });
   const context = { ...(await contextOf(db)), tiles: tiles.MAP_TILES_URL, attribution: tiles.MAP_TILES_ATTRIBUTION };
-  const known: [string, PageFile] = ['/context.json', { type: 'application/json', body: Buffer.from(JSON.stringify(context)) }];
+  const known: [string, PageFile] = [
+    '/context.json',
+    { type: 'application/json', body: Buffer.from(JSON.stringify(context)) },
+  ];
   return new Map([...(await Promise.all(files)), known]);
 }
 
 /** @throws SchemaError where the database has not what the page reads */
 async function contextOf(db: Db): Promise<object> {
   const { rows: schema } = await db.query(`select from pg_class where oid = to_regclass('tickets.geo_decisions')`);
-  if (!schema[0]) throw new SchemaError('The schema of this database is not that of this release. Run: fleettickets migrate');
+  if (!schema[0])
+    throw new SchemaError('The schema of this database is not that of this release. Run: fleettickets migrate');
   const { rows } = await db.query(
     `select current_user as role, current_database() as database,
        (select st_asgeojson(outline, 4)::json from tickets.geo_country limit 1) as outline,

@@ -15,7 +15,15 @@ export class Refused extends Error {
 }
 
 /** By SQLSTATE, or by its class. 55000 is tickets.undo_decision's: the place was changed since. */
-const STATUSES: Record<string, number> = { '55000': 409, P0002: 404, P0001: 422, '22': 422, '23': 422, '08': 503, '57': 503 };
+const STATUSES: Record<string, number> = {
+  '55000': 409,
+  P0002: 404,
+  P0001: 422,
+  '22': 422,
+  '23': 422,
+  '08': 503,
+  '57': 503,
+};
 
 /** Any error as a refusal: what Postgres says, with its hint; what nobody expected is a 500. */
 export function refusalOf(error: unknown): Refused {
@@ -23,6 +31,7 @@ export function refusalOf(error: unknown): Refused {
   const { code = '', message, hint } = error as { code?: string; message: string; hint?: string };
   const isCutOff = /^E[A-Z]+$/.test(code) || message.startsWith('Connection terminated');
   const status = STATUSES[code] ?? STATUSES[code.slice(0, 2)] ?? (isCutOff ? 503 : 500);
-  const words = status === 503 ? `The database cannot be reached: ${message}` : [message, hint].filter(Boolean).join(' ');
+  const words =
+    status === 503 ? `The database cannot be reached: ${message}` : [message, hint].filter(Boolean).join(' ');
   return new Refused(status, hideSecrets(words));
 }

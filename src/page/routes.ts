@@ -16,7 +16,8 @@ interface Route<T extends z.ZodType = z.ZodType> {
   run(db: Db, asked: z.infer<T>): Promise<object | string>;
 }
 
-const route = <T extends z.ZodType>(role: Route['role'], input: T, run: Route<T>['run']): Route => ({ role, input, run }) as Route;
+const route = <T extends z.ZodType>(role: Route['role'], input: T, run: Route<T>['run']): Route =>
+  ({ role, input, run }) as Route;
 
 /** More than anyone reviews at a sitting; 5 000 are painted within a second. */
 const QUEUE_SHOWN = 5_000;
@@ -65,6 +66,12 @@ const JOB_ACTIONS = {
   geocode: `select note from tickets.geocode_location($2, $1) where $2::text is not null
             union all select note from tickets.geocode_cluster($1) where $2::text is null`,
 } as const;
+
+/** A GeoJSON point as one record. */
+const flat = ({ geometry, properties }: { geometry: { coordinates: [number, number] }; properties: object }) => {
+  const [lng, lat] = geometry.coordinates;
+  return { ...properties, lng, lat };
+};
 
 /** By method and path. */
 export const ROUTES: Record<string, Route> = {
@@ -122,16 +129,17 @@ export const ROUTES: Record<string, Route> = {
 
   'GET /api/places': route('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
     const { rows } = await db.query(
-      `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2)::text as places,
-         (select json_agg(t.team order by t.team) from (
+      `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features' as features,
+         (select coalesce(json_agg(t), '[]') from (
            select distinct assigned_team as team from tickets.inc where is_actionable and assigned_team is not null
-         ) as t)::text as teams`,
+         ) as t) as teams`,
       [asked.cluster, asked.team],
     );
-    return `{"teams":${rows[0].teams ?? '[]'},"places":${rows[0].places}}`;
+    return { teams: rows[0].teams, places: rows[0].features.map(flat) };
   }),
 
-  'GET /api/tickets': route('tickets_reader',
+  'GET /api/tickets': route(
+    'tickets_reader',
     z.object({ lng: degrees, lat: degrees, cluster: optional, team: optional }),
     async (db, asked) => {
       const { rows } = await db.query(
@@ -171,9 +179,8 @@ export const ROUTES: Record<string, Route> = {
          from every where ($1::text is null or task = $1) and ($2::text is null or state = $2)
        )
        select
-         (select coalesce(json_agg(c), '[]') from (
-           select task, state, count(*) as jobs from every group by task, state order by task, state
-         ) as c) as counts,
+         (select coalesce(json_agg(t), '[]') from (select distinct task from every) as t) as tasks,
+         (select count(*)::integer from every where state = 'failed' and ($1::text is null or task = $1)) as failed,
          (select coalesce(json_agg(j), '[]') from (
            select * from matching order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at
            limit ${JOBS_SHOWN}
@@ -209,7 +216,10 @@ export async function answerOf(pool: pg.Pool, { role, input, run }: Route, given
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };
     if (code !== '42501') throw error;
-    const { rows } = await client.query(`select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`, [role]);
+    const { rows } = await client.query(
+      `select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`,
+      [role],
+    );
     throw new Refused(403, `Your role ${rows[0].who} may not do this: ${message}.`, rows[0].remedy);
   } finally {
     client.off('notice', listen);

@@ -66,7 +66,12 @@ export async function startPage(databaseUrl: string, port: number, tiles: PageSe
 type Door = { readonly bound: number; readonly token: string; readonly cookie: string };
 type Answer = { status: number; type: string; body: string | Buffer; headers: Record<string, string> };
 
-async function serve(request: IncomingMessage, door: Door, files: ReadonlyMap<string, PageFile>, pool: pg.Pool): Promise<Answer> {
+async function serve(
+  request: IncomingMessage,
+  door: Door,
+  files: ReadonlyMap<string, PageFile>,
+  pool: pg.Pool,
+): Promise<Answer> {
   const { host = '', cookie = '', origin, 'sec-fetch-site': site = 'none', ...headers } = request.headers;
   if (![`127.0.0.1:${door.bound}`, `localhost:${door.bound}`].includes(host)) {
     throw new Refused(421, 'This page is served as 127.0.0.1 and localhost only.');
@@ -89,9 +94,13 @@ async function serve(request: IncomingMessage, door: Door, files: ReadonlyMap<st
   if (file) return { status: 200, ...file, headers: {} };
   const route = ROUTES[`${request.method} ${path}`];
   if (!route) throw new Refused(404, `There is no ${request.method} ${path}.`);
-  if (isWrite && !headers['content-type']?.startsWith('application/json')) throw new Refused(415, 'Writes are application/json.');
-  if (Number(headers['content-length'] ?? Infinity) > MAX_BODY_BYTES && isWrite) throw new Refused(413, 'That is too much.');
-  const input = isWrite ? await json(request).catch(() => Promise.reject(new Refused(400, 'This is no JSON.'))) : Object.fromEntries(asked);
+  if (isWrite && !headers['content-type']?.startsWith('application/json'))
+    throw new Refused(415, 'Writes are application/json.');
+  if (Number(headers['content-length'] ?? Infinity) > MAX_BODY_BYTES && isWrite)
+    throw new Refused(413, 'That is too much.');
+  const input = isWrite
+    ? await json(request).catch(() => Promise.reject(new Refused(400, 'This is no JSON.')))
+    : Object.fromEntries(asked);
   return { status: 200, type: 'application/json', body: await answerOf(pool, route, input), headers: {} };
 }
 

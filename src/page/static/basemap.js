@@ -1,7 +1,8 @@
 /** What lies below both maps, from this machine: Kenya, names of towns and clusters, a scale; tiles only if they are set. */
 import { html } from './dom.js';
 
-/** @typedef {{ role: string, database: string, outline: any, labels: [string, number, number, number][], source: string, tiles?: string, attribution: string }} Context */
+/** @typedef {[name: string, lat: number, lng: number, rank: number]} Label */
+/** @typedef {{ role: string, database: string, outline: any, labels: Label[], source: string, tiles?: string, attribution: string }} Context */
 
 /**
  * A dot with its name, which is shown where it does not run into one of a lower rank: towns 1 and 2, clusters 3, places 4.

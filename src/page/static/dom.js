@@ -6,7 +6,7 @@ const templates = new WeakMap();
 
 /**
  * Elements from HTML with values in it. Between tags a value is text, an element, or a list of these (null, false and ''
- * are nothing); as an attribute it is its text (false: no attribute), or for `@click` a listener.
+ * are nothing); as an attribute it is text, or for `@click` a listener.
  * @param {TemplateStringsArray} parts @param {...any} values @returns {any} the element
  */
 export function html(parts, ...values) {
@@ -22,18 +22,15 @@ export function html(parts, ...values) {
   while (walker.nextNode()) nodes.push(walker.currentNode);
   for (const node of nodes) {
     if (node instanceof Comment) node.replaceWith(...[values.shift()].flat(9).filter((value) => value || value === 0));
-    else
-      for (const attribute of [...node.attributes].filter(({ value }) => value === ATTRIBUTE))
-        fill(node, attribute.name, values.shift());
+    for (const { name: key, value: mark } of [...(node.attributes ?? [])]) {
+      if (mark !== ATTRIBUTE) continue;
+      const value = values.shift();
+      node.removeAttribute(key);
+      if (key[0] === '@') node.addEventListener(key.slice(1), value);
+      else node.setAttribute(key, value);
+    }
   }
   return root.firstElementChild;
-}
-
-/** @param {Element} element @param {string} attribute @param {any} value */
-function fill(element, attribute, value) {
-  element.removeAttribute(attribute);
-  if (attribute[0] === '@') element.addEventListener(attribute.slice(1), value);
-  else if (value !== false) element.setAttribute(attribute, value);
 }
 
 /** @param {string} selector @param {ParentNode} [root] @returns {any} what must be there */
@@ -54,10 +51,10 @@ export const count = (n, thing) => `${n.toLocaleString('en')} ${thing}${n === 1 
 /** A state as a word, with its colour. @param {string} state */
 export const chip = (state) => html`<span class="chip" data-state=${state}>${state.replace('_', ' ')}</span>`;
 
-/** @param {HTMLSelectElement} select @param {(string | null)[]} values its options, besides the first */
-export function options(select, values) {
+/** @param {HTMLSelectElement} select @param {any[]} rows whose values of `key` are its options, besides the first */
+export function options(select, rows, key = '') {
   const { value } = select;
-  const texts = [...new Set(values)].filter((text) => text !== null).sort();
+  const texts = [...new Set(rows.map((row) => row[key]))].filter((text) => text !== null).sort();
   select.replaceChildren(select.options[0] ?? '', ...texts.map((text) => html`<option>${text}</option>`));
   select.value = texts.includes(value) ? value : '';
 }

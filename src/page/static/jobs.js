@@ -33,25 +33,14 @@ async function act(action) {
 
 export async function show() {
   try {
-    const { health, counts, jobs, total, snapshots } = await ask('/api/jobs', {
-      task: filters.task.value,
-      state: filters.state.value,
-    });
-    options(
-      filters.task,
-      counts.map((/** @type {any} */ { task }) => task),
-    );
-    const failed = counts.filter(
-      (/** @type {any} */ { task, state }) => state === 'failed' && [task, ''].includes(filters.task.value),
-    );
-    const number = failed.reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + row.jobs, 0);
-    filters.retry_failed.textContent = number ? `Retry all ${number} failed ${filters.task.value}` : 'Retry all failed';
-    filters.retry_failed.disabled = number === 0;
+    const asked = { task: filters.task.value, state: filters.state.value };
+    const { health, tasks, failed, jobs, total, snapshots } = await ask('/api/jobs', asked);
+    options(filters.task, tasks, 'task');
+    filters.retry_failed.textContent = failed ? `Retry all ${failed} failed ${filters.task.value}` : 'Retry all failed';
+    filters.retry_failed.disabled = failed === 0;
     $('.health', view).replaceChildren(healthOf(health));
-    $('.summary', view).textContent =
-      total > jobs.length
-        ? `The first ${jobs.length} of ${count(total, 'job')}`
-        : `${count(total, 'job')} that wait, run or have failed`;
+    const more = total > jobs.length ? `, of which ${jobs.length} are listed` : '';
+    $('.summary', view).textContent = `${count(total, 'job')} that wait, run or have failed${more}`;
     $('.jobs', view).replaceChildren(...jobs.map(jobRow));
     $('.snapshots', view).replaceChildren(...snapshots.map(snapshotRow));
   } catch (error) {

@@ -2,8 +2,6 @@
 import { baseMap } from './basemap.js';
 import { $, ask, chip, count, html, name, notice, on, options, title } from './dom.js';
 
-/** @typedef {{ geometry: { coordinates: [number, number] }, properties: any }} Place a feature of reporting.fn_ticket_places */
-
 const LISTED = 100;
 const view = $('#map');
 const filters = $('form', view);
@@ -12,9 +10,9 @@ const circles = L.layerGroup();
 const vehicles = L.layerGroup();
 /** @type {L.Map} */
 let map;
-/** @type {[string, number, number, number][]} */
+/** @type {import('./basemap.js').Label[]} */
 let towns = [];
-/** @type {Place[]} */
+/** The features of reporting.fn_ticket_places: their properties with `lat` and `lng`. @type {any[]} */
 let places = [];
 
 /** @param {import('./basemap.js').Context} context */
@@ -33,13 +31,9 @@ export async function show() {
   try {
     const asked = { cluster: filters.cluster.value, team: filters.team.value };
     const [answer, seen] = await Promise.all([ask('/api/places', asked), ask('/api/vehicles')]);
-    places = answer.places.features;
-    if (!asked.cluster)
-      options(
-        filters.cluster,
-        places.map(({ properties }) => properties.cluster),
-      );
-    options(filters.team, answer.teams);
+    places = answer.places;
+    if (!asked.cluster) options(filters.cluster, places, 'cluster');
+    options(filters.team, answer.teams, 'team');
     draw();
     drawVehicles(seen);
   } catch (error) {
@@ -48,80 +42,58 @@ export async function show() {
 }
 
 function draw() {
-  /** @type {'open' | 'breached' | 'at_risk'} */
-  const measure = filters.sla.value;
+  const measure = filters.sla.value; // open, breached or at_risk
   // Large circles first, so that small ones lie on them.
-  const shown = places
-    .filter(({ properties }) => properties[measure] > 0)
-    .sort((a, b) => b.properties[measure] - a.properties[measure]);
+  const shown = places.filter((place) => place[measure] > 0).sort((a, b) => b[measure] - a[measure]);
   circles.clearLayers();
   for (const place of shown) {
-    const { open, breached, at_risk } = place.properties;
-    const className = `place ${breached ? 'breached' : at_risk ? 'at_risk' : 'ok'}`;
-    L.circleMarker(pointOf(place), { radius: 2 + 2 * Math.sqrt(place.properties[measure]), className })
-      .bindTooltip(() => html`<span>${nameOf(place)} · ${count(open, 'open ticket')}</span>`)
-      .on('click', () => select(place))
-      .addTo(circles);
+    const className = `place ${place.breached ? 'breached' : place.at_risk ? 'at_risk' : 'ok'}`;
+    const circle = L.circleMarker(place, { radius: 2 + 2 * Math.sqrt(place[measure]), className }).addTo(circles);
+    circle.bindTooltip(() => html`<span>${nameOf(place)} · ${count(place.open, 'open ticket')}</span>`);
+    circle.on('click', () => select(place));
   }
-  const sum = (/** @type {string} */ key) => shown.reduce((total, { properties }) => total + properties[key], 0);
-  $('.summary', view).textContent =
-    shown.length === 0
-      ? 'No open ticket has a place here.'
-      : `${count(shown.length, 'place')}, ${count(sum('open'), 'open ticket')}: ${sum('breached')} breached, ${sum('at_risk')} at risk`;
+  const sum = (/** @type {string} */ key) => shown.reduce((total, place) => total + place[key], 0);
+  const states = `${sum('breached')} breached, ${sum('at_risk')} at risk`;
+  const words = `${count(shown.length, 'place')}, ${count(sum('open'), 'open ticket')}: ${states}`;
+  $('.summary', view).textContent = shown.length > 0 ? words : 'No open ticket has a place here.';
   // The same for those who cannot click circles, the worst first.
-  const worst = shown.toSorted((a, b) => b.properties.breached - a.properties.breached).slice(0, LISTED);
-  list.replaceChildren(
-    ...worst.map(placeItem),
-    shown.length > LISTED ? html`<li>and ${shown.length - LISTED} more on the map</li>` : '',
-  );
+  const worst = shown.toSorted((a, b) => b.breached - a.breached).slice(0, LISTED);
+  list.replaceChildren(...worst.map(placeItem));
+  if (shown.length > LISTED) list.append(html`<li>and ${shown.length - LISTED} more on the map</li>`);
 }
 
-/** @param {Place} place */
-const placeItem = (place) => {
-  const { open, breached, at_risk, cluster, location_key, geo_source } = place.properties;
-  return html`<li><button type="button" @click=${() => select(place)}><span>${nameOf(place)}</span>
-    <small>${geo_source !== 'cluster' && location_key && cluster && [name(cluster), ' · ']}${open} open${breached > 0 && ` · ${breached} breached`}${at_risk > 0 && ` · ${at_risk} at risk`}</small>
-  </button></li>`;
-};
+/** @param {any} place */
+const placeItem = (place) => html`<li><button type="button" @click=${() => select(place)}><span>${nameOf(place)}</span>
+  <small>${isNamed(place) && [name(place.cluster), ' · ']}${place.open} open${place.breached > 0 && ` · ${place.breached} breached`}${
+    place.at_risk > 0 && ` · ${place.at_risk} at risk`
+  }</small></button></li>`;
 
-const pointOf = (
-  /** @type {Place} */ {
-    geometry: {
-      coordinates: [lng, lat],
-    },
-  },
-) => L.latLng(lat, lng);
+/** Whether it is one place of one cluster. @param {any} place */
+const isNamed = ({ location_key, cluster, geo_source }) => location_key && cluster && geo_source !== 'cluster';
 
-/** A coordinate that several places share is called after the town next to it. @param {Place} place */
+/** A coordinate that several places share is called after the town next to it. @param {any} place */
 function nameOf(place) {
-  const { location_key, cluster, geo_source } = place.properties;
-  if (geo_source === 'cluster' && cluster) return html`<span>${name(cluster)} (centre)</span>`;
-  if (location_key) return name(title(location_key));
-  if (cluster) return html`<span>${name(cluster)} (several places)</span>`;
-  const far = (/** @type {[string, number, number, number]} */ [, lat, lng]) => pointOf(place).distanceTo([lat, lng]);
-  return html`<span>Several near ${name(towns.reduce((one, other) => (far(one) <= far(other) ? one : other))[0])}</span>`;
+  const { location_key, cluster, geo_source } = place;
+  if (isNamed(place)) return name(title(location_key));
+  if (cluster) return html`<span>${name(cluster)} ${geo_source === 'cluster' ? '(centre)' : '(several places)'}</span>`;
+  const far = (/** @type {import('./basemap.js').Label} */ [, lat, lng]) => L.latLng(place).distanceTo([lat, lng]);
+  const [town] = towns.reduce((one, other) => (far(one) <= far(other) ? one : other));
+  return html`<span>Several near ${name(town)}</span>`;
 }
 
-/** @param {Place} place */
+/** @param {any} place */
 async function select(place) {
-  const { lat, lng } = pointOf(place);
+  const { lat, lng, ticket_ids } = place;
   map.setView([lat, lng], Math.max(map.getZoom(), 13));
-  const head = [
-    html`<li><button type="button" @click=${draw}>← all places</button></li>`,
-    html`<h2>${nameOf(place)}</h2>`,
-  ];
-  list.replaceChildren(...head);
-  $('button', list).focus();
+  const back = html`<button type="button" @click=${draw}>← all places</button>`;
+  list.replaceChildren(back, html`<h2>${nameOf(place)}</h2>`);
+  back.focus();
   try {
-    const [tickets, near] = await Promise.all([
-      ask('/api/tickets', { lat, lng, cluster: filters.cluster.value, team: filters.team.value }),
-      vehicles.getLayers().length > 0 ? ask('/api/vehicles', { ticket: place.properties.ticket_ids[0] }) : [],
-    ]);
-    list.append(
-      ...tickets.map(ticketItem),
-      near.length > 0 ? html`<h3>Nearest vehicles</h3>` : '',
-      ...near.map(vehicleItem),
-    );
+    const asked = { lat, lng, cluster: filters.cluster.value, team: filters.team.value };
+    list.append(...(await ask('/api/tickets', asked)).map(ticketItem));
+    if (vehicles.getLayers().length === 0) return;
+    const near = await ask('/api/vehicles', { ticket: ticket_ids[0] });
+    list.append(html`<h3>Nearest vehicles</h3>`, ...near.map(vehicleItem));
   } catch (error) {
     list.append(notice(error));
   }
@@ -133,9 +105,14 @@ const ticketItem = ({ ticket_id, normalized_status, location_name, assigned_team
     <small>${name(normalized_status)} · ${name(assigned_team ?? 'no team')} · ${name(location_name)}</small></li>`;
 
 /** @param {any} vehicle */
-const vehicleItem = ({ label, vehicle_id, km, minutes, freshness }) =>
-  html`<li class="ticket">${name(label ?? vehicle_id)} ${chip(freshness)}
-    <small>about ${km.toFixed(1)} km by road, ${Math.round(minutes)} min</small></li>`;
+const vehicleItem = ({
+  label,
+  vehicle_id,
+  km,
+  minutes,
+  freshness,
+}) => html`<li class="ticket">${name(label ?? vehicle_id)}
+  ${chip(freshness)} <small>about ${km.toFixed(1)} km by road, ${Math.round(minutes)} min</small></li>`;
 
 /** The layer is there once the operator has pointed tickets.vehicles at a tracker. @param {any[]} seen */
 function drawVehicles(seen) {
@@ -143,14 +120,9 @@ function drawVehicles(seen) {
   filters.vehicles.parentElement.hidden = seen.length === 0;
   $('span', filters.vehicles.parentElement).textContent = count(seen.length, 'vehicle');
   for (const { label, vehicle_id, team, lng, lat, freshness, open_assignments } of seen) {
-    L.marker([lat, lng], {
-      icon: L.divIcon({ className: `vehicle ${freshness}`, iconSize: [16, 16] }),
-      keyboard: false,
-    })
-      .bindTooltip(
-        () =>
-          html`<span>${name(label ?? vehicle_id)} · ${name(team ?? 'no team')} · ${freshness} · ${count(open_assignments, 'assignment')}</span>`,
-      )
-      .addTo(vehicles);
+    const icon = L.divIcon({ className: `vehicle ${freshness}`, iconSize: [16, 16] });
+    const words = [name(team ?? 'no team'), ` · ${freshness} · ${count(open_assignments, 'assignment')}`];
+    const marker = L.marker([lat, lng], { icon, keyboard: false }).addTo(vehicles);
+    marker.bindTooltip(() => html`<span>${name(label ?? vehicle_id)} · ${words}</span>`);
   }
 }
