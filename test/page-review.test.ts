@@ -285,11 +285,11 @@ describe('the review', { skip: withoutBrowser, timeout: 120_000 }, () => {
   test('skip puts a place last; the first and the last are said; everything is a button too', async () => {
     await shows('Nyali');
     await press('k');
-    await says('This is the first of the queue.');
+    await says('This is the first place.');
     await tab.getByRole('button', { name: 'Skip' }).click();
     await shows('Rose Court');
     await press('k');
-    await says('This is the first of the queue.');
+    await says('This is the first place.');
     await press('j', 'j', 'j', 'j', 'j');
     await shows('Nyali');
     await tab.locator('#review .list').getByText('Rose Court').click();

@@ -1,7 +1,9 @@
 /** The files that the page consists of, read once: the server has no others, so no path leads out of this list. */
 import { readFile } from 'node:fs/promises';
 import { type Db, SchemaError } from '../database/client.ts';
+import { ExpectedError } from '../settings/errors.ts';
 import type { PageSettings } from '../settings/settings.ts';
+import { asMember, Refused } from './refused.ts';
 import towns from './towns.json' with { type: 'json' };
 
 export interface PageFile {
@@ -28,12 +30,13 @@ export async function pageFiles(db: Db, tiles: PageSettings): Promise<ReadonlyMa
     const path = name === 'index' ? '/' : `/${name}.${extension}`;
     return [path, { type: `${TYPES[extension]}; charset=utf-8`, body: await readFile(url) }];
   });
-  const context = { ...(await contextOf(db)), tiles: tiles.MAP_TILES_URL, attribution: tiles.MAP_TILES_ATTRIBUTION };
-  const known: [string, PageFile] = [
-    '/context.json',
-    { type: 'application/json', body: Buffer.from(JSON.stringify(context)) },
-  ];
-  return new Map([...(await Promise.all(files)), known]);
+  const told = await asMember(db, 'tickets_reader', () => contextOf(db)).catch((error) => {
+    if (!(error instanceof Refused)) throw error;
+    throw new ExpectedError(`${error.message} The owner of the database can allow it: ${error.grant}`);
+  });
+  const context = { ...told, tiles: tiles.MAP_TILES_URL, attribution: tiles.MAP_TILES_ATTRIBUTION };
+  const body = Buffer.from(JSON.stringify(context));
+  return new Map([...(await Promise.all(files)), ['/context.json', { type: 'application/json', body }]]);
 }
 
 /** @throws SchemaError where the database has not what the page reads */

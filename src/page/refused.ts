@@ -1,4 +1,5 @@
 /** What the page answers where it does not do what it was asked: a status, words for a person, and the GRANT that is missing. */
+import type { Db } from '../database/client.ts';
 import { hideSecrets } from '../settings/secrets.ts';
 
 export class Refused extends Error {
@@ -34,4 +35,22 @@ export function refusalOf(error: unknown): Refused {
   const words =
     status === 503 ? `The database cannot be reached: ${message}` : [message, hint].filter(Boolean).join(' ');
   return new Refused(status, hideSecrets(words));
+}
+
+/** The roles of migrations/grants.sql that the page asks for. */
+export type Role = 'tickets_reader' | 'tickets_curator' | 'tickets_operator';
+
+/** Runs what takes `role`. @throws Refused with the GRANT where the person's role is no member of it */
+export async function asMember<T>(db: Db, role: Role, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    if (code !== '42501') throw error;
+    const { rows } = await db.query(
+      `select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`,
+      [role],
+    );
+    throw new Refused(403, `Your role ${rows[0].who} may not do this: ${message}.`, rows[0].remedy);
+  }
 }

@@ -6,17 +6,16 @@ import type pg from 'pg';
 import { z } from 'zod';
 import { type Db, transaction } from '../database/client.ts';
 import { readStatus } from '../operations/health.ts';
-import { Refused } from './refused.ts';
+import { asMember, Refused, type Role } from './refused.ts';
 
 interface Route<T extends z.ZodType = z.ZodType> {
   /** Of which the role of the person has to be a member. */
-  readonly role: 'tickets_reader' | 'tickets_curator' | 'tickets_operator';
+  readonly role: Role;
   readonly input: T;
-  /** What is answered, or JSON as Postgres made it. */
-  run(db: Db, asked: z.infer<T>): Promise<object | string>;
+  run(db: Db, asked: z.infer<T>): Promise<object>;
 }
 
-const route = <T extends z.ZodType>(role: Route['role'], input: T, run: Route<T>['run']): Route =>
+const route = <T extends z.ZodType>(role: Role, input: T, run: Route<T>['run']): Route =>
   ({ role, input, run }) as Route;
 
 /** More than anyone reviews at a sitting; 5 000 are painted within a second. */
@@ -210,17 +209,8 @@ export async function answerOf(pool: pg.Pool, { role, input, run }: Route, given
   const listen = ({ message }: { message: string | undefined }) => notices.push(message ?? '');
   client.on('notice', listen);
   try {
-    const answer = await transaction(client, () => run(client, read.data));
-    if (typeof answer === 'string') return answer;
+    const answer = await asMember(client, role, () => transaction(client, () => run(client, read.data)));
     return JSON.stringify(Array.isArray(answer) ? answer : { ...answer, notices });
-  } catch (error) {
-    const { code, message } = error as { code?: string; message: string };
-    if (code !== '42501') throw error;
-    const { rows } = await client.query(
-      `select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`,
-      [role],
-    );
-    throw new Refused(403, `Your role ${rows[0].who} may not do this: ${message}.`, rows[0].remedy);
   } finally {
     client.off('notice', listen);
     client.release();

@@ -180,6 +180,7 @@ function editGuard() {
   during(async () => {
     guarded = await ask('/api/place', { kind: 'cluster', cluster: shown.place.cluster });
     guardForm.hidden = false;
+    $('bdi', guardForm).textContent = guarded.place.cluster;
     guardForm.km.value = guarded.centre.guard_km;
     countInside();
     guardForm.km.select();
