@@ -172,16 +172,17 @@ describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
   });
 
   describe('the jobs', () => {
-    const failing = `do $$ begin
-        perform graphile_worker.add_job('upsert_batch', json_build_object('snapshot_id', 99, 'batch', n), max_attempts := 1) from generate_series(1, 3) as n;
-        perform graphile_worker.add_job('geocode_location', '{"location_name": "Rose Court", "cluster": "Kilimani"}', max_attempts := 1);
-        perform graphile_worker.add_job('maintain', '{}', run_at := now() + interval '1 day');
-        update graphile_worker._private_jobs set attempts = 1, last_error = E'Error: <b>no such</b> snapshot\\n    at a line' where max_attempts = 1;
-      end $$`;
+    /** Wrong payloads, which fail for good. */
+    const failing = `
+      select tickets_ops.enqueue('upsert_batch', json_build_object('snapshot_id', '<b>none</b>', 'batch', n)) from generate_series(1, 3) as n
+      union all select tickets_ops.enqueue('geocode_location', '{"location_name": "", "cluster": "Kilimani"}')`;
+    const later = `select tickets_ops.enqueue('maintain', '{}', p_run_at => now() + interval '1 day')`;
     const rows = () => tab.locator('.jobs tr');
 
     beforeEach(async () => {
       await env.pool.query(failing);
+      await env.runJobs();
+      await env.pool.query(later);
       await tab.getByRole('link', { name: 'Jobs' }).click();
       await rows().nth(4).waitFor();
     });
