@@ -199,7 +199,7 @@ describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
       await tab.getByRole('button', { name: 'Retry all 3 failed upsert_batch' }).waitFor();
       await view().getByLabel('Task').selectOption('geocode_location');
       await view().getByLabel('State').selectOption('failed');
-      await tab.getByText('1 job that wait').waitFor();
+      await tab.getByText('1 job waiting, running or failed').waitFor();
       await tab.getByRole('button', { name: 'Retry all 1 failed geocode_location' }).click();
       await message('It is due now.');
       const { rows: waiting } = await env.pool.query(

@@ -41,6 +41,7 @@ try {
   await tab
     .locator('#map .list')
     .getByText(/^Several near Kasarani/)
+    .first()
     .click();
   await tab.locator('#map .ticket').first().waitFor();
   await shoot(tab, 'map');

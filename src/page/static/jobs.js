@@ -40,7 +40,7 @@ export async function show() {
     filters.retry_failed.disabled = failed === 0;
     $('.health', view).replaceChildren(healthOf(health));
     const more = total > jobs.length ? `, of which ${jobs.length} are listed` : '';
-    $('.summary', view).textContent = `${count(total, 'job')} that wait, run or have failed${more}`;
+    $('.summary', view).textContent = `${count(total, 'job')} waiting, running or failed${more}`;
     $('.jobs', view).replaceChildren(...jobs.map(jobRow));
     $('.snapshots', view).replaceChildren(...snapshots.map(snapshotRow));
   } catch (error) {

@@ -55,7 +55,7 @@ export function start(context) {
 function press(key) {
   const candidate = shown?.candidates[Number(key) - 1];
   const action = candidate ? () => pinTo(candidate) : ACTIONS[key];
-  if (busy || !action) return false;
+  if (busy || !action || (!shown && 'asrg'.includes(key))) return false;
   action();
   return true;
 }
