@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:02c80cc9315ae84744d31fd174dadc9a6ceff4b4
+--! Hash: sha1:8008de0c2db0a3648c9e88b1942aeaf85d90a5d4
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1811,6 +1811,8 @@ create table tickets.geo_clusters (
   provider text,
   query text,
   verified boolean not null default false,
+  verified_by text,
+  verified_at timestamptz,
   guard_km numeric not null default 25 check (guard_km > 0),
   suspicious boolean not null default false,
   candidates jsonb not null default '[]',
@@ -1828,6 +1830,8 @@ comment on column tickets.geo_clusters.geom is 'Centroid, WGS 84 longitude/latit
 comment on column tickets.geo_clusters.provider is 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
 comment on column tickets.geo_clusters.query is 'The text that was sent to the provider.';
 comment on column tickets.geo_clusters.verified is 'A person checked this coordinate: it is never overwritten, not even by force.';
+comment on column tickets.geo_clusters.verified_by is 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+comment on column tickets.geo_clusters.verified_at is 'When that was. NULL where verified_by is.';
 comment on column tickets.geo_clusters.guard_km is 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
 comment on column tickets.geo_clusters.suspicious is 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned.';
@@ -1851,6 +1855,8 @@ create table tickets.geo_locations (
   distance_km numeric,
   candidates jsonb not null default '[]',
   verified boolean not null default false,
+  verified_by text,
+  verified_at timestamptz,
   note text,
   attempts integer not null default 0,
   fetched_at timestamptz,
@@ -1874,12 +1880,45 @@ comment on column tickets.geo_locations.confidence is 'Score of the chosen candi
 comment on column tickets.geo_locations.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
 comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
 comment on column tickets.geo_locations.verified is 'A person checked this row: it is never overwritten and never expires, not even by force.';
+comment on column tickets.geo_locations.verified_by is 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+comment on column tickets.geo_locations.verified_at is 'When that was. NULL where verified_by is.';
 comment on column tickets.geo_locations.note is 'Free text: why a candidate was rejected, or a person''s remark.';
 comment on column tickets.geo_locations.attempts is 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
 comment on column tickets.geo_locations.fetched_at is 'When a provider last answered for this place.';
 comment on column tickets.geo_locations.expires_at is 'When the place may be asked again. NULL: never.';
 comment on column tickets.geo_locations.created_at is 'When the row was made.';
 comment on column tickets.geo_locations.updated_at is 'When the row last changed.';
+
+create table tickets.geo_decisions (
+  decision_id bigint generated always as identity primary key,
+  decided_at timestamptz not null default now(),
+  decided_by text not null,
+  kind text not null check (kind in ('cluster', 'location')),
+  cluster text not null,
+  location_key text,
+  decision text not null
+    check (decision in ('added', 'accepted', 'moved', 'rejected', 'guard', 'handed back', 'changed', 'removed', 'undone')),
+  before jsonb,
+  after jsonb,
+  tickets_moved bigint not null,
+  undoes bigint references tickets.geo_decisions,
+  constraint geo_decisions_names_its_place check ((kind = 'location') = (location_key is not null)),
+  constraint geo_decisions_has_a_row check (before is not null or after is not null)
+);
+comment on table tickets.geo_decisions is 'What people decided about places: one row for each gazetteer row that a person''s statement wrote, whatever tool it came from. Written by triggers and never changed. Take one back: select * from tickets.undo_decision(decision_id). The pipeline''s own verdicts are not among them.';
+comment on column tickets.geo_decisions.decision_id is 'Number of the decision, in the order in which they were made, for tickets.undo_decision.';
+comment on column tickets.geo_decisions.decided_at is 'Start of the transaction.';
+comment on column tickets.geo_decisions.decided_by is 'The role of the person, also when a function with its owner''s rights wrote the row.';
+comment on column tickets.geo_decisions.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+comment on column tickets.geo_decisions.cluster is 'The cluster.';
+comment on column tickets.geo_decisions.location_key is 'The place in it. NULL: the decision is about the cluster itself.';
+comment on column tickets.geo_decisions.decision is 'added, accepted (as proposed), moved (another coordinate), rejected (no place on earth, or none of the candidates), guard (guard_km), handed back (to the pipeline), changed (a note, say), removed, undone (see undoes).';
+comment on column tickets.geo_decisions.before is 'The row as it was; NULL for one that was added. geom is hexadecimal EWKB (cast it to geometry); candidates are left out unless they changed.';
+comment on column tickets.geo_decisions.after is 'The row as the decision left it; NULL for one that was removed. In the form of before.';
+comment on column tickets.geo_decisions.tickets_moved is 'Tickets whose place on the map changed with it, open and closed; for a cluster also those whose location was judged anew.';
+comment on column tickets.geo_decisions.undoes is 'The decision that this one took back. NULL: none.';
+-- The history of one place, the newest first.
+create index geo_decisions_place on tickets.geo_decisions (cluster, location_key, decision_id);
 
 --! Included gazetteers.sql
 -- Who may write the gazetteers.
@@ -1986,13 +2025,186 @@ return p_from + make_interval(secs => 86400 * (
 comment on function tickets_ops.answer_expires_at(text, integer, numeric, timestamptz) is
   'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 --! EndIncluded gazetteers.sql
+--! Included decisions.sql
+-- What people decide about places: signed, written down, and undone.
+--
+-- A person's statement is one that the pipeline did not mark as its own (tickets_ops.as_pipeline). Whatever tool it comes
+-- from, triggers sign the row (verified_by) and append to tickets.geo_decisions. Undoing restores the row as the decision
+-- found it; the tickets follow, as after any write.
+
+create or replace function tickets_ops.person() returns text language sql stable
+-- current_user would name the owner of the function that asks, for triggers run with their owner's rights.
+return case current_setting('role') when 'none' then session_user::text else current_setting('role') end;
+comment on function tickets_ops.person() is 'The role that the person at the other end of the connection acts as: what SET ROLE chose, else the one that logged in. The same inside functions that run with their owner''s rights.';
+
+create or replace function tickets_ops.undoing() returns bigint language sql stable
+return nullif(current_setting('tickets_ops.undoing', true), '')::bigint;
+comment on function tickets_ops.undoing() is 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
+
+create or replace function tickets_ops.refuse_rewriting() returns trigger language plpgsql as $$
+begin
+  raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
+    using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
+end
+$$;
+comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
+
+create or replace function tickets_ops.sign_verdict() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_row jsonb := to_jsonb(new);
+  v_before jsonb;
+begin
+  if tickets_ops.is_pipeline() then
+    return new;
+  end if;
+  if tickets_ops.undoing() is not null then
+    select d.before into v_before
+    from tickets.geo_decisions d
+    where d.decision_id = tickets_ops.undoing()
+      and d.cluster = new.cluster and d.location_key is not distinct from v_row ->> 'location_key';
+    if v_before is null then
+      raise exception 'Decision % changed no such row.', tickets_ops.undoing();
+    end if;
+    -- Every column, whatever the statement and the triggers before this one made of the row.
+    return jsonb_populate_record(new, v_before);
+  end if;
+  if not new.verified then
+    new.verified_by := null;
+    new.verified_at := null;
+  elsif tg_op = 'INSERT' or not old.verified or new.geom::bytea is distinct from old.geom::bytea
+    or v_row ->> 'status' is distinct from to_jsonb(old) ->> 'status' -- clusters have none
+  then
+    new.verified_by := tickets_ops.person();
+    new.verified_at := now();
+  else
+    new.verified_by := old.verified_by;
+    new.verified_at := old.verified_at;
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.sign_verdict() is 'Trigger on a person''s write of a gazetteer row: says in verified_by and verified_at who verified it and when, whatever the statement wrote there; under tickets.undo_decision it restores the row instead.';
+
+create or replace function tickets_ops.decision_of(p_before jsonb, p_after jsonb) returns text language sql stable
+return case
+  when tickets_ops.undoing() is not null then 'undone'
+  when p_before is null then 'added'
+  when p_after is null then 'removed'
+  when p_before -> 'verified' = 'true' and p_after -> 'verified' = 'false' then 'handed back'
+  when (p_before -> 'verified', p_before -> 'status', p_before -> 'geom')
+    is distinct from (p_after -> 'verified', p_after -> 'status', p_after -> 'geom')
+  then
+    case
+      when p_after ->> 'geom' is null or p_after ->> 'status' = 'rejected' then 'rejected'
+      when p_after -> 'geom' <> p_before -> 'geom' then 'moved'
+      else 'accepted'
+    end
+  when p_after -> 'guard_km' <> p_before -> 'guard_km' then 'guard'
+  else 'changed'
+end;
+comment on function tickets_ops.decision_of(jsonb, jsonb) is 'What a person''s write of a gazetteer row decided, as a word of tickets.geo_decisions.decision. NULL for the row that is not there.';
+
+-- Times are written in one time zone, so that undo_decision can compare the text.
+create or replace function tickets_ops.record_decisions() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+declare
+  v_before jsonb[];
+  v_after jsonb[];
+begin
+  if tickets_ops.is_pipeline() then
+    return null;
+  end if;
+  -- An event names only the transition tables that it has. A geometry would become GeoJSON, which rounds.
+  if tg_op <> 'INSERT' then
+    v_before := array(select to_jsonb(b) || jsonb_build_object('geom', b.geom::text) from before b);
+  end if;
+  if tg_op <> 'DELETE' then
+    v_after := array(select to_jsonb(a) || jsonb_build_object('geom', a.geom::text) from after a);
+  end if;
+  insert into tickets.geo_decisions (decided_by, kind, cluster, location_key, decision, before, after, tickets_moved, undoes)
+  select
+    tickets_ops.person(), case when place.location_key is null then 'cluster' else 'location' end, place.cluster, place.location_key,
+    tickets_ops.decision_of(b.whole, a.whole), b.whole - place.left_out, a.whole - place.left_out,
+    (
+      select coalesce(sum(m.tickets), 0)
+      from jsonb_to_recordset(tickets_ops.moves()) as m (cluster text, location_key text, tickets bigint)
+      where m.cluster = place.cluster and (place.location_key is null or m.location_key = place.location_key)
+    ),
+    tickets_ops.undoing()
+  from unnest(v_before) as b (whole)
+  full join unnest(v_after) as a (whole)
+    on b.whole ->> 'cluster' = a.whole ->> 'cluster'
+    and coalesce(b.whole ->> 'location_key', '') = coalesce(a.whole ->> 'location_key', '')
+  cross join lateral (
+    select
+      coalesce(a.whole, b.whole) ->> 'cluster' as cluster,
+      coalesce(a.whole, b.whole) ->> 'location_key' as location_key,
+      case when a.whole -> 'candidates' = b.whole -> 'candidates' then 'candidates' else '' end as left_out
+  ) as place
+  where b.whole - 'updated_at' is distinct from a.whole - 'updated_at'
+  order by place.cluster, place.location_key;
+  return null;
+end
+$$;
+comment on function tickets_ops.record_decisions() is 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
+
+create or replace function tickets.undo_decision(p_decision_id bigint) returns setof tickets.geo_decisions
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+declare
+  v_decision tickets.geo_decisions;
+  v_row text; -- a FROM clause: the row as r
+  v_now jsonb;
+begin
+  select * into v_decision from tickets.geo_decisions where decision_id = p_decision_id;
+  if not found then
+    raise exception 'There is no decision %.', p_decision_id using errcode = 'no_data_found', hint = 'See tickets.geo_decisions.';
+  end if;
+  -- What every write of a gazetteer takes first: the row cannot change between the look and the write.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  v_row := format(case v_decision.kind
+    when 'cluster' then 'tickets.geo_clusters r where r.cluster = %1$L'
+    else 'tickets.geo_locations r where r.cluster = %1$L and r.location_key = %2$L'
+  end, v_decision.cluster, v_decision.location_key);
+  execute 'select to_jsonb(r) || jsonb_build_object(''geom'', r.geom::text) from ' || v_row into v_now;
+  if v_now - 'updated_at' - (case when v_decision.after ? 'candidates' then '' else 'candidates' end)
+    is distinct from v_decision.after - 'updated_at'
+  then
+    raise exception 'Decision % cannot be undone: the place was changed since.', p_decision_id
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Look at it again, and decide anew.';
+  end if;
+
+  perform set_config('tickets_ops.undoing', p_decision_id::text, true);
+  if v_decision.before is null then
+    execute 'delete from ' || v_row;
+  elsif v_decision.after is null then
+    execute format(
+      'insert into tickets.%1$I select (jsonb_populate_record(null::tickets.%1$I, $1)).*', 'geo_' || v_decision.kind || 's'
+    ) using v_decision.before;
+  else
+    execute replace('update ' || v_row, ' r where', ' r set updated_at = now() where'); -- sign_verdict restores the rest
+  end if;
+  perform set_config('tickets_ops.undoing', '', true);
+  return query
+    select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+end
+$$;
+comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+--! EndIncluded decisions.sql
 
 create trigger _050_verified before insert or update on tickets.geo_clusters
   for each row execute function tickets_ops.keep_cluster_verified();
 create trigger _050_verified before insert or update on tickets.geo_locations
   for each row execute function tickets_ops.keep_location_verified();
+-- After _050, whose verdict is signed.
+create trigger _060_signed before insert or update on tickets.geo_clusters
+  for each row execute function tickets_ops.sign_verdict();
+create trigger _060_signed before insert or update on tickets.geo_locations
+  for each row execute function tickets_ops.sign_verdict();
 create trigger _100_touch before update on tickets.geo_clusters for each row execute function tickets.touch_updated_at();
 create trigger _100_touch before update on tickets.geo_locations for each row execute function tickets.touch_updated_at();
+create trigger _100_append_only before update or delete on tickets.geo_decisions
+  for each statement execute function tickets_ops.refuse_rewriting();
 
 --! split: 060-tickets.sql
 -- The tickets: raw-first tables. `raw` is the source of truth; every other column follows from it and from the gazetteers.
@@ -2170,6 +2382,10 @@ language sql stable parallel safe as $fn$
 $fn$;
 comment on function tickets.placing_statement(text, text, text) is 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
 
+create or replace function tickets_ops.moves() returns jsonb language sql stable
+return coalesce(nullif(current_setting('tickets_ops.moves', true), '')::jsonb, '[]');
+comment on function tickets_ops.moves() is 'The tickets that followed the gazetteer writes of this moment: [{cluster, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
+
 create or replace function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
@@ -2183,15 +2399,28 @@ declare
       on tickets.cluster_key(t.cluster) = scope.cluster and t.location_key = scope.location_key'
   end;
   v_placed bigint;
+  v_moves jsonb;
 begin
   -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
-  execute tickets.placing_statement(
-    p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t'
+  execute format(
+    $sql$
+      with placed as (
+        %s returning tickets.cluster_key(t.cluster) as cluster, t.location_key
+      ),
+      moves as (
+        select cluster, location_key, count(*) as tickets from placed group by cluster, location_key
+      )
+      select coalesce(sum(tickets), 0), coalesce(jsonb_agg(moves), '[]') from moves
+    $sql$,
+    tickets.placing_statement(p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t')
   )
-  using p_clusters, p_location_keys;
-  get diagnostics v_placed = row_count;
+  into v_placed, v_moves using p_clusters, p_location_keys;
+  -- A sweep follows no decision.
+  if p_clusters is not null and v_placed > 0 then
+    perform set_config('tickets_ops.moves', (tickets_ops.moves() || v_moves)::text, true);
+  end if;
   return v_placed;
 end
 $fn$;
@@ -2205,9 +2434,13 @@ end
 $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-create or replace function tickets.claim_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.claim_gazetteers() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  if not tickets_ops.is_pipeline() then
+    perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
+  end if;
   return null;
 end
 $$;
@@ -2396,6 +2629,14 @@ begin
       for each statement execute function tickets.%I()', v_table, v_moved);
     execute format('create trigger _500_moved_by_delete after delete on tickets.%I referencing old table as before
       for each statement execute function tickets.%I()', v_table, v_moved);
+    -- Last: the tickets have moved.
+    execute format('create trigger _900_decided_by_insert after insert on tickets.%I referencing new table as after
+      for each statement execute function tickets_ops.record_decisions()', v_table);
+    execute format('create trigger _900_decided_by_update after update on tickets.%I
+      referencing old table as before new table as after
+      for each statement execute function tickets_ops.record_decisions()', v_table);
+    execute format('create trigger _900_decided_by_delete after delete on tickets.%I referencing old table as before
+      for each statement execute function tickets_ops.record_decisions()', v_table);
   end loop;
 end
 $$;
@@ -5262,7 +5503,9 @@ comment on function tickets.geocode_location(text, text, boolean) is
   'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 --! EndIncluded on-demand.sql
 --! Included review.sql
--- What people should look at.
+-- What people should look at, and what they need to know to decide about one place of it.
+--
+-- The judge is the pipeline's own, so what asks it runs with its owner's rights; the rest reads with the caller's.
 
 create or replace view tickets_ops.review_queue as
 with open_tickets as (
@@ -5326,6 +5569,141 @@ comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordin
 comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
 comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
+
+create or replace function tickets_ops.place_candidates(p_cluster text, p_location_key text default null)
+returns table (
+  candidate_no bigint, label text, "level" text, lng double precision, lat double precision, distance_km numeric, verdict text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), w.distance_km,
+    case when w.refusal is not null then 'refused: ' || w.refusal when w.doubt is not null then 'doubtful: ' || w.doubt else 'fits' end
+  from tickets.geo_locations l
+  left join tickets.geo_clusters c on c.cluster = l.cluster
+  cross join lateral tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, c.guard_km) as w
+  where l.cluster = p_cluster and l.location_key = p_location_key
+  union all
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), tickets_ops.distance_km(c.geom, w.geom),
+    case
+      when w.refusal is not null then 'refused: ' || w.refusal
+      when not (w.exact or w.named) then 'doubtful: it has another name'
+      else 'fits'
+    end
+  from tickets.geo_clusters c
+  cross join lateral tickets_ops.score_candidates(
+    c.candidates, tickets_ops.cluster_name_key(c.cluster), null, null, null
+  ) as w
+  where c.cluster = p_cluster and p_location_key is null
+  order by 1;
+end;
+comment on function tickets_ops.place_candidates(text, text) is 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
+
+create or replace function tickets_ops.places_beyond_guard(p_cluster text)
+returns table (
+  location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    l.location_key, l.location_name, st_x(place.geom), st_y(place.geom), tickets_ops.distance_km(c.geom, place.geom), nearest.km
+  from tickets.geo_clusters c
+  cross join lateral (
+    -- Each takes the judge some milliseconds.
+    select * from tickets.geo_locations r
+    where r.cluster = c.cluster and r.status = 'rejected' and not r.verified
+    order by r.fetched_at desc nulls last limit 100
+  ) as l
+  cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+  cross join lateral (
+    select min(w.distance_km) as km
+    from tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, null) as w
+    where w.refusal is null
+  ) as nearest
+  where c.cluster = p_cluster and place.geom is not null
+  order by nearest.km, l.location_key;
+end;
+comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
+
+create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
+language sql stable
+begin atomic
+  with beyond as materialized (select * from tickets_ops.places_beyond_guard(p_cluster) where p_kind = 'cluster')
+  select json_build_object(
+    -- updated_at as text: a caller that writes compares it, and must not lose its microseconds.
+    'place', (
+      select to_json(r) from (
+        select
+          'location' as kind, l.cluster, l.location_key, l.location_name, l.status, l.verified, l.verified_by, l.note, l.precision,
+          l.confidence, l.distance_km, l.provider, l.query, st_x(l.geom) as lng, st_y(l.geom) as lat, l.updated_at::text
+        from tickets.geo_locations l
+        where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
+        union all
+        select
+          'cluster', c.cluster, null, null, case when c.suspicious then 'suspicious' when c.geom is null then 'not_found' else 'found' end,
+          c.verified, c.verified_by, c.note, null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+        from tickets.geo_clusters c
+        where p_kind = 'cluster' and c.cluster = p_cluster
+      ) as r
+    ),
+    'centre', (
+      select to_json(r) from (
+        select c.guard_km, c.suspicious, st_x(c.geom) as lng, st_y(c.geom) as lat, c.updated_at::text
+        from tickets.geo_clusters c where c.cluster = p_cluster
+      ) as r
+    ),
+    'candidates', (
+      select coalesce(json_agg(k), '[]') from tickets_ops.place_candidates(p_cluster, case p_kind when 'location' then p_location_key end) as k
+    ),
+    'beyond', (
+      select coalesce(json_agg(b), '[]') from beyond b
+    ),
+    -- As flag_suspicious asks it: the most that lie within one guard of each other, where that are three or more.
+    'together', (
+      select to_json(r) from (
+        select
+          count(*) as places, (select count(*) from beyond) as of_all, avg(other.lng) as lng, avg(other.lat) as lat,
+          round(avg(other.distance_km)) as km
+        from tickets.geo_clusters c
+        cross join beyond one
+        join beyond other on st_distance(
+          st_makepoint(one.lng, one.lat)::geography, st_makepoint(other.lng, other.lat)::geography
+        ) <= 1000 * c.guard_km
+        where c.cluster = p_cluster
+        group by one.location_key
+        having count(*) >= 3
+        order by 1 desc, one.location_key limit 1
+      ) as r
+    ),
+    'names', (
+      -- Relies on the index on (cluster_key(cluster), location_key).
+      select coalesce(json_agg(n), '[]') from (
+        select t.location_name as name, count(*) as tickets, count(*) filter (where t.is_actionable) as open
+        from tickets.inc t
+        where tickets.cluster_key(t.cluster) = p_cluster and (p_kind = 'cluster' or t.location_key = p_location_key)
+        group by t.location_name order by 3 desc, 2 desc, 1 limit 12
+      ) as n
+    ),
+    'found', (
+      select coalesce(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]') from (
+        select st_x(l.geom) as lng, st_y(l.geom) as lat, l.location_key
+        from tickets.geo_locations l
+        where l.cluster = p_cluster and l.status = 'found' and l.location_key is distinct from p_location_key
+        limit 500
+      ) as f
+    ),
+    'history', (
+      select coalesce(json_agg(h), '[]') from (
+        select d.decision_id, d.decided_at, d.decided_by, d.decision, d.tickets_moved
+        from tickets.geo_decisions d
+        where d.cluster = p_cluster and d.location_key is not distinct from case p_kind when 'location' then p_location_key end
+        order by d.decision_id desc limit 5
+      ) as h
+    )
+  );
+end;
+comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
 --! EndIncluded review.sql
 
 create trigger _600_rescore_inserted after insert on tickets.geo_clusters
