@@ -2521,6 +2521,12 @@ CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem 
   from tickets_ops.described_jobs() j
   where j.state = 'failed' and j.superseded is null
   having count(*) > 0
+  union all
+  select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
+    count(*), string_agg(distinct j.task, ', '))
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  where j.task not in (select p.task from tickets_ops.job_policy() p) and not (select tickets_ops.worker_schema_is_shared())
+  having count(*) > 0
 $$;
 
 COMMENT ON FUNCTION tickets_ops.job_problems() IS 'What is wrong with the jobs, as faults and warnings in words.';

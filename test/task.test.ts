@@ -54,7 +54,7 @@ describe('a task', () => {
         assert.match(failure?.error ?? '', complaint, JSON.stringify(payload));
         assert.match(
           failure?.error ?? '',
-          new RegExp(`^Wrong payload:(.|\n)*A right one: select graphile_worker\\.add_job\\('${task}', '\\{.*\\}'\\);`),
+          new RegExp(`^Wrong payload:(.|\n)*A right one: select [a-z_]+\\.add_job\\('${task}', '\\{.*\\}'\\);`),
         );
         const { rows } = await env.pool.query('select attempts, max_attempts from graphile_worker.jobs');
         assert.deepEqual(rows, [{ attempts: 1, max_attempts: 1 }]);

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d16f6106c2b3c6b5083aed5ceff4c1c1fa8b34a5
+--! Hash: sha1:23ff9a255548bf8ee98ee1ed930a11d1b7efb522
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -6414,6 +6414,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
   from tickets_ops.described_jobs() j
   where j.state = 'failed' and j.superseded is null
+  having count(*) > 0
+  union all
+  select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
+    count(*), string_agg(distinct j.task, ', '))
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  where j.task not in (select p.task from tickets_ops.job_policy() p) and not (select tickets_ops.worker_schema_is_shared())
   having count(*) > 0
 $$;
 comment on function tickets_ops.job_problems() is 'What is wrong with the jobs, as faults and warnings in words.';

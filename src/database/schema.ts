@@ -22,8 +22,9 @@ import { migrateWorkerSchema } from './worker-schema.ts';
 
 const GMRC = new URL('../../.gmrc', import.meta.url);
 
-/** "fleettickets migrate" as an advisory lock, apart from those of graphile-migrate and graphile-worker. */
+/** "fleettickets migrate" as an advisory lock, apart from graphile-migrate's own. */
 const LOCK = '7216406330421507';
+const GRAPHILE_MIGRATE_LOCK = '4727445306447283';
 
 /**
  * Brings the database to the committed schema; does nothing where it is there already, except for the idempotent
@@ -39,7 +40,7 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     requireUpgradable(await pending(client));
     const isNew = (await appliedMigrations(client)).size === 0;
     await migrateWorkerSchema(databaseUrl, jobs.WORKER_SCHEMA, log);
-    await applyMigrations(databaseUrl, jobs.WORKER_SCHEMA, await sessionSettings(client), log);
+    await applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, log);
     await recordShared(client, jobs);
     if (isNew) await tellTakeover(client, log);
     await tellUnknownTasks(client, jobs, log);
@@ -104,8 +105,20 @@ async function tellTakeover(client: ClientBase, log: Log): Promise<void> {
 async function takeLock(client: ClientBase, log: Log): Promise<void> {
   const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [LOCK]);
   if (rows[0]?.taken) return;
-  log.info('another process is migrating this database: waiting for it');
+  log.info(`another process is migrating this database: waiting for ${await holderOf(client, LOCK)}`);
   await client.query('select pg_advisory_lock($1)', [LOCK]);
+}
+
+/** Anybody who may connect can hold a lock: a person has to see who does. */
+async function holderOf(client: ClientBase, lock: string): Promise<string> {
+  const { rows } = await client.query<{ holder: string }>(
+    `select format('process %s of user %s', a.pid, a.usename) as holder
+     from pg_locks l join pg_stat_activity a on a.pid = l.pid
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = current_database()
+       and l.database = a.datid and (l.classid::bigint << 32) + l.objid::bigint = $1`,
+    [lock],
+  );
+  return rows.map(({ holder }) => holder).join(', ') || 'one that has just ended';
 }
 
 /**
@@ -118,16 +131,11 @@ async function sessionSettings(client: ClientBase): Promise<Record<string, strin
   return { ...pinned, search_path: `pg_catalog, ${await postgisSchema(client)}, pg_temp` };
 }
 
-async function applyMigrations(
-  databaseUrl: string,
-  workerSchema: string,
-  pgSettings: Record<string, string>,
-  log: Log,
-): Promise<void> {
+async function applyMigrations(client: ClientBase, databaseUrl: string, workerSchema: string, log: Log): Promise<void> {
   const settings = {
     ...JSON.parse(await readFile(GMRC, 'utf8')),
     placeholders: { ':WORKER_SCHEMA': workerSchema },
-    pgSettings,
+    pgSettings: await sessionSettings(client),
     connectionString: databaseUrl,
     migrationsFolder: MIGRATIONS,
     // Its own copy of the logger's class, by which it knows a logger; each of its steps is a detail to whoever runs them.
@@ -136,6 +144,11 @@ async function applyMigrations(
   try {
     await applyCommitted(settings, false, true);
   } catch (error) {
+    const { message } = error as Error;
+    if (message === 'Failed to get exclusive lock')
+      throw new SchemaError(
+        `Another graphile-migrate is at work in this database: ${await holderOf(client, GRAPHILE_MIGRATE_LOCK)}. Run it again when that has ended.`,
+      );
     throw new Error(`Migration failed: ${explain(error as MigrationError)}`);
   } finally {
     // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports

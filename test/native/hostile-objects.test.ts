@@ -309,6 +309,18 @@ describe('what others may create', { skip: !native && 'needs a native Postgres' 
     assert.equal(await worker.exited, 0);
   });
 
+  test('whoever holds the lock of graphile-migrate is named by migrate', async () => {
+    const holder = await connect(urlOf(other));
+    await holder.query('select pg_advisory_lock(4727445306447283)');
+    const { rows } = await holder.query<{ pid: number }>('select pg_backend_pid() as pid');
+    await assert.rejects(migrate(urlOf(owner), silent), (error: Error) => {
+      assert.ok(error instanceof SchemaError);
+      assert.ok(error.message.includes(`process ${rows[0]?.pid} of user ${other}`), error.message);
+      return true;
+    });
+    await holder.end();
+  });
+
   test('whoever holds a lock of ours is named by health, with the process', async () => {
     const holder = await connect(urlOf(other));
     const { rows } = await admin.query<{ key: string }>('select tickets.gazetteer_lock()::text as key');

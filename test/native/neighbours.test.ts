@@ -374,6 +374,12 @@ describe('migrate looks first', { skip }, () => {
       assert.match((await diagnose(database, 'other applications')).detail, /fetch_snapshto/);
       const [job] = await database.ask('select id, task, state, payload from tickets_ops.jobs');
       assert.deepEqual({ ...job, id: '' }, { id: '', task: 'fetch_snapshto', state: 'unknown task', payload: null });
+      const [health] = await database.ask('select problems from tickets_ops.health');
+      assert.ok(
+        health.problems.some((problem: string) =>
+          /1 job\(s\) have a task that no worker of ours has: fetch_snapshto/.test(problem),
+        ),
+      );
       await assert.rejects(
         database.ask('select tickets_ops.retry_job($1)', [job.id]),
         /There is no task fetch_snapshto/,

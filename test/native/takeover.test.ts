@@ -621,7 +621,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
   test('the way back leaves no load of before to what is taken over again, and waits for no worker', async () => {
     const database = await legacy();
     await takeOver(database);
-    await withClient(url(database, owner), async (client) => {
+    await asPerson(url(database, owner), async (client) => {
       const add = (task: string, payload: object, key: string) =>
         client.query('select graphile_worker.add_job($1, $2, job_key := $3)', [task, JSON.stringify(payload), key]);
       await add('fetch_snapshot', { dataset: 'inc' }, 'fetch_snapshot:inc:newest');

@@ -13,11 +13,13 @@ import { feed } from '../../demo/feed.ts';
 import { withClient } from '../../src/database/client.ts';
 import { pending } from '../../src/database/committed.ts';
 import { migrate } from '../../src/database/schema.ts';
+import { JobSchemaSettings, readSettings } from '../../src/settings/settings.ts';
 import { asPerson, type Environment, native, startEnvironment } from '../support/environment.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const committed = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => file.endsWith('.sql')).sort();
 const silent = pino({ level: 'silent' });
+const { WORKER_SCHEMA } = readSettings(JobSchemaSettings);
 
 describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
   const name = `fleettickets_upgrade_${randomBytes(4).toString('hex')}`;
@@ -33,7 +35,7 @@ describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
     test(`from ${last} keeps every ticket, its place and its history`, async () => {
       await env.pool.query(`create database ${name}`);
       try {
-        await runMigrations({ connectionString: url });
+        await runMigrations({ connectionString: url, schema: WORKER_SCHEMA });
         await applyFirst(url, index + 1);
         const [snapshot] = feed({ seed: 5, hours: 1, tickets: 200 });
         assert.ok(snapshot);
@@ -60,7 +62,8 @@ async function applyFirst(url: string, count: number): Promise<void> {
     await cp(`${MIGRATIONS}/committed/${file}`, `${folder}/committed/${file}`);
   const { afterAllMigrations: _, ...gmrc } = JSON.parse(await readFile(`${MIGRATIONS}/../.gmrc`, 'utf8'));
   const logger = new Logger(() => () => {});
-  await applyCommitted({ ...gmrc, connectionString: url, migrationsFolder: folder, logger });
+  const placeholders = { ':WORKER_SCHEMA': WORKER_SCHEMA };
+  await applyCommitted({ ...gmrc, placeholders, connectionString: url, migrationsFolder: folder, logger });
   await rm(folder, { recursive: true });
 }
 
