@@ -16,7 +16,7 @@ begin
   revoke all on function
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean), tickets.undo_decision(bigint),
     -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.clusters_moved(), tickets.locations_moved()
+    tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version()
     from public;
 
   foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator'] loop
@@ -47,8 +47,13 @@ begin
         raise notice 'Let the owner of % run: grant select on % to %;', v_table, v_table, v_role;
       end;
     end loop;
-    execute format('grant execute on function reporting.fn_tickets_for_map(boolean, text, text, text) to %I', v_role);
-    execute format('grant execute on function reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text) to %I', v_role);
+    execute format('grant execute on function
+      reporting.fn_tickets_for_map(boolean, text, text, text),
+      reporting.fn_tickets_for_map_json(boolean, text, text, text),
+      reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
+      reporting.ticket_places_mvt(integer, integer, integer, json),
+      reporting.fn_tickets_version()
+      to %I', v_role);
     -- The schema is shared with others, and may be another role's to give. (Without the right to, GRANT only warns.)
     begin
       execute format('grant usage on schema reporting to %I', v_role);

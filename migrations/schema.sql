@@ -16,8 +16,8 @@ CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_
     AS $$
   select row_to_json(collection)
   from (
-    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id), '{}') as features
-    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team) p
+    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id collate "C"), '{}') as features
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 10000) p
     cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
     cross join lateral (
       select
@@ -45,137 +45,7 @@ CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p
     SET jit TO 'off'
     AS $$
 begin
-  -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read
-  -- the whole table for the open ones.
-  return (
-    with mapped as (
-      select
-        t.ticket_id, t.longitude, t.latitude, properties,
-        octet_length(concat(
-          t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-          t.assigned_team, t.owner, t.sla_status
-        )) as bytes_of_text
-      from tickets.inc t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-      cross join lateral (
-        select
-          t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-          t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-          t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-          t.longitude, sla.*
-      ) as properties
-      where t.is_actionable and t.longitude is not null
-        and (p_cluster is null or t.cluster = p_cluster)
-        and (p_region is null or t.region = lower(p_region))
-        and (p_team is null or t.assigned_team = p_team)
-      union all
-      (
-        select
-          t.ticket_id, t.longitude, t.latitude, properties,
-          octet_length(concat(
-            t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-            t.assigned_team, t.owner, t.sla_status
-          ))
-        from tickets.inc t
-        cross join lateral (
-          select
-            t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-            t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-            t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-            t.longitude
-        ) as properties
-        where not p_open_only and t.is_actionable is not true and t.longitude is not null
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        order by t.closed_at desc -- index inc_closed_at, backwards
-        limit 100000
-      )
-    ),
-    counts as (
-      select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
-      from (
-        select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-        from tickets.inc t
-        cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-        where t.is_actionable
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        union all
-        select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-        from tickets.inc t
-        where not p_open_only and t.is_actionable is not true
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-      ) as t
-      group by normalized_status, cluster, region, sla_state, geo_source
-    ),
-    totals as (
-      select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
-    ),
-    features as (
-      select coalesce(array_agg(feature), '{}') as list, count(*) as listed
-      from (select * from mapped limit 100000) as m
-      cross join lateral (select 'Point' as type, array[m.longitude, m.latitude] as coordinates) as geometry
-      cross join lateral (select 'Feature' as type, m.ticket_id as id, geometry, m.properties) as feature
-      -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
-      -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
-      where m.bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
-    ),
-    dimensions as (
-      select jsonb_object_agg(dimension, tickets) as counted
-      from (
-        select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
-        from (
-          select dimension, value, sum(c.tickets) as tickets
-          from counts c
-          cross join lateral (values
-            ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
-            ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
-          ) as d (dimension, value)
-          -- Closed tickets have no state against the SLA.
-          where dimension <> 'by_sla_state' or value is not null
-          group by dimension, value
-        ) as d
-        group by dimension
-      ) as d
-    ),
-    freshness as (
-      select
-        meta.snapshot_at, meta.ingested_at, meta.checked_at,
-        floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-        greatest(
-          (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-          (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-        ) as content_through,
-        meta.source_key
-      from (select) as one
-      left join lateral (
-        select
-          tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-          tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-          tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-          m.metadata ->> 'source_key' as source_key
-        from tickets.import_meta m
-        where m.dataset = 'inc'
-      ) as meta on true
-    )
-    select to_jsonb(collection)
-    from (
-      select
-        'FeatureCollection' as type,
-        f.list as features,
-        jsonb_build_object(
-          'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
-          'truncated', f.listed < t.mapped,
-          'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
-          'by_geo_source', '{}'::jsonb, 'freshness', freshness
-        ) || coalesce(d.counted, '{}') as summary
-      from features f, totals t, dimensions d, freshness
-    ) as collection
-  );
+  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
 end
 $$;
 
@@ -189,7 +59,195 @@ summary: total, mapped and unmapped tickets; by_status (normalized_status), by_c
 
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (select to_json(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: 60 % of the time in the server. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_version() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(to_hex(bit_xor(token)), '0') from tickets.version_slots
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_version() IS 'The version of what the map functions show, up to 16 hexadecimal digits without an order: another one once a batch of a load, a change in a gazetteer or in tickets.sla_rules was committed, and only then (a load that found every ticket unchanged is none). Ages, SLA states and `freshness` also change with time: for an ETag add the minute.
+
+Read it before the document, on the same server, or in the same statement: read after it, it may be the version of a newer document than the one at hand, which would then be kept for good.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) RETURNS TABLE(id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text, geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint, mttr_median double precision, ticket_ids text[], more bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET work_mem TO '32MB'
+    AS $$
+#variable_conflict use_column
+begin
+  if p_state is null or p_state not in ('open', 'closed', 'all') then
+    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
+  -- a language this would take longer than reading the tickets.
+  return query
+    with open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as open,
+        count(*) filter (where sla_state = 'breached') as breached,
+        count(*) filter (where at_risk) as at_risk,
+        min(sla_clock_start) as oldest,
+        (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
+      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude
+    ),
+    closed_tickets as not materialized (
+      select *
+      from tickets.filtered_tickets(case when p_state <> 'open' then false end, true, p_cluster, p_region, p_team)
+      where (p_from is null or closed_at >= p_from) and (p_to is null or closed_at < p_to) -- index inc_closed_at
+        and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as closed,
+        -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
+        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
+        tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
+      from closed_tickets
+      group by longitude, latitude
+    ),
+    last_closed as (
+      select longitude, latitude, (array_agg(ticket_id order by closed_at desc, ticket_id collate "C"))[:20] as ticket_ids
+      from (
+        select longitude, latitude, ticket_id, closed_at
+        from closed_tickets
+        where closed_at is not null -- index inc_closed_at, backwards, without the open tickets at its end
+        order by closed_at desc
+        limit p_listed
+      ) as t
+      group by longitude, latitude
+    )
+    select
+      case
+        when p.geo_source = 'location' and one_cluster and one_key then tickets.cluster_key(p.cluster) || '/' || p.location_key
+        else tickets.geohash(longitude, latitude)
+      end,
+      longitude, latitude,
+      case when one_cluster then p.cluster end,
+      case when one_key then p.location_key end,
+      case when one_key then least(o.location_name, c.location_name) end,
+      p.geo_source, p.tickets,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), sla.hours_open,
+      coalesce(c.closed, 0),
+      case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
+      p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
+    from open_places o
+    full join closed_places c using (longitude, latitude)
+    left join last_closed l using (longitude, latitude)
+    cross join lateral (
+      select
+        least(o.first_cluster, c.first_cluster) as cluster,
+        least(o.first_key, c.first_key) as location_key,
+        least(o.geo_source, c.geo_source) as geo_source,
+        coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
+        (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
+    ) as p
+    cross join lateral tickets.sla(o.oldest, null) as sla
+    cross join lateral (
+      select
+        tickets.cluster_key(p.cluster) = tickets.cluster_key(greatest(o.last_cluster, c.last_cluster)) as one_cluster,
+        p.location_key = greatest(o.last_key, c.last_key) as one_key
+    ) as same;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) IS 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; p_box: only those in the box around it (and maybe some near it), NULL means all; p_listed: how many of the last closed tickets are looked at for ticket_ids. Reads as its caller.';
+
+CREATE FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json DEFAULT '{}'::json) RETURNS bytea
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT COALESCE(public.st_asmvt(tile.*, 'reporting.ticket_places_mvt'::text, 4096, 'geom'::text), '\x'::bytea) AS "coalesce"
+    FROM ( SELECT public.st_asmvtgeom(public.st_transform(public.st_setsrid(public.st_makepoint(p.longitude, p.latitude), 4326), 3857), (t.bounds)::public.box2d, 4096, 64) AS geom,
+             p.id,
+             p.cluster,
+             p.location_key,
+             p.location_name,
+             p.geo_source,
+             p.tickets,
+             p.open,
+             p.breached,
+             p.at_risk,
+             (p.oldest_hours)::double precision AS oldest_hours,
+             p.closed,
+             p.mttr_median
+            FROM (( SELECT public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y) AS bounds
+                  OFFSET 0) t
+              CROSS JOIN LATERAL tickets.places(COALESCE(NULLIF((ticket_places_mvt.query ->> 'state'::text), ''::text), 'open'::text), (NULLIF((ticket_places_mvt.query ->> 'from'::text), ''::text))::timestamp with time zone, (NULLIF((ticket_places_mvt.query ->> 'to'::text), ''::text))::timestamp with time zone, NULLIF((ticket_places_mvt.query ->> 'cluster'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'region'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'team'::text), ''::text),
+                 CASE
+                     WHEN (ticket_places_mvt.z >= 6) THEN (public.st_transform(public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y, margin => (((64)::numeric / 4096.0))::double precision), 4326))::public.geography
+                     ELSE NULL::public.geography
+                 END, 0) p(id, longitude, latitude, cluster, location_key, location_name, geo_source, tickets, open, breached, at_risk, oldest_hours, closed, mttr_median, ticket_ids, more))
+           WHERE ((p.latitude >= ('-85.06'::numeric)::double precision) AND (p.latitude <= (85.06)::double precision))) tile
+   WHERE (tile.geom IS NOT NULL);
+END;
+
+COMMENT ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) IS 'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer with the name of this function (reporting.ticket_places_mvt, as pg_tileserv announces it), extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
+
+Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object with any of state, from, to, cluster, region and team, as p_state, p_from, … there; other keys are ignored, an empty text is none.
+
+Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.change_version() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if tg_op <> 'TRUNCATE' then
+    if not exists (select from written) then
+      return null;
+    end if;
+  end if;
+  -- Once in a transaction is enough. The setting goes with it, or with the savepoint that is rolled back together with the token.
+  if current_setting('fleettickets.version_changed', true) = 'true' then
+    return null;
+  end if;
+  perform set_config('fleettickets.version_changed', 'true', true);
+  update tickets.version_slots
+  set token = hashtextextended(gen_random_uuid()::text, 0)
+  where slot = (select slot from tickets.version_slots limit 1 for update skip locked);
+  if not found then
+    insert into tickets.version_slots (token) values (hashtextextended(gen_random_uuid()::text, 0));
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -750,18 +808,19 @@ COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that 
 
 COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
-CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
+CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select t.*
   from tickets.inc t
-  where (p_open and t.is_actionable or not p_open and t.is_actionable is not true)
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or t.cluster = p_cluster)
     and (p_region is null or t.region = lower(p_region))
     and (p_team is null or t.assigned_team = p_team)
 $$;
 
-COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The filters of the map functions: the open (p_open) or the other tickets, with exactly that cluster, region (in any case) and assigned_team; NULL means all.';
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; with exactly that cluster, region (in any case) and assigned_team, where NULL means all.';
 
 CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -902,6 +961,126 @@ $$;
 
 COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
 
+CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(type text, features record[], summary jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  with listed as (
+    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team)
+    union all
+    (
+      select feature, bytes_of_text
+      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team)
+      order by closed_at desc -- index inc_closed_at, backwards
+      limit 100000
+    )
+  ),
+  counts as (
+    select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
+    from (
+      select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
+      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
+    ) as t
+    group by normalized_status, cluster, region, sla_state, geo_source
+  ),
+  totals as (
+    select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
+  ),
+  features as (
+    select coalesce(array_agg(feature), '{}') as list, count(*) as listed
+    from (select * from listed limit 100000) as f
+    -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
+    -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
+    where bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
+  ),
+  dimensions as (
+    select jsonb_object_agg(dimension, tickets) as counted
+    from (
+      select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
+      from (
+        select dimension, value, sum(c.tickets) as tickets
+        from counts c
+        cross join lateral (values
+          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
+        ) as d (dimension, value)
+        -- Closed tickets have no state against the SLA.
+        where dimension <> 'by_sla_state' or value is not null
+        group by dimension, value
+      ) as d
+      group by dimension
+    ) as d
+  ),
+  freshness as (
+    select
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ) as content_through,
+      meta.source_key
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true
+  )
+  select
+    'FeatureCollection',
+    f.list,
+    jsonb_build_object(
+      'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
+      'truncated', f.listed < t.mapped,
+      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
+      'by_geo_source', '{}'::jsonb, 'freshness', freshness
+    ) || coalesce(d.counted, '{}')
+  from features f, totals t, dimensions d, freshness
+$$;
+
+COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
+
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    feature,
+    octet_length(concat(
+      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+      t.assigned_team, t.owner, t.sla_status
+    )),
+    t.closed_at
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, sla.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+
+CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_place OPERATOR(public.&&) p_box);
+
+COMMENT ON FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) IS 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
+
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
@@ -956,98 +1135,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing tickets: whoever writes a ticket, its place follows from the feed coordinates and the gazetteers.';
-
-CREATE FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) RETURNS TABLE(id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text, geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint, mttr_median double precision, ticket_ids text[], more bigint)
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_custom_plan'
-    SET jit TO 'off'
-    AS $$
-#variable_conflict use_column
-begin
-  if p_state is null or p_state not in ('open', 'closed', 'all') then
-    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
-      using errcode = 'invalid_parameter_value';
-  end if;
-  return query
-    with open_tickets as not materialized (
-      select t.*, sla.*
-      from tickets.filtered_tickets(true, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-      where p_state <> 'closed' and t.longitude is not null
-    ),
-    closed_tickets as not materialized (
-      select t.*
-      from tickets.filtered_tickets(false, p_cluster, p_region, p_team) t
-      where p_state <> 'open' and t.longitude is not null
-        and (p_from is null or t.closed_at >= p_from) -- index inc_closed_at
-        and (p_to is null or t.closed_at < p_to)
-    ),
-    places as (
-      select
-        longitude, latitude,
-        min(cluster) as cluster, max(cluster) as other_cluster,
-        min(location_key) as location_key, max(location_key) as other_location_key,
-        min(location_name) as location_name,
-        min(geo_source) as geo_source, max(geo_source) as other_geo_source,
-        count(*) as tickets,
-        count(*) filter (where is_open) as open,
-        count(*) filter (where sla_state = 'breached') as breached,
-        count(*) filter (where at_risk) as at_risk,
-        max(hours_open) as oldest_hours,
-        percentile_cont(0.5) within group (order by mttr) filter (where not is_open) as mttr_median
-      from (
-        select longitude, latitude, cluster, location_key, location_name, geo_source, true as is_open, sla_state, at_risk, hours_open, mttr
-        from open_tickets
-        union all
-        select longitude, latitude, cluster, location_key, location_name, geo_source, false, null, null, null, mttr
-        from closed_tickets
-      ) as t
-      group by longitude, latitude
-    ),
-    -- To sort all closed tickets by place would take longer than all the rest.
-    listed as (
-      select longitude, latitude, array_agg(ticket_id order by nth) as ticket_ids
-      from (
-        select
-          longitude, latitude, ticket_id,
-          row_number() over (
-            partition by longitude, latitude order by is_open desc, sla_clock_start, closed_at desc nulls last, ticket_id
-          ) as nth
-        from (
-          select longitude, latitude, ticket_id, true as is_open, sla_clock_start, null::timestamptz as closed_at from open_tickets
-          union all
-          (
-            select longitude, latitude, ticket_id, false, null, closed_at
-            from closed_tickets
-            order by closed_at desc nulls last
-            limit 10000
-          )
-        ) as t
-      ) as t
-      where nth <= 20
-      group by longitude, latitude
-    )
-    select
-      case
-        when p.other_geo_source = 'location' and p.geo_source = 'location' and k.cluster_key = tickets.cluster_key(p.other_cluster)
-          and p.location_key = p.other_location_key
-          then k.cluster_key || '/' || p.location_key
-        else tickets.geohash(p.longitude, p.latitude)
-      end,
-      p.longitude, p.latitude,
-      case when k.cluster_key = tickets.cluster_key(p.other_cluster) then p.cluster end,
-      case when p.location_key = p.other_location_key then p.location_key end,
-      case when p.location_key = p.other_location_key then p.location_name end,
-      p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours, p.tickets - p.open, p.mttr_median,
-      coalesce(l.ticket_ids, '{}'), p.tickets - coalesce(cardinality(l.ticket_ids), 0)
-    from places p
-    left join listed l using (longitude, latitude)
-    cross join lateral (select tickets.cluster_key(p.cluster) as cluster_key) as k;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) IS 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; every argument is required. Reads as its caller.';
 
 CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -4333,6 +4420,15 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
 
+CREATE AGGREGATE tickets.collect(anycompatible) (
+    SFUNC = array_append,
+    STYPE = anycompatiblearray,
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+
+COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
+
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
     raw jsonb NOT NULL,
@@ -4616,6 +4712,26 @@ COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, l
 COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
 
 COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE TABLE tickets.version_slots (
+    slot bigint NOT NULL,
+    token bigint NOT NULL
+);
+
+COMMENT ON TABLE tickets.version_slots IS 'What reporting.fn_tickets_version() is made of: a row for each transaction that ever wrote tickets at the same time as others, so a handful. Not to be written by hand: deleting a row changes the version as well.';
+
+COMMENT ON COLUMN tickets.version_slots.slot IS 'Only tells the rows apart: a transaction takes one that no other holds.';
+
+COMMENT ON COLUMN tickets.version_slots.token IS 'Random; replaced by each transaction that takes the slot.';
+
+ALTER TABLE tickets.version_slots ALTER COLUMN slot ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.version_slots_slot_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
@@ -5383,6 +5499,9 @@ ALTER TABLE ONLY tickets.inc_events
 ALTER TABLE ONLY tickets.inc
     ADD CONSTRAINT inc_pkey PRIMARY KEY (ticket_id);
 
+ALTER TABLE ONLY tickets.version_slots
+    ADD CONSTRAINT version_slots_pkey PRIMARY KEY (slot);
+
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
 
@@ -5463,6 +5582,10 @@ CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
+CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FROM tickets.inc;
+
+COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
+
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_location_verified();
@@ -5521,6 +5644,30 @@ CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_clusters REFER
 
 CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
 
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
 
 ALTER TABLE ONLY tickets.geo_decisions
@@ -5555,6 +5702,23 @@ REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_clust
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_version() FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
@@ -5852,6 +6016,10 @@ GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_curator;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
@@ -10,7 +9,6 @@ describe('places', () => {
   let env: Environment;
   before(async () => {
     env = await startEnvironment();
-    await env.pool.query(await readFile(new URL('../migrations/fixtures/places.sql', import.meta.url), 'utf8'));
   });
   after(() => env.close());
   beforeEach(() => env.reset());
@@ -105,6 +103,17 @@ describe('places', () => {
     });
     assert.deepEqual((await places())[0]?.properties['ticket_ids'], ['WOT1', 'WOT2', 'WOT3', 'WOT4']);
     assert.deepEqual((await places(`'closed'`))[0]?.properties['open'], 0);
+  });
+
+  test('repair times that are none of this world, and of several tickets, have a median', async () => {
+    await addCluster('Kilimani', 36.79, -1.3);
+    const median = async () => (await places(`'closed'`))[0]?.properties['mttr_median'];
+    await addTickets([closed('WOT1', { mttr: '9'.repeat(40) })]);
+    assert.equal(await median(), 1e9);
+    await addTickets([closed('WOT2', { mttr: `-${'9'.repeat(39)}` })]);
+    assert.equal(await median(), 0);
+    await addTickets([closed('WOT3', { mttr: '1.5' }), closed('WOT4', { mttr: '1.05' }), closed('WOT5')]);
+    assert.equal(await median(), (90 + 63) / 2);
   });
 
   test('tickets that share a coordinate are one place, whatever put them there', async () => {
