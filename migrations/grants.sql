@@ -16,7 +16,7 @@ begin
   revoke all on function
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean), tickets.undo_decision(bigint),
     -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version()
+    tickets.claim_gazetteers(), tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version()
     from public;
 
   foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator'] loop

@@ -129,6 +129,40 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
     }
   });
 
+  test('a curator has the rights that docs/privileges.md names, and no others', async () => {
+    const { rows: relations } = await env.pool.query(
+      `select c.oid::regclass::text as name, string_agg(kind, ', ' order by kind) as may
+       from pg_class c cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as kind
+       where c.relkind in ('r', 'v', 'm', 'p', 'f')
+         and c.relnamespace::regnamespace::text in ('tickets', 'tickets_ops', 'reporting', 'graphile_worker', 'graphile_migrate')
+         and has_schema_privilege($1, c.relnamespace, 'usage') and has_table_privilege($1, c.oid, kind)
+         and (kind <> 'select' or c.relnamespace <> 'tickets'::regnamespace)
+       group by 1 order by 1`,
+      [PEOPLE.curator],
+    );
+    assert.deepEqual(relations, [
+      { name: 'tickets.geo_clusters', may: 'insert, update' },
+      { name: 'tickets.geo_locations', may: 'insert, update' },
+      { name: 'tickets_ops.review_queue', may: 'select' },
+    ]);
+    const { rows: functions } = await env.pool.query(
+      `select p.oid::regprocedure::text as name from pg_proc p
+       where (p.prosecdef or p.pronamespace = 'tickets_ops'::regnamespace)
+         and p.pronamespace::regnamespace::text in ('tickets', 'tickets_ops') and has_function_privilege($1, p.oid, 'execute')
+       order by 1`,
+      [PEOPLE.curator],
+    );
+    assert.deepEqual(
+      functions.map(({ name }) => name),
+      [
+        'tickets.undo_decision(bigint)',
+        'tickets_ops.place_candidates(text,text)',
+        'tickets_ops.places_beyond_guard(text)',
+        'tickets_ops.review_place(text,text,text)',
+      ],
+    );
+  });
+
   test('an operator sees to jobs, and may not decide', async () => {
     const ask = await asker('operator');
     assert.equal((await ask('/api/jobs')).status, 200);

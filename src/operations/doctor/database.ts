@@ -112,10 +112,10 @@ async function searchPath(client: pg.Client): Promise<Verdict> {
 
 async function roles(client: pg.Client): Promise<Verdict> {
   const { rows } = await client.query<{ name: string }>(
-    `select name from unnest(array['tickets_reader', 'tickets_operator']) as name
+    `select name from unnest(array['tickets_reader', 'tickets_curator', 'tickets_operator']) as name
      where not exists (select from pg_roles where rolname = name)`,
   );
-  if (rows.length === 0) return ok('tickets_reader and tickets_operator are there');
+  if (rows.length === 0) return ok('tickets_reader, tickets_curator and tickets_operator are there');
   const missing = rows.map(({ name }) => name);
   const create = missing.map((name) => `create role ${name}`).join('; ');
   return warning(`${missing.join(' and ')} missing`, `let the DBA run: ${create}; then run: fleettickets migrate`);
