@@ -1357,7 +1357,7 @@ begin
   perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
   update tickets_ops.snapshots
   set status = 'failed', error = p_reason, progress_at = now()
-  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  where snapshot_id = p_snapshot_id and in_flight
   returning * into v_snapshot;
   if not found then
     return false;
@@ -1392,7 +1392,7 @@ begin
   );
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
-  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  where s.dataset = fetch_now.dataset and s.in_flight;
   v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
@@ -1660,7 +1660,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
+    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -2168,7 +2168,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
   from tickets_ops.queued_jobs() j
@@ -2194,7 +2194,7 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
   ) as m on s.state = 'failed'
   left join lateral (
     select
-      n.snapshot_id, n.status,
+      n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
     where j.task in ('upsert_batch', 'finalize_snapshot')
@@ -2437,7 +2437,7 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing')
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight
   ),
   failed as (
     -- The newest file that was read decides: a failure before it has been made up for.
@@ -2738,7 +2738,7 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
+    and (in_flight or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
   elsif v_snapshot.load_began_at is null then
@@ -4288,6 +4288,7 @@ CREATE TABLE tickets_ops.snapshots (
     source_last_modified timestamp with time zone,
     snapshot_at timestamp with time zone NOT NULL,
     status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
     error text,
     opens_at timestamp with time zone,
     ignored boolean DEFAULT false NOT NULL,
@@ -4342,6 +4343,8 @@ COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s L
 COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
 
@@ -4537,7 +4540,7 @@ CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, so
 
 CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, snapshot_at);
 
-CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
+CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE in_flight;
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:88b2b58b097a5f77b1dbf83bbca79562a2e298bf
+--! Hash: sha1:ec18da6dfffb986b5aa23320763f986cf84c6c7d
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2391,8 +2391,8 @@ $$;
 -- Jobs: what they have from the start and are called, and what graphile-worker is asked.
 
 --! Included job-policy.sql
--- What every job of the pipeline has from the start, and what it is called. Nothing else holds such a number or name but
--- crontab, which has no other way, and src/snapshots/stage.ts; tests compare them.
+-- Job policy: what every job of the pipeline has from the start, and what it is called. src/database/jobs.ts has the same for
+-- the jobs that TypeScript adds, and the crontab can only repeat it; a test holds the three together (test/rules.test.ts).
 --
 -- Loads come before geocoding: a free worker takes the lowest priority first. Of geocoding, what a person asks for comes
 -- before what is planned, and a cluster before the places in it, which wait for its centroid.
@@ -2406,7 +2406,7 @@ language sql immutable parallel safe as $$
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
+    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -2659,6 +2659,7 @@ create table tickets_ops.snapshots (
   source_last_modified timestamptz,
   snapshot_at timestamptz not null,
   status text not null check (status in ('staging', 'loading', 'finalizing', 'held', 'done', 'partial', 'unchanged', 'superseded', 'failed')),
+  in_flight boolean not null generated always as (status in ('staging', 'loading', 'finalizing')) stored,
   error text,
   opens_at timestamptz,
   ignored boolean not null default false,
@@ -2696,7 +2697,7 @@ create table tickets_ops.snapshots (
 );
 
 -- Exactly one snapshot of a dataset is in flight.
-create unique index snapshots_one_in_flight on tickets_ops.snapshots (dataset) where status in ('staging', 'loading', 'finalizing');
+create unique index snapshots_one_in_flight on tickets_ops.snapshots (dataset) where in_flight;
 create index snapshots_by_file on tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified);
 -- A version that was passed over has one row, however many looks at the bucket saw it at once.
 create unique index snapshots_superseded_once on tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified)
@@ -2712,6 +2713,7 @@ comment on column tickets_ops.snapshots.source_size is 'Bytes.';
 comment on column tickets_ops.snapshots.source_last_modified is 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
 comment on column tickets_ops.snapshots.snapshot_at is 'The export''s time, from the file''s name (EAT), else LastModified.';
 comment on column tickets_ops.snapshots.status is 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+comment on column tickets_ops.snapshots.in_flight is 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
 comment on column tickets_ops.snapshots.error is 'Why it failed, in words for people.';
 comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
 comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
@@ -2939,7 +2941,7 @@ begin
   perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
   update tickets_ops.snapshots
   set status = 'failed', error = p_reason, progress_at = now()
-  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  where snapshot_id = p_snapshot_id and in_flight
   returning * into v_snapshot;
   if not found then
     return false;
@@ -2993,7 +2995,7 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
+    and (in_flight or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
   elsif v_snapshot.load_began_at is null then
@@ -4626,7 +4628,7 @@ begin
   );
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
-  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  where s.dataset = fetch_now.dataset and s.in_flight;
   v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
@@ -4958,7 +4960,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
   from tickets_ops.queued_jobs() j
@@ -4984,7 +4986,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   ) as m on s.state = 'failed'
   left join lateral (
     select
-      n.snapshot_id, n.status,
+      n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
     where j.task in ('upsert_batch', 'finalize_snapshot')
@@ -5205,7 +5207,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing')
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight
   ),
   failed as (
     -- The newest file that was read decides: a failure before it has been made up for.

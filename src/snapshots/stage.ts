@@ -13,10 +13,6 @@ import { type Claim, ClaimLostError } from './ledger.ts';
 
 /** Rows of a batch: measured best on two cores between 2 500 and 10 000; one takes about 0.4 s. */
 const BATCH_ROWS = 5_000;
-/** Attempts of a load task: the last one comes about 4 minutes after the first, so a failure never outlives its hour. */
-export const LOAD_ATTEMPTS = 6;
-/** Before every geocoding job. */
-export const LOAD_PRIORITY = -10;
 
 interface Totals {
   read: number;

@@ -5,6 +5,7 @@
  */
 import type { ClientBase } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
+import type { TaskName } from '../database/jobs.ts';
 import type { Log } from '../settings/log.ts';
 import type { RetentionSettings } from '../settings/settings.ts';
 import { rescue } from './rescue.ts';
@@ -27,7 +28,8 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
   await client.query(
-    `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = 'maintain' and state = 'failed'`,
+    `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = $1 and state = 'failed'`,
+    ['maintain' satisfies TaskName],
   );
   const pruned = await transaction(client, () => prune(client, keep));
   if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');
@@ -93,7 +95,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     staged: [
       `with over as (
          select snapshot_id from tickets_ops.snapshots
-         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+         where not in_flight and progress_at < now() - make_interval(days => $1)
        ), batches as (
          delete from tickets_ops.snapshot_batches where snapshot_id in (select snapshot_id from over)
        )
@@ -104,7 +106,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     rejects: [
       `delete from tickets_ops.snapshot_rejects where snapshot_id in (
          select snapshot_id from tickets_ops.snapshots
-         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+         where not in_flight and progress_at < now() - make_interval(days => $1)
        )`,
       keep.KEEP_REJECTS_DAYS,
     ],
@@ -115,7 +117,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     ],
     snapshots: [
       `delete from tickets_ops.snapshots s
-       where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+       where not in_flight and progress_at < now() - make_interval(days => $1)
          -- What the next file is compared with.
          and snapshot_id not in (
            select distinct on (dataset) snapshot_id from tickets_ops.snapshots

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
+import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import { pinnedUrl } from '../database/session.ts';
 import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
 import { registerGeocoder } from '../geocoding/registration.ts';
@@ -63,9 +64,10 @@ export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner>
   const preset = workerPreset(log);
   preset.worker.concurrentJobs += slots;
   // graphile-worker's own handlers end the process by the signal, before the heartbeat has ended in good order.
+  const pgPool = openPool(preset.worker.events);
   const runner = await run({
     preset,
-    pgPool: openPool(preset.worker.events),
+    pgPool,
     forbiddenFlags: forbiddenFlags(slots),
     noHandleSignals: true,
   });
@@ -73,7 +75,7 @@ export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner>
   if (stop?.aborted) end();
   else stop?.addEventListener('abort', end);
   // What a dead worker held is freed now, not at the next tick of the schedule.
-  await runner.addJob('maintain', {}, { jobKey: 'maintain', maxAttempts: 1, priority: -20 });
+  await enqueue(pgPool, 'maintain', {}, { key: JOB_KEYS.maintain, maxAttempts: 1 });
   return runner;
 }
 
