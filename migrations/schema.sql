@@ -997,6 +997,38 @@ CREATE FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) 
 
 COMMENT ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) IS 'Key of the upsert_batch job of a batch.';
 
+CREATE FUNCTION tickets_ops.blocking_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with waiting as (
+    select unnest(pg_blocking_pids(a.pid)) as blocker, min(l.waitstart) as since
+    from pg_stat_activity a join pg_locks l on l.pid = a.pid and not l.granted
+    where a.datname = current_database() and a.application_name like 'fleettickets%'
+    group by 1
+  ),
+  -- An open transaction that has written a gazetteer keeps every load waiting, also when none is due at this moment.
+  holding as (
+    select l.pid as blocker, a.xact_start as since
+    from pg_locks l join pg_stat_activity a using (pid)
+    where l.locktype = 'advisory' and l.mode = 'ExclusiveLock' and l.granted and l.objsubid = 1
+      and l.database = (select oid from pg_database where datname = current_database())
+      and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+  ),
+  blocking as (
+    select blocker, min(since) as since from (select * from waiting union all select * from holding) as found group by blocker
+  )
+  select 'fault', format(
+    'Process %s of user %s has kept loads waiting since %s: %s. End its transaction, or it: select pg_terminate_backend(%s);',
+    b.blocker, coalesce(a.usename, 'unknown'), tickets_ops.wall_clock(b.since),
+    coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
+    b.blocker)
+  from blocking b left join pg_stat_activity a on a.pid = b.blocker
+  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+$$;
+
+COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
+
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1006,7 +1038,7 @@ declare
   v_snapshot bigint;
   v_removed bigint;
 begin
-  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.described_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -1019,18 +1051,11 @@ begin
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);
-    perform tickets_ops.remove_jobs(array(
-      select j.id from tickets_ops.list_jobs() j
-      where j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text
-    ));
+    perform tickets_ops.remove_jobs(tickets_ops.jobs_of_snapshot(v_snapshot));
     return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id)
       || case when v_snapshot is null then '' else format(' Snapshot %s is cancelled.', v_snapshot) end;
   end if;
-  v_removed := tickets_ops.remove_jobs(array(
-    select j.id from tickets_ops.list_jobs() j
-    where j.id = p_id
-      or (v_snapshot is not null and j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text)
-  ));
+  v_removed := tickets_ops.remove_jobs(tickets_ops.jobs_of_snapshot(v_snapshot) || p_id);
   if v_removed = 0 then
     return format('A worker has just taken job %s.', p_id);
   end if;
@@ -1231,6 +1256,51 @@ CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
+CREATE FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT usual interval) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with looked as (
+    select s.snapshot_at, s.content_through, s.snapshot_at - s.content_through as lag
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.status in ('done', 'unchanged') and s.content_through is not null
+      and s.snapshot_at > now() - interval '14 days' -- index snapshots_by_time
+  ),
+  newest as (
+    select * from looked order by snapshot_at desc limit 1
+  )
+  select n.lag, (
+    select make_interval(secs => percentile_cont(0.95) within group (order by extract(epoch from l.lag)))
+    from looked l
+    -- While the content stands still its lag grows with each file: that is what is judged, not what it is judged by.
+    where l.content_through < n.content_through
+    having min(l.snapshot_at) < now() - interval '7 days'
+  )
+  from newest n
+$$;
+
+COMMENT ON FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT usual interval) IS 'How far the content of the newest file trails the file''s own time, and what is usual: the 95th percentile of the files of 14 days whose content was older. usual is NULL before seven days of history. Both NULL before the first load.';
+
+CREATE FUNCTION tickets_ops.content_through(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_through timestamptz;
+begin
+  -- Indexes *_created_at_service and *_closed_at.
+  execute format(
+    'select greatest(
+       (select max(created_at_service) from tickets.%1$I where created_at_service <= now()),
+       (select max(closed_at) from tickets.%1$I where closed_at <= now())
+     )', p_dataset
+  ) into v_through;
+  return v_through;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.content_through(p_dataset text) IS 'The newest created_at_service or closed_at of a dataset (inc, crq) that is not in the future: how far its content goes. It trails the files by days.';
+
 CREATE FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text DEFAULT NULL::text, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_max_attempts integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
@@ -1275,6 +1345,58 @@ CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
 $$;
 
 COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
+
+CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
+    LANGUAGE sql STABLE
+    AS $_$
+  select
+    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when s.state = 'failed' then
+      case
+        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
+          format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
+        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
+        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+      end
+    end
+  from tickets_ops.queued_jobs() j
+  cross join lateral (
+    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
+    select case
+      when j.payload::text ~ '[\\]u0000|[0-9][eE][+-]?[0-9]{3}|[0-9]{200}' then tickets_ops.readable_payload(j.payload)
+      else j.payload::jsonb
+    end as payload
+  ) as r
+  cross join lateral (
+    select case
+      when j.locked_at is not null then 'running'
+      when j.attempts >= j.max_attempts then 'failed'
+      when j.attempts > 0 then 'retrying'
+      when j.run_at > now() then 'scheduled'
+      else 'ready'
+    end as state
+  ) as s
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  cross join lateral (
+    select case when s.state = 'failed' then
+      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+    end as failed_at
+  ) as f
+  left join lateral (
+    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
+    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
+  ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
+  left join lateral (
+    select
+      n.snapshot_id, n.status, n.in_flight,
+      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
+    from tickets_ops.snapshots n
+    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
+  ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
 
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1370,6 +1492,47 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) IS 'A snapshot in flight becomes failed, with a reason for people; its staging is kept for a retry. A backfill that it belongs to goes on with the next file, and the gap stands in the ledger. Returns whether it was in flight.';
+
+CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with look as (
+    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+      make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
+    from tickets_ops.looks l where l.dataset = p_dataset
+  ),
+  data as (
+    select tickets.eat_ts(i.metadata ->> 'snapshot_at') as data_at, tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
+    from tickets.import_meta i where i.dataset = p_dataset
+  )
+  select 'fault', format('The run of %s was missed: nothing has looked at the bucket since %s.', tickets_ops.wall_clock(missed),
+    coalesce((select tickets_ops.wall_clock(looked_at) from look), 'the pipeline began'))
+  from tickets_ops.missed_run(p_dataset) as missed where missed is not null
+  union all
+  select 'fault', format('The feed stands still: no look has ever found a file, the last one on %s. See that the export runs, and check RUSTFS_PREFIX%s.',
+    tickets_ops.wall_clock(looked_at), case when others > 0 then format(' (there are %s objects that are no CSV)', others) else '' end)
+  from look where new_file_at is null
+  union all
+  select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
+    tickets_ops.wall_clock(new_file_at), extract(epoch from idle)::integer / 3600)
+  from look where idle >= allowed
+  union all
+  select 'fault', format('The feed stands still: the tickets are as of %s, %s hours ago.', tickets_ops.wall_clock(data_at), extract(epoch from now() - data_at)::integer / 3600)
+  from data where data_at < now() - interval '26 hours'
+  union all
+  select 'fault', format('The feed stands still: files come, but their content ends on %s, %s hours before the newest file; %s are usual.',
+    tickets_ops.wall_clock(tickets_ops.content_through(p_dataset)), extract(epoch from lag)::integer / 3600, extract(epoch from usual)::integer / 3600)
+  from tickets_ops.content_lag(p_dataset) where lag > usual + interval '1 day'
+  union all
+  select 'fault', format('A clock is wrong: %s is ahead of the database''s clock. Check the clocks of the database, the workers and the export.', tickets_ops.wall_clock(greatest(data_at, checked_at)))
+  from data where greatest(data_at, checked_at) > now() + tickets_ops.clock_tolerance()
+  union all
+  select 'warning', format('%s is future-dated: it is not loaded before its time has come. If its name is wrong, rename it.', key)
+  from look, unnest(future_dated) as key
+$$;
+
+COMMENT ON FUNCTION tickets_ops.feed_problems(p_dataset text) IS 'What is wrong with the feed of a dataset (inc, crq), as faults and warnings in words: a missed run, no new file for FEED_STALE_HOURS (3) of scheduled time, data older than 26 hours, content that stands still, a clock, future-dated files.';
 
 CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1521,6 +1684,26 @@ CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETU
 
 COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
 
+CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when g.state in ('key refused', 'trouble') then 'fault' else 'warning' end,
+    format('Geocoding stands still (%s): %s', g.state, g.reason)
+  from tickets_ops.geocoding g
+  where g.active
+    and (
+      g.state in ('key refused', 'trouble')
+      or g.state in ('quota spent', 'budget spent') and exists (
+        select from tickets_ops.queued_jobs() j
+        where j.task like 'geocode%' and (j.locked_at is not null or j.attempts < j.max_attempts)
+      )
+    )
+  limit 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands still, in words: a refused key or a provider in trouble is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
+
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
     AS $$
@@ -1669,6 +1852,41 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
 $$;
 
 COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
+
+CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  -- Geocoding waits for its rate as a matter of course.
+  select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
+  from tickets_ops.queued_jobs() j
+  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+  having min(j.run_at) < now() - interval '10 minutes'
+  union all
+  select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
+    count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
+  from tickets_ops.described_jobs() j
+  where j.state = 'failed' and j.superseded is null
+  having count(*) > 0
+$$;
+
+COMMENT ON FUNCTION tickets_ops.job_problems() IS 'What is wrong with the jobs, as faults and warnings in words.';
+
+CREATE FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    AS $$
+  select array(
+    select j.id
+    from tickets_ops.queued_jobs() j
+    -- graphile-worker's unique index on key.
+    where j.key = any (
+      array(select tickets_ops.batch_job_key(b.snapshot_id, b.batch) from tickets_ops.snapshot_batches b where b.snapshot_id = p_snapshot_id)
+      || tickets_ops.finalize_job_key(p_snapshot_id)
+    )
+  )
+$$;
+
+COMMENT ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) IS 'The ids of the load jobs of a snapshot that are there, by their keys. Empty for NULL.';
 
 CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -2159,50 +2377,30 @@ COMMENT ON FUNCTION tickets_ops.ledger_lock(p_dataset text) IS 'Number of the ad
 CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select
-    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
-    case when s.state = 'failed' then
-      case
-        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
-          format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
-        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
-      end
-    end
-  from tickets_ops.queued_jobs() j
-  cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
-  cross join lateral (
-    select case
-      when j.locked_at is not null then 'running'
-      when j.attempts >= j.max_attempts then 'failed'
-      when j.attempts > 0 then 'retrying'
-      when j.run_at > now() then 'scheduled'
-      else 'ready'
-    end as state
-  ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
-  cross join lateral (
-    select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
-    end as failed_at
-  ) as f
-  left join lateral (
-    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
-  ) as m on s.state = 'failed'
-  left join lateral (
-    select
-      n.snapshot_id, n.status, n.in_flight,
-      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
-    from tickets_ops.snapshots n
-    where j.task in ('upsert_batch', 'finalize_snapshot')
-      and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
-  ) as l on s.state = 'failed'
-$_$;
+    AS $$
+  select * from tickets_ops.described_jobs()
+$$;
 
-COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
+COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'tickets_ops.described_jobs with the owner''s rights, for tickets_ops.jobs and tickets_ops.failed_jobs.';
+
+CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select p.severity, p.problem
+  from (
+    select 1 as subject, * from tickets_ops.worker_problems()
+    union all select 2, * from tickets_ops.feed_problems('inc')
+    union all select 3, * from tickets_ops.snapshot_problems('inc')
+    union all select 4, * from tickets_ops.job_problems()
+    union all select 5, * from tickets_ops.blocking_problems()
+    union all select 6, * from tickets_ops.geocoding_problems()
+    union all select 7, * from tickets_ops.setting_problems()
+  ) as p
+  order by p.severity = 'warning', p.subject
+$$;
+
+COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
@@ -2242,6 +2440,50 @@ CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
 $$;
 
 COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
+
+CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    AS $$
+  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+
+CREATE TABLE tickets_ops.looks (
+    dataset text NOT NULL,
+    looked_at timestamp with time zone NOT NULL,
+    files bigint NOT NULL,
+    others bigint NOT NULL,
+    newest_key text,
+    newest_last_modified timestamp with time zone,
+    new_file_at timestamp with time zone,
+    future_dated text[] NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.looks IS 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
+
+COMMENT ON COLUMN tickets_ops.looks.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
+
+COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
+
+COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
+
+COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
+
+COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
+
+COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
+
+COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
+
+CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval)) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(('fetch_'::text || missed_run.p_dataset))) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
+
+COMMENT ON FUNCTION tickets_ops.missed_run(p_dataset text) IS 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2421,6 +2663,10 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   with clock as (
     select date_trunc('second', now()) as now
   ),
+  problem as (
+    select coalesce(bool_and(severity = 'warning'), true) as ok, coalesce(array_agg(initcap(severity) || ': ' || problem), '{}') as problems
+    from tickets_ops.list_problems()
+  ),
   meta as (
     select
       max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
@@ -2428,90 +2674,53 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
     from tickets.import_meta where dataset = 'inc'
   ),
   looked as (
-    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by snapshot_at desc, snapshot_id desc limit 1
+    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by progress_at desc, snapshot_id desc limit 1
   ),
   loaded as (
-    select snapshot_id, source_key, loaded_at, status, broken_off, open_missing
+    select snapshot_id, source_key, loaded_at, status, open_missing
     from tickets_ops.snapshots where dataset = 'inc' and status in ('done', 'partial')
     order by loaded_at desc limit 1
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and in_flight
-  ),
-  failed as (
-    -- The newest file that was read decides: a failure before it has been made up for.
-    select snapshot_id, source_key, error
-    from tickets_ops.snapshots
-    where dataset = 'inc' and status in ('failed', 'done', 'partial', 'unchanged')
-    order by snapshot_at desc, snapshot_id desc limit 1
-  ),
-  schedule as (
-    -- Half an hour is what a look may take that waits for the load before it.
-    select case
-      when tick > coalesce(meta.checked_at, '-infinity') and tick > tickets_ops.scheduled_since('fetch_inc') then tick
-    end as missed
-    from clock, meta,
-      tickets_ops.last_scheduled_run(clock.now - interval '30 minutes') as tick
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
-      count(*) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as waiting,
-      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as oldest,
-      -- Geocoding waits for its rate as a matter of course.
-      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now and task not like 'geocode%') as oldest_load,
-      count(*) filter (where state = 'running') as running,
-      count(*) filter (where state = 'failed' and superseded is null) as failed,
-      count(*) filter (where state <> 'failed' and task like 'geocode%') as geocoding
-    from clock, tickets_ops.list_jobs()
+      count(*) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as waiting,
+      min(run_at) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as oldest,
+      count(*) filter (where locked_at is not null) as running,
+      count(*) filter (where (locked_at is not null or attempts < max_attempts) and task like 'geocode%') as geocoding
+    from clock, tickets_ops.queued_jobs()
+  ),
+  failed as (
+    select count(*) as jobs from tickets_ops.described_jobs() where state = 'failed' and superseded is null
   ),
   workers as (
     select
       count(*) filter (where state = 'alive' or (state = 'unsure' and seen_at > clock.now - interval '1 minute')) as alive,
-      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure,
-      count(*) filter (where state = 'hung') as hung
+      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure
     from clock, tickets_ops.worker_states()
   ),
   geocoding as (
-    select state, left_today, reason from tickets_ops.geocoding where active limit 1
+    select state, left_today from tickets_ops.geocoding where active limit 1
   ),
   review as (
     select
       (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
       + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
-  ),
-  problem as (
-    select array_remove(array[
-      case when workers.alive = 0 then 'No worker is alive: start one (fleettickets worker).' end,
-      case when workers.hung > 0 then format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', workers.hung) end,
-      case when schedule.missed is not null then
-        format('The run of %s Nairobi time was missed: nothing has looked at the bucket since %s.',
-          to_char(schedule.missed at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'),
-          coalesce(to_char(meta.checked_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'), 'the pipeline began')) end,
-      case when failed.error is not null then format('Snapshot %s (%s) failed: %s', failed.snapshot_id, failed.source_key, failed.error) end,
-      case when loaded.status = 'partial' then format('Snapshot %s (%s) is loaded only in part. %s', loaded.snapshot_id, loaded.source_key, loaded.broken_off) end,
-      case when in_flight.progress_at < clock.now - interval '15 minutes' then
-        format('Snapshot %s is %s and has not moved for %s.', in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at)) end,
-      case when jobs.oldest_load < clock.now - interval '10 minutes' then
-        format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
-      case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
-      case when geocoding.state in ('key refused', 'trouble') or (geocoding.state in ('quota spent', 'budget spent') and jobs.geocoding > 0) then
-        format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
-    ], null) as problems
-    from clock, meta, schedule, jobs, workers
-    left join failed on true left join loaded on true left join in_flight on true left join geocoding on true
   )
   select
-    cardinality(problem.problems) = 0, problem.problems,
+    problem.ok, problem.problems,
     meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
     loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
     meta.data_at, clock.now - meta.data_at, loaded.open_missing,
     in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
-    schedule.missed, tickets_ops.next_scheduled_run(clock.now),
-    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, jobs.failed,
+    tickets_ops.missed_run('inc'), tickets_ops.next_scheduled_run(clock.now),
+    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, failed.jobs,
     workers.alive, workers.unsure,
     geocoding.state, geocoding.left_today::integer, jobs.geocoding, review.places
-  from clock, meta, schedule, jobs, workers, review, problem
+  from clock, problem, meta, jobs, failed, workers, review
   left join looked on true left join loaded on true left join in_flight on true left join geocoding on true
 $$;
 
@@ -2681,6 +2890,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+
+CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- Of a process that is forgotten only what still stands is kept.
+  delete from tickets_ops.settings s
+  where s.pool_id not in (select w.pool_id from tickets_ops.workers w)
+    and exists (select from tickets_ops.settings n where n.name = s.name and n.recorded_at > s.recorded_at);
+  insert into tickets_ops.settings (name, pool_id, value)
+  select key, p_pool_id, value from jsonb_each_text(p_settings)
+  on conflict (name, pool_id) do update set value = excluded.value, recorded_at = now();
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) IS 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
 
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -3049,21 +3272,31 @@ CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS
 #variable_conflict use_column
 begin
   return query
-    select j.id, j.task, j.key, coalesce(case when j.superseded is not null then 'Left alone. ' || j.superseded end, r.obstacle, 'It is due now.')
-    from (
-      select * from tickets_ops.list_jobs() l where l.state = 'failed' and (p_task is null or l.task = p_task) order by l.id
-    ) as j
-    -- The newest of those that ask for the same: a job that failed again every hour is tried once.
-    cross join lateral (
-      select case
-        when j.superseded is not null then null
-        when exists (
-          select from tickets_ops.list_jobs() n
-          where n.task = j.task and tickets_ops.request_of(n.payload) = tickets_ops.request_of(j.payload) and n.id > j.id
-        ) then 'Left alone. A later job asks for the same.'
-        else tickets_ops.revive_job(j.id)
-      end as obstacle
-    ) as r;
+    with failed as materialized (
+      select j.id, j.task, j.key, j.superseded,
+        -- The newest of those that ask for the same: a job that failed again every hour is tried once.
+        row_number() over (partition by j.task, tickets_ops.request_of(j.payload) order by j.id desc) = 1
+          and not exists (
+            select from tickets_ops.queued_jobs() n where n.key = j.key and n.id > j.id and j.key is not null
+          ) as is_newest
+      from tickets_ops.described_jobs() j
+      where j.state = 'failed' and (p_task is null or j.task = p_task)
+    ),
+    -- Loads come with their snapshots, one by one; there are few. All others at once.
+    together as materialized (
+      select f.task, tickets_ops.restart_jobs(array_agg(f.id), max(p.max_attempts))
+      from failed f left join tickets_ops.job_policy() p on p.task = f.task
+      where f.superseded is null and f.is_newest and f.task not in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot')
+      group by f.task
+    )
+    select f.id, f.task, f.key, case
+      when f.superseded is not null then 'Left alone. ' || f.superseded
+      when not f.is_newest then 'Left alone. A later job asks for the same.'
+      when f.task in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot') then coalesce(tickets_ops.revive_job(f.id), 'It is due now.')
+      else 'It is due now.'
+    end
+    from failed f left join together t on t.task = f.task
+    order by f.id;
 end
 $$;
 
@@ -3078,7 +3311,7 @@ declare
   v_job record;
   v_obstacle text;
 begin
-  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.described_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -3115,7 +3348,7 @@ declare
   v_ids bigint[] := array[p_id];
   v_restarted bigint;
 begin
-  select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
+  select task, state, payload into v_job from tickets_ops.described_jobs() where id = p_id;
   if v_job.state = 'running' then
     return 'It is running at this moment. If its worker has died, it is freed by itself within seconds.';
   end if;
@@ -3126,9 +3359,10 @@ begin
     end if;
     -- All of them, or the snapshot would fail again by the next. Its end only if it is due: the last batch asks for it.
     v_ids := array(
-      select j.id from tickets_ops.list_jobs() j
-      join tickets_ops.snapshots s on s.snapshot_id::text = j.payload ->> 'snapshot_id'
-      where j.state = 'failed' and s.snapshot_id::text = v_job.payload ->> 'snapshot_id'
+      select j.id
+      from tickets_ops.described_jobs() j
+      join tickets_ops.snapshots s on s.snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint
+      where j.id = any (tickets_ops.jobs_of_snapshot(s.snapshot_id) || p_id) and j.state = 'failed'
         and j.task = case s.status when 'loading' then 'upsert_batch' else 'finalize_snapshot' end
     );
     if p_id <> all (v_ids) then
@@ -3188,13 +3422,114 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+declare
+  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
+  v_before timestamptz;
+  v_time interval := interval '0';
+begin
+  -- A week is enough to tell any number of hours that is worth a setting.
+  while v_tick > greatest(p_from, p_to - interval '7 days') loop
+    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
+    v_time := v_time + least(v_tick - v_before, interval '1 hour');
+    v_tick := v_before;
+  end loop;
+  return v_time;
+end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+COMMENT ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+
+CREATE TABLE tickets_ops.settings (
+    name text NOT NULL,
+    pool_id text NOT NULL,
+    value text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+
+COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
+
+COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers).';
+
+COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
+
+COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
+
+CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+
+CREATE FUNCTION tickets_ops.setting_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with living as (
+    select w.pool_id, w.host, w.started_at from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')
+  ),
+  -- Processes that run, and those that ran beside them.
+  beside as (
+    select pool_id, host from living
+    union
+    select w.pool_id, w.host from tickets_ops.workers w
+    where w.stopped_at > now() - interval '1 day' and w.started_at >= (select min(started_at) from living)
+  )
+  select 'fault', format('%s differs between processes: %s. Give all of them the same.', s.name, string_agg(distinct format('%s on %s', s.value, b.host), ', '))
+  from tickets_ops.settings s join beside b using (pool_id)
+  group by s.name
+  having count(distinct s.value) > 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
+
+CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
+  -- nothing before its time has come.
+  (
+    select 'fault', format('Snapshot %s (%s) failed: %s', s.snapshot_id, s.source_key, s.error)
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored
+      and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
+      and not exists (
+        select from tickets_ops.snapshots g
+        where g.dataset = s.dataset and g.status in ('done', 'partial', 'unchanged')
+          and (g.snapshot_at, g.source_last_modified, g.source_key) >= (s.snapshot_at, s.source_last_modified, s.source_key) -- index snapshots_by_time
+      )
+    order by s.snapshot_at desc, s.snapshot_id desc -- index snapshots_by_time
+    limit 1
+  )
+  union all
+  select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
+  from (
+    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
+  ) as s
+  where s.status = 'partial'
+  union all
+  select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.in_flight -- index snapshots_one_in_flight
+    and s.progress_at < now() - interval '15 minutes'
+  union all
+  select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
+  union all
+  select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.ignored and s.dismissed_at is null and s.listed_at > now() - interval '1 day'
+$$;
+
+COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wrong with the snapshots of a dataset (inc, crq), as faults and warnings in words.';
 
 CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
@@ -3303,11 +3638,33 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
+CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
+
+COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
     RETURN ROW(740512, hashtext(p_pool_id));
 
 COMMENT ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) IS 'The two numbers of the advisory lock that a live worker pool holds.';
+
+CREATE FUNCTION tickets_ops.worker_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'fault', 'No worker is alive: start one (fleettickets worker).'
+  where not exists (
+    select from tickets_ops.worker_states() w
+    where w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute')
+  )
+  union all
+  select 'fault', format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', count(*))
+  from tickets_ops.worker_states() w where w.state = 'hung' having count(*) > 0
+$$;
+
+COMMENT ON FUNCTION tickets_ops.worker_problems() IS 'What is wrong with the workers, as faults and warnings in words.';
 
 CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state text, host text, pid integer, sessions text, started_at timestamp with time zone, seen_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -3927,15 +4284,15 @@ CREATE VIEW tickets_ops.health AS
 
 COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
 
-COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: problems is empty.';
+COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 
-COMMENT ON COLUMN tickets_ops.health.problems IS 'What needs a person, in words, the most urgent first.';
+COMMENT ON COLUMN tickets_ops.health.problems IS 'What needs a person, in words, each marked as Fault or Warning, the most urgent first.';
 
 COMMENT ON COLUMN tickets_ops.health.checked_at IS 'When the bucket was last looked at with success.';
 
 COMMENT ON COLUMN tickets_ops.health.checked_age IS 'Since then.';
 
-COMMENT ON COLUMN tickets_ops.health.checked_key IS 'The newest file of the ledger.';
+COMMENT ON COLUMN tickets_ops.health.checked_key IS 'The file that was looked at last.';
 
 COMMENT ON COLUMN tickets_ops.health.checked_status IS 'Its status.';
 
@@ -4028,35 +4385,6 @@ COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed.';
 COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
-
-CREATE TABLE tickets_ops.looks (
-    dataset text NOT NULL,
-    looked_at timestamp with time zone NOT NULL,
-    files bigint NOT NULL,
-    others bigint NOT NULL,
-    newest_key text,
-    newest_last_modified timestamp with time zone,
-    new_file_at timestamp with time zone,
-    future_dated text[] NOT NULL
-);
-
-COMMENT ON TABLE tickets_ops.looks IS 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
-
-COMMENT ON COLUMN tickets_ops.looks.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
-
-COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
-
-COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
-
-COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
-
-COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
 
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
@@ -4318,6 +4646,7 @@ CREATE TABLE tickets_ops.snapshots (
     rows_rejected bigint DEFAULT 0 NOT NULL,
     rows_repaired bigint DEFAULT 0 NOT NULL,
     open_missing bigint,
+    content_through timestamp with time zone,
     CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
     CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
     CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
@@ -4404,6 +4733,8 @@ COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loa
 
 COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
 
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
     START WITH 1
@@ -4483,6 +4814,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_setup
 
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
+
+ALTER TABLE ONLY tickets_ops.settings
+    ADD CONSTRAINT settings_pkey PRIMARY KEY (name, pool_id);
 
 ALTER TABLE ONLY tickets_ops.snapshot_batches
     ADD CONSTRAINT snapshot_batches_pkey PRIMARY KEY (snapshot_id, batch);
@@ -4632,6 +4966,8 @@ REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.blocking_problems() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
@@ -4654,6 +4990,10 @@ GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT usual interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.content_through(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text, p_run_at timestamp with time zone, p_priority integer, p_max_attempts integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) FROM PUBLIC;
@@ -4662,6 +5002,8 @@ REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
@@ -4669,6 +5011,8 @@ REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[]
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.feed_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tickets_operator;
@@ -4682,6 +5026,8 @@ REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLI
 REVOKE ALL ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
@@ -4699,6 +5045,10 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
 
@@ -4731,9 +5081,15 @@ REVOKE ALL ON FUNCTION tickets_ops.ledger_lock(p_dataset text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.list_jobs() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.list_jobs() TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.list_problems() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -4758,6 +5114,8 @@ REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
@@ -4793,7 +5151,13 @@ REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integ
 
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
@@ -4803,8 +5167,12 @@ REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;

@@ -56,7 +56,7 @@ async function jobsDue(): Promise<number> {
 
 async function problems(): Promise<string[]> {
   const { rows } = await env.pool.query('select problems from tickets_ops.health');
-  return rows[0].problems.filter((problem: string) => problem.startsWith('Geocoding'));
+  return rows[0].problems.filter((problem: string) => problem.includes(': Geocoding'));
 }
 
 const about = (actual: number | null, expected: number) =>
@@ -232,10 +232,12 @@ test('health says that places wait for a budget or a quota', async () => {
   assert.deepEqual(await problems(), [], 'spent, but nobody waits for it');
   await jobsThatWait(10);
   assert.deepEqual(await problems(), [
-    'Geocoding stands still (budget spent): The daily budget is spent; it comes back at midnight UTC.',
+    'Warning: Geocoding stands still (budget spent): The daily budget is spent; it comes back at midnight UTC.',
   ]);
   await record('quota_spent', { reason: 'OpenCage answered 402: quota exceeded' });
-  assert.deepEqual(await problems(), ['Geocoding stands still (quota spent): OpenCage answered 402: quota exceeded']);
+  assert.deepEqual(await problems(), [
+    'Warning: Geocoding stands still (quota spent): OpenCage answered 402: quota exceeded',
+  ]);
 });
 
 test('one place that always fails stops nobody; bad requests of five places do', async () => {
@@ -245,7 +247,9 @@ test('one place that always fails stops nobody; bad requests of five places do',
   for (let i = 0; i < 9; i++) assert.equal(await record('bad_request', { place: 'poisoned' }), null);
   for (let i = 0; i < 3; i++) assert.equal(await record('bad_request', { place: `place ${i}` }), null);
   about(await record('bad_request', { place: 'the fifth', reason: 'LocationIQ answered 400: Invalid Request' }), 60);
-  assert.deepEqual(await problems(), ['Geocoding stands still (trouble): LocationIQ answered 400: Invalid Request']);
+  assert.deepEqual(await problems(), [
+    'Fault: Geocoding stands still (trouble): LocationIQ answered 400: Invalid Request',
+  ]);
 });
 
 test('single failures do not stop the others; those of five places in a row do, for longer each time', async () => {

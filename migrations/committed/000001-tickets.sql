@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ec18da6dfffb986b5aa23320763f986cf84c6c7d
+--! Hash: sha1:9c523f1ba4e920bc784901f73e01cc936d8b689c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2689,6 +2689,7 @@ create table tickets_ops.snapshots (
   rows_rejected bigint not null default 0,
   rows_repaired bigint not null default 0,
   open_missing bigint,
+  content_through timestamptz,
   constraint snapshots_counts_add_up check (
     status not in ('done', 'partial')
     or rows_read = rows_inserted + rows_updated + rows_unchanged + rows_dropped_alarm + rows_dropped_sentinel + rows_duplicate + rows_rejected
@@ -2743,6 +2744,7 @@ comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ti
 comment on column tickets_ops.snapshots.rows_rejected is 'Rows in tickets_ops.snapshot_rejects.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
+comment on column tickets_ops.snapshots.content_through is 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
 
 -- Rows of the snapshot in flight. An unchanged row leaves its id only (raw is NULL): it is recognised while staging,
 -- so an hour in which nothing changed writes no ticket twice. The id still counts for open_missing.
@@ -4838,6 +4840,19 @@ comment on column tickets_ops.workers.shares_sessions is 'Its connections are no
 comment on column tickets_ops.workers.stopped_at is 'When it shut down in good order.';
 comment on column tickets_ops.workers.declared_dead_at is 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
+create table tickets_ops.settings (
+  name text not null,
+  pool_id text not null,
+  value text not null,
+  recorded_at timestamptz not null default now(),
+  primary key (name, pool_id)
+);
+comment on table tickets_ops.settings is 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+comment on column tickets_ops.settings.name is 'The environment''s variable.';
+comment on column tickets_ops.settings.pool_id is 'The worker pool of the process (tickets_ops.workers).';
+comment on column tickets_ops.settings.value is 'Its value as text.';
+comment on column tickets_ops.settings.recorded_at is 'When the process started.';
+
 --! Included workers.sql
 -- Which workers live.
 
@@ -4905,6 +4920,46 @@ end
 $$;
 comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 --! EndIncluded workers.sql
+--! Included settings.sql
+-- Settings of the processes that SQL goes by as well. A process records those that its environment gives it; one without
+-- goes by what is recorded.
+
+create or replace function tickets_ops.record_settings(p_pool_id text, p_settings jsonb) returns void language sql as $$
+  -- Of a process that is forgotten only what still stands is kept.
+  delete from tickets_ops.settings s
+  where s.pool_id not in (select w.pool_id from tickets_ops.workers w)
+    and exists (select from tickets_ops.settings n where n.name = s.name and n.recorded_at > s.recorded_at);
+  insert into tickets_ops.settings (name, pool_id, value)
+  select key, p_pool_id, value from jsonb_each_text(p_settings)
+  on conflict (name, pool_id) do update set value = excluded.value, recorded_at = now();
+$$;
+comment on function tickets_ops.record_settings(text, jsonb) is 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
+
+create or replace function tickets_ops.setting(p_name text) returns text language sql stable set search_path = pg_catalog, pg_temp
+return (
+  select s.value from tickets_ops.settings s where s.name = p_name order by s.recorded_at desc limit 1 -- primary key
+);
+comment on function tickets_ops.setting(text) is 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+
+create or replace function tickets_ops.setting_problems() returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with living as (
+    select w.pool_id, w.host, w.started_at from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')
+  ),
+  -- Processes that run, and those that ran beside them.
+  beside as (
+    select pool_id, host from living
+    union
+    select w.pool_id, w.host from tickets_ops.workers w
+    where w.stopped_at > now() - interval '1 day' and w.started_at >= (select min(started_at) from living)
+  )
+  select 'fault', format('%s differs between processes: %s. Give all of them the same.', s.name, string_agg(distinct format('%s on %s', s.value, b.host), ', '))
+  from tickets_ops.settings s join beside b using (pool_id)
+  group by s.name
+  having count(distinct s.value) > 1
+$$;
+comment on function tickets_ops.setting_problems() is 'Settings that processes which run at the same time have with different values.';
+--! EndIncluded settings.sql
 --! Included schedule.sql
 -- When the schedule looks at the bucket.
 
@@ -4928,6 +4983,119 @@ return (
 );
 comment on function tickets_ops.next_scheduled_run(timestamptz) is 'The next time after p_at when the schedule looks at the bucket.';
 --! EndIncluded schedule.sql
+--! Included feed.sql
+-- Is the feed alive? A look at the bucket that finds nothing new is no proof of it.
+
+create or replace function tickets_ops.wall_clock(p_at timestamptz) returns text language sql immutable parallel safe
+return to_char(p_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI "EAT"');
+comment on function tickets_ops.wall_clock(timestamptz) is 'A time as people in Nairobi read it, with its zone.';
+
+create or replace function tickets_ops.content_through(p_dataset text) returns timestamptz language plpgsql stable
+set search_path = pg_catalog, pg_temp as $$
+declare
+  v_through timestamptz;
+begin
+  -- Indexes *_created_at_service and *_closed_at.
+  execute format(
+    'select greatest(
+       (select max(created_at_service) from tickets.%1$I where created_at_service <= now()),
+       (select max(closed_at) from tickets.%1$I where closed_at <= now())
+     )', p_dataset
+  ) into v_through;
+  return v_through;
+end
+$$;
+comment on function tickets_ops.content_through(text) is 'The newest created_at_service or closed_at of a dataset (inc, crq) that is not in the future: how far its content goes. It trails the files by days.';
+
+create or replace function tickets_ops.scheduled_time(p_from timestamptz, p_to timestamptz) returns interval language plpgsql stable
+set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
+  v_before timestamptz;
+  v_time interval := interval '0';
+begin
+  -- A week is enough to tell any number of hours that is worth a setting.
+  while v_tick > greatest(p_from, p_to - interval '7 days') loop
+    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
+    v_time := v_time + least(v_tick - v_before, interval '1 hour');
+    v_tick := v_before;
+  end loop;
+  return v_time;
+end
+$$;
+comment on function tickets_ops.scheduled_time(timestamptz, timestamptz) is 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+
+create or replace function tickets_ops.missed_run(p_dataset text) returns timestamptz language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+  -- Half an hour is what a look may take that waits for the load before it.
+  select tick
+  from tickets_ops.last_scheduled_run(now() - interval '30 minutes') as tick
+  where tick > tickets_ops.scheduled_since('fetch_' || p_dataset)
+    and tick > coalesce((select l.looked_at from tickets_ops.looks l where l.dataset = p_dataset), '-infinity')
+);
+comment on function tickets_ops.missed_run(text) is 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
+
+create or replace function tickets_ops.content_lag(p_dataset text, out lag interval, out usual interval) language sql stable
+set search_path = pg_catalog, pg_temp as $$
+  with looked as (
+    select s.snapshot_at, s.content_through, s.snapshot_at - s.content_through as lag
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.status in ('done', 'unchanged') and s.content_through is not null
+      and s.snapshot_at > now() - interval '14 days' -- index snapshots_by_time
+  ),
+  newest as (
+    select * from looked order by snapshot_at desc limit 1
+  )
+  select n.lag, (
+    select make_interval(secs => percentile_cont(0.95) within group (order by extract(epoch from l.lag)))
+    from looked l
+    -- While the content stands still its lag grows with each file: that is what is judged, not what it is judged by.
+    where l.content_through < n.content_through
+    having min(l.snapshot_at) < now() - interval '7 days'
+  )
+  from newest n
+$$;
+comment on function tickets_ops.content_lag(text) is 'How far the content of the newest file trails the file''s own time, and what is usual: the 95th percentile of the files of 14 days whose content was older. usual is NULL before seven days of history. Both NULL before the first load.';
+
+create or replace function tickets_ops.feed_problems(p_dataset text) returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with look as (
+    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+      make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
+    from tickets_ops.looks l where l.dataset = p_dataset
+  ),
+  data as (
+    select tickets.eat_ts(i.metadata ->> 'snapshot_at') as data_at, tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
+    from tickets.import_meta i where i.dataset = p_dataset
+  )
+  select 'fault', format('The run of %s was missed: nothing has looked at the bucket since %s.', tickets_ops.wall_clock(missed),
+    coalesce((select tickets_ops.wall_clock(looked_at) from look), 'the pipeline began'))
+  from tickets_ops.missed_run(p_dataset) as missed where missed is not null
+  union all
+  select 'fault', format('The feed stands still: no look has ever found a file, the last one on %s. See that the export runs, and check RUSTFS_PREFIX%s.',
+    tickets_ops.wall_clock(looked_at), case when others > 0 then format(' (there are %s objects that are no CSV)', others) else '' end)
+  from look where new_file_at is null
+  union all
+  select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
+    tickets_ops.wall_clock(new_file_at), extract(epoch from idle)::integer / 3600)
+  from look where idle >= allowed
+  union all
+  select 'fault', format('The feed stands still: the tickets are as of %s, %s hours ago.', tickets_ops.wall_clock(data_at), extract(epoch from now() - data_at)::integer / 3600)
+  from data where data_at < now() - interval '26 hours'
+  union all
+  select 'fault', format('The feed stands still: files come, but their content ends on %s, %s hours before the newest file; %s are usual.',
+    tickets_ops.wall_clock(tickets_ops.content_through(p_dataset)), extract(epoch from lag)::integer / 3600, extract(epoch from usual)::integer / 3600)
+  from tickets_ops.content_lag(p_dataset) where lag > usual + interval '1 day'
+  union all
+  select 'fault', format('A clock is wrong: %s is ahead of the database''s clock. Check the clocks of the database, the workers and the export.', tickets_ops.wall_clock(greatest(data_at, checked_at)))
+  from data where greatest(data_at, checked_at) > now() + tickets_ops.clock_tolerance()
+  union all
+  select 'warning', format('%s is future-dated: it is not loaded before its time has come. If its name is wrong, rename it.', key)
+  from look, unnest(future_dated) as key
+$$;
+comment on function tickets_ops.feed_problems(text) is 'What is wrong with the feed of a dataset (inc, crq), as faults and warnings in words: a missed run, no new file for FEED_STALE_HOURS (3) of scheduled time, data older than 26 hours, content that stands still, a clock, future-dated files.';
+--! EndIncluded feed.sql
 --! Included jobs.sql
 -- Which jobs there are, for operators.
 --
@@ -4946,25 +5114,32 @@ end
 $$;
 comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
 
-create or replace function tickets_ops.list_jobs()
+-- Inlined into the query that asks, so that one job is found by index among 200 000.
+create or replace function tickets_ops.described_jobs()
 returns table (
   id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamptz, superseded text
 )
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+language sql stable as $$
   select
     j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
     j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
-          format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
+          format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
         when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
   from tickets_ops.queued_jobs() j
-  cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
+  cross join lateral (
+    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
+    select case
+      when j.payload::text ~ '[\\]u0000|[0-9][eE][+-]?[0-9]{3}|[0-9]{200}' then tickets_ops.readable_payload(j.payload)
+      else j.payload::jsonb
+    end as payload
+  ) as r
   cross join lateral (
     select case
       when j.locked_at is not null then 'running'
@@ -4983,17 +5158,26 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   left join lateral (
     select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
     from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
-  ) as m on s.state = 'failed'
+  ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
       n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
-    where j.task in ('upsert_batch', 'finalize_snapshot')
-      and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
-  ) as l on s.state = 'failed'
+    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
+  ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
 $$;
-comment on function tickets_ops.list_jobs() is 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
+comment on function tickets_ops.described_jobs() is 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
+
+create or replace function tickets_ops.list_jobs()
+returns table (
+  id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
+  max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamptz, superseded text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select * from tickets_ops.described_jobs()
+$$;
+comment on function tickets_ops.list_jobs() is 'tickets_ops.described_jobs with the owner''s rights, for tickets_ops.jobs and tickets_ops.failed_jobs.';
 
 create or replace view tickets_ops.jobs as
 select id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_by, age
@@ -5038,7 +5222,7 @@ declare
   v_ids bigint[] := array[p_id];
   v_restarted bigint;
 begin
-  select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
+  select task, state, payload into v_job from tickets_ops.described_jobs() where id = p_id;
   if v_job.state = 'running' then
     return 'It is running at this moment. If its worker has died, it is freed by itself within seconds.';
   end if;
@@ -5049,9 +5233,10 @@ begin
     end if;
     -- All of them, or the snapshot would fail again by the next. Its end only if it is due: the last batch asks for it.
     v_ids := array(
-      select j.id from tickets_ops.list_jobs() j
-      join tickets_ops.snapshots s on s.snapshot_id::text = j.payload ->> 'snapshot_id'
-      where j.state = 'failed' and s.snapshot_id::text = v_job.payload ->> 'snapshot_id'
+      select j.id
+      from tickets_ops.described_jobs() j
+      join tickets_ops.snapshots s on s.snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint
+      where j.id = any (tickets_ops.jobs_of_snapshot(s.snapshot_id) || p_id) and j.state = 'failed'
         and j.task = case s.status when 'loading' then 'upsert_batch' else 'finalize_snapshot' end
     );
     if p_id <> all (v_ids) then
@@ -5085,7 +5270,7 @@ declare
   v_job record;
   v_obstacle text;
 begin
-  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.described_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -5112,24 +5297,47 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
   return query
-    select j.id, j.task, j.key, coalesce(case when j.superseded is not null then 'Left alone. ' || j.superseded end, r.obstacle, 'It is due now.')
-    from (
-      select * from tickets_ops.list_jobs() l where l.state = 'failed' and (p_task is null or l.task = p_task) order by l.id
-    ) as j
-    -- The newest of those that ask for the same: a job that failed again every hour is tried once.
-    cross join lateral (
-      select case
-        when j.superseded is not null then null
-        when exists (
-          select from tickets_ops.list_jobs() n
-          where n.task = j.task and tickets_ops.request_of(n.payload) = tickets_ops.request_of(j.payload) and n.id > j.id
-        ) then 'Left alone. A later job asks for the same.'
-        else tickets_ops.revive_job(j.id)
-      end as obstacle
-    ) as r;
+    with failed as materialized (
+      select j.id, j.task, j.key, j.superseded,
+        -- The newest of those that ask for the same: a job that failed again every hour is tried once.
+        row_number() over (partition by j.task, tickets_ops.request_of(j.payload) order by j.id desc) = 1
+          and not exists (
+            select from tickets_ops.queued_jobs() n where n.key = j.key and n.id > j.id and j.key is not null
+          ) as is_newest
+      from tickets_ops.described_jobs() j
+      where j.state = 'failed' and (p_task is null or j.task = p_task)
+    ),
+    -- Loads come with their snapshots, one by one; there are few. All others at once.
+    together as materialized (
+      select f.task, tickets_ops.restart_jobs(array_agg(f.id), max(p.max_attempts))
+      from failed f left join tickets_ops.job_policy() p on p.task = f.task
+      where f.superseded is null and f.is_newest and f.task not in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot')
+      group by f.task
+    )
+    select f.id, f.task, f.key, case
+      when f.superseded is not null then 'Left alone. ' || f.superseded
+      when not f.is_newest then 'Left alone. A later job asks for the same.'
+      when f.task in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot') then coalesce(tickets_ops.revive_job(f.id), 'It is due now.')
+      else 'It is due now.'
+    end
+    from failed f left join together t on t.task = f.task
+    order by f.id;
 end
 $$;
 comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
+
+create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[] language sql stable as $$
+  select array(
+    select j.id
+    from tickets_ops.queued_jobs() j
+    -- graphile-worker's unique index on key.
+    where j.key = any (
+      array(select tickets_ops.batch_job_key(b.snapshot_id, b.batch) from tickets_ops.snapshot_batches b where b.snapshot_id = p_snapshot_id)
+      || tickets_ops.finalize_job_key(p_snapshot_id)
+    )
+  )
+$$;
+comment on function tickets_ops.jobs_of_snapshot(bigint) is 'The ids of the load jobs of a snapshot that are there, by their keys. Empty for NULL.';
 
 create or replace function tickets_ops.cancel_job(p_id bigint) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -5138,7 +5346,7 @@ declare
   v_snapshot bigint;
   v_removed bigint;
 begin
-  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.described_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -5151,18 +5359,11 @@ begin
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);
-    perform tickets_ops.remove_jobs(array(
-      select j.id from tickets_ops.list_jobs() j
-      where j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text
-    ));
+    perform tickets_ops.remove_jobs(tickets_ops.jobs_of_snapshot(v_snapshot));
     return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id)
       || case when v_snapshot is null then '' else format(' Snapshot %s is cancelled.', v_snapshot) end;
   end if;
-  v_removed := tickets_ops.remove_jobs(array(
-    select j.id from tickets_ops.list_jobs() j
-    where j.id = p_id
-      or (v_snapshot is not null and j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text)
-  ));
+  v_removed := tickets_ops.remove_jobs(tickets_ops.jobs_of_snapshot(v_snapshot) || p_id);
   if v_removed = 0 then
     return format('A worker has just taken job %s.', p_id);
   end if;
@@ -5172,6 +5373,139 @@ end
 $$;
 comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
 --! EndIncluded retry.sql
+--! Included problems.sql
+-- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
+
+create or replace function tickets_ops.worker_problems() returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'fault', 'No worker is alive: start one (fleettickets worker).'
+  where not exists (
+    select from tickets_ops.worker_states() w
+    where w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute')
+  )
+  union all
+  select 'fault', format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', count(*))
+  from tickets_ops.worker_states() w where w.state = 'hung' having count(*) > 0
+$$;
+comment on function tickets_ops.worker_problems() is 'What is wrong with the workers, as faults and warnings in words.';
+
+create or replace function tickets_ops.snapshot_problems(p_dataset text) returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
+  -- nothing before its time has come.
+  (
+    select 'fault', format('Snapshot %s (%s) failed: %s', s.snapshot_id, s.source_key, s.error)
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored
+      and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
+      and not exists (
+        select from tickets_ops.snapshots g
+        where g.dataset = s.dataset and g.status in ('done', 'partial', 'unchanged')
+          and (g.snapshot_at, g.source_last_modified, g.source_key) >= (s.snapshot_at, s.source_last_modified, s.source_key) -- index snapshots_by_time
+      )
+    order by s.snapshot_at desc, s.snapshot_id desc -- index snapshots_by_time
+    limit 1
+  )
+  union all
+  select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
+  from (
+    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
+  ) as s
+  where s.status = 'partial'
+  union all
+  select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.in_flight -- index snapshots_one_in_flight
+    and s.progress_at < now() - interval '15 minutes'
+  union all
+  select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
+  union all
+  select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.ignored and s.dismissed_at is null and s.listed_at > now() - interval '1 day'
+$$;
+comment on function tickets_ops.snapshot_problems(text) is 'What is wrong with the snapshots of a dataset (inc, crq), as faults and warnings in words.';
+
+create or replace function tickets_ops.job_problems() returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  -- Geocoding waits for its rate as a matter of course.
+  select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
+  from tickets_ops.queued_jobs() j
+  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+  having min(j.run_at) < now() - interval '10 minutes'
+  union all
+  select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
+    count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
+  from tickets_ops.described_jobs() j
+  where j.state = 'failed' and j.superseded is null
+  having count(*) > 0
+$$;
+comment on function tickets_ops.job_problems() is 'What is wrong with the jobs, as faults and warnings in words.';
+
+create or replace function tickets_ops.blocking_problems() returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with waiting as (
+    select unnest(pg_blocking_pids(a.pid)) as blocker, min(l.waitstart) as since
+    from pg_stat_activity a join pg_locks l on l.pid = a.pid and not l.granted
+    where a.datname = current_database() and a.application_name like 'fleettickets%'
+    group by 1
+  ),
+  -- An open transaction that has written a gazetteer keeps every load waiting, also when none is due at this moment.
+  holding as (
+    select l.pid as blocker, a.xact_start as since
+    from pg_locks l join pg_stat_activity a using (pid)
+    where l.locktype = 'advisory' and l.mode = 'ExclusiveLock' and l.granted and l.objsubid = 1
+      and l.database = (select oid from pg_database where datname = current_database())
+      and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+  ),
+  blocking as (
+    select blocker, min(since) as since from (select * from waiting union all select * from holding) as found group by blocker
+  )
+  select 'fault', format(
+    'Process %s of user %s has kept loads waiting since %s: %s. End its transaction, or it: select pg_terminate_backend(%s);',
+    b.blocker, coalesce(a.usename, 'unknown'), tickets_ops.wall_clock(b.since),
+    coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
+    b.blocker)
+  from blocking b left join pg_stat_activity a on a.pid = b.blocker
+  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+$$;
+comment on function tickets_ops.blocking_problems() is 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
+
+create or replace function tickets_ops.geocoding_problems() returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when g.state in ('key refused', 'trouble') then 'fault' else 'warning' end,
+    format('Geocoding stands still (%s): %s', g.state, g.reason)
+  from tickets_ops.geocoding g
+  where g.active
+    and (
+      g.state in ('key refused', 'trouble')
+      or g.state in ('quota spent', 'budget spent') and exists (
+        select from tickets_ops.queued_jobs() j
+        where j.task like 'geocode%' and (j.locked_at is not null or j.attempts < j.max_attempts)
+      )
+    )
+  limit 1
+$$;
+comment on function tickets_ops.geocoding_problems() is 'Why geocoding stands still, in words: a refused key or a provider in trouble is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
+
+create or replace function tickets_ops.list_problems() returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select p.severity, p.problem
+  from (
+    select 1 as subject, * from tickets_ops.worker_problems()
+    union all select 2, * from tickets_ops.feed_problems('inc')
+    union all select 3, * from tickets_ops.snapshot_problems('inc')
+    union all select 4, * from tickets_ops.job_problems()
+    union all select 5, * from tickets_ops.blocking_problems()
+    union all select 6, * from tickets_ops.geocoding_problems()
+    union all select 7, * from tickets_ops.setting_problems()
+  ) as p
+  order by p.severity = 'warning', p.subject
+$$;
+comment on function tickets_ops.list_problems() is 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
+--! EndIncluded problems.sql
 --! Included health.sql
 -- How healthy all of it is.
 
@@ -5191,6 +5525,10 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   with clock as (
     select date_trunc('second', now()) as now
   ),
+  problem as (
+    select coalesce(bool_and(severity = 'warning'), true) as ok, coalesce(array_agg(initcap(severity) || ': ' || problem), '{}') as problems
+    from tickets_ops.list_problems()
+  ),
   meta as (
     select
       max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
@@ -5198,101 +5536,64 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     from tickets.import_meta where dataset = 'inc'
   ),
   looked as (
-    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by snapshot_at desc, snapshot_id desc limit 1
+    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by progress_at desc, snapshot_id desc limit 1
   ),
   loaded as (
-    select snapshot_id, source_key, loaded_at, status, broken_off, open_missing
+    select snapshot_id, source_key, loaded_at, status, open_missing
     from tickets_ops.snapshots where dataset = 'inc' and status in ('done', 'partial')
     order by loaded_at desc limit 1
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and in_flight
-  ),
-  failed as (
-    -- The newest file that was read decides: a failure before it has been made up for.
-    select snapshot_id, source_key, error
-    from tickets_ops.snapshots
-    where dataset = 'inc' and status in ('failed', 'done', 'partial', 'unchanged')
-    order by snapshot_at desc, snapshot_id desc limit 1
-  ),
-  schedule as (
-    -- Half an hour is what a look may take that waits for the load before it.
-    select case
-      when tick > coalesce(meta.checked_at, '-infinity') and tick > tickets_ops.scheduled_since('fetch_inc') then tick
-    end as missed
-    from clock, meta,
-      tickets_ops.last_scheduled_run(clock.now - interval '30 minutes') as tick
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
-      count(*) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as waiting,
-      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as oldest,
-      -- Geocoding waits for its rate as a matter of course.
-      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now and task not like 'geocode%') as oldest_load,
-      count(*) filter (where state = 'running') as running,
-      count(*) filter (where state = 'failed' and superseded is null) as failed,
-      count(*) filter (where state <> 'failed' and task like 'geocode%') as geocoding
-    from clock, tickets_ops.list_jobs()
+      count(*) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as waiting,
+      min(run_at) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as oldest,
+      count(*) filter (where locked_at is not null) as running,
+      count(*) filter (where (locked_at is not null or attempts < max_attempts) and task like 'geocode%') as geocoding
+    from clock, tickets_ops.queued_jobs()
+  ),
+  failed as (
+    select count(*) as jobs from tickets_ops.described_jobs() where state = 'failed' and superseded is null
   ),
   workers as (
     select
       count(*) filter (where state = 'alive' or (state = 'unsure' and seen_at > clock.now - interval '1 minute')) as alive,
-      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure,
-      count(*) filter (where state = 'hung') as hung
+      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure
     from clock, tickets_ops.worker_states()
   ),
   geocoding as (
-    select state, left_today, reason from tickets_ops.geocoding where active limit 1
+    select state, left_today from tickets_ops.geocoding where active limit 1
   ),
   review as (
     select
       (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
       + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
-  ),
-  problem as (
-    select array_remove(array[
-      case when workers.alive = 0 then 'No worker is alive: start one (fleettickets worker).' end,
-      case when workers.hung > 0 then format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', workers.hung) end,
-      case when schedule.missed is not null then
-        format('The run of %s Nairobi time was missed: nothing has looked at the bucket since %s.',
-          to_char(schedule.missed at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'),
-          coalesce(to_char(meta.checked_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'), 'the pipeline began')) end,
-      case when failed.error is not null then format('Snapshot %s (%s) failed: %s', failed.snapshot_id, failed.source_key, failed.error) end,
-      case when loaded.status = 'partial' then format('Snapshot %s (%s) is loaded only in part. %s', loaded.snapshot_id, loaded.source_key, loaded.broken_off) end,
-      case when in_flight.progress_at < clock.now - interval '15 minutes' then
-        format('Snapshot %s is %s and has not moved for %s.', in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at)) end,
-      case when jobs.oldest_load < clock.now - interval '10 minutes' then
-        format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
-      case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
-      case when geocoding.state in ('key refused', 'trouble') or (geocoding.state in ('quota spent', 'budget spent') and jobs.geocoding > 0) then
-        format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
-    ], null) as problems
-    from clock, meta, schedule, jobs, workers
-    left join failed on true left join loaded on true left join in_flight on true left join geocoding on true
   )
   select
-    cardinality(problem.problems) = 0, problem.problems,
+    problem.ok, problem.problems,
     meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
     loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
     meta.data_at, clock.now - meta.data_at, loaded.open_missing,
     in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
-    schedule.missed, tickets_ops.next_scheduled_run(clock.now),
-    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, jobs.failed,
+    tickets_ops.missed_run('inc'), tickets_ops.next_scheduled_run(clock.now),
+    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, failed.jobs,
     workers.alive, workers.unsure,
     geocoding.state, geocoding.left_today::integer, jobs.geocoding, review.places
-  from clock, meta, schedule, jobs, workers, review, problem
+  from clock, problem, meta, jobs, failed, workers, review
   left join looked on true left join loaded on true left join in_flight on true left join geocoding on true
 $$;
 comment on function tickets_ops.read_health() is 'The row of tickets_ops.health, read with the owner''s rights.';
 
 create or replace view tickets_ops.health as select * from tickets_ops.read_health();
 comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
-comment on column tickets_ops.health.ok is 'Nothing needs a person: problems is empty.';
-comment on column tickets_ops.health.problems is 'What needs a person, in words, the most urgent first.';
+comment on column tickets_ops.health.ok is 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
+comment on column tickets_ops.health.problems is 'What needs a person, in words, each marked as Fault or Warning, the most urgent first.';
 comment on column tickets_ops.health.checked_at is 'When the bucket was last looked at with success.';
 comment on column tickets_ops.health.checked_age is 'Since then.';
-comment on column tickets_ops.health.checked_key is 'The newest file of the ledger.';
+comment on column tickets_ops.health.checked_key is 'The file that was looked at last.';
 comment on column tickets_ops.health.checked_status is 'Its status.';
 comment on column tickets_ops.health.loaded_snapshot_id is 'The last snapshot that was loaded, whole or in part.';
 comment on column tickets_ops.health.loaded_key is 'Its file.';

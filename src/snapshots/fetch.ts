@@ -97,11 +97,13 @@ async function carryOut(
       await tryToArchive(client, bucket, look, file, log);
       break;
     case 'postpone':
-      await ledger.noteRefused(client, look, file, reason, new Date(file.snapshotAt.getTime() - CLOCK_TOLERANCE_MS));
+      await ledger.noteRefused(client, look, file, reason, {
+        opensAt: new Date(file.snapshotAt.getTime() - CLOCK_TOLERANCE_MS),
+      });
       log.warn({ key: file.key }, reason);
       break;
     case 'ignore':
-      await ledger.noteRefused(client, look, file, reason, null);
+      await ledger.noteRefused(client, look, file, reason, { ignored: true });
       log.warn({ key: file.key }, reason);
       break;
     case 'supersede':

@@ -11,6 +11,7 @@ import type { WorkerEvents } from 'graphile-worker';
 import type pg from 'pg';
 import { connect } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
+import { recordSettings } from '../settings/recorded.ts';
 import { rescue } from './rescue.ts';
 import { backendOf, markSessions, SESSIONS, sharesSessions } from './sessions.ts';
 
@@ -106,6 +107,7 @@ async function keepBeating(
     'insert into tickets_ops.workers (pool_id, host, pid, sessions, shares_sessions) values ($1, $2, $3, $4, $5)',
     [pool, hostname(), process.pid, SESSIONS, isShared],
   );
+  await recordSettings(client, pool);
   if (!isShared) await rescue(client, pool, log);
 
   const beat = async () => {

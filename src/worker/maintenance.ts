@@ -84,7 +84,9 @@ async function planPlaces(client: ClientBase, log: Log): Promise<void> {
 }
 
 async function missedRun(db: Db): Promise<Date | null> {
-  const { rows } = await db.query<{ missed_run_at: Date | null }>('select missed_run_at from tickets_ops.health');
+  const { rows } = await db.query<{ missed_run_at: Date | null }>(
+    `select tickets_ops.missed_run('inc') as missed_run_at`,
+  );
   return rows[0]?.missed_run_at ?? null;
 }
 
