@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import type { Mode } from '../src/bucket/plan.ts';
 import { openBucket } from '../src/bucket/s3.ts';
-import { dataset } from '../src/settings/dataset.ts';
+import { DEFAULT_DATASET, dataset } from '../src/settings/dataset.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { fetchSnapshot, requestLook } from '../src/snapshots/fetch.ts';
@@ -18,7 +18,7 @@ const MAX_LOOKS = 10;
 
 const Payload = z
   .strictObject({
-    dataset: DatasetName.default('inc'),
+    dataset: DatasetName.default(DEFAULT_DATASET),
     /** Load the newest file again, whatever the ledger says of it. */
     force: z.boolean().default(false),
     /** Take the oldest file that is newer than what is loaded, and come back for the next. */

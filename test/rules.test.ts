@@ -6,7 +6,7 @@ import { parseCrontab } from 'graphile-worker';
 import { CLOCK_TOLERANCE_MS } from '../src/bucket/plan.ts';
 import { enqueue, JOB_KEYS, JOB_POLICY, type TaskName } from '../src/database/jobs.ts';
 import { DATASET_NAMES } from '../src/settings/dataset.ts';
-import { CRONTAB_FILE } from '../src/worker/worker.ts';
+import { CRONTAB_FILE } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 describe('a rule that SQL and TypeScript both need', () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9c523f1ba4e920bc784901f73e01cc936d8b689c
+--! Hash: sha1:877c30feb915e9fd9942c250b677d574894e2016
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2563,11 +2563,6 @@ create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bi
 $$;
 comment on function tickets_ops.delete_jobs_of(text[]) is 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
-create or replace function tickets_ops.scheduled_since(p_identifier text) returns timestamptz language sql stable as $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
-$$;
-comment on function tickets_ops.scheduled_since(text) is 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
-
 create or replace function tickets_ops.pools_with_work() returns table (pool_id text, locked_at timestamptz) language sql stable as $$
   select locked_by, max(locked_at)
   from (
@@ -4853,6 +4848,28 @@ comment on column tickets_ops.settings.pool_id is 'The worker pool of the proces
 comment on column tickets_ops.settings.value is 'Its value as text.';
 comment on column tickets_ops.settings.recorded_at is 'When the process started.';
 
+create table tickets_ops.schedule (
+  identifier text primary key,
+  task text not null,
+  dataset text,
+  minutes integer[] not null,
+  hours integer[] not null,
+  dates integer[] not null,
+  months integer[] not null,
+  weekdays integer[] not null,
+  since timestamptz not null default now()
+);
+comment on table tickets_ops.schedule is 'The entries of the file crontab, as the worker that started last has them. To change the schedule, change that file: this table only tells when health should expect a look.';
+comment on column tickets_ops.schedule.identifier is 'Its `id`.';
+comment on column tickets_ops.schedule.task is 'What it asks for.';
+comment on column tickets_ops.schedule.dataset is 'Of fetch_snapshot: whose folder is looked at. NULL for other tasks.';
+comment on column tickets_ops.schedule.minutes is 'Minutes of the hour, UTC, at which it fires.';
+comment on column tickets_ops.schedule.hours is 'Hours of the day, UTC: three less than in Nairobi.';
+comment on column tickets_ops.schedule.dates is 'Days of the month, UTC: it fires when the date or the weekday is listed. Empty where the pattern names weekdays only.';
+comment on column tickets_ops.schedule.months is 'Months, 1 to 12.';
+comment on column tickets_ops.schedule.weekdays is 'Days of the week, 0 (Sunday) to 6. Empty where the pattern names dates only.';
+comment on column tickets_ops.schedule.since is 'When it became what it is: a run before that was never missed.';
+
 --! Included workers.sql
 -- Which workers live.
 
@@ -4961,27 +4978,84 @@ $$;
 comment on function tickets_ops.setting_problems() is 'Settings that processes which run at the same time have with different values.';
 --! EndIncluded settings.sql
 --! Included schedule.sql
--- When the schedule looks at the bucket.
+-- When the schedule looks at the bucket: the entries of the crontab, which a worker records when it starts
+-- (src/worker/schedule.ts). No SQL knows an hour of its own.
 
-create or replace function tickets_ops.last_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
-return (
-  -- A quarter of an hour earlier the runs are on the hour, and those of the evening are of the same day.
-  select (
-    case
-      when extract(hour from t.wall) < 7 then date_trunc('day', t.wall) - interval '5 hours'
-      else date_trunc('day', t.wall) + make_interval(hours => least(extract(hour from t.wall), 19)::integer)
-    end + interval '15 minutes'
-  ) at time zone 'Africa/Nairobi'
-  from (select (p_at at time zone 'Africa/Nairobi') - interval '15 minutes' as wall) as t
-);
-comment on function tickets_ops.last_scheduled_run(timestamptz) is 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
+create or replace function tickets_ops.record_schedule(p_entries jsonb) returns void language sql set search_path = pg_catalog, pg_temp as $$
+  delete from tickets_ops.schedule
+  where identifier not in (select entry ->> 'identifier' from jsonb_array_elements(p_entries) as entry);
+  insert into tickets_ops.schedule as known (identifier, task, dataset, minutes, hours, dates, months, weekdays)
+  select identifier, task, dataset, minutes, hours, dates, months, weekdays
+  from jsonb_populate_recordset(null::tickets_ops.schedule, p_entries)
+  on conflict (identifier) do update set
+    task = excluded.task, dataset = excluded.dataset, minutes = excluded.minutes, hours = excluded.hours, dates = excluded.dates,
+    months = excluded.months, weekdays = excluded.weekdays, since = now()
+  where (known.task, known.dataset, known.minutes, known.hours, known.dates, known.months, known.weekdays)
+    is distinct from
+    (excluded.task, excluded.dataset, excluded.minutes, excluded.hours, excluded.dates, excluded.months, excluded.weekdays);
+$$;
+comment on function tickets_ops.record_schedule(jsonb) is 'A worker that starts records the entries of its crontab: an array of objects with the columns of tickets_ops.schedule but `since`. Entries that are not among them are forgotten.';
 
-create or replace function tickets_ops.next_scheduled_run(p_at timestamptz) returns timestamptz language sql stable
-return (
-  select case when extract(hour from last at time zone 'Africa/Nairobi') = 19 then last + interval '12 hours' else last + interval '1 hour' end
-  from tickets_ops.last_scheduled_run(p_at) as last
-);
-comment on function tickets_ops.next_scheduled_run(timestamptz) is 'The next time after p_at when the schedule looks at the bucket.';
+create or replace function tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) returns boolean language sql immutable parallel safe
+return extract(month from p_day)::integer = any (p_entry.months)
+  and (extract(day from p_day)::integer = any (p_entry.dates) or extract(dow from p_day)::integer = any (p_entry.weekdays));
+comment on function tickets_ops.fires_on(tickets_ops.schedule, date) is 'Whether an entry of the crontab fires on a day (UTC).';
+
+create or replace function tickets_ops.scheduled_runs(p_dataset text, p_from timestamptz, p_to timestamptz) returns setof timestamptz
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select distinct run.at
+  from tickets_ops.schedule s
+  -- The days first: otherwise an entry of one day a year is tried at each of its minutes on all of them.
+  cross join lateral (
+    select first.day + n as day
+    from (select (p_from at time zone 'UTC')::date as day, (p_to at time zone 'UTC')::date as last) as first
+    cross join generate_series(0, first.last - first.day) as n
+    where tickets_ops.fires_on(s, first.day + n)
+    offset 0
+  ) as d
+  cross join unnest(s.hours) as hour
+  cross join unnest(s.minutes) as minute
+  cross join lateral (select (d.day + make_time(hour, minute, 0)) at time zone 'UTC' as at) as run
+  where s.dataset = p_dataset and run.at between p_from and p_to
+$$;
+comment on function tickets_ops.scheduled_runs(text, timestamptz, timestamptz) is 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
+
+create or replace function tickets_ops.last_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  -- Nearly always it is within a day; 29 February may be eight years away.
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
+comment on function tickets_ops.last_scheduled_run(timestamptz, text) is 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
+
+create or replace function tickets_ops.next_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select min(run) into v_run
+    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+    where run > p_at;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
+comment on function tickets_ops.next_scheduled_run(timestamptz, text) is 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
+
+create or replace function tickets_ops.scheduled_since(p_dataset text) returns timestamptz language sql stable set search_path = pg_catalog, pg_temp
+return (select max(s.since) from tickets_ops.schedule s where s.dataset = p_dataset);
+comment on function tickets_ops.scheduled_since(text) is 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
 --! EndIncluded schedule.sql
 --! Included feed.sql
 -- Is the feed alive? A look at the bucket that finds nothing new is no proof of it.
@@ -5007,31 +5081,26 @@ end
 $$;
 comment on function tickets_ops.content_through(text) is 'The newest created_at_service or closed_at of a dataset (inc, crq) that is not in the future: how far its content goes. It trails the files by days.';
 
-create or replace function tickets_ops.scheduled_time(p_from timestamptz, p_to timestamptz) returns interval language plpgsql stable
-set search_path = pg_catalog, pg_temp as $$
-declare
-  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
-  v_before timestamptz;
-  v_time interval := interval '0';
-begin
+create or replace function tickets_ops.scheduled_time(p_dataset text, p_from timestamptz, p_to timestamptz) returns interval
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(sum(least(run - before, interval '1 hour')), '0')
   -- A week is enough to tell any number of hours that is worth a setting.
-  while v_tick > greatest(p_from, p_to - interval '7 days') loop
-    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
-    v_time := v_time + least(v_tick - v_before, interval '1 hour');
-    v_tick := v_before;
-  end loop;
-  return v_time;
-end
+  from (select greatest(p_from, p_to - interval '7 days') as from_at) as since
+  cross join lateral (
+    select run, lag(run) over (order by run) as before
+    from tickets_ops.scheduled_runs(p_dataset, coalesce(tickets_ops.last_scheduled_run(since.from_at, p_dataset), since.from_at), p_to) as run
+  ) as runs
+  where run > since.from_at
 $$;
-comment on function tickets_ops.scheduled_time(timestamptz, timestamptz) is 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+comment on function tickets_ops.scheduled_time(text, timestamptz, timestamptz) is 'How much of the time between two moments the schedule of a dataset covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
 
 create or replace function tickets_ops.missed_run(p_dataset text) returns timestamptz language sql stable
 set search_path = pg_catalog, pg_temp
 return (
   -- Half an hour is what a look may take that waits for the load before it.
   select tick
-  from tickets_ops.last_scheduled_run(now() - interval '30 minutes') as tick
-  where tick > tickets_ops.scheduled_since('fetch_' || p_dataset)
+  from tickets_ops.last_scheduled_run(now() - interval '30 minutes', p_dataset) as tick
+  where tick > tickets_ops.scheduled_since(p_dataset)
     and tick > coalesce((select l.looked_at from tickets_ops.looks l where l.dataset = p_dataset), '-infinity')
 );
 comment on function tickets_ops.missed_run(text) is 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
@@ -5061,7 +5130,7 @@ comment on function tickets_ops.content_lag(text) is 'How far the content of the
 create or replace function tickets_ops.feed_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with look as (
-    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+    select l.*, tickets_ops.scheduled_time(p_dataset, l.new_file_at, l.looked_at) as idle,
       make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
     from tickets_ops.looks l where l.dataset = p_dataset
   ),
@@ -5588,7 +5657,7 @@ $$;
 comment on function tickets_ops.read_health() is 'The row of tickets_ops.health, read with the owner''s rights.';
 
 create or replace view tickets_ops.health as select * from tickets_ops.read_health();
-comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
+comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
 comment on column tickets_ops.health.ok is 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 comment on column tickets_ops.health.problems is 'What needs a person, in words, each marked as Fault or Warning, the most urgent first.';
 comment on column tickets_ops.health.checked_at is 'When the bucket was last looked at with success.';
@@ -5607,7 +5676,7 @@ comment on column tickets_ops.health.in_flight_snapshot_id is 'The snapshot that
 comment on column tickets_ops.health.in_flight_status is 'staging, loading or finalizing.';
 comment on column tickets_ops.health.in_flight_idle is 'Since work on it last committed something.';
 comment on column tickets_ops.health.missed_run_at is 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
-comment on column tickets_ops.health.next_run_at is 'The next scheduled run.';
+comment on column tickets_ops.health.next_run_at is 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
 comment on column tickets_ops.health.jobs_waiting is 'Jobs that are due and wait for a worker.';
 comment on column tickets_ops.health.oldest_waiting_age is 'How long the oldest of them has been due. Geocoding jobs wait for their rate.';
 comment on column tickets_ops.health.jobs_running is 'Jobs that run.';

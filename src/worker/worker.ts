@@ -11,12 +11,10 @@ import { graphileLogger, type Log } from '../settings/log.ts';
 import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
 import { keepHeartbeat } from './heartbeat.ts';
 import { openPool } from './pool.ts';
+import { CRONTAB_FILE, recordSchedule } from './schedule.ts';
 import { markSessions } from './sessions.ts';
 
-const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
-
-export const CRONTAB_FILE = path('crontab');
-export const TASK_DIRECTORY = path('tasks');
+export const TASK_DIRECTORY = fileURLToPath(new URL('../../tasks', import.meta.url));
 
 /**
  * graphile-worker's settings, from the environment.
@@ -58,7 +56,10 @@ export function workerPreset(log: Log, onHeartbeatFailure: (reason: string) => v
  */
 export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner> {
   const { DATABASE_URL } = readSettings(DatabaseSettings);
-  const geocoder = await withClient(DATABASE_URL, registerGeocoder);
+  const geocoder = await withClient(DATABASE_URL, async (client) => {
+    await recordSchedule(client);
+    return registerGeocoder(client);
+  });
   if ('off' in geocoder) log.warn(geocoder.off);
   const slots = 'off' in geocoder ? 1 : geocodingSlots(geocoder.rate);
   const preset = workerPreset(log);
