@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { type CronMatcher, type ParsedCronItem, parseCrontab } from 'graphile-worker';
 import { CRONTAB_FILE, entriesOf, recordSchedule, timesOf } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
+import { killWorkers, startWorkerProcess } from './support/worker-process.ts';
 
 const CRONTAB = await readFile(CRONTAB_FILE, 'utf8');
 const items = parseCrontab(CRONTAB);
@@ -100,6 +101,7 @@ describe('the schedule in the database', () => {
   });
   after(() => env.close());
   beforeEach(() => env.reset());
+  afterEach(killWorkers);
 
   const record = (crontab: string) =>
     env.pool.query('select tickets_ops.record_schedule($1)', [JSON.stringify(entriesOf(crontab))]);
@@ -123,6 +125,17 @@ describe('the schedule in the database', () => {
     assert.deepEqual(await around('2026-06-15T10:00:00Z'), { last: null, next: null });
     const { rows } = await env.pool.query('select missed_run_at, next_run_at from tickets_ops.health');
     assert.deepEqual(rows, [{ missed_run_at: null, next_run_at: null }]);
+  });
+
+  test('is recorded by a worker that starts', async () => {
+    await startWorkerProcess();
+    const { rows } = await env.pool.query(
+      'select identifier, task, dataset from tickets_ops.schedule order by identifier',
+    );
+    assert.deepEqual(rows, [
+      { identifier: 'fetch_inc', task: 'fetch_snapshot', dataset: 'inc' },
+      { identifier: 'maintain', task: 'maintain', dataset: null },
+    ]);
   });
 
   test('is that of the crontab, minute by minute', async () => {
