@@ -28,7 +28,7 @@ begin
           t.assigned_team, t.owner, t.sla_status
         )) as bytes_of_text
       from tickets.inc t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       cross join lateral (
         select
           t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
@@ -69,7 +69,7 @@ begin
       from (
         select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
         from tickets.inc t
-        cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+        cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
         where t.is_actionable
           and (p_cluster is null or t.cluster = p_cluster)
           and (p_region is null or t.region = lower(p_region))
@@ -867,6 +867,21 @@ $_$;
 
 COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
+CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not exists (select from tickets.sla_rules where region is null) then
+    raise exception 'tickets.sla_rules needs its default: the rule without a region.'
+      using hint = 'Change it instead: update tickets.sla_rules set hours = 48, at_risk_hours = 40 where region is null;';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
+
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -878,30 +893,49 @@ $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-CREATE FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    coalesce(p_created_at_service, p_first_seen_at),
-    case
-      when p_created_at_service is not null then 'created_at_service'
-      when p_first_seen_at is not null then 'first_seen_at'
-    end,
-    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from now() - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
-    case
-      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
-      when coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '48 hours' then 'breached'
-      else 'ok'
-    end,
-    coalesce(
-      coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
-        and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
-      false
-    )
-$$;
+CREATE TABLE tickets.sla_rules (
+    region text,
+    hours numeric NOT NULL,
+    at_risk_hours numeric NOT NULL,
+    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
+    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
+);
 
-COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
+COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
+
+COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
+
+COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
+
+COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
+
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+         CASE
+             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (now() - clock.start)) / (3600)::numeric), 2) AS trunc,
+         CASE
+             WHEN (clock.start IS NULL) THEN 'unknown'::text
+             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
+    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
+      CROSS JOIN LATERAL ( SELECT (now() - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (now() - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+            FROM tickets.sla_rules r
+           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
+           ORDER BY r.region
+          LIMIT 1) rule);
+END;
+
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
 
 CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4099,10 +4133,10 @@ CREATE VIEW tickets.inc_open_sla AS
     t.geom,
     t.geog
    FROM (tickets.inc t
-     CROSS JOIN LATERAL tickets.sla(t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
+     CROSS JOIN LATERAL tickets.sla(t.region, t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
   WHERE t.is_actionable;
 
-COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
 
 COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
 
@@ -4114,9 +4148,9 @@ COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla
 
 COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for 48 h or more. ok: less. unknown: no clock.';
+COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for 40 h or more and not breached yet. false where the clock is unknown.';
+COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
 
 COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
 
@@ -4971,6 +5005,8 @@ CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
 CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
 
+CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (lower(region)) NULLS NOT DISTINCT;
+
 CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
 
 CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified);
@@ -4988,6 +5024,8 @@ CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_locations FO
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
 
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
+
+CREATE TRIGGER _100_default_stays AFTER DELETE OR UPDATE OF region OR TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.require_default_rule();
 
 CREATE TRIGGER _100_share_gazetteers BEFORE INSERT OR UPDATE ON tickets.crq FOR EACH STATEMENT EXECUTE FUNCTION tickets.share_gazetteers();
 
@@ -5056,6 +5094,10 @@ REVOKE ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text
 GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.sla_rules TO PUBLIC;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
 
