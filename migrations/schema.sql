@@ -207,6 +207,12 @@ $$;
 
 COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
 
+CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 25;
+
+COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
+
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -978,7 +984,7 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
-      and answered_at > now() - interval '1 day'
+      and answered_at > tickets_ops.answers_count_since()
   )
   select
     (
@@ -989,6 +995,12 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
 $$;
 
 COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
+
+CREATE FUNCTION tickets_ops.answers_count_since() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (now() - '1 day'::interval);
+
+COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
@@ -1858,7 +1870,7 @@ CREATE TABLE tickets.geo_clusters (
     provider text,
     query text,
     verified boolean DEFAULT false NOT NULL,
-    guard_km numeric DEFAULT 25 NOT NULL,
+    guard_km numeric DEFAULT tickets.default_guard_km() NOT NULL,
     suspicious boolean DEFAULT false NOT NULL,
     candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
     note text,
@@ -3200,8 +3212,6 @@ CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABL
     LANGUAGE plpgsql
     AS $$
 declare
-  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
-  c_stretch constant double precision := 1.03;
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
   -- A probe is usually over by then.
@@ -3214,17 +3224,17 @@ begin
     set
       used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
       used_on = (clock_timestamp() at time zone 'UTC')::date,
-      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
     where p.provider = p_provider
       and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
       and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
     returning
       true,
-      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second))
         - clock_timestamp()))::double precision,
       clock_timestamp(),
-      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       null::text;
   if found then
     return;
@@ -3273,7 +3283,7 @@ begin
   left join tickets.geo_clusters c on c.cluster = p_cluster
   cross join lateral tickets_ops.judge_cluster(
     v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
+    coalesce(c.guard_km, tickets.default_guard_km()) -- it may have no row yet
   ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
@@ -3575,6 +3585,12 @@ CREATE FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with
 $$;
 
 COMMENT ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule of a dataset covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+
+CREATE FUNCTION tickets_ops.seconds_per_call(p_rate numeric) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (1.03 / p_rate);
+
+COMMENT ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) IS 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
@@ -5104,6 +5120,8 @@ REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts i
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.answers_count_since() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
@@ -5304,6 +5322,8 @@ REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBL
 REVOKE ALL ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:767a8ed6cd1c20448c3932eaaa9afccefeda07ec
+--! Hash: sha1:a21305651a954fa114185bdeb887ae52f12640eb
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1798,7 +1798,7 @@ create table tickets.geo_clusters (
   provider text,
   query text,
   verified boolean not null default false,
-  guard_km numeric not null default 25 check (guard_km > 0),
+  guard_km numeric not null check (guard_km > 0),
   suspicious boolean not null default false,
   candidates jsonb not null default '[]',
   note text,
@@ -1869,8 +1869,12 @@ comment on column tickets.geo_locations.created_at is 'When the row was made.';
 comment on column tickets.geo_locations.updated_at is 'When the row last changed.';
 
 --! Included gazetteers.sql
--- Who may write the gazetteers.
---
+-- The gazetteers: how far a place may be from its cluster, and who may write them.
+
+create or replace function tickets.default_guard_km() returns numeric language sql immutable parallel safe
+return 25;
+comment on function tickets.default_guard_km() is 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
+
 -- A coordinate that the pipeline did not write was set by a person: the row becomes verified, provider 'manual', and is
 -- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
 -- duration (connections of the embedded database share settings, so it never outlives the function).
@@ -1973,6 +1977,8 @@ return p_from + make_interval(secs => 86400 * (
 comment on function tickets_ops.answer_expires_at(text, integer, numeric, timestamptz) is
   'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 --! EndIncluded gazetteers.sql
+
+alter table tickets.geo_clusters alter column guard_km set default tickets.default_guard_km();
 
 create trigger _050_verified before insert or update on tickets.geo_clusters
   for each row execute function tickets_ops.keep_cluster_verified();
@@ -3924,6 +3930,11 @@ create or replace function tickets_ops.next_utc_midnight() returns timestamptz l
 return (date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '1 day') at time zone 'UTC';
 comment on function tickets_ops.next_utc_midnight() is 'When the daily quotas come back.';
 
+create or replace function tickets_ops.seconds_per_call(p_rate numeric) returns double precision language sql immutable parallel safe
+-- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
+return 1.03 / p_rate;
+comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
+
 create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
 returns void language plpgsql as $$
 declare
@@ -3957,8 +3968,6 @@ create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
 language plpgsql as $$
 declare
-  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
-  c_stretch constant double precision := 1.03;
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
   -- A probe is usually over by then.
@@ -3971,17 +3980,17 @@ begin
     set
       used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
       used_on = (clock_timestamp() at time zone 'UTC')::date,
-      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
     where p.provider = p_provider
       and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
       and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
     returning
       true,
-      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second))
         - clock_timestamp()))::double precision,
       clock_timestamp(),
-      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       null::text;
   if found then
     return;
@@ -4256,6 +4265,10 @@ comment on function tickets_ops.location_question(text, text, boolean, text) is
 -- Writing a gazetteer excludes writing tickets (placing.sql). One that waits for the lock holds up every batch that
 -- comes after it, so a verdict does not wait: while a load is writing, it is "busy" and the job comes back with its answers.
 
+create or replace function tickets_ops.answers_count_since() returns timestamptz language sql stable
+return now() - interval '1 day';
+comment on function tickets_ops.answers_count_since() is 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
+
 create or replace function tickets_ops.answers(
   p_cluster text, p_location_key text, p_provider text, out candidates jsonb, out queries text[]
 )
@@ -4263,7 +4276,7 @@ language sql stable as $$
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
-      and answered_at > now() - interval '1 day'
+      and answered_at > tickets_ops.answers_count_since()
   )
   select
     (
@@ -4286,7 +4299,7 @@ begin
   left join tickets.geo_clusters c on c.cluster = p_cluster
   cross join lateral tickets_ops.judge_cluster(
     v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
+    coalesce(c.guard_km, tickets.default_guard_km()) -- it may have no row yet
   ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;

@@ -133,7 +133,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     ],
     answers: [
       `delete from tickets_ops.geocoding_answers
-       where answered_at < now() - interval '1 day' or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
+       where answered_at < tickets_ops.answers_count_since() or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
     ],
     workers: [`delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`],
   };
