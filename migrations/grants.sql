@@ -16,7 +16,7 @@ begin
   revoke all on function
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean),
     -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.clusters_moved(), tickets.locations_moved()
+    tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version()
     from public;
 
   foreach v_role in array array['tickets_reader', 'tickets_operator'] loop
@@ -46,7 +46,13 @@ begin
         raise notice 'Let the owner of % run: grant select on % to %;', v_table, v_table, v_role;
       end;
     end loop;
-    execute format('grant execute on function reporting.fn_tickets_for_map(boolean, text, text, text) to %I', v_role);
+    execute format('grant execute on function
+      reporting.fn_tickets_for_map(boolean, text, text, text),
+      reporting.fn_tickets_for_map_json(boolean, text, text, text),
+      reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
+      reporting.ticket_places_mvt(integer, integer, integer, json),
+      reporting.fn_tickets_version()
+      to %I', v_role);
     -- The schema is shared with others, and may be another role's to give. (Without the right to, GRANT only warns.)
     begin
       execute format('grant usage on schema reporting to %I', v_role);
@@ -67,6 +73,7 @@ begin
   grant execute on function
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
+    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint),
     tickets_ops.worker_states(), tickets_ops.worker_lock(text),
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
     to tickets_operator;

@@ -10,6 +10,34 @@ CREATE SCHEMA tickets_ops;
 
 COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select row_to_json(collection)
+  from (
+    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id collate "C"), '{}') as features
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 10000) p
+    cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
+    cross join lateral (
+      select
+        p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours,
+        p.closed, p.mttr_median, p.ticket_ids, p.more
+    ) as properties
+    cross join lateral (select 'Feature' as type, p.id, geometry, properties) as feature
+  ) as collection
+$$;
+
+COMMENT ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) IS 'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
+
+Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team, NULL means all.
+
+Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20, the open ones first, longest open first, then the last closed; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
+
+id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 10 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+
 CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -17,137 +45,7 @@ CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p
     SET jit TO 'off'
     AS $$
 begin
-  -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read
-  -- the whole table for the open ones.
-  return (
-    with mapped as (
-      select
-        t.ticket_id, t.longitude, t.latitude, properties,
-        octet_length(concat(
-          t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-          t.assigned_team, t.owner, t.sla_status
-        )) as bytes_of_text
-      from tickets.inc t
-      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
-      cross join lateral (
-        select
-          t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-          t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-          t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-          t.longitude, sla.*
-      ) as properties
-      where t.is_actionable and t.longitude is not null
-        and (p_cluster is null or t.cluster = p_cluster)
-        and (p_region is null or t.region = lower(p_region))
-        and (p_team is null or t.assigned_team = p_team)
-      union all
-      (
-        select
-          t.ticket_id, t.longitude, t.latitude, properties,
-          octet_length(concat(
-            t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-            t.assigned_team, t.owner, t.sla_status
-          ))
-        from tickets.inc t
-        cross join lateral (
-          select
-            t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-            t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-            t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-            t.longitude
-        ) as properties
-        where not p_open_only and t.is_actionable is not true and t.longitude is not null
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        order by t.closed_at desc -- index inc_closed_at, backwards
-        limit 100000
-      )
-    ),
-    counts as (
-      select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
-      from (
-        select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-        from tickets.inc t
-        cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
-        where t.is_actionable
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        union all
-        select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-        from tickets.inc t
-        where not p_open_only and t.is_actionable is not true
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-      ) as t
-      group by normalized_status, cluster, region, sla_state, geo_source
-    ),
-    totals as (
-      select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
-    ),
-    features as (
-      select coalesce(array_agg(feature), '{}') as list, count(*) as listed
-      from (select * from mapped limit 100000) as m
-      cross join lateral (select 'Point' as type, array[m.longitude, m.latitude] as coordinates) as geometry
-      cross join lateral (select 'Feature' as type, m.ticket_id as id, geometry, m.properties) as feature
-      -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
-      -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
-      where m.bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
-    ),
-    dimensions as (
-      select jsonb_object_agg(dimension, tickets) as counted
-      from (
-        select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
-        from (
-          select dimension, value, sum(c.tickets) as tickets
-          from counts c
-          cross join lateral (values
-            ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
-            ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
-          ) as d (dimension, value)
-          -- Closed tickets have no state against the SLA.
-          where dimension <> 'by_sla_state' or value is not null
-          group by dimension, value
-        ) as d
-        group by dimension
-      ) as d
-    ),
-    freshness as (
-      select
-        meta.snapshot_at, meta.ingested_at, meta.checked_at,
-        floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-        greatest(
-          (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-          (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-        ) as content_through,
-        meta.source_key
-      from (select) as one
-      left join lateral (
-        select
-          tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-          tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-          tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-          m.metadata ->> 'source_key' as source_key
-        from tickets.import_meta m
-        where m.dataset = 'inc'
-      ) as meta on true
-    )
-    select to_jsonb(collection)
-    from (
-      select
-        'FeatureCollection' as type,
-        f.list as features,
-        jsonb_build_object(
-          'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
-          'truncated', f.listed < t.mapped,
-          'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
-          'by_geo_source', '{}'::jsonb, 'freshness', freshness
-        ) || coalesce(d.counted, '{}') as summary
-      from features f, totals t, dimensions d, freshness
-    ) as collection
-  );
+  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
 end
 $$;
 
@@ -161,7 +59,194 @@ summary: total, mapped and unmapped tickets; by_status (normalized_status), by_c
 
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (select to_json(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: 60 % of the time in the server. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_version() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(to_hex(bit_xor(token)), '0') from tickets.version_slots
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_version() IS 'The version of what the map functions show, up to 16 hexadecimal digits without an order: another one once a batch of a load, a change in a gazetteer or in tickets.sla_rules was committed, and only then (a load that found every ticket unchanged is none). Ages, SLA states and `freshness` also change with time: for an ETag add the minute.
+
+Read it before the document, on the same server, or in the same statement: read after it, it may be the version of a newer document than the one at hand, which would then be kept for good.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) RETURNS TABLE(id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text, geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint, mttr_median double precision, ticket_ids text[], more bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET work_mem TO '32MB'
+    AS $$
+#variable_conflict use_column
+begin
+  if p_state is null or p_state not in ('open', 'closed', 'all') then
+    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
+  -- a language this would take longer than reading the tickets.
+  return query
+    with open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as open,
+        count(*) filter (where sla_state = 'breached') as breached,
+        count(*) filter (where at_risk) as at_risk,
+        max(hours_open) as hours_open,
+        (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
+      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+      where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude
+    ),
+    closed_tickets as not materialized (
+      select *
+      from tickets.filtered_tickets(case when p_state <> 'open' then false end, true, p_cluster, p_region, p_team)
+      where (p_from is null or closed_at >= p_from) and (p_to is null or closed_at < p_to) -- index inc_closed_at
+        and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as closed,
+        -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
+        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
+        tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
+      from closed_tickets
+      group by longitude, latitude
+    ),
+    last_closed as (
+      select longitude, latitude, (array_agg(ticket_id order by closed_at desc, ticket_id collate "C"))[:20] as ticket_ids
+      from (
+        select longitude, latitude, ticket_id, closed_at
+        from closed_tickets
+        where closed_at is not null -- index inc_closed_at, backwards, without the open tickets at its end
+        order by closed_at desc
+        limit p_listed
+      ) as t
+      group by longitude, latitude
+    )
+    select
+      case
+        when p.geo_source = 'location' and one_cluster and one_key then tickets.cluster_key(p.cluster) || '/' || p.location_key
+        else tickets.geohash(longitude, latitude)
+      end,
+      longitude, latitude,
+      case when one_cluster then p.cluster end,
+      case when one_key then p.location_key end,
+      case when one_key then least(o.location_name, c.location_name) end,
+      p.geo_source, p.tickets,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), o.hours_open,
+      coalesce(c.closed, 0),
+      case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
+      p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
+    from open_places o
+    full join closed_places c using (longitude, latitude)
+    left join last_closed l using (longitude, latitude)
+    cross join lateral (
+      select
+        least(o.first_cluster, c.first_cluster) as cluster,
+        least(o.first_key, c.first_key) as location_key,
+        least(o.geo_source, c.geo_source) as geo_source,
+        coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
+        (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
+    ) as p
+    cross join lateral (
+      select
+        tickets.cluster_key(p.cluster) = tickets.cluster_key(greatest(o.last_cluster, c.last_cluster)) as one_cluster,
+        p.location_key = greatest(o.last_key, c.last_key) as one_key
+    ) as same;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) IS 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; p_box: only those in the box around it (and maybe some near it), NULL means all; p_listed: how many of the last closed tickets are looked at for ticket_ids. Reads as its caller.';
+
+CREATE FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json DEFAULT '{}'::json) RETURNS bytea
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT COALESCE(public.st_asmvt(tile.*, 'reporting.ticket_places_mvt'::text, 4096, 'geom'::text), '\x'::bytea) AS "coalesce"
+    FROM ( SELECT public.st_asmvtgeom(public.st_transform(public.st_setsrid(public.st_makepoint(p.longitude, p.latitude), 4326), 3857), (t.bounds)::public.box2d, 4096, 64) AS geom,
+             p.id,
+             p.cluster,
+             p.location_key,
+             p.location_name,
+             p.geo_source,
+             p.tickets,
+             p.open,
+             p.breached,
+             p.at_risk,
+             (p.oldest_hours)::double precision AS oldest_hours,
+             p.closed,
+             p.mttr_median
+            FROM (( SELECT public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y) AS bounds
+                  OFFSET 0) t
+              CROSS JOIN LATERAL tickets.places(COALESCE(NULLIF((ticket_places_mvt.query ->> 'state'::text), ''::text), 'open'::text), (NULLIF((ticket_places_mvt.query ->> 'from'::text), ''::text))::timestamp with time zone, (NULLIF((ticket_places_mvt.query ->> 'to'::text), ''::text))::timestamp with time zone, NULLIF((ticket_places_mvt.query ->> 'cluster'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'region'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'team'::text), ''::text),
+                 CASE
+                     WHEN (ticket_places_mvt.z >= 6) THEN (public.st_transform(public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y, margin => (((64)::numeric / 4096.0))::double precision), 4326))::public.geography
+                     ELSE NULL::public.geography
+                 END, 0) p(id, longitude, latitude, cluster, location_key, location_name, geo_source, tickets, open, breached, at_risk, oldest_hours, closed, mttr_median, ticket_ids, more))
+           WHERE ((p.latitude >= ('-85.06'::numeric)::double precision) AND (p.latitude <= (85.06)::double precision))) tile
+   WHERE (tile.geom IS NOT NULL);
+END;
+
+COMMENT ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) IS 'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer with the name of this function (reporting.ticket_places_mvt, as pg_tileserv announces it), extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
+
+Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object with any of state, from, to, cluster, region and team, as p_state, p_from, … there; other keys are ignored, an empty text is none.
+
+Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.change_version() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if tg_op <> 'TRUNCATE' then
+    if not exists (select from written) then
+      return null;
+    end if;
+  end if;
+  -- Once in a transaction is enough. The setting goes with it, or with the savepoint that is rolled back together with the token.
+  if current_setting('fleettickets.version_changed', true) = 'true' then
+    return null;
+  end if;
+  perform set_config('fleettickets.version_changed', 'true', true);
+  update tickets.version_slots
+  set token = hashtextextended(gen_random_uuid()::text, 0)
+  where slot = (select slot from tickets.version_slots limit 1 for update skip locked);
+  if not found then
+    insert into tickets.version_slots (token) values (hashtextextended(gen_random_uuid()::text, 0));
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
@@ -345,67 +430,6 @@ CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
     RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
 
 COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
-
-CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN '7405120260615'::bigint;
-
-COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
-
-CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
-
-COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
-
-CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-declare
-  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
-  v_force boolean := coalesce(geocode_cluster.force, false);
-begin
-  if v_cluster is null then
-    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
-  end if;
-  return query select * from tickets_ops.enqueue_on_demand(
-    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
-    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
-
-CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-declare
-  v_cluster text := tickets.cluster_key(geocode_location.cluster);
-  v_force boolean := coalesce(geocode_location.force, false);
-  v_key text := tickets.location_key(geocode_location.location_name);
-begin
-  if v_cluster is null then
-    raise exception 'A cluster is needed: the same place name stands in many towns.'
-      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
-  end if;
-  if v_key is null then
-    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
-      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
-  end if;
-  return query select * from tickets_ops.enqueue_on_demand(
-    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
-    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
-    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 
 CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -687,6 +711,185 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE lower((btrim(value, ' 	
+'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE TABLE tickets.inc (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select t.*
+  from tickets.inc t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and (p_cluster is null or t.cluster = p_cluster)
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or t.assigned_team = p_team)
+$$;
+
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; with exactly that cluster, region (in any case) and assigned_team, where NULL means all.';
+
+CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260615'::bigint;
+
+COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
+
+CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
+
+COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
+
+CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
+  v_force boolean := coalesce(geocode_cluster.force, false);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
+  end if;
+  return query select * from tickets_ops.enqueue_on_demand(
+    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+
+CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets.cluster_key(geocode_location.cluster);
+  v_force boolean := coalesce(geocode_location.force, false);
+  v_key text := tickets.location_key(geocode_location.location_name);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed: the same place name stands in many towns.'
+      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
+  end if;
+  if v_key is null then
+    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
+      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
+  end if;
+  return query select * from tickets_ops.enqueue_on_demand(
+    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
+    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+
+CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_geohash(public.st_setsrid(public.st_makepoint(p_longitude, p_latitude), 4326));
+
+COMMENT ON FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) IS 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
+
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -758,6 +961,126 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+
+CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(type text, features record[], summary jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  with listed as (
+    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team)
+    union all
+    (
+      select feature, bytes_of_text
+      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team)
+      order by closed_at desc -- index inc_closed_at, backwards
+      limit 100000
+    )
+  ),
+  counts as (
+    select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
+    from (
+      select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
+      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
+    ) as t
+    group by normalized_status, cluster, region, sla_state, geo_source
+  ),
+  totals as (
+    select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
+  ),
+  features as (
+    select coalesce(array_agg(feature), '{}') as list, count(*) as listed
+    from (select * from listed limit 100000) as f
+    -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
+    -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
+    where bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
+  ),
+  dimensions as (
+    select jsonb_object_agg(dimension, tickets) as counted
+    from (
+      select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
+      from (
+        select dimension, value, sum(c.tickets) as tickets
+        from counts c
+        cross join lateral (values
+          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
+        ) as d (dimension, value)
+        -- Closed tickets have no state against the SLA.
+        where dimension <> 'by_sla_state' or value is not null
+        group by dimension, value
+      ) as d
+      group by dimension
+    ) as d
+  ),
+  freshness as (
+    select
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ) as content_through,
+      meta.source_key
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true
+  )
+  select
+    'FeatureCollection',
+    f.list,
+    jsonb_build_object(
+      'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
+      'truncated', f.listed < t.mapped,
+      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
+      'by_geo_source', '{}'::jsonb, 'freshness', freshness
+    ) || coalesce(d.counted, '{}')
+  from features f, totals t, dimensions d, freshness
+$$;
+
+COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
+
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    feature,
+    octet_length(concat(
+      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+      t.assigned_team, t.owner, t.sla_status
+    )),
+    t.closed_at
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, sla.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+
+CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_place OPERATOR(public.&&) p_box);
+
+COMMENT ON FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) IS 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
 
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
@@ -942,13 +1265,6 @@ CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with t
 END;
 
 COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
-
-CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE lower((btrim(value, ' 	
-'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
-
-COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -1205,97 +1521,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
-CREATE TABLE tickets.inc (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-)
-WITH (fillfactor='80');
-
-COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
-
-COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
-
 CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
     RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = cluster_region.p_cluster) LIMIT 1000) t);
@@ -1445,6 +1670,30 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
 $_$;
 
 COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
+
+CREATE FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
 
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1820,6 +2069,18 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
 
+CREATE FUNCTION tickets_ops.held(p_dataset text) RETURNS TABLE(snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+
+COMMENT ON FUNCTION tickets_ops.held(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
+
 CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1850,6 +2111,12 @@ CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at time
 $$;
 
 COMMENT ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) IS 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
+
+CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '01:00:00'::interval;
+
+COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
 
 CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
@@ -2425,20 +2692,23 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) IS 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) RETURNS record
+CREATE FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
@@ -2446,7 +2716,166 @@ CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 
   ) as last on true
 $$;
 
-COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    hold_reason text,
+    held_since timestamp with time zone,
+    warnings text[] DEFAULT '{}'::text[] NOT NULL,
+    statistics jsonb,
+    cleaning_version integer,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rejects_kept bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    content_through timestamp with time zone,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
+CREATE FUNCTION tickets_ops.last_loaded(p_dataset text) RETURNS SETOF tickets_ops.snapshots
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
 
 CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
@@ -2539,6 +2968,26 @@ CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
 $$;
 
 COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
+
+CREATE FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) RETURNS tickets_ops.snapshots
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
 
 CREATE FUNCTION tickets_ops.scheduled_since(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2738,7 +3187,7 @@ CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS 
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3066,6 +3515,48 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
+CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -3113,6 +3604,39 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
+
+CREATE FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) IS 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
 CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
@@ -3658,11 +4182,21 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
@@ -3764,6 +4298,51 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
 
+CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) IS 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
     AS $$
@@ -3792,6 +4371,15 @@ CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS te
     RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
 
 COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
+CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -3842,6 +4430,15 @@ CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state te
 $$;
 
 COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+
+CREATE AGGREGATE tickets.collect(anycompatible) (
+    SFUNC = array_append,
+    STYPE = anycompatiblearray,
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+
+COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -4182,6 +4779,26 @@ COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, l
 COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
 
 COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE TABLE tickets.version_slots (
+    slot bigint NOT NULL,
+    token bigint NOT NULL
+);
+
+COMMENT ON TABLE tickets.version_slots IS 'What reporting.fn_tickets_version() is made of: a row for each transaction that ever wrote tickets at the same time as others, so a handful. Not to be written by hand: deleting a row changes the version as well.';
+
+COMMENT ON COLUMN tickets.version_slots.slot IS 'Only tells the rows apart: a transaction takes one that no other holds.';
+
+COMMENT ON COLUMN tickets.version_slots.token IS 'Random; replaced by each transaction that takes the slot.';
+
+ALTER TABLE tickets.version_slots ALTER COLUMN slot ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.version_slots_slot_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
@@ -4699,7 +5316,7 @@ CREATE TABLE tickets_ops.snapshot_rejects (
     row_text text NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rejects.reject_id IS 'Order of writing.';
 
@@ -4754,135 +5371,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_transitions.from_status IS 'NULL: a new r
 COMMENT ON COLUMN tickets_ops.snapshot_transitions.to_status IS 'The status after it.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_transitions.reason IS 'What happens.';
-
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
-    error text,
-    opens_at timestamp with time zone,
-    ignored boolean DEFAULT false NOT NULL,
-    dismissed_at timestamp with time zone,
-    broken_off text,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    load_began_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    content_through timestamp with time zone,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
 
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
@@ -4948,6 +5436,9 @@ ALTER TABLE ONLY tickets.inc_events
 
 ALTER TABLE ONLY tickets.inc
     ADD CONSTRAINT inc_pkey PRIMARY KEY (ticket_id);
+
+ALTER TABLE ONLY tickets.version_slots
+    ADD CONSTRAINT version_slots_pkey PRIMARY KEY (slot);
 
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
@@ -5032,6 +5523,10 @@ CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
+CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FROM tickets.inc;
+
+COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
+
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_location_verified();
@@ -5074,6 +5569,38 @@ CREATE TRIGGER _600_rescore_inserted AFTER INSERT ON tickets.geo_clusters FOR EA
 
 CREATE TRIGGER _600_rescore_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.sla_rules REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
 
 ALTER TABLE ONLY tickets_ops.geocoding_setup
@@ -5093,14 +5620,35 @@ GRANT USAGE ON SCHEMA tickets TO tickets_operator;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
+REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_version() FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -5147,9 +5695,6 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
-
 REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT usual interval) FROM PUBLIC;
@@ -5165,6 +5710,9 @@ REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
@@ -5199,7 +5747,11 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
@@ -5238,7 +5790,11 @@ REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
@@ -5252,6 +5808,8 @@ REVOKE ALL ON FUNCTION tickets_ops.list_problems() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_dataset text) FROM PUBLIC;
 
@@ -5287,9 +5845,14 @@ REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings js
 
 REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
 
@@ -5335,11 +5898,15 @@ REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
@@ -5370,6 +5937,9 @@ GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
+
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.geocoding_calls TO tickets_operator;
@@ -5385,7 +5955,5 @@ GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;
