@@ -1,6 +1,5 @@
 import { parseArgs } from 'node:util';
 import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3';
-import type { Runner } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { type Bucket, openBucket } from '../src/bucket/s3.ts';
 import { withClient } from '../src/database/client.ts';
@@ -98,7 +97,7 @@ export async function run(args: string[]): Promise<number> {
     const start = new Date(Math.floor(Date.now() / HOUR_MS) * HOUR_MS - (HOURS - 1) * HOUR_MS);
     for (const snapshot of feed({ seed: SEED, hours: HOURS, tickets: TICKETS, start })) {
       await put(bucket, snapshot.name, snapshot.csv);
-      await loadAndTell(client, runner, snapshot.name);
+      await loadAndTell(client, snapshot.name);
     }
     await watchGeocoding(client);
     say(`The provider was asked ${provider.calls.length} times.\n`);
@@ -149,8 +148,8 @@ interface Line {
 }
 
 /** Asks for a fetch as an operator would, waits until its snapshot has come to an end, and tells how. */
-async function loadAndTell(client: ClientBase, runner: Runner, name: string): Promise<void> {
-  await runner.addJob('fetch_snapshot', { dataset: 'inc' }, { jobKey: 'fetch_snapshot:inc:newest', priority: -10 });
+async function loadAndTell(client: ClientBase, name: string): Promise<void> {
+  await client.query('select tickets_ops.fetch_now()');
   for (;;) {
     const { rows } = await client.query<Line>(
       `select status,

@@ -79,7 +79,8 @@ begin
   grant usage on schema tickets_ops to tickets_operator;
   grant select on
     tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.geocoding, tickets_ops.review_queue,
-    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.geocoding_calls
+    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.schedule,
+    tickets_ops.geocoding_calls
     to tickets_operator;
   grant execute on function
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.next_utc_midnight(),

@@ -112,10 +112,10 @@ begin
         count(*) as open,
         count(*) filter (where sla_state = 'breached') as breached,
         count(*) filter (where at_risk) as at_risk,
-        min(sla_clock_start) as oldest,
+        max(hours_open) as hours_open,
         (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
       group by longitude, latitude
     ),
@@ -159,7 +159,7 @@ begin
       case when one_key then p.location_key end,
       case when one_key then least(o.location_name, c.location_name) end,
       p.geo_source, p.tickets,
-      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), sla.hours_open,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), o.hours_open,
       coalesce(c.closed, 0),
       case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
       p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
@@ -174,7 +174,6 @@ begin
         coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
         (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
     ) as p
-    cross join lateral tickets.sla(o.oldest, null) as sla
     cross join lateral (
       select
         tickets.cluster_key(p.cluster) = tickets.cluster_key(greatest(o.last_cluster, c.last_cluster)) as one_cluster,
@@ -296,6 +295,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+
+CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 25;
+
+COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
 
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -979,7 +984,7 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     from (
       select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
       from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       union all
       select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
       from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
@@ -1059,7 +1064,7 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
     )),
     t.closed_at
   from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
-  cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+  cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
     select
       t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
@@ -1208,6 +1213,21 @@ $_$;
 
 COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
+CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not exists (select from tickets.sla_rules where region is null) then
+    raise exception 'tickets.sla_rules needs its default: the rule without a region.'
+      using hint = 'Change it instead: update tickets.sla_rules set hours = 48, at_risk_hours = 40 where region is null;';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
+
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1219,30 +1239,49 @@ $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-CREATE FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    coalesce(p_created_at_service, p_first_seen_at),
-    case
-      when p_created_at_service is not null then 'created_at_service'
-      when p_first_seen_at is not null then 'first_seen_at'
-    end,
-    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from now() - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
-    case
-      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
-      when coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '48 hours' then 'breached'
-      else 'ok'
-    end,
-    coalesce(
-      coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
-        and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
-      false
-    )
-$$;
+CREATE TABLE tickets.sla_rules (
+    region text,
+    hours numeric NOT NULL,
+    at_risk_hours numeric NOT NULL,
+    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
+    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
+);
 
-COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
+COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
+
+COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
+
+COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
+
+COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
+
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+         CASE
+             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (now() - clock.start)) / (3600)::numeric), 2) AS trunc,
+         CASE
+             WHEN (clock.start IS NULL) THEN 'unknown'::text
+             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
+    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
+      CROSS JOIN LATERAL ( SELECT (now() - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (now() - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+            FROM tickets.sla_rules r
+           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
+           ORDER BY r.region
+          LIMIT 1) rule);
+END;
+
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -1366,7 +1405,7 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
-      and answered_at > now() - interval '1 day'
+      and answered_at > tickets_ops.answers_count_since()
   )
   select
     (
@@ -1377,6 +1416,12 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
 $$;
 
 COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
+
+CREATE FUNCTION tickets_ops.answers_count_since() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (now() - '1 day'::interval);
+
+COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
@@ -1700,7 +1745,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
   from tickets_ops.queued_jobs() j
@@ -1734,7 +1779,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
   ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
-      n.snapshot_id, n.status,
+      n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
     where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
@@ -1848,7 +1893,7 @@ begin
   perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
   update tickets_ops.snapshots
   set status = 'failed', error = p_reason, progress_at = now()
-  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  where snapshot_id = p_snapshot_id and in_flight
   returning * into v_snapshot;
   if not found then
     return false;
@@ -1867,7 +1912,7 @@ CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with look as (
-    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+    select l.*, tickets_ops.scheduled_time(p_dataset, l.new_file_at, l.looked_at) as idle,
       make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
     from tickets_ops.looks l where l.dataset = p_dataset
   ),
@@ -1924,7 +1969,7 @@ begin
   );
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
-  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  where s.dataset = fetch_now.dataset and s.in_flight;
   v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
@@ -1948,6 +1993,44 @@ CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
     RETURN format('finalize_snapshot:%s'::text, p_snapshot_id);
 
 COMMENT ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) IS 'Key of the finalize_snapshot job of a snapshot.';
+
+CREATE TABLE tickets_ops.schedule (
+    identifier text NOT NULL,
+    task text NOT NULL,
+    dataset text,
+    minutes integer[] NOT NULL,
+    hours integer[] NOT NULL,
+    dates integer[] NOT NULL,
+    months integer[] NOT NULL,
+    weekdays integer[] NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.schedule IS 'The entries of the file crontab, as the worker that started last has them. To change the schedule, change that file: this table only tells when health should expect a look.';
+
+COMMENT ON COLUMN tickets_ops.schedule.identifier IS 'Its `id`.';
+
+COMMENT ON COLUMN tickets_ops.schedule.task IS 'What it asks for.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dataset IS 'Of fetch_snapshot: whose folder is looked at. NULL for other tasks.';
+
+COMMENT ON COLUMN tickets_ops.schedule.minutes IS 'Minutes of the hour, UTC, at which it fires.';
+
+COMMENT ON COLUMN tickets_ops.schedule.hours IS 'Hours of the day, UTC: three less than in Nairobi.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dates IS 'Days of the month, UTC: it fires when the date or the weekday is listed. Empty where the pattern names weekdays only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.months IS 'Months, 1 to 12.';
+
+COMMENT ON COLUMN tickets_ops.schedule.weekdays IS 'Days of the week, 0 (Sunday) to 6. Empty where the pattern names dates only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.since IS 'When it became what it is: a run before that was never missed.';
+
+CREATE FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((EXTRACT(month FROM p_day))::integer = ANY ((p_entry).months)) AND (((EXTRACT(day FROM p_day))::integer = ANY ((p_entry).dates)) OR ((EXTRACT(dow FROM p_day))::integer = ANY ((p_entry).weekdays))));
+
+COMMENT ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) IS 'Whether an entry of the crontab fires on a day (UTC).';
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -2173,7 +2256,7 @@ CREATE TABLE tickets.geo_clusters (
     verified boolean DEFAULT false NOT NULL,
     verified_by text,
     verified_at timestamp with time zone,
-    guard_km numeric DEFAULT 25 NOT NULL,
+    guard_km numeric DEFAULT tickets.default_guard_km() NOT NULL,
     suspicious boolean DEFAULT false NOT NULL,
     candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
     note text,
@@ -2236,7 +2319,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
+    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -2768,6 +2851,7 @@ CREATE TABLE tickets_ops.snapshots (
     source_last_modified timestamp with time zone,
     snapshot_at timestamp with time zone NOT NULL,
     status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
     error text,
     opens_at timestamp with time zone,
     ignored boolean DEFAULT false NOT NULL,
@@ -2830,6 +2914,8 @@ COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s L
 COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
 
@@ -2914,11 +3000,24 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
 
-CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    RETURN (SELECT ((CASE WHEN (EXTRACT(hour FROM t.wall) < (7)::numeric) THEN (date_trunc('day'::text, t.wall) - '05:00:00'::interval) ELSE (date_trunc('day'::text, t.wall) + make_interval(hours => (LEAST(EXTRACT(hour FROM t.wall), (19)::numeric))::integer)) END + '00:15:00'::interval) AT TIME ZONE 'Africa/Nairobi'::text) AS timezone FROM (SELECT ((last_scheduled_run.p_at AT TIME ZONE 'Africa/Nairobi'::text) - '00:15:00'::interval) AS wall) t);
+CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  -- Nearly always it is within a day; 29 February may be eight years away.
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) IS 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
+COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.ledger_lock(p_dataset text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3013,13 +3112,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
 
-CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
+CREATE FUNCTION tickets_ops.scheduled_since(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
-    AS $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
-$$;
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT max(s.since) AS max FROM tickets_ops.schedule s WHERE (s.dataset = scheduled_since.p_dataset));
 
-COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_dataset text) IS 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
 
 CREATE TABLE tickets_ops.looks (
     dataset text NOT NULL,
@@ -3053,7 +3151,7 @@ COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time ha
 CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval)) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(('fetch_'::text || missed_run.p_dataset))) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
+    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval), missed_run.p_dataset) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(missed_run.p_dataset)) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
 
 COMMENT ON FUNCTION tickets_ops.missed_run(p_dataset text) IS 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
 
@@ -3063,11 +3161,25 @@ CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
 
 COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
 
-CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    RETURN (SELECT CASE WHEN (EXTRACT(hour FROM (last.last AT TIME ZONE 'Africa/Nairobi'::text)) = (19)::numeric) THEN (last.last + '12:00:00'::interval) ELSE (last.last + '01:00:00'::interval) END AS "case" FROM tickets_ops.last_scheduled_run(next_scheduled_run.p_at) last(last));
+CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select min(run) into v_run
+    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+    where run > p_at;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) IS 'The next time after p_at when the schedule looks at the bucket.';
+COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
     LANGUAGE sql
@@ -3422,7 +3534,7 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
@@ -3677,6 +3789,25 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
 
+CREATE FUNCTION tickets_ops.record_schedule(p_entries jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  delete from tickets_ops.schedule
+  where identifier not in (select entry ->> 'identifier' from jsonb_array_elements(p_entries) as entry);
+  insert into tickets_ops.schedule as known (identifier, task, dataset, minutes, hours, dates, months, weekdays)
+  select identifier, task, dataset, minutes, hours, dates, months, weekdays
+  from jsonb_populate_recordset(null::tickets_ops.schedule, p_entries)
+  on conflict (identifier) do update set
+    task = excluded.task, dataset = excluded.dataset, minutes = excluded.minutes, hours = excluded.hours, dates = excluded.dates,
+    months = excluded.months, weekdays = excluded.weekdays, since = now()
+  where (known.task, known.dataset, known.minutes, known.hours, known.dates, known.months, known.weekdays)
+    is distinct from
+    (excluded.task, excluded.dataset, excluded.minutes, excluded.hours, excluded.dates, excluded.months, excluded.weekdays);
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) IS 'A worker that starts records the entries of its crontab: an array of objects with the columns of tickets_ops.schedule but `since`. Entries that are not among them are forgotten.';
+
 CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
     LANGUAGE sql
     AS $$
@@ -3800,7 +3931,7 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
+    and (in_flight or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
   elsif v_snapshot.load_began_at is null then
@@ -3953,8 +4084,6 @@ CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABL
     LANGUAGE plpgsql
     AS $$
 declare
-  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
-  c_stretch constant double precision := 1.03;
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
   -- A probe is usually over by then.
@@ -3967,17 +4096,17 @@ begin
     set
       used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
       used_on = (clock_timestamp() at time zone 'UTC')::date,
-      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
     where p.provider = p_provider
       and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
       and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
     returning
       true,
-      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second))
         - clock_timestamp()))::double precision,
       clock_timestamp(),
-      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       null::text;
   if found then
     return;
@@ -4026,7 +4155,7 @@ begin
   left join tickets.geo_clusters c on c.cluster = p_cluster
   cross join lateral tickets_ops.judge_cluster(
     v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
+    coalesce(c.guard_km, tickets.default_guard_km()) -- it may have no row yet
   ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
@@ -4404,26 +4533,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-CREATE FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS SETOF timestamp with time zone
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
-  v_before timestamptz;
-  v_time interval := interval '0';
-begin
-  -- A week is enough to tell any number of hours that is worth a setting.
-  while v_tick > greatest(p_from, p_to - interval '7 days') loop
-    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
-    v_time := v_time + least(v_tick - v_before, interval '1 hour');
-    v_tick := v_before;
-  end loop;
-  return v_time;
-end
+  select distinct run.at
+  from tickets_ops.schedule s
+  -- The days first: otherwise an entry of one day a year is tried at each of its minutes on all of them.
+  cross join lateral (
+    select first.day + n as day
+    from (select (p_from at time zone 'UTC')::date as day, (p_to at time zone 'UTC')::date as last) as first
+    cross join generate_series(0, first.last - first.day) as n
+    where tickets_ops.fires_on(s, first.day + n)
+    offset 0
+  ) as d
+  cross join unnest(s.hours) as hour
+  cross join unnest(s.minutes) as minute
+  cross join lateral (select (d.day + make_time(hour, minute, 0)) at time zone 'UTC' as at) as run
+  where s.dataset = p_dataset and run.at between p_from and p_to
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+COMMENT ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
+
+CREATE FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(sum(least(run - before, interval '1 hour')), '0')
+  -- A week is enough to tell any number of hours that is worth a setting.
+  from (select greatest(p_from, p_to - interval '7 days') as from_at) as since
+  cross join lateral (
+    select run, lag(run) over (order by run) as before
+    from tickets_ops.scheduled_runs(p_dataset, coalesce(tickets_ops.last_scheduled_run(since.from_at, p_dataset), since.from_at), p_to) as run
+  ) as runs
+  where run > since.from_at
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule of a dataset covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+
+CREATE FUNCTION tickets_ops.seconds_per_call(p_rate numeric) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (1.03 / p_rate);
+
+COMMENT ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) IS 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
@@ -4549,7 +4701,7 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+  where s.dataset = p_dataset and s.in_flight -- index snapshots_one_in_flight
     and s.progress_at < now() - interval '15 minutes'
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
@@ -5038,10 +5190,10 @@ CREATE VIEW tickets.inc_open_sla AS
     t.geom,
     t.geog
    FROM (tickets.inc t
-     CROSS JOIN LATERAL tickets.sla(t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
+     CROSS JOIN LATERAL tickets.sla(t.region, t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
   WHERE t.is_actionable;
 
-COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
 
 COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
 
@@ -5053,9 +5205,9 @@ COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla
 
 COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for 48 h or more. ok: less. unknown: no clock.';
+COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for 40 h or more and not breached yet. false where the clock is unknown.';
+COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
 
 COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
 
@@ -5341,7 +5493,7 @@ CREATE VIEW tickets_ops.health AS
     read_health.places_for_review
    FROM tickets_ops.read_health() read_health(ok, problems, checked_at, checked_age, checked_key, checked_status, loaded_snapshot_id, loaded_key, loaded_at, loaded_age, loaded_status, data_at, data_age, open_missing, in_flight_snapshot_id, in_flight_status, in_flight_idle, missed_run_at, next_run_at, jobs_waiting, oldest_waiting_age, jobs_running, jobs_failed, workers_alive, workers_unsure, geocoding_state, geocoding_budget_left, geocoding_jobs, places_for_review);
 
-COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
+COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
 
 COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 
@@ -5379,7 +5531,7 @@ COMMENT ON COLUMN tickets_ops.health.in_flight_idle IS 'Since work on it last co
 
 COMMENT ON COLUMN tickets_ops.health.missed_run_at IS 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
 
-COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run.';
+COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
 
 COMMENT ON COLUMN tickets_ops.health.jobs_waiting IS 'Jobs that are due and wait for a worker.';
 
@@ -5751,6 +5903,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_setup
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
 
+ALTER TABLE ONLY tickets_ops.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (identifier);
+
 ALTER TABLE ONLY tickets_ops.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name, pool_id);
 
@@ -5806,13 +5961,15 @@ CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
 CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
 
+CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (lower(region)) NULLS NOT DISTINCT;
+
 CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
 
 CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified);
 
 CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, snapshot_at);
 
-CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
+CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE in_flight;
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
@@ -5833,6 +5990,8 @@ CREATE TRIGGER _100_append_only BEFORE DELETE OR UPDATE ON tickets.geo_decisions
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
 
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
+
+CREATE TRIGGER _100_default_stays AFTER DELETE OR UPDATE OF region OR TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.require_default_rule();
 
 CREATE TRIGGER _100_share_gazetteers BEFORE INSERT OR UPDATE ON tickets.crq FOR EACH STATEMENT EXECUTE FUNCTION tickets.share_gazetteers();
 
@@ -5884,11 +6043,15 @@ CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFE
 
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.sla_rules REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
@@ -5896,11 +6059,15 @@ CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations 
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
 
@@ -5972,6 +6139,11 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.sla_rules TO PUBLIC;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
+
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_operator;
@@ -5984,6 +6156,8 @@ REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp w
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.answers_count_since() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
@@ -6047,6 +6221,10 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) FROM P
 GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets_ops.schedule TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
@@ -6112,7 +6290,7 @@ GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ledger_lock(p_dataset text) FROM PUBLIC;
 
@@ -6127,13 +6305,13 @@ REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.moves() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
@@ -6170,6 +6348,8 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
@@ -6217,7 +6397,11 @@ REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integ
 
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
