@@ -66,6 +66,8 @@ export async function loadBatch(
     if (range.failed) return { outcome: 'snapshot failed' };
 
     const written = await writeRange(client, datasetOf(range.dataset), snapshotId, range.first, range.last);
+    if (range.dataset === 'inc')
+      await client.query('select tickets_ops.end_assignments($1, $2, $3)', [snapshotId, range.first, range.last]);
     await markDone(client, snapshotId, batch, written);
     return { outcome: 'loaded', ...written };
   });
