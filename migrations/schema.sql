@@ -1158,7 +1158,7 @@ CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_
             FROM ticket t)) AS jsonb_build_object;
 END;
 
-COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; a ticket that no vehicle may go to by p_radius_km is left out, as is one without a place. The answer''s steps give the numbers back.';
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
 
 CREATE TABLE tickets.geo_country (
     name text NOT NULL,
@@ -1447,7 +1447,7 @@ CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit inte
       LEFT JOIN tickets.assignments held ON (((held.ticket_id = t.ticket_id) AND (held.state = 'assigned'::text))))
    WHERE (public.st_dwithin(t.geog, open_tickets_near.p_point, ( SELECT LEAST(
                  CASE
-                     WHEN (open_tickets_near.p_limit IS NOT NULL) THEN ( SELECT n.metres
+                     WHEN (open_tickets_near.p_limit IS NOT NULL) THEN ( SELECT (n.metres + (0.001)::double precision)
                         FROM nearest n)
                      ELSE NULL::double precision
                  END, (COALESCE(open_tickets_near.p_radius_km,

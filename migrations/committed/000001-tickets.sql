@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ec34d96b4b1fb384bf40afb89489c216ba21c581
+--! Hash: sha1:0fdc1793cf0b5408860fa763985586313e2f0474
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4968,7 +4968,8 @@ begin atomic
   left join tickets.assignments held on held.ticket_id = t.ticket_id and held.state = 'assigned'
   where st_dwithin(t.geog, p_point, (
       select least(
-        case when p_limit is not null then (select n.metres from nearest n) end,
+        -- st_distance rounds to 10 nm, st_dwithin does not.
+        case when p_limit is not null then (select n.metres + 0.001 from nearest n) end,
         coalesce(p_radius_km, case when p_limit is null then s.radius_km end) * 1000
       )
       from tickets.dispatch_settings s
@@ -5687,7 +5688,7 @@ begin atomic
     )
   );
 end;
-comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; a ticket that no vehicle may go to by p_radius_km is left out, as is one without a place. The answer''s steps give the numbers back.';
+comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
 --! EndIncluded dispatch-plan.sql
 --! Included assignments.sql
 -- Assignments: who has been sent where. A ticket has one vehicle at most: the unique index assignments_one_vehicle decides, so
