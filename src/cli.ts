@@ -30,6 +30,8 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   worker: () => import('./commands/worker.ts'),
   ingest: () => import('./commands/ingest.ts'),
   geocode: () => import('./commands/geocode.ts'),
+  vehicles: () => import('./commands/vehicles.ts'),
+  dispatch: () => import('./commands/dispatch.ts'),
   status: () => import('./commands/status.ts'),
   doctor: () => import('./commands/doctor.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),

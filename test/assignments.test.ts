@@ -131,7 +131,7 @@ describe('assignments', () => {
   });
 
   test('a load that closes a ticket ends its assignment; one opened again starts without a vehicle', async () => {
-    const states = [
+    const states: Record<string, string>[] = [
       { WOT1: 'true', WOT2: 'true', WOT3: 'true' },
       { WOT1: 'false', WOT2: 'true', WOT3: 'true' },
       { WOT1: 'true', WOT2: 'true', WOT3: 'perhaps' },
