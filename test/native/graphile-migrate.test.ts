@@ -18,6 +18,7 @@ const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 const PARTS = [
   '.gmrc',
   'crontab',
+  'demo',
   'graphile.config.ts',
   'migrations',
   'package-lock.json',
@@ -70,36 +71,48 @@ describe('graphile-migrate in the folder', { skip: !server && 'needs a native Po
 
   test('reset, watch --once, commit and uncommit work, on databases that it makes itself', async () => {
     await graphileMigrate('reset', '--erase');
-    assert.equal(await held(scratch, `select to_regclass('tickets.inc')::text as held`), 'tickets.inc');
+    assert.equal(await held(scratch, `select to_regclass('tickets.inc') is not null as held`), true);
 
-    const change =
-      '--!include kenya.sql\n\ndrop table if exists tickets.scratch;\ncreate table tickets.scratch (id int);\n';
-    await writeFile(migrations('current', '1-current.sql'), change);
-    await appendFile(
-      migrations('fixtures', 'kenya.sql'),
-      `\ncomment on function tickets.feed_point(jsonb) is 'Changed.';\n`,
+    // A typed column that the map shows: a small migration, and two words in the map's source.
+    const column = ['inc', 'crq'].map(
+      (table) => `
+alter table tickets.${table} drop column if exists service_type,
+  add column service_type text generated always as (nullif(raw ->> 'service_type', '')) stored;
+comment on column tickets.${table}.service_type is 'Kind of service, as the feed has it.';`,
     );
+    await writeFile(migrations('current', '1-current.sql'), `${column.join('')}\n\n--!include map.sql\n`);
+    const map = await readFile(migrations('fixtures', 'map.sql'), 'utf8');
+    assert.equal(map.match(/t\.ticket_id, t\.geo_source, t\.ingested_at, /g)?.length, 2, 'open and closed tickets');
+    await writeFile(
+      migrations('fixtures', 'map.sql'),
+      map.replaceAll('t.geo_source, t.ingested_at, ', '$&t.service_type, '),
+    );
+    const raw = { service_type: 'FTTH', is_actionable: 'true', cluster: 'Kilimani' };
+    await withClient(at(scratch), async (client) => {
+      await client.query(`insert into tickets.inc (ticket_id, raw) values ('1', $1)`, [JSON.stringify(raw)]);
+      await client.query(
+        `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_point(36.78, -1.29, 4326))`,
+      );
+    });
+    const shown = `select reporting.fn_tickets_for_map() #>> '{features,0,properties,service_type}' as held`;
     for (const _ of ['once', 'and again']) {
       await graphileMigrate('watch', '--once');
-      assert.equal(await held(scratch, `select obj_description('tickets.feed_point'::regproc) as held`), 'Changed.');
+      assert.equal(await held(scratch, shown), 'FTTH');
     }
 
     await graphileMigrate('commit', '--message', 'a small change');
     const [first, second] = await names('committed');
     assert.match(first ?? '', /^000001-/);
     assert.equal(second, '000002-a-small-change.sql');
-    assert.match(await readFile(migrations('committed', second), 'utf8'), /^--! Included kenya\.sql$/m);
+    assert.match(await readFile(migrations('committed', second), 'utf8'), /^--! Included map\.sql$/m);
     assert.deepEqual(await names('current'), ['1-current.sql']);
     assert.equal(await readFile(migrations('current', '1-current.sql'), 'utf8'), '-- Enter migration here\n');
-    for (const database of [scratch, shadow]) {
-      assert.equal(await held(database, `select to_regclass('tickets.scratch')::text as held`), 'tickets.scratch');
-      const operator = `select has_table_privilege('tickets_operator', 'tickets.scratch', 'select') as held`;
-      assert.equal(await held(database, operator), true, 'grants are applied after every migration');
-    }
+    const readable = `select has_column_privilege('tickets_reader', 'tickets.inc', 'service_type', 'select') as held`;
+    for (const database of [scratch, shadow]) assert.equal(await held(database, readable), true);
 
     await graphileMigrate('uncommit');
     assert.deepEqual(await names('committed'), [first]);
-    assert.match(await readFile(migrations('current', '1-current.sql'), 'utf8'), /^--!include kenya\.sql$/m);
+    assert.match(await readFile(migrations('current', '1-current.sql'), 'utf8'), /^--!include map\.sql$/m);
   });
 
   test('npm run migrations:remake makes the last migration anew from the fixtures, and needs no server', async () => {

@@ -43,7 +43,7 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
     await env.pool.query(`create database ${database} owner ${owner}`);
     const admin = new URL(env.databaseUrl);
     admin.pathname = `/${database}`;
-    await withClient(admin.href, (client) => client.query('create extension postgis'));
+    await withClient(admin.href, (client) => client.query('create extension postgis schema public'));
     await withClient(as(owner), async (client) => {
       assert.ok((await pending(client)).length > 0);
       assert.ok((await pending(client)).every(({ state }) => state === 'missing'));

@@ -47,7 +47,7 @@ const admin = <T>(use: (client: pg.Client) => Promise<T>, database?: string) =>
 
 async function makeTemplate(name: string, tickets: number): Promise<void> {
   await admin((client) => client.query(`create database ${name} owner ${owner}`));
-  await admin((client) => client.query('create extension postgis'), name);
+  await admin((client) => client.query('create extension postgis schema public'), name);
   const sql = (await readFile(LEGACY, 'utf8')).replaceAll('DASHBOARD', dashboard).replaceAll('TICKETS)', `${tickets})`);
   await withClient(url(name, owner), (client) => client.query(sql));
 }
@@ -581,7 +581,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
     const took = performance.now() - started;
     running = false;
     // A statement that the commit overtakes has read the old table to its end, and finds it under its new name.
-    for (const seen of await reading) assert.match(seen, /^20000 4000 tickets(_legacy)?\.inc$/);
+    for (const seen of await reading) assert.match(seen, /^20000 4000 (tickets_legacy\.)?inc$/);
     assert.ok(longest < took / 4, `a reader waited ${longest.toFixed(0)} ms of ${took.toFixed(0)}`);
   });
 
