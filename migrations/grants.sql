@@ -68,7 +68,7 @@ begin
       select oid from pg_proc
       where pronamespace = 'tickets'::regnamespace and proname in ('dispatch_plan', 'dispatch_problem', 'assign', 'assign_plan', 'release')
         or pronamespace = 'tickets_ops'::regnamespace and proname in (
-          'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_tours', 'cheapest_tickets', 'within_reach',
+          'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_tours', 'greedy_tours', 'cheapest_tickets', 'costs_from', 'within_reach',
           'min_cost_assignment', 'min_cost_matching', 'shortest_augmenting_paths', 'dispatch_lock', 'take_ticket'
         )
     loop

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { createTracker, park } from '../support/fleet.ts';
 
 const TICKETS = 50_000;
 
@@ -59,6 +60,44 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
     }
   });
 
+  test('the tickets nearest to a vehicle are found by inc_open_geog, and assigned ones passed over by theirs', async () => {
+    await createTracker(env.pool);
+    await park(env.pool, [{ id: 'V1', lng: 36.8, lat: -1.29 }]);
+    await env.pool.query(
+      `insert into tickets.assignments (ticket_id, vehicle_id, position)
+       select ticket_id, 'V1', row_number() over () from tickets.inc where is_actionable limit 300`,
+    );
+    await env.pool.query('analyze tickets.assignments');
+    for (const query of [
+      `select * from tickets.nearest_tickets('V1')`,
+      `select * from tickets.nearest_tickets('V1', 5, 20, false)`,
+      'select * from tickets.tickets_within(36.8, -1.29, 3)',
+    ]) {
+      assert.ok((await scansDuring(query, 'inc_open_geog')) > 0, query);
+      assert.equal(await seqScansDuring(query), 0, query);
+    }
+    await env.pool.query('truncate tickets.assignments');
+  });
+
+  test('an assignment is found by its ticket and by its vehicle', async () => {
+    await env.pool.query(
+      `insert into tickets.assignments (ticket_id, vehicle_id, position, state, ended_at, end_reason)
+       select 'WOT' || n, 'V' || n % 200, n, state, case when state = 'done' then now() end, case when state = 'done' then 'test' end
+       from generate_series(1, 20000) as n, lateral (select case when n <= 1000 then 'assigned' else 'done' end as state) as s`,
+    );
+    await env.pool.query('analyze tickets.assignments');
+    for (const [query, index] of [
+      [`select * from tickets.assignments where ticket_id = 'WOT1' and state = 'assigned'`, 'assignments_one_vehicle'],
+      [
+        `select * from tickets.assignments where vehicle_id = 'V1' and state = 'assigned' order by position desc limit 1`,
+        'assignments_of_vehicle',
+      ],
+      [`select tickets_ops.end_assignments(1, 'WOT1', 'WOT2')`, 'assignments_one_vehicle'],
+    ] as const)
+      assert.ok((await scansDuring(query, index)) > 0, query);
+    await env.pool.query('truncate tickets.assignments');
+  });
+
   test('a radius search over closed tickets, too', async () => {
     assertIndex(
       await plan(
@@ -111,16 +150,23 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
   });
 
   /** How often a statement used an index. */
-  async function scansDuring(statement: string, index: string): Promise<number> {
+  const scansDuring = (statement: string, index: string) =>
+    countDuring(statement, 'select idx_scan::int as n from pg_stat_user_indexes where indexrelname = $1', index);
+  /** How often it read all tickets. */
+  const seqScansDuring = (statement: string) =>
+    countDuring(
+      statement,
+      'select seq_scan::int as n from pg_stat_user_tables where relid = $1::regclass',
+      'tickets.inc',
+    );
+
+  async function countDuring(statement: string, counter: string, of: string): Promise<number> {
     const client = await env.pool.connect();
     const scans = async () => {
       // A session reports its own use when this is asked for and the statement is over.
       await client.query('select pg_stat_force_next_flush()');
-      const { rows } = await client.query<{ scans: number }>(
-        'select idx_scan::int as scans from pg_stat_user_indexes where indexrelname = $1',
-        [index],
-      );
-      return rows[0]?.scans ?? 0;
+      const { rows } = await client.query<{ n: number }>(counter, [of]);
+      return rows[0]?.n ?? 0;
     };
     try {
       const before = await scans();
