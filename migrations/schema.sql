@@ -10,6 +10,21 @@ CREATE SCHEMA tickets_ops;
 
 COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+CREATE TYPE tickets.planned_ticket AS (
+	vehicle_id text,
+	"position" integer,
+	ticket_id text,
+	metres double precision,
+	cost_km double precision,
+	sla_state text,
+	at_risk boolean,
+	geo_source text,
+	freshness text,
+	note text
+);
+
+COMMENT ON TYPE tickets.planned_ticket IS 'A row of tickets.dispatch_plan, which explains it.';
+
 CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -221,6 +236,96 @@ Limit: below zoom 6 every ticket of the state is read, so a tile takes as long a
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
 
+CREATE TABLE tickets.assignments (
+    assignment_id bigint NOT NULL,
+    ticket_id text NOT NULL,
+    vehicle_id text NOT NULL,
+    "position" integer NOT NULL,
+    state text DEFAULT 'assigned'::text NOT NULL,
+    assigned_at timestamp with time zone DEFAULT now() NOT NULL,
+    assigned_by text DEFAULT SESSION_USER NOT NULL,
+    metres double precision,
+    ended_at timestamp with time zone,
+    end_reason text,
+    CONSTRAINT assignments_end_together CHECK ((((state = 'assigned'::text) = (ended_at IS NULL)) AND ((ended_at IS NULL) = (end_reason IS NULL)))),
+    CONSTRAINT assignments_metres_check CHECK ((metres >= (0)::double precision)),
+    CONSTRAINT assignments_position_check CHECK (("position" > 0)),
+    CONSTRAINT assignments_state_check CHECK ((state = ANY (ARRAY['assigned'::text, 'done'::text, 'released'::text])))
+);
+
+COMMENT ON TABLE tickets.assignments IS 'Which vehicle was sent to which ticket: one row each time, kept. Written by tickets.assign, assign_plan and release, and by the load that closes the ticket. It refers to tickets.inc without a foreign key, which every load would pay for.';
+
+COMMENT ON COLUMN tickets.assignments.assignment_id IS 'Order of assigning.';
+
+COMMENT ON COLUMN tickets.assignments.ticket_id IS 'tickets.inc.ticket_id. One vehicle at a time.';
+
+COMMENT ON COLUMN tickets.assignments.vehicle_id IS 'tickets.vehicles.vehicle_id, which that view may no longer list.';
+
+COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+
+COMMENT ON COLUMN tickets.assignments.state IS 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_at IS 'When the vehicle was sent.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_by IS 'The role with which the dispatcher logged in to the database.';
+
+COMMENT ON COLUMN tickets.assignments.metres IS 'Straight line at that time, from the vehicle or, in a plan, from its ticket before. NULL: one of the places was unknown.';
+
+COMMENT ON COLUMN tickets.assignments.ended_at IS 'When it was done or released.';
+
+COMMENT ON COLUMN tickets.assignments.end_reason IS 'closed in snapshot N, or why it was released.';
+
+CREATE FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean DEFAULT false) RETURNS tickets.assignments
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_metres double precision;
+begin
+  select tickets.metres(v.geog, t.geog) into v_metres
+  from tickets.vehicles_now v left join tickets.inc_open_sla t on t.ticket_id = p_ticket_id
+  where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  end if;
+  return tickets_ops.take_ticket(p_ticket_id, p_vehicle_id, null, v_metres, coalesce(p_take_over, false));
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+
+CREATE FUNCTION tickets.assign_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_plan tickets.planned_ticket[];
+  v_reason text;
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  select array_agg(p order by p.ticket_id, p.position) into v_plan
+  from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
+  -- In the order of the tickets, as a load locks them.
+  for i in 1..coalesce(cardinality(v_plan), 0) loop
+    continue when v_plan[i].vehicle_id is null;
+    begin
+      perform tickets_ops.take_ticket(v_plan[i].ticket_id, v_plan[i].vehicle_id, v_plan[i].position, v_plan[i].metres, false);
+    exception when object_in_use or no_data_found then
+      get stacked diagnostics v_reason = message_text;
+      v_plan[i].vehicle_id := null;
+      v_plan[i].position := null;
+      v_plan[i].metres := null;
+      v_plan[i].cost_km := null;
+      v_plan[i].freshness := null;
+      v_plan[i].note := v_reason;
+    end;
+  end loop;
+  return query select * from unnest(v_plan) as p order by p.vehicle_id nulls last, p.position, p.ticket_id;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
+
 CREATE FUNCTION tickets.change_version() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -302,6 +407,75 @@ CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
 
 COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
 
+CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
+begin
+  if p_capacity is null or p_capacity < 1 then
+    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
+  elsif not c_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  return query
+    with vehicle as materialized (
+      select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
+    ),
+    ticket as materialized (
+      select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
+    ),
+    planned as materialized (
+      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
+      union all
+      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+    )
+    select
+      p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
+      case
+        when p.vehicle_id is not null then nullif(concat_ws('; ',
+          case when t.geo_source = 'cluster' then 'lies somewhere in its cluster' end,
+          case when v.freshness = 'stale' then format('the vehicle was located %s ago', justify_interval(date_trunc('minute', v.age))) end
+        ), '')
+        when t.geog is null then 'no place is known'
+        when not exists (select from vehicle) then 'no vehicle is free'
+        when p_same_team and not exists (select from vehicle f where f.team = t.team) then 'no vehicle of its team is free'
+        when not exists (
+          select from vehicle f
+          where (not p_same_team or f.team = t.team) and tickets_ops.within_reach(f.geog, t.geog, c_radius_km * 1000)
+        ) then format('no free vehicle within %s km', c_radius_km)
+        else 'every vehicle within reach goes elsewhere'
+      end
+    from ticket t
+    left join planned p on p.ticket_id = t.ticket_id
+    left join vehicle v on v.vehicle_id = p.vehicle_id
+    union all
+    -- Asked for by number, and not to be planned.
+    select
+      null, null, asked.ticket_id, null, null, null, null, null, null,
+      case
+        when held.vehicle_id is not null then 'assigned already, to ' || held.vehicle_id
+        when o.ticket_id is null then 'no open ticket has this number'
+        else 'not in the region or cluster asked for'
+      end
+    from (select distinct a.ticket_id from unnest(p_tickets) as a (ticket_id) where a.ticket_id is not null) as asked
+    left join tickets.inc_open_sla o on o.ticket_id = asked.ticket_id
+    left join tickets.assignments held on held.ticket_id = asked.ticket_id and held.state = 'assigned'
+    where not exists (select from ticket t where t.ticket_id = asked.ticket_id)
+    order by 1 nulls last, 2, 3;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
+
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region (in any case), p_cluster, p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
+
+Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
+
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
+
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -382,59 +556,6 @@ $_$;
 
 COMMENT ON FUNCTION tickets.eat_ts(value text) IS 'A time of the feed: `YYYY-MM-DD[ T]HH:MM[:SS[.ffffff]]` or a bare date, blanks around it allowed, read as Africa/Nairobi unless it ends in Z or an offset (+03, +0300, +03:00, up to 15:59). NULL for anything else: a day or hour that does not exist (month 13, 30 February, 24:00, second 60), and years outside 1900 to 2100, which are markers (0001, 9999), not times.';
 
-CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
-
-COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
-
-CREATE TABLE tickets.geo_country (
-    name text NOT NULL,
-    outline public.geometry(MultiPolygon,4326) NOT NULL,
-    reach public.geometry(MultiPolygon,4326) NOT NULL
-);
-
-COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
-
-COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
-
-COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
-
-COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
-
-CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT ((place IS NOT NULL) AND tickets.is_lng_lat(place) AND (EXISTS ( SELECT
-            FROM tickets.geo_country c
-           WHERE public.st_intersects(c.reach, in_kenya.place))));
-END;
-
-COMMENT ON FUNCTION tickets.in_kenya(place public.geometry) IS 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
-
-CREATE FUNCTION tickets.to_degrees(value text) RETURNS double precision
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-begin
-  if value = '' then
-    return null;
-  end if;
-  value := btrim(value, E' \t\r\n');
-  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
-    return null;
-  end if;
-  return value::double precision;
-end
-$_$;
-
-COMMENT ON FUNCTION tickets.to_degrees(value text) IS 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
-
-CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
-
-COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
-
 CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -451,6 +572,18 @@ end
 $_$;
 
 COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+
+CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
+
+COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
+
+CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
+
+COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) IS 'The point at a longitude and latitude, WGS 84 degrees. NULL when one of them is missing, out of range or NaN.';
 
 CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -715,12 +848,115 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+CREATE TABLE tickets.sla_rules (
+    region text,
+    hours numeric NOT NULL,
+    at_risk_hours numeric NOT NULL,
+    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
+    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
+);
+
+COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
+
+COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
+
+COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
+
+COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
+
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+         CASE
+             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (now() - clock.start)) / (3600)::numeric), 2) AS trunc,
+         CASE
+             WHEN (clock.start IS NULL) THEN 'unknown'::text
+             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
+    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
+      CROSS JOIN LATERAL ( SELECT (now() - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (now() - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+            FROM tickets.sla_rules r
+           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
+           ORDER BY r.region
+          LIMIT 1) rule);
+END;
+
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+
 CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE lower((btrim(value, ' 	
 '::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
 
 COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select distinct on (v.vehicle_id)
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+    from tickets.vehicles v
+    where v.vehicle_id is not null
+    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+
+CREATE TABLE tickets.dispatch_settings (
+    only_row boolean DEFAULT true NOT NULL,
+    live_minutes integer DEFAULT 15 NOT NULL,
+    stale_hours integer DEFAULT 24 NOT NULL,
+    radius_km double precision DEFAULT 50 NOT NULL,
+    detour double precision DEFAULT 1.4 NOT NULL,
+    speed_kmh double precision DEFAULT 25 NOT NULL,
+    at_risk_bonus_km double precision DEFAULT 10 NOT NULL,
+    breached_bonus_km double precision DEFAULT 5 NOT NULL,
+    area public.geometry(Geometry,4326) NOT NULL,
+    CONSTRAINT dispatch_settings_area_check CHECK (((public.geometrytype(area) = ANY (ARRAY['POLYGON'::text, 'MULTIPOLYGON'::text])) AND public.st_isvalid(area) AND (NOT public.st_isempty(area)))),
+    CONSTRAINT dispatch_settings_at_risk_bonus_km_check CHECK (((at_risk_bonus_km >= (0)::double precision) AND (at_risk_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_breached_bonus_km_check CHECK (((breached_bonus_km >= (0)::double precision) AND (breached_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_check CHECK ((live_minutes <= (stale_hours * 60))),
+    CONSTRAINT dispatch_settings_detour_check CHECK (((detour >= (1)::double precision) AND (detour <= (10)::double precision))),
+    CONSTRAINT dispatch_settings_live_minutes_check CHECK (((live_minutes >= 1) AND (live_minutes <= 1440))),
+    CONSTRAINT dispatch_settings_only_row_check CHECK (only_row),
+    CONSTRAINT dispatch_settings_radius_km_check CHECK (((radius_km > (0)::double precision) AND (radius_km <= (20000)::double precision))),
+    CONSTRAINT dispatch_settings_speed_kmh_check CHECK (((speed_kmh >= (1)::double precision) AND (speed_kmh <= (200)::double precision))),
+    CONSTRAINT dispatch_settings_stale_hours_check CHECK (((stale_hours >= 1) AND (stale_hours <= 8760)))
+);
+
+COMMENT ON TABLE tickets.dispatch_settings IS 'The rules of dispatch, one row; change them by UPDATE, from the next query on they hold.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.only_row IS 'There is one row.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.live_minutes IS 'A vehicle located at most so many minutes ago is live.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.stale_hours IS 'One located longer ago, but at most so many hours, is stale; after that it is lost.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.radius_km IS 'The longest way to a ticket that a plan makes, straight-line km from where the vehicle then is, unless the plan is asked for another.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.detour IS 'Road km by straight-line km, on average: 1.4 in Kenyan towns.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.speed_kmh IS 'Road km an hour in traffic, for minutes_estimate.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.at_risk_bonus_km IS 'A ticket that is at risk of a breach, and so can still be saved, counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.breached_bonus_km IS 'A ticket that is breached already counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.area IS 'The operating area, WGS 84: a position outside is a mistake of the tracker (freshness nowhere). East Africa, because vehicles cross borders.';
 
 CREATE TABLE tickets.inc (
     ticket_id text NOT NULL,
@@ -812,6 +1048,278 @@ COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that g
 COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
 
 COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE VIEW tickets.inc_open_sla AS
+ SELECT t.ticket_id,
+    t.normalized_status,
+    sla.sla_clock_start,
+    sla.sla_clock_source,
+    sla.hours_open,
+    sla.sla_state,
+    sla.at_risk,
+    t.assigned_team,
+    t.cluster,
+    t.region,
+    t.owner,
+    t.location_name,
+    t.geo_source,
+    t.geom,
+    t.geog
+   FROM (tickets.inc t
+     CROSS JOIN LATERAL tickets.sla(t.region, t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
+  WHERE t.is_actionable;
+
+COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+
+COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) RETURNS TABLE(no integer, ticket_id text, team text, geog public.geography, bonus_km double precision, sla_state text, at_risk boolean, geo_source text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY t.ticket_id))::integer AS row_number,
+     t.ticket_id,
+     t.assigned_team,
+     t.geog,
+         CASE
+             WHEN t.at_risk THEN s.at_risk_bonus_km
+             WHEN (t.sla_state = 'breached'::text) THEN s.breached_bonus_km
+             ELSE (0)::double precision
+         END AS "case",
+     t.sla_state,
+     t.at_risk,
+     t.geo_source
+    FROM (tickets.inc_open_sla t
+      CROSS JOIN tickets.dispatch_settings s)
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (t.cluster = dispatch_tickets.p_cluster)) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+            FROM tickets.assignments a
+           WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
+
+CREATE VIEW tickets.vehicles_now AS
+ SELECT v.vehicle_id,
+    v.label,
+    v.team,
+    v.lng,
+    v.lat,
+    v.located_at,
+    v.seen_at,
+    v.moving,
+    v.speed_kmh,
+    v.source,
+    place.geog,
+    (now() - v.located_at) AS age,
+    belief.freshness,
+    (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
+    COALESCE(held.assignments, 0) AS open_assignments
+   FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
+     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
+                    ELSE NULL::public.geography
+                END AS geog
+           FROM ( SELECT tickets.lng_lat(v.lng, v.lat) AS geog) point) place)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (place.geog IS NULL) THEN 'nowhere'::text
+                    WHEN (v.located_at > (now() + '00:02:00'::interval)) THEN 'clock'::text
+                    WHEN (v.located_at >= (now() - make_interval(mins => s.live_minutes))) THEN 'live'::text
+                    WHEN ((v.located_at IS NOT NULL) AND ((v.seen_at >= (now() - '01:00:00'::interval)) AND (v.seen_at <= (now() + '00:02:00'::interval))) AND (NOT COALESCE(v.moving, (v.speed_kmh > (0)::double precision)))) THEN 'parked'::text
+                    WHEN (v.located_at >= (now() - make_interval(hours => s.stale_hours))) THEN 'stale'::text
+                    ELSE 'lost'::text
+                END AS freshness) belief)
+     LEFT JOIN ( SELECT a.vehicle_id,
+            (count(*))::integer AS assignments
+           FROM tickets.assignments a
+          WHERE (a.state = 'assigned'::text)
+          GROUP BY a.vehicle_id) held ON ((held.vehicle_id = v.vehicle_id)));
+
+COMMENT ON VIEW tickets.vehicles_now IS 'The vehicles as of now(), one row each, with what may be believed of each position.';
+
+COMMENT ON COLUMN tickets.vehicles_now.vehicle_id IS 'The tracker''s own number of the vehicle.';
+
+COMMENT ON COLUMN tickets.vehicles_now.label IS 'What people call it: registration plate or name.';
+
+COMMENT ON COLUMN tickets.vehicles_now.team IS 'Team that drives it.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lng IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lat IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.located_at IS 'When the position was taken.';
+
+COMMENT ON COLUMN tickets.vehicles_now.seen_at IS 'When the tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.vehicles_now.moving IS 'Whether it moved when last seen.';
+
+COMMENT ON COLUMN tickets.vehicles_now.speed_kmh IS 'Speed at the last position, km/h.';
+
+COMMENT ON COLUMN tickets.vehicles_now.source IS 'Which tracker says so.';
+
+COMMENT ON COLUMN tickets.vehicles_now.geog IS 'The position, for distances in metres. NULL where freshness is nowhere.';
+
+COMMENT ON COLUMN tickets.vehicles_now.age IS 'Since the position was taken; negative when that lies in the future. NULL: the tracker gave no time.';
+
+COMMENT ON COLUMN tickets.vehicles_now.freshness IS 'live: located at most live_minutes (15) ago. parked: longer ago, but seen at most 60 minutes ago and not moving then (a sleeping tracker). stale: located at most stale_hours (24) ago. lost: longer ago, or nobody knows when. clock: located more than 2 minutes in the future. nowhere: no position, 0,0, or outside the operating area (tickets.dispatch_settings).';
+
+COMMENT ON COLUMN tickets.vehicles_now.usable IS 'live or parked: a plan may send it somewhere. A stale one goes only where that is asked for.';
+
+COMMENT ON COLUMN tickets.vehicles_now.open_assignments IS 'Tickets that it is assigned to (tickets.assignments).';
+
+CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, open_assignments integer)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
+     v.vehicle_id,
+     v.team,
+     COALESCE(last_ticket.geog, v.geog) AS "coalesce",
+     v.freshness,
+     v.age,
+     (dispatch_vehicles.p_capacity - v.open_assignments),
+     v.open_assignments
+    FROM (tickets.vehicles_now v
+      LEFT JOIN LATERAL ( SELECT t.geog
+            FROM (tickets.assignments a
+              JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
+           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text) AND (t.geog IS NOT NULL))
+           ORDER BY a."position" DESC, a.assignment_id DESC
+          LIMIT 1) last_ticket ON ((v.open_assignments > 0)))
+   WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+
+CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (0.994)::double precision)) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (1.006)::double precision)) AND (public.st_distance(p_from, p_to) <= p_radius)));
+
+COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH vehicle AS MATERIALIZED (
+          SELECT v.no,
+             v.vehicle_id,
+             v.team,
+             v.geog,
+             v.freshness,
+             v.age,
+             v.room,
+             v.open_assignments,
+             dense_rank() OVER (ORDER BY v.team) AS skill
+            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT t.no,
+             t.ticket_id,
+             t.team,
+             t.geog,
+             t.bonus_km,
+             t.sla_state,
+             t.at_risk,
+             t.geo_source,
+             ( SELECT v.skill
+                    FROM vehicle v
+                   WHERE (v.team = t.team)
+                  LIMIT 1) AS skill
+            FROM (tickets_ops.dispatch_tickets(dispatch_problem.p_region, dispatch_problem.p_cluster, dispatch_problem.p_tickets) t(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+              CROSS JOIN tickets.dispatch_settings s)
+           WHERE (EXISTS ( SELECT
+                    FROM vehicle v
+                   WHERE (((NOT dispatch_problem.p_same_team) OR (v.team = t.team)) AND tickets_ops.within_reach(v.geog, t.geog, (COALESCE(dispatch_problem.p_radius_km, s.radius_km) * (1000)::double precision)))))
+         )
+  SELECT jsonb_build_object('vehicles', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', v.no, 'description', v.vehicle_id, 'start', jsonb_build_array(public.st_x((v.geog)::public.geometry), public.st_y((v.geog)::public.geometry)), 'capacity', jsonb_build_array(v.room)) ||
+                 CASE
+                     WHEN (dispatch_problem.p_same_team AND (v.team IS NOT NULL)) THEN jsonb_build_object('skills', jsonb_build_array(v.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY v.no), '[]'::jsonb) AS "coalesce"
+            FROM vehicle v), 'jobs', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', t.no, 'description', t.ticket_id, 'location', jsonb_build_array(public.st_x((t.geog)::public.geometry), public.st_y((t.geog)::public.geometry)), 'delivery', jsonb_build_array(1), 'priority', LEAST(round(t.bonus_km), (100)::double precision)) ||
+                 CASE
+                     WHEN dispatch_problem.p_same_team THEN jsonb_build_object('skills', jsonb_build_array(t.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY t.no), '[]'::jsonb) AS "coalesce"
+            FROM ticket t)) AS jsonb_build_object;
+END;
+
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+
+CREATE TABLE tickets.geo_country (
+    name text NOT NULL,
+    outline public.geometry(MultiPolygon,4326) NOT NULL,
+    reach public.geometry(MultiPolygon,4326) NOT NULL
+);
+
+COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+
+COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
+
+COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
+
+COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT ((place IS NOT NULL) AND tickets.is_lng_lat(place) AND (EXISTS ( SELECT
+            FROM tickets.geo_country c
+           WHERE public.st_intersects(c.reach, in_kenya.place))));
+END;
+
+COMMENT ON FUNCTION tickets.in_kenya(place public.geometry) IS 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
+
+CREATE FUNCTION tickets.to_degrees(value text) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
+    return null;
+  end if;
+  return value::double precision;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.to_degrees(value text) IS 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
+
+CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
+
+COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
 
 CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1086,6 +1594,128 @@ CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geogra
 
 COMMENT ON FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) IS 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
 
+CREATE FUNCTION tickets.metres(p_from public.geography, p_to public.geography) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_distance(p_from, p_to);
+
+COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geography) IS 'Metres of the straight line between two points, on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_vehicle record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  elsif v_vehicle.geog is null then
+    -- Nearest to NULL would be any tickets, without an error.
+    raise notice 'Nobody knows where vehicle % is: its position is missing, 0,0 or outside the operating area.', p_vehicle_id;
+    return;
+  elsif v_vehicle.freshness not in ('live', 'parked') then
+    raise notice 'The position of vehicle % is %: taken % ago.', p_vehicle_id, v_vehicle.freshness, justify_interval(date_trunc('minute', v_vehicle.age));
+  end if;
+  return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+
+CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_ticket record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  elsif v_ticket.geog is null then
+    raise notice 'Nobody knows where ticket % is: it has no place yet.', p_ticket_id;
+    return;
+  end if;
+  return query
+    select
+      n.vehicle_id, n.label, n.team, n.metres, e.road_km_estimate, e.minutes_estimate, n.freshness, n.located_at, n.age,
+      n.open_assignments
+    from (
+      select v.*, tickets.metres(v.geog, v_ticket.geog) as metres
+      from tickets.vehicles_now v
+      where v.usable or (p_stale and v.freshness = 'stale')
+    ) as n
+    cross join lateral tickets.road_estimate(n.metres) as e
+    where p_radius_km is null or n.metres <= p_radius_km * 1000
+    order by n.metres, n.vehicle_id
+    limit p_limit;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+
+CREATE FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT round((((road_estimate.p_metres * s.detour) / (1000)::double precision))::numeric, 2) AS round,
+     round((((((road_estimate.p_metres * s.detour) / (1000)::double precision) / s.speed_kmh) * (60)::double precision))::numeric, 1) AS round
+    FROM tickets.dispatch_settings s;
+END;
+
+COMMENT ON FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) IS 'What a straight line of so many metres may be on the road: kilometres (metres × detour / 1000) and minutes at the speed of tickets.dispatch_settings. An estimate, no routing.';
+
+CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH nearest AS MATERIALIZED (
+          SELECT max(public.st_distance(k.geog, open_tickets_near.p_point)) AS metres
+            FROM ( SELECT t_1.geog
+                    FROM tickets.inc_open_sla t_1
+                   WHERE ((t_1.geog IS NOT NULL) AND (NOT (open_tickets_near.p_unassigned AND (EXISTS ( SELECT
+                            FROM tickets.assignments a
+                           WHERE ((a.ticket_id = t_1.ticket_id) AND (a.state = 'assigned'::text)))))))
+                   ORDER BY (t_1.geog OPERATOR(public.<->) open_tickets_near.p_point)
+                  LIMIT open_tickets_near.p_limit) k
+         )
+  SELECT t.ticket_id,
+     public.st_distance(t.geog, open_tickets_near.p_point) AS metres,
+     e.road_km_estimate,
+     e.minutes_estimate,
+     t.sla_state,
+     t.at_risk,
+     t.hours_open,
+     t.assigned_team,
+     t.cluster,
+     t.location_name,
+     t.geo_source,
+     held.vehicle_id
+    FROM ((tickets.inc_open_sla t
+      CROSS JOIN LATERAL tickets.road_estimate(public.st_distance(t.geog, open_tickets_near.p_point)) e(road_km_estimate, minutes_estimate))
+      LEFT JOIN tickets.assignments held ON (((held.ticket_id = t.ticket_id) AND (held.state = 'assigned'::text))))
+   WHERE (public.st_dwithin(t.geog, open_tickets_near.p_point, ( SELECT LEAST(
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NOT NULL) THEN ( SELECT (n.metres + (0.001)::double precision)
+                        FROM nearest n)
+                     ELSE NULL::double precision
+                 END, (COALESCE(open_tickets_near.p_radius_km,
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NULL) THEN s.radius_km
+                     ELSE NULL::double precision
+                 END) * (1000)::double precision)) AS "least"
+            FROM tickets.dispatch_settings s)) AND (NOT (open_tickets_near.p_unassigned AND (held.vehicle_id IS NOT NULL))))
+   ORDER BY (public.st_distance(t.geog, open_tickets_near.p_point)), (t.geo_source = 'cluster'::text), t.ticket_id
+  LIMIT open_tickets_near.p_limit;
+END;
+
+COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
+
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
@@ -1213,6 +1843,28 @@ $_$;
 
 COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
+CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_released tickets.assignments;
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    raise exception 'Say why ticket % is released.', p_ticket_id using errcode = 'invalid_parameter_value';
+  end if;
+  update tickets.assignments set state = 'released', ended_at = now(), end_reason = p_reason
+  where ticket_id = p_ticket_id and state = 'assigned' -- index assignments_one_vehicle
+  returning * into v_released;
+  if not found then
+    raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  return v_released;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+
 CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1239,49 +1891,22 @@ $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-CREATE TABLE tickets.sla_rules (
-    region text,
-    hours numeric NOT NULL,
-    at_risk_hours numeric NOT NULL,
-    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
-    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
-    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
-);
+CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_point record;
+begin
+  select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
+  if v_point.geog is null then
+    raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
+  end if;
+  return query select * from tickets.open_tickets_near(v_point.geog, null, p_radius_km, false);
+end
+$$;
 
-COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
-
-COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
-
-COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
-
-COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
-
-CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT clock.start,
-         CASE
-             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
-             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
-             ELSE NULL::text
-         END AS "case",
-     trunc((EXTRACT(epoch FROM (now() - clock.start)) / (3600)::numeric), 2) AS trunc,
-         CASE
-             WHEN (clock.start IS NULL) THEN 'unknown'::text
-             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
-             ELSE 'ok'::text
-         END AS "case",
-     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
-    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
-      CROSS JOIN LATERAL ( SELECT (now() - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
-             (now() - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
-            FROM tickets.sla_rules r
-           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
-           ORDER BY r.region
-          LIMIT 1) rule);
-END;
-
-COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -1539,6 +2164,12 @@ CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.ge
 
 COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
 
+CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) RETURNS integer[]
+    LANGUAGE sql STABLE
+    RETURN ARRAY(SELECT p.ticket FROM (SELECT t.ticket, t.place, t.bonus_km, (cheapest_tickets.p_from OPERATOR(public.<->) t.place) AS sphere FROM UNNEST(cheapest_tickets.p_places, cheapest_tickets.p_bonuses, cheapest_tickets.p_teams) WITH ORDINALITY t(place, bonus_km, team, ticket) WHERE ((NOT (cheapest_tickets.p_taken)[t.ticket]) AND ((cheapest_tickets.p_team IS NULL) OR (t.team = cheapest_tickets.p_team))) OFFSET 0) p WHERE ((p.sphere <= (cheapest_tickets.p_radius * (0.994)::double precision)) OR ((p.sphere <= (cheapest_tickets.p_radius * (1.006)::double precision)) AND (public.st_distance(cheapest_tickets.p_from, p.place) <= cheapest_tickets.p_radius))) ORDER BY ((cheapest_tickets.p_km_per_metre * p.sphere) - p.bonus_km), p.ticket LIMIT cheapest_tickets.p_limit);
+
+COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) IS 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
+
 CREATE FUNCTION tickets_ops.check_transition() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1708,6 +2339,24 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
+CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT array_agg(c.ticket) AS array_agg,
+     array_agg(c.metres) AS array_agg,
+     array_agg(c.cost) AS array_agg
+    FROM ( SELECT t.ticket,
+             line.metres,
+             ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]) AS cost
+            FROM (unnest(costs_from.p_tickets) t(ticket)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(costs_from.p_from, (costs_from.p_places)[t.ticket]) AS metres
+                  OFFSET 0) line)
+           WHERE (line.metres <= costs_from.p_radius)
+           ORDER BY ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]), t.ticket) c;
+END;
+
+COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+
 CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
@@ -1812,11 +2461,30 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
 
+CREATE FUNCTION tickets_ops.dispatch_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260616'::bigint;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_lock() IS 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
+
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN round(((public.st_distance((p_one)::public.geography, (p_other)::public.geography) / (1000)::double precision))::numeric, 3);
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
+
+CREATE FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update tickets.assignments a
+  set state = 'done', ended_at = now(), end_reason = format('closed in snapshot %s', p_snapshot_id)
+  from tickets.inc t
+  where a.state = 'assigned' and a.ticket_id between p_first_ticket_id and p_last_ticket_id -- index assignments_one_vehicle
+    and t.ticket_id = a.ticket_id and t.is_actionable is not true
+$$;
+
+COMMENT ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) IS 'Ends the assignments of the tickets of a range of ids that are no longer open. A load calls it in the transaction that writes them, as a statement of its own: it then sees what a dispatcher committed while the load waited for the ticket.';
 
 CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
     LANGUAGE sql
@@ -2165,6 +2833,102 @@ CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
 $$;
 
 COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
+
+CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer, metres double precision, cost_km double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_vehicles constant integer := cardinality(p_rooms);
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
+  v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
+  -- The lists, c_list places for each vehicle:
+  v_ticket integer[] := array_fill(0, array[c_vehicles * c_list]);
+  v_metres double precision[] := array_fill(0::double precision, array[c_vehicles * c_list]);
+  v_cost double precision[] := v_metres;
+  v_head integer[] := array_fill(1, array[c_vehicles]);
+  v_last integer[] := array_fill(0, array[c_vehicles]);
+  v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_list record;
+  v_numbers integer[];
+  v_next integer;
+  v_least double precision;
+  v_is_listed boolean;
+  i integer;
+begin
+  loop
+    v_least := 'Infinity';
+    for v in 1..c_vehicles loop
+      continue when p_rooms[v] = 0;
+      i := v_head[v];
+      while i <= v_last[v] and v_taken[v_ticket[i]] loop
+        i := i + 1;
+      end loop;
+      v_head[v] := i;
+      if i <= v_last[v] and v_cost[i] <= v_bound[v] then
+        if v_cost[i] < v_least then
+          v_least := v_cost[i];
+          v_next := v;
+          v_is_listed := true;
+        end if;
+      elsif v_bound[v] < v_least then
+        v_least := v_bound[v];
+        v_next := v;
+        v_is_listed := false;
+      end if;
+    end loop;
+    exit when v_least = 'Infinity';
+
+    i := v_head[v_next];
+    if v_is_listed then
+      vehicle := v_next;
+      ticket := v_ticket[i];
+      metres := v_metres[i];
+      cost_km := v_cost[i];
+      return next;
+      v_taken[ticket] := true;
+      p_rooms[v_next] := p_rooms[v_next] - 1;
+      continue when p_rooms[v_next] = 0;
+      v_at[v_next] := ticket;
+      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      -- Out of reach so far was what costs more than the second.
+      v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
+    else
+      v_numbers := tickets_ops.cheapest_tickets(
+        case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
+        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+      );
+    end if;
+    select * into v_list
+    from tickets_ops.costs_from(
+      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
+      p_places, p_bonuses
+    );
+    if not v_is_listed then
+      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
+      -- for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := case
+        when cardinality(v_numbers) < c_list then 'Infinity'
+        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
+      end;
+    end if;
+    i := (v_next - 1) * c_list;
+    v_head[v_next] := i + 1;
+    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    for n in 1..v_last[v_next] - i loop
+      v_ticket[i + n] := v_list.tickets[n];
+      v_metres[i + n] := v_list.metres[n];
+      v_cost[i + n] := v_list.costs[n];
+    end loop;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
 
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -3112,6 +3876,88 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
 
+CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+    raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
+      using errcode = 'invalid_parameter_value';
+  elsif '-Infinity' = any (p_costs) then
+    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  end if;
+  return array(
+    select coalesce(m.column_no, 0)
+    from generate_series(1, p_rows) as r (row_no)
+    left join (
+      select m.*
+      from (
+        select array_agg((nth - 1) / p_columns + 1) as row, array_agg((nth - 1) % p_columns + 1) as column, array_agg(cost) as cost
+        from (select cost, nth::integer from unnest(p_costs) with ordinality as c (cost, nth)) as c
+        where cost < 'Infinity' -- not true of NaN and NULL either
+      ) as pairs
+      cross join lateral tickets_ops.min_cost_matching(pairs.row, pairs.column, pairs.cost) as m
+    ) as m using (row_no)
+    order by r.row_no
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+
+CREATE FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) RETURNS TABLE(row_no integer, column_no integer)
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  n record;
+  v record;
+begin
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  if n.smaller is null then
+    return;
+  end if;
+  with pair as (
+    select case when n.more_rows then c else r end as small, case when n.more_rows then r else c end as large, cost
+    from unnest(p_row, p_column, p_cost) as p (r, c, cost)
+  ),
+  ranked as (
+    select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
+  ),
+  kept as materialized (
+    select small, large, cost from ranked where nth <= n.smaller
+  ),
+  contest as materialized (
+    select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
+  ),
+  turned as materialized (
+    select case when contested then large else small end as here, case when contested then small else large end as there, cost
+    from kept, contest
+  ),
+  node as materialized (
+    select here, count(*) as pairs, row_number() over (order by min(cost), here) as no from turned group by here
+  ),
+  sorted as (
+    select t.there, t.cost from turned t join node using (here) order by node.no, t.cost, t.there
+  )
+  select
+    (select contested from contest) as contested,
+    (select array_agg(here order by no) from node) as here,
+    (select array_agg(last order by no) from (select no, (sum(pairs) over (order by no))::integer as last from node) as bounds) as last,
+    array_agg(there) as there, array_agg(cost) as cost, max(there) as columns,
+    max(cost) + n.smaller * (max(cost) - min(cost)) + abs(max(cost)) + 1 as unmatched
+  into v
+  from sorted;
+  return query
+    select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
+    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    where m.there > 0;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) IS 'The matching of rows and columns with as many pairs as possible, and of these the one with the least total cost. The arguments list the allowed pairs, each once: row and column by number, from 1, and its cost, which is finite. Equal input gives equal output.';
+
 CREATE FUNCTION tickets_ops.scheduled_since(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3456,6 +4302,130 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+
+CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH rules AS MATERIALIZED (
+          SELECT (s.detour / (1000)::double precision) AS km_per_metre,
+             (COALESCE(plan_optimum.p_radius_km, s.radius_km) * (1000)::double precision) AS radius,
+             GREATEST(s.at_risk_bonus_km, s.breached_bonus_km) AS bonus
+            FROM tickets.dispatch_settings s
+         ), vehicle AS MATERIALIZED (
+          SELECT dispatch_vehicles.no,
+             dispatch_vehicles.vehicle_id,
+             dispatch_vehicles.team,
+             dispatch_vehicles.geog,
+             dispatch_vehicles.freshness,
+             dispatch_vehicles.age,
+             dispatch_vehicles.room,
+             dispatch_vehicles.open_assignments
+            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT dispatch_tickets.no,
+             dispatch_tickets.ticket_id,
+             dispatch_tickets.team,
+             dispatch_tickets.geog,
+             dispatch_tickets.bonus_km,
+             dispatch_tickets.sla_state,
+             dispatch_tickets.at_risk,
+             dispatch_tickets.geo_source
+            FROM tickets_ops.dispatch_tickets(plan_optimum.p_region, plan_optimum.p_cluster, plan_optimum.p_tickets) dispatch_tickets(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+         ), pair AS MATERIALIZED (
+          SELECT v_1.no AS vehicle,
+             near.no AS ticket,
+             ((r_1.km_per_metre * line_1.metres) - near.bonus_km) AS cost
+            FROM ((((rules r_1
+              CROSS JOIN vehicle v_1)
+              CROSS JOIN LATERAL ( SELECT COALESCE(( SELECT ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) AS cost
+                            FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                                     t_1.bonus_km
+                                    FROM ticket t_1
+                                   WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                                  OFFSET 0) p_1
+                           WHERE (p_1.sphere <= (r_1.radius * (1.006)::double precision))
+                           ORDER BY ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km)
+                          OFFSET (LEAST(( SELECT count(*) AS count
+                                    FROM vehicle), ( SELECT count(*) AS count
+                                    FROM ticket)) - 1)
+                          LIMIT 1), 'Infinity'::double precision) AS cost
+                  OFFSET 0) nth)
+              CROSS JOIN LATERAL ( SELECT p_1.no,
+                     p_1.geog,
+                     p_1.bonus_km
+                    FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                             t_1.no,
+                             t_1.geog,
+                             t_1.bonus_km
+                            FROM ticket t_1
+                           WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                          OFFSET 0) p_1
+                   WHERE ((p_1.sphere <= (r_1.radius * (1.006)::double precision)) AND (((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) <= (nth.cost + ((0.0125)::double precision * (nth.cost + r_1.bonus)))))
+                  OFFSET 0) near)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(v_1.geog, near.geog) AS metres
+                  OFFSET 0) line_1)
+           WHERE (line_1.metres <= r_1.radius)
+         )
+  SELECT v.ids[m.row_no] AS ids,
+     1,
+     t.ids[m.column_no] AS ids,
+     line.metres,
+     ((r.km_per_metre * line.metres) - t.bonuses[m.column_no])
+    FROM (((((rules r
+      CROSS JOIN ( SELECT array_agg(v_1.vehicle_id ORDER BY v_1.no) AS ids,
+             array_agg(v_1.geog ORDER BY v_1.no) AS geogs
+            FROM vehicle v_1) v)
+      CROSS JOIN ( SELECT array_agg(t_1.ticket_id ORDER BY t_1.no) AS ids,
+             array_agg(t_1.geog ORDER BY t_1.no) AS geogs,
+             array_agg(t_1.bonus_km ORDER BY t_1.no) AS bonuses
+            FROM ticket t_1) t)
+      CROSS JOIN ( SELECT array_agg(p_1.vehicle) AS vehicles,
+             array_agg(p_1.ticket) AS tickets,
+             array_agg(p_1.cost) AS costs
+            FROM pair p_1) p)
+      CROSS JOIN LATERAL tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) m(row_no, column_no))
+      CROSS JOIN LATERAL ( SELECT public.st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) AS metres
+          OFFSET 0) line);
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+
+CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT v.ids[g.vehicle] AS ids,
+     (v.held[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
+     t.ids[g.ticket] AS ids,
+     g.metres,
+     g.cost_km
+    FROM (((tickets.dispatch_settings s
+      CROSS JOIN ( SELECT array_agg(d.vehicle_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS starts,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.room ORDER BY d.no) AS rooms,
+             array_agg(d.open_assignments ORDER BY d.no) AS held
+            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+           WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
+      CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS places,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.bonus_km ORDER BY d.no) AS bonuses
+            FROM tickets_ops.dispatch_tickets(plan_tours.p_region, plan_tours.p_cluster, plan_tours.p_tickets) d(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+           WHERE (d.geog IS NOT NULL)) t)
+      CROSS JOIN LATERAL tickets_ops.greedy_tours(v.rooms, v.starts,
+         CASE
+             WHEN plan_tours.p_same_team THEN v.teams
+             ELSE NULL::text[]
+         END, t.places, t.bonuses,
+         CASE
+             WHEN plan_tours.p_same_team THEN t.teams
+             ELSE NULL::text[]
+         END, (s.detour / (1000)::double precision), (COALESCE(plan_tours.p_radius_km, s.radius_km) * (1000)::double precision)) WITH ORDINALITY g(vehicle, ticket, metres, cost_km, nth))
+   WHERE ((v.ids IS NOT NULL) AND (t.ids IS NOT NULL));
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
 
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -4623,6 +5593,135 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
 
+CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c_rows constant integer := cardinality(p_last);
+  c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
+  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
+  v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
+  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
+  v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
+  v_matched integer := 0;
+  v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
+  -- Of one search:
+  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- NULL: final
+  v_from integer[] := array_fill(0, array[p_columns]);    -- the row from which a column was reached
+  v_reached integer[];                                    -- columns whose distance is not final
+  v_final integer[];
+  v_final_distance double precision[];
+  v_so_far double precision;
+  v_length double precision;
+  v_best double precision;
+  v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
+  v_end_row integer;
+  v_next integer;
+  v_slack double precision;
+  i integer;
+  j integer;
+begin
+  for v_new in 1..c_rows loop
+    i := v_new;
+    v_so_far := 0;
+    v_best := 'Infinity';
+    v_reached := '{}';
+    v_final := '{}';
+    v_final_distance := '{}';
+    loop
+      v_so_far := v_so_far - v_row_potential[i];
+      if v_so_far + p_unmatched < v_best then
+        v_best := v_so_far + p_unmatched;
+        v_end := 0;
+        v_end_row := i;
+      end if;
+      for pair in c_first[i]..p_last[i] loop
+        exit when v_so_far + p_cost[pair] >= v_best;
+        v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
+        if v_length < v_distance[p_column[pair]] and v_length < v_best then
+          j := p_column[pair];
+          if v_row_of[j] = 0 then
+            v_best := v_length;
+            v_end := j;
+            v_end_row := i;
+            exit; -- the row's later pairs are longer
+          end if;
+          if v_distance[j] = 'Infinity' then
+            v_reached := v_reached || j;
+          end if;
+          v_distance[j] := v_length;
+          v_from[j] := i;
+        end if;
+      end loop;
+      v_so_far := v_best;
+      v_next := 0;
+      foreach j in array v_reached loop
+        if v_distance[j] < v_so_far then
+          v_so_far := v_distance[j];
+          v_next := j;
+        end if;
+      end loop;
+      exit when v_next = 0;
+      v_reached := array_remove(v_reached, v_next);
+      v_final := v_final || v_next;
+      v_final_distance := v_final_distance || v_so_far;
+      v_distance[v_next] := null;
+      i := v_row_of[v_next];
+    end loop;
+
+    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    for n in 1..cardinality(v_final) loop
+      j := v_final[n];
+      i := v_row_of[j];
+      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
+    end loop;
+    foreach j in array v_reached || v_final loop
+      v_distance[j] := 'Infinity';
+    end loop;
+
+    if v_end > 0 then
+      v_matched := v_matched + 1;
+    end if;
+    i := v_end_row;
+    j := v_end;
+    loop
+      v_next := v_column_of[i];
+      v_column_of[i] := j;
+      if j > 0 then
+        v_row_of[j] := i;
+      end if;
+      exit when i = v_new;
+      j := v_next;
+      i := v_from[j];
+    end loop;
+
+    -- Rows that compete for the same columns (all vehicles in one depot): raise what all of them pay together until the next
+    -- free column is as good for one of them. It halves the searches to come.
+    continue when v_matched = p_columns;
+    v_slack := 'Infinity';
+    for r in 1..v_new loop
+      continue when v_column_of[r] = 0;
+      while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
+        v_cheapest_free[r] := v_cheapest_free[r] + 1;
+      end loop;
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+    end loop;
+    if v_slack > 0 and v_slack < 'Infinity' then
+      for r in 1..v_new loop
+        continue when v_column_of[r] = 0;
+        v_row_potential[r] := v_row_potential[r] + v_slack;
+        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+      end loop;
+    end if;
+  end loop;
+  return v_column_of;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) IS 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
+
 CREATE FUNCTION tickets_ops.sign_verdict() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4767,6 +5866,46 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+
+CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_mine tickets.assignments;
+  v_held tickets.assignments;
+begin
+  -- Waits for a load that is writing the ticket; and until this commits, none closes it unseen.
+  perform from tickets.inc t where t.ticket_id = p_ticket_id and t.is_actionable for share;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  loop
+    insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
+    select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
+    from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
+    on conflict (ticket_id) where state = 'assigned' do nothing
+    returning * into v_mine;
+    if found then
+      return v_mine;
+    end if;
+    select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
+    continue when not found; -- it has ended meanwhile
+    if v_held.vehicle_id = p_vehicle_id then
+      return v_held;
+    elsif not p_take_over then
+      raise exception 'Ticket % is assigned to vehicle % already (by %, %).', p_ticket_id, v_held.vehicle_id, v_held.assigned_by,
+        to_char(v_held.assigned_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI')
+        using errcode = 'object_in_use', hint = 'Take it over by p_take_over => true, or release it first.';
+    end if;
+    update tickets.assignments
+    set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
+    where assignment_id = v_held.assignment_id;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
@@ -4940,6 +6079,55 @@ CREATE AGGREGATE tickets.collect(anycompatible) (
 );
 
 COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
+
+ALTER TABLE tickets.assignments ALTER COLUMN assignment_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.assignments_assignment_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW tickets.assignments_in_doubt AS
+ SELECT a.assignment_id,
+    a.ticket_id,
+    a.vehicle_id,
+    a."position",
+    a.assigned_at,
+    a.assigned_by,
+    v.freshness,
+    v.located_at,
+    v.seen_at,
+        CASE
+            WHEN (v.vehicle_id IS NULL) THEN 'tickets.vehicles no longer lists the vehicle'::text
+            ELSE COALESCE(('nothing was heard of the vehicle for '::text || justify_interval(date_trunc('minute'::text, (now() - GREATEST(v.located_at, v.seen_at))))), 'nothing was ever heard of the vehicle'::text)
+        END AS doubt
+   FROM (tickets.assignments a
+     LEFT JOIN tickets.vehicles_now v ON ((v.vehicle_id = a.vehicle_id)))
+  WHERE ((a.state = 'assigned'::text) AND (COALESCE(GREATEST(v.located_at, v.seen_at), '-infinity'::timestamp with time zone) < (now() - '12:00:00'::interval)));
+
+COMMENT ON VIEW tickets.assignments_in_doubt IS 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assignment_id IS 'tickets.assignments.assignment_id.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.ticket_id IS 'The ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.vehicle_id IS 'The vehicle.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt."position" IS 'The vehicle''s first, second … ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_at IS 'When it was sent.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_by IS 'The database role that sent it.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.freshness IS 'As in tickets.vehicles_now. NULL: the vehicle is gone.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.located_at IS 'When its last position was taken.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.seen_at IS 'When its tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.doubt IS 'Why, in words.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -5173,57 +6361,40 @@ ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
-CREATE VIEW tickets.inc_open_sla AS
- SELECT t.ticket_id,
-    t.normalized_status,
-    sla.sla_clock_start,
-    sla.sla_clock_source,
-    sla.hours_open,
-    sla.sla_state,
-    sla.at_risk,
-    t.assigned_team,
-    t.cluster,
-    t.region,
-    t.owner,
-    t.location_name,
-    t.geo_source,
-    t.geom,
-    t.geog
-   FROM (tickets.inc t
-     CROSS JOIN LATERAL tickets.sla(t.region, t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
-  WHERE t.is_actionable;
+CREATE VIEW tickets.vehicles AS
+ SELECT NULL::text AS vehicle_id,
+    NULL::text AS label,
+    NULL::text AS team,
+    NULL::double precision AS lng,
+    NULL::double precision AS lat,
+    NULL::timestamp with time zone AS located_at,
+    NULL::timestamp with time zone AS seen_at,
+    NULL::boolean AS moving,
+    NULL::double precision AS speed_kmh,
+    NULL::text AS source
+  WHERE false;
 
-COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+COMMENT ON VIEW tickets.vehicles IS 'The vehicles, one row each, from a tracker''s table in this database. Empty as shipped: point it there by `fleettickets vehicles --use schema.table --apply` or by create or replace view (Postgres refuses a missing or retyped column). No migration replaces it. A table, not a view of somebody else: functions in that would run with the rights of every reader. Read tickets.vehicles_now.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+COMMENT ON COLUMN tickets.vehicles.vehicle_id IS 'The tracker''s own number of the vehicle, which assignments keep: it must not change.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+COMMENT ON COLUMN tickets.vehicles.label IS 'What people call it: registration plate or name.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+COMMENT ON COLUMN tickets.vehicles.team IS 'Team that drives it, as tickets.inc.assigned_team says it. NULL: none; then it goes to no ticket where teams must match.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+COMMENT ON COLUMN tickets.vehicles.lng IS 'WGS 84 degrees.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+COMMENT ON COLUMN tickets.vehicles.lat IS 'WGS 84 degrees.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
+COMMENT ON COLUMN tickets.vehicles.located_at IS 'When the position was taken. With its time zone: a local time read as UTC lies 3 hours ahead.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
+COMMENT ON COLUMN tickets.vehicles.seen_at IS 'When the tracker last reported anything, position or not. A sleeping one reports on without positions.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+COMMENT ON COLUMN tickets.vehicles.moving IS 'Whether it moved when last seen. NULL: the tracker does not say; speed_kmh then decides.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+COMMENT ON COLUMN tickets.vehicles.speed_kmh IS 'Speed at the last position, km/h.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+COMMENT ON COLUMN tickets.vehicles.source IS 'Which tracker says so, where there are several.';
 
 CREATE TABLE tickets.version_slots (
     slot bigint NOT NULL,
@@ -5858,11 +7029,17 @@ COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good o
 
 COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
+ALTER TABLE ONLY tickets.assignments
+    ADD CONSTRAINT assignments_pkey PRIMARY KEY (assignment_id);
+
 ALTER TABLE ONLY tickets.crq_events
     ADD CONSTRAINT crq_events_pkey PRIMARY KEY (event_id);
 
 ALTER TABLE ONLY tickets.crq
     ADD CONSTRAINT crq_pkey PRIMARY KEY (ticket_id);
+
+ALTER TABLE ONLY tickets.dispatch_settings
+    ADD CONSTRAINT dispatch_settings_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY tickets.geo_clusters
     ADD CONSTRAINT geo_clusters_pkey PRIMARY KEY (cluster);
@@ -5926,6 +7103,10 @@ ALTER TABLE ONLY tickets_ops.snapshots
 
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
+
+CREATE INDEX assignments_of_vehicle ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
+
+CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
 
 CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
 
@@ -6086,50 +7267,107 @@ ALTER TABLE ONLY tickets_ops.snapshot_rejects
 GRANT USAGE ON SCHEMA reporting TO tickets_reader;
 GRANT USAGE ON SCHEMA reporting TO tickets_curator;
 GRANT USAGE ON SCHEMA reporting TO tickets_operator;
+GRANT USAGE ON SCHEMA reporting TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets TO tickets_reader;
 GRANT USAGE ON SCHEMA tickets TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets TO tickets_operator;
+GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_version() FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.assignments TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+REVOKE ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.sla_rules TO PUBLIC;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_reader;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_curator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_operator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -6139,14 +7377,13 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.sla_rules TO PUBLIC;
-GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
-GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
-GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
+REVOKE ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_curator;
@@ -6172,6 +7409,9 @@ GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
@@ -6196,6 +7436,9 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FROM PUBLIC;
@@ -6207,7 +7450,12 @@ REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
 
@@ -6238,6 +7486,9 @@ REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
@@ -6253,6 +7504,7 @@ REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
@@ -6305,6 +7557,12 @@ REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
@@ -6321,6 +7579,7 @@ REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_locations TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) TO tickets_curator;
@@ -6331,6 +7590,12 @@ GRANT ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) TO tickets
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
@@ -6407,11 +7672,17 @@ REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
@@ -6433,33 +7704,45 @@ REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_dispatcher;
 
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_curator;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 

@@ -42,7 +42,7 @@ describe('the SQL sources in migrations/fixtures', () => {
 
   test('hold every function and view of our schemas in exactly one place', async () => {
     const made = [...files].flatMap(([, sql]) =>
-      [...sql.matchAll(/^create or replace (?:function|view) ([a-z_.]+)/gm)].map(([, name]) => name ?? ''),
+      [...sql.matchAll(/^ *create (?:or replace )?(?:function|view) ([a-z_.]+)/gm)].map(([, name]) => name ?? ''),
     );
     const ours = made.filter((name) => !name.startsWith('tickets_takeover.')).sort();
     const held = [...(await definitions(env.pool as never, SCHEMAS))].flatMap(([name, found]) => found.map(() => name));

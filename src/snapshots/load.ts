@@ -69,6 +69,8 @@ export async function loadBatch(
 
     const refused: Refused = new Map();
     const written = await writeRange(client, datasetOf(range.dataset), snapshotId, range.first, range.last, refused);
+    if (range.dataset === 'inc')
+      await client.query('select tickets_ops.end_assignments($1, $2, $3)', [snapshotId, range.first, range.last]);
     const kept = await rejectRows(client, snapshotId, refused);
     await markDone(client, snapshotId, batch, written, { rejected: refused.size, kept });
     return { outcome: 'loaded', inserted: written.inserted, updated: written.updated, rejected: refused.size };
