@@ -10,6 +10,21 @@ CREATE SCHEMA tickets_ops;
 
 COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+CREATE TYPE tickets.planned_ticket AS (
+	vehicle_id text,
+	"position" integer,
+	ticket_id text,
+	metres double precision,
+	cost_km double precision,
+	sla_state text,
+	at_risk boolean,
+	geo_source text,
+	freshness text,
+	note text
+);
+
+COMMENT ON TYPE tickets.planned_ticket IS 'A row of tickets.dispatch_plan, which explains it.';
+
 CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -112,10 +127,10 @@ begin
         count(*) as open,
         count(*) filter (where sla_state = 'breached') as breached,
         count(*) filter (where at_risk) as at_risk,
-        min(sla_clock_start) as oldest,
+        max(hours_open) as hours_open,
         (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
       group by longitude, latitude
     ),
@@ -159,7 +174,7 @@ begin
       case when one_key then p.location_key end,
       case when one_key then least(o.location_name, c.location_name) end,
       p.geo_source, p.tickets,
-      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), sla.hours_open,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), o.hours_open,
       coalesce(c.closed, 0),
       case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
       p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
@@ -174,7 +189,6 @@ begin
         coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
         (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
     ) as p
-    cross join lateral tickets.sla(o.oldest, null) as sla
     cross join lateral (
       select
         tickets.cluster_key(p.cluster) = tickets.cluster_key(greatest(o.last_cluster, c.last_cluster)) as one_cluster,
@@ -221,6 +235,96 @@ Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object wi
 Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+
+CREATE TABLE tickets.assignments (
+    assignment_id bigint NOT NULL,
+    ticket_id text NOT NULL,
+    vehicle_id text NOT NULL,
+    "position" integer NOT NULL,
+    state text DEFAULT 'assigned'::text NOT NULL,
+    assigned_at timestamp with time zone DEFAULT now() NOT NULL,
+    assigned_by text DEFAULT SESSION_USER NOT NULL,
+    metres double precision,
+    ended_at timestamp with time zone,
+    end_reason text,
+    CONSTRAINT assignments_end_together CHECK ((((state = 'assigned'::text) = (ended_at IS NULL)) AND ((ended_at IS NULL) = (end_reason IS NULL)))),
+    CONSTRAINT assignments_metres_check CHECK ((metres >= (0)::double precision)),
+    CONSTRAINT assignments_position_check CHECK (("position" > 0)),
+    CONSTRAINT assignments_state_check CHECK ((state = ANY (ARRAY['assigned'::text, 'done'::text, 'released'::text])))
+);
+
+COMMENT ON TABLE tickets.assignments IS 'Which vehicle was sent to which ticket: one row each time, kept. Written by tickets.assign, assign_plan and release, and by the load that closes the ticket. It refers to tickets.inc without a foreign key, which every load would pay for.';
+
+COMMENT ON COLUMN tickets.assignments.assignment_id IS 'Order of assigning.';
+
+COMMENT ON COLUMN tickets.assignments.ticket_id IS 'tickets.inc.ticket_id. One vehicle at a time.';
+
+COMMENT ON COLUMN tickets.assignments.vehicle_id IS 'tickets.vehicles.vehicle_id, which that view may no longer list.';
+
+COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+
+COMMENT ON COLUMN tickets.assignments.state IS 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_at IS 'When the vehicle was sent.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_by IS 'The role with which the dispatcher logged in to the database.';
+
+COMMENT ON COLUMN tickets.assignments.metres IS 'Straight line at that time, from the vehicle or, in a plan, from its ticket before. NULL: one of the places was unknown.';
+
+COMMENT ON COLUMN tickets.assignments.ended_at IS 'When it was done or released.';
+
+COMMENT ON COLUMN tickets.assignments.end_reason IS 'closed in snapshot N, or why it was released.';
+
+CREATE FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean DEFAULT false) RETURNS tickets.assignments
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_metres double precision;
+begin
+  select tickets.metres(v.geog, t.geog) into v_metres
+  from tickets.vehicles_now v left join tickets.inc_open_sla t on t.ticket_id = p_ticket_id
+  where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  end if;
+  return tickets_ops.take_ticket(p_ticket_id, p_vehicle_id, null, v_metres, coalesce(p_take_over, false));
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+
+CREATE FUNCTION tickets.assign_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_plan tickets.planned_ticket[];
+  v_reason text;
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  select array_agg(p order by p.ticket_id, p.position) into v_plan
+  from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
+  -- In the order of the tickets, as a load locks them.
+  for i in 1..coalesce(cardinality(v_plan), 0) loop
+    continue when v_plan[i].vehicle_id is null;
+    begin
+      perform tickets_ops.take_ticket(v_plan[i].ticket_id, v_plan[i].vehicle_id, v_plan[i].position, v_plan[i].metres, false);
+    exception when object_in_use or no_data_found then
+      get stacked diagnostics v_reason = message_text;
+      v_plan[i].vehicle_id := null;
+      v_plan[i].position := null;
+      v_plan[i].metres := null;
+      v_plan[i].cost_km := null;
+      v_plan[i].freshness := null;
+      v_plan[i].note := v_reason;
+    end;
+  end loop;
+  return query select * from unnest(v_plan) as p order by p.vehicle_id nulls last, p.position, p.ticket_id;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
 
 CREATE FUNCTION tickets.change_version() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -296,6 +400,81 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+
+CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 25;
+
+COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
+
+CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
+begin
+  if p_capacity is null or p_capacity < 1 then
+    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
+  elsif not c_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  return query
+    with vehicle as materialized (
+      select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
+    ),
+    ticket as materialized (
+      select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
+    ),
+    planned as materialized (
+      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
+      union all
+      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+    )
+    select
+      p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
+      case
+        when p.vehicle_id is not null then nullif(concat_ws('; ',
+          case when t.geo_source = 'cluster' then 'lies somewhere in its cluster' end,
+          case when v.freshness = 'stale' then format('the vehicle was located %s ago', justify_interval(date_trunc('minute', v.age))) end
+        ), '')
+        when t.geog is null then 'no place is known'
+        when not exists (select from vehicle) then 'no vehicle is free'
+        when p_same_team and not exists (select from vehicle f where f.team = t.team) then 'no vehicle of its team is free'
+        when not exists (
+          select from vehicle f
+          where (not p_same_team or f.team = t.team) and tickets_ops.within_reach(f.geog, t.geog, c_radius_km * 1000)
+        ) then format('no free vehicle within %s km', c_radius_km)
+        else 'every vehicle within reach goes elsewhere'
+      end
+    from ticket t
+    left join planned p on p.ticket_id = t.ticket_id
+    left join vehicle v on v.vehicle_id = p.vehicle_id
+    union all
+    -- Asked for by number, and not to be planned.
+    select
+      null, null, asked.ticket_id, null, null, null, null, null, null,
+      case
+        when held.vehicle_id is not null then 'assigned already, to ' || held.vehicle_id
+        when o.ticket_id is null then 'no open ticket has this number'
+        else 'not in the region or cluster asked for'
+      end
+    from (select distinct a.ticket_id from unnest(p_tickets) as a (ticket_id) where a.ticket_id is not null) as asked
+    left join tickets.inc_open_sla o on o.ticket_id = asked.ticket_id
+    left join tickets.assignments held on held.ticket_id = asked.ticket_id and held.state = 'assigned'
+    where not exists (select from ticket t where t.ticket_id = asked.ticket_id)
+    order by 1 nulls last, 2, 3;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
+
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region (in any case), p_cluster, p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
+
+Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
+
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
 
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -377,59 +556,6 @@ $_$;
 
 COMMENT ON FUNCTION tickets.eat_ts(value text) IS 'A time of the feed: `YYYY-MM-DD[ T]HH:MM[:SS[.ffffff]]` or a bare date, blanks around it allowed, read as Africa/Nairobi unless it ends in Z or an offset (+03, +0300, +03:00, up to 15:59). NULL for anything else: a day or hour that does not exist (month 13, 30 February, 24:00, second 60), and years outside 1900 to 2100, which are markers (0001, 9999), not times.';
 
-CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
-
-COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
-
-CREATE TABLE tickets.geo_country (
-    name text NOT NULL,
-    outline public.geometry(MultiPolygon,4326) NOT NULL,
-    reach public.geometry(MultiPolygon,4326) NOT NULL
-);
-
-COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
-
-COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
-
-COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
-
-COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
-
-CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT ((place IS NOT NULL) AND tickets.is_lng_lat(place) AND (EXISTS ( SELECT
-            FROM tickets.geo_country c
-           WHERE public.st_intersects(c.reach, in_kenya.place))));
-END;
-
-COMMENT ON FUNCTION tickets.in_kenya(place public.geometry) IS 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
-
-CREATE FUNCTION tickets.to_degrees(value text) RETURNS double precision
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-begin
-  if value = '' then
-    return null;
-  end if;
-  value := btrim(value, E' \t\r\n');
-  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
-    return null;
-  end if;
-  return value::double precision;
-end
-$_$;
-
-COMMENT ON FUNCTION tickets.to_degrees(value text) IS 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
-
-CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
-
-COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
-
 CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -446,6 +572,18 @@ end
 $_$;
 
 COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+
+CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
+
+COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
+
+CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
+
+COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) IS 'The point at a longitude and latitude, WGS 84 degrees. NULL when one of them is missing, out of range or NaN.';
 
 CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -710,12 +848,115 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+CREATE TABLE tickets.sla_rules (
+    region text,
+    hours numeric NOT NULL,
+    at_risk_hours numeric NOT NULL,
+    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
+    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
+);
+
+COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
+
+COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
+
+COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
+
+COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
+
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+         CASE
+             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (now() - clock.start)) / (3600)::numeric), 2) AS trunc,
+         CASE
+             WHEN (clock.start IS NULL) THEN 'unknown'::text
+             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
+    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
+      CROSS JOIN LATERAL ( SELECT (now() - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (now() - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+            FROM tickets.sla_rules r
+           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
+           ORDER BY r.region
+          LIMIT 1) rule);
+END;
+
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+
 CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE lower((btrim(value, ' 	
-'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
+'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
 
-COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select distinct on (v.vehicle_id)
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+    from tickets.vehicles v
+    where v.vehicle_id is not null
+    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+
+CREATE TABLE tickets.dispatch_settings (
+    only_row boolean DEFAULT true NOT NULL,
+    live_minutes integer DEFAULT 15 NOT NULL,
+    stale_hours integer DEFAULT 24 NOT NULL,
+    radius_km double precision DEFAULT 50 NOT NULL,
+    detour double precision DEFAULT 1.4 NOT NULL,
+    speed_kmh double precision DEFAULT 25 NOT NULL,
+    at_risk_bonus_km double precision DEFAULT 10 NOT NULL,
+    breached_bonus_km double precision DEFAULT 5 NOT NULL,
+    area public.geometry(Geometry,4326) NOT NULL,
+    CONSTRAINT dispatch_settings_area_check CHECK (((public.geometrytype(area) = ANY (ARRAY['POLYGON'::text, 'MULTIPOLYGON'::text])) AND public.st_isvalid(area) AND (NOT public.st_isempty(area)))),
+    CONSTRAINT dispatch_settings_at_risk_bonus_km_check CHECK (((at_risk_bonus_km >= (0)::double precision) AND (at_risk_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_breached_bonus_km_check CHECK (((breached_bonus_km >= (0)::double precision) AND (breached_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_check CHECK ((live_minutes <= (stale_hours * 60))),
+    CONSTRAINT dispatch_settings_detour_check CHECK (((detour >= (1)::double precision) AND (detour <= (10)::double precision))),
+    CONSTRAINT dispatch_settings_live_minutes_check CHECK (((live_minutes >= 1) AND (live_minutes <= 1440))),
+    CONSTRAINT dispatch_settings_only_row_check CHECK (only_row),
+    CONSTRAINT dispatch_settings_radius_km_check CHECK (((radius_km > (0)::double precision) AND (radius_km <= (20000)::double precision))),
+    CONSTRAINT dispatch_settings_speed_kmh_check CHECK (((speed_kmh >= (1)::double precision) AND (speed_kmh <= (200)::double precision))),
+    CONSTRAINT dispatch_settings_stale_hours_check CHECK (((stale_hours >= 1) AND (stale_hours <= 8760)))
+);
+
+COMMENT ON TABLE tickets.dispatch_settings IS 'The rules of dispatch, one row; change them by UPDATE, from the next query on they hold.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.only_row IS 'There is one row.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.live_minutes IS 'A vehicle located at most so many minutes ago is live.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.stale_hours IS 'One located longer ago, but at most so many hours, is stale; after that it is lost.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.radius_km IS 'The longest way to a ticket that a plan makes, straight-line km from where the vehicle then is, unless the plan is asked for another.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.detour IS 'Road km by straight-line km, on average: 1.4 in Kenyan towns.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.speed_kmh IS 'Road km an hour in traffic, for minutes_estimate.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.at_risk_bonus_km IS 'A ticket that is at risk of a breach, and so can still be saved, counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.breached_bonus_km IS 'A ticket that is breached already counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.area IS 'The operating area, WGS 84: a position outside is a mistake of the tracker (freshness nowhere). East Africa, because vehicles cross borders.';
 
 CREATE TABLE tickets.inc (
     ticket_id text NOT NULL,
@@ -807,6 +1048,278 @@ COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that g
 COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
 
 COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE VIEW tickets.inc_open_sla AS
+ SELECT t.ticket_id,
+    t.normalized_status,
+    sla.sla_clock_start,
+    sla.sla_clock_source,
+    sla.hours_open,
+    sla.sla_state,
+    sla.at_risk,
+    t.assigned_team,
+    t.cluster,
+    t.region,
+    t.owner,
+    t.location_name,
+    t.geo_source,
+    t.geom,
+    t.geog
+   FROM (tickets.inc t
+     CROSS JOIN LATERAL tickets.sla(t.region, t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
+  WHERE t.is_actionable;
+
+COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+
+COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) RETURNS TABLE(no integer, ticket_id text, team text, geog public.geography, bonus_km double precision, sla_state text, at_risk boolean, geo_source text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY t.ticket_id))::integer AS row_number,
+     t.ticket_id,
+     t.assigned_team,
+     t.geog,
+         CASE
+             WHEN t.at_risk THEN s.at_risk_bonus_km
+             WHEN (t.sla_state = 'breached'::text) THEN s.breached_bonus_km
+             ELSE (0)::double precision
+         END AS "case",
+     t.sla_state,
+     t.at_risk,
+     t.geo_source
+    FROM (tickets.inc_open_sla t
+      CROSS JOIN tickets.dispatch_settings s)
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (t.cluster = dispatch_tickets.p_cluster)) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+            FROM tickets.assignments a
+           WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
+
+CREATE VIEW tickets.vehicles_now AS
+ SELECT v.vehicle_id,
+    v.label,
+    v.team,
+    v.lng,
+    v.lat,
+    v.located_at,
+    v.seen_at,
+    v.moving,
+    v.speed_kmh,
+    v.source,
+    place.geog,
+    (now() - v.located_at) AS age,
+    belief.freshness,
+    (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
+    COALESCE(held.assignments, 0) AS open_assignments
+   FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
+     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
+                    ELSE NULL::public.geography
+                END AS geog
+           FROM ( SELECT tickets.lng_lat(v.lng, v.lat) AS geog) point) place)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (place.geog IS NULL) THEN 'nowhere'::text
+                    WHEN (v.located_at > (now() + '00:02:00'::interval)) THEN 'clock'::text
+                    WHEN (v.located_at >= (now() - make_interval(mins => s.live_minutes))) THEN 'live'::text
+                    WHEN ((v.located_at IS NOT NULL) AND ((v.seen_at >= (now() - '01:00:00'::interval)) AND (v.seen_at <= (now() + '00:02:00'::interval))) AND (NOT COALESCE(v.moving, (v.speed_kmh > (0)::double precision)))) THEN 'parked'::text
+                    WHEN (v.located_at >= (now() - make_interval(hours => s.stale_hours))) THEN 'stale'::text
+                    ELSE 'lost'::text
+                END AS freshness) belief)
+     LEFT JOIN ( SELECT a.vehicle_id,
+            (count(*))::integer AS assignments
+           FROM tickets.assignments a
+          WHERE (a.state = 'assigned'::text)
+          GROUP BY a.vehicle_id) held ON ((held.vehicle_id = v.vehicle_id)));
+
+COMMENT ON VIEW tickets.vehicles_now IS 'The vehicles as of now(), one row each, with what may be believed of each position.';
+
+COMMENT ON COLUMN tickets.vehicles_now.vehicle_id IS 'The tracker''s own number of the vehicle.';
+
+COMMENT ON COLUMN tickets.vehicles_now.label IS 'What people call it: registration plate or name.';
+
+COMMENT ON COLUMN tickets.vehicles_now.team IS 'Team that drives it.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lng IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lat IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.located_at IS 'When the position was taken.';
+
+COMMENT ON COLUMN tickets.vehicles_now.seen_at IS 'When the tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.vehicles_now.moving IS 'Whether it moved when last seen.';
+
+COMMENT ON COLUMN tickets.vehicles_now.speed_kmh IS 'Speed at the last position, km/h.';
+
+COMMENT ON COLUMN tickets.vehicles_now.source IS 'Which tracker says so.';
+
+COMMENT ON COLUMN tickets.vehicles_now.geog IS 'The position, for distances in metres. NULL where freshness is nowhere.';
+
+COMMENT ON COLUMN tickets.vehicles_now.age IS 'Since the position was taken; negative when that lies in the future. NULL: the tracker gave no time.';
+
+COMMENT ON COLUMN tickets.vehicles_now.freshness IS 'live: located at most live_minutes (15) ago. parked: longer ago, but seen at most 60 minutes ago and not moving then (a sleeping tracker). stale: located at most stale_hours (24) ago. lost: longer ago, or nobody knows when. clock: located more than 2 minutes in the future. nowhere: no position, 0,0, or outside the operating area (tickets.dispatch_settings).';
+
+COMMENT ON COLUMN tickets.vehicles_now.usable IS 'live or parked: a plan may send it somewhere. A stale one goes only where that is asked for.';
+
+COMMENT ON COLUMN tickets.vehicles_now.open_assignments IS 'Tickets that it is assigned to (tickets.assignments).';
+
+CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, open_assignments integer)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
+     v.vehicle_id,
+     v.team,
+     COALESCE(last_ticket.geog, v.geog) AS "coalesce",
+     v.freshness,
+     v.age,
+     (dispatch_vehicles.p_capacity - v.open_assignments),
+     v.open_assignments
+    FROM (tickets.vehicles_now v
+      LEFT JOIN LATERAL ( SELECT t.geog
+            FROM (tickets.assignments a
+              JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
+           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text) AND (t.geog IS NOT NULL))
+           ORDER BY a."position" DESC, a.assignment_id DESC
+          LIMIT 1) last_ticket ON ((v.open_assignments > 0)))
+   WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+
+CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (0.994)::double precision)) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (1.006)::double precision)) AND (public.st_distance(p_from, p_to) <= p_radius)));
+
+COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH vehicle AS MATERIALIZED (
+          SELECT v.no,
+             v.vehicle_id,
+             v.team,
+             v.geog,
+             v.freshness,
+             v.age,
+             v.room,
+             v.open_assignments,
+             dense_rank() OVER (ORDER BY v.team) AS skill
+            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT t.no,
+             t.ticket_id,
+             t.team,
+             t.geog,
+             t.bonus_km,
+             t.sla_state,
+             t.at_risk,
+             t.geo_source,
+             ( SELECT v.skill
+                    FROM vehicle v
+                   WHERE (v.team = t.team)
+                  LIMIT 1) AS skill
+            FROM (tickets_ops.dispatch_tickets(dispatch_problem.p_region, dispatch_problem.p_cluster, dispatch_problem.p_tickets) t(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+              CROSS JOIN tickets.dispatch_settings s)
+           WHERE (EXISTS ( SELECT
+                    FROM vehicle v
+                   WHERE (((NOT dispatch_problem.p_same_team) OR (v.team = t.team)) AND tickets_ops.within_reach(v.geog, t.geog, (COALESCE(dispatch_problem.p_radius_km, s.radius_km) * (1000)::double precision)))))
+         )
+  SELECT jsonb_build_object('vehicles', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', v.no, 'description', v.vehicle_id, 'start', jsonb_build_array(public.st_x((v.geog)::public.geometry), public.st_y((v.geog)::public.geometry)), 'capacity', jsonb_build_array(v.room)) ||
+                 CASE
+                     WHEN (dispatch_problem.p_same_team AND (v.team IS NOT NULL)) THEN jsonb_build_object('skills', jsonb_build_array(v.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY v.no), '[]'::jsonb) AS "coalesce"
+            FROM vehicle v), 'jobs', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', t.no, 'description', t.ticket_id, 'location', jsonb_build_array(public.st_x((t.geog)::public.geometry), public.st_y((t.geog)::public.geometry)), 'delivery', jsonb_build_array(1), 'priority', LEAST(round(t.bonus_km), (100)::double precision)) ||
+                 CASE
+                     WHEN dispatch_problem.p_same_team THEN jsonb_build_object('skills', jsonb_build_array(t.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY t.no), '[]'::jsonb) AS "coalesce"
+            FROM ticket t)) AS jsonb_build_object;
+END;
+
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+
+CREATE TABLE tickets.geo_country (
+    name text NOT NULL,
+    outline public.geometry(MultiPolygon,4326) NOT NULL,
+    reach public.geometry(MultiPolygon,4326) NOT NULL
+);
+
+COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+
+COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
+
+COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
+
+COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT ((place IS NOT NULL) AND tickets.is_lng_lat(place) AND (EXISTS ( SELECT
+            FROM tickets.geo_country c
+           WHERE public.st_intersects(c.reach, in_kenya.place))));
+END;
+
+COMMENT ON FUNCTION tickets.in_kenya(place public.geometry) IS 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
+
+CREATE FUNCTION tickets.to_degrees(value text) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
+    return null;
+  end if;
+  return value::double precision;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.to_degrees(value text) IS 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
+
+CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
+
+COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
 
 CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -979,7 +1492,7 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     from (
       select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
       from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       union all
       select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
       from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
@@ -1059,7 +1572,7 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
     )),
     t.closed_at
   from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
-  cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+  cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
     select
       t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
@@ -1080,6 +1593,128 @@ CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geogra
     RETURN (p_place OPERATOR(public.&&) p_box);
 
 COMMENT ON FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) IS 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
+
+CREATE FUNCTION tickets.metres(p_from public.geography, p_to public.geography) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_distance(p_from, p_to);
+
+COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geography) IS 'Metres of the straight line between two points, on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_vehicle record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  elsif v_vehicle.geog is null then
+    -- Nearest to NULL would be any tickets, without an error.
+    raise notice 'Nobody knows where vehicle % is: its position is missing, 0,0 or outside the operating area.', p_vehicle_id;
+    return;
+  elsif v_vehicle.freshness not in ('live', 'parked') then
+    raise notice 'The position of vehicle % is %: taken % ago.', p_vehicle_id, v_vehicle.freshness, justify_interval(date_trunc('minute', v_vehicle.age));
+  end if;
+  return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+
+CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_ticket record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  elsif v_ticket.geog is null then
+    raise notice 'Nobody knows where ticket % is: it has no place yet.', p_ticket_id;
+    return;
+  end if;
+  return query
+    select
+      n.vehicle_id, n.label, n.team, n.metres, e.road_km_estimate, e.minutes_estimate, n.freshness, n.located_at, n.age,
+      n.open_assignments
+    from (
+      select v.*, tickets.metres(v.geog, v_ticket.geog) as metres
+      from tickets.vehicles_now v
+      where v.usable or (p_stale and v.freshness = 'stale')
+    ) as n
+    cross join lateral tickets.road_estimate(n.metres) as e
+    where p_radius_km is null or n.metres <= p_radius_km * 1000
+    order by n.metres, n.vehicle_id
+    limit p_limit;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+
+CREATE FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT round((((road_estimate.p_metres * s.detour) / (1000)::double precision))::numeric, 2) AS round,
+     round((((((road_estimate.p_metres * s.detour) / (1000)::double precision) / s.speed_kmh) * (60)::double precision))::numeric, 1) AS round
+    FROM tickets.dispatch_settings s;
+END;
+
+COMMENT ON FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) IS 'What a straight line of so many metres may be on the road: kilometres (metres × detour / 1000) and minutes at the speed of tickets.dispatch_settings. An estimate, no routing.';
+
+CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH nearest AS MATERIALIZED (
+          SELECT max(public.st_distance(k.geog, open_tickets_near.p_point)) AS metres
+            FROM ( SELECT t_1.geog
+                    FROM tickets.inc_open_sla t_1
+                   WHERE ((t_1.geog IS NOT NULL) AND (NOT (open_tickets_near.p_unassigned AND (EXISTS ( SELECT
+                            FROM tickets.assignments a
+                           WHERE ((a.ticket_id = t_1.ticket_id) AND (a.state = 'assigned'::text)))))))
+                   ORDER BY (t_1.geog OPERATOR(public.<->) open_tickets_near.p_point)
+                  LIMIT open_tickets_near.p_limit) k
+         )
+  SELECT t.ticket_id,
+     public.st_distance(t.geog, open_tickets_near.p_point) AS metres,
+     e.road_km_estimate,
+     e.minutes_estimate,
+     t.sla_state,
+     t.at_risk,
+     t.hours_open,
+     t.assigned_team,
+     t.cluster,
+     t.location_name,
+     t.geo_source,
+     held.vehicle_id
+    FROM ((tickets.inc_open_sla t
+      CROSS JOIN LATERAL tickets.road_estimate(public.st_distance(t.geog, open_tickets_near.p_point)) e(road_km_estimate, minutes_estimate))
+      LEFT JOIN tickets.assignments held ON (((held.ticket_id = t.ticket_id) AND (held.state = 'assigned'::text))))
+   WHERE (public.st_dwithin(t.geog, open_tickets_near.p_point, ( SELECT LEAST(
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NOT NULL) THEN ( SELECT (n.metres + (0.001)::double precision)
+                        FROM nearest n)
+                     ELSE NULL::double precision
+                 END, (COALESCE(open_tickets_near.p_radius_km,
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NULL) THEN s.radius_km
+                     ELSE NULL::double precision
+                 END) * (1000)::double precision)) AS "least"
+            FROM tickets.dispatch_settings s)) AND (NOT (open_tickets_near.p_unassigned AND (held.vehicle_id IS NOT NULL))))
+   ORDER BY (public.st_distance(t.geog, open_tickets_near.p_point)), (t.geo_source = 'cluster'::text), t.ticket_id
+  LIMIT open_tickets_near.p_limit;
+END;
+
+COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
 
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
@@ -1208,6 +1843,43 @@ $_$;
 
 COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
+CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_released tickets.assignments;
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    raise exception 'Say why ticket % is released.', p_ticket_id using errcode = 'invalid_parameter_value';
+  end if;
+  update tickets.assignments set state = 'released', ended_at = now(), end_reason = p_reason
+  where ticket_id = p_ticket_id and state = 'assigned' -- index assignments_one_vehicle
+  returning * into v_released;
+  if not found then
+    raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  return v_released;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+
+CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not exists (select from tickets.sla_rules where region is null) then
+    raise exception 'tickets.sla_rules needs its default: the rule without a region.'
+      using hint = 'Change it instead: update tickets.sla_rules set hours = 48, at_risk_hours = 40 where region is null;';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
+
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1219,30 +1891,22 @@ $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-CREATE FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select
-    coalesce(p_created_at_service, p_first_seen_at),
-    case
-      when p_created_at_service is not null then 'created_at_service'
-      when p_first_seen_at is not null then 'first_seen_at'
-    end,
-    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from now() - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
-    case
-      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
-      when coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '48 hours' then 'breached'
-      else 'ok'
-    end,
-    coalesce(
-      coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
-        and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
-      false
-    )
+declare
+  v_point record;
+begin
+  select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
+  if v_point.geog is null then
+    raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
+  end if;
+  return query select * from tickets.open_tickets_near(v_point.geog, null, p_radius_km, false);
+end
 $$;
 
-COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
+COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -1366,7 +2030,7 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
-      and answered_at > now() - interval '1 day'
+      and answered_at > tickets_ops.answers_count_since()
   )
   select
     (
@@ -1377,6 +2041,12 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
 $$;
 
 COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
+
+CREATE FUNCTION tickets_ops.answers_count_since() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (now() - '1 day'::interval);
+
+COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
@@ -1493,6 +2163,12 @@ CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.ge
     RETURN CASE WHEN ((jsonb_typeof((p_candidate -> 'lat'::text)) = 'number'::text) AND (jsonb_typeof((p_candidate -> 'lng'::text)) = 'number'::text) AND ((((p_candidate ->> 'lat'::text))::numeric >= ('-90'::integer)::numeric) AND (((p_candidate ->> 'lat'::text))::numeric <= (90)::numeric)) AND ((((p_candidate ->> 'lng'::text))::numeric >= ('-180'::integer)::numeric) AND (((p_candidate ->> 'lng'::text))::numeric <= (180)::numeric))) THEN public.st_setsrid(public.st_makepoint((round(((p_candidate ->> 'lng'::text))::numeric, 7))::double precision, (round(((p_candidate ->> 'lat'::text))::numeric, 7))::double precision), 4326) ELSE NULL::public.geometry END;
 
 COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
+
+CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) RETURNS integer[]
+    LANGUAGE sql STABLE
+    RETURN ARRAY(SELECT p.ticket FROM (SELECT t.ticket, t.place, t.bonus_km, (cheapest_tickets.p_from OPERATOR(public.<->) t.place) AS sphere FROM UNNEST(cheapest_tickets.p_places, cheapest_tickets.p_bonuses, cheapest_tickets.p_teams) WITH ORDINALITY t(place, bonus_km, team, ticket) WHERE ((NOT (cheapest_tickets.p_taken)[t.ticket]) AND ((cheapest_tickets.p_team IS NULL) OR (t.team = cheapest_tickets.p_team))) OFFSET 0) p WHERE ((p.sphere <= (cheapest_tickets.p_radius * (0.994)::double precision)) OR ((p.sphere <= (cheapest_tickets.p_radius * (1.006)::double precision)) AND (public.st_distance(cheapest_tickets.p_from, p.place) <= cheapest_tickets.p_radius))) ORDER BY ((cheapest_tickets.p_km_per_metre * p.sphere) - p.bonus_km), p.ticket LIMIT cheapest_tickets.p_limit);
+
+COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) IS 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
 
 CREATE FUNCTION tickets_ops.check_transition() RETURNS trigger
     LANGUAGE plpgsql
@@ -1663,6 +2339,24 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
+CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT array_agg(c.ticket) AS array_agg,
+     array_agg(c.metres) AS array_agg,
+     array_agg(c.cost) AS array_agg
+    FROM ( SELECT t.ticket,
+             line.metres,
+             ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]) AS cost
+            FROM (unnest(costs_from.p_tickets) t(ticket)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(costs_from.p_from, (costs_from.p_places)[t.ticket]) AS metres
+                  OFFSET 0) line)
+           WHERE (line.metres <= costs_from.p_radius)
+           ORDER BY ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]), t.ticket) c;
+END;
+
+COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+
 CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
@@ -1700,7 +2394,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
   from tickets_ops.queued_jobs() j
@@ -1734,7 +2428,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
   ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
-      n.snapshot_id, n.status,
+      n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
     where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
@@ -1743,11 +2437,54 @@ $_$;
 
 COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
 
+CREATE FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
+
+CREATE FUNCTION tickets_ops.dispatch_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260616'::bigint;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_lock() IS 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
+
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN round(((public.st_distance((p_one)::public.geography, (p_other)::public.geography) / (1000)::double precision))::numeric, 3);
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
+
+CREATE FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update tickets.assignments a
+  set state = 'done', ended_at = now(), end_reason = format('closed in snapshot %s', p_snapshot_id)
+  from tickets.inc t
+  where a.state = 'assigned' and a.ticket_id between p_first_ticket_id and p_last_ticket_id -- index assignments_one_vehicle
+    and t.ticket_id = a.ticket_id and t.is_actionable is not true
+$$;
+
+COMMENT ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) IS 'Ends the assignments of the tickets of a range of ids that are no longer open. A load calls it in the transaction that writes them, as a statement of its own: it then sees what a dispatcher committed while the load waited for the ticket.';
 
 CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
     LANGUAGE sql
@@ -1824,7 +2561,7 @@ begin
   perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
   update tickets_ops.snapshots
   set status = 'failed', error = p_reason, progress_at = now()
-  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  where snapshot_id = p_snapshot_id and in_flight
   returning * into v_snapshot;
   if not found then
     return false;
@@ -1843,7 +2580,7 @@ CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with look as (
-    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+    select l.*, tickets_ops.scheduled_time(p_dataset, l.new_file_at, l.looked_at) as idle,
       make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
     from tickets_ops.looks l where l.dataset = p_dataset
   ),
@@ -1900,7 +2637,7 @@ begin
   );
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
-  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  where s.dataset = fetch_now.dataset and s.in_flight;
   v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
@@ -1924,6 +2661,44 @@ CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
     RETURN format('finalize_snapshot:%s'::text, p_snapshot_id);
 
 COMMENT ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) IS 'Key of the finalize_snapshot job of a snapshot.';
+
+CREATE TABLE tickets_ops.schedule (
+    identifier text NOT NULL,
+    task text NOT NULL,
+    dataset text,
+    minutes integer[] NOT NULL,
+    hours integer[] NOT NULL,
+    dates integer[] NOT NULL,
+    months integer[] NOT NULL,
+    weekdays integer[] NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.schedule IS 'The entries of the file crontab, as the worker that started last has them. To change the schedule, change that file: this table only tells when health should expect a look.';
+
+COMMENT ON COLUMN tickets_ops.schedule.identifier IS 'Its `id`.';
+
+COMMENT ON COLUMN tickets_ops.schedule.task IS 'What it asks for.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dataset IS 'Of fetch_snapshot: whose folder is looked at. NULL for other tasks.';
+
+COMMENT ON COLUMN tickets_ops.schedule.minutes IS 'Minutes of the hour, UTC, at which it fires.';
+
+COMMENT ON COLUMN tickets_ops.schedule.hours IS 'Hours of the day, UTC: three less than in Nairobi.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dates IS 'Days of the month, UTC: it fires when the date or the weekday is listed. Empty where the pattern names weekdays only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.months IS 'Months, 1 to 12.';
+
+COMMENT ON COLUMN tickets_ops.schedule.weekdays IS 'Days of the week, 0 (Sunday) to 6. Empty where the pattern names dates only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.since IS 'When it became what it is: a run before that was never missed.';
+
+CREATE FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((EXTRACT(month FROM p_day))::integer = ANY ((p_entry).months)) AND (((EXTRACT(day FROM p_day))::integer = ANY ((p_entry).dates)) OR ((EXTRACT(dow FROM p_day))::integer = ANY ((p_entry).weekdays))));
+
+COMMENT ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) IS 'Whether an entry of the crontab fires on a day (UTC).';
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -2059,6 +2834,102 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
+CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer, metres double precision, cost_km double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_vehicles constant integer := cardinality(p_rooms);
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
+  v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
+  -- The lists, c_list places for each vehicle:
+  v_ticket integer[] := array_fill(0, array[c_vehicles * c_list]);
+  v_metres double precision[] := array_fill(0::double precision, array[c_vehicles * c_list]);
+  v_cost double precision[] := v_metres;
+  v_head integer[] := array_fill(1, array[c_vehicles]);
+  v_last integer[] := array_fill(0, array[c_vehicles]);
+  v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_list record;
+  v_numbers integer[];
+  v_next integer;
+  v_least double precision;
+  v_is_listed boolean;
+  i integer;
+begin
+  loop
+    v_least := 'Infinity';
+    for v in 1..c_vehicles loop
+      continue when p_rooms[v] = 0;
+      i := v_head[v];
+      while i <= v_last[v] and v_taken[v_ticket[i]] loop
+        i := i + 1;
+      end loop;
+      v_head[v] := i;
+      if i <= v_last[v] and v_cost[i] <= v_bound[v] then
+        if v_cost[i] < v_least then
+          v_least := v_cost[i];
+          v_next := v;
+          v_is_listed := true;
+        end if;
+      elsif v_bound[v] < v_least then
+        v_least := v_bound[v];
+        v_next := v;
+        v_is_listed := false;
+      end if;
+    end loop;
+    exit when v_least = 'Infinity';
+
+    i := v_head[v_next];
+    if v_is_listed then
+      vehicle := v_next;
+      ticket := v_ticket[i];
+      metres := v_metres[i];
+      cost_km := v_cost[i];
+      return next;
+      v_taken[ticket] := true;
+      p_rooms[v_next] := p_rooms[v_next] - 1;
+      continue when p_rooms[v_next] = 0;
+      v_at[v_next] := ticket;
+      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      -- Out of reach so far was what costs more than the second.
+      v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
+    else
+      v_numbers := tickets_ops.cheapest_tickets(
+        case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
+        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+      );
+    end if;
+    select * into v_list
+    from tickets_ops.costs_from(
+      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
+      p_places, p_bonuses
+    );
+    if not v_is_listed then
+      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
+      -- for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := case
+        when cardinality(v_numbers) < c_list then 'Infinity'
+        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
+      end;
+    end if;
+    i := (v_next - 1) * c_list;
+    v_head[v_next] := i + 1;
+    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    for n in 1..v_last[v_next] - i loop
+      v_ticket[i + n] := v_list.tickets[n];
+      v_metres[i + n] := v_list.metres[n];
+      v_cost[i + n] := v_list.costs[n];
+    end loop;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -2078,6 +2949,18 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
+
+CREATE FUNCTION tickets_ops.held(p_dataset text) RETURNS TABLE(snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+
+COMMENT ON FUNCTION tickets_ops.held(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
 
 CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) RETURNS record
     LANGUAGE sql STABLE
@@ -2110,6 +2993,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) IS 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
 
+CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '01:00:00'::interval;
+
+COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
+
 CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2131,7 +3020,7 @@ CREATE TABLE tickets.geo_clusters (
     verified boolean DEFAULT false NOT NULL,
     verified_by text,
     verified_at timestamp with time zone,
-    guard_km numeric DEFAULT 25 NOT NULL,
+    guard_km numeric DEFAULT tickets.default_guard_km() NOT NULL,
     suspicious boolean DEFAULT false NOT NULL,
     candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
     note text,
@@ -2194,7 +3083,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
+    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -2690,20 +3579,23 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) IS 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) RETURNS record
+CREATE FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
@@ -2711,13 +3603,185 @@ CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 
   ) as last on true
 $$;
 
-COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 
-CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    hold_reason text,
+    held_since timestamp with time zone,
+    warnings text[] DEFAULT '{}'::text[] NOT NULL,
+    statistics jsonb,
+    cleaning_version integer,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rejects_kept bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    content_through timestamp with time zone,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
+CREATE FUNCTION tickets_ops.last_loaded(p_dataset text) RETURNS SETOF tickets_ops.snapshots
     LANGUAGE sql STABLE
-    RETURN (SELECT ((CASE WHEN (EXTRACT(hour FROM t.wall) < (7)::numeric) THEN (date_trunc('day'::text, t.wall) - '05:00:00'::interval) ELSE (date_trunc('day'::text, t.wall) + make_interval(hours => (LEAST(EXTRACT(hour FROM t.wall), (19)::numeric))::integer)) END + '00:15:00'::interval) AT TIME ZONE 'Africa/Nairobi'::text) AS timezone FROM (SELECT ((last_scheduled_run.p_at AT TIME ZONE 'Africa/Nairobi'::text) - '00:15:00'::interval) AS wall) t);
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
 
-COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) IS 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
+COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
+
+CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  -- Nearly always it is within a day; 29 February may be eight years away.
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.ledger_lock(p_dataset text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2792,13 +3856,114 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
-CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) RETURNS tickets_ops.snapshots
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+    raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
+      using errcode = 'invalid_parameter_value';
+  elsif '-Infinity' = any (p_costs) then
+    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  end if;
+  return array(
+    select coalesce(m.column_no, 0)
+    from generate_series(1, p_rows) as r (row_no)
+    left join (
+      select m.*
+      from (
+        select array_agg((nth - 1) / p_columns + 1) as row, array_agg((nth - 1) % p_columns + 1) as column, array_agg(cost) as cost
+        from (select cost, nth::integer from unnest(p_costs) with ordinality as c (cost, nth)) as c
+        where cost < 'Infinity' -- not true of NaN and NULL either
+      ) as pairs
+      cross join lateral tickets_ops.min_cost_matching(pairs.row, pairs.column, pairs.cost) as m
+    ) as m using (row_no)
+    order by r.row_no
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+
+CREATE FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) RETURNS TABLE(row_no integer, column_no integer)
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  n record;
+  v record;
+begin
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  if n.smaller is null then
+    return;
+  end if;
+  with pair as (
+    select case when n.more_rows then c else r end as small, case when n.more_rows then r else c end as large, cost
+    from unnest(p_row, p_column, p_cost) as p (r, c, cost)
+  ),
+  ranked as (
+    select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
+  ),
+  kept as materialized (
+    select small, large, cost from ranked where nth <= n.smaller
+  ),
+  contest as materialized (
+    select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
+  ),
+  turned as materialized (
+    select case when contested then large else small end as here, case when contested then small else large end as there, cost
+    from kept, contest
+  ),
+  node as materialized (
+    select here, count(*) as pairs, row_number() over (order by min(cost), here) as no from turned group by here
+  ),
+  sorted as (
+    select t.there, t.cost from turned t join node using (here) order by node.no, t.cost, t.there
+  )
+  select
+    (select contested from contest) as contested,
+    (select array_agg(here order by no) from node) as here,
+    (select array_agg(last order by no) from (select no, (sum(pairs) over (order by no))::integer as last from node) as bounds) as last,
+    array_agg(there) as there, array_agg(cost) as cost, max(there) as columns,
+    max(cost) + n.smaller * (max(cost) - min(cost)) + abs(max(cost)) + 1 as unmatched
+  into v
+  from sorted;
+  return query
+    select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
+    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    where m.there > 0;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) IS 'The matching of rows and columns with as many pairs as possible, and of these the one with the least total cost. The arguments list the allowed pairs, each once: row and column by number, from 1, and its cost, which is finite. Equal input gives equal output.';
+
+CREATE FUNCTION tickets_ops.scheduled_since(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT max(s.since) AS max FROM tickets_ops.schedule s WHERE (s.dataset = scheduled_since.p_dataset));
+
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_dataset text) IS 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
 
 CREATE TABLE tickets_ops.looks (
     dataset text NOT NULL,
@@ -2832,7 +3997,7 @@ COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time ha
 CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval)) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(('fetch_'::text || missed_run.p_dataset))) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
+    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval), missed_run.p_dataset) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(missed_run.p_dataset)) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
 
 COMMENT ON FUNCTION tickets_ops.missed_run(p_dataset text) IS 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
 
@@ -2842,11 +4007,25 @@ CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
 
 COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
 
-CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    RETURN (SELECT CASE WHEN (EXTRACT(hour FROM (last.last AT TIME ZONE 'Africa/Nairobi'::text)) = (19)::numeric) THEN (last.last + '12:00:00'::interval) ELSE (last.last + '01:00:00'::interval) END AS "case" FROM tickets_ops.last_scheduled_run(next_scheduled_run.p_at) last(last));
+CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select min(run) into v_run
+    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+    where run > p_at;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) IS 'The next time after p_at when the schedule looks at the bucket.';
+COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
     LANGUAGE sql
@@ -3124,6 +4303,130 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
+CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH rules AS MATERIALIZED (
+          SELECT (s.detour / (1000)::double precision) AS km_per_metre,
+             (COALESCE(plan_optimum.p_radius_km, s.radius_km) * (1000)::double precision) AS radius,
+             GREATEST(s.at_risk_bonus_km, s.breached_bonus_km) AS bonus
+            FROM tickets.dispatch_settings s
+         ), vehicle AS MATERIALIZED (
+          SELECT dispatch_vehicles.no,
+             dispatch_vehicles.vehicle_id,
+             dispatch_vehicles.team,
+             dispatch_vehicles.geog,
+             dispatch_vehicles.freshness,
+             dispatch_vehicles.age,
+             dispatch_vehicles.room,
+             dispatch_vehicles.open_assignments
+            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT dispatch_tickets.no,
+             dispatch_tickets.ticket_id,
+             dispatch_tickets.team,
+             dispatch_tickets.geog,
+             dispatch_tickets.bonus_km,
+             dispatch_tickets.sla_state,
+             dispatch_tickets.at_risk,
+             dispatch_tickets.geo_source
+            FROM tickets_ops.dispatch_tickets(plan_optimum.p_region, plan_optimum.p_cluster, plan_optimum.p_tickets) dispatch_tickets(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+         ), pair AS MATERIALIZED (
+          SELECT v_1.no AS vehicle,
+             near.no AS ticket,
+             ((r_1.km_per_metre * line_1.metres) - near.bonus_km) AS cost
+            FROM ((((rules r_1
+              CROSS JOIN vehicle v_1)
+              CROSS JOIN LATERAL ( SELECT COALESCE(( SELECT ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) AS cost
+                            FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                                     t_1.bonus_km
+                                    FROM ticket t_1
+                                   WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                                  OFFSET 0) p_1
+                           WHERE (p_1.sphere <= (r_1.radius * (1.006)::double precision))
+                           ORDER BY ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km)
+                          OFFSET (LEAST(( SELECT count(*) AS count
+                                    FROM vehicle), ( SELECT count(*) AS count
+                                    FROM ticket)) - 1)
+                          LIMIT 1), 'Infinity'::double precision) AS cost
+                  OFFSET 0) nth)
+              CROSS JOIN LATERAL ( SELECT p_1.no,
+                     p_1.geog,
+                     p_1.bonus_km
+                    FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                             t_1.no,
+                             t_1.geog,
+                             t_1.bonus_km
+                            FROM ticket t_1
+                           WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                          OFFSET 0) p_1
+                   WHERE ((p_1.sphere <= (r_1.radius * (1.006)::double precision)) AND (((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) <= (nth.cost + ((0.0125)::double precision * (nth.cost + r_1.bonus)))))
+                  OFFSET 0) near)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(v_1.geog, near.geog) AS metres
+                  OFFSET 0) line_1)
+           WHERE (line_1.metres <= r_1.radius)
+         )
+  SELECT v.ids[m.row_no] AS ids,
+     1,
+     t.ids[m.column_no] AS ids,
+     line.metres,
+     ((r.km_per_metre * line.metres) - t.bonuses[m.column_no])
+    FROM (((((rules r
+      CROSS JOIN ( SELECT array_agg(v_1.vehicle_id ORDER BY v_1.no) AS ids,
+             array_agg(v_1.geog ORDER BY v_1.no) AS geogs
+            FROM vehicle v_1) v)
+      CROSS JOIN ( SELECT array_agg(t_1.ticket_id ORDER BY t_1.no) AS ids,
+             array_agg(t_1.geog ORDER BY t_1.no) AS geogs,
+             array_agg(t_1.bonus_km ORDER BY t_1.no) AS bonuses
+            FROM ticket t_1) t)
+      CROSS JOIN ( SELECT array_agg(p_1.vehicle) AS vehicles,
+             array_agg(p_1.ticket) AS tickets,
+             array_agg(p_1.cost) AS costs
+            FROM pair p_1) p)
+      CROSS JOIN LATERAL tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) m(row_no, column_no))
+      CROSS JOIN LATERAL ( SELECT public.st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) AS metres
+          OFFSET 0) line);
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+
+CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT v.ids[g.vehicle] AS ids,
+     (v.held[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
+     t.ids[g.ticket] AS ids,
+     g.metres,
+     g.cost_km
+    FROM (((tickets.dispatch_settings s
+      CROSS JOIN ( SELECT array_agg(d.vehicle_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS starts,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.room ORDER BY d.no) AS rooms,
+             array_agg(d.open_assignments ORDER BY d.no) AS held
+            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+           WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
+      CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS places,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.bonus_km ORDER BY d.no) AS bonuses
+            FROM tickets_ops.dispatch_tickets(plan_tours.p_region, plan_tours.p_cluster, plan_tours.p_tickets) d(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+           WHERE (d.geog IS NOT NULL)) t)
+      CROSS JOIN LATERAL tickets_ops.greedy_tours(v.rooms, v.starts,
+         CASE
+             WHEN plan_tours.p_same_team THEN v.teams
+             ELSE NULL::text[]
+         END, t.places, t.bonuses,
+         CASE
+             WHEN plan_tours.p_same_team THEN t.teams
+             ELSE NULL::text[]
+         END, (s.detour / (1000)::double precision), (COALESCE(plan_tours.p_radius_km, s.radius_km) * (1000)::double precision)) WITH ORDINALITY g(vehicle, ticket, metres, cost_km, nth))
+   WHERE ((v.ids IS NOT NULL) AND (t.ids IS NOT NULL));
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
+
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
@@ -3144,7 +4447,7 @@ CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS 
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3201,7 +4504,7 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
@@ -3456,6 +4759,25 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
 
+CREATE FUNCTION tickets_ops.record_schedule(p_entries jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  delete from tickets_ops.schedule
+  where identifier not in (select entry ->> 'identifier' from jsonb_array_elements(p_entries) as entry);
+  insert into tickets_ops.schedule as known (identifier, task, dataset, minutes, hours, dates, months, weekdays)
+  select identifier, task, dataset, minutes, hours, dates, months, weekdays
+  from jsonb_populate_recordset(null::tickets_ops.schedule, p_entries)
+  on conflict (identifier) do update set
+    task = excluded.task, dataset = excluded.dataset, minutes = excluded.minutes, hours = excluded.hours, dates = excluded.dates,
+    months = excluded.months, weekdays = excluded.weekdays, since = now()
+  where (known.task, known.dataset, known.minutes, known.hours, known.dates, known.months, known.weekdays)
+    is distinct from
+    (excluded.task, excluded.dataset, excluded.minutes, excluded.hours, excluded.dates, excluded.months, excluded.weekdays);
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) IS 'A worker that starts records the entries of its crontab: an array of objects with the columns of tickets_ops.schedule but `since`. Entries that are not among them are forgotten.';
+
 CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
     LANGUAGE sql
     AS $$
@@ -3511,6 +4833,48 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
+CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -3537,7 +4901,7 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
+    and (in_flight or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
   elsif v_snapshot.load_began_at is null then
@@ -3558,6 +4922,39 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
+
+CREATE FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) IS 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
 CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
@@ -3657,8 +5054,6 @@ CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABL
     LANGUAGE plpgsql
     AS $$
 declare
-  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
-  c_stretch constant double precision := 1.03;
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
   -- A probe is usually over by then.
@@ -3671,17 +5066,17 @@ begin
     set
       used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
       used_on = (clock_timestamp() at time zone 'UTC')::date,
-      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
     where p.provider = p_provider
       and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
       and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
     returning
       true,
-      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second))
         - clock_timestamp()))::double precision,
       clock_timestamp(),
-      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       null::text;
   if found then
     return;
@@ -3730,7 +5125,7 @@ begin
   left join tickets.geo_clusters c on c.cluster = p_cluster
   cross join lateral tickets_ops.judge_cluster(
     v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
+    coalesce(c.guard_km, tickets.default_guard_km()) -- it may have no row yet
   ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
@@ -4108,26 +5503,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-CREATE FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS SETOF timestamp with time zone
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
-  v_before timestamptz;
-  v_time interval := interval '0';
-begin
-  -- A week is enough to tell any number of hours that is worth a setting.
-  while v_tick > greatest(p_from, p_to - interval '7 days') loop
-    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
-    v_time := v_time + least(v_tick - v_before, interval '1 hour');
-    v_tick := v_before;
-  end loop;
-  return v_time;
-end
+  select distinct run.at
+  from tickets_ops.schedule s
+  -- The days first: otherwise an entry of one day a year is tried at each of its minutes on all of them.
+  cross join lateral (
+    select first.day + n as day
+    from (select (p_from at time zone 'UTC')::date as day, (p_to at time zone 'UTC')::date as last) as first
+    cross join generate_series(0, first.last - first.day) as n
+    where tickets_ops.fires_on(s, first.day + n)
+    offset 0
+  ) as d
+  cross join unnest(s.hours) as hour
+  cross join unnest(s.minutes) as minute
+  cross join lateral (select (d.day + make_time(hour, minute, 0)) at time zone 'UTC' as at) as run
+  where s.dataset = p_dataset and run.at between p_from and p_to
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+COMMENT ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
+
+CREATE FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(sum(least(run - before, interval '1 hour')), '0')
+  -- A week is enough to tell any number of hours that is worth a setting.
+  from (select greatest(p_from, p_to - interval '7 days') as from_at) as since
+  cross join lateral (
+    select run, lag(run) over (order by run) as before
+    from tickets_ops.scheduled_runs(p_dataset, coalesce(tickets_ops.last_scheduled_run(since.from_at, p_dataset), since.from_at), p_to) as run
+  ) as runs
+  where run > since.from_at
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule of a dataset covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+
+CREATE FUNCTION tickets_ops.seconds_per_call(p_rate numeric) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (1.03 / p_rate);
+
+COMMENT ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) IS 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
@@ -4174,6 +5592,135 @@ CREATE FUNCTION tickets_ops.setting_problems() RETURNS TABLE(severity text, prob
 $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
+
+CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c_rows constant integer := cardinality(p_last);
+  c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
+  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
+  v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
+  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
+  v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
+  v_matched integer := 0;
+  v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
+  -- Of one search:
+  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- NULL: final
+  v_from integer[] := array_fill(0, array[p_columns]);    -- the row from which a column was reached
+  v_reached integer[];                                    -- columns whose distance is not final
+  v_final integer[];
+  v_final_distance double precision[];
+  v_so_far double precision;
+  v_length double precision;
+  v_best double precision;
+  v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
+  v_end_row integer;
+  v_next integer;
+  v_slack double precision;
+  i integer;
+  j integer;
+begin
+  for v_new in 1..c_rows loop
+    i := v_new;
+    v_so_far := 0;
+    v_best := 'Infinity';
+    v_reached := '{}';
+    v_final := '{}';
+    v_final_distance := '{}';
+    loop
+      v_so_far := v_so_far - v_row_potential[i];
+      if v_so_far + p_unmatched < v_best then
+        v_best := v_so_far + p_unmatched;
+        v_end := 0;
+        v_end_row := i;
+      end if;
+      for pair in c_first[i]..p_last[i] loop
+        exit when v_so_far + p_cost[pair] >= v_best;
+        v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
+        if v_length < v_distance[p_column[pair]] and v_length < v_best then
+          j := p_column[pair];
+          if v_row_of[j] = 0 then
+            v_best := v_length;
+            v_end := j;
+            v_end_row := i;
+            exit; -- the row's later pairs are longer
+          end if;
+          if v_distance[j] = 'Infinity' then
+            v_reached := v_reached || j;
+          end if;
+          v_distance[j] := v_length;
+          v_from[j] := i;
+        end if;
+      end loop;
+      v_so_far := v_best;
+      v_next := 0;
+      foreach j in array v_reached loop
+        if v_distance[j] < v_so_far then
+          v_so_far := v_distance[j];
+          v_next := j;
+        end if;
+      end loop;
+      exit when v_next = 0;
+      v_reached := array_remove(v_reached, v_next);
+      v_final := v_final || v_next;
+      v_final_distance := v_final_distance || v_so_far;
+      v_distance[v_next] := null;
+      i := v_row_of[v_next];
+    end loop;
+
+    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    for n in 1..cardinality(v_final) loop
+      j := v_final[n];
+      i := v_row_of[j];
+      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
+    end loop;
+    foreach j in array v_reached || v_final loop
+      v_distance[j] := 'Infinity';
+    end loop;
+
+    if v_end > 0 then
+      v_matched := v_matched + 1;
+    end if;
+    i := v_end_row;
+    j := v_end;
+    loop
+      v_next := v_column_of[i];
+      v_column_of[i] := j;
+      if j > 0 then
+        v_row_of[j] := i;
+      end if;
+      exit when i = v_new;
+      j := v_next;
+      i := v_from[j];
+    end loop;
+
+    -- Rows that compete for the same columns (all vehicles in one depot): raise what all of them pay together until the next
+    -- free column is as good for one of them. It halves the searches to come.
+    continue when v_matched = p_columns;
+    v_slack := 'Infinity';
+    for r in 1..v_new loop
+      continue when v_column_of[r] = 0;
+      while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
+        v_cheapest_free[r] := v_cheapest_free[r] + 1;
+      end loop;
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+    end loop;
+    if v_slack > 0 and v_slack < 'Infinity' then
+      for r in 1..v_new loop
+        continue when v_column_of[r] = 0;
+        v_row_potential[r] := v_row_potential[r] + v_slack;
+        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+      end loop;
+    end if;
+  end loop;
+  return v_column_of;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) IS 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
 
 CREATE FUNCTION tickets_ops.sign_verdict() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4235,15 +5782,25 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+  where s.dataset = p_dataset and s.in_flight -- index snapshots_one_in_flight
     and s.progress_at < now() - interval '15 minutes'
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
@@ -4310,6 +5867,46 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
+CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_mine tickets.assignments;
+  v_held tickets.assignments;
+begin
+  -- Waits for a load that is writing the ticket; and until this commits, none closes it unseen.
+  perform from tickets.inc t where t.ticket_id = p_ticket_id and t.is_actionable for share;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  loop
+    insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
+    select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
+    from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
+    on conflict (ticket_id) where state = 'assigned' do nothing
+    returning * into v_mine;
+    if found then
+      return v_mine;
+    end if;
+    select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
+    continue when not found; -- it has ended meanwhile
+    if v_held.vehicle_id = p_vehicle_id then
+      return v_held;
+    elsif not p_take_over then
+      raise exception 'Ticket % is assigned to vehicle % already (by %, %).', p_ticket_id, v_held.vehicle_id, v_held.assigned_by,
+        to_char(v_held.assigned_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI')
+        using errcode = 'object_in_use', hint = 'Take it over by p_take_over => true, or release it first.';
+    end if;
+    update tickets.assignments
+    set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
+    where assignment_id = v_held.assignment_id;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
     AS $$
@@ -4341,6 +5938,51 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
 
+CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) IS 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
     AS $$
@@ -4369,6 +6011,15 @@ CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS te
     RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
 
 COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
+CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -4428,6 +6079,55 @@ CREATE AGGREGATE tickets.collect(anycompatible) (
 );
 
 COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
+
+ALTER TABLE tickets.assignments ALTER COLUMN assignment_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.assignments_assignment_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW tickets.assignments_in_doubt AS
+ SELECT a.assignment_id,
+    a.ticket_id,
+    a.vehicle_id,
+    a."position",
+    a.assigned_at,
+    a.assigned_by,
+    v.freshness,
+    v.located_at,
+    v.seen_at,
+        CASE
+            WHEN (v.vehicle_id IS NULL) THEN 'tickets.vehicles no longer lists the vehicle'::text
+            ELSE COALESCE(('nothing was heard of the vehicle for '::text || justify_interval(date_trunc('minute'::text, (now() - GREATEST(v.located_at, v.seen_at))))), 'nothing was ever heard of the vehicle'::text)
+        END AS doubt
+   FROM (tickets.assignments a
+     LEFT JOIN tickets.vehicles_now v ON ((v.vehicle_id = a.vehicle_id)))
+  WHERE ((a.state = 'assigned'::text) AND (COALESCE(GREATEST(v.located_at, v.seen_at), '-infinity'::timestamp with time zone) < (now() - '12:00:00'::interval)));
+
+COMMENT ON VIEW tickets.assignments_in_doubt IS 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assignment_id IS 'tickets.assignments.assignment_id.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.ticket_id IS 'The ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.vehicle_id IS 'The vehicle.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt."position" IS 'The vehicle''s first, second … ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_at IS 'When it was sent.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_by IS 'The database role that sent it.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.freshness IS 'As in tickets.vehicles_now. NULL: the vehicle is gone.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.located_at IS 'When its last position was taken.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.seen_at IS 'When its tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.doubt IS 'Why, in words.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -4661,57 +6361,40 @@ ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
-CREATE VIEW tickets.inc_open_sla AS
- SELECT t.ticket_id,
-    t.normalized_status,
-    sla.sla_clock_start,
-    sla.sla_clock_source,
-    sla.hours_open,
-    sla.sla_state,
-    sla.at_risk,
-    t.assigned_team,
-    t.cluster,
-    t.region,
-    t.owner,
-    t.location_name,
-    t.geo_source,
-    t.geom,
-    t.geog
-   FROM (tickets.inc t
-     CROSS JOIN LATERAL tickets.sla(t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
-  WHERE t.is_actionable;
+CREATE VIEW tickets.vehicles AS
+ SELECT NULL::text AS vehicle_id,
+    NULL::text AS label,
+    NULL::text AS team,
+    NULL::double precision AS lng,
+    NULL::double precision AS lat,
+    NULL::timestamp with time zone AS located_at,
+    NULL::timestamp with time zone AS seen_at,
+    NULL::boolean AS moving,
+    NULL::double precision AS speed_kmh,
+    NULL::text AS source
+  WHERE false;
 
-COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+COMMENT ON VIEW tickets.vehicles IS 'The vehicles, one row each, from a tracker''s table in this database. Empty as shipped: point it there by `fleettickets vehicles --use schema.table --apply` or by create or replace view (Postgres refuses a missing or retyped column). No migration replaces it. A table, not a view of somebody else: functions in that would run with the rights of every reader. Read tickets.vehicles_now.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+COMMENT ON COLUMN tickets.vehicles.vehicle_id IS 'The tracker''s own number of the vehicle, which assignments keep: it must not change.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+COMMENT ON COLUMN tickets.vehicles.label IS 'What people call it: registration plate or name.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+COMMENT ON COLUMN tickets.vehicles.team IS 'Team that drives it, as tickets.inc.assigned_team says it. NULL: none; then it goes to no ticket where teams must match.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+COMMENT ON COLUMN tickets.vehicles.lng IS 'WGS 84 degrees.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+COMMENT ON COLUMN tickets.vehicles.lat IS 'WGS 84 degrees.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for 48 h or more. ok: less. unknown: no clock.';
+COMMENT ON COLUMN tickets.vehicles.located_at IS 'When the position was taken. With its time zone: a local time read as UTC lies 3 hours ahead.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for 40 h or more and not breached yet. false where the clock is unknown.';
+COMMENT ON COLUMN tickets.vehicles.seen_at IS 'When the tracker last reported anything, position or not. A sleeping one reports on without positions.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+COMMENT ON COLUMN tickets.vehicles.moving IS 'Whether it moved when last seen. NULL: the tracker does not say; speed_kmh then decides.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+COMMENT ON COLUMN tickets.vehicles.speed_kmh IS 'Speed at the last position, km/h.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+COMMENT ON COLUMN tickets.vehicles.source IS 'Which tracker says so, where there are several.';
 
 CREATE TABLE tickets.version_slots (
     slot bigint NOT NULL,
@@ -4981,7 +6664,7 @@ CREATE VIEW tickets_ops.health AS
     read_health.places_for_review
    FROM tickets_ops.read_health() read_health(ok, problems, checked_at, checked_age, checked_key, checked_status, loaded_snapshot_id, loaded_key, loaded_at, loaded_age, loaded_status, data_at, data_age, open_missing, in_flight_snapshot_id, in_flight_status, in_flight_idle, missed_run_at, next_run_at, jobs_waiting, oldest_waiting_age, jobs_running, jobs_failed, workers_alive, workers_unsure, geocoding_state, geocoding_budget_left, geocoding_jobs, places_for_review);
 
-COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
+COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
 
 COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 
@@ -5019,7 +6702,7 @@ COMMENT ON COLUMN tickets_ops.health.in_flight_idle IS 'Since work on it last co
 
 COMMENT ON COLUMN tickets_ops.health.missed_run_at IS 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
 
-COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run.';
+COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
 
 COMMENT ON COLUMN tickets_ops.health.jobs_waiting IS 'Jobs that are due and wait for a worker.';
 
@@ -5249,7 +6932,7 @@ CREATE TABLE tickets_ops.snapshot_rejects (
     row_text text NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rejects.reject_id IS 'Order of writing.';
 
@@ -5305,132 +6988,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_transitions.to_status IS 'The status afte
 
 COMMENT ON COLUMN tickets_ops.snapshot_transitions.reason IS 'What happens.';
 
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    error text,
-    opens_at timestamp with time zone,
-    ignored boolean DEFAULT false NOT NULL,
-    dismissed_at timestamp with time zone,
-    broken_off text,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    load_began_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    content_through timestamp with time zone,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
-
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
     START WITH 1
@@ -5472,11 +7029,17 @@ COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good o
 
 COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
+ALTER TABLE ONLY tickets.assignments
+    ADD CONSTRAINT assignments_pkey PRIMARY KEY (assignment_id);
+
 ALTER TABLE ONLY tickets.crq_events
     ADD CONSTRAINT crq_events_pkey PRIMARY KEY (event_id);
 
 ALTER TABLE ONLY tickets.crq
     ADD CONSTRAINT crq_pkey PRIMARY KEY (ticket_id);
+
+ALTER TABLE ONLY tickets.dispatch_settings
+    ADD CONSTRAINT dispatch_settings_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY tickets.geo_clusters
     ADD CONSTRAINT geo_clusters_pkey PRIMARY KEY (cluster);
@@ -5517,6 +7080,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_setup
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
 
+ALTER TABLE ONLY tickets_ops.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (identifier);
+
 ALTER TABLE ONLY tickets_ops.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name, pool_id);
 
@@ -5537,6 +7103,10 @@ ALTER TABLE ONLY tickets_ops.snapshots
 
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
+
+CREATE INDEX assignments_of_vehicle ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
+
+CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
 
 CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
 
@@ -5572,13 +7142,15 @@ CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
 CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
 
+CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (lower(region)) NULLS NOT DISTINCT;
+
 CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
 
 CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified);
 
 CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, snapshot_at);
 
-CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
+CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE in_flight;
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
@@ -5599,6 +7171,8 @@ CREATE TRIGGER _100_append_only BEFORE DELETE OR UPDATE ON tickets.geo_decisions
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
 
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
+
+CREATE TRIGGER _100_default_stays AFTER DELETE OR UPDATE OF region OR TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.require_default_rule();
 
 CREATE TRIGGER _100_share_gazetteers BEFORE INSERT OR UPDATE ON tickets.crq FOR EACH STATEMENT EXECUTE FUNCTION tickets.share_gazetteers();
 
@@ -5650,11 +7224,15 @@ CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFE
 
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.sla_rules REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
@@ -5662,11 +7240,15 @@ CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations 
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
 
@@ -5685,50 +7267,109 @@ ALTER TABLE ONLY tickets_ops.snapshot_rejects
 GRANT USAGE ON SCHEMA reporting TO tickets_reader;
 GRANT USAGE ON SCHEMA reporting TO tickets_curator;
 GRANT USAGE ON SCHEMA reporting TO tickets_operator;
+GRANT USAGE ON SCHEMA reporting TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets TO tickets_reader;
 GRANT USAGE ON SCHEMA tickets TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets TO tickets_operator;
+GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_version() FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.assignments TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets.claim_gazetteers() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+REVOKE ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.sla_rules TO PUBLIC;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_reader;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_curator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_operator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -5738,9 +7379,13 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_curator;
@@ -5750,6 +7395,8 @@ REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp w
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.answers_count_since() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
@@ -5763,6 +7410,9 @@ REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
@@ -5788,6 +7438,9 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FROM PUBLIC;
@@ -5796,7 +7449,15 @@ REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
 
@@ -5811,6 +7472,10 @@ GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tick
 
 REVOKE ALL ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.schedule TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLIC;
@@ -5823,9 +7488,16 @@ REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
@@ -5834,6 +7506,7 @@ REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
@@ -5865,9 +7538,13 @@ REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ledger_lock(p_dataset text) FROM PUBLIC;
 
@@ -5880,13 +7557,21 @@ REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_clu
 
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.moves() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
@@ -5896,6 +7581,7 @@ REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_locations TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) TO tickets_curator;
@@ -5906,6 +7592,12 @@ GRANT ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) TO tickets
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
@@ -5924,15 +7616,22 @@ REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.refuse_rewriting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
 
@@ -5965,11 +7664,18 @@ REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integ
 
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
 
@@ -5977,13 +7683,20 @@ REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
@@ -5993,33 +7706,45 @@ REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_dispatcher;
 
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_curator;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 
@@ -6037,7 +7762,5 @@ GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

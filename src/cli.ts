@@ -31,6 +31,8 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   ingest: () => import('./commands/ingest.ts'),
   geocode: () => import('./commands/geocode.ts'),
   page: () => import('./commands/page.ts'),
+  vehicles: () => import('./commands/vehicles.ts'),
+  dispatch: () => import('./commands/dispatch.ts'),
   status: () => import('./commands/status.ts'),
   doctor: () => import('./commands/doctor.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),

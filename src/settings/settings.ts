@@ -42,6 +42,12 @@ export const WorkerSettings = z.object({
 
 /** What SQL goes by as well: each process records those that its environment gives it (recorded.ts). */
 export const FeedSettings = z.object({
+  ON_SUSPECT_SNAPSHOT: z
+    .enum(['hold', 'load'], 'must be hold or load')
+    .optional()
+    .describe(
+      'What is done with a file that would close nearly all open tickets, or has lost a vital column: hold it for a person, or load it with a warning. Unset: hold',
+    ),
   FEED_STALE_HOURS: z.coerce
     .number('must be a whole number of hours')
     .int('must be a whole number of hours')
