@@ -117,7 +117,8 @@ async function roles(client: pg.Client): Promise<Verdict> {
     `select name from unnest(array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher']) as name
      where not exists (select from pg_roles where rolname = name)`,
   );
-  if (rows.length === 0) return ok('tickets_reader, tickets_curator, tickets_operator and tickets_dispatcher are there');
+  if (rows.length === 0)
+    return ok('tickets_reader, tickets_curator, tickets_operator and tickets_dispatcher are there');
   const missing = rows.map(({ name }) => name);
   const create = missing.map((name) => `create role ${name}`).join('; ');
   return warning(`${missing.join(' and ')} missing`, `let the DBA run: ${create}; then run: fleettickets migrate`);
