@@ -16,8 +16,7 @@ export interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs. */
-    if (options.only.includes('hostile')) for (const line of await measureHostile(env)) note(line);
+  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile. */
   only: string[];
 }
 

@@ -4,7 +4,7 @@
  * within the quotes that is, read by itself, a whole record of this file: it has its number of fields, an id of a shape
  * that the file shows, and flags that read. A description that merely has lines, commas or ticket numbers has no such line.
  */
-import { endOfRecord, type Frame } from './framing.ts';
+import { closingQuote, endOfRecord, type Frame } from './framing.ts';
 import type { Header } from './header.ts';
 import { visible } from './text.ts';
 import { toBoolean } from './values.ts';
@@ -112,7 +112,7 @@ function look(bytes: Buffer): Look {
     let isQuoted = false;
     if (bytes[at] === QUOTE) {
       isQuoted = true;
-      at = behindQuotes(bytes, at);
+      at = closingQuote(bytes, at) + 1;
       isOpen = at > bytes.length;
     }
     const from = at;
@@ -123,15 +123,8 @@ function look(bytes: Buffer): Look {
   return { fields, isOpen, closesAstray, hasStrayQuote: hasStrayQuote || closesAstray };
 }
 
-/** Behind the quote that closes the one there; beyond the end where none does. */
-function behindQuotes(bytes: Buffer, open: number): number {
-  let at = open + 1;
-  while (at < bytes.length && (bytes[at] !== QUOTE || bytes[at + 1] === QUOTE)) at += bytes[at] === QUOTE ? 2 : 1;
-  return Math.min(at, bytes.length) + 1;
-}
-
 function endOfField(bytes: Buffer, from: number): number {
-  const comma = bytes.indexOf(COMMA, bytes[from] === QUOTE ? behindQuotes(bytes, from) : from);
+  const comma = bytes.indexOf(COMMA, bytes[from] === QUOTE ? closingQuote(bytes, from) : from);
   return comma < 0 ? bytes.length : comma;
 }
 
