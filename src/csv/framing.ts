@@ -154,7 +154,7 @@ export function endOfRecord(bytes: Buffer, from: number, isLast: boolean): numbe
   let at = from;
   for (;;) {
     if (bytes[at] === QUOTE) {
-      const close = closingQuote(bytes, at);
+      const close = closingQuote(bytes, at, length);
       // Of the last byte nobody knows yet whether another quote doubles it.
       if (close === length || (close + 1 === length && !isLast)) return undefined;
       at = close + 1;
@@ -167,13 +167,14 @@ export function endOfRecord(bytes: Buffer, from: number, isLast: boolean): numbe
 }
 
 /**
- * The quote that closes the one there: the next that is not doubled. The end of the bytes where none does.
+ * The quote before `to` that closes the one there: the next that is not doubled; `to` where none does.
  * Byte by byte: quotes can stand so close that a search for each costs more.
  */
-export function closingQuote(bytes: Buffer, open: number): number {
+export function closingQuote(bytes: Buffer, open: number, to: number): number {
   let at = open + 1;
-  while (at < bytes.length && (bytes[at] !== QUOTE || bytes[at + 1] === QUOTE)) at += bytes[at] === QUOTE ? 2 : 1;
-  return Math.min(at, bytes.length);
+  while (at < to && (bytes[at] !== QUOTE || (at + 1 < to && bytes[at + 1] === QUOTE)))
+    at += bytes[at] === QUOTE ? 2 : 1;
+  return Math.min(at, to);
 }
 
 function countLineFeeds(bytes: Buffer): number {
