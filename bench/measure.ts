@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { clusters } from '../demo/places.ts';
 import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureHostile } from './hostile.ts';
 import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
 import { measureServing } from './serving.ts';
@@ -15,7 +16,7 @@ export interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs. */
+  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile. */
   only: string[];
 }
 
@@ -38,6 +39,7 @@ export async function measure(options: Options): Promise<void> {
       for (const line of await measureServing(env)) note(line);
     }
     if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
+    if (options.only.includes('hostile')) for (const line of await measureHostile(env)) note(line);
     printTable(lines);
   } finally {
     await env.close();
