@@ -1,10 +1,10 @@
 import { parseArgs } from 'node:util';
 import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3';
-import type { Runner } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { type Bucket, openBucket } from '../src/bucket/s3.ts';
 import { withClient } from '../src/database/client.ts';
 import { migrate } from '../src/database/schema.ts';
+import { startPage } from '../src/page/server.ts';
 import { dataset } from '../src/settings/dataset.ts';
 import { ExpectedError } from '../src/settings/errors.ts';
 import { createLog } from '../src/settings/log.ts';
@@ -115,7 +115,7 @@ export async function run(args: string[]): Promise<number> {
     const start = new Date(Math.floor(Date.now() / HOUR_MS) * HOUR_MS - (HOURS - 1) * HOUR_MS);
     for (const snapshot of feed({ seed: SEED, hours: HOURS, tickets: TICKETS, start })) {
       await put(bucket, snapshot.name, snapshot.csv);
-      await loadAndTell(client, runner, snapshot.name);
+      await loadAndTell(client, snapshot.name);
     }
     await watchGeocoding(client);
     tracker = await startTracker(database.url);
@@ -126,11 +126,14 @@ export async function run(args: string[]): Promise<number> {
   });
 
   if (!values.exit) {
-    say(`Look around, until Ctrl-C:\n\n  psql '${database.url}'\n`);
+    const page = await startPage(database.url, 0, { MAP_TILES_ATTRIBUTION: '' });
+    say(`Look around, until Ctrl-C: the map, the review of places and the jobs, in a browser; or with psql\n`);
+    say(`  ${page.url}\n  psql '${database.url}'\n`);
     await new Promise<void>((resolve) => {
       process.once('SIGINT', resolve);
       process.once('SIGTERM', resolve);
     });
+    await page.close();
   }
   await tracker?.stop();
   await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
@@ -165,8 +168,8 @@ interface Line {
 }
 
 /** Asks for a fetch as an operator would, waits until its snapshot has come to an end, and tells how. */
-async function loadAndTell(client: ClientBase, runner: Runner, name: string): Promise<void> {
-  await runner.addJob('fetch_snapshot', { dataset: 'inc' }, { jobKey: 'fetch_snapshot:inc:newest', priority: -10 });
+async function loadAndTell(client: ClientBase, name: string): Promise<void> {
+  await client.query('select tickets_ops.fetch_now()');
   for (;;) {
     const { rows } = await client.query<Line>(
       `select status,

@@ -32,6 +32,7 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   geocode: () => import('./commands/geocode.ts'),
   vehicles: () => import('./commands/vehicles.ts'),
   dispatch: () => import('./commands/dispatch.ts'),
+  page: () => import('./commands/page.ts'),
   status: () => import('./commands/status.ts'),
   doctor: () => import('./commands/doctor.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),

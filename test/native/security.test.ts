@@ -362,6 +362,10 @@ describe('hostile input', { skip }, () => {
         );
         assert.deepEqual(asked, [{ job_key: 'geocode_location:Kilimani:yaya centre' }]);
         await client.query('select * from tickets_ops.health');
+        const { rows: tiles } = await client.query(
+          `select octet_length(reporting.ticket_places_mvt(8, 156, 130)) > 0 as drawn, json_array_length(reporting.fn_ticket_places() -> 'features') as places`,
+        );
+        assert.deepEqual(tiles, [{ drawn: true, places: 1 }]);
       });
     } finally {
       await env.pool.query(`drop database ${quoted(database)} with (force)`);

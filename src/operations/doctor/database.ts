@@ -140,7 +140,7 @@ async function clock(client: pg.Client): Promise<Verdict> {
 async function schedule(client: pg.Client): Promise<Verdict> {
   if ((await pending(client)).length > 0) return skipped('needs the schema');
   const health = await readHealth(client);
-  const next = `the next run is ${health.next_run_at}`;
+  const next = health.next_run_at === null ? 'none has ever started' : `the next run is ${health.next_run_at}`;
   if (health.missed_run_at)
     return warning(
       `the run of ${health.missed_run_at} was missed; ${next}`,
