@@ -11,6 +11,7 @@ export interface Stop {
   /** Estimated from the straight line. */
   readonly road_km: number;
   readonly sla: string;
+  /** Whole hours, cut: 47.9 h is not yet a breach. */
   readonly hours_open: number | null;
   readonly cluster: string | null;
   readonly location_name: string | null;
@@ -37,7 +38,7 @@ export async function makePlan(db: Db, capacity: number, apply: boolean): Promis
   const { rows } = await db.query<Omit<Stop, 'vehicle_id'> & { vehicle_id: string | null }>(
     `select p.vehicle_id, coalesce(nullif(v.label, ''), p.vehicle_id) as vehicle, p.position, p.ticket_id,
        e.road_km_estimate::float8 as road_km, case when p.at_risk then 'at risk' else p.sla_state end as sla,
-       round(t.hours_open)::float8 as hours_open, t.cluster, t.location_name, p.note
+       trunc(t.hours_open)::float8 as hours_open, t.cluster, t.location_name, p.note
      from tickets.${apply ? 'assign_plan' : 'dispatch_plan'}($1) p
      left join tickets.vehicles_now v on v.vehicle_id = p.vehicle_id
      left join tickets.inc_open_sla t on t.ticket_id = p.ticket_id
