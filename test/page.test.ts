@@ -175,9 +175,9 @@ describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
   });
 
   describe('the jobs', () => {
-    /** Wrong payloads, which fail for good. */
+    /** A snapshot that is not there, and a wrong payload: they fail for good. */
     const failing = `
-      select tickets_ops.enqueue('upsert_batch', json_build_object('snapshot_id', '<b>none</b>', 'batch', n)) from generate_series(1, 3) as n
+      select tickets_ops.enqueue('upsert_batch', json_build_object('snapshot_id', 999999, 'batch', n)) from generate_series(1, 3) as n
       union all select tickets_ops.enqueue('geocode_location', '{"location_name": "", "cluster": "Kilimani"}')`;
     const later = `select tickets_ops.enqueue('maintain', '{}', p_run_at => now() + interval '1 day')`;
     const rows = () => tab.locator('.jobs tr');
@@ -192,8 +192,10 @@ describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
 
     test('failed ones come first, the last error is whole, and what health says is on top', async () => {
       assert.match(await tab.locator('.health').innerText(), /4 job\(s\) failed/);
-      await rows().first().locator('summary').getByText('Error: <b>no such</b> snapshot').click();
-      await rows().first().getByText('at a line').waitFor();
+      const wrong = rows().filter({ hasText: 'geocode_location' });
+      await wrong.locator('summary').getByText('Wrong payload').click();
+      await wrong.getByText('A right one').waitFor();
+      assert.equal(await rows().first().locator('.chip').innerText(), 'failed');
       assert.equal(await rows().last().locator('.chip').innerText(), 'scheduled');
     });
 
