@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { clusters } from '../demo/places.ts';
 import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureDispatch } from './dispatch.ts';
 import { measureHostile } from './hostile.ts';
 import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
@@ -16,7 +17,8 @@ export interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile. */
+  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile,
+   *  dispatch (half a million tickets of its own). */
   only: string[];
 }
 
@@ -40,6 +42,7 @@ export async function measure(options: Options): Promise<void> {
     }
     if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
     if (options.only.includes('hostile')) for (const line of await measureHostile(env)) note(line);
+    if (options.only.includes('dispatch')) for (const line of await measureDispatch(env)) note(line);
     printTable(lines);
   } finally {
     await env.close();
