@@ -233,6 +233,8 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
   test('a load that is killed while it closes tickets ends each assignment with its ticket or not at all', {
     timeout: 400_000,
   }, async (t) => {
+    // A file that closes every ticket is held for a person otherwise.
+    const LOADS_ALL = { ON_SUSPECT_SNAPSHOT: 'load' };
     const dice = new Dice(SEED);
     await park(env.pool, [{ id: 'V1', ...NAIROBI }]);
     const statusOf = async (hour: number) => {
@@ -252,7 +254,7 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
       );
       await env.putObject(keyOf(hour + 1), fileOf(new Set(ids), hour));
       await addFetch(env);
-      const victim = await startWorkerProcess();
+      const victim = await startWorkerProcess(LOADS_ALL);
       await waitFor('tickets to be written', async () =>
         ['loading', 'finalizing', 'done'].includes(await statusOf(hour + 1)),
       );
@@ -264,7 +266,7 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
       await victim.exited;
       assert.equal(await disagreeing(), 0);
       seen.push(`${await statusOf(hour + 1)} with ${await assigned()} assigned`);
-      const survivor = await startWorkerProcess();
+      const survivor = await startWorkerProcess(LOADS_ALL);
       const isDone = async () => {
         assert.equal(await disagreeing(), 0);
         return (await statusOf(hour + 1)) === 'done';
