@@ -27,7 +27,7 @@ const WORLD = {
   ],
 } as const;
 
-describe('the review', { skip: withoutBrowser, timeout: 120_000 }, () => {
+describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
   let env: Environment;
   let page: Page;
   let browser: Browser;

@@ -12,7 +12,7 @@ import { makePlaces } from './support/places.ts';
 
 const NO_TILES = { MAP_TILES_ATTRIBUTION: '' };
 
-describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
+describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
   let env: Environment;
   let page: Page;
   let browser: Browser;
