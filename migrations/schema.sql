@@ -4113,6 +4113,7 @@ COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed
 CREATE FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS TABLE(candidate_no bigint, label text, level text, lng double precision, lat double precision, distance_km numeric, verdict text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     BEGIN ATOMIC
  SELECT w.candidate_no,
      w.label,
@@ -4152,6 +4153,7 @@ COMMENT ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key 
 CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     BEGIN ATOMIC
  SELECT l.location_key,
      l.location_name,
@@ -5309,6 +5311,7 @@ COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserve
 
 CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE
+    SET jit TO 'off'
     BEGIN ATOMIC
  WITH beyond AS MATERIALIZED (
           SELECT places_beyond_guard.location_key,

@@ -155,7 +155,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
 
     test('vehicles are shown where there are any, and the nearest ones to a ticket', async () => {
       assert.equal(await tab.getByLabel(/vehicle/).isVisible(), false);
-      const removeVehicles = await makeVehicles(env);
+      await env.pool.query(vehicles('true'));
       try {
         await tab.reload();
         await tab.getByLabel('2 vehicles').waitFor();
@@ -169,7 +169,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         await tab.getByLabel('2 vehicles').uncheck();
         assert.equal(await tab.locator('.vehicle').count(), 0);
       } finally {
-        await removeVehicles();
+        await env.pool.query(vehicles('false'));
       }
     });
   });
@@ -279,26 +279,12 @@ const PALE = `(() => {
     .filter(([contrast]) => contrast < 4.5);
 })()`;
 
-/** Two vehicles in the operator's view; where there is none, a stand-in for what the page reads of dispatch. */
-async function makeVehicles(env: Environment): Promise<() => Promise<unknown>> {
-  const positions = `(values ('v1', 'KDA 123A', 36.79, -1.29, interval '0'), ('v2', '<b>KDB</b>', 36.7, -1.3, interval '2 hours')) as v (id, label, lng, lat, age)`;
-  const { rows } = await env.pool.query(`select to_regclass('tickets.vehicles') is not null as made`);
-  if (rows[0].made) {
-    const view = (where: string) => `
-      create or replace view tickets.vehicles as
-      select id as vehicle_id, label, 'Kilimani A' as team, lng::double precision as lng, lat::double precision as lat, now() - age as located_at,
-        now() - age as seen_at, false as moving, 0::double precision as speed_kmh, 'test' as source
-      from ${positions} where ${where}`;
-    await env.pool.query(view('true'));
-    return () => env.pool.query(view('false'));
-  }
-  await env.pool.query(
-    `create view tickets.vehicles_now as
-     select id as vehicle_id, label, 'Kilimani A' as team, lng, lat, case when age = interval '0' then 'live' else 'stale' end as freshness, 0 as open_assignments
-     from ${positions};
-     create function tickets.nearest_vehicles(p_ticket_id text)
-     returns table (vehicle_id text, label text, road_km_estimate numeric, minutes_estimate numeric, freshness text)
-     language sql as $$ select 'v1', 'KDA 123A', 0.8, 2.0, 'live' $$`,
-  );
-  return () => env.pool.query('drop view tickets.vehicles_now; drop function tickets.nearest_vehicles(text)');
-}
+/** The operator's view of a tracker, with two vehicles or without any. */
+const vehicles = (where: string) => `
+  create or replace view tickets.vehicles as
+  select id as vehicle_id, label, 'Kilimani A' as team, lng::double precision as lng, lat::double precision as lat, now() - age as located_at,
+    now() - age as seen_at, false as moving, 0::double precision as speed_kmh, 'test' as source
+  from (values
+    ('v1', 'KDA 123A', 36.79, -1.29, interval '0'), ('v2', '<b>KDB</b>', 36.7, -1.3, interval '2 hours')
+  ) as v (id, label, lng, lat, age)
+  where ${where}`;

@@ -89,6 +89,28 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
     assert.equal((await env.pool.query('select from tickets.geo_decisions')).rows.length, 0);
   });
 
+  test('a tracker’s table that may not be read leaves the map as it is, and is no reason for a GRANT of ours', async () => {
+    const shipped = (await env.pool.query(`select pg_get_viewdef('tickets.vehicles'::regclass) as sql`)).rows[0].sql;
+    await env.pool.query(
+      `create schema tracker;
+       create function tracker.position() returns double precision language plpgsql stable as $$ begin return 36.8; end $$;
+       revoke execute on function tracker.position() from public;
+       create or replace view tickets.vehicles as
+       select 'v1'::text as vehicle_id, null::text as label, null::text as team, tracker.position() as lng, null::double precision as lat,
+         null::timestamptz as located_at, null::timestamptz as seen_at, null::boolean as moving, null::double precision as speed_kmh, null::text as source`,
+    );
+    try {
+      const ask = await asker('reader');
+      const { status, answer } = await ask('/api/vehicles');
+      assert.deepEqual([status, answer.grant], [403, undefined]);
+      assert.match(answer.error, /permission denied for function position/);
+      assert.equal((await ask('/api/places')).status, 200);
+    } finally {
+      await env.pool.query(`create or replace view tickets.vehicles as ${shipped}`);
+      await env.pool.query('drop schema tracker cascade');
+    }
+  });
+
   test('the GRANT that is answered is all that is missing', async () => {
     const ask = await asker('reader');
     const { answer } = await ask('/api/queue');
