@@ -105,13 +105,11 @@ describe('places', () => {
     assert.deepEqual((await places(`'closed'`))[0]?.properties['open'], 0);
   });
 
-  test('repair times that are none of this world, and of several tickets, have a median', async () => {
+  test('repair times have a median, those that are none of this world aside', async () => {
     await addCluster('Kilimani', 36.79, -1.3);
     const median = async () => (await places(`'closed'`))[0]?.properties['mttr_median'];
-    await addTickets([closed('WOT1', { mttr: '9'.repeat(40) })]);
-    assert.equal(await median(), 1e9);
-    await addTickets([closed('WOT2', { mttr: `-${'9'.repeat(39)}` })]);
-    assert.equal(await median(), 0);
+    await addTickets([closed('WOT1', { mttr: '9'.repeat(40) }), closed('WOT2', { mttr: `-${'9'.repeat(39)}` })]);
+    assert.equal(await median(), null);
     await addTickets([closed('WOT3', { mttr: '1.5' }), closed('WOT4', { mttr: '1.05' }), closed('WOT5')]);
     assert.equal(await median(), (90 + 63) / 2);
   });

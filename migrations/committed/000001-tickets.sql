@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f49512cf9711d62f60432c8e566f1b4a8e91c3e5
+--! Hash: sha1:197d18ddc6e7256a8ce8560d2893acde154cfcb4
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3434,7 +3434,7 @@ begin
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as closed,
         -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
-        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
+        tickets.collect(mttr::integer) filter (where mttr between -1e9 and 1e9) as mttrs,
         tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
       from closed_tickets
       group by longitude, latitude
@@ -3462,7 +3462,9 @@ begin
       p.geo_source, p.tickets,
       coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), sla.hours_open,
       coalesce(c.closed, 0),
-      case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
+      case when c.closed > 0 then
+        (select percentile_cont(0.5) within group (order by mttr) from (select unnest(c.mttrs) as mttr) as repaired)
+      end,
       p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
     from open_places o
     full join closed_places c using (longitude, latitude)
