@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:197d18ddc6e7256a8ce8560d2893acde154cfcb4
+--! Hash: sha1:3f0f8aaea1edaf78a010855203f7294993277281
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1061,7 +1061,8 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 -- Reading what the feed wrote: what the generated columns and constraints of the tables below need.
 
 --! Included values.sql
--- Values of the feed: text to typed values, for the generated columns of the ticket tables.
+-- Values of the feed: text to typed values, for the generated columns of the ticket tables. Which texts read stands in
+-- src/csv/values.ts as well, for the figures of a file; a test holds the two together.
 -- Each function is total: what it cannot read is NULL, never an error. So the text's form is looked at, with bounded
 -- digits, before anything is cast. Forms say [0-9]: \d also matches Arabic digits, which no cast reads. Collation "C"
 -- because the answer must not depend on the database's (and it is faster).
@@ -1158,8 +1159,10 @@ create or replace function tickets.to_boolean(value text) returns boolean
     when 'yes' then true when 'no' then false
     when 'y' then true when 'n' then false
     when '1' then true when '0' then false
+    -- What pandas makes of a column of booleans in which one is missing.
+    when '1.0' then true when '0.0' then false
   end;
-comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 create or replace function tickets.hours_to_minutes(value text) returns numeric
   language plpgsql immutable strict parallel safe
@@ -1808,6 +1811,8 @@ create table tickets.geo_clusters (
   provider text,
   query text,
   verified boolean not null default false,
+  verified_by text,
+  verified_at timestamptz,
   guard_km numeric not null default 25 check (guard_km > 0),
   suspicious boolean not null default false,
   candidates jsonb not null default '[]',
@@ -1825,6 +1830,8 @@ comment on column tickets.geo_clusters.geom is 'Centroid, WGS 84 longitude/latit
 comment on column tickets.geo_clusters.provider is 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
 comment on column tickets.geo_clusters.query is 'The text that was sent to the provider.';
 comment on column tickets.geo_clusters.verified is 'A person checked this coordinate: it is never overwritten, not even by force.';
+comment on column tickets.geo_clusters.verified_by is 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+comment on column tickets.geo_clusters.verified_at is 'When that was. NULL where verified_by is.';
 comment on column tickets.geo_clusters.guard_km is 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
 comment on column tickets.geo_clusters.suspicious is 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned.';
@@ -1848,6 +1855,8 @@ create table tickets.geo_locations (
   distance_km numeric,
   candidates jsonb not null default '[]',
   verified boolean not null default false,
+  verified_by text,
+  verified_at timestamptz,
   note text,
   attempts integer not null default 0,
   fetched_at timestamptz,
@@ -1871,12 +1880,45 @@ comment on column tickets.geo_locations.confidence is 'Score of the chosen candi
 comment on column tickets.geo_locations.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
 comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
 comment on column tickets.geo_locations.verified is 'A person checked this row: it is never overwritten and never expires, not even by force.';
+comment on column tickets.geo_locations.verified_by is 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+comment on column tickets.geo_locations.verified_at is 'When that was. NULL where verified_by is.';
 comment on column tickets.geo_locations.note is 'Free text: why a candidate was rejected, or a person''s remark.';
 comment on column tickets.geo_locations.attempts is 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
 comment on column tickets.geo_locations.fetched_at is 'When a provider last answered for this place.';
 comment on column tickets.geo_locations.expires_at is 'When the place may be asked again. NULL: never.';
 comment on column tickets.geo_locations.created_at is 'When the row was made.';
 comment on column tickets.geo_locations.updated_at is 'When the row last changed.';
+
+create table tickets.geo_decisions (
+  decision_id bigint generated always as identity primary key,
+  decided_at timestamptz not null default now(),
+  decided_by text not null,
+  kind text not null check (kind in ('cluster', 'location')),
+  cluster text not null,
+  location_key text,
+  decision text not null
+    check (decision in ('added', 'accepted', 'moved', 'rejected', 'guard', 'handed back', 'changed', 'removed', 'undone')),
+  before jsonb,
+  after jsonb,
+  tickets_moved bigint not null,
+  undoes bigint references tickets.geo_decisions,
+  constraint geo_decisions_names_its_place check ((kind = 'location') = (location_key is not null)),
+  constraint geo_decisions_has_a_row check (before is not null or after is not null)
+);
+comment on table tickets.geo_decisions is 'What people decided about places: one row for each gazetteer row that a person''s statement wrote, whatever tool it came from. Written by triggers and never changed. Take one back: select * from tickets.undo_decision(decision_id). The pipeline''s own verdicts are not among them.';
+comment on column tickets.geo_decisions.decision_id is 'Number of the decision, in the order in which they were made, for tickets.undo_decision.';
+comment on column tickets.geo_decisions.decided_at is 'Start of the transaction.';
+comment on column tickets.geo_decisions.decided_by is 'The role of the person, also when a function with its owner''s rights wrote the row.';
+comment on column tickets.geo_decisions.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+comment on column tickets.geo_decisions.cluster is 'The cluster.';
+comment on column tickets.geo_decisions.location_key is 'The place in it. NULL: the decision is about the cluster itself.';
+comment on column tickets.geo_decisions.decision is 'added, accepted (as proposed), moved (another coordinate), rejected (no place on earth, or none of the candidates), guard (guard_km), handed back (to the pipeline), changed (a note, say), removed, undone (see undoes).';
+comment on column tickets.geo_decisions.before is 'The row as it was; NULL for one that was added. geom is hexadecimal EWKB (cast it to geometry); candidates are left out unless they changed.';
+comment on column tickets.geo_decisions.after is 'The row as the decision left it; NULL for one that was removed. In the form of before.';
+comment on column tickets.geo_decisions.tickets_moved is 'Tickets whose place on the map changed with it, open and closed; for a cluster also those whose location was judged anew.';
+comment on column tickets.geo_decisions.undoes is 'The decision that this one took back. NULL: none.';
+-- The history of one place, the newest first.
+create index geo_decisions_place on tickets.geo_decisions (cluster, location_key, decision_id);
 
 --! Included gazetteers.sql
 -- Who may write the gazetteers.
@@ -1983,13 +2025,186 @@ return p_from + make_interval(secs => 86400 * (
 comment on function tickets_ops.answer_expires_at(text, integer, numeric, timestamptz) is
   'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 --! EndIncluded gazetteers.sql
+--! Included decisions.sql
+-- What people decide about places: signed, written down, and undone.
+--
+-- A person's statement is one that the pipeline did not mark as its own (tickets_ops.as_pipeline). Whatever tool it comes
+-- from, triggers sign the row (verified_by) and append to tickets.geo_decisions. Undoing restores the row as the decision
+-- found it; the tickets follow, as after any write.
+
+create or replace function tickets_ops.person() returns text language sql stable
+-- current_user would name the owner of the function that asks, for triggers run with their owner's rights.
+return case current_setting('role') when 'none' then session_user::text else current_setting('role') end;
+comment on function tickets_ops.person() is 'The role that the person at the other end of the connection acts as: what SET ROLE chose, else the one that logged in. The same inside functions that run with their owner''s rights.';
+
+create or replace function tickets_ops.undoing() returns bigint language sql stable
+return nullif(current_setting('tickets_ops.undoing', true), '')::bigint;
+comment on function tickets_ops.undoing() is 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
+
+create or replace function tickets_ops.refuse_rewriting() returns trigger language plpgsql as $$
+begin
+  raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
+    using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
+end
+$$;
+comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
+
+create or replace function tickets_ops.sign_verdict() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_row jsonb := to_jsonb(new);
+  v_before jsonb;
+begin
+  if tickets_ops.is_pipeline() then
+    return new;
+  end if;
+  if tickets_ops.undoing() is not null then
+    select d.before into v_before
+    from tickets.geo_decisions d
+    where d.decision_id = tickets_ops.undoing()
+      and d.cluster = new.cluster and d.location_key is not distinct from v_row ->> 'location_key';
+    if v_before is null then
+      raise exception 'Decision % changed no such row.', tickets_ops.undoing();
+    end if;
+    -- Every column, whatever the statement and the triggers before this one made of the row.
+    return jsonb_populate_record(new, v_before);
+  end if;
+  if not new.verified then
+    new.verified_by := null;
+    new.verified_at := null;
+  elsif tg_op = 'INSERT' or not old.verified or new.geom::bytea is distinct from old.geom::bytea
+    or v_row ->> 'status' is distinct from to_jsonb(old) ->> 'status' -- clusters have none
+  then
+    new.verified_by := tickets_ops.person();
+    new.verified_at := now();
+  else
+    new.verified_by := old.verified_by;
+    new.verified_at := old.verified_at;
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.sign_verdict() is 'Trigger on a person''s write of a gazetteer row: says in verified_by and verified_at who verified it and when, whatever the statement wrote there; under tickets.undo_decision it restores the row instead.';
+
+create or replace function tickets_ops.decision_of(p_before jsonb, p_after jsonb) returns text language sql stable
+return case
+  when tickets_ops.undoing() is not null then 'undone'
+  when p_before is null then 'added'
+  when p_after is null then 'removed'
+  when p_before -> 'verified' = 'true' and p_after -> 'verified' = 'false' then 'handed back'
+  when (p_before -> 'verified', p_before -> 'status', p_before -> 'geom')
+    is distinct from (p_after -> 'verified', p_after -> 'status', p_after -> 'geom')
+  then
+    case
+      when p_after ->> 'geom' is null or p_after ->> 'status' = 'rejected' then 'rejected'
+      when p_after -> 'geom' <> p_before -> 'geom' then 'moved'
+      else 'accepted'
+    end
+  when p_after -> 'guard_km' <> p_before -> 'guard_km' then 'guard'
+  else 'changed'
+end;
+comment on function tickets_ops.decision_of(jsonb, jsonb) is 'What a person''s write of a gazetteer row decided, as a word of tickets.geo_decisions.decision. NULL for the row that is not there.';
+
+-- Times are written in one time zone, so that undo_decision can compare the text.
+create or replace function tickets_ops.record_decisions() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+declare
+  v_before jsonb[];
+  v_after jsonb[];
+begin
+  if tickets_ops.is_pipeline() then
+    return null;
+  end if;
+  -- An event names only the transition tables that it has. A geometry would become GeoJSON, which rounds.
+  if tg_op <> 'INSERT' then
+    v_before := array(select to_jsonb(b) || jsonb_build_object('geom', b.geom::text) from before b);
+  end if;
+  if tg_op <> 'DELETE' then
+    v_after := array(select to_jsonb(a) || jsonb_build_object('geom', a.geom::text) from after a);
+  end if;
+  insert into tickets.geo_decisions (decided_by, kind, cluster, location_key, decision, before, after, tickets_moved, undoes)
+  select
+    tickets_ops.person(), case when place.location_key is null then 'cluster' else 'location' end, place.cluster, place.location_key,
+    tickets_ops.decision_of(b.whole, a.whole), b.whole - place.left_out, a.whole - place.left_out,
+    (
+      select coalesce(sum(m.tickets), 0)
+      from jsonb_to_recordset(tickets_ops.moves()) as m (cluster text, location_key text, tickets bigint)
+      where m.cluster = place.cluster and (place.location_key is null or m.location_key = place.location_key)
+    ),
+    tickets_ops.undoing()
+  from unnest(v_before) as b (whole)
+  full join unnest(v_after) as a (whole)
+    on b.whole ->> 'cluster' = a.whole ->> 'cluster'
+    and coalesce(b.whole ->> 'location_key', '') = coalesce(a.whole ->> 'location_key', '')
+  cross join lateral (
+    select
+      coalesce(a.whole, b.whole) ->> 'cluster' as cluster,
+      coalesce(a.whole, b.whole) ->> 'location_key' as location_key,
+      case when a.whole -> 'candidates' = b.whole -> 'candidates' then 'candidates' else '' end as left_out
+  ) as place
+  where b.whole - 'updated_at' is distinct from a.whole - 'updated_at'
+  order by place.cluster, place.location_key;
+  return null;
+end
+$$;
+comment on function tickets_ops.record_decisions() is 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
+
+create or replace function tickets.undo_decision(p_decision_id bigint) returns setof tickets.geo_decisions
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+declare
+  v_decision tickets.geo_decisions;
+  v_row text; -- a FROM clause: the row as r
+  v_now jsonb;
+begin
+  select * into v_decision from tickets.geo_decisions where decision_id = p_decision_id;
+  if not found then
+    raise exception 'There is no decision %.', p_decision_id using errcode = 'no_data_found', hint = 'See tickets.geo_decisions.';
+  end if;
+  -- What every write of a gazetteer takes first: the row cannot change between the look and the write.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  v_row := format(case v_decision.kind
+    when 'cluster' then 'tickets.geo_clusters r where r.cluster = %1$L'
+    else 'tickets.geo_locations r where r.cluster = %1$L and r.location_key = %2$L'
+  end, v_decision.cluster, v_decision.location_key);
+  execute 'select to_jsonb(r) || jsonb_build_object(''geom'', r.geom::text) from ' || v_row into v_now;
+  if v_now - 'updated_at' - (case when v_decision.after ? 'candidates' then '' else 'candidates' end)
+    is distinct from v_decision.after - 'updated_at'
+  then
+    raise exception 'Decision % cannot be undone: the place was changed since.', p_decision_id
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Look at it again, and decide anew.';
+  end if;
+
+  perform set_config('tickets_ops.undoing', p_decision_id::text, true);
+  if v_decision.before is null then
+    execute 'delete from ' || v_row;
+  elsif v_decision.after is null then
+    execute format(
+      'insert into tickets.%1$I select (jsonb_populate_record(null::tickets.%1$I, $1)).*', 'geo_' || v_decision.kind || 's'
+    ) using v_decision.before;
+  else
+    execute replace('update ' || v_row, ' r where', ' r set updated_at = now() where'); -- sign_verdict restores the rest
+  end if;
+  perform set_config('tickets_ops.undoing', '', true);
+  return query
+    select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+end
+$$;
+comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+--! EndIncluded decisions.sql
 
 create trigger _050_verified before insert or update on tickets.geo_clusters
   for each row execute function tickets_ops.keep_cluster_verified();
 create trigger _050_verified before insert or update on tickets.geo_locations
   for each row execute function tickets_ops.keep_location_verified();
+-- After _050, whose verdict is signed.
+create trigger _060_signed before insert or update on tickets.geo_clusters
+  for each row execute function tickets_ops.sign_verdict();
+create trigger _060_signed before insert or update on tickets.geo_locations
+  for each row execute function tickets_ops.sign_verdict();
 create trigger _100_touch before update on tickets.geo_clusters for each row execute function tickets.touch_updated_at();
 create trigger _100_touch before update on tickets.geo_locations for each row execute function tickets.touch_updated_at();
+create trigger _100_append_only before update or delete on tickets.geo_decisions
+  for each statement execute function tickets_ops.refuse_rewriting();
 
 --! split: 060-tickets.sql
 -- The tickets: raw-first tables. `raw` is the source of truth; every other column follows from it and from the gazetteers.
@@ -2167,6 +2382,10 @@ language sql stable parallel safe as $fn$
 $fn$;
 comment on function tickets.placing_statement(text, text, text) is 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
 
+create or replace function tickets_ops.moves() returns jsonb language sql stable
+return coalesce(nullif(current_setting('tickets_ops.moves', true), '')::jsonb, '[]');
+comment on function tickets_ops.moves() is 'The tickets that followed the gazetteer writes of this moment: [{cluster, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
+
 create or replace function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
@@ -2180,15 +2399,28 @@ declare
       on tickets.cluster_key(t.cluster) = scope.cluster and t.location_key = scope.location_key'
   end;
   v_placed bigint;
+  v_moves jsonb;
 begin
   -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
-  execute tickets.placing_statement(
-    p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t'
+  execute format(
+    $sql$
+      with placed as (
+        %s returning tickets.cluster_key(t.cluster) as cluster, t.location_key
+      ),
+      moves as (
+        select cluster, location_key, count(*) as tickets from placed group by cluster, location_key
+      )
+      select coalesce(sum(tickets), 0), coalesce(jsonb_agg(moves), '[]') from moves
+    $sql$,
+    tickets.placing_statement(p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t')
   )
-  using p_clusters, p_location_keys;
-  get diagnostics v_placed = row_count;
+  into v_placed, v_moves using p_clusters, p_location_keys;
+  -- A sweep follows no decision.
+  if p_clusters is not null and v_placed > 0 then
+    perform set_config('tickets_ops.moves', (tickets_ops.moves() || v_moves)::text, true);
+  end if;
   return v_placed;
 end
 $fn$;
@@ -2202,9 +2434,13 @@ end
 $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-create or replace function tickets.claim_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.claim_gazetteers() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  if not tickets_ops.is_pipeline() then
+    perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
+  end if;
   return null;
 end
 $$;
@@ -2393,6 +2629,14 @@ begin
       for each statement execute function tickets.%I()', v_table, v_moved);
     execute format('create trigger _500_moved_by_delete after delete on tickets.%I referencing old table as before
       for each statement execute function tickets.%I()', v_table, v_moved);
+    -- Last: the tickets have moved.
+    execute format('create trigger _900_decided_by_insert after insert on tickets.%I referencing new table as after
+      for each statement execute function tickets_ops.record_decisions()', v_table);
+    execute format('create trigger _900_decided_by_update after update on tickets.%I
+      referencing old table as before new table as after
+      for each statement execute function tickets_ops.record_decisions()', v_table);
+    execute format('create trigger _900_decided_by_delete after delete on tickets.%I referencing old table as before
+      for each statement execute function tickets_ops.record_decisions()', v_table);
   end loop;
 end
 $$;
@@ -2643,11 +2887,11 @@ insert into tickets_ops.snapshot_transitions (from_status, to_status, reason) va
   ('staging', 'loading', 'All rows are staged; its batches and their jobs come into being.'),
   ('staging', 'finalizing', 'All rows are staged, and none has changed.'),
   ('staging', 'held', 'All rows are staged, and it looks as if it would destroy the state: a person decides.'),
-  ('staging', 'failed', 'It is no ticket CSV, or it cannot be read.'),
+  ('staging', 'failed', 'It is no ticket CSV, nearly nothing of it can be loaded, or it cannot be read.'),
   ('held', 'loading', 'A person released it.'),
   ('held', 'finalizing', 'A person released it, and no row has changed.'),
   ('held', 'superseded', 'A newer file was loaded.'),
-  ('held', 'failed', 'A person dismissed it.'),
+  ('held', 'failed', 'A person dismissed it, or a newer file is held in its place.'),
   ('loading', 'finalizing', 'The last batch is in.'),
   ('loading', 'failed', 'A batch used up its attempts, or a person cancelled it.'),
   ('finalizing', 'done', 'The whole file is in.'),
@@ -2674,6 +2918,11 @@ create table tickets_ops.snapshots (
   ignored boolean not null default false,
   dismissed_at timestamptz,
   broken_off text,
+  hold_reason text,
+  held_since timestamptz,
+  warnings text[] not null default '{}',
+  statistics jsonb,
+  cleaning_version integer,
   origin text not null default 'bucket' check (origin in ('bucket', 'file')),
   forced boolean not null default false,
   backfill boolean not null default false,
@@ -2696,6 +2945,7 @@ create table tickets_ops.snapshots (
   rows_dropped_sentinel bigint not null default 0,
   rows_duplicate bigint not null default 0,
   rows_rejected bigint not null default 0,
+  rejects_kept bigint not null default 0,
   rows_repaired bigint not null default 0,
   open_missing bigint,
   content_through timestamptz,
@@ -2703,7 +2953,8 @@ create table tickets_ops.snapshots (
     status not in ('done', 'partial')
     or rows_read = rows_inserted + rows_updated + rows_unchanged + rows_dropped_alarm + rows_dropped_sentinel + rows_duplicate + rows_rejected
   ),
-  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null)
+  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null),
+  constraint snapshots_hold_has_a_reason check (status <> 'held' or hold_reason is not null)
 );
 
 -- Exactly one snapshot of a dataset is in flight.
@@ -2728,6 +2979,11 @@ comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, whi
 comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
 comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+comment on column tickets_ops.snapshots.hold_reason is 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+comment on column tickets_ops.snapshots.held_since is 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+comment on column tickets_ops.snapshots.warnings is 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+comment on column tickets_ops.snapshots.statistics is 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+comment on column tickets_ops.snapshots.cleaning_version is 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
 comment on column tickets_ops.snapshots.origin is 'bucket, or file (ingest --inc-csv).';
 comment on column tickets_ops.snapshots.forced is 'Asked for by force.';
 comment on column tickets_ops.snapshots.backfill is 'Part of a backfill: finishing it asks for the next file left behind.';
@@ -2736,7 +2992,7 @@ comment on column tickets_ops.snapshots.attempt is 'Fencing token: a reader that
 comment on column tickets_ops.snapshots.listed_at is 'When the file was first looked at.';
 comment on column tickets_ops.snapshots.progress_at is 'When work on the snapshot last committed something.';
 comment on column tickets_ops.snapshots.staged_at is 'When all its rows were staged.';
-comment on column tickets_ops.snapshots.load_began_at is 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+comment on column tickets_ops.snapshots.load_began_at is 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
 comment on column tickets_ops.snapshots.loaded_at is 'When it was complete.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
@@ -2749,7 +3005,8 @@ comment on column tickets_ops.snapshots.rows_unchanged is 'Tickets that were not
 comment on column tickets_ops.snapshots.rows_dropped_alarm is 'Rows with is_alarm true.';
 comment on column tickets_ops.snapshots.rows_dropped_sentinel is 'EXPORT STOPPED rows.';
 comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-comment on column tickets_ops.snapshots.rows_rejected is 'Rows in tickets_ops.snapshot_rejects.';
+comment on column tickets_ops.snapshots.rows_rejected is 'Rows that could not be loaded, all of them.';
+comment on column tickets_ops.snapshots.rejects_kept is 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
 comment on column tickets_ops.snapshots.content_through is 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
@@ -2804,7 +3061,7 @@ create table tickets_ops.snapshot_rejects (
   row_text text not null
 );
 create index snapshot_rejects_by_snapshot on tickets_ops.snapshot_rejects (snapshot_id, line);
-comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 comment on column tickets_ops.snapshot_rejects.reject_id is 'Order of writing.';
 comment on column tickets_ops.snapshot_rejects.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on which the record begins; the header is usually line 1.';
@@ -2893,25 +3150,28 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.known_versions(text, text[]) is 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-create or replace function tickets_ops.last_load(p_dataset text, out etag text, out sha256 text)
+create or replace function tickets_ops.last_load(p_dataset text, p_cleaning_version integer, out etag text, out sha256 text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
     limit 1
   ) as last on true
 $$;
-comment on function tickets_ops.last_load(text) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+comment on function tickets_ops.last_load(text, integer) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 --! EndIncluded high-water-mark.sql
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
@@ -3030,7 +3290,7 @@ create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from tex
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3046,6 +3306,183 @@ end
 $$;
 comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 --! EndIncluded ledger.sql
+--! Included refused-rows.sql
+-- Rows that the database itself refuses, found without writing them.
+
+create or replace function tickets_ops.violating_rows(
+  p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text
+)
+returns setof text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$$;
+comment on function tickets_ops.violating_rows(text, text, bigint, text, text) is 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+--! EndIncluded refused-rows.sql
+--! Included held.sql
+-- Snapshots that are held: what a person does about one, and what becomes of it when a newer file is loaded.
+
+create or replace function tickets_ops.hold_time() returns interval language sql immutable parallel safe
+return interval '1 hour';
+comment on function tickets_ops.hold_time() is 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
+
+create or replace function tickets_ops.held(p_dataset text)
+returns table (snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamptz)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+comment on function tickets_ops.held(text) is 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
+
+create or replace function tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamptz, p_is_loaded boolean) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
+
+create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void language sql as $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+comment on function tickets_ops.wipe_staging(bigint) is 'Deletes what is staged of a snapshot. Its rejects stay.';
+
+create or replace function tickets_ops.locked_snapshot(p_snapshot_id bigint) returns tickets_ops.snapshots language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
+$$;
+comment on function tickets_ops.locked_snapshot(bigint) is 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+create or replace function tickets_ops.release_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+comment on function tickets_ops.release_snapshot(bigint) is 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+
+create or replace function tickets_ops.dismiss_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+comment on function tickets_ops.dismiss_snapshot(bigint) is 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
+--! EndIncluded held.sql
 
 create trigger _100_transition before insert or update of status on tickets_ops.snapshots
   for each row execute function tickets_ops.check_transition();
@@ -5068,7 +5505,9 @@ comment on function tickets.geocode_location(text, text, boolean) is
   'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 --! EndIncluded on-demand.sql
 --! Included review.sql
--- What people should look at.
+-- What people should look at, and what they need to know to decide about one place of it.
+--
+-- The judge is the pipeline's own, so what asks it runs with its owner's rights; the rest reads with the caller's.
 
 create or replace view tickets_ops.review_queue as
 with open_tickets as (
@@ -5132,6 +5571,141 @@ comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordin
 comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
 comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
+
+create or replace function tickets_ops.place_candidates(p_cluster text, p_location_key text default null)
+returns table (
+  candidate_no bigint, label text, "level" text, lng double precision, lat double precision, distance_km numeric, verdict text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), w.distance_km,
+    case when w.refusal is not null then 'refused: ' || w.refusal when w.doubt is not null then 'doubtful: ' || w.doubt else 'fits' end
+  from tickets.geo_locations l
+  left join tickets.geo_clusters c on c.cluster = l.cluster
+  cross join lateral tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, c.guard_km) as w
+  where l.cluster = p_cluster and l.location_key = p_location_key
+  union all
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), tickets_ops.distance_km(c.geom, w.geom),
+    case
+      when w.refusal is not null then 'refused: ' || w.refusal
+      when not (w.exact or w.named) then 'doubtful: it has another name'
+      else 'fits'
+    end
+  from tickets.geo_clusters c
+  cross join lateral tickets_ops.score_candidates(
+    c.candidates, tickets_ops.cluster_name_key(c.cluster), null, null, null
+  ) as w
+  where c.cluster = p_cluster and p_location_key is null
+  order by 1;
+end;
+comment on function tickets_ops.place_candidates(text, text) is 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
+
+create or replace function tickets_ops.places_beyond_guard(p_cluster text)
+returns table (
+  location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    l.location_key, l.location_name, st_x(place.geom), st_y(place.geom), tickets_ops.distance_km(c.geom, place.geom), nearest.km
+  from tickets.geo_clusters c
+  cross join lateral (
+    -- Each takes the judge some milliseconds.
+    select * from tickets.geo_locations r
+    where r.cluster = c.cluster and r.status = 'rejected' and not r.verified
+    order by r.fetched_at desc nulls last limit 100
+  ) as l
+  cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+  cross join lateral (
+    select min(w.distance_km) as km
+    from tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, null) as w
+    where w.refusal is null
+  ) as nearest
+  where c.cluster = p_cluster and place.geom is not null
+  order by nearest.km, l.location_key;
+end;
+comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
+
+create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
+language sql stable
+begin atomic
+  with beyond as materialized (select * from tickets_ops.places_beyond_guard(p_cluster) where p_kind = 'cluster')
+  select json_build_object(
+    -- updated_at as text: a caller that writes compares it, and must not lose its microseconds.
+    'place', (
+      select to_json(r) from (
+        select
+          'location' as kind, l.cluster, l.location_key, l.location_name, l.status, l.verified, l.verified_by, l.note, l.precision,
+          l.confidence, l.distance_km, l.provider, l.query, st_x(l.geom) as lng, st_y(l.geom) as lat, l.updated_at::text
+        from tickets.geo_locations l
+        where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
+        union all
+        select
+          'cluster', c.cluster, null, null, case when c.suspicious then 'suspicious' when c.geom is null then 'not_found' else 'found' end,
+          c.verified, c.verified_by, c.note, null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+        from tickets.geo_clusters c
+        where p_kind = 'cluster' and c.cluster = p_cluster
+      ) as r
+    ),
+    'centre', (
+      select to_json(r) from (
+        select c.guard_km, c.suspicious, st_x(c.geom) as lng, st_y(c.geom) as lat, c.updated_at::text
+        from tickets.geo_clusters c where c.cluster = p_cluster
+      ) as r
+    ),
+    'candidates', (
+      select coalesce(json_agg(k), '[]') from tickets_ops.place_candidates(p_cluster, case p_kind when 'location' then p_location_key end) as k
+    ),
+    'beyond', (
+      select coalesce(json_agg(b), '[]') from beyond b
+    ),
+    -- As flag_suspicious asks it: the most that lie within one guard of each other, where that are three or more.
+    'together', (
+      select to_json(r) from (
+        select
+          count(*) as places, (select count(*) from beyond) as of_all, avg(other.lng) as lng, avg(other.lat) as lat,
+          round(avg(other.distance_km)) as km
+        from tickets.geo_clusters c
+        cross join beyond one
+        join beyond other on st_distance(
+          st_makepoint(one.lng, one.lat)::geography, st_makepoint(other.lng, other.lat)::geography
+        ) <= 1000 * c.guard_km
+        where c.cluster = p_cluster
+        group by one.location_key
+        having count(*) >= 3
+        order by 1 desc, one.location_key limit 1
+      ) as r
+    ),
+    'names', (
+      -- Relies on the index on (cluster_key(cluster), location_key).
+      select coalesce(json_agg(n), '[]') from (
+        select t.location_name as name, count(*) as tickets, count(*) filter (where t.is_actionable) as open
+        from tickets.inc t
+        where tickets.cluster_key(t.cluster) = p_cluster and (p_kind = 'cluster' or t.location_key = p_location_key)
+        group by t.location_name order by 3 desc, 2 desc, 1 limit 12
+      ) as n
+    ),
+    'found', (
+      select coalesce(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]') from (
+        select st_x(l.geom) as lng, st_y(l.geom) as lat, l.location_key
+        from tickets.geo_locations l
+        where l.cluster = p_cluster and l.status = 'found' and l.location_key is distinct from p_location_key
+        limit 500
+      ) as f
+    ),
+    'history', (
+      select coalesce(json_agg(h), '[]') from (
+        select d.decision_id, d.decided_at, d.decided_by, d.decision, d.tickets_moved
+        from tickets.geo_decisions d
+        where d.cluster = p_cluster and d.location_key is not distinct from case p_kind when 'location' then p_location_key end
+        order by d.decision_id desc limit 5
+      ) as h
+    )
+  );
+end;
+comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
 --! EndIncluded review.sql
 
 create trigger _600_rescore_inserted after insert on tickets.geo_clusters
@@ -5713,6 +6287,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_problems() is 'What is wrong with the workers, as faults and warnings in words.';
 
+create or replace function tickets_ops.last_loaded(p_dataset text) returns setof tickets_ops.snapshots
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
+comment on function tickets_ops.last_loaded(text) is 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
+
 create or replace function tickets_ops.snapshot_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
@@ -5731,11 +6313,21 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
