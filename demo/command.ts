@@ -11,7 +11,7 @@ import { createLog } from '../src/settings/log.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { showProgress } from '../src/terminal/progress.ts';
 import { table } from '../src/terminal/table.ts';
-import { heartbeatEnded } from '../src/worker/heartbeat.ts';
+import { workerEnded } from '../src/worker/pool.ts';
 import { startWorker } from '../src/worker/worker.ts';
 import { feed } from './feed.ts';
 import { startProvider } from './provider.ts';
@@ -114,7 +114,7 @@ export async function run(args: string[]): Promise<number> {
     });
   }
   await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
-  await heartbeatEnded(runner.events);
+  await workerEnded(runner.events);
   bucket.client.destroy();
   await Promise.all([database.close(), server.close(), provider.close()]);
   return 0;

@@ -2,19 +2,23 @@
 -- A right that the migrating role cannot give is a notice, not a failure: the DBA makes the roles, and the next `fleettickets migrate`
 -- grants them the rest. See docs/privileges.md.
 
--- Security definer functions are for those who are named below, not for everyone.
-revoke all on all functions in schema tickets_ops from public;
-revoke all on function
-  tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean),
-  -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-  tickets.clusters_moved(), tickets.locations_moved()
-  from public;
-
 do $$
 declare
   v_role text;
   v_table regclass;
 begin
+  if to_regnamespace('tickets_ops') is null then
+    return; -- after graphile-migrate has uncommitted the first migration
+  end if;
+
+  -- Security definer functions are for those who are named below, not for everyone.
+  revoke all on all functions in schema tickets_ops from public;
+  revoke all on function
+    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean),
+    -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
+    tickets.clusters_moved(), tickets.locations_moved()
+    from public;
+
   foreach v_role in array array['tickets_reader', 'tickets_operator'] loop
     if not exists (select from pg_roles where rolname = v_role) then
       begin

@@ -365,7 +365,7 @@ begin
     raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
   end if;
   return query select * from tickets_ops.ask_by_hand(
-    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force, 10,
+    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
     (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
   );
 end
@@ -393,7 +393,7 @@ begin
   end if;
   return query select * from tickets_ops.ask_by_hand(
     'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
-    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force, 11,
+    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
     (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
   );
 end
@@ -921,6 +921,17 @@ $$;
 
 COMMENT ON FUNCTION tickets.touch_updated_at() IS 'Trigger: keeps updated_at true.';
 
+CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
+    LANGUAGE sql
+    AS $$
+  update graphile_worker._private_jobs
+  set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
+    payload = case when p_add = '{}' and p_remove = '' then payload else (payload::jsonb - p_remove || p_add)::json end
+  where id = p_id
+$$;
+
+COMMENT ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) IS 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
+
 CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (p_from + make_interval(secs => ((86400)::double precision * (CASE WHEN (p_status = 'found'::text) THEN COALESCE(p_found_days, (180)::numeric) WHEN ((p_status = 'not_found'::text) AND (p_attempts <= 1)) THEN (7)::numeric ELSE (30)::numeric END)::double precision)));
@@ -958,13 +969,14 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
 
-CREATE FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+CREATE FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 declare
+  v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
   v_waiting record;
-  v_job graphile_worker._private_jobs;
+  v_job_id bigint;
   v_provider text := (
     select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
     from tickets_ops.geocoding g where g.active limit 1
@@ -972,27 +984,25 @@ declare
 begin
   select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
   into v_waiting
-  from graphile_worker._private_jobs j
+  from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
 
   if v_waiting.running and not p_force then
     -- Should it put itself back, it is what this person asked for, and goes first.
-    update graphile_worker._private_jobs
-    set priority = least(priority, p_priority), payload = (payload::jsonb - 'planned')::json
-    where id = v_waiting.id;
+    perform tickets_ops.advance_job(v_waiting.id, p_priority := v_priority, p_remove := 'planned');
     return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
     return;
   end if;
-  v_job := graphile_worker.add_job(
+  v_job_id := tickets_ops.enqueue(
     p_task,
     (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
-    job_key := p_key, run_at := now(), max_attempts := 6, priority := p_priority, flags := array['geocode']
+    p_key, now(), v_priority
   );
-  if v_job.id is null then
+  if v_job_id is null then
     raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
   end if;
   return query select
-    v_job.id,
+    v_job_id,
     p_key,
     v_waiting.id is not null,
     concat_ws(' ',
@@ -1005,30 +1015,35 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
     AS $$
   with needed as (
-    select 'upsert_batch' as task, format('upsert_batch:%s:%s', b.snapshot_id, b.batch) as key,
+    select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
       json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
     from tickets_ops.snapshot_batches b join tickets_ops.snapshots s using (snapshot_id)
     where s.status = 'loading' and b.status <> 'done'
     union all
-    select 'finalize_snapshot', format('finalize_snapshot:%s', s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
+    select 'finalize_snapshot', tickets_ops.finalize_job_key(s.snapshot_id), json_build_object('snapshot_id', s.snapshot_id)
     from tickets_ops.snapshots s where s.status = 'finalizing'
   ),
   added as (
-    -- Attempts and priority as from the start (src/stage.ts).
-    select graphile_worker.add_job(task, payload, max_attempts := 6, priority := -10, job_key := key)
+    select tickets_ops.enqueue(task, payload, key)
     from needed
-    where not exists (select from graphile_worker.jobs j where j.key = needed.key)
+    where not exists (select from tickets_ops.queued_jobs() j where j.key = needed.key)
   )
   select count(*) from added;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.ask_for_missing_jobs() IS 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
+
+CREATE FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('upsert_batch:%s:%s'::text, p_snapshot_id, p_batch);
+
+COMMENT ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) IS 'Key of the upsert_batch job of a batch.';
 
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1044,25 +1059,22 @@ begin
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
   if v_job.task in ('upsert_batch', 'finalize_snapshot') and v_job.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then
-    -- A snapshot in flight would only ask for the job again. Waits for batches that are being written: a newer snapshot
-    -- must not be compared with tickets that one of them is about to change.
-    perform from tickets_ops.snapshots where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint for update;
-    update tickets_ops.snapshots
-    set status = 'failed', error = format('Cancelled by %s', session_user), progress_at = now()
-    where snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint and status in ('loading', 'finalizing')
-    returning snapshot_id into v_snapshot;
+    -- A snapshot in flight would only ask for the job again.
+    v_snapshot := (v_job.payload ->> 'snapshot_id')::bigint;
+    if not tickets_ops.fail_snapshot(v_snapshot, format('Cancelled by %s', session_user)) then
+      v_snapshot := null;
+    end if;
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);
-    perform count(*) from graphile_worker.complete_jobs(array(
+    perform tickets_ops.remove_jobs(array(
       select j.id from tickets_ops.list_jobs() j
       where j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text
     ));
     return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id)
       || case when v_snapshot is null then '' else format(' Snapshot %s is cancelled.', v_snapshot) end;
   end if;
-  select count(*) into v_removed
-  from graphile_worker.complete_jobs(array(
+  v_removed := tickets_ops.remove_jobs(array(
     select j.id from tickets_ops.list_jobs() j
     where j.id = p_id
       or (v_snapshot is not null and j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text)
@@ -1082,6 +1094,37 @@ CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.ge
     RETURN CASE WHEN ((jsonb_typeof((p_candidate -> 'lat'::text)) = 'number'::text) AND (jsonb_typeof((p_candidate -> 'lng'::text)) = 'number'::text) AND ((((p_candidate ->> 'lat'::text))::numeric >= ('-90'::integer)::numeric) AND (((p_candidate ->> 'lat'::text))::numeric <= (90)::numeric)) AND ((((p_candidate ->> 'lng'::text))::numeric >= ('-180'::integer)::numeric) AND (((p_candidate ->> 'lng'::text))::numeric <= (180)::numeric))) THEN public.st_setsrid(public.st_makepoint((round(((p_candidate ->> 'lng'::text))::numeric, 7))::double precision, (round(((p_candidate ->> 'lat'::text))::numeric, 7))::double precision), 4326) ELSE NULL::public.geometry END;
 
 COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
+
+CREATE FUNCTION tickets_ops.check_transition() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_from text;
+begin
+  if tg_op = 'UPDATE' then
+    if new.status = old.status then
+      return new;
+    end if;
+    v_from := old.status;
+  end if;
+  if not exists (
+    select from tickets_ops.snapshot_transitions t where t.from_status is not distinct from v_from and t.to_status = new.status
+  ) then
+    raise exception 'Snapshot % cannot become % from %.', new.snapshot_id, new.status, coalesce(v_from, 'nothing')
+      using hint = 'See tickets_ops.snapshot_transitions.';
+  end if;
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.check_transition() IS 'Trigger of the ledger: a status changes only as tickets_ops.snapshot_transitions lists.';
+
+CREATE FUNCTION tickets_ops.clock_tolerance() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '00:15:00'::interval;
+
+COMMENT ON FUNCTION tickets_ops.clock_tolerance() IS 'The clocks of exporter and database may differ by this much. A file whose time is further ahead is future-dated: it is refused until its time has come.';
 
 CREATE FUNCTION tickets_ops.cluster_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1236,6 +1279,37 @@ CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
+CREATE FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text DEFAULT NULL::text, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_max_attempts integer DEFAULT NULL::integer) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_policy record;
+begin
+  select * into v_policy from tickets_ops.job_policy(p_task);
+  if not found then
+    raise exception 'There is no task %.', p_task using hint = 'See tickets_ops.job_policy().';
+  end if;
+  return (graphile_worker.add_job(
+    p_task, p_payload, job_key := p_job_key, run_at := p_run_at, flags := v_policy.flags,
+    max_attempts := coalesce(p_max_attempts, v_policy.max_attempts), priority := coalesce(p_priority, v_policy.priority)
+  )).id;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text, p_run_at timestamp with time zone, p_priority integer, p_max_attempts integer) IS 'Adds a job, due at p_run_at (NULL: now), with the attempts and priority of its task (tickets_ops.job_policy) unless others are given. One with the same key that waits is replaced; one that runs loses the key and is not tried again. Returns its id, NULL when a worker takes the one it would replace at this moment. Raises for a task that is not ours.';
+
+CREATE FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('fetch_snapshot:%s:%s'::text, p_dataset, p_which);
+
+COMMENT ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) IS 'Key of a fetch_snapshot job. p_which: newest, force or backfill.';
+
+CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
+    LANGUAGE sql
+    RETURN tickets_ops.enqueue('fetch_snapshot'::text, json_build_object('dataset', p_dataset, 'backfill', true), tickets_ops.fetch_job_key(p_dataset, 'backfill'::text));
+
+COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
+
 CREATE FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1266,11 +1340,66 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
+CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  with deleted as (
+    delete from graphile_worker._private_jobs j
+    using graphile_worker._private_tasks t
+    where t.id = j.task_id and t.identifier = any (p_tasks)
+    returning 1
+  )
+  select count(*) from deleted
+$$;
+
+COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
+
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN round(((public.st_distance((p_one)::public.geography, (p_other)::public.geography) / (1000)::double precision))::numeric, 3);
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
+
+CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  select count(*)
+  from graphile_worker.add_jobs(array(
+    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+    from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
+      as job (task, payload, key, run_at, priority, no)
+    join tickets_ops.job_policy() policy on policy.task = job.task
+    order by job.no
+  ))
+$$;
+
+COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) IS 'tickets_ops.enqueue for many jobs at once (measured: 10 000 in 0.1 s, one by one in 6.6 s). The arrays are of one length; a task that is not ours is left out. Returns how many were added.';
+
+CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  -- Waits for batches that are being written: a newer snapshot must not be compared with tickets that one of them is about
+  -- to change.
+  perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  update tickets_ops.snapshots
+  set status = 'failed', error = p_reason, progress_at = now()
+  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  returning * into v_snapshot;
+  if not found then
+    return false;
+  end if;
+  if v_snapshot.backfill then
+    perform tickets_ops.continue_backfill(v_snapshot.dataset);
+  end if;
+  return true;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) IS 'A snapshot in flight becomes failed, with a reason for people; its staging is kept for a retry. A backfill that it belongs to goes on with the next file, and the gap stands in the ledger. Returns whether it was in flight.';
 
 CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1279,10 +1408,10 @@ CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force bo
 #variable_conflict use_column
 declare
   v_force boolean := coalesce(fetch_now.force, false);
-  v_key text := format('fetch_snapshot:%s:%s', fetch_now.dataset, case when v_force then 'force' else 'newest' end);
+  v_key text := tickets_ops.fetch_job_key(fetch_now.dataset, case when v_force then 'force' else 'newest' end);
   v_waiting boolean;
   v_in_flight text;
-  v_job graphile_worker._private_jobs;
+  v_job_id bigint;
 begin
   if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
@@ -1294,15 +1423,15 @@ begin
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
   where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
-  v_job := graphile_worker.add_job(
+  v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
-    job_key := v_key, run_at := now(), max_attempts := 6, priority := -10
+    v_key, now()
   );
-  if v_job.id is null then
+  if v_job_id is null then
     raise exception 'The job % is being taken by a worker at this moment.', v_key using hint = 'Ask again.';
   end if;
-  return query select v_job.id, v_key, v_waiting, concat_ws(' ',
+  return query select v_job_id, v_key, v_waiting, concat_ws(' ',
     case when v_waiting then 'It waited already, and is due now.' else 'The bucket is looked at now.' end,
     v_in_flight,
     case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
@@ -1311,6 +1440,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
+
+CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('finalize_snapshot:%s'::text, p_snapshot_id);
+
+COMMENT ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) IS 'Key of the finalize_snapshot job of a snapshot.';
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -1369,6 +1504,41 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
 
+CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+  -- A pool that is starting may lock jobs some milliseconds before it is registered.
+  c_unregistered_after constant interval := interval '30 seconds';
+  v_dead text[];
+  v_set_aside bigint[];
+begin
+  select coalesce(array_agg(h.pool_id), '{}') into v_dead
+  from tickets_ops.pools_with_work() h
+  left join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool
+    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  if v_dead = '{}' then
+    return v_dead;
+  end if;
+  -- What it left open would keep its rows locked, and must not commit once others have its jobs.
+  perform pg_terminate_backend(a.pid)
+  from pg_stat_activity a
+  where a.application_name in (select w.sessions from tickets_ops.worker_states() w where w.pool_id = any (v_dead) and w.state <> 'stopped')
+    and a.application_name <> current_setting('application_name')
+    and a.datname = current_database() and a.usename = session_user;
+  update tickets_ops.workers set declared_dead_at = now() where pool_id = any (v_dead) and declared_dead_at is null;
+  v_set_aside := tickets_ops.unlock_pools(v_dead);
+  -- The file that it was reading when its worker died twice is not to be taken by the next look.
+  perform tickets_ops.fail_snapshot(s.snapshot_id, 'Its worker died while it ran, twice: reading this file may be the cause. Load it again: select * from tickets_ops.fetch_now(force => true);')
+  from tickets_ops.snapshots s
+  where s.status = 'staging' and s.job_id = any (v_set_aside);
+  return v_dead;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
+
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
     RETURN ((('geocode_location:'::text || p_cluster) || ':'::text) || p_location_key);
@@ -1379,12 +1549,11 @@ CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETU
     LANGUAGE sql STABLE
     RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text))) ELSE tickets_ops.location_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text)), tickets.location_key((p_payload ->> 'location_name'::text))) END;
 
-COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a job added without one (a plain graphile_worker.add_job) gets when it has to come back later.';
+COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
 
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
     AS $$
-  -- complete_jobs, permanently_fail_jobs and reschedule_jobs skip locked rows; a running job is one.
   update graphile_worker._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
   where id = p_job_id;
@@ -1411,6 +1580,44 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
+
+CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select m.snapshot_at, m.last_modified, m.key
+  from (
+    (
+      select s.snapshot_at, coalesce(s.source_last_modified, '-infinity') as last_modified, s.source_key as key
+      from tickets_ops.snapshots s
+      where s.dataset = p_dataset and (s.load_began_at is not null or s.status = 'unchanged')
+        -- One that was loaded by a release that let it must not shut out every file until its time.
+        and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
+      order by s.snapshot_at desc, s.source_last_modified desc nulls last, s.source_key collate "C" desc -- index snapshots_by_time
+      limit 1
+    )
+    union all
+    -- What a takeover inherited, and what the ledger has forgotten by age. Times of files are kept to the millisecond.
+    select
+      tickets.eat_ts(i.metadata ->> 'snapshot_at'),
+      coalesce(date_trunc('milliseconds', tickets.eat_ts(i.metadata ->> 'source_last_modified')), '-infinity'),
+      coalesce(i.metadata ->> 'source_key', '')
+    from tickets.import_meta i
+    where i.dataset = p_dataset
+  ) as m
+  where m.snapshot_at <= now() + tickets_ops.clock_tolerance()
+  order by m.snapshot_at desc, m.last_modified desc, m.key collate "C" desc
+  limit 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) IS 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
+
+CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT COALESCE((ROW(is_below_mark.p_snapshot_at, is_below_mark.p_last_modified, (is_below_mark.p_key COLLATE "C")) < ROW(m.snapshot_at, m.last_modified, (m.key COLLATE "C"))), false) AS "coalesce" FROM tickets_ops.high_water_mark(is_below_mark.p_dataset) m(snapshot_at, last_modified, key));
+
+COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
 
 CREATE TABLE tickets.geo_clusters (
     cluster text NOT NULL,
@@ -1473,6 +1680,25 @@ CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
     RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
 
 COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select policy.*
+  from (values
+    -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
+    ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
+    ('upsert_batch', 6, -10, null, '{}'),
+    ('finalize_snapshot', 6, -10, null, '{}'),
+    -- By their flag a worker keeps them off while a load runs (src/geocode/gate.ts).
+    ('geocode_cluster', 6, 20, 10, '{geocode}'),
+    ('geocode_location', 6, 30, 11, '{geocode}'),
+    ('maintain', 3, -20, null, '{}')
+  ) as policy (task, max_attempts, priority, on_demand_priority, flags)
+  where p_task is null or policy.task = p_task
+$$;
+
+COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
 CREATE FUNCTION tickets_ops.judge_again(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -1969,30 +2195,71 @@ CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
 
 COMMENT ON FUNCTION tickets_ops.kind_words() IS 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
 
+CREATE FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) RETURNS TABLE(key text, etag text, last_modified timestamp with time zone, status text, opens_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select distinct on (s.source_key, s.source_etag, s.source_last_modified)
+    s.source_key, s.source_etag, s.source_last_modified, s.status, s.opens_at
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.source_key = any (p_keys) and s.origin = 'bucket' -- index snapshots_by_file
+  -- Looked at again by force, and put back: that says nothing of what became of it before.
+  order by s.source_key, s.source_etag, s.source_last_modified, s.status = 'superseded', s.snapshot_id desc
+$$;
+
+COMMENT ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) IS 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
+
+CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    case
+      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
+      when last.status = 'done' then last.source_etag
+    end,
+    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+  from (select) as one
+  left join tickets.import_meta meta on meta.dataset = p_dataset
+  left join lateral (
+    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.load_began_at is not null
+    order by s.load_began_at desc
+    limit 1
+  ) as last on true
+$$;
+
+COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+
 CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     RETURN (SELECT ((CASE WHEN (EXTRACT(hour FROM t.wall) < (7)::numeric) THEN (date_trunc('day'::text, t.wall) - '05:00:00'::interval) ELSE (date_trunc('day'::text, t.wall) + make_interval(hours => (LEAST(EXTRACT(hour FROM t.wall), (19)::numeric))::integer)) END + '00:15:00'::interval) AT TIME ZONE 'Africa/Nairobi'::text) AS timezone FROM (SELECT ((last_scheduled_run.p_at AT TIME ZONE 'Africa/Nairobi'::text) - '00:15:00'::interval) AS wall) t);
 
 COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) IS 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
 
+CREATE FUNCTION tickets_ops.ledger_lock(p_dataset text) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN hashtextextended(('fleettickets ledger '::text || p_dataset), (0)::bigint);
+
+COMMENT ON FUNCTION tickets_ops.ledger_lock(p_dataset text) IS 'Number of the advisory lock under which looks at a dataset take turns to change the ledger.';
+
 CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select
-    j.id, t.identifier, j.key, r.payload, q.queue_name, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
     j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
-        when t.identifier = 'fetch_snapshot' and m.checked_at > f.failed_at then
+        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
         when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  from tickets_ops.queued_jobs() j
   cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
   cross join lateral (
     select case
@@ -2016,142 +2283,14 @@ CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key 
   left join lateral (
     select
       n.snapshot_id, n.status,
-      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.staged_at > n.staged_at) as newer
+      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
-    where t.identifier in ('upsert_batch', 'finalize_snapshot')
+    where j.task in ('upsert_batch', 'finalize_snapshot')
       and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed'
 $_$;
 
 COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
-
-CREATE TABLE tickets.import_meta (
-    dataset text NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
-);
-
-COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
-
-COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
-
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    error text,
-    broken_off text,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified. It moves when a file is copied or restored, so the time in the name decides.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged and its batches were created.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was finished.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-CREATE FUNCTION tickets_ops.loaded_through(p_dataset text) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    RETURN GREATEST((SELECT tickets.eat_ts((import_meta.metadata ->> 'snapshot_at'::text)) AS eat_ts FROM tickets.import_meta WHERE (import_meta.dataset = loaded_through.p_dataset)), (SELECT max(snapshots.snapshot_at) AS max FROM tickets_ops.snapshots WHERE ((snapshots.dataset = loaded_through.p_dataset) AND ((snapshots.status = ANY (ARRAY['loading'::text, 'finalizing'::text, 'done'::text, 'partial'::text, 'unchanged'::text])) OR (snapshots.batches_done > 0)))));
-
-COMMENT ON FUNCTION tickets_ops.loaded_through(p_dataset text) IS 'Export time of the newest snapshot of a dataset (inc, crq) that has touched tickets: nothing older is ever loaded. NULL before the first load.';
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
@@ -2183,6 +2322,14 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
+
+CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  select from graphile_worker._private_jobs where id = p_id for update
+$$;
+
+COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2264,44 +2411,60 @@ begin
   revived as (
     -- A job that failed keeps its place's key; the place gets another chance a day later. Not what was given up: it would
     -- only fail again, but for what a person asked for, since what stood in its way may be gone.
-    select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now(), attempts := 0)
-    from graphile_worker._private_jobs j join wanted w on w.key = j.key
+    select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
+    from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
       and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
-    having count(*) > 0
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
-    select w.* from wanted w where not exists (select from graphile_worker.jobs j where j.key = w.key)
+    select w.* from wanted w where not exists (select from tickets_ops.queued_jobs() j where j.key = w.key)
   ),
   added as (
-    select graphile_worker.add_jobs(array_agg(
-      (
-        n.task,
-        json_strip_nulls(json_build_object('location_name', n.location_name, 'cluster', n.cluster, 'planned', true)),
-        null,
-        -- Microseconds keep the order. A place without a centroid is woken by tickets_ops.wake_locations.
+    select tickets_ops.enqueue_all(
+      array_agg(n.task order by n.rank),
+      array_agg(
+        json_strip_nulls(json_build_object('location_name', n.location_name, 'cluster', n.cluster, 'planned', true)) order by n.rank
+      ),
+      array_agg(n.key order by n.rank),
+      -- Microseconds keep the order. A place without a centroid is woken by tickets_ops.wake_locations.
+      array_agg(
         case when n.task = 'geocode_location' and not n.has_centroid then now() + interval '1 day' else now() end
-          - interval '1 second' + n.rank * interval '1 microsecond',
-        6,
-        n.key,
-        -- Clusters before places; among places those with the newest tickets first, by the day.
-        case
-          when n.task = 'geocode_cluster' then 20
-          else 30 + least(9, floor(extract(epoch from now() - n.newest_at) / 86400))::integer
-        end,
-        array['geocode']
-      )::graphile_worker.job_spec order by n.rank
-    ))
-    from new n
+          - interval '1 second' + n.rank * interval '1 microsecond'
+        order by n.rank
+      ),
+      -- Among places those with the newest tickets first, by the day.
+      array_agg(
+        policy.priority + case n.task
+          when 'geocode_location' then least(9, floor(extract(epoch from now() - n.newest_at) / 86400))::integer
+          else 0
+        end
+        order by n.rank
+      )
+    ) as jobs
+    from new n join tickets_ops.job_policy() policy on policy.task = n.task
     having count(*) > 0
   )
-  select (select count(*) from added) + (select count(*) from revived) into v_planned;
+  select coalesce((select jobs from added), 0) + (select jobs from revived) into v_planned;
   return v_planned;
 end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+
+CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  select locked_by, max(locked_at)
+  from (
+    select locked_by, locked_at from graphile_worker._private_jobs where locked_by is not null
+    union all
+    select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
+  ) as locked
+  group by locked_by
+$$;
+
+COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue, and since when at the latest.';
 
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
@@ -2314,7 +2477,8 @@ begin
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
       select from tickets_ops.snapshots o
-      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag and o.status = 'superseded'
+      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag
+        and o.source_last_modified = s.source_last_modified and o.status = 'superseded'
     ));
   if found then
     delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
@@ -2324,6 +2488,19 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
+
+CREATE FUNCTION tickets_ops.queued_jobs() RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  select
+    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
+    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
+  from graphile_worker._private_jobs j
+  join graphile_worker._private_tasks t on t.id = j.task_id
+  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+$$;
+
+COMMENT ON FUNCTION tickets_ops.queued_jobs() IS 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2360,11 +2537,10 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   schedule as (
     -- Half an hour is what a look may take that waits for the load before it.
     select case
-      when tick > coalesce(meta.checked_at, '-infinity') and tick > known.known_since then tick
+      when tick > coalesce(meta.checked_at, '-infinity') and tick > tickets_ops.scheduled_since('fetch_inc') then tick
     end as missed
     from clock, meta,
       tickets_ops.last_scheduled_run(clock.now - interval '30 minutes') as tick
-      left join graphile_worker._private_known_crontabs known on known.identifier = 'fetch_inc'
   ),
   jobs as (
     select
@@ -2441,6 +2617,77 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+CREATE FUNCTION tickets_ops.rebuild_location_keys() RETURNS TABLE(tickets_changed bigint, places_changed bigint, places_merged bigint)
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_before boolean;
+  v_places tickets.geo_locations[];
+  v_dataset text;
+  v_rows bigint;
+begin
+  -- Alone: a batch that is being written would bring tickets with the old key, and a verdict a place with it.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+
+  -- The places that get another key, and those that have that key already: of each such group one stays.
+  with keyed as (
+    select l as place, l.cluster, l.location_key,
+      -- A name of which only codes are left now keeps its key: no ticket asks for it, and what a person verified is not lost.
+      coalesce(tickets.location_key(coalesce(l.location_name, l.location_key)), l.location_key) as new_key
+    from tickets.geo_locations l
+  ),
+  changing as (
+    select cluster, new_key from keyed group by cluster, new_key having bool_or(location_key <> new_key)
+  )
+  select array_agg(k.place), count(*) filter (where k.location_key <> k.new_key)
+  into v_places, places_changed
+  from keyed k join changing using (cluster, new_key);
+
+  -- As the pipeline: moving a row does not verify it.
+  v_before := tickets_ops.as_pipeline(true);
+  delete from tickets.geo_locations l
+  using unnest(v_places) as p
+  where l.cluster = p.cluster and l.location_key = p.location_key;
+  insert into tickets.geo_locations
+  select (jsonb_populate_record(
+    chosen.place, jsonb_build_object('location_key', chosen.new_key, 'note', nullif(concat_ws(' ', (chosen.place).note, chosen.others), ''))
+  )).*
+  from (
+    select distinct on (p.cluster, key.new_key) p as place, key.new_key,
+      -- Of two that a person verified, the other stays readable.
+      string_agg(
+        case when p.verified then format('Verified under the key %s: %s.', p.location_key, coalesce((p.geom::point)::text, 'no coordinate')) end,
+        ' '
+      ) over (
+        partition by p.cluster, key.new_key order by p.verified desc, p.status = 'found' desc, p.updated_at desc, p.location_key
+        rows between 1 following and unbounded following
+      ) as others
+    from unnest(v_places) as p
+    cross join lateral (
+      select coalesce(tickets.location_key(coalesce(p.location_name, p.location_key)), p.location_key) as new_key
+    ) as key
+    order by p.cluster, key.new_key, p.verified desc, p.status = 'found' desc, p.updated_at desc, p.location_key
+  ) as chosen;
+  get diagnostics v_rows = row_count;
+  places_merged := coalesce(cardinality(v_places), 0) - v_rows;
+  perform tickets_ops.as_pipeline(v_before);
+
+  -- Writing raw makes its generated columns anew, their indexes follow, and triggers place the tickets. No view that uses the
+  -- column is in the way, as it would be of dropping it.
+  tickets_changed := 0;
+  foreach v_dataset in array array['inc', 'crq'] loop
+    execute format(
+      'update tickets.%I set raw = raw where location_key is distinct from tickets.location_key(raw ->> ''location_name'')', v_dataset
+    );
+    get diagnostics v_rows = row_count;
+    tickets_changed := tickets_changed + v_rows;
+  end loop;
+  return next;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
 
 CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql
@@ -2520,6 +2767,14 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
 
+CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  select count(*) from graphile_worker.complete_jobs(p_ids)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) IS 'Removes jobs that do not run. Returns how many.';
+
 CREATE FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -2538,10 +2793,10 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or staged_at > v_snapshot.staged_at);
+    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
-  elsif v_snapshot.batches_total is null then
+  elsif v_snapshot.load_began_at is null then
     return format('Snapshot %s was never read to its end. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
   elsif not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
     return format('The staged rows of snapshot %s have been pruned. Read it again: select * from tickets_ops.fetch_now(%L, true);', p_snapshot_id, v_snapshot.dataset);
@@ -2562,7 +2817,7 @@ COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a
 
 CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN ((p_payload - 'waits'::text) - '_cron'::text) ELSE p_payload END;
+    RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN (p_payload - ARRAY['waits'::text, 'looks'::text, '_cron'::text]) ELSE p_payload END;
 
 COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
 
@@ -2628,6 +2883,22 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+
+CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] DEFAULT '{}'::text[]) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  with restarted as (
+    update graphile_worker._private_jobs
+    set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
+      flags = flags - 'given_up' - 'worker_died',
+      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+    where id = any (p_ids) and locked_at is null
+    returning 1
+  )
+  select count(*) from restarted
+$$;
+
+COMMENT ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[]) IS 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: keys to leave out of the payload. Returns how many.';
 
 CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2697,11 +2968,10 @@ CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
     AS $_$
 declare
-  -- As many as a job of the pipeline has from the start: one that gave up has no more than it made.
-  c_attempts constant integer := 6;
   v_job record;
   v_obstacle text;
   v_ids bigint[] := array[p_id];
+  v_restarted bigint;
 begin
   select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
   if v_job.state = 'running' then
@@ -2720,7 +2990,7 @@ begin
         and j.task = case s.status when 'loading' then 'upsert_batch' else 'finalize_snapshot' end
     );
     if p_id <> all (v_ids) then
-      perform count(*) from graphile_worker.complete_jobs(array[p_id]);
+      perform tickets_ops.remove_jobs(array[p_id]);
       if v_ids = '{}' then
         return null;
       end if;
@@ -2728,19 +2998,28 @@ begin
   elsif v_job.task = 'fetch_snapshot' and v_job.state = 'failed' then
     -- What it was reading when it gave up: a further look would pass over a file that failed.
     perform tickets_ops.put_back(snapshot_id, 'failed')
-    from tickets_ops.snapshots where job_id = p_id and status = 'failed' and batches_total is null;
+    from tickets_ops.snapshots where job_id = p_id and status = 'failed' and load_began_at is null and opens_at is null and not ignored;
   end if;
-  update graphile_worker._private_jobs
-  set attempts = 0, max_attempts = greatest(max_attempts, c_attempts), run_at = now(), last_error = null, updated_at = now(),
-    flags = flags - 'given_up',
-    -- A request that gave up waiting waits anew.
-    payload = case when v_job.task = 'fetch_snapshot' and json_typeof(payload) = 'object' then (payload::jsonb - 'waits')::json else payload end
-  where id = any (v_ids) and locked_at is null;
-  return case when not found then 'A worker has just taken it, or it is gone.' end;
+  v_restarted := tickets_ops.restart_jobs(
+    v_ids,
+    -- As many as from the start: one that gave up has no more than it made.
+    (select max_attempts from tickets_ops.job_policy(v_job.task)),
+    -- A request that gave up waiting, or looking, begins anew.
+    p_forget := case v_job.task when 'fetch_snapshot' then array['waits', 'looks'] else '{}' end
+  );
+  return case when v_restarted = 0 then 'A worker has just taken it, or it is gone.' end;
 end
 $_$;
 
 COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or failed job due now, with all its attempts; a failed load job together with those of its snapshot that failed, a failed fetch_snapshot with the file that it could not read. Returns why it cannot, else NULL.';
+
+CREATE FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer DEFAULT NULL::integer, p_priority integer DEFAULT NULL::integer) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer, p_priority integer) IS 'Makes jobs that do not run due now; with p_attempts and p_priority in place of theirs unless NULL. Returns how many.';
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -2766,6 +3045,14 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
+
+CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    AS $$
+  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
 
 CREATE FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
@@ -2880,61 +3167,92 @@ CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wai
     LANGUAGE plpgsql
     AS $$
 declare
-  v_job graphile_worker._private_jobs;
+  v_job record;
+  v_job_id bigint;
   v_key text;
   v_waiting bigint;
   v_nobody_writes boolean;
 begin
   -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
-  select * into v_job from graphile_worker._private_jobs where id = p_job_id for update;
+  perform tickets_ops.lock_job(p_job_id);
+  select * into v_job from tickets_ops.queued_jobs() where id = p_job_id;
   v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
-  select id into v_waiting
-  from graphile_worker._private_jobs
-  where key = v_key and id <> p_job_id and (attempts < max_attempts or locked_at is not null)
-  for update;
+  perform tickets_ops.lock_job(j.id) from tickets_ops.queued_jobs() j where j.key = v_key and j.id <> p_job_id;
+  select j.id into v_waiting
+  from tickets_ops.queued_jobs() j
+  where j.key = v_key and j.id <> p_job_id and (j.attempts < j.max_attempts or j.locked_at is not null);
   if v_waiting is not null then
     -- Asked for anew since: that job stays as it is, but for what this one was to force.
-    update graphile_worker._private_jobs
-    set payload = (payload::jsonb || '{"force": true}')::json
-    where id = v_waiting and v_job.payload ->> 'force' = 'true';
+    if v_job.payload ->> 'force' = 'true' then
+      perform tickets_ops.advance_job(v_waiting, p_add := '{"force": true}');
+    end if;
     return;
   end if;
-  v_job := graphile_worker.add_job(
+  v_job_id := tickets_ops.enqueue(
     p_task,
     (v_job.payload::jsonb || jsonb_build_object('snoozes', coalesce((v_job.payload ->> 'snoozes')::integer, 0) + 1))::json,
-    job_key := v_key,
-    run_at := now() + make_interval(secs => p_wait_ms / 1000),
+    v_key,
+    now() + make_interval(secs => p_wait_ms / 1000),
+    v_job.priority,
     -- The attempts that failed stay used up.
-    max_attempts := v_job.max_attempts - v_job.attempts + 1, priority := v_job.priority, flags := array['geocode']
+    p_max_attempts := v_job.max_attempts - v_job.attempts + 1
   );
   if p_until_settled is not null then
     -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
     -- Taken last, so that nobody is waited for with it.
     v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
-    update graphile_worker._private_jobs
-    set run_at = least(run_at, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end)
-    where id = v_job.id
-      and (
-        not v_nobody_writes
-        -- Settled since it was looked at.
-        or exists (
-          select from tickets.geo_clusters c
-          where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
-        )
-      );
+    if not v_nobody_writes
+      -- Settled since it was looked at.
+      or exists (
+        select from tickets.geo_clusters c
+        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+      )
+    then
+      perform tickets_ops.advance_job(v_job_id, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end);
+    end if;
   end if;
 end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_settled has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
+CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+  -- A killed worker costs its jobs an attempt; it is given back, up to this many.
+  c_most_attempts constant integer := 25;
+  v_set_aside bigint[];
+begin
+  with died as (
+    update graphile_worker._private_jobs
+    set flags = coalesce(flags, '{}') || '{"worker_died": true}',
+      max_attempts = case
+        -- Twice: it may be what kills them, and the next worker would be the third.
+        when flags ? 'worker_died' then greatest(attempts, 1)
+        when flags ? 'given_up' then max_attempts
+        else greatest(max_attempts, least(max_attempts + 1, c_most_attempts))
+      end,
+      last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
+    where locked_by = any (p_pools)
+    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+  )
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  perform graphile_worker.force_unlock_workers(p_pools);
+  -- As adding a job does: workers look now, not at their next poll.
+  perform pg_notify('jobs:insert', '{"r":0,"count":64}');
+  return v_set_aside;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
+
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
     AS $$
-  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
-  from graphile_worker.jobs j
-  where j.task_identifier in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null
-  having count(*) > 0;
+  select tickets_ops.run_jobs_now(array_agg(j.id))
+  from tickets_ops.queued_jobs() j
+  where j.task in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
@@ -2942,13 +3260,12 @@ COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that wa
 CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
     LANGUAGE sql
     AS $$
-  select graphile_worker.reschedule_jobs(array_agg(j.id), run_at := now())
-  from graphile_worker.jobs j
-  where j.task_identifier = 'geocode_location'
-    and starts_with(j.key, 'geocode_location:' || p_cluster || ':')
+  select tickets_ops.run_jobs_now(array_agg(j.id))
+  from tickets_ops.queued_jobs() j
+  where j.task = 'geocode_location'
+    and starts_with(j.key, tickets_ops.location_job_key(p_cluster, ''))
     and j.run_at > now()
-    and j.last_error is null
-  having count(*) > 0;
+    and j.last_error is null;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
@@ -2957,8 +3274,8 @@ CREATE FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) RET
     LANGUAGE plpgsql
     AS $$
 declare
-  v_priority constant integer := least(20, p_priority);
-  v_waiting graphile_worker.jobs;
+  v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
+  v_waiting record;
 begin
   if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
     return true;
@@ -2967,16 +3284,15 @@ begin
     return false;
   end if;
   select * into v_waiting
-  from graphile_worker.jobs j
+  from tickets_ops.queued_jobs() j
   where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
   if v_waiting.id is null then
-    perform graphile_worker.add_job(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true),
-      job_key := tickets_ops.cluster_job_key(p_cluster), max_attempts := 6, priority := v_priority,
-      flags := array['geocode']
+    perform tickets_ops.enqueue(
+      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
+      p_priority := v_priority
     );
   elsif v_waiting.priority > v_priority then
-    perform graphile_worker.reschedule_jobs(array[v_waiting.id], run_at := now(), priority := v_priority);
+    perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
   end if;
   return false;
 end
@@ -3008,7 +3324,7 @@ CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state te
           and l.database = (select oid from pg_database where datname = current_database())
           and l.classid::bigint = k.space and l.objid::bigint = k.number::bigint & 4294967295
       ) then 'dead'
-      -- A worker that cannot reach the database ends itself after 30 s (src/lifeline.ts); this one does not even do that.
+      -- A worker that cannot reach the database ends itself after 30 s (src/worker/heartbeat.ts); this one does not even do that.
       when w.seen_at < now() - interval '2 minutes' then 'hung'
       else 'alive'
     end,
@@ -3211,6 +3527,17 @@ COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be ask
 COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
 
 COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
+
+CREATE TABLE tickets.import_meta (
+    dataset text NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
+
+COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
 
 CREATE TABLE tickets.inc_events (
     event_id bigint NOT NULL,
@@ -3699,6 +4026,35 @@ COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of 
 
 COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
 
+CREATE TABLE tickets_ops.looks (
+    dataset text NOT NULL,
+    looked_at timestamp with time zone NOT NULL,
+    files bigint NOT NULL,
+    others bigint NOT NULL,
+    newest_key text,
+    newest_last_modified timestamp with time zone,
+    new_file_at timestamp with time zone,
+    future_dated text[] NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.looks IS 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
+
+COMMENT ON COLUMN tickets_ops.looks.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
+
+COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
+
+COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
+
+COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
+
+COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
+
+COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
+
+COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
+
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
          SELECT tickets.cluster_key(t.cluster) AS cluster,
@@ -3905,6 +4261,143 @@ COMMENT ON COLUMN tickets_ops.snapshot_rows.line IS 'Line of the file on which t
 
 COMMENT ON COLUMN tickets_ops.snapshot_rows.raw IS 'The cleaned record; NULL when the ticket already has exactly this raw.';
 
+CREATE TABLE tickets_ops.snapshot_transitions (
+    from_status text,
+    to_status text NOT NULL,
+    reason text NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.snapshot_transitions IS 'Every change of a snapshot''s status that there is; a trigger refuses all others. The states are explained at tickets_ops.snapshots.status.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_transitions.from_status IS 'NULL: a new row.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_transitions.to_status IS 'The status after it.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_transitions.reason IS 'What happens.';
+
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
     START WITH 1
@@ -3982,6 +4475,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_providers
 ALTER TABLE ONLY tickets_ops.geocoding_setup
     ADD CONSTRAINT geocoding_setup_pkey PRIMARY KEY (one);
 
+ALTER TABLE ONLY tickets_ops.looks
+    ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
+
 ALTER TABLE ONLY tickets_ops.snapshot_batches
     ADD CONSTRAINT snapshot_batches_pkey PRIMARY KEY (snapshot_id, batch);
 
@@ -3990,6 +4486,9 @@ ALTER TABLE ONLY tickets_ops.snapshot_rejects
 
 ALTER TABLE ONLY tickets_ops.snapshot_rows
     ADD CONSTRAINT snapshot_rows_pkey PRIMARY KEY (snapshot_id, ticket_id);
+
+ALTER TABLE ONLY tickets_ops.snapshot_transitions
+    ADD CONSTRAINT snapshot_transitions_from_status_to_status_key UNIQUE NULLS NOT DISTINCT (from_status, to_status);
 
 ALTER TABLE ONLY tickets_ops.snapshots
     ADD CONSTRAINT snapshots_pkey PRIMARY KEY (snapshot_id);
@@ -4031,13 +4530,13 @@ CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster),
 
 CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
 
-CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag);
+CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified);
 
 CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, snapshot_at);
 
 CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
 
-CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag) WHERE (status = 'superseded'::text);
+CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
 
@@ -4079,6 +4578,8 @@ CREATE TRIGGER _600_judge_inserted AFTER INSERT ON tickets.geo_clusters FOR EACH
 
 CREATE TRIGGER _600_judge_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
+CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
+
 ALTER TABLE ONLY tickets_ops.geocoding_setup
     ADD CONSTRAINT geocoding_setup_provider_fkey FOREIGN KEY (provider) REFERENCES tickets_ops.geocoding_providers(provider);
 
@@ -4113,20 +4614,28 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_priority integer, p_known text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
@@ -4141,14 +4650,30 @@ GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text, p_run_at timestamp with time zone, p_priority integer, p_max_attempts integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) FROM PUBLIC;
 
@@ -4158,12 +4683,18 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
 
@@ -4187,19 +4718,20 @@ REVOKE ALL ON FUNCTION tickets_ops.keep_location_verified() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.ledger_lock(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.list_jobs() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.list_jobs() TO tickets_operator;
 
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
-
-REVOKE ALL ON FUNCTION tickets_ops.loaded_through(p_dataset text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -4210,20 +4742,30 @@ REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters 
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.retry_failed(p_task text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.retry_failed(p_task text) TO tickets_operator;
@@ -4235,13 +4777,19 @@ REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_rese
 
 REVOKE ALL ON FUNCTION tickets_ops.revive_job(p_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer, p_priority integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
@@ -4263,6 +4811,9 @@ GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
@@ -4288,5 +4839,7 @@ GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

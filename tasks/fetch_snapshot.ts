@@ -1,17 +1,20 @@
-/** fetch_snapshot: looks at the bucket and stages the newest snapshot. The crontab enqueues it. See src/fetch.ts. */
+/** fetch_snapshot: looks at the bucket and stages the newest snapshot. The crontab enqueues it. See src/snapshots/fetch.ts. */
 import { z } from 'zod';
+import type { Mode } from '../src/bucket/plan.ts';
 import { openBucket } from '../src/bucket/s3.ts';
 import { dataset } from '../src/settings/dataset.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { fetchSnapshot } from '../src/snapshots/fetch.ts';
-import { fail, inFlight } from '../src/snapshots/ledger.ts';
-import { LOAD_ATTEMPTS, LOAD_PRIORITY } from '../src/snapshots/stage.ts';
+import { inFlight } from '../src/snapshots/knowledge.ts';
+import { fail } from '../src/snapshots/ledger.ts';
 import { DatasetName, defineTask, PermanentError } from '../src/worker/task.ts';
 
 const WAIT_SECONDS = 5;
 /** Half an hour: longer than any load, shorter than the hour to the next one. */
 const MAX_WAITS = 360;
+/** Looks of one request that came to nothing because another one was faster; those that settled a file do not count. */
+const MAX_LOOKS = 10;
 
 const Payload = z
   .strictObject({
@@ -21,33 +24,46 @@ const Payload = z
     /** Take the oldest file that is newer than what is loaded, and come back for the next. */
     backfill: z.boolean().default(false),
     /** How often this request has waited for another snapshot. */
-    waits: z.int().min(0).default(0),
+    waits: z.int().min(0).max(MAX_WAITS).default(0),
+    /** How often this request has looked in vain. */
+    looks: z.int().min(0).max(MAX_LOOKS).default(0),
   })
   .refine(({ force, backfill }) => !(force && backfill), 'choose either force or backfill');
 
+const modeOf = ({ force, backfill }: z.infer<typeof Payload>): Mode =>
+  force ? 'force' : backfill ? 'backfill' : 'newest';
+
 export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: true }, async (payload, context) => {
   const { log, job, abortSignal, isLastAttempt } = context;
-  const mode = payload.force ? 'force' : payload.backfill ? 'backfill' : 'newest';
+  const mode = modeOf(payload);
   const from = dataset(payload.dataset);
   const bucket = openBucket(readSettings(BucketSettings));
   const jobId = String(job.id);
   await context.withPgClient(async (client) => {
+    /** Puts the request back under its key. Due by the database's clock: this host's may be behind. */
+    const askAgain = (again: Partial<z.infer<typeof Payload>>, nextMode: Mode, seconds: number) =>
+      client.query(
+        `select tickets_ops.enqueue('fetch_snapshot', $1::json, p_job_key := $2, p_run_at := now() + make_interval(secs => $3))`,
+        [
+          JSON.stringify({ ...payload, ...again, force: nextMode === 'force', backfill: nextMode === 'backfill' }),
+          `fetch_snapshot:${payload.dataset}:${nextMode}`,
+          seconds,
+        ],
+      );
     try {
       const result = await fetchSnapshot(client, bucket, from, { mode, jobId, signal: abortSignal, log });
       if (result.outcome === 'nothing new') log.info('nothing new in the bucket');
-      if (result.outcome !== 'busy') return;
-      if (payload.waits >= MAX_WAITS) throw new PermanentError(`Gave up waiting for ${result.with}`);
-      log.info(`waiting for ${result.with}`);
-      await context.addJob(
-        'fetch_snapshot',
-        { ...payload, waits: payload.waits + 1 },
-        {
-          jobKey: job.key ?? `fetch_snapshot:${payload.dataset}:${mode}`,
-          runAt: new Date(Date.now() + WAIT_SECONDS * 1_000),
-          maxAttempts: LOAD_ATTEMPTS,
-          priority: LOAD_PRIORITY,
-        },
-      );
+      if (result.outcome === 'busy') {
+        if (payload.waits >= MAX_WAITS) throw new PermanentError(`Gave up waiting for ${result.with}`);
+        log.info(`waiting for ${result.with}`);
+        await askAgain({ waits: payload.waits + 1 }, mode, WAIT_SECONDS);
+      }
+      if (result.outcome === 'look again') {
+        if (payload.looks >= MAX_LOOKS)
+          throw new PermanentError(`Gave up after ${MAX_LOOKS} looks in vain: ${result.reason}`);
+        log.info(`looking again: ${result.reason}`);
+        await askAgain({ looks: result.settled ? 0 : payload.looks + 1 }, result.mode, 0);
+      }
     } catch (error) {
       const own = isLastAttempt ? await inFlight(client, from.name, jobId) : undefined;
       if (own?.abandoned && own.job_id === jobId)

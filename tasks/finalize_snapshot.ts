@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { openBucket } from '../src/bucket/s3.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
-import { finalize } from '../src/snapshots/complete.ts';
+import { complete } from '../src/snapshots/complete.ts';
 import { fail } from '../src/snapshots/ledger.ts';
 import { defineTask, Id, PermanentError } from '../src/worker/task.ts';
 
@@ -13,7 +13,7 @@ export default defineTask('finalize_snapshot', Payload, { snapshot_id: 42 }, asy
   const { snapshot_id: snapshotId } = payload;
   await context.withPgClient(async (client) => {
     try {
-      const refusal = await finalize(client, snapshotId, () => openBucket(readSettings(BucketSettings)), context.log);
+      const refusal = await complete(client, snapshotId, () => openBucket(readSettings(BucketSettings)), context.log);
       if (refusal !== undefined) throw new PermanentError(refusal);
     } catch (error) {
       // Changes nothing once the snapshot is done: then only its archiving failed, and the next fetch completes that.

@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { CompleteMultipartUploadCommand, CreateMultipartUploadCommand, UploadPartCommand } from '@aws-sdk/client-s3';
+import { archiveObject } from '../src/bucket/archive.ts';
 import {
-  archiveObject,
   type Bucket,
   BucketError,
   type BucketObject,
@@ -246,19 +246,24 @@ describe('the bucket', () => {
   });
 
   describe('archiving', () => {
+    const written = async (key: string, body: string): Promise<BucketObject> => {
+      await env.putObject(key, body);
+      const [file] = (await listFolder(bucket, key)).filter((object) => object.key === key);
+      assert.ok(file);
+      return file;
+    };
     const content = async (key: string) => (await env.getObject(key)).toString();
 
     test('moves the object to processed/, once', async () => {
-      const etag = await env.putObject(KEY, BODY);
-      assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'archived', key: ARCHIVED });
+      const file = await written(KEY, BODY);
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'archived', key: ARCHIVED });
       assert.deepEqual(await env.listKeys(), [ARCHIVED]);
       assert.equal(await content(ARCHIVED), BODY);
-      assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'archived', key: ARCHIVED });
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'archived', key: ARCHIVED });
     });
 
     test('copes with a name that must be encoded', async () => {
-      const etag = await env.putObject(`${FOLDER}a b+ü&c%20.csv`, 'x');
-      await archiveObject(bucket, `${FOLDER}a b+ü&c%20.csv`, etag);
+      await archiveObject(bucket, await written(`${FOLDER}a b+ü&c%20.csv`, 'x'));
       assert.deepEqual(await env.listKeys(), [`${FOLDER}processed/a b+ü&c%20.csv`]);
     });
 
@@ -271,11 +276,11 @@ describe('the bucket', () => {
         [/^DELETE /, cutAfter(0)], // deleted, unseen
       ] as const) {
         await env.reset();
-        const etag = await env.putObject(KEY, BODY);
+        const file = await written(KEY, BODY);
         proxy.inject(step, fault, 99);
-        await assert.rejects(archiveObject(bucket, KEY, etag), BucketError);
+        await assert.rejects(archiveObject(bucket, file), BucketError);
         proxy.heal();
-        assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'archived', key: ARCHIVED }, String(step));
+        assert.deepEqual(await archiveObject(bucket, file), { outcome: 'archived', key: ARCHIVED }, String(step));
         assert.deepEqual(await env.listKeys(), [ARCHIVED]);
         assert.equal(await content(ARCHIVED), BODY);
       }
@@ -283,40 +288,40 @@ describe('the bucket', () => {
 
     test('another file of the same name in processed/ is kept', async () => {
       await env.putObject(ARCHIVED, 'ticket_id\nearlier\n');
-      const etag = await env.putObject(KEY, BODY);
-      const suffixed = ARCHIVED.replace('.csv', `-${etag}.csv`);
+      const file = await written(KEY, BODY);
+      const suffixed = ARCHIVED.replace('.csv', `-${file.etag}.csv`);
       proxy.inject(/^DELETE /, status(500), 99);
-      await assert.rejects(archiveObject(bucket, KEY, etag));
+      await assert.rejects(archiveObject(bucket, file));
       proxy.heal();
-      assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'archived', key: suffixed });
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'archived', key: suffixed });
       assert.deepEqual(await env.listKeys(), [suffixed, ARCHIVED].sort());
       assert.equal(await content(ARCHIVED), 'ticket_id\nearlier\n');
     });
 
     test('an object that was replaced, or is gone, is left alone', async () => {
-      const etag = await env.putObject(KEY, BODY);
+      const file = await written(KEY, BODY);
       await env.putObject(KEY, 'ticket_id\nnewer\n');
-      assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'replaced' });
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'replaced' });
       assert.equal(await content(KEY), 'ticket_id\nnewer\n');
       await env.deleteObject(KEY);
-      assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'gone' });
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'gone' });
     });
 
     const ifMatch = { skip: !native && 'the embedded server ignores If-Match on a deletion, as RustFS does' };
     test('one that is replaced between copy and deletion survives', ifMatch, async () => {
-      const etag = await env.putObject(KEY, BODY);
+      const file = await written(KEY, BODY);
       proxy.inject(
         /^DELETE /,
         meanwhile(() => env.putObject(KEY, 'ticket_id\nnewer\n')),
       );
-      assert.deepEqual(await archiveObject(bucket, KEY, etag), { outcome: 'replaced' });
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'replaced' });
       assert.equal(await content(KEY), 'ticket_id\nnewer\n');
     });
 
     test('two at once move it once', async () => {
       for (let round = 0; round < 5; round += 1) {
-        const etag = await env.putObject(KEY, BODY);
-        const outcomes = await Promise.all([1, 2, 3].map(() => archiveObject(bucket, KEY, etag)));
+        const file = await written(KEY, BODY);
+        const outcomes = await Promise.all([1, 2, 3].map(() => archiveObject(bucket, file)));
         for (const outcome of outcomes) assert.deepEqual(outcome, { outcome: 'archived', key: ARCHIVED });
         assert.deepEqual(await env.listKeys(), [ARCHIVED]);
         await env.deleteObject(ARCHIVED);
@@ -337,9 +342,28 @@ describe('the bucket', () => {
       const object = await listed();
       assert.match(object.etag, /-1$/);
       assert.equal(await bytesOf(object), BODY);
-      assert.deepEqual(await archiveObject(bucket, KEY, object.etag), { outcome: 'archived', key: ARCHIVED });
+      assert.deepEqual(await archiveObject(bucket, object), { outcome: 'archived', key: ARCHIVED });
       assert.deepEqual(await env.listKeys(), [ARCHIVED]);
-      assert.deepEqual(await archiveObject(bucket, KEY, object.etag), { outcome: 'archived', key: ARCHIVED });
+      assert.deepEqual(await archiveObject(bucket, object), { outcome: 'archived', key: ARCHIVED });
+    });
+
+    test('where lists and answers have no ETag, goes by length and time', async () => {
+      const file = { ...(await written(KEY, BODY)), etag: '' };
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'archived', key: ARCHIVED });
+      assert.deepEqual(await env.listKeys(), [ARCHIVED]);
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'archived', key: ARCHIVED });
+      const other = { ...(await written(KEY, `${BODY}WOT0000002\n`)), etag: '' };
+      await env.putObject(KEY, 'ticket_id\nnewer\n');
+      assert.deepEqual(await archiveObject(bucket, other), { outcome: 'replaced' });
+      assert.equal(await content(KEY), 'ticket_id\nnewer\n');
+    });
+
+    test('where the server answers 403 for a key that does not exist, a list tells that it does not', async () => {
+      const file = await written(KEY, BODY);
+      proxy.inject(/^HEAD .*processed/, status(403), 99);
+      assert.deepEqual(await archiveObject(bucket, file), { outcome: 'archived', key: ARCHIVED });
+      assert.deepEqual(await env.listKeys(), [ARCHIVED]);
+      assert.equal(await content(ARCHIVED), BODY);
     });
   });
 });

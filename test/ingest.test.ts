@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { CompleteMultipartUploadCommand, CreateMultipartUploadCommand, UploadPartCommand } from '@aws-sdk/client-s3';
-import { type Environment, startEnvironment } from './support/environment.ts';
-import { cutAfter, type FaultProxy, meanwhile, startFaultProxy, status } from './support/fault-proxy.ts';
+import {
+  CompleteMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  HeadObjectCommand,
+  UploadPartCommand,
+} from '@aws-sdk/client-s3';
+import { type Environment, startEnvironment, waitFor } from './support/environment.ts';
+import { cutAfter, type FaultProxy, meanwhile, rewritten, startFaultProxy, status } from './support/fault-proxy.ts';
 import {
   addFetch,
   csvOf,
@@ -49,6 +54,11 @@ describe('ingesting', () => {
   const put = (hour: number, body: string | Uint8Array) => env.putObject(keyOf(hour), body);
   const archivedKey = (hour: number) => keyOf(hour).replace(PREFIX, `${PREFIX}processed/`);
   const ids = async () => Object.keys(await rawTickets(env)).map((id) => Number(id.slice(3)));
+  const looks = async (): Promise<{ future_dated: string[]; new_file_at: Date | null } | undefined> =>
+    (await env.pool.query('select future_dated, new_file_at from tickets_ops.looks')).rows[0];
+  /** LastModified in milliseconds. */
+  const modified = async (Key: string) =>
+    (await env.bucket.send(new HeadObjectCommand({ Bucket: env.s3.bucket, Key }))).LastModified?.getTime();
   const staged = async () => {
     const { rows } = await env.pool.query('select count(*)::int as n from tickets_ops.snapshot_rows');
     return rows[0].n as number;
@@ -214,14 +224,30 @@ describe('ingesting', () => {
       assert.deepEqual(await ids(), [1, 2]);
     });
 
-    test('that is empty, or under processed/, or no CSV by name is not looked at', async () => {
-      await put(7, '');
+    test('that is under processed/, or no CSV, is not looked at', async () => {
       await env.putObject(archivedKey(6), ONE);
-      await env.putObject(`${PREFIX}2026-06-15T08-00-00.csv.part`, ONE);
+      await env.putObject(`${PREFIX}readme.md`, ONE);
       assert.deepEqual(await fetchNow(env), []);
       assert.deepEqual(await ledger(env), []);
       assert.equal(typeof (await importMeta(env))?.checked_at, 'string');
-      assert.equal((await env.listKeys()).length, 3);
+      assert.equal((await env.listKeys()).length, 2);
+    });
+
+    test('that is empty, or nearly a CSV by its name, leaves one row that says so, and stays', async () => {
+      await put(7, '');
+      await env.putObject(`${PREFIX}2026-06-15T08-00-00.csv.part`, ONE);
+      for (let run = 0; run < 2; run += 1) assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(
+        (await ledger(env)).map(({ file, status, error }) => [file, status, /empty|no \.csv/.exec(error ?? '')?.[0]]),
+        [
+          ['2026-06-15T07-00-00.csv', 'failed', 'empty'],
+          ['2026-06-15T08-00-00.csv.part', 'failed', 'no .csv'],
+        ],
+      );
+      assert.equal((await env.listKeys()).length, 2);
+      await put(7, ONE);
+      assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(await ids(), [1, 2]);
     });
 
     test('of the other dataset goes to its own table and history', async () => {
@@ -379,7 +405,70 @@ describe('ingesting', () => {
       ]);
     });
 
-    test('a name from the future fails with its remedy, and shuts nobody out', async () => {
+    test('of one second, the later one; the earlier never overwrites it', async () => {
+      await put(10, ONE);
+      const copy = keyOf(10).replace('.csv', ' (1).csv');
+      await waitFor('another second of LastModified', async () => {
+        await env.putObject(copy, TWO);
+        const [first, second] = await Promise.all([keyOf(10), copy].map((key) => modified(key)));
+        return (second ?? 0) > (first ?? 0);
+      });
+      for (let run = 0; run < 2; run += 1) assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(
+        (await ledger(env)).map(({ file, status }) => [file, status]),
+        [
+          ['2026-06-15T10-00-00.csv', 'superseded'],
+          ['2026-06-15T10-00-00 (1).csv', 'done'],
+        ],
+      );
+      assert.deepEqual(await ids(), [1, 2, 3]);
+    });
+
+    test('of one second with fractions, the later one', async () => {
+      await env.putObject(keyOf(10).replace('.csv', '.870.csv'), TWO);
+      await env.putObject(keyOf(10).replace('.csv', '.120.csv'), ONE);
+      for (let run = 0; run < 2; run += 1) assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(await ids(), [1, 2, 3]);
+    });
+
+    test('one name with the contents A, B, A: the third is loaded like the first', async () => {
+      for (const [body, expected] of [
+        [ONE, [1, 2]],
+        [TWO, [1, 2, 3]],
+      ] as const) {
+        await put(10, body);
+        assert.deepEqual(await fetchNow(env), []);
+        assert.deepEqual(await ids(), expected);
+      }
+      const before = await modified(keyOf(10).replace(PREFIX, `${PREFIX}processed/`));
+      await waitFor('another second of LastModified', async () => {
+        await put(10, ONE);
+        return ((await modified(keyOf(10))) ?? 0) > (before ?? 0) + 1_000;
+      });
+      assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(
+        (await statuses(env)).map(([, status]) => status),
+        ['done', 'done', 'done'],
+      );
+      assert.equal((await rawTickets(env))['WOT0000002']?.['normalized_status'], 'Open');
+    });
+
+    test('a time ahead of the clock is refused at each look, shuts nobody out, and is named while the file lies there', async () => {
+      const ahead = new Date(Date.now() + (3 + 13) * 3_600_000).toISOString().slice(0, 19).replaceAll(':', '-');
+      await env.putObject(`${PREFIX}${ahead}.csv`, THREE);
+      await put(7, ONE);
+      for (const mode of [{}, { force: true }, { backfill: true }]) assert.deepEqual(await fetchNow(env, mode), []);
+      assert.deepEqual(await ids(), [1, 2]);
+      const [refused] = (await ledger(env)).filter(({ file }) => file.startsWith(ahead));
+      assert.equal(refused?.status, 'failed');
+      assert.match(refused?.error ?? '', /13 hours ahead of the database's clock.*until its time has come/);
+      assert.deepEqual((await looks())?.future_dated, [`${PREFIX}${ahead}.csv`]);
+      await env.deleteObject(`${PREFIX}${ahead}.csv`);
+      await fetchNow(env);
+      assert.deepEqual((await looks())?.future_dated, []);
+    });
+
+    test('a time ahead of the clock is refused, and the reason says by how much', async () => {
       await env.putObject(`${PREFIX}2062-06-15T09-00-00.csv`, THREE);
       await put(7, ONE);
       for (let run = 0; run < 2; run += 1) assert.deepEqual(await fetchNow(env), []);
@@ -392,7 +481,7 @@ describe('ingesting', () => {
       );
       assert.match(
         (await ledger(env))[0]?.error ?? '',
-        /2062-06-15T06:00:00.000Z, more than a day in the future.*Rename it/,
+        /2062-06-15T06:00:00.000Z, \d+ days ahead of the database's clock.*rename it/,
       );
       assert.deepEqual(await ids(), [1, 2]);
     });
@@ -566,14 +655,54 @@ describe('ingesting', () => {
       assert.deepEqual(await ids(), [1, 2]);
     });
 
-    test('an object that is listed for ever but gone ends the run', async () => {
-      await put(7, ONE);
-      proxy.inject(/^GET .*T07/, status(404, '<Error><Code>NoSuchKey</Code></Error>'), 99);
+    for (const code of [404, 412]) {
+      for (const mode of [{}, { force: true }, { backfill: true }]) {
+        test(`an object that is listed for ever and answers ${code} fails with that reason, and another loads (${JSON.stringify(mode)})`, async () => {
+          await Promise.all([put(7, ONE), put(8, TWO)]);
+          proxy.inject(/^GET .*T08/, status(code, '<Error><Code>NoSuchKey</Code></Error>'), 99);
+          assert.deepEqual(await fetchNow(env, mode), []);
+          assert.deepEqual(
+            (await statuses(env)).toSorted(([a], [b]) => a - b),
+            [
+              [7, 'done'],
+              [8, 'failed'],
+            ],
+          );
+          assert.match(
+            (await ledger(env)).find(({ status }) => status === 'failed')?.error ?? '',
+            /listed and cannot be read/,
+          );
+          assert.equal(proxy.requests.filter((request) => /^GET .*T08/.test(request)).length, 3);
+        });
+      }
+    }
+
+    test('after a forced reading that met a 404, the schedule goes on as before', async () => {
+      await Promise.all([put(7, ONE), put(8, TWO)]);
       assert.deepEqual(await fetchNow(env), []);
-      assert.deepEqual(await statuses(env), [[7, 'superseded']]);
       proxy.heal();
-      assert.deepEqual(await fetchNow(env), []);
+      proxy.inject(/^GET .*T08/, status(404, '<Error><Code>NoSuchKey</Code></Error>'), 99);
+      await fetchNow(env, { force: true });
+      proxy.heal();
+      for (let run = 0; run < 2; run += 1) assert.deepEqual(await fetchNow(env), []);
+      assert.ok(proxy.requests.length < 20, `${proxy.requests.length} requests`);
+      assert.deepEqual(await ids(), [1, 2, 3]);
+    });
+
+    test('a look that fails is no look: it moves no clock', async () => {
+      proxy.inject(/list-type=2/, status(500), 99);
+      assert.equal((await fetchNow(env)).length, 1);
+      assert.equal((await importMeta(env))?.['checked_at'], undefined);
+      assert.equal(await looks(), undefined);
+    });
+
+    test('a server that lists no ETags: files load once and are archived all the same', async () => {
+      await put(7, ONE);
+      const without = rewritten((body) => body.replace(/<ETag>[^<]*<\/ETag>/g, ''));
+      proxy.inject(/list-type=2/, without, 99);
+      for (let run = 0; run < 2; run += 1) assert.deepEqual(await fetchNow(env), []);
       assert.deepEqual(await statuses(env), [[7, 'done']]);
+      assert.deepEqual(await env.listKeys(), [archivedKey(7)]);
     });
 
     test('a missing bucket, a refused key: the job says so and tries again; the ledger is left alone', async () => {

@@ -1,18 +1,12 @@
 /**
- * The bucket: listing snapshots, reading one, moving one to processed/. S3 over HTTP, path-style, so that RustFS, Swift,
- * MinIO and AWS all do. Guarantees: a read gives exactly the bytes of the listed version or an error; archiving
- * never deletes an object before its copy was seen, and is finished by whoever tries again after a crash.
- * It does not promise atomic deletion: servers that ignore If-Match on DeleteObject leave a window of milliseconds
- * between the last look at an object and its deletion.
+ * The bucket: listing a folder, and reading one object. S3 over HTTP, path-style, so that RustFS, Swift, MinIO and AWS
+ * all do. Guarantee: a read gives exactly the bytes of the listed version or an error.
  */
 
 import { createHash } from 'node:crypto';
 import {
-  CopyObjectCommand,
-  DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
-  type HeadObjectCommandOutput,
   ListObjectsV2Command,
   S3Client,
   S3ServiceException,
@@ -77,7 +71,7 @@ const REMEDIES: Record<string, string> = {
 };
 
 /** An error of the SDK in words for the operator: which bucket, what was tried, what to do. */
-function explain(bucket: Bucket, doing: string, error: unknown): BucketError {
+export function explain(bucket: Bucket, doing: string, error: unknown): BucketError {
   if (error instanceof BucketError) return error;
   const { name = 'Error', code, message = String(error) } = error as { name?: string; code?: string; message?: string };
   const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
@@ -86,11 +80,11 @@ function explain(bucket: Bucket, doing: string, error: unknown): BucketError {
   return new BucketError(`${doing} in bucket ${bucket.name} at ${bucket.endpoint}: ${detail}`, { cause: error });
 }
 
-function statusOf(error: unknown): number | undefined {
+export function statusOf(error: unknown): number | undefined {
   return error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
 }
 
-const isMissing = (error: unknown) =>
+export const isMissing = (error: unknown) =>
   statusOf(error) === 404 && !(error instanceof S3ServiceException && error.name === 'NoSuchBucket');
 
 const unquote = (etag: string | undefined) => (etag ?? '').replace(/^W\//, '').replaceAll('"', '');
@@ -171,75 +165,39 @@ export async function* readObject(bucket: Bucket, object: BucketObject, signal?:
   }
 }
 
-async function head(bucket: Bucket, key: string): Promise<HeadObjectCommandOutput | undefined> {
+/** What the server tells of one object. */
+export interface ObjectHead {
+  /** Without quotes; empty where the server gives none. */
+  readonly etag: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly lastModified: Date;
+  readonly contentType: string | undefined;
+  /** undefined where the server told no metadata, because only a list was to be had. */
+  readonly metadata: Record<string, string> | undefined;
+}
+
+/** @returns undefined where there is no such object @throws BucketError */
+export async function head(bucket: Bucket, key: string): Promise<ObjectHead | undefined> {
   try {
-    return await bucket.client.send(new HeadObjectCommand({ Bucket: bucket.name, Key: key }));
+    const found = await bucket.client.send(new HeadObjectCommand({ Bucket: bucket.name, Key: key }));
+    return {
+      etag: unquote(found.ETag),
+      size: found.ContentLength ?? 0,
+      lastModified: found.LastModified ?? new Date(0),
+      contentType: found.ContentType,
+      metadata: found.Metadata ?? {},
+    };
   } catch (error) {
     if (isMissing(error)) return undefined;
+    // Some servers answer 403 for a key that does not exist. A list tells which it is.
+    if (statusOf(error) === 403) {
+      const listed = await listFolder(bucket, key).catch(() => undefined); // then the 403 is what there is to say
+      const same = listed?.find((object) => object.key === key);
+      if (listed) return same && { ...same, contentType: undefined, metadata: undefined };
+    }
     throw explain(bucket, `Looking at ${key}`, error);
   }
-}
-
-/** Copies carry the ETag they were made from: a server may give the copy of a multipart upload another one. */
-const COPIED_FROM = 'copied-from-etag';
-
-function isCopy(found: HeadObjectCommandOutput | undefined, etag: string): boolean {
-  return found !== undefined && (unquote(found.ETag) === etag || found.Metadata?.[COPIED_FROM] === etag);
-}
-
-export type Archived =
-  | { readonly outcome: 'archived'; readonly key: string }
-  /** Another version stands at the key now, or none: nothing was deleted. */
-  | { readonly outcome: 'replaced' | 'gone' };
-
-/**
- * Moves the version with that ETag to `processed/` in its own folder: copy, look at the copy, delete the source last.
- * Idempotent: after a crash between any two steps, calling it again completes the move.
- * A different object of the same name in processed/ is kept; the new one gets its ETag as a suffix.
- */
-export async function archiveObject(bucket: Bucket, key: string, etag: string): Promise<Archived> {
-  const folder = key.slice(0, key.lastIndexOf('/') + 1);
-  const name = key.slice(folder.length);
-  const plain = `${folder}processed/${name}`;
-  const suffixed = `${folder}processed/${name.replace(/(\.[^.]*)?$/, `-${etag}$1`)}`;
-
-  const source = await head(bucket, key);
-  const taken = await head(bucket, plain);
-  const target = taken === undefined || isCopy(taken, etag) ? plain : suffixed;
-  const copied = isCopy(taken, etag) || isCopy(target === suffixed ? await head(bucket, suffixed) : undefined, etag);
-  if (source === undefined) return copied ? { outcome: 'archived', key: target } : { outcome: 'gone' };
-  if (unquote(source.ETag) !== etag) return { outcome: 'replaced' };
-
-  // Swift reads a multipart upload under its ETag, but copies and deletes it under another that it never shows.
-  const condition = etag.includes('-') ? undefined : `"${etag}"`;
-  try {
-    if (!copied) {
-      await bucket.client.send(
-        new CopyObjectCommand({
-          Bucket: bucket.name,
-          Key: target,
-          CopySource: `${bucket.name}/${key.split('/').map(encodeURIComponent).join('/')}`,
-          CopySourceIfMatch: condition,
-          MetadataDirective: 'REPLACE',
-          Metadata: { [COPIED_FROM]: etag },
-          ContentType: source.ContentType ?? 'text/csv',
-        }),
-      );
-      const copy = await head(bucket, target);
-      if (!isCopy(copy, etag) || copy?.ContentLength !== source.ContentLength) {
-        throw new BucketError(`The copy ${target} is not what was copied; ${key} stays where it is`);
-      }
-    }
-    // What was copied is what was asked for only if that still stands there; and some servers delete unconditionally.
-    if (unquote((await head(bucket, key))?.ETag ?? etag) !== etag) return { outcome: 'replaced' };
-    await bucket.client.send(new DeleteObjectCommand({ Bucket: bucket.name, Key: key, IfMatch: condition }));
-  } catch (error) {
-    if (statusOf(error) === 412) return { outcome: 'replaced' };
-    // Gone meanwhile: another worker finished the same move.
-    if (isMissing(error) && isCopy(await head(bucket, target), etag)) return { outcome: 'archived', key: target };
-    throw explain(bucket, `Archiving ${key}`, error);
-  }
-  return { outcome: 'archived', key: target };
 }
 
 const abort = (signal: AbortSignal | undefined) => (signal ? { abortSignal: signal } : {});

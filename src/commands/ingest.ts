@@ -7,17 +7,17 @@ import fetch_snapshot from '../../tasks/fetch_snapshot.ts';
 import finalize_snapshot from '../../tasks/finalize_snapshot.ts';
 import maintain from '../../tasks/maintain.ts';
 import upsert_batch from '../../tasks/upsert_batch.ts';
-import { type Candidate, choose, type Mode, timeInName } from '../bucket/choose.ts';
-import { openBucket, readObject } from '../bucket/s3.ts';
+import { timeInName } from '../bucket/files.ts';
+import type { Action, Mode } from '../bucket/plan.ts';
+import { openBucket } from '../bucket/s3.ts';
 import { NotTicketCsvError } from '../csv/clean.ts';
 import { withClient } from '../database/client.ts';
 import { type Dataset, dataset } from '../settings/dataset.ts';
 import { createLog } from '../settings/log.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { isSame, listSnapshots } from '../snapshots/fetch.ts';
-import { knowledge } from '../snapshots/ledger.ts';
-import { type Preview, preview } from '../snapshots/preview.ts';
-import { type LoadResult, loadFile, loadFromBucket } from '../snapshots/run-inline.ts';
+import type { Claimable } from '../snapshots/ledger.ts';
+import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
+import { type LoadResult, loadFile, loadFromBucket, refusalOf } from '../snapshots/run-inline.ts';
 import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -67,22 +67,32 @@ export async function run(args: string[]): Promise<number> {
   const local = file === undefined ? undefined : await localFile(file);
 
   return withClient(DATABASE_URL, async (client) => {
+    if (!values.apply && local) {
+      const plan = await planFile(client, inc, local);
+      print(values.json, plan, describeFilePlan);
+      return plan.refusal === null ? 0 : 1;
+    }
     if (!values.apply) {
-      const plan = local ? await planFile(client, inc, local) : await planBucket(client, inc, mode);
-      process.stdout.write(values.json ? `${JSON.stringify(plan, null, 2)}\n` : describePlan(plan));
-      return plan.refused ? 1 : 0;
+      const dryRun = await previewBucket(client, openBucket(readSettings(BucketSettings)), inc, mode);
+      print(values.json, dryRun, describeDryRun);
+      return dryRun.refused.length === 0 ? 0 : 1;
     }
     const log = await createLog({ to: process.stderr, level: 'warn' });
     const progress = showProgress();
-    const result = local
-      ? await loadFile(client, TASKS, inc, local, createReadStream(local.path), log, progress)
-      : await loadFromBucket(client, TASKS, inc, mode, log, progress);
-    process.stdout.write(values.json ? `${JSON.stringify(result, null, 2)}\n` : describeResult(result));
+    const result = await (local
+      ? loadFile(client, TASKS, inc, local, createReadStream(local.path), log, progress.update)
+      : loadFromBucket(client, TASKS, inc, mode, log, progress.update)
+    ).finally(progress.stop);
+    print(values.json, result, describeResult);
     return result.ok ? 0 : 1;
   });
 }
 
-interface LocalFile extends Omit<Candidate, 'etag'> {
+function print<T>(json: boolean, result: T, describe: (result: T) => string): void {
+  process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : describe(result));
+}
+
+interface LocalFile extends Claimable {
   readonly etag: null;
   readonly path: string;
 }
@@ -95,77 +105,57 @@ async function localFile(path: string): Promise<LocalFile> {
   return { path, key, size, etag: null, lastModified: mtime, snapshotAt: timeInName(key) ?? mtime };
 }
 
-interface Plan {
-  /** The file that would be loaded. */
-  readonly file: string | null;
-  readonly snapshotAt: Date | null;
-  readonly note: string;
-  /** It would not be loaded although it was asked for, and the note says why. */
-  readonly refused: boolean;
-  readonly superseded: readonly string[];
-  readonly toArchive: readonly string[];
-  /** Files that would fail, with the reason. */
-  readonly failing: readonly string[];
+/** What --inc-csv would do. */
+interface FilePlan {
+  readonly file: string;
+  readonly snapshotAt: Date;
+  /** Why it would not be loaded. */
+  readonly refusal: string | null;
   readonly changes: Preview | null;
 }
 
-const NOTHING = { refused: false, superseded: [], toArchive: [], failing: [], note: '', changes: null } as const;
-
-async function planFile(client: ClientBase, inc: Dataset, file: LocalFile): Promise<Plan> {
-  const { loadedThrough } = await knowledge(client, inc.name, []);
-  const isOlder = loadedThrough !== null && file.snapshotAt < loadedThrough;
-  const note = isOlder ? `It is older than what is loaded (${loadedThrough.toISOString()}): it would be refused.` : '';
-  const plan = { ...NOTHING, file: file.key, snapshotAt: file.snapshotAt, note, refused: isOlder };
+async function planFile(client: ClientBase, inc: Dataset, file: LocalFile): Promise<FilePlan> {
+  const plan = { file: file.key, snapshotAt: file.snapshotAt, refusal: null, changes: null };
+  const refusal = await refusalOf(client, inc, file);
+  if (refusal !== undefined) return { ...plan, refusal };
   try {
     return { ...plan, changes: await preview(client, inc, createReadStream(file.path)) };
   } catch (error) {
     if (!(error instanceof NotTicketCsvError)) throw error;
-    return { ...plan, refused: true, failing: [`${file.key}: ${error.message}`] };
-  }
-}
-
-/** What a fetch would do: a file that is no ticket CSV fails, and the next one is chosen. */
-async function planBucket(client: ClientBase, inc: Dataset, mode: Mode): Promise<Plan> {
-  const bucket = openBucket(readSettings(BucketSettings));
-  let found = await listSnapshots(bucket, inc, mode);
-  const failing: string[] = [];
-  for (;;) {
-    const known = await knowledge(client, inc.name, found);
-    const choice = choose(found, known, mode);
-    const file = choice.take;
-    const passedOver = {
-      superseded: choice.superseded.map(({ key }) => key),
-      toArchive: choice.unarchived.map(({ key }) => key),
-      failing,
-      refused: failing.length > 0,
-    };
-    const plan: Plan = { ...NOTHING, ...passedOver, file: file?.key ?? null, snapshotAt: file?.snapshotAt ?? null };
-    if (!file) return { ...plan, note: `Nothing to load: no file in ${inc.prefix} is newer than what is loaded.` };
-    if (isSame(file, known.rememberedEtag) && mode !== 'force') {
-      return { ...plan, note: 'It is unchanged (same ETag as the last load): it would only be archived.' };
-    }
-    try {
-      return { ...plan, changes: await preview(client, inc, readObject(bucket, file)) };
-    } catch (error) {
-      if (!(error instanceof NotTicketCsvError)) throw error;
-      failing.push(`${file.key}: ${error.message}`);
-      found = found.filter((other) => other !== file);
-    }
+    return { ...plan, refusal: error.message };
   }
 }
 
 const REJECTS_SHOWN = 20;
 const FIELDS_SHOWN = 10;
 
-function describePlan(plan: Plan): string {
-  const lines = ['Dry run: nothing is written.'];
-  if (plan.file) lines.push(`File       ${plan.file}  (${plan.snapshotAt?.toISOString()})`);
-  if (plan.note) lines.push(plan.note);
-  for (const reason of plan.failing) lines.push(`Would fail: ${reason}`);
-  for (const key of plan.superseded) lines.push(`Passed over for a newer file: ${key}`);
-  for (const key of plan.toArchive) lines.push(`To be archived: ${key}`);
-  if (plan.changes) lines.push(...describeChanges(plan.changes));
-  if (plan.changes) lines.push('', 'Run it again with --apply to do this.');
+const DRY_RUN = 'Dry run: nothing is written.';
+const APPLY = ['', 'Run it again with --apply to do this.'];
+
+function describeFilePlan({ file, snapshotAt, refusal, changes }: FilePlan): string {
+  const lines = [DRY_RUN, `File       ${file}  (${snapshotAt.toISOString()})`];
+  if (refusal) lines.push(`It would be refused: ${refusal}`);
+  if (changes) lines.push(...describeChanges(changes), ...APPLY);
+  return `${lines.join('\n')}\n`;
+}
+
+const WOULD: Record<Action, string> = {
+  archive: 'Would be archived',
+  postpone: 'Would be refused until its time has come',
+  ignore: 'Would be ignored',
+  supersede: 'Would be passed over',
+  'mark unchanged': 'Would be marked as unchanged and archived',
+  'leave held': 'Would be left alone',
+  load: 'Would be loaded',
+};
+
+function describeDryRun({ steps, refused, changes }: DryRun): string {
+  const lines = [DRY_RUN];
+  for (const { key, reason } of refused) lines.push(`Would fail: ${key}: ${reason}`);
+  for (const { action, file, reason } of steps) lines.push(`${WOULD[action]}: ${file.key}: ${reason}`);
+  if (!['load', 'mark unchanged'].includes(steps.at(-1)?.action ?? '')) lines.push('No file would be loaded.');
+  if (changes) lines.push(...describeChanges(changes));
+  if (steps.length > 0) lines.push(...APPLY);
   return `${lines.join('\n')}\n`;
 }
 

@@ -3,6 +3,7 @@ import { migrate } from '../database/schema.ts';
 import { createLog, type Log } from '../settings/log.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { drain } from '../worker/drain.ts';
+import { workerEnded } from '../worker/pool.ts';
 import { startWorker } from '../worker/worker.ts';
 
 export const summary = 'run jobs and the schedule until SIGTERM';
@@ -29,6 +30,7 @@ export async function run(args: string[]): Promise<number> {
   if (values.once) return (await drain(log)) === 0 ? 0 : 1;
   const runner = await startWorker(log, stop);
   await runner.promise;
+  await workerEnded(runner.events);
   log.info('worker stopped');
   return process.exitCode === 1 ? 1 : 0;
 }

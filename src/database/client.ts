@@ -7,6 +7,7 @@
 
 import pg, { type ClientBase, type QueryResult, type QueryResultRow } from 'pg';
 import { ExpectedError } from '../settings/errors.ts';
+import { pinSession } from './session.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
@@ -36,16 +37,17 @@ export function databaseName(url: string): string {
 }
 
 /**
- * Opens one connection; the caller ends it.
+ * Opens one connection with a pinned session (session.ts); the caller ends it.
  * @throws ConnectionError
  */
 export async function connect(url: string): Promise<pg.Client> {
   const client = unconnected(url);
   try {
     await client.connect();
+    await pinSession(client);
     return client;
   } catch (error) {
-    await client.end().catch(() => undefined); // it never connected: there is nothing to end but a half-open socket
+    await client.end().catch(() => undefined); // often it never connected: there is nothing to end but a half-open socket
     throw new ConnectionError(`Cannot connect to Postgres at ${databaseName(url)}: ${reasonOf(error)}`);
   }
 }

@@ -15,6 +15,7 @@ import { runMigrations } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { graphileLogger, type Log } from '../settings/log.ts';
 import { SchemaError, withClient } from './client.ts';
+import { pinnedUrlIfNeeded } from './session.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const GMRC = new URL('../../.gmrc', import.meta.url);
@@ -22,21 +23,30 @@ const GMRC = new URL('../../.gmrc', import.meta.url);
 /** "fleettickets migrate" as an advisory lock, apart from those of graphile-migrate and graphile-worker. */
 const LOCK = '7216406330421507';
 
-/** A committed migration that the database has not, or has in another version. */
-export type Pending = { migration: string; state: 'missing' | 'changed' };
+/** The first migration as it was before the release, when it could still be made anew. */
+const FORMER_FIRST = 'sha1:5e306a9b341ecf5ca2cffda8447bd551325c9bc6';
+export const FORMER_REMEDY =
+  'migrate an empty database, which the next file fills; one that took over the Python version can go back first ' +
+  '(select tickets_takeover.go_back();) and be migrated again';
+
+/** A committed migration that the database has not, or has in another version: `former` is the one before the release. */
+export type Pending = { migration: string; state: 'missing' | 'changed' | 'former' };
 
 /**
  * Brings the database to the committed schema; does nothing where it is there already, except for the idempotent
  * actions of `.gmrc`.
- * @throws with the file, the line and Postgres's reason when a migration fails; that migration is rolled back whole
+ * @throws with the file, the line and Postgres's reason when a migration fails; that migration is rolled back whole.
+ * SchemaError, having changed nothing, for a database of before the release
  */
 export async function migrate(databaseUrl: string, log: Log): Promise<void> {
   await withClient(databaseUrl, async (client) => {
     await takeLock(client, log);
     const isNew = (await appliedMigrations(client)).size === 0;
+    requireUpgradable(await pending(client));
     // Our SQL names the schema: GRAPHILE_WORKER_SCHEMA in the environment must not move it.
-    await runMigrations({ connectionString: databaseUrl, schema: 'graphile_worker', logger: graphileLogger(log) });
-    await applyMigrations(databaseUrl, log);
+    const pinned = await pinnedUrlIfNeeded(client, databaseUrl);
+    await runMigrations({ connectionString: pinned, schema: 'graphile_worker', logger: graphileLogger(log) });
+    await applyMigrations(pinned, log);
     if (isNew) await tellTakeover(client, log);
     const left = await pending(client);
     if (left.length > 0) {
@@ -50,10 +60,19 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
 
 /** @throws SchemaError unless every committed migration stands in the database as it is committed */
 export async function requireCurrent(client: ClientBase): Promise<void> {
-  const [first] = await pending(client);
+  const left = await pending(client);
+  requireUpgradable(left);
+  const [first] = left;
   if (first)
     throw new SchemaError(
       `The schema of this database is not current: ${first.migration} is ${first.state}. Run: fleettickets migrate`,
+    );
+}
+
+function requireUpgradable(left: Pending[]): void {
+  if (left.some(({ state }) => state === 'former'))
+    throw new SchemaError(
+      `This database was made by a version from before the release, which cannot be upgraded: ${FORMER_REMEDY}.`,
     );
 }
 
@@ -74,6 +93,7 @@ export async function pending(client: ClientBase): Promise<Pending[]> {
   return (await committedMigrations()).flatMap(({ migration, number, hash }): Pending[] => {
     const appliedHash = applied.get(number);
     if (appliedHash === hash) return [];
+    if (appliedHash === FORMER_FIRST) return [{ migration, state: 'former' }];
     return [{ migration, state: appliedHash === undefined ? 'missing' : 'changed' }];
   });
 }
@@ -99,7 +119,8 @@ async function applyMigrations(databaseUrl: string, log: Log): Promise<void> {
   } catch (error) {
     throw new Error(`Migration failed: ${explain(error as MigrationError)}`);
   } finally {
-    // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection.
+    // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports
+    // no way to end it: https://github.com/graphile/migrate/blob/main/src/pgReal.ts (clearAllPools).
     clearAllPools();
   }
 }

@@ -7,7 +7,7 @@
  * Under plain `npx graphile-worker` there is no gate; loads then come first by priority only.
  */
 
-/** Flag of geocoding jobs, set where they are added (part 118-geocoding-planning of the first migration). */
+/** Flag of geocoding jobs, set where they are added (migrations/fixtures/job-policy.sql). */
 const GEOCODING_FLAG = 'geocode';
 
 /** One that waits for its slot, and as many in flight as answers of half a second need. */

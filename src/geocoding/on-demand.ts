@@ -5,7 +5,7 @@
 import { run, type TaskList } from 'graphile-worker';
 import type { Db } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
-import { heartbeatEnded } from '../worker/heartbeat.ts';
+import { openPool, workerEnded } from '../worker/pool.ts';
 import { workerPreset } from '../worker/worker.ts';
 import { geocodingSlots } from './concurrency.ts';
 import { clusterQueries, locationQueries } from './query.ts';
@@ -87,7 +87,7 @@ export async function askNow(
   const clusters = [...new Set(places.map(({ cluster }) => cluster))];
   const preset = workerPreset(log);
   preset.worker.concurrentJobs = geocodingSlots(geocoder.rate);
-  const runner = await run({ preset }, tasks, []);
+  const runner = await run({ preset, pgPool: openPool(preset.worker.events) }, tasks, []);
   try {
     for (;;) {
       const progress = await progressOf(db, keys, clusters);
@@ -97,7 +97,7 @@ export async function askNow(
     }
   } finally {
     await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
-    await heartbeatEnded(runner.events);
+    await workerEnded(runner.events);
   }
 }
 

@@ -1,14 +1,15 @@
 /**
- * Finalizing: the end of a snapshot, once all its batches are in. One transaction makes it `done` (or `partial`), writes
+ * Completing: the end of a snapshot, once all its batches are in. One transaction makes it `done` (or `partial`), writes
  * import_meta, plans geocoding and empties the staging; then the file is archived. The archive failing undoes nothing:
  * it is tried again, here or by the next fetch_snapshot.
  */
 import type { ClientBase } from 'pg';
-import { archiveObject, type Bucket } from '../bucket/s3.ts';
+import { archiveObject, isArchived } from '../bucket/archive.ts';
+import type { SnapshotFile } from '../bucket/files.ts';
+import type { Bucket } from '../bucket/s3.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
 import { archived } from './ledger.ts';
-import { LOAD_ATTEMPTS, LOAD_PRIORITY } from './stage.ts';
 
 interface Snapshot {
   snapshot_id: string;
@@ -16,6 +17,9 @@ interface Snapshot {
   status: string;
   source_key: string;
   source_etag: string | null;
+  source_size: string;
+  source_last_modified: Date;
+  snapshot_at: Date;
   origin: string;
   broken_off: string | null;
   backfill: boolean;
@@ -23,49 +27,51 @@ interface Snapshot {
 }
 
 /**
- * Finishes a snapshot whose batches are all done; idempotent.
+ * Completes a snapshot whose batches are all done; idempotent.
  * @param bucketOf opens the bucket, only where there is a file to archive
- * @returns why there is nothing to finish, in words; undefined when it is finished
+ * @returns why there is nothing to complete, in words; undefined when it is complete
  * @throws BucketError when archiving failed; the snapshot is done all the same
  */
-export async function finalize(
+export async function complete(
   client: ClientBase,
   snapshotId: string,
   bucketOf: () => Bucket,
   log: Log,
 ): Promise<string | undefined> {
-  const snapshot = await transaction(client, () => finish(client, snapshotId));
+  const snapshot = await transaction(client, () => completeInDatabase(client, snapshotId));
   if (typeof snapshot === 'string') return snapshot;
   log.info({ snapshot: snapshotId, key: snapshot.source_key, status: snapshot.status }, 'snapshot loaded');
   if (snapshot.origin === 'bucket' && snapshot.status === 'done' && !snapshot.archived) {
-    await archive(client, bucketOf(), snapshot.dataset, snapshot.source_key, snapshot.source_etag ?? '', log);
+    await archive(client, bucketOf(), snapshot.dataset, fileOf(snapshot), log);
   }
   return undefined;
 }
 
+const fileOf = (snapshot: Snapshot): SnapshotFile => ({
+  key: snapshot.source_key,
+  etag: snapshot.source_etag ?? '',
+  size: Number(snapshot.source_size),
+  lastModified: snapshot.source_last_modified,
+  snapshotAt: snapshot.snapshot_at,
+});
+
 /** Moves the file of a loaded or unchanged snapshot to processed/ and writes that down. */
-export async function archive(
-  db: Db,
-  bucket: Bucket,
-  dataset: string,
-  key: string,
-  etag: string,
-  log: Log,
-): Promise<void> {
-  if (/(^|\/)processed\/[^/]*$/.test(key)) return archived(db, dataset, key, etag, key); // a forced replay of an archived file
-  const result = await archiveObject(bucket, key, etag);
+export async function archive(db: Db, bucket: Bucket, dataset: string, file: SnapshotFile, log: Log): Promise<void> {
+  const { key } = file;
+  if (isArchived(key)) return archived(db, dataset, file, key); // a forced replay of an archived file
+  const result = await archiveObject(bucket, file);
   if (result.outcome !== 'archived') {
     log.warn({ key, outcome: result.outcome }, 'nothing to archive: the object is no longer the one that was loaded');
   }
-  await archived(db, dataset, key, etag, result.outcome === 'archived' ? result.key : null);
+  await archived(db, dataset, file, result.outcome === 'archived' ? result.key : null);
 }
 
 /** @returns why not, when the snapshot is neither finalizing nor finished */
-async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot | string> {
+async function completeInDatabase(client: ClientBase, snapshotId: string): Promise<Snapshot | string> {
   // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
   await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
   const { rows } = await client.query<Snapshot>(
-    `select snapshot_id, dataset, status, source_key, source_etag, origin, broken_off, backfill, archived_at is not null as archived
+    `select snapshot_id, dataset, status, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, broken_off, backfill, archived_at is not null as archived
      from tickets_ops.snapshots where snapshot_id = $1 for update`,
     [snapshotId],
   );
@@ -91,7 +97,7 @@ async function finish(client: ClientBase, snapshotId: string): Promise<Snapshot 
   await client.query('delete from tickets_ops.snapshot_rows where snapshot_id = $1', [snapshotId]);
   await client.query('delete from tickets_ops.snapshot_batches where snapshot_id = $1', [snapshotId]);
   await client.query('select tickets_ops.plan_geocoding($1)', [snapshot.dataset]);
-  if (snapshot.backfill) await continueBackfill(client, snapshot.dataset);
+  if (snapshot.backfill) await client.query('select tickets_ops.continue_backfill($1)', [snapshot.dataset]);
   return { ...snapshot, status };
 }
 
@@ -102,7 +108,7 @@ async function writeImportMeta(db: Db, snapshotId: string): Promise<void> {
      select dataset, jsonb_build_object(
        'source_key', source_key, 'source_etag', source_etag, 'source_sha256', source_sha256,
        'source_last_modified', source_last_modified, 'snapshot_at', snapshot_at,
-       'ingested_at', loaded_at, 'checked_at', greatest(listed_at, loaded_at), 'snapshot_id', snapshot_id,
+       'ingested_at', loaded_at, 'snapshot_id', snapshot_id,
        'rows_read', rows_read, 'rows_inserted', rows_inserted, 'rows_updated', rows_updated, 'rows_unchanged', rows_unchanged,
        'rows_dropped_alarm', rows_dropped_alarm, 'rows_dropped_sentinel', rows_dropped_sentinel,
        'rows_duplicate', rows_duplicate, 'rows_rejected', rows_rejected
@@ -110,15 +116,5 @@ async function writeImportMeta(db: Db, snapshotId: string): Promise<void> {
      from tickets_ops.snapshots where snapshot_id = $1
      on conflict (dataset) do update set metadata = m.metadata || excluded.metadata`,
     [snapshotId],
-  );
-}
-
-async function continueBackfill(db: Db, dataset: string): Promise<void> {
-  await db.query(
-    `select graphile_worker.add_job(
-       'fetch_snapshot', json_build_object('dataset', $1::text, 'backfill', true),
-       max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY}, job_key := format('fetch_snapshot:%s:backfill', $1::text)
-     )`,
-    [dataset],
   );
 }

@@ -1,14 +1,18 @@
 /**
- * Fetching: one look at the bucket. Finishes archiving that was cut off, writes down what it passes over, and stages
- * the file that is to be loaded. A file that is no ticket CSV fails in the ledger and the next one is taken.
+ * Fetching: one look at the bucket, carried out once and in order as bucket/plan.ts says. It stages at most one file.
+ * What a step rests on is checked again in its own transaction; where that no longer holds, or a file was refused, another
+ * look is asked for, by a job.
  */
 import type { ClientBase } from 'pg';
-import { type Candidate, candidates, choose, type Mode, versionOf } from '../bucket/choose.ts';
+import { ARCHIVE_FOLDER } from '../bucket/archive.ts';
+import { type Listing, type SnapshotFile, snapshotFiles, versionOf } from '../bucket/files.ts';
+import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, plan, type Step } from '../bucket/plan.ts';
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
 import { NotTicketCsvError } from '../csv/clean.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { archive } from './complete.ts';
+import { inFlight, isBackfilling, knowledge, loadedSha256 } from './knowledge.ts';
 import * as ledger from './ledger.ts';
 import { stage } from './stage.ts';
 
@@ -25,12 +29,19 @@ export type FetchOutcome =
   /** Looked, and nothing had to be loaded. */
   | { readonly outcome: 'nothing new' }
   /** Another snapshot is in flight: come back later. */
-  | { readonly outcome: 'busy'; readonly with: string };
+  | { readonly outcome: 'busy'; readonly with: string }
+  /** Look again at once, in that mode. `settled`: this look has decided about a file, so the next one has one less. */
+  | { readonly outcome: 'look again'; readonly mode: Mode; readonly settled: boolean; readonly reason: string };
+
+/**
+ * How often a file is listed and found replaced or gone when it is read, before it counts as failed: an export that is
+ * being written again needs one more look, a server that lists what it no longer has would need them for ever.
+ */
+const MAX_READINGS = 3;
 
 /**
  * Looks at the dataset's folder and stages at most one snapshot.
- * @throws BucketError (also ObjectChangedError: look again); database errors. A claim it leaves behind is released by
- * the job's next attempt.
+ * @throws BucketError; database errors. A claim it leaves behind is put back by the job's next attempt.
  */
 export async function fetchSnapshot(
   client: ClientBase,
@@ -38,115 +49,166 @@ export async function fetchSnapshot(
   dataset: Dataset,
   options: FetchOptions,
 ): Promise<FetchOutcome> {
-  const look = {
-    dataset: dataset.name,
-    jobId: options.jobId,
-    forced: options.mode === 'force',
-    backfill: options.mode === 'backfill',
-  };
-  // Versions that this run has read in vain: a forced run, or a bucket that lists what is gone, would take them for ever.
-  const tried = new Set<string>();
-  for (;;) {
-    const current = await ledger.inFlight(client, dataset.name, options.jobId);
-    if (current && !current.abandoned) return { outcome: 'busy', with: busyWith(current) };
-    if (current) await ledger.release(client, current.snapshot_id);
-    // Taking the newest now would shut out for ever the files that the backfill has yet to load.
-    if (options.mode === 'newest' && (await ledger.isBackfilling(client, dataset.name))) {
-      return { outcome: 'busy', with: 'a backfill' };
-    }
+  const current = await inFlight(client, dataset.name, options.jobId);
+  if (current && !current.abandoned) {
+    const { snapshot_id, source_key, status } = current;
+    return { outcome: 'busy', with: `snapshot ${snapshot_id} (${source_key}), which is ${status}` };
+  }
+  if (current) await ledger.putBack(client, current.snapshot_id);
+  // Taking the newest now would shut out for ever the files that the backfill has yet to load.
+  if (options.mode === 'newest' && (await isBackfilling(client, dataset.name))) {
+    return { outcome: 'busy', with: 'a backfill' };
+  }
 
-    const listing = (await listSnapshots(bucket, dataset, options.mode, options.signal)).filter(
-      (file) => !tried.has(versionOf(file.key, file.etag)),
-    );
-    const known = await ledger.knowledge(client, dataset.name, listing);
-    const choice = choose(listing, known, options.mode);
-    for (const file of choice.unarchived) await tryToArchive(client, bucket, dataset.name, file, options.log);
-    for (const file of choice.fromTheFuture) await ledger.noteFile(client, look, file, 'failed', fromTheFuture(file));
-    for (const file of choice.superseded) await ledger.noteFile(client, look, file, 'superseded');
+  const listing = await listSnapshots(bucket, dataset, options.mode, options.signal);
+  const known = await knowledge(client, dataset.name, everyFile(listing));
+  let outcome: FetchOutcome = { outcome: 'nothing new' };
+  const steps = plan(listing, known, options.mode);
+  for (const step of steps) outcome = await carryOut(step, client, bucket, dataset, options);
+  if (outcome.outcome !== 'busy') await ledger.recordLook(client, dataset.name, whatWasSeen(listing, known, steps));
+  return outcome;
+}
 
-    const file = choice.take;
-    const same = file !== undefined && isSame(file, known.rememberedEtag) && options.mode !== 'force';
-    if (same) {
-      await noteUnchanged(client, bucket, look, file, options.log);
-      if (options.mode === 'backfill') continue;
-      return { outcome: 'nothing new' };
-    }
-    await ledger.checked(client, dataset.name);
-    if (!file) return { outcome: 'nothing new' };
+async function carryOut(
+  { action, file, reason }: Step,
+  client: ClientBase,
+  bucket: Bucket,
+  dataset: Dataset,
+  options: FetchOptions,
+): Promise<FetchOutcome> {
+  const { mode, log } = options;
+  const look = { dataset: dataset.name, jobId: options.jobId, forced: mode === 'force', backfill: mode === 'backfill' };
+  switch (action) {
+    case 'archive':
+      await tryToArchive(client, bucket, look, file, log);
+      break;
+    case 'postpone':
+      await ledger.noteRefused(client, look, file, reason, new Date(file.snapshotAt.getTime() - CLOCK_TOLERANCE_MS));
+      log.warn({ key: file.key }, reason);
+      break;
+    case 'ignore':
+      await ledger.noteRefused(client, look, file, reason, null);
+      log.warn({ key: file.key }, reason);
+      break;
+    case 'supersede':
+      await ledger.noteSuperseded(client, look, file);
+      break;
+    case 'mark unchanged':
+      return markUnchanged(client, bucket, look, file, { etag: file.etag }, options);
+    case 'leave held':
+      log.warn({ key: file.key }, `left alone: ${reason}`);
+      break;
+    case 'load':
+      return load(client, bucket, dataset, look, file, options);
+  }
+  return { outcome: 'nothing new' };
+}
 
-    const claim = await ledger.claim(client, look, file, 'bucket');
-    if (claim === 'busy') return { outcome: 'busy', with: 'another snapshot' };
-    if (claim === 'stale') continue;
-    tried.add(versionOf(file.key, file.etag));
-    options.log.info({ snapshot: claim.snapshotId, key: file.key, bytes: file.size }, 'reading snapshot');
-    try {
-      const seen = options.mode === 'force' ? null : known.rememberedSha256;
-      const staged = await stage(client, dataset, claim, readObject(bucket, file, options.signal), seen);
-      if (staged === 'sealed') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
-      await ledger.release(client, claim.snapshotId);
-      await noteUnchanged(client, bucket, look, file, options.log);
-      if (options.mode !== 'backfill') return { outcome: 'nothing new' };
-    } catch (error) {
-      if (error instanceof NotTicketCsvError) {
-        await ledger.fail(client, claim.snapshotId, error.message);
-        options.log.error({ snapshot: claim.snapshotId, key: file.key }, error.message);
-      } else if (error instanceof ObjectChangedError) {
-        // Replaced or gone while it was read: what stands there now is found by looking again.
-        await ledger.release(client, claim.snapshotId);
-        options.log.warn({ key: file.key }, error.message);
-      } else throw error;
+async function load(
+  client: ClientBase,
+  bucket: Bucket,
+  dataset: Dataset,
+  look: ledger.Look,
+  file: SnapshotFile,
+  options: FetchOptions,
+): Promise<FetchOutcome> {
+  const { mode, log } = options;
+  const sha256 = mode === 'force' ? null : await loadedSha256(client, dataset.name);
+  const claim = await ledger.claim(client, look, file, 'bucket');
+  if (claim === 'busy') return { outcome: 'busy', with: 'another snapshot' };
+  if (claim === 'stale') return lookAgain(mode, false, 'another file was loaded meanwhile');
+  log.info({ snapshot: claim.snapshotId, key: file.key, bytes: file.size }, 'reading snapshot');
+  try {
+    const staged = await stage(client, dataset, claim, readObject(bucket, file, options.signal), sha256);
+    if (staged === 'sealed') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
+    await ledger.putBack(client, claim.snapshotId);
+    return await markUnchanged(client, bucket, look, file, { sha256: sha256 ?? '' }, options);
+  } catch (error) {
+    if (error instanceof NotTicketCsvError) {
+      await ledger.fail(client, claim.snapshotId, error.message);
+      log.error({ snapshot: claim.snapshotId, key: file.key }, error.message);
+      return lookAgain(afterRefusal(mode), true, 'the file was refused');
     }
+    if (!(error instanceof ObjectChangedError)) throw error;
+    log.warn({ snapshot: claim.snapshotId, key: file.key }, error.message);
+    if (claim.attempt < MAX_READINGS) {
+      await ledger.putBack(client, claim.snapshotId);
+      return lookAgain(mode, true, 'the file was replaced, or is gone, although it is listed');
+    }
+    await ledger.fail(client, claim.snapshotId, `It is listed and cannot be read: ${error.message}`);
+    return lookAgain(afterRefusal(mode), true, 'the file is listed and cannot be read');
   }
 }
 
-/** Some servers list no ETag: then only reading the file can tell. */
-export const isSame = (file: Candidate, rememberedEtag: string | null) =>
-  file.etag !== '' && file.etag === rememberedEtag;
+/** By force the same file would be taken again. */
+export const afterRefusal = (mode: Mode): Mode => (mode === 'force' ? 'newest' : mode);
 
-/** Force also looks at archived files: the file to load again usually lies there. */
+const lookAgain = (mode: Mode, settled: boolean, reason: string): FetchOutcome => ({
+  outcome: 'look again',
+  mode,
+  settled,
+  reason,
+});
+
+/** The files that a look considers. Force also looks at archived ones: the file to load again usually lies there. */
 export async function listSnapshots(
   bucket: Bucket,
   dataset: Dataset,
   mode: Mode,
   signal?: AbortSignal,
-): Promise<Candidate[]> {
-  const folders = mode === 'force' ? [dataset.prefix, `${dataset.prefix}processed/`] : [dataset.prefix];
-  const listings = [];
-  for (const folder of folders) listings.push(...(await listFolder(bucket, folder, signal)));
-  return candidates(listings);
+): Promise<Listing> {
+  const folders = mode === 'force' ? [dataset.prefix, dataset.prefix + ARCHIVE_FOLDER] : [dataset.prefix];
+  const objects = [];
+  for (const folder of folders) objects.push(...(await listFolder(bucket, folder, signal)));
+  return snapshotFiles(objects);
 }
 
-async function noteUnchanged(
+/** Those that the ledger may know. */
+export const everyFile = ({ files, ignored }: Listing): SnapshotFile[] => [
+  ...files,
+  ...ignored.map(({ file }) => file),
+];
+
+function whatWasSeen(listing: Listing, known: Knowledge, steps: readonly Step[]): ledger.Seen {
+  const { files, ignored } = listing;
+  return {
+    files: files.length,
+    others: ignored.length,
+    anyNew: files.some((file) => !known.versions.has(versionOf(file))),
+    newest: files.toSorted((a, b) => a.lastModified.getTime() - b.lastModified.getTime()).at(-1),
+    futureDated: steps.filter(({ action }) => action === 'postpone').map(({ file }) => file.key),
+  };
+}
+
+async function markUnchanged(
   client: ClientBase,
   bucket: Bucket,
   look: ledger.Look,
-  file: Candidate,
-  log: Log,
-): Promise<void> {
-  await ledger.noteFile(client, look, file, 'unchanged');
-  await ledger.checked(client, look.dataset, file.snapshotAt);
+  file: SnapshotFile,
+  bytes: { readonly etag: string } | { readonly sha256: string },
+  { mode, log }: FetchOptions,
+): Promise<FetchOutcome> {
+  if (!(await ledger.markUnchanged(client, look, file, bytes))) {
+    return lookAgain(mode, false, 'another file was loaded meanwhile');
+  }
   log.info({ key: file.key }, 'snapshot unchanged');
-  await tryToArchive(client, bucket, look.dataset, file, log);
+  await tryToArchive(client, bucket, look, file, log);
+  // A backfill has more files to load.
+  return mode === 'backfill' ? lookAgain(mode, true, 'the file is unchanged') : { outcome: 'nothing new' };
 }
 
 /** A folder that cannot be tidied must not keep newer tickets out: the next run tries again. */
 async function tryToArchive(
   client: ClientBase,
   bucket: Bucket,
-  name: string,
-  file: Candidate,
+  look: ledger.Look,
+  file: SnapshotFile,
   log: Log,
 ): Promise<void> {
   try {
-    await archive(client, bucket, name, file.key, file.etag, log);
+    await archive(client, bucket, look.dataset, file, log);
   } catch (error) {
     if (!(error instanceof BucketError)) throw error;
     log.error({ key: file.key }, `${error.message}; the next run tries again`);
   }
 }
-
-const busyWith = (current: ledger.InFlight) =>
-  `snapshot ${current.snapshot_id} (${current.source_key}), which is ${current.status}`;
-
-const fromTheFuture = (file: Candidate) =>
-  `Its name says ${file.snapshotAt.toISOString()}, more than a day in the future: loading it would shut out every real snapshot until then. Rename it.`;

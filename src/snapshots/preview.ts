@@ -1,8 +1,17 @@
-/** The dry run: what loading a file would do, read from the same parser and the same comparison, writing nothing. */
+/**
+ * The dry run: what a look at the bucket would do, by the same plan, and what loading a file would do, by the same parser
+ * and the same comparison. It writes nothing.
+ */
+import { versionOf } from '../bucket/files.ts';
+import { type Knowledge, type Mode, plan, type Step } from '../bucket/plan.ts';
+import { type Bucket, readObject } from '../bucket/s3.ts';
+import { NotTicketCsvError } from '../csv/clean.ts';
 
 import { type Counts, type Reject, readTicketCsv, rowsAsJson, type TicketRow } from '../csv/records.ts';
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
+import { afterRefusal, everyFile, listSnapshots } from './fetch.ts';
+import { knowledge } from './knowledge.ts';
 
 export interface Preview {
   readonly counts: Counts;
@@ -14,6 +23,36 @@ export interface Preview {
   readonly changedFields: readonly (readonly [field: string, tickets: number])[];
   /** Why the rest of the file would not be read; undefined when all of it would. */
   readonly brokenOff: string | undefined;
+}
+
+/** What a fetch would do. */
+export interface DryRun {
+  /** In this order; the file that would be loaded or marked unchanged is the last. */
+  readonly steps: readonly Step[];
+  /** Files that would be read and refused, with the reason. */
+  readonly refused: readonly { readonly key: string; readonly reason: string }[];
+  /** What loading the last one would change; null where none would be loaded. */
+  readonly changes: Preview | null;
+}
+
+/** As a fetch does: a file that is refused counts as failed, and the bucket is looked at again. */
+export async function previewBucket(db: Db, bucket: Bucket, dataset: Dataset, mode: Mode): Promise<DryRun> {
+  const listing = await listSnapshots(bucket, dataset, mode);
+  let known: Knowledge = await knowledge(db, dataset.name, everyFile(listing));
+  const refused: { key: string; reason: string }[] = [];
+  for (let nextMode = mode; ; nextMode = afterRefusal(nextMode)) {
+    const steps = plan(listing, known, nextMode);
+    const last = steps.at(-1);
+    if (last?.action !== 'load') return { steps, refused, changes: null };
+    try {
+      return { steps, refused, changes: await preview(db, dataset, readObject(bucket, last.file)) };
+    } catch (error) {
+      if (!(error instanceof NotTicketCsvError)) throw error;
+      refused.push({ key: last.file.key, reason: error.message });
+      const failed = [versionOf(last.file), { status: 'failed', opensAt: null }] as const;
+      known = { ...known, versions: new Map([...known.versions, failed]) };
+    }
+  }
 }
 
 /**

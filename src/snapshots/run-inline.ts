@@ -1,24 +1,25 @@
 /**
  * Ingesting from the command line: asks for the same jobs as the schedule does, lends a hand running them, and waits
- * for the end. It works whether or not a worker runs elsewhere: whoever is free takes a job.
+ * for the end. It works whether or not a worker runs elsewhere: the next free worker takes a job.
  */
-import { type Runner, run as startRunner, type TaskList } from 'graphile-worker';
+import { run as startRunner, type TaskList } from 'graphile-worker';
 import type { ClientBase } from 'pg';
-import type { Mode } from '../bucket/choose.ts';
+import { futureDatedReason, isFutureDated, type LedgerStatus, type Mode } from '../bucket/plan.ts';
 import { NotTicketCsvError } from '../csv/clean.ts';
+import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
-import type { Progress } from '../terminal/progress.ts';
-import { heartbeatEnded } from '../worker/heartbeat.ts';
+import { openPool, workerEnded } from '../worker/pool.ts';
 import { workerPreset } from '../worker/worker.ts';
+import { highWaterMark, inFlight } from './knowledge.ts';
 import * as ledger from './ledger.ts';
-import { LOAD_ATTEMPTS, LOAD_PRIORITY, stage } from './stage.ts';
+import { stage } from './stage.ts';
 
 /** A row of the ledger, as the command line reports it. */
 export interface LoadedSnapshot {
   snapshot_id: string;
   source_key: string;
-  status: ledger.InFlight['status'];
+  status: LedgerStatus;
   /** Why it failed, is partial or was passed over. */
   reason: string | null;
   rows_read: string;
@@ -44,6 +45,9 @@ const POLL_MS = 200;
 /** How long a local file waits for a snapshot that is being loaded. */
 const BUSY_PATIENCE_MS = 10 * 60_000;
 
+/** How far a load is: a phase of the snapshot in flight, and how much of it is done. */
+export type Report = (phase: string, done: number, total: number) => void;
+
 /** Loads from the bucket through fetch_snapshot and the jobs it fans out into; resolves when the last one is done. */
 export async function loadFromBucket(
   client: ClientBase,
@@ -51,18 +55,18 @@ export async function loadFromBucket(
   dataset: Dataset,
   mode: Mode,
   log: Log,
-  progress: Progress,
+  report: Report,
 ): Promise<LoadResult> {
   const since = await databaseTime(client);
   const key = `fetch_snapshot:${dataset.name}:${mode}`;
   const payload = { dataset: dataset.name, force: mode === 'force', backfill: mode === 'backfill' };
-  return withLoadTasks(tasks, log, async (runner) => {
-    await runner.addJob('fetch_snapshot', payload, {
-      jobKey: key,
-      maxAttempts: LOAD_ATTEMPTS,
-      priority: LOAD_PRIORITY,
-    });
-    return settle(client, dataset, since, key, progress);
+  return withLoadTasks(client, tasks, log, async () => {
+    await client.query(`select tickets_ops.enqueue('fetch_snapshot', $1::json, p_job_key := $2)`, [
+      JSON.stringify(payload),
+      key,
+    ]);
+    await untilIdle(client, dataset, report);
+    return resultOf(client, dataset, since, key);
   });
 }
 
@@ -74,10 +78,10 @@ export async function loadFile(
   file: ledger.Claimable,
   bytes: AsyncIterable<Buffer>,
   log: Log,
-  progress: Progress,
+  report: Report,
 ): Promise<LoadResult> {
   const since = await databaseTime(client);
-  return withLoadTasks(tasks, log, async () => {
+  return withLoadTasks(client, tasks, log, async () => {
     const claim = await claimWhenFree(client, dataset, file);
     if (typeof claim === 'string') return { ok: false, snapshots: [], error: claim };
     try {
@@ -86,8 +90,22 @@ export async function loadFile(
       await ledger.fail(client, claim.snapshotId, (error as Error).message);
       if (!(error instanceof NotTicketCsvError)) throw error;
     }
-    return settle(client, dataset, since, '', progress);
+    await untilIdle(client, dataset, report);
+    return resultOf(client, dataset, since, null);
   });
+}
+
+/**
+ * Why a local file may not be loaded now, in words; undefined where it may.
+ * Files whose times tie go by their order of arrival, so only an older one is refused.
+ */
+export async function refusalOf(db: Db, dataset: Dataset, file: ledger.Claimable): Promise<string | undefined> {
+  const mark = await highWaterMark(db, dataset.name);
+  if (mark !== null && file.snapshotAt < mark.snapshotAt) {
+    return `${file.key} (${file.snapshotAt.toISOString()}) is older than what is loaded (${mark.snapshotAt.toISOString()}): it would overwrite newer tickets, so it is not loaded.`;
+  }
+  const now = await databaseTime(db);
+  return isFutureDated(file.snapshotAt, now) ? `${file.key}: ${futureDatedReason(file.snapshotAt, now)}` : undefined;
 }
 
 /** @returns why it cannot be loaded, in words, or the claim */
@@ -97,89 +115,85 @@ async function claimWhenFree(
   file: ledger.Claimable,
 ): Promise<ledger.Claim | string> {
   const deadline = Date.now() + BUSY_PATIENCE_MS;
+  const look = { dataset: dataset.name, jobId: null, forced: false, backfill: false };
   for (;;) {
-    const { loadedThrough } = await ledger.knowledge(client, dataset.name, []);
-    if (loadedThrough && file.snapshotAt < loadedThrough) {
-      return `${file.key} (${file.snapshotAt.toISOString()}) is older than what is loaded (${loadedThrough.toISOString()}): it would overwrite newer tickets, so it is not loaded.`;
-    }
-    const busy = await ledger.inFlight(client, dataset.name, null);
-    if (busy?.abandoned) await ledger.release(client, busy.snapshot_id);
-    const look = { dataset: dataset.name, jobId: null, forced: false, backfill: false };
+    const refusal = await refusalOf(client, dataset, file);
+    if (refusal !== undefined) return refusal;
+    const busy = await inFlight(client, dataset.name, null);
+    if (busy?.abandoned) await ledger.putBack(client, busy.snapshot_id);
     const claim = await ledger.claim(client, look, file, 'file');
-    if (claim === 'stale') continue;
-    if (claim !== 'busy') return claim;
+    if (typeof claim !== 'string') return claim;
     if (Date.now() > deadline)
       return `Snapshot ${busy?.snapshot_id} (${busy?.source_key}) is still being loaded: try again later.`;
     await pause();
   }
 }
 
-/** Waits until nothing of the dataset is in flight and no job of this request is left, showing how far it is. */
-async function settle(
+/** Waits until nothing of the dataset is in flight and no look at its folder is due, telling how far it is. */
+async function untilIdle(client: ClientBase, dataset: Dataset, report: Report): Promise<void> {
+  for (;;) {
+    const { rows } = await client.query<{ waiting: boolean; status: string; done: number; total: number }>(
+      `select
+         exists (
+           select from tickets_ops.list_jobs() j
+           where j.state <> 'failed'
+             and (j.key like format('fetch_snapshot:%s:%%', $1::text) or j.key = format('finalize_snapshot:%s', s.snapshot_id)
+               or j.state = 'running' and j.task in ('fetch_snapshot', 'finalize_snapshot'))
+         ) as waiting,
+         s.status,
+         case when s.status = 'staging' then s.rows_read else s.batches_done end::int as done,
+         case when s.status = 'staging' then s.rows_read else s.batches_total end::int as total
+       from (select) as one
+       left join tickets_ops.snapshots s on s.dataset = $1 and s.status in ('staging', 'loading', 'finalizing')`,
+      [dataset.name],
+    );
+    const now = rows[0];
+    if (!now?.waiting && !now?.status) return;
+    if (now.status && now.total > 0) report(now.status, now.done, now.total);
+    await pause();
+  }
+}
+
+async function resultOf(
   client: ClientBase,
   dataset: Dataset,
   since: Date,
-  fetchKey: string,
-  progress: Progress,
+  fetchKey: string | null,
 ): Promise<LoadResult> {
-  try {
-    for (;;) {
-      const { rows } = await client.query<{ waiting: boolean; status: string; done: number; total: number }>(
-        `select
-           exists (
-             select from graphile_worker.jobs j
-             where j.attempts < j.max_attempts and (j.key = $2 or j.key = format('finalize_snapshot:%s', s.snapshot_id))
-                or j.locked_at is not null and j.task_identifier in ('fetch_snapshot', 'finalize_snapshot')
-           ) as waiting,
-           s.status,
-           case when s.status = 'staging' then s.rows_read else s.batches_done end::int as done,
-           case when s.status = 'staging' then s.rows_read else s.batches_total end::int as total
-         from (select) as one
-         left join tickets_ops.snapshots s on s.dataset = $1 and s.status in ('staging', 'loading', 'finalizing')`,
-        [dataset.name, fetchKey],
-      );
-      const now = rows[0];
-      if (!now?.waiting && !now?.status) break;
-      if (now.status && now.total > 0) progress.update(now.status, now.done, now.total);
-      await pause();
-    }
-  } finally {
-    progress.stop();
-  }
-  return resultOf(client, dataset, since, fetchKey);
-}
-
-async function resultOf(client: ClientBase, dataset: Dataset, since: Date, fetchKey: string): Promise<LoadResult> {
-  const { rows: snapshots } = await client.query<LoadedSnapshot>(
-    `select snapshot_id, source_key, status, coalesce(error, broken_off) as reason, rows_read, rows_inserted, rows_updated,
+  const { rows } = await client.query<LoadedSnapshot & { is_refused: boolean }>(
+    `select opens_at is not null or ignored as is_refused, snapshot_id, source_key, status, coalesce(error, broken_off) as reason, rows_read, rows_inserted, rows_updated,
        rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected
      from tickets_ops.snapshots where dataset = $1 and progress_at >= $2 order by snapshot_id`,
     [dataset.name, since],
   );
   const { rows: failed } = await client.query<{ error: string }>(
-    `select coalesce(last_error, 'its worker died') as error from graphile_worker.jobs
-     where key = $1 and attempts >= max_attempts and locked_at is null`,
+    `select coalesce(last_error, 'its worker died') as error from tickets_ops.list_jobs() where key = $1 and state = 'failed'`,
     [fetchKey],
   );
   const error = failed[0]?.error;
-  const ok = error === undefined && !snapshots.some((s) => s.status === 'failed' || s.status === 'partial');
+  const snapshots = rows.map(({ is_refused: _, ...snapshot }) => snapshot);
+  // A file that is none of ours, or whose time has not come, is told and is no failure of this load.
+  const ok =
+    error === undefined &&
+    !rows.some((s) => (s.status === 'failed' && !s.is_refused) || s.status === 'partial' || s.status === 'held');
   return { ok, snapshots, ...(error !== undefined && { error }) };
 }
 
 /** Runs load tasks in this process meanwhile; no schedule, no geocoding. */
-async function withLoadTasks<T>(tasks: TaskList, log: Log, work: (runner: Runner) => Promise<T>): Promise<T> {
-  const runner = await startRunner({ preset: workerPreset(log) }, tasks, []);
+async function withLoadTasks<T>(client: ClientBase, tasks: TaskList, log: Log, work: () => Promise<T>): Promise<T> {
+  const preset = workerPreset(log);
+  const runner = await startRunner({ preset, pgPool: openPool(preset.worker.events) }, tasks, []);
   try {
     // A run before this one may have been killed, and be the only other worker there ever was.
-    await runner.addJob('maintain', {}, { jobKey: 'maintain', maxAttempts: 1, priority: LOAD_PRIORITY * 2 });
-    return await work(runner);
+    await client.query(`select tickets_ops.enqueue('maintain', '{}', p_job_key := 'maintain')`);
+    return await work();
   } finally {
     await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
-    await heartbeatEnded(runner.events);
+    await workerEnded(runner.events);
   }
 }
 
-async function databaseTime(client: ClientBase): Promise<Date> {
+async function databaseTime(client: Db): Promise<Date> {
   const { rows } = await client.query<{ now: Date }>('select clock_timestamp() as now');
   return rows[0]?.now ?? new Date();
 }

@@ -193,10 +193,8 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
        returning batch
      ),
      jobs as (
-       select graphile_worker.add_job(
-         'upsert_batch', json_build_object('snapshot_id', $1::bigint, 'batch', batch),
-         max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY},
-         job_key := format('upsert_batch:%s:%s', $1::bigint, batch)
+       select tickets_ops.enqueue(
+         'upsert_batch', json_build_object('snapshot_id', $1::bigint, 'batch', batch), tickets_ops.batch_job_key($1, batch)
        )
        from batches
      )
@@ -208,7 +206,7 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
   await db.query(
     `update tickets_ops.snapshots
      set status = case when $2 = 0 then 'finalizing' else 'loading' end, batches_total = $2, batches_done = 0,
-       source_sha256 = $3, broken_off = $4, staged_at = clock_timestamp(), progress_at = clock_timestamp(),
+       source_sha256 = $3, broken_off = $4, staged_at = clock_timestamp(), load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
        rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7, rows_duplicate = $8, rows_rejected = $9, rows_repaired = $10,
        rows_unchanged = (select count(*) from tickets_ops.snapshot_rows where snapshot_id = $1 and raw is null)
      where snapshot_id = $1`,
@@ -233,9 +231,8 @@ async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | nu
 /** Asks for the end of a snapshot; in the transaction that completes its last batch. */
 export async function enqueueFinalize(db: Db, snapshotId: string): Promise<void> {
   await db.query(
-    `select graphile_worker.add_job(
-       'finalize_snapshot', json_build_object('snapshot_id', $1::bigint),
-       max_attempts := ${LOAD_ATTEMPTS}, priority := ${LOAD_PRIORITY}, job_key := format('finalize_snapshot:%s', $1::bigint)
+    `select tickets_ops.enqueue(
+       'finalize_snapshot', json_build_object('snapshot_id', $1::bigint), tickets_ops.finalize_job_key($1)
      )`,
     [snapshotId],
   );

@@ -2,7 +2,7 @@
 import { runOnce } from 'graphile-worker';
 import type { Log } from '../settings/log.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { heartbeatEnded } from './heartbeat.ts';
+import { openPool, workerEnded } from './pool.ts';
 import { rescueOnce } from './rescue.ts';
 import { workerPreset } from './worker.ts';
 
@@ -15,9 +15,9 @@ export async function drain(log: Log): Promise<number> {
     errors += 1;
   });
   try {
-    await runOnce({ preset });
+    await runOnce({ preset, pgPool: openPool(preset.worker.events) });
   } finally {
-    await heartbeatEnded(preset.worker.events);
+    await workerEnded(preset.worker.events);
   }
   return errors;
 }

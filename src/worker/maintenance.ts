@@ -27,7 +27,7 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
   await client.query(
-    `select graphile_worker.complete_jobs(array[id]) from tickets_ops.list_jobs() where task = 'maintain' and state = 'failed'`,
+    `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = 'maintain' and state = 'failed'`,
   );
   const pruned = await transaction(client, () => prune(client, keep));
   if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');
@@ -39,31 +39,22 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
  */
 async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: string }[]> {
   const { rows } = await db.query<{ snapshot_id: string; error: string }>(
-    `with hopeless as (
-       select s.snapshot_id, 'Reading it broke off, and no attempt is left' as error
+    `with hopeless as materialized (
+       select s.snapshot_id, coalesce(j.last_error, 'Reading it broke off, and no attempt is left') as error
        from tickets_ops.snapshots s
+       left join tickets_ops.queued_jobs() j on j.id = s.job_id
        where s.status = 'staging' and s.progress_at < now() - interval '2 minutes'
-         and not exists (
-           select from graphile_worker.jobs j
-           where j.id = s.job_id and (j.locked_at is not null or j.attempts < j.max_attempts)
-         )
+         and (j.id is null or (j.locked_at is null and j.attempts >= j.max_attempts))
        union all
-       select s.snapshot_id, format('%s used up its attempts: %s', j.key, coalesce(j.last_error, 'its worker died'))
+       select s.snapshot_id, min(format('%s used up its attempts: %s', j.key, coalesce(j.last_error, 'its worker died')))
        from tickets_ops.snapshots s
-       join graphile_worker.jobs j
-         on (s.status = 'loading' and j.task_identifier = 'upsert_batch' and j.key like format('upsert_batch:%s:%%', s.snapshot_id))
-         or (s.status = 'finalizing' and j.key = format('finalize_snapshot:%s', s.snapshot_id))
-       where j.locked_at is null and j.attempts >= j.max_attempts
-     ),
-     -- Waits for batches that are being written: once it has failed, none is.
-     held as materialized (
-       select snapshot_id from tickets_ops.snapshots where snapshot_id in (select snapshot_id from hopeless) for update
+       left join tickets_ops.snapshot_batches b on b.snapshot_id = s.snapshot_id and s.status = 'loading' -- primary key
+       join tickets_ops.queued_jobs() j
+         on j.key = case s.status when 'loading' then tickets_ops.batch_job_key(b.snapshot_id, b.batch) else tickets_ops.finalize_job_key(s.snapshot_id) end
+       where s.status in ('loading', 'finalizing') and j.locked_at is null and j.attempts >= j.max_attempts
+       group by s.snapshot_id
      )
-     update tickets_ops.snapshots s
-     set status = 'failed', error = h.error, progress_at = now()
-     from (select snapshot_id, min(error) as error from hopeless join held using (snapshot_id) group by snapshot_id) as h
-     where s.snapshot_id = h.snapshot_id and s.status in ('staging', 'loading', 'finalizing')
-     returning s.snapshot_id, s.error`,
+     select snapshot_id, error from hopeless where tickets_ops.fail_snapshot(snapshot_id, error)`,
   );
   return rows;
 }
@@ -118,7 +109,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
       keep.KEEP_REJECTS_DAYS,
     ],
     jobs: [
-      `select graphile_worker.complete_jobs(array[id]) from tickets_ops.list_jobs()
+      `select tickets_ops.remove_jobs(array[id]) from tickets_ops.list_jobs()
        where state = 'failed' and failed_at < now() - make_interval(days => $1)`,
       keep.KEEP_FAILED_JOBS_DAYS,
     ],
@@ -128,7 +119,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
          -- What the next file is compared with.
          and snapshot_id not in (
            select distinct on (dataset) snapshot_id from tickets_ops.snapshots
-           where staged_at is not null order by dataset, staged_at desc
+           where load_began_at is not null order by dataset, load_began_at desc
          )
          and snapshot_id not in (
            select distinct on (dataset) snapshot_id from tickets_ops.snapshots

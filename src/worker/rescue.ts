@@ -10,14 +10,9 @@
  * Where connections share sessions nothing is rescued, and the log and tickets_ops.health say so.
  */
 import type pg from 'pg';
-import { type Db, transaction, withClient } from '../database/client.ts';
+import { withClient } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
 import { backendOf, sharesSessions } from './sessions.ts';
-
-/** A pool that is starting may lock jobs some milliseconds before it is registered. */
-const UNREGISTERED_AFTER = '30 seconds';
-/** A killed worker costs its jobs an attempt; it is given back, up to this many, so that a job that kills cannot go on. */
-const MAX_ATTEMPTS_AFTER_RESCUES = 25;
 
 /**
  * Frees the jobs and queues of dead pools. Every heartbeat does, so that they wait for seconds; and `maintain` before it
@@ -43,52 +38,9 @@ export async function rescueOnce(databaseUrl: string, log: Log): Promise<void> {
 }
 
 async function freeDead(client: pg.ClientBase, ownPool: string, log: Log): Promise<void> {
-  const pools = await transaction(client, () => unlockDead(client, ownPool));
+  const { rows } = await client.query<{ pools: string[] }>('select tickets_ops.free_dead_workers($1) as pools', [
+    ownPool,
+  ]);
+  const pools = rows[0]?.pools ?? [];
   if (pools.length > 0) log.warn({ pools }, 'freed the jobs of dead workers');
-}
-
-async function unlockDead(db: Db, ownPool: string): Promise<string[]> {
-  const { rows } = await db.query<{ pool_id: string }>(
-    `with holding as materialized (
-       select locked_by as pool_id, max(locked_at) as locked_at
-       from (
-         select locked_by, locked_at from graphile_worker.jobs where locked_by is not null
-         union all
-         select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
-       ) as locked
-       where locked_by <> $1
-       group by locked_by
-     ),
-     dead as materialized (
-       select h.pool_id, w.state, w.sessions
-       from holding h left join tickets_ops.worker_states() w using (pool_id)
-       where w.state in ('dead', 'hung', 'stopped')
-         or (w.state is null and h.locked_at < now() - interval '${UNREGISTERED_AFTER}')
-     ),
-     declared as (
-       update tickets_ops.workers set declared_dead_at = now()
-       where pool_id in (select pool_id from dead) and declared_dead_at is null
-     ),
-     -- What it left open would keep its rows locked, and must not commit once others have its jobs.
-     ended as materialized (
-       select pg_terminate_backend(a.pid) from pg_stat_activity a
-       where a.application_name in (select sessions from dead where state <> 'stopped')
-         and a.application_name <> current_setting('application_name')
-         and a.datname = current_database() and a.usename = session_user
-     ),
-     compensated as (
-       update graphile_worker._private_jobs
-       set max_attempts = greatest(max_attempts, least(max_attempts + 1, ${MAX_ATTEMPTS_AFTER_RESCUES}))
-       where locked_by in (select pool_id from dead)
-     )
-     select pool_id from dead, (select count(*) from ended) as sessions`,
-    [ownPool],
-  );
-  const dead = rows.map((row) => row.pool_id);
-  if (dead.length > 0) {
-    await db.query('select graphile_worker.force_unlock_workers($1)', [dead]);
-    // As adding a job does: workers look now, not at their next poll.
-    await db.query(`select pg_notify('jobs:insert', '{"r":0,"count":64}')`);
-  }
-  return dead;
 }

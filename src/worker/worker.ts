@@ -3,19 +3,18 @@ import { EventEmitter } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
+import { pinnedUrl } from '../database/session.ts';
 import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
 import { declareGeocoder } from '../geocoding/registration.ts';
 import { graphileLogger, type Log } from '../settings/log.ts';
 import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
 import { keepHeartbeat } from './heartbeat.ts';
+import { openPool } from './pool.ts';
 import { markSessions } from './sessions.ts';
 
 const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 
 export const CRONTAB_FILE = path('crontab');
-/** Twice what WORKER_CONCURRENCY and the geocoding slots may come to. */
-const MAX_CONNECTIONS = 160;
-
 export const TASK_DIRECTORY = path('tasks');
 
 /**
@@ -32,12 +31,11 @@ export function workerPreset(log: Log, onLost: (reason: string) => void = exitAt
   });
   return {
     worker: {
-      connectionString: markSessions(DATABASE_URL),
+      // Of plain npx graphile-worker only; ours bring a pool (pool.ts).
+      connectionString: pinnedUrl(markSessions(DATABASE_URL)),
       // Our SQL names it; without this GRAPHILE_WORKER_SCHEMA in the environment would move it.
       schema: 'graphile_worker',
       concurrentJobs: readSettings(WorkerSettings).WORKER_CONCURRENCY,
-      // A job holds one connection and may need another; all are opened only when needed.
-      maxPoolSize: MAX_CONNECTIONS,
       taskDirectory: TASK_DIRECTORY,
       crontabFile: CRONTAB_FILE,
       pollInterval: 2_000,
@@ -54,7 +52,8 @@ export function workerPreset(log: Log, onLost: (reason: string) => void = exitAt
 
 /**
  * Starts a worker with the schedule: jobs of every kind, geocoding in slots of its own beside those of the loads.
- * @param stop aborted, it finishes what it holds and takes nothing more; `runner.promise` resolves then
+ * @param stop aborted, it finishes what it holds and takes nothing more; `runner.promise` resolves then, and workerEnded
+ *   closes what is left
  */
 export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner> {
   const { DATABASE_URL } = readSettings(DatabaseSettings);
@@ -64,7 +63,12 @@ export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner>
   const preset = workerPreset(log);
   preset.worker.concurrentJobs += slots;
   // graphile-worker's own handlers end the process by the signal, before the heartbeat has ended in good order.
-  const runner = await run({ preset, forbiddenFlags: forbiddenFlags(slots), noHandleSignals: true });
+  const runner = await run({
+    preset,
+    pgPool: openPool(preset.worker.events),
+    forbiddenFlags: forbiddenFlags(slots),
+    noHandleSignals: true,
+  });
   const end = () => void runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
   if (stop?.aborted) end();
   else stop?.addEventListener('abort', end);

@@ -270,7 +270,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     await env.pool.query(`create role ${owner} login`);
     await env.pool.query(`create database ${database} owner ${owner}`);
     try {
-      await withClient(admin.href, (client) => client.query('create extension postgis'));
+      await withClient(admin.href, (client) => client.query('create extension postgis schema public'));
       await migrate(url.href, silent);
       const { rows } = await withClient(admin.href, (client) =>
         client.query(`select has_table_privilege('tickets_operator', 'tickets_ops.jobs', 'select') as granted`),

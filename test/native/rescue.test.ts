@@ -151,18 +151,83 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     await assertLoadedOnce();
   });
 
-  test('killing over and over uses up no attempt that a job needs', async () => {
+  test('a job under which two workers died is set aside, and health says why; an operator can try it again, over and over', async () => {
+    const SET_ASIDE = 'Its worker died while it ran, twice';
     await whileBatchesHang(async (release) => {
       await fetchNow();
-      for (let death = 0; death < 7; death += 1) {
-        const worker = await startWorkerProcess();
-        await waitFor('the worker to take the batches', async () => (await heldBy(worker)) === 3);
-        worker.kill('SIGKILL');
-        await worker.exited;
+      for (let round = 0; round < 3; round += 1) {
+        for (let death = 0; death < 2; death += 1) {
+          const worker = await startWorkerProcess();
+          await waitFor('the worker to take the batches', async () => (await heldBy(worker)) === 3);
+          worker.kill('SIGKILL');
+          await worker.exited;
+        }
+        const next = await startWorkerProcess();
+        await waitFor('the batches to be set aside', async () => {
+          const { rows } = await env.pool.query<{ last_error: string }>(
+            `select last_error from tickets_ops.failed_jobs where task = 'upsert_batch'`,
+          );
+          return rows.length === 3 && rows.every(({ last_error }) => last_error.startsWith(SET_ASIDE));
+        });
+        await waitFor('health to say so', async () => {
+          await env.pool.query(`select graphile_worker.add_job('maintain', job_key := 'maintain')`);
+          const { rows } = await env.pool.query<{ problems: string }>(
+            `select array_to_string(problems, ' ') as problems from tickets_ops.health`,
+          );
+          return rows[0]?.problems.includes(SET_ASIDE);
+        });
+        next.kill('SIGTERM');
+        await next.exited;
+        await env.pool.query('select tickets_ops.retry_failed()');
       }
       await release();
     });
     await startWorkerProcess();
+    await assertLoadedOnce();
+  });
+
+  test('a file under whose reading two workers died fails with that reason, and is not taken by the next look', async () => {
+    await fetchNow();
+    const locker = await env.pool.connect();
+    try {
+      // The reading waits when it compares its first rows.
+      await locker.query('begin; lock table tickets.inc in access exclusive mode');
+      for (let death = 0; death < 2; death += 1) {
+        const worker = await startWorkerProcess();
+        await waitFor('the worker to read', async () => {
+          const { rows } = await env.pool.query(
+            `select from tickets_ops.jobs where task = 'fetch_snapshot' and locked_by = $1`,
+            [worker.pool],
+          );
+          const staging = await env.pool.query(
+            `select from tickets_ops.snapshots where status = 'staging' and attempt = $1`,
+            [death + 1],
+          );
+          return rows.length > 0 && staging.rows.length > 0;
+        });
+        worker.kill('SIGKILL');
+        await worker.exited;
+      }
+      const next = await startWorkerProcess();
+      await waitFor('the file to fail', async () => {
+        const { rows } = await env.pool.query<{ error: string }>(
+          `select error from tickets_ops.snapshots where status = 'failed'`,
+        );
+        return rows[0]?.error.startsWith('Its worker died while it ran, twice: reading this file');
+      });
+      next.kill('SIGTERM');
+      await next.exited;
+    } finally {
+      await locker.query('rollback');
+      locker.release();
+    }
+    await env.runJobs();
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.runJobs();
+    const { rows } = await env.pool.query('select status from tickets_ops.snapshots');
+    assert.deepEqual(rows, [{ status: 'failed' }]);
+    await env.pool.query(`select tickets_ops.retry_job(id) from tickets_ops.failed_jobs where task = 'fetch_snapshot'`);
+    await env.runJobs();
     await assertLoadedOnce();
   });
 

@@ -3,8 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
-import { ConnectionError, connect, withClient } from '../../src/database/client.ts';
-import { migrate, pending } from '../../src/database/schema.ts';
+import { ConnectionError, connect, SchemaError, withClient } from '../../src/database/client.ts';
+import { migrate, pending, requireCurrent } from '../../src/database/schema.ts';
+import { examine } from '../../src/operations/doctor/doctor.ts';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
 import { dumpSchema, SCHEMA_FILE } from '../support/schema-dump.ts';
 
@@ -42,7 +43,7 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
     await env.pool.query(`create database ${database} owner ${owner}`);
     const admin = new URL(env.databaseUrl);
     admin.pathname = `/${database}`;
-    await withClient(admin.href, (client) => client.query('create extension postgis'));
+    await withClient(admin.href, (client) => client.query('create extension postgis schema public'));
     await withClient(as(owner), async (client) => {
       assert.ok((await pending(client)).length > 0);
       assert.ok((await pending(client)).every(({ state }) => state === 'missing'));
@@ -66,6 +67,25 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
       );
     });
     await assert.rejects(migrate(as(owner), silent), /another version of 000001-/);
+  });
+
+  test('a database of before the release is told so in one line, and nothing is changed', async () => {
+    const told = /^This database was made by a version from before the release, which cannot be upgraded: [^\n]+\.$/;
+    const isTold = (error: unknown) => error instanceof SchemaError && told.test(error.message);
+    await withClient(as(owner), async (client) => {
+      const former = 'sha1:5e306a9b341ecf5ca2cffda8447bd551325c9bc6';
+      await client.query(`update graphile_migrate.migrations set hash = $1 where filename = '000001.sql'`, [former]);
+      const before = (await client.query(`select xmin::text, * from graphile_migrate.migrations`)).rows;
+      await assert.rejects(migrate(as(owner), silent), isTold);
+      await assert.rejects(requireCurrent(client), isTold);
+      assert.deepEqual((await client.query(`select xmin::text, * from graphile_migrate.migrations`)).rows, before);
+    });
+    process.env.DATABASE_URL = as(owner);
+    for await (const { check, state, detail, remedy } of examine()) {
+      if (check !== 'schema') continue;
+      assert.equal(state, 'failed');
+      assert.match(`${detail}; ${remedy}`, /from before the release.*; migrate an empty database/);
+    }
   });
 
   test('no error of a failed connection shows the password', async () => {

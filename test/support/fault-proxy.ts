@@ -59,6 +59,18 @@ export function hang(): Fault {
   };
 }
 
+/** The server's answer with another text. */
+export function rewritten(change: (body: string) => string): Fault {
+  return async (response, upstream) => {
+    const answer = await upstream();
+    const chunks: Buffer[] = [];
+    for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
+    const body = change(Buffer.concat(chunks).toString());
+    const { 'content-length': _, ...headers } = answer.headers;
+    response.writeHead(answer.statusCode ?? 502, headers).end(body);
+  };
+}
+
 /** Something happens between the client's asking and the server's doing: an object is replaced, say. */
 export function meanwhile(happens: () => Promise<unknown>): Fault {
   return async (response, upstream) => {

@@ -31,20 +31,43 @@ export type NativeServers = {
  * @throws with the package to install when one is not there
  */
 export async function startNativeServers(): Promise<NativeServers> {
+  return inFolder(async (folder, account, closing) => {
+    const postgres = await startPostgres(folder, account);
+    closing.push(postgres.close);
+    const swift = await startSwift(folder, account);
+    closing.push(swift.close);
+    return { environment: { ...postgres.environment, ...swift.environment }, restartPostgres: postgres.restart };
+  });
+}
+
+/**
+ * Starts Postgres alone.
+ * @returns the URL of its maintenance database, as a superuser
+ * @throws with the package to install when it is not there
+ */
+export async function startNativePostgres(): Promise<{ url: string; close(): Promise<void> }> {
+  return inFolder(async (folder, account, closing) => {
+    const postgres = await startPostgres(folder, account);
+    closing.push(postgres.close);
+    return { url: postgres.environment.TEST_DATABASE_URL };
+  });
+}
+
+type Closing = (() => Promise<void>)[];
+
+/** Starts servers in a temporary folder; what was started is stopped by `close()`, or at once when `start` fails. */
+async function inFolder<T extends object>(
+  start: (folder: string, account: Account | undefined, closing: Closing) => Promise<T>,
+): Promise<T & { close(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'fleettickets-native-'));
-  const closing: (() => Promise<void>)[] = [() => rm(folder, { recursive: true, force: true })];
+  const closing: Closing = [() => rm(folder, { recursive: true, force: true })];
   const close = async () => {
     for (const step of closing.splice(0).reverse()) await step();
   };
   try {
     const account = await serverAccount();
     if (account) await chown(folder, account.uid, account.gid);
-    const postgres = await startPostgres(folder, account);
-    closing.push(postgres.close);
-    const swift = await startSwift(folder, account);
-    closing.push(swift.close);
-    const environment = { ...postgres.environment, ...swift.environment };
-    return { environment, restartPostgres: postgres.restart, close };
+    return { ...(await start(folder, account, closing)), close };
   } catch (error) {
     await close();
     throw error;

@@ -7,7 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { nativeDatabase } from './databases.ts';
-import { postgresPrograms, startNativeServers } from './native.ts';
+import { postgresPrograms, startNativePostgres } from './native.ts';
 
 export const SCHEMA_FILE = fileURLToPath(new URL('../../migrations/schema.sql', import.meta.url));
 
@@ -27,17 +27,22 @@ export async function dumpSchema(databaseUrl: string): Promise<string> {
   return `-- Made by npm run schema:dump from the committed migrations; do not edit.\n\n${statements}\n`;
 }
 
-if (import.meta.main) {
-  const servers = process.env.TEST_DATABASE_URL ? undefined : await startNativeServers();
+/** Writes the schema file, from a database that is made for it on the server. */
+export async function writeSchema(serverUrl: string): Promise<void> {
+  const database = await nativeDatabase(serverUrl);
   try {
-    const server = process.env.TEST_DATABASE_URL ?? servers?.environment.TEST_DATABASE_URL ?? '';
-    const database = await nativeDatabase(server);
-    try {
-      await writeFile(SCHEMA_FILE, await dumpSchema(database.url));
-    } finally {
-      await database.close();
-    }
+    await writeFile(SCHEMA_FILE, await dumpSchema(database.url));
   } finally {
-    await servers?.close();
+    await database.close();
+  }
+}
+
+if (import.meta.main) {
+  const given = process.env.TEST_DATABASE_URL;
+  const server = given ? undefined : await startNativePostgres();
+  try {
+    await writeSchema(given ?? server?.url ?? '');
+  } finally {
+    await server?.close();
   }
 }

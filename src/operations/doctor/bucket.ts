@@ -1,8 +1,9 @@
 /** The doctor's checks of the bucket: what is in the folder, and each right that archiving needs. */
 import { randomBytes } from 'node:crypto';
 import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
-import { candidates } from '../../bucket/choose.ts';
-import { archiveObject, type Bucket, listFolder, openBucket } from '../../bucket/s3.ts';
+import { ARCHIVE_FOLDER, archiveObject } from '../../bucket/archive.ts';
+import { snapshotFiles } from '../../bucket/files.ts';
+import { type Bucket, listFolder, openBucket } from '../../bucket/s3.ts';
 import { dataset } from '../../settings/dataset.ts';
 import { BucketSettings, readSettings } from '../../settings/settings.ts';
 import { check, type Finding, ok, skipped, type Verdict } from './finding.ts';
@@ -19,7 +20,7 @@ export async function* examineBucket(): AsyncGenerator<Finding> {
   }
   const listed = await check('bucket', async () => {
     const found = await listFolder(bucket, folder);
-    return ok(`${candidates(found).length} snapshots in ${bucket.name}/${folder}`);
+    return ok(`${snapshotFiles(found).files.length} snapshots in ${bucket.name}/${folder}`);
   });
   yield listed.remedy ? { ...listed, remedy: 'check RUSTFS_ENDPOINT, RUSTFS_BUCKET and the keys' } : listed;
   yield listed.state === 'ok'
@@ -35,15 +36,15 @@ const withRemedy = (finding: Finding): Finding =>
 
 /** What archiving does, with an object of the doctor's own that no run takes for a snapshot. */
 async function moveAnObject(bucket: Bucket, folder: string): Promise<Verdict> {
-  const name = `fleettickets-doctor-${randomBytes(4).toString('hex')}.txt`;
+  const name = `fleettickets-doctor-${randomBytes(4).toString('hex')}.probe`;
   const remove = (Key: string) => bucket.client.send(new DeleteObjectCommand({ Bucket: bucket.name, Key }));
   try {
-    const put = await bucket.client.send(
+    await bucket.client.send(
       new PutObjectCommand({ Bucket: bucket.name, Key: folder + name, Body: 'fleettickets doctor\n' }),
     );
-    await archiveObject(bucket, folder + name, (put.ETag ?? '').replaceAll('"', ''));
+    for (const probe of await listFolder(bucket, folder + name)) await archiveObject(bucket, probe);
   } finally {
-    await Promise.allSettled([remove(folder + name), remove(`${folder}processed/${name}`)]); // the first error says why
+    await Promise.allSettled([remove(folder + name), remove(folder + ARCHIVE_FOLDER + name)]); // the first error says why
   }
   return ok('read, write, copy and delete');
 }

@@ -1,6 +1,6 @@
 /** The doctor's checks of the database: server, sessions, PostGIS, schema, rights, roles, clock, schedule. */
 import type pg from 'pg';
-import { pending } from '../../database/schema.ts';
+import { FORMER_REMEDY, pending } from '../../database/schema.ts';
 import { DatabaseSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
 import { backendOf, sharesSessions } from '../../worker/sessions.ts';
@@ -55,6 +55,8 @@ async function schema(client: pg.Client): Promise<Verdict> {
   const left = await pending(client);
   if (left.length === 0) return ok('current');
   const names = left.map(({ migration, state }) => `${migration} is ${state}`).join(', ');
+  if (left.some(({ state }) => state === 'former'))
+    return failed('it was made by a version from before the release, which cannot be upgraded', FORMER_REMEDY);
   if (left.some(({ state }) => state === 'changed')) {
     return failed(names, 'a committed migration was changed after it was applied: restore its file from git');
   }

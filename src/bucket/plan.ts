@@ -1,0 +1,145 @@
+/**
+ * A look at the bucket is a plan: the listing, what the ledger knows and the database's clock go in, a list of steps with
+ * their reasons comes out. Pure. fetch carries the steps out, once and in order; the dry run prints them.
+ *
+ * Rules: nothing below the high-water mark is loaded, not even by force. A file whose name is ahead of the clock waits until
+ * its time has come. What failed is tried again by force only. At most one file is loaded by one plan.
+ */
+import { comparePositions, type Listing, type Position, type SnapshotFile, versionOf } from './files.ts';
+
+/** Status of a snapshot in the ledger; see the transitions in migrations/fixtures/ledger.sql. */
+export type LedgerStatus =
+  | 'staging'
+  | 'loading'
+  | 'finalizing'
+  | 'held'
+  | 'done'
+  | 'partial'
+  | 'unchanged'
+  | 'superseded'
+  | 'failed';
+
+/** newest: the scheduled run. backfill: the oldest first. force: also what was loaded, failed or unchanged before. */
+export type Mode = 'newest' | 'backfill' | 'force';
+
+/** What the ledger knows of one version. */
+export interface KnownVersion {
+  readonly status: LedgerStatus;
+  /** Of a version that was refused as future-dated: when it may be loaded. */
+  readonly opensAt: Date | null;
+}
+
+export interface Knowledge {
+  /** The database's clock. */
+  readonly now: Date;
+  /** By `versionOf`. */
+  readonly versions: ReadonlyMap<string, KnownVersion>;
+  /** The newest version that has touched tickets. */
+  readonly highWaterMark: Position | null;
+  /** ETag of the last load, where that was whole and its cleaning rules are today's; equal bytes need not be read again. */
+  readonly loadedEtag: string | null;
+  /** A snapshot that is held for a person, if any. */
+  readonly held: { readonly etag: string | null; readonly snapshotAt: Date } | null;
+}
+
+export type Action =
+  /** Loaded or unchanged, but still in the folder: its archiving is pending. */
+  | 'archive'
+  /** Future-dated: looked at again when its time has come. */
+  | 'postpone'
+  /** No CSV: recorded as failed, with the reason. */
+  | 'ignore'
+  /** Recorded as passed over for a newer one. */
+  | 'supersede'
+  /** The bytes are those of the last load: recorded, and archived. */
+  | 'mark unchanged'
+  /** The bytes are those of a held snapshot: left alone until a person decides, or an hour has passed. */
+  | 'leave held'
+  | 'load';
+
+export interface Step {
+  readonly action: Action;
+  readonly file: SnapshotFile;
+  /** Why, in words for people. */
+  readonly reason: string;
+}
+
+/** Clocks of exporter and database may differ by this much. */
+export const CLOCK_TOLERANCE_MS = 15 * 60_000;
+/** A file that shows the same as a held one so much later is judged anew (see snapshots/suspicion). */
+const HELD_AGAIN_MS = 3_600_000;
+
+/** Whether a time is ahead of the clock by more than clocks differ. */
+export const isFutureDated = (snapshotAt: Date, now: Date) => snapshotAt.getTime() > now.getTime() + CLOCK_TOLERANCE_MS;
+
+export const futureDatedReason = (snapshotAt: Date, now: Date) =>
+  `It is future-dated: its time is ${snapshotAt.toISOString()}, ${ahead(snapshotAt, now)} ahead of the database's clock. ` +
+  'Loading it would shut out every file until then, so it is refused until its time has come. If the name is wrong, rename it.';
+
+function ahead(snapshotAt: Date, now: Date): string {
+  const minutes = Math.round((snapshotAt.getTime() - now.getTime()) / 60_000);
+  if (minutes < 120) return `${minutes} minutes`;
+  if (minutes < 2 * 24 * 60) return `${Math.round(minutes / 60)} hours`;
+  return `${Math.round(minutes / (24 * 60))} days`;
+}
+
+/**
+ * What to do about these files, in this order; the file to load or to mark unchanged comes last.
+ * @param listing as `snapshotFiles` sorts it; by force with the archive's files
+ */
+export function plan({ files, ignored }: Listing, known: Knowledge, mode: Mode): Step[] {
+  const versionStatus = (file: SnapshotFile) => known.versions.get(versionOf(file))?.status;
+  const isUnknown = (file: SnapshotFile) => versionStatus(file) === undefined;
+  const isOpen = (file: SnapshotFile) => {
+    const version = known.versions.get(versionOf(file));
+    return (
+      mode === 'force' ||
+      version === undefined ||
+      version.status === 'superseded' ||
+      (version.status === 'failed' && version.opensAt !== null && version.opensAt <= known.now)
+    );
+  };
+  const isBelow = (file: SnapshotFile) =>
+    known.highWaterMark !== null && comparePositions(file, known.highWaterMark) < 0;
+
+  const present = files.filter((file) => !isFutureDated(file.snapshotAt, known.now));
+  const futureDated = files.filter((file) => isFutureDated(file.snapshotAt, known.now));
+  const eligible = present.filter((file) => isOpen(file) && !isBelow(file));
+  const taken = mode === 'backfill' ? eligible[0] : eligible.at(-1);
+  // A backfill comes back for those that are newer than what it takes now; force looks through the archive as well.
+  const passedOver = present.filter(
+    (file) => isUnknown(file) && file !== taken && (mode === 'newest' || (mode === 'backfill' && isBelow(file))),
+  );
+
+  return [
+    ...present
+      .filter((file) => file !== taken && ['done', 'unchanged'].includes(versionStatus(file) ?? ''))
+      .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off')),
+    ...futureDated.map((file) => step('postpone', file, futureDatedReason(file.snapshotAt, known.now))),
+    ...ignored.filter(({ file }) => isUnknown(file)).map(({ file, reason }) => step('ignore', file, reason)),
+    ...passedOver.map((file) => step('supersede', file, whyPassedOver(file, taken, known.highWaterMark))),
+    ...(taken ? [take(taken, known, mode)] : []),
+  ];
+}
+
+const step = (action: Action, file: SnapshotFile, reason: string): Step => ({ action, file, reason });
+
+function whyPassedOver(file: SnapshotFile, taken: SnapshotFile | undefined, mark: Position | null): string {
+  if (mark !== null && comparePositions(file, mark) < 0) return `${mark.key} is loaded, and is newer`;
+  return taken ? `${taken.key} is newer` : 'a newer one was looked at';
+}
+
+function take(file: SnapshotFile, known: Knowledge, mode: Mode): Step {
+  // Some servers list no ETag: then only reading the file can tell.
+  if (file.etag !== '' && mode !== 'force') {
+    if (file.etag === known.loadedEtag) return step('mark unchanged', file, 'it has the ETag of the last load');
+    if (file.etag === known.held?.etag && file.snapshotAt.getTime() < known.held.snapshotAt.getTime() + HELD_AGAIN_MS)
+      return step('leave held', file, 'it has the ETag of the snapshot that is held for a person to decide');
+  }
+  const reasons: Record<Mode, string> = {
+    newest: 'it is the newest that is not loaded',
+    backfill: 'it is the oldest that is not loaded',
+    force: 'it is the newest, asked for by force',
+  };
+  return step('load', file, reasons[mode]);
+}

@@ -1,0 +1,103 @@
+/**
+ * What the ledger (tickets_ops.snapshots) and import_meta, which a takeover inherits, know: of files, of the last load, of
+ * the snapshot in flight. Read only: a decision that rests on it is checked again in the transaction that carries it out
+ * (ledger.ts).
+ */
+import type { Position, SnapshotFile } from '../bucket/files.ts';
+import { versionOf } from '../bucket/files.ts';
+import type { Knowledge, KnownVersion, LedgerStatus } from '../bucket/plan.ts';
+import type { Db } from '../database/client.ts';
+
+export interface InFlight {
+  readonly snapshot_id: string;
+  readonly source_key: string;
+  readonly status: LedgerStatus;
+  readonly job_id: string | null;
+  /** Nobody works on it any more, so it may be put back. Only ever true while staging. */
+  readonly abandoned: boolean;
+}
+
+/** Silence after which a local file's reader, which is no job, counts as dead. */
+const FILE_READER_TIMEOUT = '2 minutes';
+
+/**
+ * The snapshot of the dataset that is in flight, if any.
+ * One that is being staged belongs to its job while that runs; a job that waits for its next attempt, or that failed
+ * or vanished, holds nothing. A job's own earlier attempt counts as abandoned.
+ */
+export async function inFlight(db: Db, dataset: string, ownJob: string | null): Promise<InFlight | undefined> {
+  const { rows } = await db.query<InFlight>(
+    `select
+       s.snapshot_id, s.source_key, s.status, s.job_id,
+       s.status = 'staging' and case
+         when s.job_id is null then s.progress_at < now() - interval '${FILE_READER_TIMEOUT}'
+         else s.job_id = $2 or not exists (select from tickets_ops.queued_jobs() j where j.id = s.job_id and j.locked_at is not null)
+       end as abandoned
+     from tickets_ops.snapshots s
+     where s.dataset = $1 and s.status in ('staging', 'loading', 'finalizing')`,
+    [dataset, ownJob],
+  );
+  return rows[0];
+}
+
+/** Whether a backfill of the dataset waits or runs: it has more files to load, in their order. */
+export async function isBackfilling(db: Db, dataset: string): Promise<boolean> {
+  const { rows } = await db.query(
+    `select from tickets_ops.queued_jobs()
+     where key = tickets_ops.fetch_job_key($1, 'backfill') and (attempts < max_attempts or locked_at is not null)`,
+    [dataset],
+  );
+  return rows.length > 0;
+}
+
+/** The newest version that has touched tickets; null before the first load. */
+export async function highWaterMark(db: Db, dataset: string): Promise<Position | null> {
+  const { rows } = await db.query<{ snapshot_at: Date | null; last_modified: Date; key: string }>(
+    'select snapshot_at, last_modified, key from tickets_ops.high_water_mark($1)',
+    [dataset],
+  );
+  const mark = rows[0];
+  return mark?.snapshot_at ? { snapshotAt: mark.snapshot_at, lastModified: mark.last_modified, key: mark.key } : null;
+}
+
+/** What the database knows about these files and about the last load. */
+export async function knowledge(db: Db, dataset: string, files: readonly SnapshotFile[]): Promise<Knowledge> {
+  const versions = await db.query<{
+    key: string;
+    etag: string;
+    last_modified: Date;
+    status: LedgerStatus;
+    opens_at: Date | null;
+  }>('select key, etag, last_modified, status, opens_at from tickets_ops.known_versions($1, $2)', [
+    dataset,
+    files.map(({ key }) => key),
+  ]);
+  const { rows } = await db.query<{ now: Date; etag: string | null; held_etag: string | null; held_at: Date | null }>(
+    `select now(), last.etag, held.source_etag as held_etag, held.snapshot_at as held_at
+     from tickets_ops.last_load($1) as last
+     left join lateral (
+       select source_etag, snapshot_at from tickets_ops.snapshots
+       where dataset = $1 and status = 'held' order by snapshot_at desc limit 1 -- index snapshots_by_time
+     ) as held on true`,
+    [dataset],
+  );
+  const { now = new Date(), etag = null, held_etag: heldEtag = null, held_at: heldAt = null } = rows[0] ?? {};
+  return {
+    now,
+    versions: new Map(
+      versions.rows.map(({ key, etag: version, last_modified: lastModified, status, opens_at: opensAt }) => [
+        versionOf({ key, etag: version, lastModified }),
+        { status, opensAt } satisfies KnownVersion,
+      ]),
+    ),
+    highWaterMark: await highWaterMark(db, dataset),
+    loadedEtag: etag,
+    held: heldAt && { etag: heldEtag, snapshotAt: heldAt },
+  };
+}
+
+/** SHA-256 of the last load's bytes, where it was whole and from the bucket: the same bytes may come under another ETag. */
+export async function loadedSha256(db: Db, dataset: string): Promise<string | null> {
+  const { rows } = await db.query<{ sha256: string | null }>('select sha256 from tickets_ops.last_load($1)', [dataset]);
+  return rows[0]?.sha256 ?? null;
+}

@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { parseCrontab } from 'graphile-worker';
+import { transaction } from '../src/database/client.ts';
+import { LOAD_ATTEMPTS, LOAD_PRIORITY } from '../src/snapshots/stage.ts';
+import { CRONTAB_FILE } from '../src/worker/worker.ts';
+import { definitions, fixtures } from './support/definitions.ts';
+import { type Environment, startEnvironment } from './support/environment.ts';
+
+const COMMITTED = fileURLToPath(new URL('../migrations/committed', import.meta.url));
+const SCHEMAS = ['tickets', 'tickets_ops', 'reporting'];
+const REMAKE = 'a fixture was changed and no migration includes it: npm run migrations:remake';
+
+const files = await fixtures();
+const committed = await Promise.all(
+  (await readdir(COMMITTED)).sort().map((file) => readFile(`${COMMITTED}/${file}`, 'utf8')),
+);
+const included = [...committed.join('\n').matchAll(/^--! Included (\S+)$/gm)].map(([, file]) => file ?? '');
+
+describe('the SQL sources in migrations/fixtures', () => {
+  let env: Environment;
+  before(async () => {
+    env = await startEnvironment();
+  });
+  after(() => env.close());
+
+  test('are what the migrated database holds: applied again, they change no function, view or comment', async () => {
+    const client = await env.pool.connect();
+    try {
+      const held = await definitions(client, SCHEMAS);
+      await transaction(client, async () => {
+        for (const file of new Set(included)) {
+          if (!file.startsWith('takeover/')) await client.query(files.get(file) ?? assert.fail(`${file} is gone`));
+        }
+      });
+      const applied = await definitions(client, SCHEMAS);
+      assert.deepEqual([...applied.keys()], [...held.keys()], REMAKE);
+      for (const [name, definition] of applied) assert.deepEqual(definition, held.get(name), `${name}: ${REMAKE}`);
+    } finally {
+      client.release();
+    }
+  });
+
+  test('hold every function and view of our schemas in exactly one place', async () => {
+    const made = [...files].flatMap(([, sql]) =>
+      [...sql.matchAll(/^create or replace (?:function|view) ([a-z_.]+)/gm)].map(([, name]) => name ?? ''),
+    );
+    const ours = made.filter((name) => !name.startsWith('tickets_takeover.')).sort();
+    const held = [...(await definitions(env.pool as never, SCHEMAS))].flatMap(([name, found]) => found.map(() => name));
+    assert.deepEqual(ours, held.sort());
+  });
+
+  test('are each included by a migration, and nothing else makes a function or view', () => {
+    assert.deepEqual([...new Set(included)].sort(), [...files.keys()]);
+    const between = committed.join('\n').replace(/^--! Included (\S+)$[\s\S]*?^--! EndIncluded \1$/gm, '');
+    assert.doesNotMatch(between, /^\s*create (or replace )?(function|view|procedure)/m);
+  });
+
+  test('name the schema of graphile-worker in one file only', () => {
+    const naming = [...files].filter(([, sql]) => sql.includes('graphile_worker.')).map(([file]) => file);
+    assert.deepEqual(naming, ['worker-schema.sql']);
+    const between = committed.join('\n').replace(/^--! Included (\S+)$[\s\S]*?^--! EndIncluded \1$/gm, '');
+    assert.doesNotMatch(between, /graphile_worker\./);
+  });
+
+  test('give jobs the attempts, priorities and keys that the crontab and the tasks give them', async () => {
+    const { rows } = await env.pool.query<{ task: string; max_attempts: number; priority: number }>(
+      'select task, max_attempts, priority from tickets_ops.job_policy() order by task',
+    );
+    const policy = new Map(rows.map(({ task, ...rest }) => [task, rest]));
+    const tasks = (await readdir(new URL('../tasks', import.meta.url))).map((file) => file.replace(/\.ts$/, ''));
+    assert.deepEqual([...policy.keys()], tasks.sort());
+    for (const { task, options } of parseCrontab(await readFile(CRONTAB_FILE, 'utf8')))
+      assert.deepEqual({ max_attempts: options.maxAttempts, priority: options.priority }, policy.get(task));
+    assert.deepEqual({ max_attempts: LOAD_ATTEMPTS, priority: LOAD_PRIORITY }, policy.get('fetch_snapshot'));
+    const { rows: keys } = await env.pool.query(`select tickets_ops.fetch_job_key('inc', 'newest') as key`);
+    assert.deepEqual(keys, [{ key: 'fetch_snapshot:inc:newest' }]);
+    await assert.rejects(env.pool.query(`select tickets_ops.enqueue('fetch', '{}')`), /There is no task fetch\./);
+  });
+});
