@@ -31,6 +31,7 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   ingest: () => import('./commands/ingest.ts'),
   geocode: () => import('./commands/geocode.ts'),
   status: () => import('./commands/status.ts'),
+  report: () => import('./commands/report.ts'),
   doctor: () => import('./commands/doctor.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),
   ...(existsSync(DEMO) && { demo: () => import(DEMO.href) }),
