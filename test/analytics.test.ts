@@ -11,6 +11,7 @@ import {
   closings,
   type Dimension,
   dayOf,
+  hoursIn,
   kaplanMeier,
   lastLookOf,
   minutesOf,
@@ -131,7 +132,7 @@ for (const seed of SEEDS) {
           region: state.region,
           clock_start: new Date(clock.at),
           clock_source: clock.known ? 'created_at_service' : 'first_seen_at',
-          hours_to_close: lasted === null ? null : Math.round((lasted / HOUR) * 100) / 100,
+          hours_to_close: lasted === null ? null : hoursIn(lasted),
           mttr_minutes: minutesOf(closing.mttr),
           source_sla_status: closing.sla,
           within_24h: lasted === null ? null : lasted <= 24 * HOUR,
@@ -225,7 +226,7 @@ for (const seed of SEEDS) {
       const dated = closed.filter(({ closed: at }) => at !== null && dayOf(at) >= first && dayOf(at) < first + days);
       const hoursOf = (closing: Closing) => {
         const lasted = (closing.closed ?? 0) - clockOfClosing(closing, simulation).at;
-        return lasted < 0 ? null : Math.round((lasted / HOUR) * 100) / 100;
+        return lasted < 0 ? null : hoursIn(lasted);
       };
       const sorted = (values: (number | null)[]) => values.filter((v) => v !== null).sort((a, b) => a - b);
       const pct = (n: number, of: number) => (of === 0 ? null : Math.round((1000 * n) / of) / 10);
@@ -323,13 +324,13 @@ for (const seed of SEEDS) {
           });
           const subjects = cohort
             .map(({ clock, end }) => ({
-              hours: ((end === undefined ? settled.getTime() : (end ?? Number.NaN)) - clock) / HOUR,
+              lasted: (end === undefined ? settled.getTime() : (end ?? Number.NaN)) - clock,
               ended: end !== undefined,
             }))
-            .filter(({ hours }) => hours >= 0);
+            .filter(({ lasted }) => lasted >= 0);
           const at = (share: number) => {
-            const hours = kaplanMeier(subjects, share);
-            return subjects.length < 5 || hours === null ? null : Math.round(hours * 100) / 100;
+            const time = kaplanMeier(subjects, share);
+            return subjects.length < 5 || time === null ? null : hoursIn(time);
           };
           const ended = cohort.filter(({ end }) => end !== undefined).length;
           assert.deepEqual(

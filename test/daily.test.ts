@@ -114,10 +114,13 @@ describe('the backlog by day', () => {
     await put(`${PREFIX}2026-06-16T07-00-00.csv`, [
       open(1, '2026-06-14 12:00:00', { is_actionable: 'false', assigned_team: 'B', closed_at: '2026-06-15 20:00:00' }),
     ]);
-    assert.deepEqual((await backlog('2026-06-15', '2026-06-17', `'team'`)).filter(({ day }) => day === '2026-06-16'), [
-      { day: '2026-06-16', value: 'A', open: 0, opened: 0, closed: 0, observed: true },
-      { day: '2026-06-16', value: 'B', open: 0, opened: 0, closed: 1, observed: true },
-    ]);
+    assert.deepEqual(
+      (await backlog('2026-06-15', '2026-06-17', `'team'`)).filter(({ day }) => day === '2026-06-16'),
+      [
+        { day: '2026-06-16', value: 'A', open: 0, opened: 0, closed: 0, observed: true },
+        { day: '2026-06-16', value: 'B', open: 0, opened: 0, closed: 1, observed: true },
+      ],
+    );
     assert.deepEqual(
       await ask('select assigned_team, team_before, handover_at_close, reassignments from tickets.inc_closures'),
       [{ assigned_team: 'B', team_before: 'A', handover_at_close: true, reassignments: 1 }],

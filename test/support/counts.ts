@@ -88,6 +88,9 @@ export function clockOfClosing({ life, state }: Closing, simulation: Simulation)
   return state.created !== null ? { at: state.created, known: true } : now;
 }
 
+/** Milliseconds as hours with two decimals, halves up, as SQL rounds them. */
+export const hoursIn = (duration: number) => Math.round(duration / 36_000) / 100;
+
 export const minutesOf = (mttr: string): number | null => (mttr === '' ? null : Math.round(Number(mttr) * 60));
 
 /** Of a day without a look: the last one before it. undefined: there was none yet. */
@@ -101,14 +104,14 @@ export function quantile(sorted: readonly number[], share: number): number | nul
   return sorted[Math.ceil(sorted.length * share - 1e-9) - 1] ?? null;
 }
 
-/** Kaplan-Meier: hours until that share is closed; null: not so many are. */
-export function kaplanMeier(subjects: readonly { hours: number; ended: boolean }[], share: number): number | null {
+/** Kaplan-Meier: the time until that share is closed; null: not so many are. */
+export function kaplanMeier(subjects: readonly { lasted: number; ended: boolean }[], share: number): number | null {
   let open = 1;
-  for (const hours of [...new Set(subjects.map((s) => s.hours))].sort((a, b) => a - b)) {
-    const watched = subjects.filter((s) => s.hours >= hours).length;
-    const ended = subjects.filter((s) => s.hours === hours && s.ended).length;
-    open *= 1 - ended / watched;
-    if (open <= 1 - share + 1e-9) return hours;
+  for (const time of [...new Set(subjects.map(({ lasted }) => lasted))].sort((a, b) => a - b)) {
+    const watched = subjects.filter(({ lasted }) => lasted >= time).length;
+    const closed = subjects.filter(({ lasted, ended }) => lasted === time && ended).length;
+    open *= 1 - closed / watched;
+    if (open <= 1 - share + 1e-9) return time;
   }
   return null;
 }

@@ -73,10 +73,11 @@ export function simulate(options: SimulationOptions): Simulation {
     if (day >= outage && day < outage + OUTAGE_DAYS) continue;
     for (const time of TIMES) {
       const at = start + day * DAY + time;
-      if (dice.chance(0.5)) looks.push({ at, shows: at });
+      if (dice.chance(0.5)) looks.push({ at, shows: Math.max(at, looks.at(-1)?.shows ?? 0) });
     }
     const last = looks.at(-1);
-    if (last && dice.chance(0.15)) looks.push({ at: last.at, shows: last.at + 2 * HOUR }); // written again
+    const isWrittenAgain = dice.chance(0.15) || day === outage + OUTAGE_DAYS;
+    if (last && isWrittenAgain) looks.push({ at: last.at, shows: last.shows + 2 * HOUR });
   }
   const lives = Array.from({ length: tickets }, (_, i) => life(seed, i, start, days));
   return { lives, looks, baselineAt: baseline ? start - HOUR : null };
