@@ -55,6 +55,10 @@ const EXAMPLES: readonly (readonly [question: string, sql: string])[] = [
     'The nearest open tickets to a vehicle in Westlands',
     `select ticket_id, cluster, geo_source, round(ST_Distance(geog, ${VEHICLE}))::int as metres from tickets.inc_open_sla order by geog <-> ${VEHICLE} limit 5`,
   ],
+  [
+    'What came in and went out in the last weeks (provisional: not all told yet)',
+    "select period, created, closed, closed_final, reopened, net, provisional from tickets.inc_flow(tickets.eat_day(now()) - 21, tickets.eat_day(now()) + 1, 'week')",
+  ],
   ['What happened to tickets', 'select event, count(*) from tickets.inc_events group by 1 order by 2 desc'],
   [
     'Rows that could not be loaded',

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9749b69d3e43006888a572d33dbfe4d75c598755
+--! Hash: sha1:bf992ed7ce2f13c26dd6853af33ddbc1cd49dff3
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -6534,13 +6534,14 @@ begin
   from closings c
   full join moved m using (team)
   full join waiting w using (team)
-  order by coalesce(c.closed, 0) < 20, coalesce(c.closed, 0) desc, team;
+  -- The many closings first; the others by name, so that they are not ranked.
+  order by coalesce(c.closed, 0) < 20, case when c.closed >= 20 then c.closed end desc, team;
 end
 $$;
 comment on function tickets.inc_team_scorecard(date, date) is
 'What each team did in [p_from, p_to), days in Nairobi, and what it has on its hands now. One row for each team that closed, moved or has something; "(none)" for tickets without a team.
 
-closed: closings by closed_at, credited to the team of the snapshot that first showed them. closed_final: of these, those that still stand. share_pct: share of all closings. reopened_pct: of closed, reopened within 30 days (for a young range still growing). mttr_median: the source''s minutes; hours_p80: hours by the wall clock within which the fastest 80 % were closed; NULL under 5 known values. within_48h_pct: of those with known hours. received, handed_over: moves of open tickets to and from the team, by the snapshots'' own time. open_now, breached_now, oldest_hours: as in tickets.inc_open_sla, now, whatever the range is. low_n: under 20 closings: too few for a comparison. Those rows come last, and no order among teams should be made of them.
+closed: closings by closed_at, credited to the team of the snapshot that first showed them. closed_final: of these, those that still stand. share_pct: share of all closings. reopened_pct: of closed, reopened within 30 days (for a young range still growing). mttr_median: the source''s minutes; hours_p80: hours by the wall clock within which the fastest 80 % were closed; NULL under 5 known values. within_48h_pct: of those with known hours. received, handed_over: moves of open tickets to and from the team, by the snapshots'' own time. open_now, breached_now, oldest_hours: as in tickets.inc_open_sla, now, whatever the range is. low_n: under 20 closings: too few for a comparison. Those rows come last, by name: no ranking should be made of them.
 
 Traps: a team that closes what others worked on gets the credit: see handed_over, and handover_at_close in tickets.inc_closures. Teams differ in what they are given: a share is no quality.';
 --! EndIncluded scorecard.sql
