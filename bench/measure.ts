@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { clusters } from '../demo/places.ts';
 import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureAnalytics } from './analytics.ts';
 import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
 import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
@@ -34,6 +35,8 @@ export async function measure(options: Options): Promise<void> {
     if (options.only.includes('memory')) note(await measureMemory(env, options));
     if (options.only.includes('map')) for (const line of await measureMap(env, options.manyRows)) note(line);
     if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
+    if (options.only.includes('analytics'))
+      for (const line of await measureAnalytics(env, options.manyRows)) note(line);
     printTable(lines);
   } finally {
     await env.close();

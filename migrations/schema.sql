@@ -4883,7 +4883,7 @@ CREATE VIEW tickets.inc_closures AS
  SELECT c.ticket_id,
     (
         CASE
-            WHEN (c.observed AND (r.last_reopened IS NOT NULL)) THEN ( SELECT count(*) AS count
+            WHEN (r.first_reopened < c.event_id) THEN ( SELECT count(*) AS count
                FROM tickets.inc_events e
               WHERE ((e.ticket_id = c.ticket_id) AND (e.event = 'closed'::text) AND (e.event_id <= c.event_id)))
             ELSE (1)::bigint
@@ -4979,29 +4979,12 @@ CREATE VIEW tickets.inc_closures AS
             k.mttr,
             k.sla_status
            FROM (tickets.inc_events k
-             CROSS JOIN LATERAL ( SELECT e_1.event_id,
-                    e_1.ticket_id,
-                    e_1.event,
-                    e_1.old_value,
-                    e_1.new_value,
-                    e_1.snapshot_id,
-                    e_1.snapshot_at,
-                    e_1.recorded_at,
-                    e_1.assigned_team,
-                    e_1.owner,
-                    e_1.cluster,
-                    e_1.region,
-                    e_1.created_at_service,
-                    e_1.closed_at,
-                    e_1.mttr,
-                    e_1.sla_status,
-                    e_1.team_before
-                   FROM tickets.inc_events e_1
-                  WHERE ((e_1.ticket_id = k.ticket_id) AND (e_1.event_id < k.event_id) AND (e_1.event = ANY (ARRAY['closed'::text, 'baseline'::text])))
-                  ORDER BY e_1.event_id DESC
-                 LIMIT 1) e)
-          WHERE (k.event = 'closure_corrected'::text)) c
+             JOIN tickets.inc_events e ON (((e.ticket_id = k.ticket_id) AND (e.event_id < k.event_id) AND (e.event = ANY (ARRAY['closed'::text, 'baseline'::text])))))
+          WHERE ((k.event = 'closure_corrected'::text) AND (NOT (EXISTS ( SELECT
+                   FROM tickets.inc_events b
+                  WHERE ((b.ticket_id = k.ticket_id) AND (b.event = ANY (ARRAY['closed'::text, 'baseline'::text])) AND (b.event_id > e.event_id) AND (b.event_id < k.event_id))))))) c
      LEFT JOIN ( SELECT inc_events.ticket_id,
+            min(inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS first_reopened,
             max(inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS last_reopened,
             max(inc_events.event_id) FILTER (WHERE (inc_events.event = 'closure_corrected'::text)) AS last_corrected
            FROM tickets.inc_events

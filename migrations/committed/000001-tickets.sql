@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:bf992ed7ce2f13c26dd6853af33ddbc1cd49dff3
+--! Hash: sha1:c8514e4a160017edf3f97b98f74987d127f4d81c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -5839,8 +5839,9 @@ create or replace view tickets.inc_closures as
 select
   c.ticket_id,
   case
-    when c.observed and r.last_reopened is not null then (
-      select count(*) from tickets.inc_events e where e.ticket_id = c.ticket_id and e.event = 'closed' and e.event_id <= c.event_id
+    when r.first_reopened < c.event_id then (
+      select count(*) from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = c.ticket_id and e.event = 'closed' and e.event_id <= c.event_id
     )
     else 1
   end::integer as closure_no,
@@ -5898,17 +5899,20 @@ from (
     e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
     e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status
   from tickets.inc_events k
-  cross join lateral (
-    select * from tickets.inc_events e
-    where e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
-    order by e.event_id desc limit 1
-  ) as e
+  join tickets.inc_events e -- index inc_events_ticket
+    on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
   where k.event = 'closure_corrected'
+    -- Not `order by … limit 1`, with which no plan is parallel.
+    and not exists (
+      select from tickets.inc_events b
+      where b.ticket_id = k.ticket_id and b.event in ('closed', 'baseline') and b.event_id > e.event_id and b.event_id < k.event_id
+    )
 ) as c
 -- What came after. Most tickets have nothing of it: they are told apart by a hash, and only the others are looked up.
 left join (
   select
     ticket_id,
+    min(event_id) filter (where event = 'reopened') as first_reopened,
     max(event_id) filter (where event = 'reopened') as last_reopened,
     max(event_id) filter (where event = 'closure_corrected') as last_corrected
   from tickets.inc_events where event in ('reopened', 'closure_corrected') group by ticket_id -- index inc_events_revisions
