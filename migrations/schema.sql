@@ -905,7 +905,7 @@ begin
     select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
   ),
   reopened_baselines as (
-    -- Closed before history began, and opened since: inc_closures begins with their second closing.
+    -- Closed before history began, and opened since: their first closing is not in inc_closures.
     select b.ticket_id, b.closed_at
     from tickets.inc_events b -- index inc_events_baseline_closed_at
     where b.event = 'baseline' and (
@@ -919,7 +919,7 @@ begin
       coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
       c.source = 'created_at_service' as clock_known,
       ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
-      extract(epoch from case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at)::float8 / 3600 as hours
+      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
@@ -927,45 +927,52 @@ begin
     left join reopened_baselines b on b.ticket_id = c.ticket_id
     left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
-    cross join lateral (select case when b.ticket_id is null then f.closed_at else b.closed_at end as at) as ended
+    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
     where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
   ),
-  -- Watched for a known time. Not those that were closed before their clock started, or nobody knows when.
   moments as (
+    -- Integers: their sums are no numerics, which take twice as long.
     select
-      value, hours, count(*) filter (where closed) as ended,
-      sum(count(*)) over (partition by value order by hours desc) as at_risk
-    from cohort where hours >= 0 group by value, hours
+      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
+      (count(*) filter (where clock_known))::integer as clock_known
+    from cohort group by value, hours
+  ),
+  -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
+  watched as (
+    select
+      value, hours, closed as ended,
+      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
+      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    from moments where hours >= 0
+    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
   ),
   curve as (
     select
-      value, hours, ended, at_risk,
+      w.*,
       exp(sum(case when ended < at_risk then ln(1 - ended / at_risk::float8) else '-infinity' end) over (partition by value order by hours)) as still_open
-    from moments
+    from watched w
   ),
   -- 1e-9: the logarithms' error must not move a quantile that the curve reaches exactly.
   quantiles as (
     select
-      value, max(at_risk) as watched,
+      value, max(at_risk) as tickets,
       min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
       min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
       case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
-      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
+      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
+      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
     from curve group by value
   ),
   counted as (
-    select
-      value, count(*) as opened, count(*) filter (where closed) as closed, count(*) filter (where clock_known) as clock_known,
-      count(*) filter (where closed and hours >= 0) as timed, avg(hours) filter (where closed and hours >= 0) as mean,
-      percentile_disc(0.5) within group (order by hours) filter (where closed and hours >= 0) as median
-    from cohort group by value
+    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
   )
   select
     case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
     round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
-    case when q.watched >= 5 then round(q.median::numeric, 2) end, case when q.watched >= 5 then round(q.p80::numeric, 2) end,
-    case when q.watched >= 5 then round(q.p95::numeric, 2) end,
-    round(c.mean::numeric, 2), case when c.timed >= 5 then round(c.median::numeric, 2) end, v_through
+    case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
+    case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
+    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
   from (select c.value from counted c union select '(none)' where p_by is null) as v
   left join counted c on c.value = v.value
   left join quantiles q on q.value = v.value
@@ -1317,7 +1324,7 @@ $$;
 COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
 
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select
     (row_number() over (order by first))::integer,
@@ -4881,13 +4888,7 @@ COMMENT ON COLUMN tickets.inc_clock.source IS 'created_at_service; or first_seen
 
 CREATE VIEW tickets.inc_closures AS
  SELECT c.ticket_id,
-    (
-        CASE
-            WHEN (r.first_reopened < c.event_id) THEN ( SELECT count(*) AS count
-               FROM tickets.inc_events e
-              WHERE ((e.ticket_id = c.ticket_id) AND (e.event = 'closed'::text) AND (e.event_id <= c.event_id)))
-            ELSE (1)::bigint
-        END)::integer AS closure_no,
+    (1 + COALESCE(width_bucket(c.event_id, r.reopened), 0)) AS closure_no,
     c.closed_at,
     c.observed_at,
     c.observed,
@@ -4913,12 +4914,12 @@ CREATE VIEW tickets.inc_closures AS
                  LIMIT 1) opening
              JOIN tickets.inc_events m ON (((m.event_id > opening.event_id) AND (m.snapshot_id IS DISTINCT FROM opening.snapshot_id))))
           WHERE ((m.ticket_id = c.ticket_id) AND (m.event = 'team_changed'::text) AND (m.old_value IS NOT NULL) AND ((m.event_id < c.event_id) OR (m.snapshot_id = c.snapshot_id)))))::integer AS reassignments,
-    next.at AS reopened_at,
+    next.reopened_at,
         CASE
-            WHEN (next.at >= c.closed_at) THEN round((EXTRACT(epoch FROM (next.at - c.closed_at)) / (3600)::numeric), 2)
+            WHEN (next.reopened_at >= c.closed_at) THEN round((EXTRACT(epoch FROM (next.reopened_at - c.closed_at)) / (3600)::numeric), 2)
             ELSE NULL::numeric
         END AS hours_to_reopen,
-    ((r.last_reopened > c.told_by) IS NOT TRUE) AS is_final,
+    (next.reopened IS NULL) AS is_final,
     c.normalized_status
    FROM ((((( SELECT true AS observed,
             e.event_id,
@@ -4984,12 +4985,15 @@ CREATE VIEW tickets.inc_closures AS
                    FROM tickets.inc_events b
                   WHERE ((b.ticket_id = k.ticket_id) AND (b.event = ANY (ARRAY['closed'::text, 'baseline'::text])) AND (b.event_id > e.event_id) AND (b.event_id < k.event_id))))))) c
      LEFT JOIN ( SELECT inc_events.ticket_id,
-            min(inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS first_reopened,
-            max(inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS last_reopened,
-            max(inc_events.event_id) FILTER (WHERE (inc_events.event = 'closure_corrected'::text)) AS last_corrected
+            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened,
+            array_agg(inc_events.snapshot_at ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened_at,
+            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'closure_corrected'::text)) AS corrected
            FROM tickets.inc_events
           WHERE (inc_events.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]))
           GROUP BY inc_events.ticket_id) r ON ((r.ticket_id = c.ticket_id)))
+     CROSS JOIN LATERAL ( SELECT r.reopened[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened,
+            r.reopened_at[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened_at,
+            r.corrected[(width_bucket(c.told_by, r.corrected) + 1)] AS corrected) next)
      LEFT JOIN tickets.inc t ON ((t.ticket_id = c.ticket_id)))
      CROSS JOIN LATERAL ( SELECT COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at) AS started_at,
                 CASE
@@ -5001,30 +5005,13 @@ CREATE VIEW tickets.inc_closures AS
                     WHEN (c.closed_at >= COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at)) THEN (c.closed_at - COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at))
                     ELSE NULL::interval
                 END AS lasted) clock)
-     CROSS JOIN LATERAL ( SELECT
-                CASE
-                    WHEN (r.last_reopened > c.told_by) THEN ( SELECT n.snapshot_at
-                       FROM tickets.inc_events n
-                      WHERE ((n.ticket_id = c.ticket_id) AND (n.event_id > c.told_by) AND (n.event = 'reopened'::text))
-                      ORDER BY n.event_id
-                     LIMIT 1)
-                    ELSE NULL::timestamp with time zone
-                END AS at) next)
-  WHERE ((c.observed OR (r.last_reopened IS NULL)) AND
-        CASE
-            WHEN (r.last_corrected > c.told_by) THEN ((r.last_reopened > c.told_by) AND (( SELECT n.event
-               FROM tickets.inc_events n
-              WHERE ((n.ticket_id = c.ticket_id) AND (n.event_id > c.told_by) AND (n.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text])))
-              ORDER BY n.event_id
-             LIMIT 1) = 'reopened'::text))
-            ELSE true
-        END);
+  WHERE ((c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
 
 COMMENT ON VIEW tickets.inc_closures IS 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
 
 COMMENT ON COLUMN tickets.inc_closures.ticket_id IS 'The ticket''s number.';
 
-COMMENT ON COLUMN tickets.inc_closures.closure_no IS '1 for the ticket''s first closing in this view, 2 for the next, …';
+COMMENT ON COLUMN tickets.inc_closures.closure_no IS '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
 
 COMMENT ON COLUMN tickets.inc_closures.closed_at IS 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
 

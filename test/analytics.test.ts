@@ -112,15 +112,13 @@ for (const seed of SEEDS) {
            reassignments, reopened_at, is_final, normalized_status
          from tickets.inc_closures order by ticket_id, closure_no`,
       );
-      const numbers = new Cells();
       const expected = closed.map((closing) => {
-        const { life, state, before } = closing;
-        numbers.add(life.id);
+        const { life, no, state, before } = closing;
         const clock = clockOfClosing(closing, simulation);
         const lasted = closing.closed === null || closing.closed < clock.at ? null : closing.closed - clock.at;
         return {
           ticket_id: life.id,
-          closure_no: numbers.get(life.id),
+          closure_no: no,
           closed_at: closing.closed === null ? null : new Date(closing.closed),
           observed_at: new Date(closing.observedAt),
           observed: closing.observed,

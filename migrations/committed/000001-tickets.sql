@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c8514e4a160017edf3f97b98f74987d127f4d81c
+--! Hash: sha1:422e4c9fdb322f1057e99b74ce8262cf0c99ff10
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -5752,7 +5752,7 @@ comment on function tickets.eat_midnight(date) is 'The instant at which a day be
 
 create or replace function tickets.periods(p_from date, p_to date, p_step text)
 returns table (n integer, period date, starts_at timestamptz, counted_from timestamptz, counted_to timestamptz)
-language sql immutable parallel safe
+language sql stable parallel safe
 as $$
   select
     (row_number() over (order by first))::integer,
@@ -5838,13 +5838,7 @@ comment on function tickets.settled_through() is 'Lifecycle times (created_at_se
 create or replace view tickets.inc_closures as
 select
   c.ticket_id,
-  case
-    when r.first_reopened < c.event_id then (
-      select count(*) from tickets.inc_events e -- index inc_events_ticket
-      where e.ticket_id = c.ticket_id and e.event = 'closed' and e.event_id <= c.event_id
-    )
-    else 1
-  end::integer as closure_no,
+  1 + coalesce(width_bucket(c.event_id, r.reopened), 0) as closure_no,
   c.closed_at,
   c.observed_at,
   c.observed,
@@ -5873,9 +5867,9 @@ select
     where m.ticket_id = c.ticket_id and m.event = 'team_changed' and m.old_value is not null
       and (m.event_id < c.event_id or m.snapshot_id = c.snapshot_id)
   )::integer as reassignments,
-  next.at as reopened_at,
-  case when next.at >= c.closed_at then round(extract(epoch from next.at - c.closed_at) / 3600, 2) end as hours_to_reopen,
-  (r.last_reopened > c.told_by) is not true as is_final,
+  next.reopened_at,
+  case when next.reopened_at >= c.closed_at then round(extract(epoch from next.reopened_at - c.closed_at) / 3600, 2) end as hours_to_reopen,
+  next.reopened is null as is_final,
   c.normalized_status
 from (
   -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at.
@@ -5902,21 +5896,28 @@ from (
   join tickets.inc_events e -- index inc_events_ticket
     on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
   where k.event = 'closure_corrected'
-    -- Not `order by … limit 1`, with which no plan is parallel.
+    -- Its last one before. Not `order by … limit 1`, with which no plan is parallel.
     and not exists (
       select from tickets.inc_events b
       where b.ticket_id = k.ticket_id and b.event in ('closed', 'baseline') and b.event_id > e.event_id and b.event_id < k.event_id
     )
 ) as c
--- What came after. Most tickets have nothing of it: they are told apart by a hash, and only the others are looked up.
+-- What came after. Few tickets have anything of it, so a hash tells; a subquery per closing would keep plans from being parallel.
 left join (
   select
     ticket_id,
-    min(event_id) filter (where event = 'reopened') as first_reopened,
-    max(event_id) filter (where event = 'reopened') as last_reopened,
-    max(event_id) filter (where event = 'closure_corrected') as last_corrected
+    array_agg(event_id order by event_id) filter (where event = 'reopened') as reopened,
+    array_agg(snapshot_at order by event_id) filter (where event = 'reopened') as reopened_at,
+    array_agg(event_id order by event_id) filter (where event = 'closure_corrected') as corrected
   from tickets.inc_events where event in ('reopened', 'closure_corrected') group by ticket_id -- index inc_events_revisions
 ) as r on r.ticket_id = c.ticket_id
+-- width_bucket() says how many of the array come no later than this closing was told: the next one is one further on.
+cross join lateral (
+  select
+    r.reopened[width_bucket(c.told_by, r.reopened) + 1] as reopened,
+    r.reopened_at[width_bucket(c.told_by, r.reopened) + 1] as reopened_at,
+    r.corrected[width_bucket(c.told_by, r.corrected) + 1] as corrected
+) as next
 left join tickets.inc t on t.ticket_id = c.ticket_id
 cross join lateral (
   select
@@ -5930,30 +5931,14 @@ cross join lateral (
         then c.closed_at - coalesce(c.created_at_service, t.created_at_service, t.first_seen_at)
     end as lasted
 ) as clock
-cross join lateral (
-  select case
-    when r.last_reopened > c.told_by then (
-      select n.snapshot_at from tickets.inc_events n -- index inc_events_ticket
-      where n.ticket_id = c.ticket_id and n.event_id > c.told_by and n.event = 'reopened'
-      order by n.event_id limit 1
-    )
-  end as at
-) as next
 where
   -- Closed when history began: only where no event says that it was opened since.
-  (c.observed or r.last_reopened is null)
+  (c.observed or next.reopened is null)
   -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
-  and case
-    when r.last_corrected > c.told_by then r.last_reopened > c.told_by and (
-      select n.event from tickets.inc_events n -- index inc_events_revisions
-      where n.ticket_id = c.ticket_id and n.event_id > c.told_by and n.event in ('reopened', 'closure_corrected')
-      order by n.event_id limit 1
-    ) = 'reopened'
-    else true
-  end;
+  and (next.corrected is null or next.corrected > next.reopened);
 comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
 comment on column tickets.inc_closures.ticket_id is 'The ticket''s number.';
-comment on column tickets.inc_closures.closure_no is '1 for the ticket''s first closing in this view, 2 for the next, …';
+comment on column tickets.inc_closures.closure_no is '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
 comment on column tickets.inc_closures.closed_at is 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
 comment on column tickets.inc_closures.observed_at is 'The export''s own time of the snapshot that first showed it closed; for closings before history the time at which history began. It never changes.';
 comment on column tickets.inc_closures.observed is 'false: closed before history began, so nobody saw it happen.';
@@ -6178,7 +6163,7 @@ begin
     select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
   ),
   reopened_baselines as (
-    -- Closed before history began, and opened since: inc_closures begins with their second closing.
+    -- Closed before history began, and opened since: their first closing is not in inc_closures.
     select b.ticket_id, b.closed_at
     from tickets.inc_events b -- index inc_events_baseline_closed_at
     where b.event = 'baseline' and (
@@ -6192,7 +6177,7 @@ begin
       coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
       c.source = 'created_at_service' as clock_known,
       ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
-      extract(epoch from case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at)::float8 / 3600 as hours
+      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
@@ -6200,45 +6185,52 @@ begin
     left join reopened_baselines b on b.ticket_id = c.ticket_id
     left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
-    cross join lateral (select case when b.ticket_id is null then f.closed_at else b.closed_at end as at) as ended
+    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
     where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
   ),
-  -- Watched for a known time. Not those that were closed before their clock started, or nobody knows when.
   moments as (
+    -- Integers: their sums are no numerics, which take twice as long.
     select
-      value, hours, count(*) filter (where closed) as ended,
-      sum(count(*)) over (partition by value order by hours desc) as at_risk
-    from cohort where hours >= 0 group by value, hours
+      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
+      (count(*) filter (where clock_known))::integer as clock_known
+    from cohort group by value, hours
+  ),
+  -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
+  watched as (
+    select
+      value, hours, closed as ended,
+      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
+      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    from moments where hours >= 0
+    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
   ),
   curve as (
     select
-      value, hours, ended, at_risk,
+      w.*,
       exp(sum(case when ended < at_risk then ln(1 - ended / at_risk::float8) else '-infinity' end) over (partition by value order by hours)) as still_open
-    from moments
+    from watched w
   ),
   -- 1e-9: the logarithms' error must not move a quantile that the curve reaches exactly.
   quantiles as (
     select
-      value, max(at_risk) as watched,
+      value, max(at_risk) as tickets,
       min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
       min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
       case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
-      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
+      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
+      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
     from curve group by value
   ),
   counted as (
-    select
-      value, count(*) as opened, count(*) filter (where closed) as closed, count(*) filter (where clock_known) as clock_known,
-      count(*) filter (where closed and hours >= 0) as timed, avg(hours) filter (where closed and hours >= 0) as mean,
-      percentile_disc(0.5) within group (order by hours) filter (where closed and hours >= 0) as median
-    from cohort group by value
+    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
   )
   select
     case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
     round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
-    case when q.watched >= 5 then round(q.median::numeric, 2) end, case when q.watched >= 5 then round(q.p80::numeric, 2) end,
-    case when q.watched >= 5 then round(q.p95::numeric, 2) end,
-    round(c.mean::numeric, 2), case when c.timed >= 5 then round(c.median::numeric, 2) end, v_through
+    case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
+    case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
+    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
   from (select c.value from counted c union select '(none)' where p_by is null) as v
   left join counted c on c.value = v.value
   left join quantiles q on q.value = v.value

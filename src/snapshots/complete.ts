@@ -97,9 +97,9 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   if (status === 'done') await writeImportMeta(client, snapshotId);
   await client.query('delete from tickets_ops.snapshot_rows where snapshot_id = $1', [snapshotId]);
   await client.query('delete from tickets_ops.snapshot_batches where snapshot_id = $1', [snapshotId]);
-  await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]);
   await client.query('select tickets_ops.plan_geocoding($1)', [snapshot.dataset]);
   if (snapshot.backfill) await client.query('select tickets_ops.continue_backfill($1)', [snapshot.dataset]);
+  await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]); // last: other looks wait for its lock
   return { ...snapshot, status };
 }
 

@@ -16,6 +16,8 @@ export interface Sight {
 
 export interface Closing {
   readonly life: Life;
+  /** 1 for the first; one of before history that was undone counts. */
+  readonly no: number;
   readonly observedAt: number;
   readonly observed: boolean;
   readonly state: State;
@@ -56,14 +58,16 @@ export function closings(simulation: Simulation): Closing[] {
 
 function closingsOf(life: Life, seen: readonly Sight[]): Closing[] {
   const found: Closing[] = [];
+  let no = 0;
   let reassignments = 0;
   for (const { look, at, before, state } of seen) {
     const last = found.at(-1);
     if (before?.open && before.team !== '' && before.team !== state.team) reassignments += 1;
     if (!state.open && before?.open !== false) {
+      no += 1;
       const { closed, mttr, sla } = state;
       const told = { closed, mttr, sla, toldFirst: closed, reopenedAt: null };
-      found.push({ life, observedAt: at, observed: look >= 0, state, before, reassignments, ...told });
+      found.push({ life, no, observedAt: at, observed: look >= 0, state, before, reassignments, ...told });
       reassignments = 0;
     } else if (!state.open && last && (last.closed !== state.closed || last.mttr !== state.mttr)) {
       Object.assign(last, { closed: state.closed, mttr: state.mttr, sla: state.sla });
