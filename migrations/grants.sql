@@ -15,18 +15,24 @@ begin
   -- Security definer functions are for those who are named below, not for everyone.
   revoke all on all functions in schema tickets_ops from public;
   revoke all on function
-    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean),
+    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean), tickets.undo_decision(bigint),
     -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.clusters_moved(), tickets.locations_moved()
+    tickets.claim_gazetteers(), tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version(),
+    tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
+    tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean),
+    tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
+    tickets.assign(text, text, boolean), tickets.release(text, text)
     from public;
 
-  foreach v_role in array array['tickets_reader', 'tickets_operator'] loop
+  foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher'] loop
     if not exists (select from pg_roles where rolname = v_role) then
       begin
         execute format('create role %I nologin', v_role);
         execute format('comment on role %I is %L', v_role, case v_role
           when 'tickets_reader' then 'fleettickets: reads tickets and the map'
-          else 'fleettickets: reads, and operates the pipeline'
+          when 'tickets_curator' then 'fleettickets: reads, and decides where places are'
+          when 'tickets_operator' then 'fleettickets: reads, and operates the pipeline'
+          else 'fleettickets: reads, plans, and assigns vehicles to tickets'
         end);
       exception
         -- Roles belong to the server: another of its databases may be migrated at the same moment.
@@ -47,7 +53,13 @@ begin
         raise notice 'Let the owner of % run: grant select on % to %;', v_table, v_table, v_role;
       end;
     end loop;
-    execute format('grant execute on function reporting.fn_tickets_for_map(boolean, text, text, text) to %I', v_role);
+    execute format('grant execute on function
+      reporting.fn_tickets_for_map(boolean, text, text, text),
+      reporting.fn_tickets_for_map_json(boolean, text, text, text),
+      reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
+      reporting.ticket_places_mvt(integer, integer, integer, json),
+      reporting.fn_tickets_version()
+      to %I', v_role);
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.
       select p.oid from pg_proc p
@@ -64,17 +76,44 @@ begin
     end;
   end loop;
 
+  if exists (select from pg_roles where rolname = 'tickets_curator') then
+    grant usage on schema tickets_ops to tickets_curator;
+    grant select on tickets_ops.review_queue to tickets_curator;
+    -- To delete is the owner's; undo_decision deletes what a person added.
+    grant insert, update on tickets.geo_clusters, tickets.geo_locations to tickets_curator;
+    grant execute on function
+      tickets_ops.review_place(text, text, text), tickets_ops.place_candidates(text, text), tickets_ops.places_beyond_guard(text),
+      tickets.undo_decision(bigint)
+      to tickets_curator;
+  end if;
+
+  if exists (select from pg_roles where rolname = 'tickets_dispatcher') then
+    grant usage on schema tickets_ops to tickets_dispatcher;
+    for v_function in
+      -- Its functions, and what the plan is made of: that reads with its caller's rights.
+      select oid from pg_proc
+      where pronamespace = 'tickets'::regnamespace and proname in ('dispatch_plan', 'dispatch_problem', 'assign', 'assign_plan', 'release')
+        or pronamespace = 'tickets_ops'::regnamespace and proname in (
+          'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_tours', 'greedy_tours', 'cheapest_tickets', 'costs_from', 'within_reach',
+          'min_cost_assignment', 'min_cost_matching', 'shortest_augmenting_paths', 'dispatch_lock', 'take_ticket'
+        )
+    loop
+      execute format('grant execute on function %s to tickets_dispatcher', v_function);
+    end loop;
+  end if;
   if not exists (select from pg_roles where rolname = 'tickets_operator') then
     return;
   end if;
   grant usage on schema tickets_ops to tickets_operator;
   grant select on
     tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.geocoding, tickets_ops.review_queue,
-    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.geocoding_calls
+    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.schedule,
+    tickets_ops.geocoding_calls
     to tickets_operator;
   grant execute on function
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
+    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint),
     tickets_ops.worker_states(), tickets_ops.worker_lock(text),
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
     to tickets_operator;

@@ -10,6 +10,21 @@ CREATE SCHEMA tickets_ops;
 
 COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+CREATE TYPE tickets.planned_ticket AS (
+	vehicle_id text,
+	"position" integer,
+	ticket_id text,
+	metres double precision,
+	cost_km double precision,
+	sla_state text,
+	at_risk boolean,
+	geo_source text,
+	freshness text,
+	note text
+);
+
+COMMENT ON TYPE tickets.planned_ticket IS 'A row of tickets.dispatch_plan, which explains it.';
+
 CREATE FUNCTION reporting.fn_inc_dashboard(p_cluster text DEFAULT NULL::text, p_status text DEFAULT NULL::text, p_window text DEFAULT 'today'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -79,6 +94,34 @@ flow, repair_times: the rows of tickets.inc_flow and tickets.inc_repair_times; b
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: an argument that makes no sense, with the words that do.';
 
+CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select row_to_json(collection)
+  from (
+    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id collate "C"), '{}') as features
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 10000) p
+    cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
+    cross join lateral (
+      select
+        p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours,
+        p.closed, p.mttr_median, p.ticket_ids, p.more
+    ) as properties
+    cross join lateral (select 'Feature' as type, p.id, geometry, properties) as feature
+  ) as collection
+$$;
+
+COMMENT ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) IS 'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
+
+Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team, NULL means all.
+
+Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20, the open ones first, longest open first, then the last closed; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
+
+id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 10 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+
 CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -86,120 +129,7 @@ CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p
     SET jit TO 'off'
     AS $$
 begin
-  -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read
-  -- the whole table for the open ones.
-  return (
-    with mapped as (
-      select
-        t.ticket_id, t.longitude, t.latitude, properties,
-        octet_length(concat(
-          t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-          t.assigned_team, t.owner, t.sla_status
-        )) as bytes_of_text
-      from tickets.inc t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-      cross join lateral (
-        select
-          t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-          t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-          t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-          t.longitude, sla.*
-      ) as properties
-      where t.is_actionable and t.longitude is not null
-        and (p_cluster is null or t.cluster = p_cluster)
-        and (p_region is null or t.region = lower(p_region))
-        and (p_team is null or t.assigned_team = p_team)
-      union all
-      (
-        select
-          t.ticket_id, t.longitude, t.latitude, properties,
-          octet_length(concat(
-            t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-            t.assigned_team, t.owner, t.sla_status
-          ))
-        from tickets.inc t
-        cross join lateral (
-          select
-            t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-            t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-            t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-            t.longitude
-        ) as properties
-        where not p_open_only and t.is_actionable is not true and t.longitude is not null
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        order by t.closed_at desc -- index inc_closed_at, backwards
-        limit 100000
-      )
-    ),
-    counts as (
-      select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
-      from (
-        select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-        from tickets.inc t
-        cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-        where t.is_actionable
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        union all
-        select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-        from tickets.inc t
-        where not p_open_only and t.is_actionable is not true
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-      ) as t
-      group by normalized_status, cluster, region, sla_state, geo_source
-    ),
-    totals as (
-      select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
-    ),
-    features as (
-      select coalesce(array_agg(feature), '{}') as list, count(*) as listed
-      from (select * from mapped limit 100000) as m
-      cross join lateral (select 'Point' as type, array[m.longitude, m.latitude] as coordinates) as geometry
-      cross join lateral (select 'Feature' as type, m.ticket_id as id, geometry, m.properties) as feature
-      -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
-      -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
-      where m.bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
-    ),
-    dimensions as (
-      select jsonb_object_agg(dimension, tickets) as counted
-      from (
-        select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
-        from (
-          select dimension, value, sum(c.tickets) as tickets
-          from counts c
-          cross join lateral (values
-            ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
-            ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
-          ) as d (dimension, value)
-          -- Closed tickets have no state against the SLA.
-          where dimension <> 'by_sla_state' or value is not null
-          group by dimension, value
-        ) as d
-        group by dimension
-      ) as d
-    ),
-    freshness as (
-      select * from tickets.freshness()
-    )
-    select to_jsonb(collection)
-    from (
-      select
-        'FeatureCollection' as type,
-        f.list as features,
-        jsonb_build_object(
-          'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
-          'truncated', f.listed < t.mapped,
-          'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
-          'by_geo_source', '{}'::jsonb, 'freshness', freshness
-        ) || coalesce(d.counted, '{}') as summary
-      from features f, totals t, dimensions d, freshness
-    ) as collection
-  );
+  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
 end
 $$;
 
@@ -213,7 +143,284 @@ summary: total, mapped and unmapped tickets; by_status (normalized_status), by_c
 
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (select to_json(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: 60 % of the time in the server. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_version() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(to_hex(bit_xor(token)), '0') from tickets.version_slots
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_version() IS 'The version of what the map functions show, up to 16 hexadecimal digits without an order: another one once a batch of a load, a change in a gazetteer or in tickets.sla_rules was committed, and only then (a load that found every ticket unchanged is none). Ages, SLA states and `freshness` also change with time: for an ETag add the minute.
+
+Read it before the document, on the same server, or in the same statement: read after it, it may be the version of a newer document than the one at hand, which would then be kept for good.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) RETURNS TABLE(id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text, geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint, mttr_median double precision, ticket_ids text[], more bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET work_mem TO '32MB'
+    AS $$
+#variable_conflict use_column
+begin
+  if p_state is null or p_state not in ('open', 'closed', 'all') then
+    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
+  -- a language this would take longer than reading the tickets.
+  return query
+    with open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as open,
+        count(*) filter (where sla_state = 'breached') as breached,
+        count(*) filter (where at_risk) as at_risk,
+        max(hours_open) as hours_open,
+        (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
+      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+      where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude
+    ),
+    closed_tickets as not materialized (
+      select *
+      from tickets.filtered_tickets(case when p_state <> 'open' then false end, true, p_cluster, p_region, p_team)
+      where (p_from is null or closed_at >= p_from) and (p_to is null or closed_at < p_to) -- index inc_closed_at
+        and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as closed,
+        -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
+        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
+        tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
+      from closed_tickets
+      group by longitude, latitude
+    ),
+    last_closed as (
+      select longitude, latitude, (array_agg(ticket_id order by closed_at desc, ticket_id collate "C"))[:20] as ticket_ids
+      from (
+        select longitude, latitude, ticket_id, closed_at
+        from closed_tickets
+        where closed_at is not null -- index inc_closed_at, backwards, without the open tickets at its end
+        order by closed_at desc
+        limit p_listed
+      ) as t
+      group by longitude, latitude
+    )
+    select
+      case
+        when p.geo_source = 'location' and one_cluster and one_key then tickets.cluster_key(p.cluster) || '/' || p.location_key
+        else tickets.geohash(longitude, latitude)
+      end,
+      longitude, latitude,
+      case when one_cluster then p.cluster end,
+      case when one_key then p.location_key end,
+      case when one_key then least(o.location_name, c.location_name) end,
+      p.geo_source, p.tickets,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), o.hours_open,
+      coalesce(c.closed, 0),
+      case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
+      p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
+    from open_places o
+    full join closed_places c using (longitude, latitude)
+    left join last_closed l using (longitude, latitude)
+    cross join lateral (
+      select
+        least(o.first_cluster, c.first_cluster) as cluster,
+        least(o.first_key, c.first_key) as location_key,
+        least(o.geo_source, c.geo_source) as geo_source,
+        coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
+        (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
+    ) as p
+    cross join lateral (
+      select
+        tickets.cluster_key(p.cluster) = tickets.cluster_key(greatest(o.last_cluster, c.last_cluster)) as one_cluster,
+        p.location_key = greatest(o.last_key, c.last_key) as one_key
+    ) as same;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) IS 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; p_box: only those in the box around it (and maybe some near it), NULL means all; p_listed: how many of the last closed tickets are looked at for ticket_ids. Reads as its caller.';
+
+CREATE FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json DEFAULT '{}'::json) RETURNS bytea
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT COALESCE(public.st_asmvt(tile.*, 'reporting.ticket_places_mvt'::text, 4096, 'geom'::text), '\x'::bytea) AS "coalesce"
+    FROM ( SELECT public.st_asmvtgeom(public.st_transform(public.st_setsrid(public.st_makepoint(p.longitude, p.latitude), 4326), 3857), (t.bounds)::public.box2d, 4096, 64) AS geom,
+             p.id,
+             p.cluster,
+             p.location_key,
+             p.location_name,
+             p.geo_source,
+             p.tickets,
+             p.open,
+             p.breached,
+             p.at_risk,
+             (p.oldest_hours)::double precision AS oldest_hours,
+             p.closed,
+             p.mttr_median
+            FROM (( SELECT public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y) AS bounds
+                  OFFSET 0) t
+              CROSS JOIN LATERAL tickets.places(COALESCE(NULLIF((ticket_places_mvt.query ->> 'state'::text), ''::text), 'open'::text), (NULLIF((ticket_places_mvt.query ->> 'from'::text), ''::text))::timestamp with time zone, (NULLIF((ticket_places_mvt.query ->> 'to'::text), ''::text))::timestamp with time zone, NULLIF((ticket_places_mvt.query ->> 'cluster'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'region'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'team'::text), ''::text),
+                 CASE
+                     WHEN (ticket_places_mvt.z >= 6) THEN (public.st_transform(public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y, margin => (((64)::numeric / 4096.0))::double precision), 4326))::public.geography
+                     ELSE NULL::public.geography
+                 END, 0) p(id, longitude, latitude, cluster, location_key, location_name, geo_source, tickets, open, breached, at_risk, oldest_hours, closed, mttr_median, ticket_ids, more))
+           WHERE ((p.latitude >= ('-85.06'::numeric)::double precision) AND (p.latitude <= (85.06)::double precision))) tile
+   WHERE (tile.geom IS NOT NULL);
+END;
+
+COMMENT ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) IS 'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer with the name of this function (reporting.ticket_places_mvt, as pg_tileserv announces it), extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
+
+Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object with any of state, from, to, cluster, region and team, as p_state, p_from, … there; other keys are ignored, an empty text is none.
+
+Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+
+CREATE TABLE tickets.assignments (
+    assignment_id bigint NOT NULL,
+    ticket_id text NOT NULL,
+    vehicle_id text NOT NULL,
+    "position" integer NOT NULL,
+    state text DEFAULT 'assigned'::text NOT NULL,
+    assigned_at timestamp with time zone DEFAULT now() NOT NULL,
+    assigned_by text DEFAULT SESSION_USER NOT NULL,
+    metres double precision,
+    ended_at timestamp with time zone,
+    end_reason text,
+    CONSTRAINT assignments_end_together CHECK ((((state = 'assigned'::text) = (ended_at IS NULL)) AND ((ended_at IS NULL) = (end_reason IS NULL)))),
+    CONSTRAINT assignments_metres_check CHECK ((metres >= (0)::double precision)),
+    CONSTRAINT assignments_position_check CHECK (("position" > 0)),
+    CONSTRAINT assignments_state_check CHECK ((state = ANY (ARRAY['assigned'::text, 'done'::text, 'released'::text])))
+);
+
+COMMENT ON TABLE tickets.assignments IS 'Which vehicle was sent to which ticket: one row each time, kept. Written by tickets.assign, assign_plan and release, and by the load that closes the ticket. It refers to tickets.inc without a foreign key, which every load would pay for.';
+
+COMMENT ON COLUMN tickets.assignments.assignment_id IS 'Order of assigning.';
+
+COMMENT ON COLUMN tickets.assignments.ticket_id IS 'tickets.inc.ticket_id. One vehicle at a time.';
+
+COMMENT ON COLUMN tickets.assignments.vehicle_id IS 'tickets.vehicles.vehicle_id, which that view may no longer list.';
+
+COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+
+COMMENT ON COLUMN tickets.assignments.state IS 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_at IS 'When the vehicle was sent.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_by IS 'The role with which the dispatcher logged in to the database.';
+
+COMMENT ON COLUMN tickets.assignments.metres IS 'Straight line at that time, from the vehicle or, in a plan, from its ticket before. NULL: one of the places was unknown.';
+
+COMMENT ON COLUMN tickets.assignments.ended_at IS 'When it was done or released.';
+
+COMMENT ON COLUMN tickets.assignments.end_reason IS 'closed in snapshot N, or why it was released.';
+
+CREATE FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean DEFAULT false) RETURNS tickets.assignments
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_metres double precision;
+begin
+  select tickets.metres(v.geog, t.geog) into v_metres
+  from tickets.vehicles_now v left join tickets.inc_open_sla t on t.ticket_id = p_ticket_id
+  where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  end if;
+  return tickets_ops.take_ticket(p_ticket_id, p_vehicle_id, null, v_metres, coalesce(p_take_over, false));
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+
+CREATE FUNCTION tickets.assign_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_plan tickets.planned_ticket[];
+  v_reason text;
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  select array_agg(p order by p.ticket_id, p.position) into v_plan
+  from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
+  -- In the order of the tickets, as a load locks them.
+  for i in 1..coalesce(cardinality(v_plan), 0) loop
+    continue when v_plan[i].vehicle_id is null;
+    begin
+      perform tickets_ops.take_ticket(v_plan[i].ticket_id, v_plan[i].vehicle_id, v_plan[i].position, v_plan[i].metres, false);
+    exception when object_in_use or no_data_found then
+      get stacked diagnostics v_reason = message_text;
+      v_plan[i].vehicle_id := null;
+      v_plan[i].position := null;
+      v_plan[i].metres := null;
+      v_plan[i].cost_km := null;
+      v_plan[i].freshness := null;
+      v_plan[i].note := v_reason;
+    end;
+  end loop;
+  return query select * from unnest(v_plan) as p order by p.vehicle_id nulls last, p.position, p.ticket_id;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
+
+CREATE FUNCTION tickets.change_version() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if tg_op <> 'TRUNCATE' then
+    if not exists (select from written) then
+      return null;
+    end if;
+  end if;
+  -- Once in a transaction is enough. The setting goes with it, or with the savepoint that is rolled back together with the token.
+  if current_setting('fleettickets.version_changed', true) = 'true' then
+    return null;
+  end if;
+  perform set_config('fleettickets.version_changed', 'true', true);
+  update tickets.version_slots
+  set token = hashtextextended(gen_random_uuid()::text, 0)
+  where slot = (select slot from tickets.version_slots limit 1 for update skip locked);
+  if not found then
+    insert into tickets.version_slots (token) values (hashtextextended(gen_random_uuid()::text, 0));
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
 
 CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -237,10 +444,14 @@ $$;
 COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) IS 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  if not tickets_ops.is_pipeline() then
+    perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
+  end if;
   return null;
 end
 $$;
@@ -290,33 +501,16 @@ begin
   return (
     select to_jsonb(collection)
     from (
-      select 'FeatureCollection' as type, coalesce(array_agg(feature), '{}') as features
+      select 'FeatureCollection' as type, coalesce(array_agg(listed.feature), '{}') as features
       from (
-        select
-          'Feature' as type, t.ticket_id as id, geometry,
-          to_jsonb(properties) || case when p_open then to_jsonb(sla) else '{}' end as properties
-        from tickets.inc t -- indexes inc_open, inc_closed_at
-        cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-        cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
-        cross join lateral (
-          select
-            t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-            t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-            t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-            t.longitude
-        ) as properties
-        where case when p_open then t.is_actionable else t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to end
-          and t.longitude is not null
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_status is null or t.normalized_status = p_status)
-          -- jsonb holds no array over 256 MB: no real ticket comes near the 4 000 bytes.
-          and octet_length(concat(
-            t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-            t.assigned_team, t.owner, t.sla_status
-          )) <= 4000
-        order by t.closed_at desc nulls last, t.ticket_id
+        select f.feature
+        from tickets.map_features(p_open, p_cluster, null, null) f -- indexes inc_open, inc_closed_at
+        where (p_status is null or f.normalized_status = p_status)
+          and (p_open or (f.closed_at >= p_from and f.closed_at < p_to))
+          and f.bytes_of_text <= 4000 -- jsonb holds no array over 256 MB: no real ticket comes near it
+        order by f.closed_at desc nulls last
         limit 50000
-      ) as feature
+      ) as listed
     ) as collection
   );
 end
@@ -358,23 +552,86 @@ $$;
 
 COMMENT ON FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
 
+CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 25;
+
+COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
+
 CREATE FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE p_by WHEN 'team'::text THEN p_team WHEN 'cluster'::text THEN p_cluster WHEN 'region'::text THEN p_region WHEN 'owner'::text THEN p_owner WHEN 'status'::text THEN p_status ELSE NULL::text END;
 
 COMMENT ON FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) IS 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
 
-CREATE FUNCTION tickets.eat_day(p_at timestamp with time zone) RETURNS date
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((p_at AT TIME ZONE 'Africa/Nairobi'::text))::date;
+CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
+begin
+  if p_capacity is null or p_capacity < 1 then
+    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
+  elsif not c_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  return query
+    with vehicle as materialized (
+      select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
+    ),
+    ticket as materialized (
+      select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
+    ),
+    planned as materialized (
+      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
+      union all
+      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+    )
+    select
+      p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
+      case
+        when p.vehicle_id is not null then nullif(concat_ws('; ',
+          case when t.geo_source = 'cluster' then 'lies somewhere in its cluster' end,
+          case when v.freshness = 'stale' then format('the vehicle was located %s ago', justify_interval(date_trunc('minute', v.age))) end
+        ), '')
+        when t.geog is null then 'no place is known'
+        when not exists (select from vehicle) then 'no vehicle is free'
+        when p_same_team and not exists (select from vehicle f where f.team = t.team) then 'no vehicle of its team is free'
+        when not exists (
+          select from vehicle f
+          where (not p_same_team or f.team = t.team) and tickets_ops.within_reach(f.geog, t.geog, c_radius_km * 1000)
+        ) then format('no free vehicle within %s km', c_radius_km)
+        else 'every vehicle within reach goes elsewhere'
+      end
+    from ticket t
+    left join planned p on p.ticket_id = t.ticket_id
+    left join vehicle v on v.vehicle_id = p.vehicle_id
+    union all
+    -- Asked for by number, and not to be planned.
+    select
+      null, null, asked.ticket_id, null, null, null, null, null, null,
+      case
+        when held.vehicle_id is not null then 'assigned already, to ' || held.vehicle_id
+        when o.ticket_id is null then 'no open ticket has this number'
+        else 'not in the region or cluster asked for'
+      end
+    from (select distinct a.ticket_id from unnest(p_tickets) as a (ticket_id) where a.ticket_id is not null) as asked
+    left join tickets.inc_open_sla o on o.ticket_id = asked.ticket_id
+    left join tickets.assignments held on held.ticket_id = asked.ticket_id and held.state = 'assigned'
+    where not exists (select from ticket t where t.ticket_id = asked.ticket_id)
+    order by 1 nulls last, 2, 3;
+end
+$$;
 
-COMMENT ON FUNCTION tickets.eat_day(p_at timestamp with time zone) IS 'The day in Nairobi (UTC+3 all year): 20:59:59Z is the same day, 21:00:00Z the next.';
+COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
 
-CREATE FUNCTION tickets.eat_midnight(p_day date) RETURNS timestamp with time zone
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((p_day)::timestamp without time zone AT TIME ZONE 'Africa/Nairobi'::text);
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region (in any case), p_cluster, p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
 
-COMMENT ON FUNCTION tickets.eat_midnight(p_day date) IS 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
+Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
+
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
 
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -456,11 +713,735 @@ $_$;
 
 COMMENT ON FUNCTION tickets.eat_ts(value text) IS 'A time of the feed: `YYYY-MM-DD[ T]HH:MM[:SS[.ffffff]]` or a bare date, blanks around it allowed, read as Africa/Nairobi unless it ends in Z or an offset (+03, +0300, +03:00, up to 15:59). NULL for anything else: a day or hour that does not exist (month 13, 30 February, 24:00, second 60), and years outside 1900 to 2100, which are markers (0001, 9999), not times.';
 
+CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
+    return null;
+  end if;
+  return round(value::numeric * 60);
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+
 CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
 
 COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
+
+CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
+
+COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) IS 'The point at a longitude and latitude, WGS 84 degrees. NULL when one of them is missing, out of range or NaN.';
+
+CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  name text := left(location_name, 500);
+  kept text;
+  seen text;         -- the words of names, bound and as they were typed
+  typed text;
+  token text;
+  word text;
+  stem text;         -- the word without the digits at its end
+  number text;
+  rule text;
+  kind text;
+  added text;        -- what the token adds to `kept`; NULL: it goes
+  last text;         -- the last word kept
+  binding text;
+  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
+  limits text;       -- which numbers a `kept` word takes, a regular expression
+  from_at integer;   -- length of `kept` before the words that go with a number to come
+  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
+  soft_end integer;
+  gap boolean;       -- something went since the last word kept
+  again boolean;
+begin
+  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
+    name := tickets.plain_name(name);
+  end if;
+
+  loop
+    kept := '';
+    seen := '';
+    binding := ' ';
+    expects := '';
+    last := '';
+    soft_at := null;
+    soft_end := null;
+    gap := false;
+    again := false;
+
+    foreach token in array string_to_array(replace(name, '_', ' _'), ' ') loop
+      continue when token = '';
+      if strpos('_-''=', left(token, 1)) > 0 then
+        if binding = ' ' or left(token, 1) = '_' then
+          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
+        end if;
+        token := substr(token, 2);
+        continue when token = '';
+      end if;
+      word := lower(token collate "C");
+      stem := rtrim(word, '0123456789');
+      rule := tickets.location_vocabulary() ->> stem;
+
+      -- Most words are a code, a number after one, or a plain word.
+      if rule = 'code' or (stem = '' and expects = 'numbers') then
+        expects := 'numbers';
+        gap := kept <> '';
+        continue;
+      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
+        kept := kept || binding || word;
+        seen := seen || binding || token || ' ';
+        last := word;
+        binding := ' ';
+        expects := '';
+        if gap then
+          again := true;
+          gap := false;
+        end if;
+        continue;
+      end if;
+
+      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
+      number := null;
+      added := null;
+      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
+        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
+      then
+        number := word;
+        rule := null;
+      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
+        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+      elsif word collate "C" ~ '^[a-z]+[0-9]' then
+        stem := substring(word collate "C" from '^[a-z]+');
+        rule := tickets.location_vocabulary() ->> stem;
+        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
+          number := substr(word, length(stem) + 1);
+          word := stem;
+          token := left(token, length(stem));
+        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
+          rule := 'site';
+        else
+          rule := null;
+        end if;
+      end if;
+
+      if rule is not null then
+        kind := split_part(rule, ' ', 1);
+        case kind
+          when 'code' then
+            expects := 'numbers';
+          when 'site' then
+            expects := '';
+          when 'ticket' then
+            added := word;
+            from_at := length(kept);
+            expects := 'numbered';
+          when 'soft' then
+            added := word;
+            from_at := length(kept);
+            expects := 'numbered';
+            if soft_at is null or soft_end <> from_at then
+              soft_at := case when binding = '_' or kept = '' then from_at end;
+            end if;
+            soft_end := from_at + 1 + length(word);
+          when 'numbered', 'premise' then
+            added := split_part(rule, ' ', 2);
+            from_at := length(kept);
+            expects := kind;
+          when 'no' then
+            if expects in ('premise', 'numbered') then
+              kept := left(kept, from_at);
+              soft_end := least(soft_end, from_at);
+              last := '';
+              expects := 'id';
+            elsif last = 'h' then
+              kept := left(kept, -2);
+              last := '';
+              expects := 'id';
+            else
+              added := word;
+              from_at := length(kept);
+              expects := 'numbered';
+            end if;
+          when 'floor' then
+            if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
+              kept := left(kept, -length(last) - 1);
+              last := '';
+            end if;
+            expects := 'id';
+          when 'relation' then
+            expects := 'relation';
+          when 'of' then
+            if word = 'to' and last in ('next', 'close') then
+              kept := left(kept, -length(last) - 1);
+              last := '';
+            elsif expects <> 'relation' then
+              added := word;
+            end if;
+            expects := '';
+          when 'front' then
+            if last = 'in' then
+              kept := left(kept, -3);
+              last := '';
+              expects := 'relation';
+            else
+              added := word;
+              expects := '';
+            end if;
+          when 'kept' then
+            added := split_part(rule, ' ', 2);
+            limits := split_part(rule, ' ', 3);
+            expects := kind;
+          else  -- city, word
+            added := split_part(rule, ' ', 2);
+            expects := '';
+            if kind = 'city' and last = 'st' and length(kept) > 3 then
+              kept := kept || 'reet';
+            end if;
+        end case;
+      elsif number is null then
+        kind := 'plain';
+        added := word;
+        expects := '';
+      end if;
+
+      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
+      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
+        if word = 'buru' and last = 'buru' then
+          kept := left(kept, -5);
+          added := 'buruburu';
+        elsif kind <> 'plain' and last = added then
+          added := null;
+        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
+          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
+        then
+          typed := translate(seen, '_', ' ');
+          if (last = added and (gap or binding = '_'))
+            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
+          then
+            added := null;
+          end if;
+        end if;
+        seen := seen || binding || token || ' ';
+      end if;
+
+      if number is not null then
+        if added is not null then
+          kept := kept || binding || added;
+          binding := '=';
+        end if;
+        if expects in ('premise', 'numbered') then
+          kept := left(kept, from_at);
+          soft_end := least(soft_end, from_at);
+          last := '';
+          added := null;
+          expects := 'numbers';
+        elsif expects in ('numbers', 'id') then
+          added := null;
+          expects := 'numbers';
+        else
+          if expects <> 'kept' or (limits <> '' and number collate "C" !~ ('^' || limits || '$')) then
+            binding := case when binding = '=' then ' ' else binding end;
+          else
+            binding := '=';
+          end if;
+          added := number;
+          expects := '';
+        end if;
+      end if;
+
+      if added is null then
+        gap := kept <> '';
+      else
+        kept := kept || binding || added;
+        last := added;
+        if gap then
+          again := true;
+          gap := false;
+        end if;
+      end if;
+      if added is not null or binding <> '_' then
+        binding := ' ';
+      end if;
+    end loop;
+
+    if soft_end = length(kept) and soft_at is not null then
+      kept := left(kept, soft_at);
+    end if;
+    if right(kept, 1) collate "C" between '0' and '9' then
+      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+    end if;
+    if length(kept) > 201 then
+      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
+      again := true;
+    end if;
+    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
+      kept := kept || 'reet';
+    end if;
+    exit when not again;
+    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
+  end loop;
+  return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.location_words(location_name text) IS 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
+
+CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN NULLIF(translate(substr(tickets.location_words(location_name), 2), '_-''='::text, '    '::text), ''::text);
+
+COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
+
+CREATE TABLE tickets.sla_rules (
+    region text,
+    hours numeric NOT NULL,
+    at_risk_hours numeric NOT NULL,
+    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
+    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
+);
+
+COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
+
+COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
+
+COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
+
+COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
+
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+         CASE
+             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (sla.p_at - clock.start)) / (3600)::numeric), 2) AS trunc,
+         CASE
+             WHEN (clock.start IS NULL) THEN 'unknown'::text
+             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
+    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
+      CROSS JOIN LATERAL ( SELECT (sla.p_at - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (sla.p_at - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+            FROM tickets.sla_rules r
+           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
+           ORDER BY r.region
+          LIMIT 1) rule);
+END;
+
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+
+CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE lower((btrim(value, ' 	
+'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select distinct on (v.vehicle_id)
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+    from tickets.vehicles v
+    where v.vehicle_id is not null
+    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+
+CREATE TABLE tickets.dispatch_settings (
+    only_row boolean DEFAULT true NOT NULL,
+    live_minutes integer DEFAULT 15 NOT NULL,
+    stale_hours integer DEFAULT 24 NOT NULL,
+    radius_km double precision DEFAULT 50 NOT NULL,
+    detour double precision DEFAULT 1.4 NOT NULL,
+    speed_kmh double precision DEFAULT 25 NOT NULL,
+    at_risk_bonus_km double precision DEFAULT 10 NOT NULL,
+    breached_bonus_km double precision DEFAULT 5 NOT NULL,
+    area public.geometry(Geometry,4326) NOT NULL,
+    CONSTRAINT dispatch_settings_area_check CHECK (((public.geometrytype(area) = ANY (ARRAY['POLYGON'::text, 'MULTIPOLYGON'::text])) AND public.st_isvalid(area) AND (NOT public.st_isempty(area)))),
+    CONSTRAINT dispatch_settings_at_risk_bonus_km_check CHECK (((at_risk_bonus_km >= (0)::double precision) AND (at_risk_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_breached_bonus_km_check CHECK (((breached_bonus_km >= (0)::double precision) AND (breached_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_check CHECK ((live_minutes <= (stale_hours * 60))),
+    CONSTRAINT dispatch_settings_detour_check CHECK (((detour >= (1)::double precision) AND (detour <= (10)::double precision))),
+    CONSTRAINT dispatch_settings_live_minutes_check CHECK (((live_minutes >= 1) AND (live_minutes <= 1440))),
+    CONSTRAINT dispatch_settings_only_row_check CHECK (only_row),
+    CONSTRAINT dispatch_settings_radius_km_check CHECK (((radius_km > (0)::double precision) AND (radius_km <= (20000)::double precision))),
+    CONSTRAINT dispatch_settings_speed_kmh_check CHECK (((speed_kmh >= (1)::double precision) AND (speed_kmh <= (200)::double precision))),
+    CONSTRAINT dispatch_settings_stale_hours_check CHECK (((stale_hours >= 1) AND (stale_hours <= 8760)))
+);
+
+COMMENT ON TABLE tickets.dispatch_settings IS 'The rules of dispatch, one row; change them by UPDATE, from the next query on they hold.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.only_row IS 'There is one row.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.live_minutes IS 'A vehicle located at most so many minutes ago is live.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.stale_hours IS 'One located longer ago, but at most so many hours, is stale; after that it is lost.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.radius_km IS 'The longest way to a ticket that a plan makes, straight-line km from where the vehicle then is, unless the plan is asked for another.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.detour IS 'Road km by straight-line km, on average: 1.4 in Kenyan towns.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.speed_kmh IS 'Road km an hour in traffic, for minutes_estimate.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.at_risk_bonus_km IS 'A ticket that is at risk of a breach, and so can still be saved, counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.breached_bonus_km IS 'A ticket that is breached already counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.area IS 'The operating area, WGS 84: a position outside is a mistake of the tracker (freshness nowhere). East Africa, because vehicles cross borders.';
+
+CREATE TABLE tickets.inc (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE VIEW tickets.inc_open_sla AS
+ SELECT t.ticket_id,
+    t.normalized_status,
+    sla.sla_clock_start,
+    sla.sla_clock_source,
+    sla.hours_open,
+    sla.sla_state,
+    sla.at_risk,
+    t.assigned_team,
+    t.cluster,
+    t.region,
+    t.owner,
+    t.location_name,
+    t.geo_source,
+    t.geom,
+    t.geog
+   FROM (tickets.inc t
+     CROSS JOIN LATERAL tickets.sla(t.region, t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
+  WHERE t.is_actionable;
+
+COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+
+COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) RETURNS TABLE(no integer, ticket_id text, team text, geog public.geography, bonus_km double precision, sla_state text, at_risk boolean, geo_source text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY t.ticket_id))::integer AS row_number,
+     t.ticket_id,
+     t.assigned_team,
+     t.geog,
+         CASE
+             WHEN t.at_risk THEN s.at_risk_bonus_km
+             WHEN (t.sla_state = 'breached'::text) THEN s.breached_bonus_km
+             ELSE (0)::double precision
+         END AS "case",
+     t.sla_state,
+     t.at_risk,
+     t.geo_source
+    FROM (tickets.inc_open_sla t
+      CROSS JOIN tickets.dispatch_settings s)
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (t.cluster = dispatch_tickets.p_cluster)) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+            FROM tickets.assignments a
+           WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
+
+CREATE VIEW tickets.vehicles_now AS
+ SELECT v.vehicle_id,
+    v.label,
+    v.team,
+    v.lng,
+    v.lat,
+    v.located_at,
+    v.seen_at,
+    v.moving,
+    v.speed_kmh,
+    v.source,
+    place.geog,
+    (now() - v.located_at) AS age,
+    belief.freshness,
+    (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
+    COALESCE(held.assignments, 0) AS open_assignments
+   FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
+     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
+                    ELSE NULL::public.geography
+                END AS geog
+           FROM ( SELECT tickets.lng_lat(v.lng, v.lat) AS geog) point) place)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (place.geog IS NULL) THEN 'nowhere'::text
+                    WHEN (v.located_at > (now() + '00:02:00'::interval)) THEN 'clock'::text
+                    WHEN (v.located_at >= (now() - make_interval(mins => s.live_minutes))) THEN 'live'::text
+                    WHEN ((v.located_at IS NOT NULL) AND ((v.seen_at >= (now() - '01:00:00'::interval)) AND (v.seen_at <= (now() + '00:02:00'::interval))) AND (NOT COALESCE(v.moving, (v.speed_kmh > (0)::double precision)))) THEN 'parked'::text
+                    WHEN (v.located_at >= (now() - make_interval(hours => s.stale_hours))) THEN 'stale'::text
+                    ELSE 'lost'::text
+                END AS freshness) belief)
+     LEFT JOIN ( SELECT a.vehicle_id,
+            (count(*))::integer AS assignments
+           FROM tickets.assignments a
+          WHERE (a.state = 'assigned'::text)
+          GROUP BY a.vehicle_id) held ON ((held.vehicle_id = v.vehicle_id)));
+
+COMMENT ON VIEW tickets.vehicles_now IS 'The vehicles as of now(), one row each, with what may be believed of each position.';
+
+COMMENT ON COLUMN tickets.vehicles_now.vehicle_id IS 'The tracker''s own number of the vehicle.';
+
+COMMENT ON COLUMN tickets.vehicles_now.label IS 'What people call it: registration plate or name.';
+
+COMMENT ON COLUMN tickets.vehicles_now.team IS 'Team that drives it.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lng IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lat IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.located_at IS 'When the position was taken.';
+
+COMMENT ON COLUMN tickets.vehicles_now.seen_at IS 'When the tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.vehicles_now.moving IS 'Whether it moved when last seen.';
+
+COMMENT ON COLUMN tickets.vehicles_now.speed_kmh IS 'Speed at the last position, km/h.';
+
+COMMENT ON COLUMN tickets.vehicles_now.source IS 'Which tracker says so.';
+
+COMMENT ON COLUMN tickets.vehicles_now.geog IS 'The position, for distances in metres. NULL where freshness is nowhere.';
+
+COMMENT ON COLUMN tickets.vehicles_now.age IS 'Since the position was taken; negative when that lies in the future. NULL: the tracker gave no time.';
+
+COMMENT ON COLUMN tickets.vehicles_now.freshness IS 'live: located at most live_minutes (15) ago. parked: longer ago, but seen at most 60 minutes ago and not moving then (a sleeping tracker). stale: located at most stale_hours (24) ago. lost: longer ago, or nobody knows when. clock: located more than 2 minutes in the future. nowhere: no position, 0,0, or outside the operating area (tickets.dispatch_settings).';
+
+COMMENT ON COLUMN tickets.vehicles_now.usable IS 'live or parked: a plan may send it somewhere. A stale one goes only where that is asked for.';
+
+COMMENT ON COLUMN tickets.vehicles_now.open_assignments IS 'Tickets that it is assigned to (tickets.assignments).';
+
+CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, open_assignments integer)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
+     v.vehicle_id,
+     v.team,
+     COALESCE(last_ticket.geog, v.geog) AS "coalesce",
+     v.freshness,
+     v.age,
+     (dispatch_vehicles.p_capacity - v.open_assignments),
+     v.open_assignments
+    FROM (tickets.vehicles_now v
+      LEFT JOIN LATERAL ( SELECT t.geog
+            FROM (tickets.assignments a
+              JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
+           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text) AND (t.geog IS NOT NULL))
+           ORDER BY a."position" DESC, a.assignment_id DESC
+          LIMIT 1) last_ticket ON ((v.open_assignments > 0)))
+   WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+
+CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (0.994)::double precision)) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (1.006)::double precision)) AND (public.st_distance(p_from, p_to) <= p_radius)));
+
+COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH vehicle AS MATERIALIZED (
+          SELECT v.no,
+             v.vehicle_id,
+             v.team,
+             v.geog,
+             v.freshness,
+             v.age,
+             v.room,
+             v.open_assignments,
+             dense_rank() OVER (ORDER BY v.team) AS skill
+            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT t.no,
+             t.ticket_id,
+             t.team,
+             t.geog,
+             t.bonus_km,
+             t.sla_state,
+             t.at_risk,
+             t.geo_source,
+             ( SELECT v.skill
+                    FROM vehicle v
+                   WHERE (v.team = t.team)
+                  LIMIT 1) AS skill
+            FROM (tickets_ops.dispatch_tickets(dispatch_problem.p_region, dispatch_problem.p_cluster, dispatch_problem.p_tickets) t(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+              CROSS JOIN tickets.dispatch_settings s)
+           WHERE (EXISTS ( SELECT
+                    FROM vehicle v
+                   WHERE (((NOT dispatch_problem.p_same_team) OR (v.team = t.team)) AND tickets_ops.within_reach(v.geog, t.geog, (COALESCE(dispatch_problem.p_radius_km, s.radius_km) * (1000)::double precision)))))
+         )
+  SELECT jsonb_build_object('vehicles', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', v.no, 'description', v.vehicle_id, 'start', jsonb_build_array(public.st_x((v.geog)::public.geometry), public.st_y((v.geog)::public.geometry)), 'capacity', jsonb_build_array(v.room)) ||
+                 CASE
+                     WHEN (dispatch_problem.p_same_team AND (v.team IS NOT NULL)) THEN jsonb_build_object('skills', jsonb_build_array(v.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY v.no), '[]'::jsonb) AS "coalesce"
+            FROM vehicle v), 'jobs', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', t.no, 'description', t.ticket_id, 'location', jsonb_build_array(public.st_x((t.geog)::public.geometry), public.st_y((t.geog)::public.geometry)), 'delivery', jsonb_build_array(1), 'priority', LEAST(round(t.bonus_km), (100)::double precision)) ||
+                 CASE
+                     WHEN dispatch_problem.p_same_team THEN jsonb_build_object('skills', jsonb_build_array(t.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY t.no), '[]'::jsonb) AS "coalesce"
+            FROM ticket t)) AS jsonb_build_object;
+END;
+
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+
+CREATE FUNCTION tickets.eat_day(p_at timestamp with time zone) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_at AT TIME ZONE 'Africa/Nairobi'::text))::date;
+
+COMMENT ON FUNCTION tickets.eat_day(p_at timestamp with time zone) IS 'The day in Nairobi (UTC+3 all year): 20:59:59Z is the same day, 21:00:00Z the next.';
+
+CREATE FUNCTION tickets.eat_midnight(p_day date) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_day)::timestamp without time zone AT TIME ZONE 'Africa/Nairobi'::text);
+
+COMMENT ON FUNCTION tickets.eat_midnight(p_day date) IS 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
 
 CREATE TABLE tickets.geo_country (
     name text NOT NULL,
@@ -508,6 +1489,20 @@ CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
     RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
 
 COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
+
+CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select t.*
+  from tickets.inc t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and (p_cluster is null or t.cluster = p_cluster)
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or t.assigned_team = p_team)
+$$;
+
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; with exactly that cluster, region (in any case) and assigned_team, where NULL means all.';
 
 CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
     LANGUAGE sql STABLE
@@ -596,22 +1591,11 @@ $$;
 
 COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 
-CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-begin
-  if value = '' then
-    return null;
-  end if;
-  value := btrim(value, E' \t\r\n');
-  if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
-    return null;
-  end if;
-  return round(value::numeric * 60);
-end
-$_$;
+CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_geohash(public.st_setsrid(public.st_makepoint(p_longitude, p_latitude), 4326));
 
-COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+COMMENT ON FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) IS 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
 
 CREATE FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text DEFAULT NULL::text) RETURNS TABLE(day date, starts_at timestamp with time zone, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint, aged_0_24h bigint, aged_24_48h bigint, aged_2_7d bigint, aged_7_30d bigint, aged_over_30d bigint, opened bigint, reopened bigint, closed bigint, net bigint, observed boolean)
     LANGUAGE plpgsql STABLE
@@ -988,269 +1972,6 @@ value: of p_by, "(none)" where there is none. opened: tickets of the cohort. clo
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
-CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-declare
-  name text := left(location_name, 500);
-  kept text;
-  seen text;         -- the words of names, bound and as they were typed
-  typed text;
-  token text;
-  word text;
-  stem text;         -- the word without the digits at its end
-  number text;
-  rule text;
-  kind text;
-  added text;        -- what the token adds to `kept`; NULL: it goes
-  last text;         -- the last word kept
-  binding text;
-  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
-  limits text;       -- which numbers a `kept` word takes, a regular expression
-  from_at integer;   -- length of `kept` before the words that go with a number to come
-  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
-  soft_end integer;
-  gap boolean;       -- something went since the last word kept
-  again boolean;
-begin
-  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
-    name := tickets.plain_name(name);
-  end if;
-
-  loop
-    kept := '';
-    seen := '';
-    binding := ' ';
-    expects := '';
-    last := '';
-    soft_at := null;
-    soft_end := null;
-    gap := false;
-    again := false;
-
-    foreach token in array string_to_array(replace(name, '_', ' _'), ' ') loop
-      continue when token = '';
-      if strpos('_-''=', left(token, 1)) > 0 then
-        if binding = ' ' or left(token, 1) = '_' then
-          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
-        end if;
-        token := substr(token, 2);
-        continue when token = '';
-      end if;
-      word := lower(token collate "C");
-      stem := rtrim(word, '0123456789');
-      rule := tickets.location_vocabulary() ->> stem;
-
-      -- Most words are a code, a number after one, or a plain word.
-      if rule = 'code' or (stem = '' and expects = 'numbers') then
-        expects := 'numbers';
-        gap := kept <> '';
-        continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
-        kept := kept || binding || word;
-        seen := seen || binding || token || ' ';
-        last := word;
-        binding := ' ';
-        expects := '';
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-        continue;
-      end if;
-
-      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
-      number := null;
-      added := null;
-      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
-        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
-      then
-        number := word;
-        rule := null;
-      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
-        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
-      elsif word collate "C" ~ '^[a-z]+[0-9]' then
-        stem := substring(word collate "C" from '^[a-z]+');
-        rule := tickets.location_vocabulary() ->> stem;
-        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
-          number := substr(word, length(stem) + 1);
-          word := stem;
-          token := left(token, length(stem));
-        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
-          rule := 'site';
-        else
-          rule := null;
-        end if;
-      end if;
-
-      if rule is not null then
-        kind := split_part(rule, ' ', 1);
-        case kind
-          when 'code' then
-            expects := 'numbers';
-          when 'site' then
-            expects := '';
-          when 'ticket' then
-            added := word;
-            from_at := length(kept);
-            expects := 'numbered';
-          when 'soft' then
-            added := word;
-            from_at := length(kept);
-            expects := 'numbered';
-            if soft_at is null or soft_end <> from_at then
-              soft_at := case when binding = '_' or kept = '' then from_at end;
-            end if;
-            soft_end := from_at + 1 + length(word);
-          when 'numbered', 'premise' then
-            added := split_part(rule, ' ', 2);
-            from_at := length(kept);
-            expects := kind;
-          when 'no' then
-            if expects in ('premise', 'numbered') then
-              kept := left(kept, from_at);
-              soft_end := least(soft_end, from_at);
-              last := '';
-              expects := 'id';
-            elsif last = 'h' then
-              kept := left(kept, -2);
-              last := '';
-              expects := 'id';
-            else
-              added := word;
-              from_at := length(kept);
-              expects := 'numbered';
-            end if;
-          when 'floor' then
-            if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            end if;
-            expects := 'id';
-          when 'relation' then
-            expects := 'relation';
-          when 'of' then
-            if word = 'to' and last in ('next', 'close') then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            elsif expects <> 'relation' then
-              added := word;
-            end if;
-            expects := '';
-          when 'front' then
-            if last = 'in' then
-              kept := left(kept, -3);
-              last := '';
-              expects := 'relation';
-            else
-              added := word;
-              expects := '';
-            end if;
-          when 'kept' then
-            added := split_part(rule, ' ', 2);
-            limits := split_part(rule, ' ', 3);
-            expects := kind;
-          else  -- city, word
-            added := split_part(rule, ' ', 2);
-            expects := '';
-            if kind = 'city' and last = 'st' and length(kept) > 3 then
-              kept := kept || 'reet';
-            end if;
-        end case;
-      elsif number is null then
-        kind := 'plain';
-        added := word;
-        expects := '';
-      end if;
-
-      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-        if word = 'buru' and last = 'buru' then
-          kept := left(kept, -5);
-          added := 'buruburu';
-        elsif kind <> 'plain' and last = added then
-          added := null;
-        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
-        then
-          typed := translate(seen, '_', ' ');
-          if (last = added and (gap or binding = '_'))
-            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
-          then
-            added := null;
-          end if;
-        end if;
-        seen := seen || binding || token || ' ';
-      end if;
-
-      if number is not null then
-        if added is not null then
-          kept := kept || binding || added;
-          binding := '=';
-        end if;
-        if expects in ('premise', 'numbered') then
-          kept := left(kept, from_at);
-          soft_end := least(soft_end, from_at);
-          last := '';
-          added := null;
-          expects := 'numbers';
-        elsif expects in ('numbers', 'id') then
-          added := null;
-          expects := 'numbers';
-        else
-          if expects <> 'kept' or (limits <> '' and number collate "C" !~ ('^' || limits || '$')) then
-            binding := case when binding = '=' then ' ' else binding end;
-          else
-            binding := '=';
-          end if;
-          added := number;
-          expects := '';
-        end if;
-      end if;
-
-      if added is null then
-        gap := kept <> '';
-      else
-        kept := kept || binding || added;
-        last := added;
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-      end if;
-      if added is not null or binding <> '_' then
-        binding := ' ';
-      end if;
-    end loop;
-
-    if soft_end = length(kept) and soft_at is not null then
-      kept := left(kept, soft_at);
-    end if;
-    if right(kept, 1) collate "C" between '0' and '9' then
-      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
-    end if;
-    if length(kept) > 201 then
-      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
-      again := true;
-    end if;
-    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
-      kept := kept || 'reet';
-    end if;
-    exit when not again;
-    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
-  end loop;
-  return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
-end
-$_$;
-
-COMMENT ON FUNCTION tickets.location_words(location_name text) IS 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
-
-CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN NULLIF(translate(substr(tickets.location_words(location_name), 2), '_-''='::text, '    '::text), ''::text);
-
-COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
-
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -1323,6 +2044,232 @@ $$;
 
 COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
 
+CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(type text, features record[], summary jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  with listed as (
+    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team)
+    union all
+    (
+      select feature, bytes_of_text
+      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team)
+      order by closed_at desc -- index inc_closed_at, backwards
+      limit 100000
+    )
+  ),
+  counts as (
+    select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
+    from (
+      select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
+      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
+    ) as t
+    group by normalized_status, cluster, region, sla_state, geo_source
+  ),
+  totals as (
+    select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
+  ),
+  features as (
+    select coalesce(array_agg(feature), '{}') as list, count(*) as listed
+    from (select * from listed limit 100000) as f
+    -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
+    -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
+    where bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
+  ),
+  dimensions as (
+    select jsonb_object_agg(dimension, tickets) as counted
+    from (
+      select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
+      from (
+        select dimension, value, sum(c.tickets) as tickets
+        from counts c
+        cross join lateral (values
+          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
+        ) as d (dimension, value)
+        -- Closed tickets have no state against the SLA.
+        where dimension <> 'by_sla_state' or value is not null
+        group by dimension, value
+      ) as d
+      group by dimension
+    ) as d
+  ),
+  freshness as (
+    select * from tickets.freshness()
+  )
+  select
+    'FeatureCollection',
+    f.list,
+    jsonb_build_object(
+      'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
+      'truncated', f.listed < t.mapped,
+      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
+      'by_geo_source', '{}'::jsonb, 'freshness', freshness
+    ) || coalesce(d.counted, '{}')
+  from features f, totals t, dimensions d, freshness
+$$;
+
+COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
+
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    feature,
+    octet_length(concat(
+      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+      t.assigned_team, t.owner, t.sla_status
+    )),
+    t.closed_at,
+    t.normalized_status
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, sla.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
+
+CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_place OPERATOR(public.&&) p_box);
+
+COMMENT ON FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) IS 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
+
+CREATE FUNCTION tickets.metres(p_from public.geography, p_to public.geography) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_distance(p_from, p_to);
+
+COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geography) IS 'Metres of the straight line between two points, on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_vehicle record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  elsif v_vehicle.geog is null then
+    -- Nearest to NULL would be any tickets, without an error.
+    raise notice 'Nobody knows where vehicle % is: its position is missing, 0,0 or outside the operating area.', p_vehicle_id;
+    return;
+  elsif v_vehicle.freshness not in ('live', 'parked') then
+    raise notice 'The position of vehicle % is %: taken % ago.', p_vehicle_id, v_vehicle.freshness, justify_interval(date_trunc('minute', v_vehicle.age));
+  end if;
+  return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+
+CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_ticket record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  elsif v_ticket.geog is null then
+    raise notice 'Nobody knows where ticket % is: it has no place yet.', p_ticket_id;
+    return;
+  end if;
+  return query
+    select
+      n.vehicle_id, n.label, n.team, n.metres, e.road_km_estimate, e.minutes_estimate, n.freshness, n.located_at, n.age,
+      n.open_assignments
+    from (
+      select v.*, tickets.metres(v.geog, v_ticket.geog) as metres
+      from tickets.vehicles_now v
+      where v.usable or (p_stale and v.freshness = 'stale')
+    ) as n
+    cross join lateral tickets.road_estimate(n.metres) as e
+    where p_radius_km is null or n.metres <= p_radius_km * 1000
+    order by n.metres, n.vehicle_id
+    limit p_limit;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+
+CREATE FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT round((((road_estimate.p_metres * s.detour) / (1000)::double precision))::numeric, 2) AS round,
+     round((((((road_estimate.p_metres * s.detour) / (1000)::double precision) / s.speed_kmh) * (60)::double precision))::numeric, 1) AS round
+    FROM tickets.dispatch_settings s;
+END;
+
+COMMENT ON FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) IS 'What a straight line of so many metres may be on the road: kilometres (metres × detour / 1000) and minutes at the speed of tickets.dispatch_settings. An estimate, no routing.';
+
+CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH nearest AS MATERIALIZED (
+          SELECT max(public.st_distance(k.geog, open_tickets_near.p_point)) AS metres
+            FROM ( SELECT t_1.geog
+                    FROM tickets.inc_open_sla t_1
+                   WHERE ((t_1.geog IS NOT NULL) AND (NOT (open_tickets_near.p_unassigned AND (EXISTS ( SELECT
+                            FROM tickets.assignments a
+                           WHERE ((a.ticket_id = t_1.ticket_id) AND (a.state = 'assigned'::text)))))))
+                   ORDER BY (t_1.geog OPERATOR(public.<->) open_tickets_near.p_point)
+                  LIMIT open_tickets_near.p_limit) k
+         )
+  SELECT t.ticket_id,
+     public.st_distance(t.geog, open_tickets_near.p_point) AS metres,
+     e.road_km_estimate,
+     e.minutes_estimate,
+     t.sla_state,
+     t.at_risk,
+     t.hours_open,
+     t.assigned_team,
+     t.cluster,
+     t.location_name,
+     t.geo_source,
+     held.vehicle_id
+    FROM ((tickets.inc_open_sla t
+      CROSS JOIN LATERAL tickets.road_estimate(public.st_distance(t.geog, open_tickets_near.p_point)) e(road_km_estimate, minutes_estimate))
+      LEFT JOIN tickets.assignments held ON (((held.ticket_id = t.ticket_id) AND (held.state = 'assigned'::text))))
+   WHERE (public.st_dwithin(t.geog, open_tickets_near.p_point, ( SELECT LEAST(
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NOT NULL) THEN ( SELECT (n.metres + (0.001)::double precision)
+                        FROM nearest n)
+                     ELSE NULL::double precision
+                 END, (COALESCE(open_tickets_near.p_radius_km,
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NULL) THEN s.radius_km
+                     ELSE NULL::double precision
+                 END) * (1000)::double precision)) AS "least"
+            FROM tickets.dispatch_settings s)) AND (NOT (open_tickets_near.p_unassigned AND (held.vehicle_id IS NOT NULL))))
+   ORDER BY (public.st_distance(t.geog, open_tickets_near.p_point)), (t.geo_source = 'cluster'::text), t.ticket_id
+  LIMIT open_tickets_near.p_limit;
+END;
+
+COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
+
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -1349,15 +2296,28 @@ declare
       on tickets.cluster_key(t.cluster) = scope.cluster and t.location_key = scope.location_key'
   end;
   v_placed bigint;
+  v_moves jsonb;
 begin
   -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
-  execute tickets.placing_statement(
-    p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t'
+  execute format(
+    $sql$
+      with placed as (
+        %s returning tickets.cluster_key(t.cluster) as cluster, t.location_key
+      ),
+      moves as (
+        select cluster, location_key, count(*) as tickets from placed group by cluster, location_key
+      )
+      select coalesce(sum(tickets), 0), coalesce(jsonb_agg(moves), '[]') from moves
+    $sql$,
+    tickets.placing_statement(p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t')
   )
-  using p_clusters, p_location_keys;
-  get diagnostics v_placed = row_count;
+  into v_placed, v_moves using p_clusters, p_location_keys;
+  -- A sweep follows no decision.
+  if p_clusters is not null and v_placed > 0 then
+    perform set_config('tickets_ops.moves', (tickets_ops.moves() || v_moves)::text, true);
+  end if;
   return v_placed;
 end
 $_$;
@@ -1451,6 +2411,28 @@ $_$;
 
 COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
+CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_released tickets.assignments;
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    raise exception 'Say why ticket % is released.', p_ticket_id using errcode = 'invalid_parameter_value';
+  end if;
+  update tickets.assignments set state = 'released', ended_at = now(), end_reason = p_reason
+  where ticket_id = p_ticket_id and state = 'assigned' -- index assignments_one_vehicle
+  returning * into v_released;
+  if not found then
+    raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  return v_released;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+
 CREATE FUNCTION tickets.reporting_lag() RETURNS interval
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1468,6 +2450,21 @@ CREATE FUNCTION tickets.reporting_lag() RETURNS interval
 $$;
 
 COMMENT ON FUNCTION tickets.reporting_lag() IS 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
+
+CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not exists (select from tickets.sla_rules where region is null) then
+    raise exception 'tickets.sla_rules needs its default: the rule without a region.'
+      using hint = 'Change it instead: update tickets.sla_rules set hours = 48, at_risk_hours = 40 where region is null;';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
 
 CREATE FUNCTION tickets.settled_through() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -1489,31 +2486,6 @@ $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-CREATE FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    coalesce(p_created_at_service, p_first_seen_at),
-    case
-      when p_created_at_service is not null then 'created_at_service'
-      when p_first_seen_at is not null then 'first_seen_at'
-    end,
-    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from p_at - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
-    case
-      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
-      when coalesce(p_created_at_service, p_first_seen_at) <= p_at - interval '48 hours' then 'breached'
-      else 'ok'
-    end,
-    coalesce(
-      coalesce(p_created_at_service, p_first_seen_at) <= p_at - interval '40 hours'
-        and coalesce(p_created_at_service, p_first_seen_at) > p_at - interval '48 hours',
-      false
-    )
-$$;
-
-COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'The SLA of an open ticket as of p_at, one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
-
 CREATE FUNCTION tickets.snapshot_through() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1527,12 +2499,22 @@ $$;
 
 COMMENT ON FUNCTION tickets.snapshot_through() IS 'Export time of the newest INC snapshot that was loaded or found unchanged: what is later, nobody has told yet. NULL before the first.';
 
-CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE lower((btrim(value, ' 	
-'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
+CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_point record;
+begin
+  select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
+  if v_point.geog is null then
+    raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
+  end if;
+  return query select * from tickets.open_tickets_near(v_point.geog, null, p_radius_km, false);
+end
+$$;
 
-COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -1544,6 +2526,94 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.touch_updated_at() IS 'Trigger: keeps updated_at true.';
+
+CREATE TABLE tickets.geo_decisions (
+    decision_id bigint NOT NULL,
+    decided_at timestamp with time zone DEFAULT now() NOT NULL,
+    decided_by text NOT NULL,
+    kind text NOT NULL,
+    cluster text NOT NULL,
+    location_key text,
+    decision text NOT NULL,
+    before jsonb,
+    after jsonb,
+    tickets_moved bigint NOT NULL,
+    undoes bigint,
+    CONSTRAINT geo_decisions_decision_check CHECK ((decision = ANY (ARRAY['added'::text, 'accepted'::text, 'moved'::text, 'rejected'::text, 'guard'::text, 'handed back'::text, 'changed'::text, 'removed'::text, 'undone'::text]))),
+    CONSTRAINT geo_decisions_has_a_row CHECK (((before IS NOT NULL) OR (after IS NOT NULL))),
+    CONSTRAINT geo_decisions_kind_check CHECK ((kind = ANY (ARRAY['cluster'::text, 'location'::text]))),
+    CONSTRAINT geo_decisions_names_its_place CHECK (((kind = 'location'::text) = (location_key IS NOT NULL)))
+);
+
+COMMENT ON TABLE tickets.geo_decisions IS 'What people decided about places: one row for each gazetteer row that a person''s statement wrote, whatever tool it came from. Written by triggers and never changed. Take one back: select * from tickets.undo_decision(decision_id). The pipeline''s own verdicts are not among them.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decision_id IS 'Number of the decision, in the order in which they were made, for tickets.undo_decision.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decided_at IS 'Start of the transaction.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decided_by IS 'The role of the person, also when a function with its owner''s rights wrote the row.';
+
+COMMENT ON COLUMN tickets.geo_decisions.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+
+COMMENT ON COLUMN tickets.geo_decisions.cluster IS 'The cluster.';
+
+COMMENT ON COLUMN tickets.geo_decisions.location_key IS 'The place in it. NULL: the decision is about the cluster itself.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decision IS 'added, accepted (as proposed), moved (another coordinate), rejected (no place on earth, or none of the candidates), guard (guard_km), handed back (to the pipeline), changed (a note, say), removed, undone (see undoes).';
+
+COMMENT ON COLUMN tickets.geo_decisions.before IS 'The row as it was; NULL for one that was added. geom is hexadecimal EWKB (cast it to geometry); candidates are left out unless they changed.';
+
+COMMENT ON COLUMN tickets.geo_decisions.after IS 'The row as the decision left it; NULL for one that was removed. In the form of before.';
+
+COMMENT ON COLUMN tickets.geo_decisions.tickets_moved IS 'Tickets whose place on the map changed with it, open and closed; for a cluster also those whose location was judged anew.';
+
+COMMENT ON COLUMN tickets.geo_decisions.undoes IS 'The decision that this one took back. NULL: none.';
+
+CREATE FUNCTION tickets.undo_decision(p_decision_id bigint) RETURNS SETOF tickets.geo_decisions
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+declare
+  v_decision tickets.geo_decisions;
+  v_row text; -- a FROM clause: the row as r
+  v_now jsonb;
+begin
+  select * into v_decision from tickets.geo_decisions where decision_id = p_decision_id;
+  if not found then
+    raise exception 'There is no decision %.', p_decision_id using errcode = 'no_data_found', hint = 'See tickets.geo_decisions.';
+  end if;
+  -- What every write of a gazetteer takes first: the row cannot change between the look and the write.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  v_row := format(case v_decision.kind
+    when 'cluster' then 'tickets.geo_clusters r where r.cluster = %1$L'
+    else 'tickets.geo_locations r where r.cluster = %1$L and r.location_key = %2$L'
+  end, v_decision.cluster, v_decision.location_key);
+  execute 'select to_jsonb(r) || jsonb_build_object(''geom'', r.geom::text) from ' || v_row into v_now;
+  if v_now - 'updated_at' - (case when v_decision.after ? 'candidates' then '' else 'candidates' end)
+    is distinct from v_decision.after - 'updated_at'
+  then
+    raise exception 'Decision % cannot be undone: the place was changed since.', p_decision_id
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Look at it again, and decide anew.';
+  end if;
+
+  perform set_config('tickets_ops.undoing', p_decision_id::text, true);
+  if v_decision.before is null then
+    execute 'delete from ' || v_row;
+  elsif v_decision.after is null then
+    execute format(
+      'insert into tickets.%1$I select (jsonb_populate_record(null::tickets.%1$I, $1)).*', 'geo_' || v_decision.kind || 's'
+    ) using v_decision.before;
+  else
+    execute replace('update ' || v_row, ' r where', ' r set updated_at = now() where'); -- sign_verdict restores the rest
+  end if;
+  perform set_config('tickets_ops.undoing', '', true);
+  return query
+    select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
@@ -1568,7 +2638,7 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
-      and answered_at > now() - interval '1 day'
+      and answered_at > tickets_ops.answers_count_since()
   )
   select
     (
@@ -1579,6 +2649,12 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
 $$;
 
 COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
+
+CREATE FUNCTION tickets_ops.answers_count_since() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (now() - '1 day'::interval);
+
+COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
@@ -1696,6 +2772,12 @@ CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.ge
 
 COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
 
+CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) RETURNS integer[]
+    LANGUAGE sql STABLE
+    RETURN ARRAY(SELECT p.ticket FROM (SELECT t.ticket, t.place, t.bonus_km, (cheapest_tickets.p_from OPERATOR(public.<->) t.place) AS sphere FROM UNNEST(cheapest_tickets.p_places, cheapest_tickets.p_bonuses, cheapest_tickets.p_teams) WITH ORDINALITY t(place, bonus_km, team, ticket) WHERE ((NOT (cheapest_tickets.p_taken)[t.ticket]) AND ((cheapest_tickets.p_team IS NULL) OR (t.team = cheapest_tickets.p_team))) OFFSET 0) p WHERE ((p.sphere <= (cheapest_tickets.p_radius * (0.994)::double precision)) OR ((p.sphere <= (cheapest_tickets.p_radius * (1.006)::double precision)) AND (public.st_distance(cheapest_tickets.p_from, p.place) <= cheapest_tickets.p_radius))) ORDER BY ((cheapest_tickets.p_km_per_metre * p.sphere) - p.bonus_km), p.ticket LIMIT cheapest_tickets.p_limit);
+
+COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) IS 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
+
 CREATE FUNCTION tickets_ops.check_transition() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1783,97 +2865,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
-CREATE TABLE tickets.inc (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-)
-WITH (fillfactor='80');
-
-COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
-
-COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
-
 CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
     RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = cluster_region.p_cluster) LIMIT 1000) t);
@@ -1956,6 +2947,36 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
+CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT array_agg(c.ticket) AS array_agg,
+     array_agg(c.metres) AS array_agg,
+     array_agg(c.cost) AS array_agg
+    FROM ( SELECT t.ticket,
+             line.metres,
+             ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]) AS cost
+            FROM (unnest(costs_from.p_tickets) t(ticket)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(costs_from.p_from, (costs_from.p_places)[t.ticket]) AS metres
+                  OFFSET 0) line)
+           WHERE (line.metres <= costs_from.p_radius)
+           ORDER BY ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]), t.ticket) c;
+END;
+
+COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+
+CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
+    LANGUAGE sql STABLE
+    RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
+
+COMMENT ON FUNCTION tickets_ops.undoing() IS 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
+
+CREATE FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (tickets_ops.undoing() IS NOT NULL) THEN 'undone'::text WHEN (p_before IS NULL) THEN 'added'::text WHEN (p_after IS NULL) THEN 'removed'::text WHEN (((p_before -> 'verified'::text) = 'true'::jsonb) AND ((p_after -> 'verified'::text) = 'false'::jsonb)) THEN 'handed back'::text WHEN ((((p_before -> 'verified'::text) IS DISTINCT FROM (p_after -> 'verified'::text)) OR ((p_before -> 'status'::text) IS DISTINCT FROM (p_after -> 'status'::text))) OR ((p_before -> 'geom'::text) IS DISTINCT FROM (p_after -> 'geom'::text))) THEN CASE WHEN (((p_after ->> 'geom'::text) IS NULL) OR ((p_after ->> 'status'::text) = 'rejected'::text)) THEN 'rejected'::text WHEN ((p_after -> 'geom'::text) <> (p_before -> 'geom'::text)) THEN 'moved'::text ELSE 'accepted'::text END WHEN ((p_after -> 'guard_km'::text) <> (p_before -> 'guard_km'::text)) THEN 'guard'::text ELSE 'changed'::text END;
+
+COMMENT ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) IS 'What a person''s write of a gazetteer row decided, as a word of tickets.geo_decisions.decision. NULL for the row that is not there.';
+
 CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -1981,7 +3002,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
   from tickets_ops.queued_jobs() j
@@ -2015,7 +3036,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
   ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
-      n.snapshot_id, n.status,
+      n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
     where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
@@ -2024,11 +3045,54 @@ $_$;
 
 COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
 
+CREATE FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
+
+CREATE FUNCTION tickets_ops.dispatch_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260616'::bigint;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_lock() IS 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
+
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN round(((public.st_distance((p_one)::public.geography, (p_other)::public.geography) / (1000)::double precision))::numeric, 3);
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
+
+CREATE FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update tickets.assignments a
+  set state = 'done', ended_at = now(), end_reason = format('closed in snapshot %s', p_snapshot_id)
+  from tickets.inc t
+  where a.state = 'assigned' and a.ticket_id between p_first_ticket_id and p_last_ticket_id -- index assignments_one_vehicle
+    and t.ticket_id = a.ticket_id and t.is_actionable is not true
+$$;
+
+COMMENT ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) IS 'Ends the assignments of the tickets of a range of ids that are no longer open. A load calls it in the transaction that writes them, as a statement of its own: it then sees what a dispatcher committed while the load waited for the ticket.';
 
 CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
     LANGUAGE sql
@@ -2105,7 +3169,7 @@ begin
   perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
   update tickets_ops.snapshots
   set status = 'failed', error = p_reason, progress_at = now()
-  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  where snapshot_id = p_snapshot_id and in_flight
   returning * into v_snapshot;
   if not found then
     return false;
@@ -2127,7 +3191,7 @@ CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with look as (
-    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+    select l.*, tickets_ops.scheduled_time(p_dataset, l.new_file_at, l.looked_at) as idle,
       make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
     from tickets_ops.looks l where l.dataset = p_dataset
   ),
@@ -2184,7 +3248,7 @@ begin
   );
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
-  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  where s.dataset = fetch_now.dataset and s.in_flight;
   v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
@@ -2208,6 +3272,44 @@ CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
     RETURN format('finalize_snapshot:%s'::text, p_snapshot_id);
 
 COMMENT ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) IS 'Key of the finalize_snapshot job of a snapshot.';
+
+CREATE TABLE tickets_ops.schedule (
+    identifier text NOT NULL,
+    task text NOT NULL,
+    dataset text,
+    minutes integer[] NOT NULL,
+    hours integer[] NOT NULL,
+    dates integer[] NOT NULL,
+    months integer[] NOT NULL,
+    weekdays integer[] NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.schedule IS 'The entries of the file crontab, as the worker that started last has them. To change the schedule, change that file: this table only tells when health should expect a look.';
+
+COMMENT ON COLUMN tickets_ops.schedule.identifier IS 'Its `id`.';
+
+COMMENT ON COLUMN tickets_ops.schedule.task IS 'What it asks for.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dataset IS 'Of fetch_snapshot: whose folder is looked at. NULL for other tasks.';
+
+COMMENT ON COLUMN tickets_ops.schedule.minutes IS 'Minutes of the hour, UTC, at which it fires.';
+
+COMMENT ON COLUMN tickets_ops.schedule.hours IS 'Hours of the day, UTC: three less than in Nairobi.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dates IS 'Days of the month, UTC: it fires when the date or the weekday is listed. Empty where the pattern names weekdays only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.months IS 'Months, 1 to 12.';
+
+COMMENT ON COLUMN tickets_ops.schedule.weekdays IS 'Days of the week, 0 (Sunday) to 6. Empty where the pattern names dates only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.since IS 'When it became what it is: a run before that was never missed.';
+
+CREATE FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((EXTRACT(month FROM p_day))::integer = ANY ((p_entry).months)) AND (((EXTRACT(day FROM p_day))::integer = ANY ((p_entry).dates)) OR ((EXTRACT(dow FROM p_day))::integer = ANY ((p_entry).weekdays))));
+
+COMMENT ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) IS 'Whether an entry of the crontab fires on a day (UTC).';
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -2343,6 +3445,102 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
+CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer, metres double precision, cost_km double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_vehicles constant integer := cardinality(p_rooms);
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
+  v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
+  -- The lists, c_list places for each vehicle:
+  v_ticket integer[] := array_fill(0, array[c_vehicles * c_list]);
+  v_metres double precision[] := array_fill(0::double precision, array[c_vehicles * c_list]);
+  v_cost double precision[] := v_metres;
+  v_head integer[] := array_fill(1, array[c_vehicles]);
+  v_last integer[] := array_fill(0, array[c_vehicles]);
+  v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_list record;
+  v_numbers integer[];
+  v_next integer;
+  v_least double precision;
+  v_is_listed boolean;
+  i integer;
+begin
+  loop
+    v_least := 'Infinity';
+    for v in 1..c_vehicles loop
+      continue when p_rooms[v] = 0;
+      i := v_head[v];
+      while i <= v_last[v] and v_taken[v_ticket[i]] loop
+        i := i + 1;
+      end loop;
+      v_head[v] := i;
+      if i <= v_last[v] and v_cost[i] <= v_bound[v] then
+        if v_cost[i] < v_least then
+          v_least := v_cost[i];
+          v_next := v;
+          v_is_listed := true;
+        end if;
+      elsif v_bound[v] < v_least then
+        v_least := v_bound[v];
+        v_next := v;
+        v_is_listed := false;
+      end if;
+    end loop;
+    exit when v_least = 'Infinity';
+
+    i := v_head[v_next];
+    if v_is_listed then
+      vehicle := v_next;
+      ticket := v_ticket[i];
+      metres := v_metres[i];
+      cost_km := v_cost[i];
+      return next;
+      v_taken[ticket] := true;
+      p_rooms[v_next] := p_rooms[v_next] - 1;
+      continue when p_rooms[v_next] = 0;
+      v_at[v_next] := ticket;
+      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      -- Out of reach so far was what costs more than the second.
+      v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
+    else
+      v_numbers := tickets_ops.cheapest_tickets(
+        case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
+        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+      );
+    end if;
+    select * into v_list
+    from tickets_ops.costs_from(
+      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
+      p_places, p_bonuses
+    );
+    if not v_is_listed then
+      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
+      -- for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := case
+        when cardinality(v_numbers) < c_list then 'Infinity'
+        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
+      end;
+    end if;
+    i := (v_next - 1) * c_list;
+    v_head[v_next] := i + 1;
+    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    for n in 1..v_last[v_next] - i loop
+      v_ticket[i + n] := v_list.tickets[n];
+      v_metres[i + n] := v_list.metres[n];
+      v_cost[i + n] := v_list.costs[n];
+    end loop;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -2362,6 +3560,18 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
+
+CREATE FUNCTION tickets_ops.held(p_dataset text) RETURNS TABLE(snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+
+COMMENT ON FUNCTION tickets_ops.held(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
 
 CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) RETURNS record
     LANGUAGE sql STABLE
@@ -2394,6 +3604,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) IS 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
 
+CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '01:00:00'::interval;
+
+COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
+
 CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2413,7 +3629,9 @@ CREATE TABLE tickets.geo_clusters (
     provider text,
     query text,
     verified boolean DEFAULT false NOT NULL,
-    guard_km numeric DEFAULT 25 NOT NULL,
+    verified_by text,
+    verified_at timestamp with time zone,
+    guard_km numeric DEFAULT tickets.default_guard_km() NOT NULL,
     suspicious boolean DEFAULT false NOT NULL,
     candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
     note text,
@@ -2438,6 +3656,10 @@ COMMENT ON COLUMN tickets.geo_clusters.provider IS 'Who said so: locationiq, ope
 COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the provider.';
 
 COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_clusters.verified_by IS 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+
+COMMENT ON COLUMN tickets.geo_clusters.verified_at IS 'When that was. NULL where verified_by is.';
 
 COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
 
@@ -2472,7 +3694,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
+    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -2968,20 +4190,23 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) IS 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) RETURNS record
+CREATE FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
@@ -2989,13 +4214,185 @@ CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 
   ) as last on true
 $$;
 
-COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 
-CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    hold_reason text,
+    held_since timestamp with time zone,
+    warnings text[] DEFAULT '{}'::text[] NOT NULL,
+    statistics jsonb,
+    cleaning_version integer,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rejects_kept bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    content_through timestamp with time zone,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
+CREATE FUNCTION tickets_ops.last_loaded(p_dataset text) RETURNS SETOF tickets_ops.snapshots
     LANGUAGE sql STABLE
-    RETURN (SELECT ((CASE WHEN (EXTRACT(hour FROM t.wall) < (7)::numeric) THEN (date_trunc('day'::text, t.wall) - '05:00:00'::interval) ELSE (date_trunc('day'::text, t.wall) + make_interval(hours => (LEAST(EXTRACT(hour FROM t.wall), (19)::numeric))::integer)) END + '00:15:00'::interval) AT TIME ZONE 'Africa/Nairobi'::text) AS timezone FROM (SELECT ((last_scheduled_run.p_at AT TIME ZONE 'Africa/Nairobi'::text) - '00:15:00'::interval) AS wall) t);
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
 
-COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) IS 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
+COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
+
+CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  -- Nearly always it is within a day; 29 February may be eight years away.
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.ledger_lock(p_dataset text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3070,13 +4467,114 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
-CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) RETURNS tickets_ops.snapshots
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+    raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
+      using errcode = 'invalid_parameter_value';
+  elsif '-Infinity' = any (p_costs) then
+    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  end if;
+  return array(
+    select coalesce(m.column_no, 0)
+    from generate_series(1, p_rows) as r (row_no)
+    left join (
+      select m.*
+      from (
+        select array_agg((nth - 1) / p_columns + 1) as row, array_agg((nth - 1) % p_columns + 1) as column, array_agg(cost) as cost
+        from (select cost, nth::integer from unnest(p_costs) with ordinality as c (cost, nth)) as c
+        where cost < 'Infinity' -- not true of NaN and NULL either
+      ) as pairs
+      cross join lateral tickets_ops.min_cost_matching(pairs.row, pairs.column, pairs.cost) as m
+    ) as m using (row_no)
+    order by r.row_no
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+
+CREATE FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) RETURNS TABLE(row_no integer, column_no integer)
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  n record;
+  v record;
+begin
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  if n.smaller is null then
+    return;
+  end if;
+  with pair as (
+    select case when n.more_rows then c else r end as small, case when n.more_rows then r else c end as large, cost
+    from unnest(p_row, p_column, p_cost) as p (r, c, cost)
+  ),
+  ranked as (
+    select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
+  ),
+  kept as materialized (
+    select small, large, cost from ranked where nth <= n.smaller
+  ),
+  contest as materialized (
+    select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
+  ),
+  turned as materialized (
+    select case when contested then large else small end as here, case when contested then small else large end as there, cost
+    from kept, contest
+  ),
+  node as materialized (
+    select here, count(*) as pairs, row_number() over (order by min(cost), here) as no from turned group by here
+  ),
+  sorted as (
+    select t.there, t.cost from turned t join node using (here) order by node.no, t.cost, t.there
+  )
+  select
+    (select contested from contest) as contested,
+    (select array_agg(here order by no) from node) as here,
+    (select array_agg(last order by no) from (select no, (sum(pairs) over (order by no))::integer as last from node) as bounds) as last,
+    array_agg(there) as there, array_agg(cost) as cost, max(there) as columns,
+    max(cost) + n.smaller * (max(cost) - min(cost)) + abs(max(cost)) + 1 as unmatched
+  into v
+  from sorted;
+  return query
+    select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
+    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    where m.there > 0;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) IS 'The matching of rows and columns with as many pairs as possible, and of these the one with the least total cost. The arguments list the allowed pairs, each once: row and column by number, from 1, and its cost, which is finite. Equal input gives equal output.';
+
+CREATE FUNCTION tickets_ops.scheduled_since(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT max(s.since) AS max FROM tickets_ops.schedule s WHERE (s.dataset = scheduled_since.p_dataset));
+
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_dataset text) IS 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
 
 CREATE TABLE tickets_ops.looks (
     dataset text NOT NULL,
@@ -3110,21 +4608,202 @@ COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time ha
 CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval)) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(('fetch_'::text || missed_run.p_dataset))) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
+    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval), missed_run.p_dataset) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(missed_run.p_dataset)) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
 
 COMMENT ON FUNCTION tickets_ops.missed_run(p_dataset text) IS 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
 
-CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
+CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
     LANGUAGE sql STABLE
-    RETURN (SELECT CASE WHEN (EXTRACT(hour FROM (last.last AT TIME ZONE 'Africa/Nairobi'::text)) = (19)::numeric) THEN (last.last + '12:00:00'::interval) ELSE (last.last + '01:00:00'::interval) END AS "case" FROM tickets_ops.last_scheduled_run(next_scheduled_run.p_at) last(last));
+    RETURN COALESCE((NULLIF(current_setting('tickets_ops.moves'::text, true), ''::text))::jsonb, '[]'::jsonb);
 
-COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) IS 'The next time after p_at when the schedule looks at the bucket.';
+COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
+
+CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select min(run) into v_run
+    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+    where run > p_at;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
     LANGUAGE sql
     RETURN ((date_trunc('day'::text, (clock_timestamp() AT TIME ZONE 'UTC'::text)) + '1 day'::interval) AT TIME ZONE 'UTC'::text);
 
 COMMENT ON FUNCTION tickets_ops.next_utc_midnight() IS 'When the daily quotas come back.';
+
+CREATE FUNCTION tickets_ops.person() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE current_setting('role'::text) WHEN 'none'::text THEN (SESSION_USER)::text ELSE current_setting('role'::text) END;
+
+COMMENT ON FUNCTION tickets_ops.person() IS 'The role that the person at the other end of the connection acts as: what SET ROLE chose, else the one that logged in. The same inside functions that run with their owner''s rights.';
+
+CREATE TABLE tickets.geo_locations (
+    cluster text NOT NULL,
+    location_key text NOT NULL,
+    location_name text,
+    status text NOT NULL,
+    geom public.geometry(Point,4326),
+    provider text,
+    query text,
+    "precision" text,
+    confidence numeric,
+    distance_km numeric,
+    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
+    verified boolean DEFAULT false NOT NULL,
+    verified_by text,
+    verified_at timestamp with time zone,
+    note text,
+    attempts integer DEFAULT 0 NOT NULL,
+    fetched_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geo_locations_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
+    CONSTRAINT geo_locations_found_has_geom CHECK (((status <> 'found'::text) OR (geom IS NOT NULL))),
+    CONSTRAINT geo_locations_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT geo_locations_location_key_check CHECK (((length(location_key) >= 1) AND (length(location_key) <= 200))),
+    CONSTRAINT geo_locations_precision_check CHECK (("precision" = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text, 'city'::text]))),
+    CONSTRAINT geo_locations_status_check CHECK ((status = ANY (ARRAY['found'::text, 'not_found'::text, 'rejected'::text, 'needs_review'::text])))
+);
+
+COMMENT ON TABLE tickets.geo_locations IS 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
+
+COMMENT ON COLUMN tickets.geo_locations.cluster IS 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_key IS 'tickets.location_key(location_name): the place without network codes.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_name IS 'One raw spelling of the place, as a sample.';
+
+COMMENT ON COLUMN tickets.geo_locations.status IS 'found: geom places tickets. not_found: the provider knows no such place. rejected: every candidate failed the guard. needs_review: only a vague match (a city, a county); a person decides.';
+
+COMMENT ON COLUMN tickets.geo_locations.geom IS 'WGS 84 longitude/latitude. A person corrects it by UPDATE; the row then becomes verified and the tickets follow.';
+
+COMMENT ON COLUMN tickets.geo_locations.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
+
+COMMENT ON COLUMN tickets.geo_locations.query IS 'The text that was sent to the provider.';
+
+COMMENT ON COLUMN tickets.geo_locations."precision" IS 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
+
+COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
+
+COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified_by IS 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified_at IS 'When that was. NULL where verified_by is.';
+
+COMMENT ON COLUMN tickets.geo_locations.note IS 'Free text: why a candidate was rejected, or a person''s remark.';
+
+COMMENT ON COLUMN tickets.geo_locations.attempts IS 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
+
+COMMENT ON COLUMN tickets.geo_locations.fetched_at IS 'When a provider last answered for this place.';
+
+COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be asked again. NULL: never.';
+
+COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
+
+COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
+
+CREATE FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS TABLE(candidate_no bigint, label text, level text, lng double precision, lat double precision, distance_km numeric, verdict text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT w.candidate_no,
+     w.label,
+     w."precision",
+     public.st_x(w.geom) AS st_x,
+     public.st_y(w.geom) AS st_y,
+     w.distance_km,
+         CASE
+             WHEN (w.refusal IS NOT NULL) THEN ('refused: '::text || w.refusal)
+             WHEN (w.doubt IS NOT NULL) THEN ('doubtful: '::text || w.doubt)
+             ELSE 'fits'::text
+         END AS "case"
+    FROM ((tickets.geo_locations l
+      LEFT JOIN tickets.geo_clusters c ON ((c.cluster = l.cluster)))
+      CROSS JOIN LATERAL tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, c.guard_km) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt))
+   WHERE ((l.cluster = place_candidates.p_cluster) AND (l.location_key = place_candidates.p_location_key))
+ UNION ALL
+  SELECT w.candidate_no,
+     w.label,
+     w."precision",
+     public.st_x(w.geom) AS st_x,
+     public.st_y(w.geom) AS st_y,
+     tickets_ops.distance_km(c.geom, w.geom) AS distance_km,
+         CASE
+             WHEN (w.refusal IS NOT NULL) THEN ('refused: '::text || w.refusal)
+             WHEN (NOT (w.exact OR w.named)) THEN 'doubtful: it has another name'::text
+             ELSE 'fits'::text
+         END AS "case"
+    FROM (tickets.geo_clusters c
+      CROSS JOIN LATERAL tickets_ops.score_candidates(c.candidates, tickets_ops.cluster_name_key(c.cluster), NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt))
+   WHERE ((c.cluster = place_candidates.p_cluster) AND (place_candidates.p_location_key IS NULL))
+  ORDER BY 1;
+END;
+
+COMMENT ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) IS 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
+
+CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT l.location_key,
+     l.location_name,
+     public.st_x(place.geom) AS st_x,
+     public.st_y(place.geom) AS st_y,
+     tickets_ops.distance_km(c.geom, place.geom) AS distance_km,
+     nearest.km
+    FROM (((tickets.geo_clusters c
+      CROSS JOIN LATERAL ( SELECT r.cluster,
+             r.location_key,
+             r.location_name,
+             r.status,
+             r.geom,
+             r.provider,
+             r.query,
+             r."precision",
+             r.confidence,
+             r.distance_km,
+             r.candidates,
+             r.verified,
+             r.verified_by,
+             r.verified_at,
+             r.note,
+             r.attempts,
+             r.fetched_at,
+             r.expires_at,
+             r.created_at,
+             r.updated_at
+            FROM tickets.geo_locations r
+           WHERE ((r.cluster = c.cluster) AND (r.status = 'rejected'::text) AND (NOT r.verified))
+           ORDER BY r.fetched_at DESC NULLS LAST
+          LIMIT 100) l)
+      CROSS JOIN LATERAL tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, NULL::public.geometry, NULL::numeric) place(status, geom, "precision", confidence, distance_km, note))
+      CROSS JOIN LATERAL ( SELECT min(w.distance_km) AS km
+            FROM tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+           WHERE (w.refusal IS NULL)) nearest)
+   WHERE ((c.cluster = places_beyond_guard.p_cluster) AND (place.geom IS NOT NULL))
+   ORDER BY nearest.km, l.location_key;
+END;
+
+COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
 
 CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
@@ -3235,6 +4914,130 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
+CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH rules AS MATERIALIZED (
+          SELECT (s.detour / (1000)::double precision) AS km_per_metre,
+             (COALESCE(plan_optimum.p_radius_km, s.radius_km) * (1000)::double precision) AS radius,
+             GREATEST(s.at_risk_bonus_km, s.breached_bonus_km) AS bonus
+            FROM tickets.dispatch_settings s
+         ), vehicle AS MATERIALIZED (
+          SELECT dispatch_vehicles.no,
+             dispatch_vehicles.vehicle_id,
+             dispatch_vehicles.team,
+             dispatch_vehicles.geog,
+             dispatch_vehicles.freshness,
+             dispatch_vehicles.age,
+             dispatch_vehicles.room,
+             dispatch_vehicles.open_assignments
+            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT dispatch_tickets.no,
+             dispatch_tickets.ticket_id,
+             dispatch_tickets.team,
+             dispatch_tickets.geog,
+             dispatch_tickets.bonus_km,
+             dispatch_tickets.sla_state,
+             dispatch_tickets.at_risk,
+             dispatch_tickets.geo_source
+            FROM tickets_ops.dispatch_tickets(plan_optimum.p_region, plan_optimum.p_cluster, plan_optimum.p_tickets) dispatch_tickets(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+         ), pair AS MATERIALIZED (
+          SELECT v_1.no AS vehicle,
+             near.no AS ticket,
+             ((r_1.km_per_metre * line_1.metres) - near.bonus_km) AS cost
+            FROM ((((rules r_1
+              CROSS JOIN vehicle v_1)
+              CROSS JOIN LATERAL ( SELECT COALESCE(( SELECT ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) AS cost
+                            FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                                     t_1.bonus_km
+                                    FROM ticket t_1
+                                   WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                                  OFFSET 0) p_1
+                           WHERE (p_1.sphere <= (r_1.radius * (1.006)::double precision))
+                           ORDER BY ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km)
+                          OFFSET (LEAST(( SELECT count(*) AS count
+                                    FROM vehicle), ( SELECT count(*) AS count
+                                    FROM ticket)) - 1)
+                          LIMIT 1), 'Infinity'::double precision) AS cost
+                  OFFSET 0) nth)
+              CROSS JOIN LATERAL ( SELECT p_1.no,
+                     p_1.geog,
+                     p_1.bonus_km
+                    FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                             t_1.no,
+                             t_1.geog,
+                             t_1.bonus_km
+                            FROM ticket t_1
+                           WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                          OFFSET 0) p_1
+                   WHERE ((p_1.sphere <= (r_1.radius * (1.006)::double precision)) AND (((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) <= (nth.cost + ((0.0125)::double precision * (nth.cost + r_1.bonus)))))
+                  OFFSET 0) near)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(v_1.geog, near.geog) AS metres
+                  OFFSET 0) line_1)
+           WHERE (line_1.metres <= r_1.radius)
+         )
+  SELECT v.ids[m.row_no] AS ids,
+     1,
+     t.ids[m.column_no] AS ids,
+     line.metres,
+     ((r.km_per_metre * line.metres) - t.bonuses[m.column_no])
+    FROM (((((rules r
+      CROSS JOIN ( SELECT array_agg(v_1.vehicle_id ORDER BY v_1.no) AS ids,
+             array_agg(v_1.geog ORDER BY v_1.no) AS geogs
+            FROM vehicle v_1) v)
+      CROSS JOIN ( SELECT array_agg(t_1.ticket_id ORDER BY t_1.no) AS ids,
+             array_agg(t_1.geog ORDER BY t_1.no) AS geogs,
+             array_agg(t_1.bonus_km ORDER BY t_1.no) AS bonuses
+            FROM ticket t_1) t)
+      CROSS JOIN ( SELECT array_agg(p_1.vehicle) AS vehicles,
+             array_agg(p_1.ticket) AS tickets,
+             array_agg(p_1.cost) AS costs
+            FROM pair p_1) p)
+      CROSS JOIN LATERAL tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) m(row_no, column_no))
+      CROSS JOIN LATERAL ( SELECT public.st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) AS metres
+          OFFSET 0) line);
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+
+CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT v.ids[g.vehicle] AS ids,
+     (v.held[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
+     t.ids[g.ticket] AS ids,
+     g.metres,
+     g.cost_km
+    FROM (((tickets.dispatch_settings s
+      CROSS JOIN ( SELECT array_agg(d.vehicle_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS starts,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.room ORDER BY d.no) AS rooms,
+             array_agg(d.open_assignments ORDER BY d.no) AS held
+            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+           WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
+      CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS places,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.bonus_km ORDER BY d.no) AS bonuses
+            FROM tickets_ops.dispatch_tickets(plan_tours.p_region, plan_tours.p_cluster, plan_tours.p_tickets) d(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+           WHERE (d.geog IS NOT NULL)) t)
+      CROSS JOIN LATERAL tickets_ops.greedy_tours(v.rooms, v.starts,
+         CASE
+             WHEN plan_tours.p_same_team THEN v.teams
+             ELSE NULL::text[]
+         END, t.places, t.bonuses,
+         CASE
+             WHEN plan_tours.p_same_team THEN t.teams
+             ELSE NULL::text[]
+         END, (s.detour / (1000)::double precision), (COALESCE(plan_tours.p_radius_km, s.radius_km) * (1000)::double precision)) WITH ORDINALITY g(vehicle, ticket, metres, cost_km, nth))
+   WHERE ((v.ids IS NOT NULL) AND (t.ids IS NOT NULL));
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
+
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
@@ -3255,7 +5058,7 @@ CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS 
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3312,7 +5115,7 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
@@ -3544,7 +5347,7 @@ begin
       left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
       'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
     from tickets.inc t -- index inc_open
-    cross join lateral tickets.sla(t.created_at_service, t.first_seen_at, v_at) as sla
+    cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
     where t.is_actionable
     union all
     -- Since the last day that has rows: what a snapshot wrote that was never completed belongs to the next look.
@@ -3560,6 +5363,53 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_day(p_dataset text) IS 'Writes the day of the newest snapshot to tickets.inc_daily: what is open now, with its SLA and age as of the snapshot''s own time, and what entered and left the backlog. Called in the transaction that ends a look at the bucket: a snapshot completed, failed half-way, or found unchanged. Twice is as good as once; days before it are never touched. INC only: does nothing for another dataset, or before the first load.';
+
+CREATE FUNCTION tickets_ops.record_decisions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  v_before jsonb[];
+  v_after jsonb[];
+begin
+  if tickets_ops.is_pipeline() then
+    return null;
+  end if;
+  -- An event names only the transition tables that it has. A geometry would become GeoJSON, which rounds.
+  if tg_op <> 'INSERT' then
+    v_before := array(select to_jsonb(b) || jsonb_build_object('geom', b.geom::text) from before b);
+  end if;
+  if tg_op <> 'DELETE' then
+    v_after := array(select to_jsonb(a) || jsonb_build_object('geom', a.geom::text) from after a);
+  end if;
+  insert into tickets.geo_decisions (decided_by, kind, cluster, location_key, decision, before, after, tickets_moved, undoes)
+  select
+    tickets_ops.person(), case when place.location_key is null then 'cluster' else 'location' end, place.cluster, place.location_key,
+    tickets_ops.decision_of(b.whole, a.whole), b.whole - place.left_out, a.whole - place.left_out,
+    (
+      select coalesce(sum(m.tickets), 0)
+      from jsonb_to_recordset(tickets_ops.moves()) as m (cluster text, location_key text, tickets bigint)
+      where m.cluster = place.cluster and (place.location_key is null or m.location_key = place.location_key)
+    ),
+    tickets_ops.undoing()
+  from unnest(v_before) as b (whole)
+  full join unnest(v_after) as a (whole)
+    on b.whole ->> 'cluster' = a.whole ->> 'cluster'
+    and coalesce(b.whole ->> 'location_key', '') = coalesce(a.whole ->> 'location_key', '')
+  cross join lateral (
+    select
+      coalesce(a.whole, b.whole) ->> 'cluster' as cluster,
+      coalesce(a.whole, b.whole) ->> 'location_key' as location_key,
+      case when a.whole -> 'candidates' = b.whole -> 'candidates' then 'candidates' else '' end as left_out
+  ) as place
+  where b.whole - 'updated_at' is distinct from a.whole - 'updated_at'
+  order by place.cluster, place.location_key;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_decisions() IS 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
 
 CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql
@@ -3642,6 +5492,25 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
 
+CREATE FUNCTION tickets_ops.record_schedule(p_entries jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  delete from tickets_ops.schedule
+  where identifier not in (select entry ->> 'identifier' from jsonb_array_elements(p_entries) as entry);
+  insert into tickets_ops.schedule as known (identifier, task, dataset, minutes, hours, dates, months, weekdays)
+  select identifier, task, dataset, minutes, hours, dates, months, weekdays
+  from jsonb_populate_recordset(null::tickets_ops.schedule, p_entries)
+  on conflict (identifier) do update set
+    task = excluded.task, dataset = excluded.dataset, minutes = excluded.minutes, hours = excluded.hours, dates = excluded.dates,
+    months = excluded.months, weekdays = excluded.weekdays, since = now()
+  where (known.task, known.dataset, known.minutes, known.hours, known.dates, known.months, known.weekdays)
+    is distinct from
+    (excluded.task, excluded.dataset, excluded.minutes, excluded.hours, excluded.dates, excluded.months, excluded.weekdays);
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) IS 'A worker that starts records the entries of its crontab: an array of objects with the columns of tickets_ops.schedule but `since`. Entries that are not among them are forgotten.';
+
 CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
     LANGUAGE sql
     AS $$
@@ -3655,6 +5524,17 @@ CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RE
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) IS 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
+
+CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
+    using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
 
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -3686,6 +5566,48 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
+CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -3712,7 +5634,7 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
+    and (in_flight or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
   elsif v_snapshot.load_began_at is null then
@@ -3733,6 +5655,39 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
+
+CREATE FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) IS 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
 CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
@@ -3832,8 +5787,6 @@ CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABL
     LANGUAGE plpgsql
     AS $$
 declare
-  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
-  c_stretch constant double precision := 1.03;
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
   -- A probe is usually over by then.
@@ -3846,17 +5799,17 @@ begin
     set
       used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
       used_on = (clock_timestamp() at time zone 'UTC')::date,
-      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
     where p.provider = p_provider
       and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
       and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
     returning
       true,
-      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second))
         - clock_timestamp()))::double precision,
       clock_timestamp(),
-      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       null::text;
   if found then
     return;
@@ -3905,7 +5858,7 @@ begin
   left join tickets.geo_clusters c on c.cluster = p_cluster
   cross join lateral tickets_ops.judge_cluster(
     v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
+    coalesce(c.guard_km, tickets.default_guard_km()) -- it may have no row yet
   ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
@@ -4087,6 +6040,119 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
+CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH beyond AS MATERIALIZED (
+          SELECT places_beyond_guard.location_key,
+             places_beyond_guard.location_name,
+             places_beyond_guard.lng,
+             places_beyond_guard.lat,
+             places_beyond_guard.distance_km,
+             places_beyond_guard.needs_km
+            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) places_beyond_guard(location_key, location_name, lng, lat, distance_km, needs_km)
+           WHERE (review_place.p_kind = 'cluster'::text)
+         )
+  SELECT json_build_object('place', ( SELECT to_json(r.*) AS to_json
+            FROM ( SELECT 'location'::text AS kind,
+                     l.cluster,
+                     l.location_key,
+                     l.location_name,
+                     l.status,
+                     l.verified,
+                     l.verified_by,
+                     l.note,
+                     l."precision",
+                     l.confidence,
+                     l.distance_km,
+                     l.provider,
+                     l.query,
+                     public.st_x(l.geom) AS lng,
+                     public.st_y(l.geom) AS lat,
+                     (l.updated_at)::text AS updated_at
+                    FROM tickets.geo_locations l
+                   WHERE ((review_place.p_kind = 'location'::text) AND (l.cluster = review_place.p_cluster) AND (l.location_key = review_place.p_location_key))
+                 UNION ALL
+                  SELECT 'cluster'::text,
+                     c.cluster,
+                     NULL::text,
+                     NULL::text,
+                         CASE
+                             WHEN c.suspicious THEN 'suspicious'::text
+                             WHEN (c.geom IS NULL) THEN 'not_found'::text
+                             ELSE 'found'::text
+                         END AS "case",
+                     c.verified,
+                     c.verified_by,
+                     c.note,
+                     NULL::text,
+                     NULL::numeric,
+                     NULL::numeric,
+                     c.provider,
+                     c.query,
+                     public.st_x(c.geom) AS st_x,
+                     public.st_y(c.geom) AS st_y,
+                     (c.updated_at)::text AS updated_at
+                    FROM tickets.geo_clusters c
+                   WHERE ((review_place.p_kind = 'cluster'::text) AND (c.cluster = review_place.p_cluster))) r), 'centre', ( SELECT to_json(r.*) AS to_json
+            FROM ( SELECT c.guard_km,
+                     c.suspicious,
+                     public.st_x(c.geom) AS lng,
+                     public.st_y(c.geom) AS lat,
+                     (c.updated_at)::text AS updated_at
+                    FROM tickets.geo_clusters c
+                   WHERE (c.cluster = review_place.p_cluster)) r), 'candidates', ( SELECT COALESCE(json_agg(k.*), '[]'::json) AS "coalesce"
+            FROM tickets_ops.place_candidates(review_place.p_cluster,
+                 CASE review_place.p_kind
+                     WHEN 'location'::text THEN review_place.p_location_key
+                     ELSE NULL::text
+                 END) k(candidate_no, label, level, lng, lat, distance_km, verdict)), 'beyond', ( SELECT COALESCE(json_agg(b.*), '[]'::json) AS "coalesce"
+            FROM beyond b), 'together', ( SELECT to_json(r.*) AS to_json
+            FROM ( SELECT count(*) AS places,
+                     ( SELECT count(*) AS count
+                            FROM beyond) AS of_all,
+                     avg(other.lng) AS lng,
+                     avg(other.lat) AS lat,
+                     round(avg(other.distance_km)) AS km
+                    FROM ((tickets.geo_clusters c
+                      CROSS JOIN beyond one)
+                      JOIN beyond other ON ((public.st_distance((public.st_makepoint(one.lng, one.lat))::public.geography, (public.st_makepoint(other.lng, other.lat))::public.geography) <= (((1000)::numeric * c.guard_km))::double precision)))
+                   WHERE (c.cluster = review_place.p_cluster)
+                   GROUP BY one.location_key
+                  HAVING (count(*) >= 3)
+                   ORDER BY (count(*)) DESC, one.location_key
+                  LIMIT 1) r), 'names', ( SELECT COALESCE(json_agg(n.*), '[]'::json) AS "coalesce"
+            FROM ( SELECT t.location_name AS name,
+                     count(*) AS tickets,
+                     count(*) FILTER (WHERE t.is_actionable) AS open
+                    FROM tickets.inc t
+                   WHERE ((tickets.cluster_key(t.cluster) = review_place.p_cluster) AND ((review_place.p_kind = 'cluster'::text) OR (t.location_key = review_place.p_location_key)))
+                   GROUP BY t.location_name
+                   ORDER BY (count(*) FILTER (WHERE t.is_actionable)) DESC, (count(*)) DESC, t.location_name
+                  LIMIT 12) n), 'found', ( SELECT COALESCE(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]'::json) AS "coalesce"
+            FROM ( SELECT public.st_x(l.geom) AS lng,
+                     public.st_y(l.geom) AS lat,
+                     l.location_key
+                    FROM tickets.geo_locations l
+                   WHERE ((l.cluster = review_place.p_cluster) AND (l.status = 'found'::text) AND (l.location_key IS DISTINCT FROM review_place.p_location_key))
+                  LIMIT 500) f), 'history', ( SELECT COALESCE(json_agg(h.*), '[]'::json) AS "coalesce"
+            FROM ( SELECT d.decision_id,
+                     d.decided_at,
+                     d.decided_by,
+                     d.decision,
+                     d.tickets_moved
+                    FROM tickets.geo_decisions d
+                   WHERE ((d.cluster = review_place.p_cluster) AND (NOT (d.location_key IS DISTINCT FROM
+                         CASE review_place.p_kind
+                             WHEN 'location'::text THEN review_place.p_location_key
+                             ELSE NULL::text
+                         END)))
+                   ORDER BY d.decision_id DESC
+                  LIMIT 5) h)) AS json_build_object;
+END;
+
+COMMENT ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) IS 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
+
 CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
     AS $_$
@@ -4170,26 +6236,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-CREATE FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS SETOF timestamp with time zone
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
-  v_before timestamptz;
-  v_time interval := interval '0';
-begin
-  -- A week is enough to tell any number of hours that is worth a setting.
-  while v_tick > greatest(p_from, p_to - interval '7 days') loop
-    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
-    v_time := v_time + least(v_tick - v_before, interval '1 hour');
-    v_tick := v_before;
-  end loop;
-  return v_time;
-end
+  select distinct run.at
+  from tickets_ops.schedule s
+  -- The days first: otherwise an entry of one day a year is tried at each of its minutes on all of them.
+  cross join lateral (
+    select first.day + n as day
+    from (select (p_from at time zone 'UTC')::date as day, (p_to at time zone 'UTC')::date as last) as first
+    cross join generate_series(0, first.last - first.day) as n
+    where tickets_ops.fires_on(s, first.day + n)
+    offset 0
+  ) as d
+  cross join unnest(s.hours) as hour
+  cross join unnest(s.minutes) as minute
+  cross join lateral (select (d.day + make_time(hour, minute, 0)) at time zone 'UTC' as at) as run
+  where s.dataset = p_dataset and run.at between p_from and p_to
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+COMMENT ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
+
+CREATE FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(sum(least(run - before, interval '1 hour')), '0')
+  -- A week is enough to tell any number of hours that is worth a setting.
+  from (select greatest(p_from, p_to - interval '7 days') as from_at) as since
+  cross join lateral (
+    select run, lag(run) over (order by run) as before
+    from tickets_ops.scheduled_runs(p_dataset, coalesce(tickets_ops.last_scheduled_run(since.from_at, p_dataset), since.from_at), p_to) as run
+  ) as runs
+  where run > since.from_at
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule of a dataset covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+
+CREATE FUNCTION tickets_ops.seconds_per_call(p_rate numeric) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (1.03 / p_rate);
+
+COMMENT ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) IS 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
@@ -4237,6 +6326,175 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
 
+CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c_rows constant integer := cardinality(p_last);
+  c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
+  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
+  v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
+  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
+  v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
+  v_matched integer := 0;
+  v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
+  -- Of one search:
+  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- NULL: final
+  v_from integer[] := array_fill(0, array[p_columns]);    -- the row from which a column was reached
+  v_reached integer[];                                    -- columns whose distance is not final
+  v_final integer[];
+  v_final_distance double precision[];
+  v_so_far double precision;
+  v_length double precision;
+  v_best double precision;
+  v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
+  v_end_row integer;
+  v_next integer;
+  v_slack double precision;
+  i integer;
+  j integer;
+begin
+  for v_new in 1..c_rows loop
+    i := v_new;
+    v_so_far := 0;
+    v_best := 'Infinity';
+    v_reached := '{}';
+    v_final := '{}';
+    v_final_distance := '{}';
+    loop
+      v_so_far := v_so_far - v_row_potential[i];
+      if v_so_far + p_unmatched < v_best then
+        v_best := v_so_far + p_unmatched;
+        v_end := 0;
+        v_end_row := i;
+      end if;
+      for pair in c_first[i]..p_last[i] loop
+        exit when v_so_far + p_cost[pair] >= v_best;
+        v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
+        if v_length < v_distance[p_column[pair]] and v_length < v_best then
+          j := p_column[pair];
+          if v_row_of[j] = 0 then
+            v_best := v_length;
+            v_end := j;
+            v_end_row := i;
+            exit; -- the row's later pairs are longer
+          end if;
+          if v_distance[j] = 'Infinity' then
+            v_reached := v_reached || j;
+          end if;
+          v_distance[j] := v_length;
+          v_from[j] := i;
+        end if;
+      end loop;
+      v_so_far := v_best;
+      v_next := 0;
+      foreach j in array v_reached loop
+        if v_distance[j] < v_so_far then
+          v_so_far := v_distance[j];
+          v_next := j;
+        end if;
+      end loop;
+      exit when v_next = 0;
+      v_reached := array_remove(v_reached, v_next);
+      v_final := v_final || v_next;
+      v_final_distance := v_final_distance || v_so_far;
+      v_distance[v_next] := null;
+      i := v_row_of[v_next];
+    end loop;
+
+    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    for n in 1..cardinality(v_final) loop
+      j := v_final[n];
+      i := v_row_of[j];
+      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
+    end loop;
+    foreach j in array v_reached || v_final loop
+      v_distance[j] := 'Infinity';
+    end loop;
+
+    if v_end > 0 then
+      v_matched := v_matched + 1;
+    end if;
+    i := v_end_row;
+    j := v_end;
+    loop
+      v_next := v_column_of[i];
+      v_column_of[i] := j;
+      if j > 0 then
+        v_row_of[j] := i;
+      end if;
+      exit when i = v_new;
+      j := v_next;
+      i := v_from[j];
+    end loop;
+
+    -- Rows that compete for the same columns (all vehicles in one depot): raise what all of them pay together until the next
+    -- free column is as good for one of them. It halves the searches to come.
+    continue when v_matched = p_columns;
+    v_slack := 'Infinity';
+    for r in 1..v_new loop
+      continue when v_column_of[r] = 0;
+      while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
+        v_cheapest_free[r] := v_cheapest_free[r] + 1;
+      end loop;
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+    end loop;
+    if v_slack > 0 and v_slack < 'Infinity' then
+      for r in 1..v_new loop
+        continue when v_column_of[r] = 0;
+        v_row_potential[r] := v_row_potential[r] + v_slack;
+        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+      end loop;
+    end if;
+  end loop;
+  return v_column_of;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) IS 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
+
+CREATE FUNCTION tickets_ops.sign_verdict() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_row jsonb := to_jsonb(new);
+  v_before jsonb;
+begin
+  if tickets_ops.is_pipeline() then
+    return new;
+  end if;
+  if tickets_ops.undoing() is not null then
+    select d.before into v_before
+    from tickets.geo_decisions d
+    where d.decision_id = tickets_ops.undoing()
+      and d.cluster = new.cluster and d.location_key is not distinct from v_row ->> 'location_key';
+    if v_before is null then
+      raise exception 'Decision % changed no such row.', tickets_ops.undoing();
+    end if;
+    -- Every column, whatever the statement and the triggers before this one made of the row.
+    return jsonb_populate_record(new, v_before);
+  end if;
+  if not new.verified then
+    new.verified_by := null;
+    new.verified_at := null;
+  elsif tg_op = 'INSERT' or not old.verified or new.geom::bytea is distinct from old.geom::bytea
+    or v_row ->> 'status' is distinct from to_jsonb(old) ->> 'status' -- clusters have none
+  then
+    new.verified_by := tickets_ops.person();
+    new.verified_at := now();
+  else
+    new.verified_by := old.verified_by;
+    new.verified_at := old.verified_at;
+  end if;
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.sign_verdict() IS 'Trigger on a person''s write of a gazetteer row: says in verified_by and verified_at who verified it and when, whatever the statement wrote there; under tickets.undo_decision it restores the row instead.';
+
 CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4257,15 +6515,25 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+  where s.dataset = p_dataset and s.in_flight -- index snapshots_one_in_flight
     and s.progress_at < now() - interval '15 minutes'
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
@@ -4332,6 +6600,46 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
+CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_mine tickets.assignments;
+  v_held tickets.assignments;
+begin
+  -- Waits for a load that is writing the ticket; and until this commits, none closes it unseen.
+  perform from tickets.inc t where t.ticket_id = p_ticket_id and t.is_actionable for share;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  loop
+    insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
+    select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
+    from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
+    on conflict (ticket_id) where state = 'assigned' do nothing
+    returning * into v_mine;
+    if found then
+      return v_mine;
+    end if;
+    select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
+    continue when not found; -- it has ended meanwhile
+    if v_held.vehicle_id = p_vehicle_id then
+      return v_held;
+    elsif not p_take_over then
+      raise exception 'Ticket % is assigned to vehicle % already (by %, %).', p_ticket_id, v_held.vehicle_id, v_held.assigned_by,
+        to_char(v_held.assigned_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI')
+        using errcode = 'object_in_use', hint = 'Take it over by p_take_over => true, or release it first.';
+    end if;
+    update tickets.assignments
+    set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
+    where assignment_id = v_held.assignment_id;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
     AS $$
@@ -4363,6 +6671,51 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
 
+CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) IS 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
     AS $$
@@ -4391,6 +6744,15 @@ CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS te
     RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
 
 COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
+CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -4441,6 +6803,64 @@ CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state te
 $$;
 
 COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+
+CREATE AGGREGATE tickets.collect(anycompatible) (
+    SFUNC = array_append,
+    STYPE = anycompatiblearray,
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+
+COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
+
+ALTER TABLE tickets.assignments ALTER COLUMN assignment_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.assignments_assignment_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW tickets.assignments_in_doubt AS
+ SELECT a.assignment_id,
+    a.ticket_id,
+    a.vehicle_id,
+    a."position",
+    a.assigned_at,
+    a.assigned_by,
+    v.freshness,
+    v.located_at,
+    v.seen_at,
+        CASE
+            WHEN (v.vehicle_id IS NULL) THEN 'tickets.vehicles no longer lists the vehicle'::text
+            ELSE COALESCE(('nothing was heard of the vehicle for '::text || justify_interval(date_trunc('minute'::text, (now() - GREATEST(v.located_at, v.seen_at))))), 'nothing was ever heard of the vehicle'::text)
+        END AS doubt
+   FROM (tickets.assignments a
+     LEFT JOIN tickets.vehicles_now v ON ((v.vehicle_id = a.vehicle_id)))
+  WHERE ((a.state = 'assigned'::text) AND (COALESCE(GREATEST(v.located_at, v.seen_at), '-infinity'::timestamp with time zone) < (now() - '12:00:00'::interval)));
+
+COMMENT ON VIEW tickets.assignments_in_doubt IS 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assignment_id IS 'tickets.assignments.assignment_id.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.ticket_id IS 'The ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.vehicle_id IS 'The vehicle.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt."position" IS 'The vehicle''s first, second … ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_at IS 'When it was sent.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_by IS 'The database role that sent it.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.freshness IS 'As in tickets.vehicles_now. NULL: the vehicle is gone.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.located_at IS 'When its last position was taken.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.seen_at IS 'When its tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.doubt IS 'Why, in words.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -4599,70 +7019,14 @@ ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
-CREATE TABLE tickets.geo_locations (
-    cluster text NOT NULL,
-    location_key text NOT NULL,
-    location_name text,
-    status text NOT NULL,
-    geom public.geometry(Point,4326),
-    provider text,
-    query text,
-    "precision" text,
-    confidence numeric,
-    distance_km numeric,
-    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
-    verified boolean DEFAULT false NOT NULL,
-    note text,
-    attempts integer DEFAULT 0 NOT NULL,
-    fetched_at timestamp with time zone,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT geo_locations_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
-    CONSTRAINT geo_locations_found_has_geom CHECK (((status <> 'found'::text) OR (geom IS NOT NULL))),
-    CONSTRAINT geo_locations_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT geo_locations_location_key_check CHECK (((length(location_key) >= 1) AND (length(location_key) <= 200))),
-    CONSTRAINT geo_locations_precision_check CHECK (("precision" = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text, 'city'::text]))),
-    CONSTRAINT geo_locations_status_check CHECK ((status = ANY (ARRAY['found'::text, 'not_found'::text, 'rejected'::text, 'needs_review'::text])))
+ALTER TABLE tickets.geo_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.geo_decisions_decision_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
-
-COMMENT ON TABLE tickets.geo_locations IS 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
-
-COMMENT ON COLUMN tickets.geo_locations.cluster IS 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
-
-COMMENT ON COLUMN tickets.geo_locations.location_key IS 'tickets.location_key(location_name): the place without network codes.';
-
-COMMENT ON COLUMN tickets.geo_locations.location_name IS 'One raw spelling of the place, as a sample.';
-
-COMMENT ON COLUMN tickets.geo_locations.status IS 'found: geom places tickets. not_found: the provider knows no such place. rejected: every candidate failed the guard. needs_review: only a vague match (a city, a county); a person decides.';
-
-COMMENT ON COLUMN tickets.geo_locations.geom IS 'WGS 84 longitude/latitude. A person corrects it by UPDATE; the row then becomes verified and the tickets follow.';
-
-COMMENT ON COLUMN tickets.geo_locations.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
-
-COMMENT ON COLUMN tickets.geo_locations.query IS 'The text that was sent to the provider.';
-
-COMMENT ON COLUMN tickets.geo_locations."precision" IS 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
-
-COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
-
-COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
-
-COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
-
-COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
-
-COMMENT ON COLUMN tickets.geo_locations.note IS 'Free text: why a candidate was rejected, or a person''s remark.';
-
-COMMENT ON COLUMN tickets.geo_locations.attempts IS 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
-
-COMMENT ON COLUMN tickets.geo_locations.fetched_at IS 'When a provider last answered for this place.';
-
-COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be asked again. NULL: never.';
-
-COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
-
-COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
 
 CREATE TABLE tickets.import_meta (
     dataset text NOT NULL,
@@ -4674,58 +7038,6 @@ COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each
 COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
 
 COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
-
-CREATE VIEW tickets.inc_open_sla AS
- SELECT t.ticket_id,
-    t.normalized_status,
-    sla.sla_clock_start,
-    sla.sla_clock_source,
-    sla.hours_open,
-    sla.sla_state,
-    sla.at_risk,
-    t.assigned_team,
-    t.cluster,
-    t.region,
-    t.owner,
-    t.location_name,
-    t.geo_source,
-    t.geom,
-    t.geog
-   FROM (tickets.inc t
-     CROSS JOIN LATERAL tickets.sla(t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
-  WHERE t.is_actionable;
-
-COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
-
-COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for 48 h or more. ok: less. unknown: no clock.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for 40 h or more and not breached yet. false where the clock is unknown.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
 
 CREATE VIEW tickets.inc_ageing AS
  SELECT t.assigned_team,
@@ -5124,6 +7436,61 @@ ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+CREATE VIEW tickets.vehicles AS
+ SELECT NULL::text AS vehicle_id,
+    NULL::text AS label,
+    NULL::text AS team,
+    NULL::double precision AS lng,
+    NULL::double precision AS lat,
+    NULL::timestamp with time zone AS located_at,
+    NULL::timestamp with time zone AS seen_at,
+    NULL::boolean AS moving,
+    NULL::double precision AS speed_kmh,
+    NULL::text AS source
+  WHERE false;
+
+COMMENT ON VIEW tickets.vehicles IS 'The vehicles, one row each, from a tracker''s table in this database. Empty as shipped: point it there by `fleettickets vehicles --use schema.table --apply` or by create or replace view (Postgres refuses a missing or retyped column). No migration replaces it. A table, not a view of somebody else: functions in that would run with the rights of every reader. Read tickets.vehicles_now.';
+
+COMMENT ON COLUMN tickets.vehicles.vehicle_id IS 'The tracker''s own number of the vehicle, which assignments keep: it must not change.';
+
+COMMENT ON COLUMN tickets.vehicles.label IS 'What people call it: registration plate or name.';
+
+COMMENT ON COLUMN tickets.vehicles.team IS 'Team that drives it, as tickets.inc.assigned_team says it. NULL: none; then it goes to no ticket where teams must match.';
+
+COMMENT ON COLUMN tickets.vehicles.lng IS 'WGS 84 degrees.';
+
+COMMENT ON COLUMN tickets.vehicles.lat IS 'WGS 84 degrees.';
+
+COMMENT ON COLUMN tickets.vehicles.located_at IS 'When the position was taken. With its time zone: a local time read as UTC lies 3 hours ahead.';
+
+COMMENT ON COLUMN tickets.vehicles.seen_at IS 'When the tracker last reported anything, position or not. A sleeping one reports on without positions.';
+
+COMMENT ON COLUMN tickets.vehicles.moving IS 'Whether it moved when last seen. NULL: the tracker does not say; speed_kmh then decides.';
+
+COMMENT ON COLUMN tickets.vehicles.speed_kmh IS 'Speed at the last position, km/h.';
+
+COMMENT ON COLUMN tickets.vehicles.source IS 'Which tracker says so, where there are several.';
+
+CREATE TABLE tickets.version_slots (
+    slot bigint NOT NULL,
+    token bigint NOT NULL
+);
+
+COMMENT ON TABLE tickets.version_slots IS 'What reporting.fn_tickets_version() is made of: a row for each transaction that ever wrote tickets at the same time as others, so a handful. Not to be written by hand: deleting a row changes the version as well.';
+
+COMMENT ON COLUMN tickets.version_slots.slot IS 'Only tells the rows apart: a transaction takes one that no other holds.';
+
+COMMENT ON COLUMN tickets.version_slots.token IS 'Random; replaced by each transaction that takes the slot.';
+
+ALTER TABLE tickets.version_slots ALTER COLUMN slot ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.version_slots_slot_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
     list_jobs.task,
@@ -5372,7 +7739,7 @@ CREATE VIEW tickets_ops.health AS
     read_health.places_for_review
    FROM tickets_ops.read_health() read_health(ok, problems, checked_at, checked_age, checked_key, checked_status, loaded_snapshot_id, loaded_key, loaded_at, loaded_age, loaded_status, data_at, data_age, open_missing, in_flight_snapshot_id, in_flight_status, in_flight_idle, missed_run_at, next_run_at, jobs_waiting, oldest_waiting_age, jobs_running, jobs_failed, workers_alive, workers_unsure, geocoding_state, geocoding_budget_left, geocoding_jobs, places_for_review);
 
-COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
+COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
 
 COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 
@@ -5410,7 +7777,7 @@ COMMENT ON COLUMN tickets_ops.health.in_flight_idle IS 'Since work on it last co
 
 COMMENT ON COLUMN tickets_ops.health.missed_run_at IS 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
 
-COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run.';
+COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
 
 COMMENT ON COLUMN tickets_ops.health.jobs_waiting IS 'Jobs that are due and wait for a worker.';
 
@@ -5640,7 +8007,7 @@ CREATE TABLE tickets_ops.snapshot_rejects (
     row_text text NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rejects.reject_id IS 'Order of writing.';
 
@@ -5696,132 +8063,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_transitions.to_status IS 'The status afte
 
 COMMENT ON COLUMN tickets_ops.snapshot_transitions.reason IS 'What happens.';
 
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    error text,
-    opens_at timestamp with time zone,
-    ignored boolean DEFAULT false NOT NULL,
-    dismissed_at timestamp with time zone,
-    broken_off text,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    load_began_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    content_through timestamp with time zone,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
-
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
     START WITH 1
@@ -5863,17 +8104,26 @@ COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good o
 
 COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
+ALTER TABLE ONLY tickets.assignments
+    ADD CONSTRAINT assignments_pkey PRIMARY KEY (assignment_id);
+
 ALTER TABLE ONLY tickets.crq_events
     ADD CONSTRAINT crq_events_pkey PRIMARY KEY (event_id);
 
 ALTER TABLE ONLY tickets.crq
     ADD CONSTRAINT crq_pkey PRIMARY KEY (ticket_id);
 
+ALTER TABLE ONLY tickets.dispatch_settings
+    ADD CONSTRAINT dispatch_settings_pkey PRIMARY KEY (only_row);
+
 ALTER TABLE ONLY tickets.geo_clusters
     ADD CONSTRAINT geo_clusters_pkey PRIMARY KEY (cluster);
 
 ALTER TABLE ONLY tickets.geo_country
     ADD CONSTRAINT geo_country_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY tickets.geo_decisions
+    ADD CONSTRAINT geo_decisions_pkey PRIMARY KEY (decision_id);
 
 ALTER TABLE ONLY tickets.geo_locations
     ADD CONSTRAINT geo_locations_pkey PRIMARY KEY (cluster, location_key);
@@ -5890,6 +8140,9 @@ ALTER TABLE ONLY tickets.inc_events
 ALTER TABLE ONLY tickets.inc
     ADD CONSTRAINT inc_pkey PRIMARY KEY (ticket_id);
 
+ALTER TABLE ONLY tickets.version_slots
+    ADD CONSTRAINT version_slots_pkey PRIMARY KEY (slot);
+
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
 
@@ -5904,6 +8157,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_setup
 
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
+
+ALTER TABLE ONLY tickets_ops.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (identifier);
 
 ALTER TABLE ONLY tickets_ops.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name, pool_id);
@@ -5925,6 +8181,10 @@ ALTER TABLE ONLY tickets_ops.snapshots
 
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
+
+CREATE INDEX assignments_of_vehicle ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
+
+CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
 
 CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
 
@@ -5956,6 +8216,8 @@ CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster),
 
 CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
 
+CREATE INDEX geo_decisions_place ON tickets.geo_decisions USING btree (cluster, location_key, decision_id);
+
 CREATE INDEX inc_closed_at ON tickets.inc USING btree (closed_at);
 
 CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_service) INCLUDE (ticket_id);
@@ -5986,23 +8248,37 @@ CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
 CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
 
+CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (lower(region)) NULLS NOT DISTINCT;
+
 CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
 
 CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified);
 
 CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, snapshot_at);
 
-CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
+CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE in_flight;
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
+
+CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FROM tickets.inc;
+
+COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_location_verified();
 
+CREATE TRIGGER _060_signed BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.sign_verdict();
+
+CREATE TRIGGER _060_signed BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.sign_verdict();
+
+CREATE TRIGGER _100_append_only BEFORE DELETE OR UPDATE ON tickets.geo_decisions FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_rewriting();
+
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
 
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
+
+CREATE TRIGGER _100_default_stays AFTER DELETE OR UPDATE OF region OR TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.require_default_rule();
 
 CREATE TRIGGER _100_share_gazetteers BEFORE INSERT OR UPDATE ON tickets.crq FOR EACH STATEMENT EXECUTE FUNCTION tickets.share_gazetteers();
 
@@ -6036,7 +8312,54 @@ CREATE TRIGGER _600_rescore_inserted AFTER INSERT ON tickets.geo_clusters FOR EA
 
 CREATE TRIGGER _600_rescore_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
+CREATE TRIGGER _900_decided_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.sla_rules REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
+
+ALTER TABLE ONLY tickets.geo_decisions
+    ADD CONSTRAINT geo_decisions_undoes_fkey FOREIGN KEY (undoes) REFERENCES tickets.geo_decisions(decision_id);
 
 ALTER TABLE ONLY tickets_ops.geocoding_setup
     ADD CONSTRAINT geocoding_setup_provider_fkey FOREIGN KEY (provider) REFERENCES tickets_ops.geocoding_providers(provider);
@@ -6048,29 +8371,123 @@ ALTER TABLE ONLY tickets_ops.snapshot_rejects
     ADD CONSTRAINT snapshot_rejects_snapshot_id_fkey FOREIGN KEY (snapshot_id) REFERENCES tickets_ops.snapshots(snapshot_id) ON DELETE CASCADE;
 
 GRANT USAGE ON SCHEMA reporting TO tickets_reader;
+GRANT USAGE ON SCHEMA reporting TO tickets_curator;
 GRANT USAGE ON SCHEMA reporting TO tickets_operator;
+GRANT USAGE ON SCHEMA reporting TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets TO tickets_reader;
+GRANT USAGE ON SCHEMA tickets TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets TO tickets_operator;
+GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_version() FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.assignments TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets.claim_gazetteers() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.sla_rules TO PUBLIC;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_reader;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_curator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_operator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -6080,11 +8497,24 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_curator;
+
 REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.answers_count_since() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
@@ -6099,6 +8529,9 @@ GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
@@ -6110,9 +8543,6 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
-
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
@@ -6126,11 +8556,26 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
 
@@ -6145,6 +8590,10 @@ GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tick
 
 REVOKE ALL ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.schedule TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLIC;
@@ -6157,16 +8606,25 @@ REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
@@ -6198,9 +8656,13 @@ REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ledger_lock(p_dataset text) FROM PUBLIC;
 
@@ -6213,18 +8675,47 @@ REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_clu
 
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.moves() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_locations TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) TO tickets_curator;
+
+REVOKE ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) TO tickets_curator;
+
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
@@ -6243,15 +8734,26 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.refuse_rewriting() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
 
@@ -6275,29 +8777,48 @@ GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) TO tickets_curator;
+
 REVOKE ALL ON FUNCTION tickets_ops.revive_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer, p_priority integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
@@ -6307,38 +8828,65 @@ REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_clock TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_clock TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_closures TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_closures TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_daily TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_daily TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_curator;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 
@@ -6350,12 +8898,11 @@ GRANT SELECT ON TABLE tickets_ops.health TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

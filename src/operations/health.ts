@@ -19,7 +19,8 @@ export interface Health {
   readonly in_flight_status: string | null;
   readonly in_flight_idle: string | null;
   readonly missed_run_at: string | null;
-  readonly next_run_at: string;
+  /** null: no worker has recorded the schedule yet. */
+  readonly next_run_at: string | null;
   readonly jobs_waiting: number;
   readonly oldest_waiting_age: string | null;
   readonly jobs_running: number;
@@ -72,7 +73,7 @@ export async function readStatus(db: Db): Promise<Status> {
      from (
        select snapshot_id, source_key as file, status, coalesce(loaded_at, progress_at) as at,
          rows_read as read, rows_inserted as inserted, rows_updated as updated, rows_rejected as rejected,
-         coalesce(error, broken_off) as reason
+         coalesce(error, broken_off, case when status = 'held' then hold_reason end, array_to_string(nullif(warnings, '{}'), ' ')) as reason
        from tickets_ops.snapshots order by snapshot_id desc limit ${SNAPSHOTS_SHOWN} -- primary key
      ) as s`,
   );

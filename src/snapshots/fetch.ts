@@ -8,13 +8,16 @@ import { ARCHIVE_FOLDER } from '../bucket/archive.ts';
 import { type Listing, type SnapshotFile, snapshotFiles, versionOf } from '../bucket/files.ts';
 import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, plan, type Step } from '../bucket/plan.ts';
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { csvBytes } from '../csv/gunzip.ts';
+import { RefusedFileError } from '../csv/refused.ts';
+import type { Db } from '../database/client.ts';
+import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { archive } from './complete.ts';
-import { inFlight, isBackfilling, knowledge, loadedSha256 } from './knowledge.ts';
+import { inFlight, isBackfilling, knowledge, knownBytes } from './knowledge.ts';
 import * as ledger from './ledger.ts';
-import { stage } from './stage.ts';
+import { NOTHING_KNOWN, stage } from './stage.ts';
 
 export interface FetchOptions {
   readonly mode: Mode;
@@ -38,6 +41,18 @@ export type FetchOutcome =
  * being written again needs one more look, a server that lists what it no longer has would need them for ever.
  */
 const MAX_READINGS = 3;
+
+/** Asks for a look by a job; one that waits in the same mode is replaced. @param soFar what this request has used up already */
+export async function requestLook(
+  db: Db,
+  dataset: string,
+  mode: Mode,
+  soFar: { readonly waits?: number; readonly looks?: number } = {},
+  seconds = 0,
+): Promise<void> {
+  const payload = { dataset, force: mode === 'force', backfill: mode === 'backfill', ...soFar };
+  await enqueue(db, 'fetch_snapshot', payload, { key: JOB_KEYS.fetch(dataset, mode), seconds });
+}
 
 /**
  * Looks at the dataset's folder and stages at most one snapshot.
@@ -115,18 +130,25 @@ async function load(
   options: FetchOptions,
 ): Promise<FetchOutcome> {
   const { mode, log } = options;
-  const sha256 = mode === 'force' ? null : await loadedSha256(client, dataset.name);
+  const known = mode === 'force' ? NOTHING_KNOWN : await knownBytes(client, dataset.name, file.snapshotAt);
   const claim = await ledger.claim(client, look, file, 'bucket');
   if (claim === 'busy') return { outcome: 'busy', with: 'another snapshot' };
   if (claim === 'stale') return lookAgain(mode, false, 'another file was loaded meanwhile');
   log.info({ snapshot: claim.snapshotId, key: file.key, bytes: file.size }, 'reading snapshot');
   try {
-    const staged = await stage(client, dataset, claim, readObject(bucket, file, options.signal), sha256);
-    if (staged === 'sealed') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
+    const bytes = csvBytes(file.key, readObject(bucket, file, options.signal));
+    const staged = await stage(client, dataset, claim, bytes, known);
+    if (staged === 'loading') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
+    if (staged === 'held') {
+      log.warn({ snapshot: claim.snapshotId, key: file.key }, 'held: see tickets_ops.health');
+      // A backfill has more files to load.
+      return mode === 'backfill' ? lookAgain(mode, true, 'the file is held') : { outcome: 'nothing new' };
+    }
     await ledger.putBack(client, claim.snapshotId);
-    return await markUnchanged(client, bucket, look, file, { sha256: sha256 ?? '' }, options);
+    if (staged === 'held before') return { outcome: 'nothing new' };
+    return await markUnchanged(client, bucket, look, file, { sha256: known.loaded ?? '' }, options);
   } catch (error) {
-    if (error instanceof NotTicketCsvError) {
+    if (error instanceof RefusedFileError) {
       await ledger.fail(client, claim.snapshotId, error.message);
       log.error({ snapshot: claim.snapshotId, key: file.key }, error.message);
       return lookAgain(afterRefusal(mode), true, 'the file was refused');

@@ -5,23 +5,28 @@
 import { run as startRunner, type TaskList } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { futureDatedReason, isFutureDated, type LedgerStatus, type Mode } from '../bucket/plan.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { csvBytes } from '../csv/gunzip.ts';
+import { RefusedFileError } from '../csv/refused.ts';
 import type { Db } from '../database/client.ts';
+import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { openPool, workerEnded } from '../worker/pool.ts';
 import { workerPreset } from '../worker/worker.ts';
+import { requestLook } from './fetch.ts';
 import { highWaterMark, inFlight } from './knowledge.ts';
 import * as ledger from './ledger.ts';
-import { stage } from './stage.ts';
+import { NOTHING_KNOWN, stage } from './stage.ts';
 
 /** A row of the ledger, as the command line reports it. */
 export interface LoadedSnapshot {
   snapshot_id: string;
   source_key: string;
   status: LedgerStatus;
-  /** Why it failed, is partial or was passed over. */
+  /** Why it failed, is partial or held, or was passed over. */
   reason: string | null;
+  /** What is odd about it, though it was loaded. */
+  warnings: string[];
   rows_read: string;
   rows_inserted: string;
   rows_updated: string;
@@ -58,15 +63,10 @@ export async function loadFromBucket(
   report: Report,
 ): Promise<LoadResult> {
   const since = await databaseTime(client);
-  const key = `fetch_snapshot:${dataset.name}:${mode}`;
-  const payload = { dataset: dataset.name, force: mode === 'force', backfill: mode === 'backfill' };
   return withLoadTasks(client, tasks, log, async () => {
-    await client.query(`select tickets_ops.enqueue('fetch_snapshot', $1::json, p_job_key := $2)`, [
-      JSON.stringify(payload),
-      key,
-    ]);
+    await requestLook(client, dataset.name, mode);
     await untilIdle(client, dataset, report);
-    return resultOf(client, dataset, since, key);
+    return resultOf(client, dataset, since, JOB_KEYS.fetch(dataset.name, mode));
   });
 }
 
@@ -85,10 +85,10 @@ export async function loadFile(
     const claim = await claimWhenFree(client, dataset, file);
     if (typeof claim === 'string') return { ok: false, snapshots: [], error: claim };
     try {
-      await stage(client, dataset, claim, bytes, null);
+      await stage(client, dataset, claim, csvBytes(file.key, bytes), NOTHING_KNOWN);
     } catch (error) {
       await ledger.fail(client, claim.snapshotId, (error as Error).message);
-      if (!(error instanceof NotTicketCsvError)) throw error;
+      if (!(error instanceof RefusedFileError)) throw error;
     }
     await untilIdle(client, dataset, report);
     return resultOf(client, dataset, since, null);
@@ -137,14 +137,14 @@ async function untilIdle(client: ClientBase, dataset: Dataset, report: Report): 
          exists (
            select from tickets_ops.list_jobs() j
            where j.state <> 'failed'
-             and (j.key like format('fetch_snapshot:%s:%%', $1::text) or j.key = format('finalize_snapshot:%s', s.snapshot_id)
+             and (starts_with(j.key, tickets_ops.fetch_job_key($1, '')) or j.key = tickets_ops.finalize_job_key(s.snapshot_id)
                or j.state = 'running' and j.task in ('fetch_snapshot', 'finalize_snapshot'))
          ) as waiting,
          s.status,
          case when s.status = 'staging' then s.rows_read else s.batches_done end::int as done,
          case when s.status = 'staging' then s.rows_read else s.batches_total end::int as total
        from (select) as one
-       left join tickets_ops.snapshots s on s.dataset = $1 and s.status in ('staging', 'loading', 'finalizing')`,
+       left join tickets_ops.snapshots s on s.dataset = $1 and s.in_flight`,
       [dataset.name],
     );
     const now = rows[0];
@@ -161,7 +161,7 @@ async function resultOf(
   fetchKey: string | null,
 ): Promise<LoadResult> {
   const { rows } = await client.query<LoadedSnapshot & { is_refused: boolean }>(
-    `select opens_at is not null or ignored as is_refused, snapshot_id, source_key, status, coalesce(error, broken_off) as reason, rows_read, rows_inserted, rows_updated,
+    `select opens_at is not null or ignored as is_refused, snapshot_id, source_key, status, coalesce(error, broken_off, case when status = 'held' then hold_reason end) as reason, warnings, rows_read, rows_inserted, rows_updated,
        rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected
      from tickets_ops.snapshots where dataset = $1 and progress_at >= $2 order by snapshot_id`,
     [dataset.name, since],
@@ -185,7 +185,7 @@ async function withLoadTasks<T>(client: ClientBase, tasks: TaskList, log: Log, w
   const runner = await startRunner({ preset, pgPool: openPool(preset.worker.events) }, tasks, []);
   try {
     // A run before this one may have been killed, and be the only other worker there ever was.
-    await client.query(`select tickets_ops.enqueue('maintain', '{}', p_job_key := 'maintain')`);
+    await enqueue(client, 'maintain', {}, { key: JOB_KEYS.maintain });
     return await work();
   } finally {
     await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { createTracker, park } from '../support/fleet.ts';
 
 const TICKETS = 50_000;
 
@@ -43,7 +44,7 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
        order by geog <-> st_setsrid(st_makepoint(36.8, -1.29), 4326)::geography limit 10`,
     );
     assertIndex(text, 'inc_open_geog');
-    assert.doesNotMatch(text, /Sort/, text);
+    assert.doesNotMatch(text, /Sort Key: .*geog/, text);
   });
 
   test('every other query of the view reads the open tickets only', async () => {
@@ -57,6 +58,52 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       assert.match(text, /(using|on) inc_(open|open_geog|place)\b/, text);
       assert.doesNotMatch(text, /Seq Scan on inc\b/, text);
     }
+  });
+
+  test('the rule of the SLA is looked up once for each region', async () => {
+    for (const query of [
+      'select sla_state, count(*) from tickets.inc_open_sla group by 1',
+      'select ticket_id, at_risk from tickets.inc_open_sla',
+    ])
+      assert.match(await plan(query), /Memoize .*\n\s*Cache Key: t\.region/);
+  });
+
+  test('the tickets nearest to a vehicle are found by inc_open_geog, and assigned ones passed over by theirs', async () => {
+    await createTracker(env.pool);
+    await park(env.pool, [{ id: 'V1', lng: 36.8, lat: -1.29 }]);
+    await env.pool.query(
+      `insert into tickets.assignments (ticket_id, vehicle_id, position)
+       select ticket_id, 'V1', row_number() over () from tickets.inc where is_actionable limit 300`,
+    );
+    await env.pool.query('analyze tickets.assignments');
+    for (const query of [
+      `select * from tickets.nearest_tickets('V1')`,
+      `select * from tickets.nearest_tickets('V1', 5, 20, false)`,
+      'select * from tickets.tickets_within(36.8, -1.29, 3)',
+    ]) {
+      assert.ok((await scansDuring(query, 'inc_open_geog')).index > 0, query);
+      assert.equal((await scansDuring(query, 'inc_open_geog')).table, 0, query);
+    }
+    await env.pool.query('truncate tickets.assignments');
+  });
+
+  test('an assignment is found by its ticket and by its vehicle', async () => {
+    await env.pool.query(
+      `insert into tickets.assignments (ticket_id, vehicle_id, position, state, ended_at, end_reason)
+       select 'WOT' || n, 'V' || n % 200, n, state, case when state = 'done' then now() end, case when state = 'done' then 'test' end
+       from generate_series(1, 20000) as n, lateral (select case when n <= 1000 then 'assigned' else 'done' end as state) as s`,
+    );
+    await env.pool.query('analyze tickets.assignments');
+    for (const [query, index] of [
+      [`select * from tickets.assignments where ticket_id = 'WOT1' and state = 'assigned'`, 'assignments_one_vehicle'],
+      [
+        `select * from tickets.assignments where vehicle_id = 'V1' and state = 'assigned' order by position desc limit 1`,
+        'assignments_of_vehicle',
+      ],
+      [`select tickets_ops.end_assignments(1, 'WOT1', 'WOT2')`, 'assignments_one_vehicle'],
+    ] as const)
+      assert.ok((await scansDuring(query, index)).index > 0, query);
+    await env.pool.query('truncate tickets.assignments');
   });
 
   test('a radius search over closed tickets, too', async () => {
@@ -82,7 +129,7 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       `insert into tickets.geo_locations (cluster, location_key, status, geom)
        values ('Cluster 7', tickets.location_key('Place H'), 'found', st_setsrid(st_makepoint(36.91, -1.21), 4326))`,
     ]) {
-      assert.ok((await scansDuring(write, 'inc_place')) > 0, write);
+      assert.ok((await scansDuring(write, 'inc_place')).index > 0, write);
     }
     const { rows } = await env.pool.query(
       `select geo_source, count(*)::int from tickets.inc where cluster = 'Cluster 7' group by 1 order by 1`,
@@ -92,6 +139,20 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       rows.reduce((sum, { count }) => sum + count, 0),
       TICKETS / 50,
     );
+  });
+
+  test('what is served finds the open tickets, those of a week, and those of a tile by their indexes', async () => {
+    for (const [call, index] of [
+      ['fn_tickets_for_map_json()', 'inc_open'],
+      ['fn_ticket_places()', 'inc_open'],
+      [`fn_ticket_places('closed', '2026-01-05', '2026-01-06')`, 'inc_closed_at'],
+      ['ticket_places_mvt(13, 4934, 4128)', 'inc_open_geog'],
+      [`ticket_places_mvt(13, 4934, 4128, '{"state": "closed"}')`, 'inc_geog'],
+    ] as const) {
+      const scans = await scansDuring(`select reporting.${call}`, index);
+      assert.ok(scans.index > 0, `${call} does not use ${index}`);
+      assert.equal(scans.table, 0, `${call} reads the whole table`);
+    }
   });
 
   test('the map lists every ticket it can, and says when one is left out', async () => {
@@ -110,22 +171,25 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
     assert.deepEqual(await map(), { listed: TICKETS, truncated: true, mapped: TICKETS + 1 });
   });
 
-  /** How often a statement used an index. */
-  async function scansDuring(statement: string, index: string): Promise<number> {
+  /** How often a statement used an index, and how often it read the whole of tickets.inc. */
+  async function scansDuring(statement: string, index: string): Promise<{ index: number; table: number }> {
     const client = await env.pool.connect();
     const scans = async () => {
       // A session reports its own use when this is asked for and the statement is over.
       await client.query('select pg_stat_force_next_flush()');
-      const { rows } = await client.query<{ scans: number }>(
-        'select idx_scan::int as scans from pg_stat_user_indexes where indexrelname = $1',
+      const { rows } = await client.query<{ index: number; table: number }>(
+        `select i.idx_scan::int as index, t.seq_scan::int as table
+         from pg_stat_user_indexes i join pg_stat_user_tables t on t.relid = 'tickets.inc'::regclass
+         where i.indexrelname = $1`,
         [index],
       );
-      return rows[0]?.scans ?? 0;
+      return rows[0] ?? assert.fail(`there is no index ${index}`);
     };
     try {
       const before = await scans();
       await client.query(statement);
-      return (await scans()) - before;
+      const after = await scans();
+      return { index: after.index - before.index, table: after.table - before.table };
     } finally {
       client.release();
     }

@@ -80,7 +80,7 @@ async function dump(database: string): Promise<string[]> {
   const { stdout } = await promisify(execFile)(program, [...schemas, url(database)], { maxBuffer: 256 * 1024 * 1024 });
   const objects = stdout
     .replace(/^\\(un)?restrict .*\n/gm, '') // a random word
-    .replace(/^GRANT .* TO tickets_(reader|operator);\n/gm, '') // on the schema reporting, which both versions use
+    .replace(/^GRANT .* TO tickets_(reader|curator|operator|dispatcher);\n/gm, '') // on the schema reporting, which both versions use
     .split(/\n+--\n-- (?=Name:|Data for)/);
   return objects.filter((object) => !object.startsWith('Name: SCHEMA reporting; Type: COMMENT')).sort();
 }
