@@ -7067,7 +7067,7 @@ COMMENT ON COLUMN tickets.inc_ageing.aged_4_24h IS 'Open for 4 h to under 24 h.'
 
 COMMENT ON COLUMN tickets.inc_ageing.aged_24_48h IS 'Open for 24 h to under 48 h.';
 
-COMMENT ON COLUMN tickets.inc_ageing.aged_2_7d IS 'Open for 48 h to under 7 days: beyond the contract''s 48 h.';
+COMMENT ON COLUMN tickets.inc_ageing.aged_2_7d IS 'Open for 48 h to under 7 days.';
 
 COMMENT ON COLUMN tickets.inc_ageing.aged_7_30d IS 'Open for 7 to under 30 days.';
 
@@ -7401,7 +7401,7 @@ COMMENT ON COLUMN tickets.inc_daily.assigned_team IS 'Team then; '''' for none.'
 
 COMMENT ON COLUMN tickets.inc_daily.open IS 'Open tickets.';
 
-COMMENT ON COLUMN tickets.inc_daily.open_breached IS 'Of these, beyond the SLA as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
+COMMENT ON COLUMN tickets.inc_daily.open_breached IS 'Of these, beyond the SLA (tickets.sla_rules) as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
 
 COMMENT ON COLUMN tickets.inc_daily.open_at_risk IS 'Of these, not breached yet but soon.';
 

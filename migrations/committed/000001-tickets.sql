@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d628513addd6c46908a0975863fd4b57782d8164
+--! Hash: sha1:fd901e5e71c7cce8ff616f023a7df6d58f0cdee3
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -7867,7 +7867,7 @@ comment on column tickets.inc_daily.cluster is 'Network cluster then; '''' for n
 comment on column tickets.inc_daily.region is 'Region then, lower case; '''' for none.';
 comment on column tickets.inc_daily.assigned_team is 'Team then; '''' for none.';
 comment on column tickets.inc_daily.open is 'Open tickets.';
-comment on column tickets.inc_daily.open_breached is 'Of these, beyond the SLA as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
+comment on column tickets.inc_daily.open_breached is 'Of these, beyond the SLA (tickets.sla_rules) as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
 comment on column tickets.inc_daily.open_at_risk is 'Of these, not breached yet but soon.';
 comment on column tickets.inc_daily.open_unknown is 'Of these, without a clock: in no ageing bucket.';
 comment on column tickets.inc_daily.aged_0_24h is 'Of these, open for under 24 h as of snapshot_at (or with a clock that starts in the future).';
@@ -8604,7 +8604,7 @@ comment on column tickets.inc_ageing.open is 'Open tickets.';
 comment on column tickets.inc_ageing.aged_0_4h is 'Open for under 4 h, or with a clock that starts in the future.';
 comment on column tickets.inc_ageing.aged_4_24h is 'Open for 4 h to under 24 h.';
 comment on column tickets.inc_ageing.aged_24_48h is 'Open for 24 h to under 48 h.';
-comment on column tickets.inc_ageing.aged_2_7d is 'Open for 48 h to under 7 days: beyond the contract''s 48 h.';
+comment on column tickets.inc_ageing.aged_2_7d is 'Open for 48 h to under 7 days.';
 comment on column tickets.inc_ageing.aged_7_30d is 'Open for 7 to under 30 days.';
 comment on column tickets.inc_ageing.aged_over_30d is 'Open for 30 days or more.';
 comment on column tickets.inc_ageing.aged_unknown is 'Without a clock.';
