@@ -2,7 +2,15 @@ import { parseArgs } from 'node:util';
 import geocode_cluster from '../../tasks/geocode_cluster.ts';
 import geocode_location from '../../tasks/geocode_location.ts';
 import { type Db, withClient } from '../database/client.ts';
-import { askNow, costOf, type DuePlace, duePlaces, type PlaceKind, type Progress } from '../geocoding/on-demand.ts';
+import {
+  askNow,
+  type Cost,
+  costOf,
+  type DuePlace,
+  duePlaces,
+  type PlaceKind,
+  type Progress,
+} from '../geocoding/on-demand.ts';
 import { geocoderInUse } from '../geocoding/registration.ts';
 import { type Geocoder, GeocoderSettings, geocoderFrom } from '../geocoding/settings.ts';
 import { createLog } from '../settings/log.ts';
@@ -53,8 +61,9 @@ export async function run(args: string[]): Promise<number> {
     const budget = () => budgetOf(client, geocoder);
     if (!values.apply) {
       const left = await budget();
-      const text = () => listed(kind, places, geocoder, left);
-      print(values.json, { ...plan(kind, places, geocoder, left), places }, text);
+      const cost = await costOf(client, places, geocoder.rate);
+      const text = () => listed(kind, places, geocoder, left, cost);
+      print(values.json, { ...plan(kind, geocoder, left, cost), places }, text);
       return 0;
     }
     const log = await createLog({ to: process.stderr, level: 'warn' });
@@ -83,17 +92,23 @@ function print(json: boolean, object: object, text: () => string): void {
   process.stdout.write(json ? `${JSON.stringify(object, null, 2)}\n` : text());
 }
 
-function plan(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder, budget: Budget) {
+function plan(kind: PlaceKind, geocoder: Geocoder, budget: Budget, cost: Cost) {
   return {
     what: kind,
     provider: geocoder.provider.name,
     ratePerSecond: geocoder.rate,
     budgetLeftToday: budget.left_today,
-    ...costOf(places, geocoder.rate),
+    ...cost,
   };
 }
 
-function listed(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder, budget: Budget): string {
+function listed(
+  kind: PlaceKind,
+  places: readonly DuePlace[],
+  geocoder: Geocoder,
+  budget: Budget,
+  { fewestCalls, mostCalls, fewestSeconds, mostSeconds }: Cost,
+): string {
   if (places.length === 0)
     return `No ${kind} are due: every one of open tickets is known, was asked lately, or lies in a cluster that nobody knows (tickets_ops.review_queue).\n`;
   const rows = places.slice(0, SHOWN).map((place) => {
@@ -101,7 +116,6 @@ function listed(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder
     return `  ${place.queries[0]}  (${place.tickets} open, ${place.reason}${waits})\n`;
   });
   if (places.length > SHOWN) rows.push(`  … and ${places.length - SHOWN} more\n`);
-  const { fewestCalls, mostCalls, fewestSeconds, mostSeconds } = costOf(places, geocoder.rate);
   const left = budget.left_today === null ? 'no daily limit' : `${budget.left_today} calls left today`;
   const days =
     geocoder.dailyBudget && mostCalls > geocoder.dailyBudget

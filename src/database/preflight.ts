@@ -4,11 +4,11 @@
  * Ours are the tasks with our names, and what we made. graphile-worker and graphile-migrate keep their tables in schemas
  * that other applications of the database may use as well, and those are never upgraded, nor their code run as us.
  */
-import { readdir } from 'node:fs/promises';
 import type { ClientBase } from 'pg';
 import type { JobSchemaSettings } from '../settings/settings.ts';
 import { pending } from './committed.ts';
 import { foreignCode, ownedByUs, shadowsOfPostgres, US } from './foreign-code.ts';
+import { JOB_POLICY } from './jobs.ts';
 import { otherSchema, REVISION, recordedSchema, revisionOf } from './worker-schema.ts';
 
 /** Something that is in the way: what was seen, and what a person can choose. */
@@ -140,7 +140,7 @@ async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<S
   const revision = has('migrations') ? await revisionOf(client, schema) : undefined;
   // Their names since revision 11; of one before it, the revision says enough.
   if (!has('_private_tasks') || !has('_private_jobs')) return { ...seen, revision };
-  const ours = await ourTasks();
+  const ours = Object.keys(JOB_POLICY);
   const { rows: tasks } = await client.query<{ name: string; jobs: number }>(
     `select t.identifier as name, count(j.id)::int as jobs
      from ${schema}._private_tasks t left join ${schema}._private_jobs j on j.task_id = t.id
@@ -154,11 +154,6 @@ async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<S
     [CRONTAB_IDS, ours],
   );
   return { ...seen, revision, tasks, crontabIds: crontab.map(({ id }) => id) };
-}
-
-/** Each is a file in tasks/. */
-async function ourTasks(): Promise<string[]> {
-  return (await readdir(new URL('../../tasks/', import.meta.url))).map((file) => file.replace(/\.ts$/, ''));
 }
 
 /** As this process is told, else as one before it was. */

@@ -52,19 +52,18 @@ export type Cost = {
   mostSeconds: number;
 };
 
-/** Slots are this much longer than the rate's (c_stretch of tickets_ops.reserve_geocoding_call). */
-const SLOT_STRETCH = 1.03;
-
-/** What asking them costs, at that many calls a second. */
-export function costOf(places: readonly DuePlace[], rate: number): Cost {
+/** What asking them costs, at that many calls a second; the database spaces them. */
+export async function costOf(db: Db, places: readonly DuePlace[], rate: number): Promise<Cost> {
+  const { rows } = await db.query<{ seconds: number }>('select tickets_ops.seconds_per_call($1) as seconds', [rate]);
+  const secondsPerCall = rows[0]?.seconds ?? 0;
   const fewestCalls = places.length;
   const mostCalls = places.reduce((calls, { queries }) => calls + queries.length, 0);
   return {
     places: places.length,
     fewestCalls,
     mostCalls,
-    fewestSeconds: Math.ceil((fewestCalls * SLOT_STRETCH) / rate),
-    mostSeconds: Math.ceil((mostCalls * SLOT_STRETCH) / rate),
+    fewestSeconds: Math.ceil(fewestCalls * secondsPerCall),
+    mostSeconds: Math.ceil(mostCalls * secondsPerCall),
   };
 }
 
