@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:be1436c57e60b1fb0f2ad8340b8547d7ea102ae4
+--! Hash: sha1:0129c1582fe305efbd5b64ec698fb174ef5d2172
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -678,8 +678,12 @@ begin
     end loop;
     execute format('alter table tickets.%I enable trigger user', v_dataset);
     execute format($sql$
-      insert into tickets.%1$I (ticket_id, event, new_value, snapshot_at)
-      select t.ticket_id, 'baseline', t.normalized_status, tickets.eat_ts(m.metadata ->> 'snapshot_at')
+      insert into tickets.%1$I (
+        ticket_id, event, new_value, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
+      )
+      select
+        t.ticket_id, 'baseline', t.normalized_status, tickets.eat_ts(m.metadata ->> 'snapshot_at'),
+        left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
       from tickets.%2$I t left join tickets.import_meta m on m.dataset = %2$L
       order by t.ticket_id
     $sql$, v_dataset || '_events', v_dataset);
@@ -963,6 +967,8 @@ create or replace function tickets_takeover.fill() returns void language plpgsql
 begin
   perform tickets_takeover.fill_import_meta(); -- it says how old the baseline of the history is
   perform tickets_takeover.fill_tickets();
+  perform tickets_ops.rebuild_days();
+  perform tickets_ops.record_day('inc');
   perform tickets_takeover.read_old_places();
   perform tickets_takeover.fill_gazetteers();
   perform tickets_takeover.note_moves();
@@ -977,6 +983,8 @@ comment on function tickets_takeover.fill() is 'The second half of a takeover: o
 -- The way back to the Python version.
 
 create or replace function tickets_takeover.go_back() returns void language plpgsql as $$
+declare
+  v_function regprocedure;
 begin
   -- One that hangs may wake.
   if exists (
@@ -987,6 +995,8 @@ begin
     raise exception 'A worker is alive: stop it first.' using hint = 'select * from tickets_ops.worker_states();';
   end if;
   perform tickets_takeover.lock_tickets();
+  -- Whom nobody would know for ours any more.
+  perform tickets_ops.free_dead_workers('');
   -- Another takeover counts its snapshots from 1 again: what waits to load snapshot 7 would load another one. Not by
   -- complete_jobs, which leaves those that a dead worker still holds.
   perform tickets_ops.delete_jobs_of(array['fetch_snapshot', 'upsert_batch', 'finalize_snapshot']);
@@ -994,6 +1004,14 @@ begin
   alter schema tickets rename to tickets_set_aside;
   alter schema tickets_ops rename to tickets_ops_set_aside;
   perform tickets_takeover.move_map_functions('reporting', 'tickets_set_aside');
+  -- Or another takeover would find them, and keep them as somebody else's.
+  for v_function in
+    select oid from pg_proc
+    where pronamespace = 'reporting'::regnamespace and proname in ('fn_inc_trends', 'fn_inc_dashboard')
+      and prosrc ~ 'tickets\.(inc_flow|dashboard_metrics)\('
+  loop
+    execute format('alter function %s set schema tickets_set_aside', v_function);
+  end loop;
   alter schema tickets_legacy rename to tickets;
   perform tickets_takeover.move_map_functions('tickets', 'reporting');
   perform tickets_takeover.repoint_readers(p_own := false);
@@ -1022,7 +1040,7 @@ $$;
 do $$
 begin
   if not exists (select from pg_extension where extname = 'postgis') then
-    create extension postgis;
+    create extension postgis schema public; -- it need not be the first of the path
   end if;
 end
 $$;
@@ -1068,7 +1086,8 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 -- because the answer must not depend on the database's (and it is faster).
 -- Each is immutable in fact, not only in name: no cast from text to a time (DateStyle and TimeZone decide what it says).
 -- Bodies written as `return …` are bound to PostGIS where it is at the time of creation: they need no search_path, so
--- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own.
+-- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own. Those with a text for a body run for every row
+-- and pin no path, which would cost a tenth of a load: all that they call is Postgres's own by the exact types of its arguments.
 
 -- plpgsql, not inlined SQL, where a text is looked at more than once: inlining repeats `raw ->> …` each time.
 -- Cut up by position: a regular expression that captures the parts took 250 µs a call, and seven of these run per row.
@@ -1124,18 +1143,21 @@ begin
     return null;
   end if;
   n := head::bigint;
+  -- Both sides bigint, here and below: `bigint % integer` is found only by a cast, and an operator of others that needs none would win.
   year := n / 10000000000;
-  month := n / 100000000 % 100;
-  day := n / 1000000 % 100;
+  month := n / 100000000 % 100::bigint;
+  day := n / 1000000 % 100::bigint;
   -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
   if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
-    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or n / 10000 % 100::bigint > 23 or n / 100 % 100::bigint > 59 or n % 100::bigint > 59
     or (day > 30 and month in (4, 6, 9, 11))
     or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
   then
     return null;
   end if;
-  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  wall := make_timestamp(
+    year, month, day, (n / 10000 % 100::bigint)::integer, (n / 100 % 100::bigint)::integer, (n % 100::bigint)::double precision + fraction
+  );
   if tail = '' then
     return wall at time zone 'Africa/Nairobi';
   end if;
@@ -1175,7 +1197,7 @@ begin
   if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
     return null;
   end if;
-  return round(value::numeric * 60);
+  return round(value::numeric * 60::numeric);
 end
 $$;
 comment on function tickets.hours_to_minutes(text) is 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
@@ -1583,7 +1605,7 @@ create or replace function tickets.location_key(location_name text) returns text
 comment on function tickets.location_key(text) is 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
 create or replace function tickets.location_query(location_name text) returns text
-  language plpgsql immutable strict parallel safe
+  language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
   token text;
@@ -1790,6 +1812,13 @@ begin atomic
 end;
 comment on function tickets.in_kenya(geometry) is 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
 
+create or replace function tickets.country_outline() returns json
+  language sql stable parallel safe
+begin atomic
+  select st_asgeojson(c.outline, 4)::json from tickets.geo_country c limit 1;
+end;
+comment on function tickets.country_outline() is 'tickets.geo_country.outline as a GeoJSON geometry with four decimals (11 m). NULL where there is no country.';
+
 -- Inlined, and the feed's coordinates are empty so far: two look-ups in raw are all that a row costs.
 create or replace function tickets.feed_point(raw jsonb) returns geometry
   language sql stable parallel safe
@@ -1931,7 +1960,7 @@ comment on function tickets.default_guard_km() is 'The guard of a cluster, unles
 -- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
 -- duration (connections of the embedded database share settings, so it never outlives the function).
 
-create or replace function tickets.touch_updated_at() returns trigger language plpgsql as $$
+create or replace function tickets.touch_updated_at() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   new.updated_at := now();
   return new;
@@ -1943,7 +1972,8 @@ create or replace function tickets_ops.is_pipeline() returns boolean language sq
 return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
 comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
 
-create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean language plpgsql as $$
+create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean := tickets_ops.is_pipeline();
 begin
@@ -2045,7 +2075,8 @@ create or replace function tickets_ops.undoing() returns bigint language sql sta
 return nullif(current_setting('tickets_ops.undoing', true), '')::bigint;
 comment on function tickets_ops.undoing() is 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
 
-create or replace function tickets_ops.refuse_rewriting() returns trigger language plpgsql as $$
+create or replace function tickets_ops.refuse_rewriting() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
@@ -2286,7 +2317,9 @@ create index inc_open on tickets.inc (ticket_id) where is_actionable;
 create index inc_geog on tickets.inc using gist (geog);
 -- Closures per day.
 create index inc_closed_at on tickets.inc (closed_at);
-create index inc_created_at_service on tickets.inc (created_at_service);
+-- Tickets by the start of their clock (view inc_clock), without going to the table.
+create index inc_created_at_service on tickets.inc (created_at_service) include (ticket_id);
+create index inc_first_seen_at on tickets.inc (first_seen_at) include (ticket_id) where created_at_service is null;
 
 create table tickets.crq (like tickets.inc including all);
 comment on table tickets.crq is 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
@@ -2294,26 +2327,67 @@ comment on table tickets.crq is 'CRQ new-installation requests: the same raw-fir
 create table tickets.inc_events (
   event_id bigint generated always as identity primary key,
   ticket_id text not null,
-  event text not null check (event in ('baseline', 'opened', 'closed', 'reopened', 'status_changed', 'team_changed', 'cluster_changed')),
+  event text not null check (
+    event in ('baseline', 'opened', 'closed', 'reopened', 'closure_corrected', 'status_changed', 'team_changed', 'cluster_changed')
+  ),
   old_value text,
   new_value text,
   snapshot_id bigint,
   snapshot_at timestamptz,
-  recorded_at timestamptz not null default now()
+  recorded_at timestamptz not null default now(),
+  assigned_team text,
+  owner text,
+  cluster text,
+  region text,
+  created_at_service timestamptz,
+  closed_at timestamptz,
+  mttr numeric,
+  sla_status text,
+  team_before text,
+  constraint inc_events_context check (
+    event in ('baseline', 'opened', 'closed', 'reopened')
+    or num_nonnulls(assigned_team, owner, cluster, region, created_at_service, team_before) = 0
+      and (event = 'closure_corrected' or num_nonnulls(closed_at, mttr, sla_status) = 0)
+  )
 );
-comment on table tickets.inc_events is 'History of tickets, append-only, written in the transaction that changes the ticket. Open backlog at a time = tickets whose last opened, closed, reopened or baseline event before it leaves them open (view tickets.inc_backlog).';
+
+comment on table tickets.inc_events is 'History of tickets, append-only, written in the transaction that changes the ticket. Closings are in tickets.inc_closures, the open backlog at a time in tickets.inc_backlog and tickets.inc_backlog_daily().';
 comment on column tickets.inc_events.event_id is 'Order of writing.';
 comment on column tickets.inc_events.ticket_id is 'tickets.inc.ticket_id.';
-comment on column tickets.inc_events.event is 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
-comment on column tickets.inc_events.old_value is 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
-comment on column tickets.inc_events.new_value is 'The value after: normalized_status, assigned_team or cluster.';
+comment on column tickets.inc_events.event is 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+comment on column tickets.inc_events.old_value is 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
+comment on column tickets.inc_events.new_value is 'The value after: assigned_team, cluster, else normalized_status.';
 comment on column tickets.inc_events.snapshot_id is 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
-comment on column tickets.inc_events.snapshot_at is 'The export''s own time of that snapshot: use this as the time axis.';
+comment on column tickets.inc_events.snapshot_at is 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 comment on column tickets.inc_events.recorded_at is 'When the event was written.';
+comment on column tickets.inc_events.assigned_team is 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
+comment on column tickets.inc_events.owner is 'As assigned_team: the ticket''s owner then.';
+comment on column tickets.inc_events.cluster is 'As assigned_team: the ticket''s cluster then.';
+comment on column tickets.inc_events.region is 'As assigned_team: the ticket''s region then.';
+comment on column tickets.inc_events.created_at_service is 'As assigned_team: what was known of the ticket''s creation then. It is often told later: tickets.inc has what is known today.';
+comment on column tickets.inc_events.closed_at is 'As assigned_team; also on closure_corrected, where it is the corrected time.';
+comment on column tickets.inc_events.mttr is 'The source''s repair time in whole minutes, as in tickets.inc. As closed_at also on closure_corrected.';
+comment on column tickets.inc_events.sla_status is 'The source''s own verdict, which means something on closings only. As closed_at also on closure_corrected.';
+comment on column tickets.inc_events.team_before is 'As assigned_team: the team before this snapshot. NULL at first sight, and where there was none.';
 
 create index inc_events_ticket on tickets.inc_events (ticket_id, event_id);
 -- Written in the order of time, so a summary of its pages is enough.
 create index inc_events_time on tickets.inc_events using brin (snapshot_at);
+-- What follows is for analytics. Texts of unlimited length are no part of an index: the columns included are cut when they are
+-- written. By period of the closing; a year of them is counted by team, cluster or region without going to the table.
+create index inc_events_closed_at on tickets.inc_events (closed_at)
+  include (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) where event = 'closed';
+create index inc_events_baseline_closed_at on tickets.inc_events (closed_at) where event = 'baseline';
+create index inc_events_corrected_at on tickets.inc_events (closed_at) where event = 'closure_corrected';
+-- By ticket: what came after a closing.
+create index inc_events_revisions on tickets.inc_events (ticket_id, event_id) include (event, snapshot_at, assigned_team, cluster, region)
+  where event in ('reopened', 'closure_corrected');
+-- By ticket: as it was first seen.
+create index inc_events_first on tickets.inc_events (ticket_id) include (assigned_team, cluster, region)
+  where event in ('baseline', 'opened') or (event = 'closed' and old_value is null);
+-- By day of the snapshot: what entered and left the backlog.
+create index inc_events_backlog on tickets.inc_events (snapshot_at)
+  where event in ('opened', 'reopened') or (event = 'closed' and old_value is not null);
 
 create table tickets.crq_events (like tickets.inc_events including all);
 comment on table tickets.crq_events is 'History of tickets.crq, as tickets.inc_events.';
@@ -2365,7 +2439,7 @@ comment on function tickets.geo_source(geometry, geometry, geometry) is 'The ord
 -- The rule of placing as one statement, for the two that carry it out. First what disagrees, which after a load is nothing:
 -- updating by a join with all of the rows would hash the table for every batch.
 create or replace function tickets.placing_statement(p_dataset text, p_rows text, p_locking text) returns text
-language sql stable parallel safe as $fn$
+language sql stable parallel safe set search_path = pg_catalog, pg_temp as $fn$
   select format($sql$
     with disagreeing as materialized (
       select t.ticket_id, place.*
@@ -2395,7 +2469,7 @@ comment on function tickets_ops.moves() is 'The tickets that followed the gazett
 create or replace function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
-set jit = off
+set jit = off set search_path = pg_catalog, pg_temp
 as $fn$
 declare
   v_scope text := case
@@ -2432,7 +2506,7 @@ end
 $fn$;
 comment on function tickets.place_tickets(text, text[], text[]) is 'Re-resolves geom and geo_source of the tickets of a dataset (inc, crq) that disagree with the gazetteers: all of them, those of the given clusters, or those of the given (cluster, location_key) pairs. One statement; returns how many tickets moved.';
 
-create or replace function tickets.share_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.share_gazetteers() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   return null;
@@ -2452,7 +2526,7 @@ end
 $$;
 comment on function tickets.claim_gazetteers() is 'Trigger before writing a gazetteer: no ticket is written meanwhile.';
 
-create or replace function tickets.place_written_tickets() returns trigger language plpgsql as $fn$
+create or replace function tickets.place_written_tickets() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
   if not exists (select from written) then
@@ -2531,7 +2605,7 @@ comment on function tickets.locations_moved() is 'Trigger after writing tickets.
 
 create or replace function tickets_ops.rebuild_location_keys()
 returns table (tickets_changed bigint, places_changed bigint, places_merged bigint)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean;
   v_places tickets.geo_locations[];
@@ -2659,7 +2733,8 @@ $$;
 
 create or replace function tickets_ops.job_policy(p_task text default null)
 returns table (task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
-language sql immutable parallel safe as $$
+language sql immutable parallel safe
+begin atomic
   select policy.*
   from (values
     -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
@@ -2669,10 +2744,11 @@ language sql immutable parallel safe as $$
     -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
-    ('maintain', 3, -20, null, '{}')
+    -- Prefixed, because others may have a task of that name in the same schema, whose jobs it would take.
+    ('fleettickets_maintain', 3, -20, null, '{}')
   ) as policy (task, max_attempts, priority, on_demand_priority, flags)
-  where p_task is null or policy.task = p_task
-$$;
+  where p_task is null or policy.task = p_task;
+end;
 comment on function tickets_ops.job_policy(text) is 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
 create or replace function tickets_ops.fetch_job_key(p_dataset text, p_which text) returns text language sql immutable parallel safe
@@ -2706,14 +2782,25 @@ comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that 
 --! EndIncluded job-policy.sql
 --! Included worker-schema.sql
 -- graphile-worker's schema, which no other SQL of ours names: what we ask of it and do to it goes through these functions.
+-- :WORKER_SCHEMA is the setting of that name: graphile-migrate puts the schema's name in its place (.gmrc).
 --
 -- Where it has a function that does it, ours calls that. Of its private tables they touch what its functions do not: those
 -- skip the row of a job that runs, and none changes a payload or an attempt's flag.
 -- Each body is a text, which binds to nothing: a view or a bound body would keep that library's own migrations from changing
 -- its tables. They run with the caller's rights, so all but the owner see nothing (its tables have row security).
 
+create or replace function tickets_ops.worker_schema() returns text language sql immutable parallel safe
+return ':WORKER_SCHEMA'::text;
+comment on function tickets_ops.worker_schema() is 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
+
+create or replace function tickets_ops.worker_breaking_revision() returns integer
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select max(id) from :WORKER_SCHEMA.migrations where breaking
+$$;
+comment on function tickets_ops.worker_breaking_revision() is 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
+
 -- Inlined into the query that asks, so that a look-up by key uses the index on it.
-create or replace function tickets_ops.queued_jobs()
+create or replace function tickets_ops.queued_jobs(p_unknown_too boolean default false)
 returns table (
   id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_at timestamptz, locked_by text, flags jsonb, created_at timestamptz,
@@ -2723,17 +2810,18 @@ language sql stable as $$
   select
     j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
     j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  from :WORKER_SCHEMA._private_jobs j
+  join :WORKER_SCHEMA._private_tasks t on t.id = j.task_id
+  left join :WORKER_SCHEMA._private_job_queues q on q.id = j.job_queue_id
+  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
 $$;
-comment on function tickets_ops.queued_jobs() is 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
+comment on function tickets_ops.queued_jobs(boolean) is 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
 
 create or replace function tickets_ops.enqueue(
   p_task text, p_payload json, p_job_key text default null, p_run_at timestamptz default null, p_priority integer default null,
   p_max_attempts integer default null
 )
-returns bigint language plpgsql as $$
+returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_policy record;
 begin
@@ -2741,7 +2829,7 @@ begin
   if not found then
     raise exception 'There is no task %.', p_task using hint = 'See tickets_ops.job_policy().';
   end if;
-  return (graphile_worker.add_job(
+  return (:WORKER_SCHEMA.add_job(
     p_task, p_payload, job_key := p_job_key, run_at := p_run_at, flags := v_policy.flags,
     max_attempts := coalesce(p_max_attempts, v_policy.max_attempts), priority := coalesce(p_priority, v_policy.priority)
   )).id;
@@ -2752,10 +2840,10 @@ comment on function tickets_ops.enqueue(text, json, text, timestamptz, integer, 
 create or replace function tickets_ops.enqueue_all(
   p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamptz[], p_priorities integer[]
 )
-returns bigint language sql as $$
+returns bigint language sql set search_path = pg_catalog, pg_temp as $$
   select count(*)
-  from graphile_worker.add_jobs(array(
-    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+  from :WORKER_SCHEMA.add_jobs(array(
+    select cast(row(job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags) as :WORKER_SCHEMA.job_spec)
     from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
       as job (task, payload, key, run_at, priority, no)
     join tickets_ops.job_policy() policy on policy.task = job.task
@@ -2765,15 +2853,15 @@ $$;
 comment on function tickets_ops.enqueue_all(text[], json[], text[], timestamptz[], integer[]) is 'tickets_ops.enqueue for many jobs at once (measured: 10 000 in 0.1 s, one by one in 6.6 s). The arrays are of one length; a task that is not ours is left out. Returns how many were added.';
 
 create or replace function tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer default null, p_priority integer default null)
-returns bigint language sql as $$
-  select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
+returns bigint language sql set search_path = pg_catalog, pg_temp as $$
+  select count(*) from :WORKER_SCHEMA.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
 $$;
 comment on function tickets_ops.run_jobs_now(bigint[], integer, integer) is 'Makes jobs that do not run due now; with p_attempts and p_priority in place of theirs unless NULL. Returns how many.';
 
 create or replace function tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] default '{}') returns bigint
-language sql as $$
+language sql set search_path = pg_catalog, pg_temp as $$
   with restarted as (
-    update graphile_worker._private_jobs
+    update :WORKER_SCHEMA._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
       payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
@@ -2784,38 +2872,41 @@ language sql as $$
 $$;
 comment on function tickets_ops.restart_jobs(bigint[], integer, text[]) is 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: keys to leave out of the payload. Returns how many.';
 
-create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql as $$
-  select from graphile_worker._private_jobs where id = p_id for update
+create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql set search_path = pg_catalog, pg_temp as $$
+  select from :WORKER_SCHEMA._private_jobs where id = p_id for update
 $$;
 comment on function tickets_ops.lock_job(bigint) is 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
 create or replace function tickets_ops.advance_job(
   p_id bigint, p_run_at timestamptz default null, p_priority integer default null, p_add jsonb default '{}', p_remove text default ''
 )
-returns void language sql as $$
-  update graphile_worker._private_jobs
+returns void language sql set search_path = pg_catalog, pg_temp as $$
+  update :WORKER_SCHEMA._private_jobs
   set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
     payload = case when p_add = '{}' and p_remove = '' then payload else (payload::jsonb - p_remove || p_add)::json end
   where id = p_id
 $$;
 comment on function tickets_ops.advance_job(bigint, timestamptz, integer, jsonb, text) is 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
 
-create or replace function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
-  update graphile_worker._private_jobs
+create or replace function tickets_ops.give_up(p_job_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update :WORKER_SCHEMA._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
   where id = p_job_id;
 $$;
 comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
-create or replace function tickets_ops.remove_jobs(p_ids bigint[]) returns bigint language sql as $$
-  select count(*) from graphile_worker.complete_jobs(p_ids)
+create or replace function tickets_ops.remove_jobs(p_ids bigint[]) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  select count(*) from :WORKER_SCHEMA.complete_jobs(p_ids)
 $$;
 comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do not run. Returns how many.';
 
-create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint language sql as $$
+create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
   with deleted as (
-    delete from graphile_worker._private_jobs j
-    using graphile_worker._private_tasks t
+    delete from :WORKER_SCHEMA._private_jobs j
+    using :WORKER_SCHEMA._private_tasks t
     where t.id = j.task_id and t.identifier = any (p_tasks)
     returning 1
   )
@@ -2823,25 +2914,27 @@ create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bi
 $$;
 comment on function tickets_ops.delete_jobs_of(text[]) is 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
-create or replace function tickets_ops.pools_with_work() returns table (pool_id text, locked_at timestamptz) language sql stable as $$
+create or replace function tickets_ops.pools_with_work() returns table (pool_id text, locked_at timestamptz)
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select locked_by, max(locked_at)
   from (
-    select locked_by, locked_at from graphile_worker._private_jobs where locked_by is not null
+    select locked_by, locked_at from :WORKER_SCHEMA._private_jobs where locked_by is not null
     union all
-    select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
+    select locked_by, locked_at from :WORKER_SCHEMA._private_job_queues where locked_by is not null
   ) as locked
   group by locked_by
 $$;
-comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue, and since when at the latest.';
+comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
-create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[] language plpgsql as $$
+create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
 begin
   with died as (
-    update graphile_worker._private_jobs
+    update :WORKER_SCHEMA._private_jobs
     set flags = coalesce(flags, '{}') || '{"worker_died": true}',
       max_attempts = case
         -- Twice: it may be what kills them, and the next worker would be the third.
@@ -2854,7 +2947,7 @@ begin
     returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
   select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
-  perform graphile_worker.force_unlock_workers(p_pools);
+  perform :WORKER_SCHEMA.force_unlock_workers(p_pools);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -3179,7 +3272,8 @@ comment on function tickets_ops.last_load(text, integer) is 'ETag and SHA-256 of
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
 
-create or replace function tickets_ops.check_transition() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function tickets_ops.check_transition() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_from text;
 begin
@@ -3219,6 +3313,9 @@ begin
   if not found then
     return false;
   end if;
+  if v_snapshot.batches_done > 0 then
+    perform tickets_ops.record_day(v_snapshot.dataset);
+  end if;
   if v_snapshot.backfill then
     perform tickets_ops.continue_backfill(v_snapshot.dataset);
   end if;
@@ -3233,7 +3330,8 @@ return tickets_ops.enqueue(
 );
 comment on function tickets_ops.continue_backfill(text) is 'Asks for the next file of a backfill. Returns the job''s id.';
 
-create or replace function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
+create or replace function tickets_ops.ask_for_missing_jobs() returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
   with needed as (
     select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
       json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
@@ -3252,7 +3350,8 @@ create or replace function tickets_ops.ask_for_missing_jobs() returns bigint lan
 $$;
 comment on function tickets_ops.ask_for_missing_jobs() is 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
 
-create or replace function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
+create or replace function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_snapshot tickets_ops.snapshots;
   v_newer bigint;
@@ -3289,7 +3388,8 @@ end
 $$;
 comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
-create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void language plpgsql as $$
+create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
@@ -3403,7 +3503,8 @@ end
 $$;
 comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
-create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void language sql as $$
+create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
   delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
 $$;
@@ -3524,7 +3625,9 @@ comment on function tickets.require_default_rule() is 'Trigger after taking rule
 -- One SELECT, so wherever it stands in a FROM it is inlined. The rule is looked up once for each region, not for each ticket:
 -- Postgres remembers it (Memoize; measured for 20 000 tickets: 35 ms, with 48 h as a constant 28 ms, without Memoize 120 ms).
 -- Bound when it is made: callers who may read the view below need no right to look a name up here.
-create or replace function tickets.sla(p_region text, p_created_at_service timestamptz, p_first_seen_at timestamptz)
+create or replace function tickets.sla(
+  p_region text, p_created_at_service timestamptz, p_first_seen_at timestamptz, p_at timestamptz default now()
+)
 returns table (sla_clock_start timestamptz, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
 language sql stable parallel safe
 begin atomic
@@ -3535,7 +3638,7 @@ begin atomic
       when p_first_seen_at is not null then 'first_seen_at'
     end,
     -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from now() - clock.start) / 3600, 2),
+    trunc(extract(epoch from p_at - clock.start) / 3600, 2),
     case
       when clock.start is null then 'unknown'
       when clock.start <= rule.breached_from then 'breached'
@@ -3544,14 +3647,14 @@ begin atomic
     coalesce(clock.start <= rule.at_risk_from and clock.start > rule.breached_from, false)
   from (select coalesce(p_created_at_service, p_first_seen_at) as start) as clock
   cross join lateral (
-    select now() - r.hours * interval '1 hour' as breached_from, now() - r.at_risk_hours * interval '1 hour' as at_risk_from
+    select p_at - r.hours * interval '1 hour' as breached_from, p_at - r.at_risk_hours * interval '1 hour' as at_risk_from
     from tickets.sla_rules r
     where lower(r.region) = lower(p_region) or r.region is null
     order by r.region -- the region's own before the default: NULL comes last
     limit 1
   ) as rule;
 end;
-comment on function tickets.sla(text, timestamptz, timestamptz) is 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+comment on function tickets.sla(text, timestamptz, timestamptz, timestamptz) is 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
 
 -- A bare `where is_actionable`: `is_actionable is true` would not match the partial indexes inc_open_geog and inc_open.
 -- Views read with their owner's rights, so whoever may select from this one needs nothing on tickets.inc; and no
@@ -3632,6 +3735,37 @@ comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
 comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
 comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
 --! EndIncluded backlog.sql
+--! Included freshness.sql
+-- How fresh the tickets are: what the functions of the schema reporting say of it.
+
+create or replace function tickets.freshness()
+returns table (
+  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    meta.snapshot_at, meta.ingested_at, meta.checked_at,
+    floor(extract(epoch from now() - meta.snapshot_at) / 60),
+    greatest(
+      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+    ),
+    meta.source_key
+  from (select) as one
+  left join lateral (
+    select
+      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+      m.metadata ->> 'source_key' as source_key
+    from tickets.import_meta m
+    where m.dataset = 'inc'
+  ) as meta on true
+$$;
+comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+--! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
 
@@ -3659,7 +3793,7 @@ comment on function tickets.filtered_tickets(boolean, boolean, text, text, text)
 -- A feature's properties, once for all map functions. Inlined wherever it stands in a FROM; with a constant for p_open one of
 -- the two lists of properties is left.
 create or replace function tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text)
-returns table (feature record, bytes_of_text integer, closed_at timestamptz)
+returns table (feature record, bytes_of_text integer, closed_at timestamptz, normalized_status text)
 language sql stable parallel safe
 as $$
   select
@@ -3668,7 +3802,8 @@ as $$
       t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
       t.assigned_team, t.owner, t.sla_status
     )),
-    t.closed_at
+    t.closed_at,
+    t.normalized_status
   from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
   cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
@@ -3683,7 +3818,7 @@ as $$
   cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
-comment on function tickets.map_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+comment on function tickets.map_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 -- Inlined, too. Records all the way: the map functions turn them into one jsonb or json at the end, which takes a third less
 -- than jsonb_agg(jsonb_build_object(…)), which takes every feature apart again.
@@ -3744,24 +3879,7 @@ as $$
     ) as d
   ),
   freshness as (
-    select
-      meta.snapshot_at, meta.ingested_at, meta.checked_at,
-      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-      greatest(
-        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-      ) as content_through,
-      meta.source_key
-    from (select) as one
-    left join lateral (
-      select
-        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-        m.metadata ->> 'source_key' as source_key
-      from tickets.import_meta m
-      where m.dataset = 'inc'
-    ) as meta on true
+    select * from tickets.freshness()
   )
   select
     'FeatureCollection',
@@ -4246,7 +4364,8 @@ comment on function tickets_ops.kind_words() is 'Words that say what kind of pla
 
 -- plpgsql from here on: a SQL function is planned anew on each call, and these are called for each word of each candidate
 -- (measured: 2.3 ms to compare two names; 0.2 ms so).
-create or replace function tickets_ops.same_word(p_one text, p_other text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.same_word(p_one text, p_other text) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
   v_short text := case when length(p_one) >= length(p_other) then p_other else p_one end;
@@ -4268,7 +4387,8 @@ end
 $$;
 comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-create or replace function tickets_ops.has_word(p_words text[], p_word text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.has_word(p_words text[], p_word text) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_word text;
 begin
@@ -4290,7 +4410,7 @@ create or replace function tickets_ops.name_match(
   out named boolean, out surrounded boolean, out exact boolean, out literal boolean, out same_kind boolean, out overlap numeric,
   out contradicted text[]
 )
-language plpgsql immutable parallel safe as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
   c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
@@ -4596,7 +4716,8 @@ create or replace function tickets_ops.is_unresolvable(p_cluster tickets.geo_clu
 return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
 comment on function tickets_ops.is_unresolvable(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
-create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
   v_waiting record;
@@ -4627,7 +4748,7 @@ create or replace function tickets_ops.snooze_geocoding(
   p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text default null
 )
 returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_job_id bigint;
@@ -4677,7 +4798,8 @@ end
 $$;
 comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
-create or replace function tickets_ops.wake_locations(p_cluster text) returns void language sql as $$
+create or replace function tickets_ops.wake_locations(p_cluster text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
   where j.task = 'geocode_location'
@@ -4687,7 +4809,7 @@ create or replace function tickets_ops.wake_locations(p_cluster text) returns vo
 $$;
 comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
-create or replace function tickets_ops.wake_geocoding() returns void language sql as $$
+create or replace function tickets_ops.wake_geocoding() returns void language sql set search_path = pg_catalog, pg_temp as $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
   where j.task in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null;
@@ -4715,7 +4837,7 @@ return 1.03 / p_rate;
 comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
 create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
-returns void language plpgsql as $$
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
@@ -4745,7 +4867,7 @@ comment on function tickets_ops.register_geocoder(text, numeric, integer, numeri
 
 create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
@@ -4805,7 +4927,7 @@ comment on function tickets_ops.reserve_geocoding_call(text) is
   'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
 
 create or replace function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
-language sql volatile as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
   with given_back as (
     update tickets_ops.geocoding_providers
     -- `used` counts one day; a call of yesterday is not today's.
@@ -4819,7 +4941,7 @@ comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
   'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget of its day.';
 
 create or replace function tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamptz) returns void
-language sql volatile as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
   update tickets_ops.geocoding_providers
   set used = used - 1
   where provider = p_provider and used > 0 and used_on = (p_reserved_at at time zone 'UTC')::date;
@@ -4831,7 +4953,7 @@ create or replace function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
   p_cluster text, p_location_key text, p_query text, p_candidates jsonb
 )
-returns timestamptz language plpgsql as $$
+returns timestamptz language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c_refused constant interval := '10 minutes';
   c_pause constant double precision := 60;
@@ -4981,7 +5103,7 @@ comment on function tickets_ops.cluster_name_key(text) is 'A cluster''s name as 
 
 create or replace function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text default null)
 returns table (state text, cluster text, name text, region text, answered text[])
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
 begin
@@ -5009,7 +5131,7 @@ returns table (
   state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision,
   answered text[]
 )
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_cluster text := tickets.cluster_key(p_cluster);
   v_key text := tickets.location_key(p_location_name);
@@ -5046,12 +5168,12 @@ comment on function tickets_ops.location_question(text, text, boolean, text) is
 
 create or replace function tickets_ops.answers_count_since() returns timestamptz language sql stable
 return now() - interval '1 day';
-comment on function tickets_ops.answers_count_since() is 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
+comment on function tickets_ops.answers_count_since() is 'Answers that came before are of an earlier job that never ended: they do not count, and fleettickets_maintain removes them.';
 
 create or replace function tickets_ops.answers(
   p_cluster text, p_location_key text, p_provider text, out candidates jsonb, out queries text[]
 )
-language sql stable as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
@@ -5066,7 +5188,8 @@ language sql stable as $$
 $$;
 comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
 
-create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
+create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_answers record;
   v_verdict record;
@@ -5118,7 +5241,7 @@ comment on function tickets_ops.resolve_cluster(text, text, boolean) is
 create or replace function tickets_ops.resolve_location(
   p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean
 )
-returns text language plpgsql as $$
+returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_answers record;
   v_verdict record;
@@ -5178,7 +5301,8 @@ comment on function tickets_ops.resolve_location(text, text, text, text, boolean
 -- What follows when a centroid or a guard changes: the stored candidates are rescored, with no call to a provider.
 -- Places that a person verified are judged by nobody.
 
-create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void language plpgsql as $$
+create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- Two rejected places may be chance.
   c_agreeing constant integer := 3;
@@ -5235,7 +5359,7 @@ comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets
 create or replace function tickets_ops.judge_inherited(
   p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
 )
-language plpgsql immutable parallel safe as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   distance_km := tickets_ops.distance_km(p_centre, p_geom);
   status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
@@ -5245,7 +5369,8 @@ $$;
 comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
   'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
 
-create or replace function tickets_ops.rescore_locations(p_cluster text) returns void language plpgsql as $$
+create or replace function tickets_ops.rescore_locations(p_cluster text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean := tickets_ops.as_pipeline(true);
 begin
@@ -5323,7 +5448,7 @@ create or replace function tickets_ops.places_to_geocode(p_dataset text, p_clust
 returns table (
   task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamptz, reason text, has_centroid boolean
 )
-language plpgsql stable as $fn$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
 begin
   -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
   return query execute format($sql$
@@ -5366,7 +5491,8 @@ $fn$;
 comment on function tickets_ops.places_to_geocode(text, text[]) is
   'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer language plpgsql as $$
+create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_planned integer;
 begin
@@ -5426,7 +5552,7 @@ begin
 end
 $$;
 comment on function tickets_ops.plan_geocoding(text, text[]) is
-  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 --! EndIncluded planning.sql
 --! Included on-demand.sql
 -- What a person asks for, ahead of all that is planned: a look at the bucket, the place of a cluster or location.
@@ -5471,7 +5597,7 @@ comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket
 
 create or replace function tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
@@ -6915,7 +7041,7 @@ create table tickets_ops.settings (
 );
 comment on table tickets_ops.settings is 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
 comment on column tickets_ops.settings.name is 'The environment''s variable.';
-comment on column tickets_ops.settings.pool_id is 'The worker pool of the process (tickets_ops.workers).';
+comment on column tickets_ops.settings.pool_id is 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
 comment on column tickets_ops.settings.value is 'Its value as text.';
 comment on column tickets_ops.settings.recorded_at is 'When the process started.';
 
@@ -6976,18 +7102,17 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
 
-create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[] language plpgsql as $$
+create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  -- A pool that is starting may lock jobs some milliseconds before it is registered.
-  c_unregistered_after constant interval := interval '30 seconds';
   v_dead text[];
   v_set_aside bigint[];
 begin
   select coalesce(array_agg(h.pool_id), '{}') into v_dead
   from tickets_ops.pools_with_work() h
-  left join tickets_ops.worker_states() w using (pool_id)
-  where h.pool_id <> p_own_pool
-    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  -- Only pools that registered, which ours do before they take a job: another may be another application's.
+  join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool and w.state in ('dead', 'hung', 'stopped');
   if v_dead = '{}' then
     return v_dead;
   end if;
@@ -7006,13 +7131,14 @@ begin
   return v_dead;
 end
 $$;
-comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
+comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools of ours hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 --! EndIncluded workers.sql
 --! Included settings.sql
 -- Settings of the processes that SQL goes by as well. A process records those that its environment gives it; one without
 -- goes by what is recorded.
 
-create or replace function tickets_ops.record_settings(p_pool_id text, p_settings jsonb) returns void language sql as $$
+create or replace function tickets_ops.record_settings(p_pool_id text, p_settings jsonb) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   -- Of a process that is forgotten only what still stands is kept.
   delete from tickets_ops.settings s
   where s.pool_id not in (select w.pool_id from tickets_ops.workers w)
@@ -7244,7 +7370,8 @@ comment on function tickets_ops.feed_problems(text) is 'What is wrong with the f
 -- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
 -- functions' bodies are texts, which bind to nothing.
 
-create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb language plpgsql immutable as $$
+create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   return p_payload::jsonb;
 exception
@@ -7254,16 +7381,21 @@ end
 $$;
 comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
 
+create or replace function tickets_ops.worker_schema_is_shared() returns boolean language sql stable
+return coalesce(tickets_ops.setting('WORKER_SCHEMA_SHARED') = 'true', false);
+comment on function tickets_ops.worker_schema_is_shared() is 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
+
 -- Inlined into the query that asks, so that one job is found by index among 200 000.
 create or replace function tickets_ops.described_jobs()
 returns table (
   id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamptz, superseded text
 )
-language sql stable as $$
+language sql stable
+begin atomic
   select
     j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
@@ -7272,10 +7404,12 @@ language sql stable as $$
         when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
-  from tickets_ops.queued_jobs() j
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  left join tickets_ops.job_policy() p on p.task = j.task
   cross join lateral (
     -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
     select case
+      when p.task is null then null -- another application's, perhaps: what it tells its workers is not for our operators
       when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
         then j.payload::jsonb
       else tickets_ops.readable_payload(j.payload)
@@ -7284,6 +7418,7 @@ language sql stable as $$
   ) as r
   cross join lateral (
     select case
+      when p.task is null then 'unknown task'
       when j.locked_at is not null then 'running'
       when j.attempts >= j.max_attempts then 'failed'
       when j.attempts > 0 then 'retrying'
@@ -7308,8 +7443,9 @@ language sql stable as $$
     from tickets_ops.snapshots n
     where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
-$$;
-comment on function tickets_ops.described_jobs() is 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
+  where p.task is not null or not (select tickets_ops.worker_schema_is_shared());
+end;
+comment on function tickets_ops.described_jobs() is 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs; where no other application shares their schema, also those of tasks that no worker of ours has. With the caller''s rights: only the owner sees any.';
 
 create or replace function tickets_ops.list_jobs()
 returns table (
@@ -7326,16 +7462,16 @@ select id, task, key, payload, queue, priority, state, run_at, attempts, max_att
 from tickets_ops.list_jobs();
 comment on view tickets_ops.jobs is 'Every job that waits, runs or has failed; one that succeeded is gone (tickets_ops.snapshots remembers the loads).';
 comment on column tickets_ops.jobs.id is 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
-comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or maintain.';
+comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or fleettickets_maintain. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 comment on column tickets_ops.jobs.key is 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
-comment on column tickets_ops.jobs.payload is 'What the task was asked to do.';
+comment on column tickets_ops.jobs.payload is 'What the task was asked to do. NULL for an unknown task: it may be another application''s.';
 comment on column tickets_ops.jobs.queue is 'Named queue, whose jobs run one by one. NULL: none.';
 comment on column tickets_ops.jobs.priority is 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
-comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left. unknown task: no worker of ours will ever run it.';
 comment on column tickets_ops.jobs.run_at is 'Not before this time.';
 comment on column tickets_ops.jobs.attempts is 'Attempts so far, the running one included.';
 comment on column tickets_ops.jobs.max_attempts is 'Attempts allowed. One more for each worker that died over the job.';
-comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed.';
+comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed. NULL for an unknown task.';
 comment on column tickets_ops.jobs.locked_by is 'tickets_ops.workers.pool_id of the worker that runs it.';
 comment on column tickets_ops.jobs.age is 'Since it was asked for.';
 
@@ -7357,7 +7493,8 @@ comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matter
 --! Included retry.sql
 -- What an operator does with a job: try it again, or cancel it.
 
-create or replace function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
+create or replace function tickets_ops.revive_job(p_id bigint) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_obstacle text;
@@ -7416,6 +7553,10 @@ begin
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
+  if v_job.state = 'unknown task' then
+    raise exception 'Job % is not tried again. There is no task %.', p_id, v_job.task
+      using hint = format('Remove it (select tickets_ops.cancel_job(%s);) and add it with the right name. See tickets_ops.job_policy().', p_id);
+  end if;
   v_obstacle := tickets_ops.revive_job(p_id);
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
@@ -7465,7 +7606,8 @@ end
 $$;
 comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
 
-create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[] language sql stable as $$
+create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select array(
     select j.id
     from tickets_ops.queued_jobs() j
@@ -7598,6 +7740,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   from tickets_ops.described_jobs() j
   where j.state = 'failed' and j.superseded is null
   having count(*) > 0
+  union all
+  select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
+    count(*), string_agg(distinct j.task, ', '))
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  where j.task not in (select p.task from tickets_ops.job_policy() p) and not (select tickets_ops.worker_schema_is_shared())
+  having count(*) > 0
 $$;
 comment on function tickets_ops.job_problems() is 'What is wrong with the jobs, as faults and warnings in words.';
 
@@ -7626,7 +7774,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
     b.blocker)
   from blocking b left join pg_stat_activity a on a.pid = b.blocker
-  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+  where b.since < now() - interval '1 minute'
+    -- Anybody can call a session of his so.
+    and not (coalesce(a.application_name, '') like 'fleettickets worker%' and a.usename = current_user)
 $$;
 comment on function tickets_ops.blocking_problems() is 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
 
@@ -7776,6 +7926,1027 @@ comment on column tickets_ops.health.geocoding_budget_left is 'Calls left today 
 comment on column tickets_ops.health.geocoding_jobs is 'Places that wait to be asked.';
 comment on column tickets_ops.health.places_for_review is 'Places and clusters that a person should look at first: needs_review and suspicious ones of tickets_ops.review_queue.';
 --! EndIncluded health.sql
+
+--! split: 130-analytics.sql
+-- What happened: closings, flow, repair times, backlog, teams.
+
+create table tickets.inc_daily (
+  day date not null,
+  cluster text not null default '',
+  region text not null default '',
+  assigned_team text not null default '',
+  open integer not null default 0,
+  open_breached integer,
+  open_at_risk integer,
+  open_unknown integer,
+  aged_0_24h integer,
+  aged_24_48h integer,
+  aged_2_7d integer,
+  aged_7_30d integer,
+  aged_over_30d integer,
+  opened integer not null default 0,
+  reopened integer not null default 0,
+  closed integer not null default 0,
+  snapshot_at timestamptz not null,
+  source text not null check (source in ('state', 'events')),
+  primary key (day, cluster, region, assigned_team)
+);
+comment on table tickets.inc_daily is 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
+comment on column tickets.inc_daily.day is 'Day in Nairobi of the snapshot''s own time.';
+comment on column tickets.inc_daily.cluster is 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+comment on column tickets.inc_daily.region is 'Region then, lower case; '''' for none.';
+comment on column tickets.inc_daily.assigned_team is 'Team then; '''' for none.';
+comment on column tickets.inc_daily.open is 'Open tickets.';
+comment on column tickets.inc_daily.open_breached is 'Of these, beyond the SLA (tickets.sla_rules) as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
+comment on column tickets.inc_daily.open_at_risk is 'Of these, not breached yet but soon.';
+comment on column tickets.inc_daily.open_unknown is 'Of these, without a clock: in no ageing bucket.';
+comment on column tickets.inc_daily.aged_0_24h is 'Of these, open for under 24 h as of snapshot_at (or with a clock that starts in the future).';
+comment on column tickets.inc_daily.aged_24_48h is 'Of these, open for 24 h to under 48 h.';
+comment on column tickets.inc_daily.aged_2_7d is 'Of these, open for 48 h to under 7 days.';
+comment on column tickets.inc_daily.aged_7_30d is 'Of these, open for 7 to under 30 days.';
+comment on column tickets.inc_daily.aged_over_30d is 'Of these, open for 30 days or more.';
+comment on column tickets.inc_daily.opened is 'Tickets first seen open since the last day that has rows.';
+comment on column tickets.inc_daily.reopened is 'Tickets seen open again since then.';
+comment on column tickets.inc_daily.closed is 'Tickets that left the backlog since then, at the values that they closed with. Those first seen closed are not among them.';
+comment on column tickets.inc_daily.snapshot_at is 'The export''s own time of the day''s last look.';
+comment on column tickets.inc_daily.source is 'state: counted when the snapshot was in. events: rebuilt from the history.';
+
+--! Included calendar.sql
+-- Days, weeks and months of Nairobi, cut in SQL: dashboards cut at UTC, three hours late.
+
+create or replace function tickets.eat_day(p_at timestamptz) returns date
+  language sql immutable parallel safe
+  return (p_at at time zone 'Africa/Nairobi')::date;
+comment on function tickets.eat_day(timestamptz) is 'The day in Nairobi (UTC+3 all year): 20:59:59Z is the same day, 21:00:00Z the next.';
+
+create or replace function tickets.eat_midnight(p_day date) returns timestamptz
+  language sql immutable parallel safe
+  return p_day::timestamp at time zone 'Africa/Nairobi';
+comment on function tickets.eat_midnight(date) is 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
+
+create or replace function tickets.periods(p_from date, p_to date, p_step text)
+returns table (n integer, period date, starts_at timestamptz, counted_from timestamptz, counted_to timestamptz)
+language sql stable parallel safe
+as $$
+  select
+    (row_number() over (order by first))::integer,
+    first::date,
+    tickets.eat_midnight(first::date),
+    tickets.eat_midnight(greatest(first::date, p_from)),
+    tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
+  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
+$$;
+comment on function tickets.periods(date, date, text) is 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
+
+create or replace function tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) returns void
+  language plpgsql immutable parallel safe
+as $$
+begin
+  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
+    raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_step is null or p_step not in ('day', 'week', 'month') then
+    raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_by <> all (p_dimensions) then
+    raise exception 'p_by is %: choose %, or NULL for all together.', quote_literal(p_by), array_to_string(p_dimensions, ', ')
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.check_question(date, date, text, text, text[]) is 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
+
+create or replace function tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) returns text
+  language sql immutable parallel safe
+  return case p_by when 'team' then p_team when 'cluster' then p_cluster when 'region' then p_region when 'owner' then p_owner when 'status' then p_status end;
+comment on function tickets.dimension(text, text, text, text, text, text) is 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
+--! EndIncluded calendar.sql
+--! Included settled.sql
+-- Until when the past is settled: the content of the feed trails its files by days.
+
+create or replace function tickets.snapshot_through() returns timestamptz
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select greatest(
+    -- An unchanged file moves this only.
+    (select tickets.eat_ts(m.metadata ->> 'snapshot_at') from tickets.import_meta m where m.dataset = 'inc'),
+    (select e.snapshot_at from tickets.inc_events e order by e.event_id desc limit 1)
+  )
+$$;
+comment on function tickets.snapshot_through() is 'Export time of the newest INC snapshot that was loaded or found unchanged: what is later, nobody has told yet. NULL before the first.';
+
+-- Closings of the first snapshot ever loaded are of all times: they are no lag. (After a takeover history begins with a
+-- baseline, and the first snapshot brings news only.) Nor is one that comes over a month late, which is an accident; so the
+-- index inc_events_closed_at answers alone.
+create or replace function tickets.reporting_lag() returns interval
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when count(*) >= 100 then percentile_disc(0.95) within group (order by greatest(e.snapshot_at - e.closed_at, interval '0'))
+    else interval '48 hours'
+  end
+  from tickets.inc_events e
+  -- Subqueries, so that each is asked once.
+  where e.event = 'closed'
+    and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
+    and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
+    and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
+$$;
+comment on function tickets.reporting_lag() is 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
+
+create or replace function tickets.settled_through() returns timestamptz
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select tickets.snapshot_through() - tickets.reporting_lag()
+$$;
+comment on function tickets.settled_through() is 'Lifecycle times (created_at_service, closed_at) before this instant are told with few exceptions: the newest snapshot less tickets.reporting_lag(). A period that ends after it is provisional: its counts still grow. NULL before the first snapshot.';
+--! EndIncluded settled.sql
+--! Included closures.sql
+-- Closings, each with the team, the times and the figures that it was told with: tickets.inc knows a ticket's last one only.
+
+create or replace view tickets.inc_closures as
+select
+  c.ticket_id,
+  1 + coalesce(width_bucket(c.event_id, r.reopened), 0) as closure_no,
+  c.closed_at,
+  c.observed_at,
+  c.observed,
+  c.assigned_team,
+  c.team_before,
+  c.team_before is not null and c.team_before is distinct from c.assigned_team as handover_at_close,
+  c.owner,
+  c.cluster,
+  c.region,
+  clock.started_at as clock_start,
+  clock.source as clock_source,
+  round(extract(epoch from clock.lasted) / 3600, 2) as hours_to_close,
+  c.mttr as mttr_minutes,
+  c.sla_status as source_sla_status,
+  clock.lasted <= interval '24 hours' as within_24h,
+  clock.lasted <= interval '48 hours' as within_48h,
+  (
+    -- A change that comes with the closing is written after it, in the same snapshot; one that comes with the opening is none.
+    select count(*)
+    from (
+      select o.event_id, o.snapshot_id from tickets.inc_events o
+      where o.ticket_id = c.ticket_id and o.event_id < c.event_id and o.event in ('baseline', 'opened', 'reopened')
+      order by o.event_id desc limit 1
+    ) as opening
+    join tickets.inc_events m on m.event_id > opening.event_id and m.snapshot_id is distinct from opening.snapshot_id
+    where m.ticket_id = c.ticket_id and m.event = 'team_changed' and m.old_value is not null
+      and (m.event_id < c.event_id or m.snapshot_id = c.snapshot_id)
+  )::integer as reassignments,
+  next.reopened_at,
+  case when next.reopened_at >= c.closed_at then round(extract(epoch from next.reopened_at - c.closed_at) / 3600, 2) end as hours_to_reopen,
+  next.reopened is null as is_final,
+  c.normalized_status
+from (
+  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at.
+  select
+    true as observed, e.event_id, e.ticket_id, e.snapshot_id, e.snapshot_at as observed_at, e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status
+  from tickets.inc_events e
+  where e.event = 'closed'
+  union all
+  -- Closed when history began: still closed, and no event says that it was closed since.
+  select
+    false, e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status
+  from tickets.inc_events e
+  where e.event = 'baseline'
+    and not exists (select from tickets.inc_events l where l.ticket_id = e.ticket_id and l.event = 'closed')
+    and not exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable) -- index inc_open
+  union all
+  -- A closing as it was corrected.
+  select
+    e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status
+  from tickets.inc_events k
+  join tickets.inc_events e -- index inc_events_ticket
+    on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
+  where k.event = 'closure_corrected'
+    -- Its last one before. Not `order by … limit 1`, with which no plan is parallel.
+    and not exists (
+      select from tickets.inc_events b
+      where b.ticket_id = k.ticket_id and b.event in ('closed', 'baseline') and b.event_id > e.event_id and b.event_id < k.event_id
+    )
+) as c
+-- What came after. Few tickets have anything of it, so a hash tells; a subquery per closing would keep plans from being parallel.
+left join (
+  select
+    ticket_id,
+    array_agg(event_id order by event_id) filter (where event = 'reopened') as reopened,
+    array_agg(snapshot_at order by event_id) filter (where event = 'reopened') as reopened_at,
+    array_agg(event_id order by event_id) filter (where event = 'closure_corrected') as corrected
+  from tickets.inc_events where event in ('reopened', 'closure_corrected') group by ticket_id -- index inc_events_revisions
+) as r on r.ticket_id = c.ticket_id
+-- width_bucket() says how many of the array come no later than this closing was told: the next one is one further on.
+cross join lateral (
+  select
+    r.reopened[width_bucket(c.told_by, r.reopened) + 1] as reopened,
+    r.reopened_at[width_bucket(c.told_by, r.reopened) + 1] as reopened_at,
+    r.corrected[width_bucket(c.told_by, r.corrected) + 1] as corrected
+) as next
+left join tickets.inc t on t.ticket_id = c.ticket_id
+cross join lateral (
+  select
+    coalesce(c.created_at_service, t.created_at_service, t.first_seen_at) as started_at,
+    case
+      when coalesce(c.created_at_service, t.created_at_service) is not null then 'created_at_service'
+      when t.first_seen_at is not null then 'first_seen_at'
+    end as source,
+    case
+      when c.closed_at >= coalesce(c.created_at_service, t.created_at_service, t.first_seen_at)
+        then c.closed_at - coalesce(c.created_at_service, t.created_at_service, t.first_seen_at)
+    end as lasted
+) as clock
+where
+  -- Closed when history began: only where no event says that it was opened since.
+  (c.observed or next.reopened is null)
+  -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
+  and (next.corrected is null or next.corrected > next.reopened);
+comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
+comment on column tickets.inc_closures.ticket_id is 'The ticket''s number.';
+comment on column tickets.inc_closures.closure_no is '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
+comment on column tickets.inc_closures.closed_at is 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
+comment on column tickets.inc_closures.observed_at is 'The export''s own time of the snapshot that first showed it closed; for closings before history the time at which history began. It never changes.';
+comment on column tickets.inc_closures.observed is 'false: closed before history began, so nobody saw it happen.';
+comment on column tickets.inc_closures.assigned_team is 'The closing team, which is credited: that of the snapshot that first showed it closed. What the ticket''s team became later does not matter. NULL: none.';
+comment on column tickets.inc_closures.team_before is 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
+comment on column tickets.inc_closures.handover_at_close is 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
+comment on column tickets.inc_closures.owner is 'The ticket''s owner then.';
+comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then.';
+comment on column tickets.inc_closures.region is 'The ticket''s region then, lower case.';
+comment on column tickets.inc_closures.clock_start is 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
+comment on column tickets.inc_closures.clock_source is 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
+comment on column tickets.inc_closures.hours_to_close is 'Hours by the wall clock from clock_start to closed_at. NULL: one of them is unknown, or the closing comes first, as it does where a late first_seen_at is the clock. Pauses of the SLA are in it: the feed has none.';
+comment on column tickets.inc_closures.mttr_minutes is 'The source''s own repair time in whole minutes, as last told of this closing. It is not hours_to_close: the source takes waiting off that it does not tell.';
+comment on column tickets.inc_closures.source_sla_status is 'The source''s own verdict: Compliant or Breached. It is not reconciled with any clock here.';
+comment on column tickets.inc_closures.within_24h is 'Closed at most 24 h after clock_start. NULL where hours_to_close is.';
+comment on column tickets.inc_closures.within_48h is 'Closed at most 48 h after clock_start. NULL where hours_to_close is.';
+comment on column tickets.inc_closures.reassignments is 'How often the ticket left a team between being opened (or reopened) and this closing, as the snapshots saw it; a handover at the close is one. A first assignment is none.';
+comment on column tickets.inc_closures.reopened_at is 'The export''s own time of the snapshot that showed it open again: the source tells no time of its own. NULL: it was not reopened.';
+comment on column tickets.inc_closures.hours_to_reopen is 'Hours from closed_at to reopened_at.';
+comment on column tickets.inc_closures.is_final is 'It still stands: the ticket was not reopened since.';
+comment on column tickets.inc_closures.normalized_status is 'The status that it was closed with.';
+--! EndIncluded closures.sql
+--! Included flow.sql
+-- Flow: what came in and went out, by the days on which it happened, not on which it was told.
+
+create or replace view tickets.inc_clock as
+select ticket_id, created_at_service as started_at, 'created_at_service' as source from tickets.inc where created_at_service is not null
+union all
+select ticket_id, first_seen_at, 'first_seen_at' from tickets.inc where created_at_service is null and first_seen_at is not null;
+comment on view tickets.inc_clock is 'When each ticket''s clock started, as it is known today: created_at_service, else first_seen_at, as for the SLA. Tickets with neither are not in it.';
+comment on column tickets.inc_clock.ticket_id is 'The ticket''s number.';
+comment on column tickets.inc_clock.started_at is 'When the clock started.';
+comment on column tickets.inc_clock.source is 'created_at_service; or first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+-- Not parallel safe, so that its own query may be parallel. Planned anew in each call, with its arguments as constants: the
+-- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. With memory for half a million
+-- tickets in a hash, and pages nearly as cheap in any order, which they are in memory.
+create or replace function tickets.inc_flow(p_from date, p_to date, p_step text default 'day', p_by text default null)
+returns table (
+  period date, starts_at timestamptz, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint,
+  undated bigint, clock_known_pct numeric, provisional boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+  v_settled timestamptz := tickets.settled_through();
+  v_starts timestamptz[];
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with counted as (
+    select
+      width_bucket(c.started_at, v_starts) as n,
+      tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value) as value, -- as it was first seen
+      count(*) as created, count(*) filter (where c.source = 'created_at_service') as known,
+      0 as closed, 0 as closed_final, 0 as reopened, 0 as undated
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    where c.started_at >= v_from and c.started_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.closed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, count(*), count(*) filter (where c.is_final), 0, 0
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.observed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, 0, 0, 0, count(*)
+    from tickets.inc_closures c
+    where c.closed_at is null and c.observed and c.observed_at >= v_from and c.observed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(e.snapshot_at, v_starts), tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value),
+      0, 0, 0, 0, count(*), 0
+    from tickets.inc_events e
+    where e.event = 'reopened' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+    group by 1, 2
+  ),
+  summed as (
+    select
+      n, coalesce(value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
+    from counted group by 1, 2
+  ),
+  filled as (
+    -- Every value of the range in every period; all together also where there is none.
+    select
+      p.n, p.period, p.starts_at, p.counted_to, v.value, coalesce(s.created, 0) as created, coalesce(s.closed, 0) as closed,
+      coalesce(s.closed_final, 0) as closed_final, coalesce(s.reopened, 0) as reopened, coalesce(s.undated, 0) as undated, s.known
+    from tickets.periods(p_from, p_to, p_step) p
+    cross join (select value from summed union select '(none)' where p_by is null) as v
+    left join summed s on s.n = p.n and s.value = v.value
+  )
+  select
+    f.period, f.starts_at, case when p_by is not null then f.value end, f.created, f.closed, f.closed_final, f.reopened,
+    f.created + f.reopened - f.closed, f.undated, round(100.0 * f.known / nullif(f.created, 0), 1),
+    (f.counted_to <= v_settled) is not true
+  from filled f
+  order by f.n, f.value;
+end
+$$;
+comment on function tickets.inc_flow(date, date, text, text) is
+'Inflow and outflow by period, in lifecycle time: counted when it happened, not when it was told. So a period grows for days after its end: see provisional. A row for each period, and for each value of p_by in the range, zeros included.
+
+Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
+
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by, "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+
+Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
+--! EndIncluded flow.sql
+--! Included repair-times.sql
+-- Repair times of what was closed, by the period of the closing.
+
+create or replace function tickets.inc_repair_times(p_from date, p_to date, p_step text default 'week', p_by text default null)
+returns table (
+  period date, starts_at timestamptz, value text, n bigint,
+  mttr_known_pct numeric, mttr_mean numeric, mttr_median numeric, mttr_p80 numeric, mttr_p95 numeric,
+  hours_known_pct numeric, clock_known_pct numeric, hours_mean numeric, hours_median numeric, hours_p80 numeric, hours_p95 numeric,
+  within_24h_pct numeric, within_48h_pct numeric, source_compliant_pct numeric, reopened_pct numeric, reopened_mature boolean,
+  provisional boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_starts timestamptz[];
+  v_settled timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with closings as (
+    select
+      width_bucket(c.closed_at, v_starts) as bucket,
+      coalesce(tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)') as value,
+      c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
+      c.reopened_at <= c.closed_at + interval '30 days' as reopened
+    from tickets.inc_closures c
+    where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
+  ),
+  measured as (
+    select
+      c.bucket, c.value, count(*) as n,
+      count(c.mttr_minutes) as mttr_known, avg(c.mttr_minutes) as mttr_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.mttr_minutes) as mttr,
+      count(c.hours_to_close) as hours_known, avg(c.hours_to_close) as hours_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.hours_to_close) as hours,
+      count(*) filter (where c.clock_source = 'created_at_service') as clock_known,
+      count(*) filter (where c.within_24h) as within_24h, count(*) filter (where c.within_48h) as within_48h,
+      count(*) filter (where c.source_sla_status = 'Compliant') as compliant, count(c.source_sla_status) as told,
+      count(*) filter (where c.reopened) as reopened
+    from closings c group by c.bucket, c.value
+  )
+  select
+    p.period, p.starts_at, case when p_by is not null then v.value end, coalesce(m.n, 0),
+    round(100.0 * m.mttr_known / m.n, 1), round(m.mttr_mean, 1),
+    case when m.mttr_known >= 5 then m.mttr[1] end, case when m.mttr_known >= 5 then m.mttr[2] end, case when m.mttr_known >= 5 then m.mttr[3] end,
+    round(100.0 * m.hours_known / m.n, 1), round(100.0 * m.clock_known / m.n, 1), round(m.hours_mean, 2),
+    case when m.hours_known >= 5 then m.hours[1] end, case when m.hours_known >= 5 then m.hours[2] end, case when m.hours_known >= 5 then m.hours[3] end,
+    round(100.0 * m.within_24h / nullif(m.hours_known, 0), 1), round(100.0 * m.within_48h / nullif(m.hours_known, 0), 1),
+    round(100.0 * m.compliant / nullif(m.told, 0), 1), round(100.0 * m.reopened / m.n, 1),
+    coalesce(p.counted_to + interval '30 days' <= v_settled, false),
+    (p.counted_to <= v_settled) is not true
+  from tickets.periods(p_from, p_to, p_step) p
+  cross join (select m.value from measured m union select '(none)' where p_by is null) as v
+  left join measured m on m.bucket = p.n and m.value = v.value
+  order by p.n, v.value;
+end
+$$;
+comment on function tickets.inc_repair_times(date, date, text, text) is
+'How long repairs took, by the period of the closing (closed_at, lifecycle time). Population: the closings of tickets.inc_closures in the period, those that were undone since included. A row for each period, and for each value of p_by in the range.
+
+Arguments: as tickets.inc_flow().
+
+n: closings. mttr_…: the source''s own figure in minutes; mttr_known_pct: share of n that has one. hours_…: hours by the wall clock from the ticket''s clock to closed_at; hours_known_pct: share of n for which it is known and not negative; clock_known_pct: share whose clock is created_at_service, not first_seen_at. …_median, …_p80, …_p95: the time within which the fastest half, 80 %, 95 % were done (fault repair time of ETSI EG 202 057): a time that occurred, not one between two; NULL under 5 known values. within_24h_pct, within_48h_pct: of those with known hours, at most so long. source_compliant_pct: of those with a verdict of the source, Compliant: its verdict is shown, not checked. reopened_pct: share of n that was reopened within 30 days; reopened_mature: these 30 days are over for the whole period, so the share is final. provisional: the period ends after tickets.settled_through().
+
+Traps: it says nothing of tickets that are still open: for that see tickets.inc_time_to_close(). The feed has no pauses of the SLA. Two figures differ because mttr leaves waiting out.';
+--! EndIncluded repair-times.sql
+--! Included time-to-close.sql
+-- Time to close of what was opened, with those that are still open: the quick ones close first, so an average of the closed
+-- ones is too short for every cohort that is not wholly closed.
+
+-- Kaplan-Meier: at each time at which a ticket closed, the share that stays open is multiplied by 1 - closed / still open and
+-- watched just before. The product as a sum of logarithms; it reaches 0 where all that were watched close.
+create or replace function tickets.inc_time_to_close(p_from date, p_to date, p_by text default null)
+returns table (
+  value text, opened bigint, closed bigint, still_open bigint, clock_known_pct numeric, within_24h_pct numeric, within_48h_pct numeric,
+  median_hours numeric, p80_hours numeric, p95_hours numeric, naive_mean_hours numeric, naive_median_hours numeric, through timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_through timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return query
+  with first_closings as (
+    -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+  ),
+  reopened_baselines as (
+    -- Closed before history began, and opened since: their first closing is not in inc_closures.
+    select b.ticket_id, b.closed_at
+    from tickets.inc_events b -- index inc_events_baseline_closed_at
+    where b.event = 'baseline' and (
+      select e.event from tickets.inc_events e
+      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
+      order by e.event_id limit 1
+    ) = 'reopened'
+  ),
+  cohort as (
+    select
+      coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      c.source = 'created_at_service' as clock_known,
+      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
+      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    left join first_closings f on f.ticket_id = c.ticket_id
+    left join reopened_baselines b on b.ticket_id = c.ticket_id
+    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
+    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
+  ),
+  moments as (
+    -- Integers: their sums are no numerics, which take twice as long.
+    select
+      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
+      (count(*) filter (where clock_known))::integer as clock_known
+    from cohort group by value, hours
+  ),
+  -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
+  watched as (
+    select
+      value, hours, closed as ended,
+      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
+      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    from moments where hours >= 0
+    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
+  ),
+  curve as (
+    select
+      w.*,
+      exp(sum(case when ended < at_risk then ln(1 - ended / at_risk::float8) else '-infinity' end) over (partition by value order by hours)) as still_open
+    from watched w
+  ),
+  -- 1e-9: the logarithms' error must not move a quantile that the curve reaches exactly.
+  quantiles as (
+    select
+      value, max(at_risk) as tickets,
+      min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
+      min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
+      case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
+      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
+      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+    from curve group by value
+  ),
+  counted as (
+    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+  )
+  select
+    case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
+    round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
+    case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
+    case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
+    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+  from (select c.value from counted c union select '(none)' where p_by is null) as v
+  left join counted c on c.value = v.value
+  left join quantiles q on q.value = v.value
+  order by v.value;
+end
+$$;
+comment on function tickets.inc_time_to_close(date, date, text) is
+'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
+
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+
+Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
+--! EndIncluded time-to-close.sql
+--! Included daily.sql
+-- The backlog by day: what was open after each day's last look at the bucket.
+
+create or replace function tickets_ops.record_day(p_dataset text default 'inc') returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := (tickets_ops.high_water_mark(p_dataset)).snapshot_at;
+  v_day date := tickets.eat_day(v_at);
+  v_since timestamptz;
+begin
+  if p_dataset <> 'inc' or v_at is null then
+    return;
+  end if;
+  -- Two looks at once take turns: what follows sees what the one before it wrote.
+  perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
+  select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
+  delete from tickets.inc_daily d where d.day = v_day;
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from (
+    select
+      left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
+      'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
+    from tickets.inc t -- index inc_open
+    cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
+    where t.is_actionable
+    union all
+    -- Since the last day that has rows: what a snapshot wrote that was never completed belongs to the next look.
+    select e.cluster, e.region, e.assigned_team, e.event, null, null, null
+    from tickets.inc_events e -- index inc_events_backlog
+    where e.snapshot_at >= v_since and e.snapshot_at < tickets.eat_midnight(v_day + 1)
+      and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
+    union all
+    select null, null, null, 'look', null, null, null
+  ) as c
+  group by 2, 3, 4;
+end
+$$;
+comment on function tickets_ops.record_day(text) is 'Writes the day of the newest snapshot to tickets.inc_daily: what is open now, with its SLA and age as of the snapshot''s own time, and what entered and left the backlog. Called in the transaction that ends a look at the bucket: a snapshot completed, failed half-way, or found unchanged. Twice is as good as once; days before it are never touched. INC only: does nothing for another dataset, or before the first load.';
+
+-- A spell is the time for which a ticket was open; its team and cluster on a day are those of its last change before the
+-- next midnight. The region, whose changes are no events, is that of the spell's beginning.
+create or replace function tickets_ops.rebuild_days() returns integer
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rows integer;
+begin
+  with looks as (
+    select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
+    from (
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null
+      union all
+      select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
+    ) as s
+    where tickets.eat_day(s.snapshot_at) < coalesce((select min(d.day) from tickets.inc_daily d), 'infinity')
+    group by 1
+  ),
+  lifecycle as (
+    select
+      e.ticket_id, e.event, e.event_id, e.old_value, e.cluster, e.region, e.assigned_team,
+      tickets.eat_day(coalesce(e.snapshot_at, e.recorded_at)) as day,
+      lead(e.event) over history as next_event, lead(tickets.eat_day(e.snapshot_at)) over history as next_day
+    from tickets.inc_events e
+    where e.event in ('baseline', 'opened', 'closed', 'reopened')
+    window history as (partition by e.ticket_id order by e.event_id)
+  ),
+  spells as (
+    select l.*, coalesce(l.next_day, (select max(k.day) + 1 from looks k)) - l.day as days
+    from lifecycle l
+    where l.event in ('opened', 'reopened') or (l.event = 'baseline' and case
+      when l.next_event is null then exists (select from tickets.inc t where t.ticket_id = l.ticket_id and t.is_actionable)
+      else l.next_event = 'closed'
+    end)
+  ),
+  told as (
+    select k.day, coalesce(cluster.name, s.cluster) as cluster, s.region, coalesce(team.name, s.assigned_team) as assigned_team, 'open' as what
+    from spells s
+    cross join generate_series(0, s.days - 1) as nth
+    join looks k on k.day = s.day + nth
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'team_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as team on true
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'cluster_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as cluster on true
+    union all
+    select l.day, l.cluster, l.region, l.assigned_team, l.event
+    from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
+    union all
+    select k.day, null, null, null, 'look' from looks k
+  )
+  insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
+  select
+    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
+    count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
+  from told t join looks k on k.day = t.day
+  group by 1, 2, 3, 4, k.snapshot_at;
+  get diagnostics v_rows = row_count;
+  return v_rows;
+end
+$$;
+comment on function tickets_ops.rebuild_days() is 'Writes the days before the first one of tickets.inc_daily, as history tells them: without SLA states and ages, which it does not tell. For an upgrade and for an imported history, before the next look at the bucket. Returns how many rows it wrote.';
+
+create or replace function tickets.inc_backlog_daily(p_from date, p_to date, p_by text default null)
+returns table (
+  day date, starts_at timestamptz, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint,
+  aged_0_24h bigint, aged_24_48h bigint, aged_2_7d bigint, aged_7_30d bigint, aged_over_30d bigint,
+  opened bigint, reopened bigint, closed bigint, net bigint, observed boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region']);
+  return query
+  with days as (
+    select d.day, look.day as seen -- the last day with a look
+    from (select p_from + n as day from generate_series(0, p_to - p_from - 1) as n) as d
+    left join lateral (
+      select i.day from tickets.inc_daily i where i.day <= d.day order by i.day desc limit 1 -- primary key
+    ) as look on d.day <= greatest(look.day, tickets.eat_day(now()))
+  ),
+  cells as (
+    select
+      i.day, coalesce(nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
+      sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
+      sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
+      sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
+    from tickets.inc_daily i
+    where i.day >= (select min(d.seen) from days d) and i.day < p_to
+    group by 1, 2
+  ),
+  listed as (
+    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    union
+    select '(none)' where p_by is null
+  )
+  select
+    d.day, tickets.eat_midnight(d.day), case when p_by is not null then v.value end,
+    -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
+    coalesce(c.open, known.zero), case when c.day is null then known.zero else c.open_breached end,
+    case when c.day is null then known.zero else c.open_at_risk end, case when c.day is null then known.zero else c.open_unknown end,
+    case when c.day is null then known.zero else c.aged_0_24h end, case when c.day is null then known.zero else c.aged_24_48h end,
+    case when c.day is null then known.zero else c.aged_2_7d end, case when c.day is null then known.zero else c.aged_7_30d end,
+    case when c.day is null then known.zero else c.aged_over_30d end,
+    coalesce(flow.opened, 0), coalesce(flow.reopened, 0), coalesce(flow.closed, 0),
+    coalesce(flow.opened + flow.reopened - flow.closed, 0), d.seen is not distinct from d.day
+  from days d
+  cross join listed v
+  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
+  left join cells c on c.day = d.seen and c.value = v.value
+  left join lateral (select c.opened, c.reopened, c.closed where d.seen = d.day) as flow on true
+  order by d.day, v.value;
+end
+$$;
+comment on function tickets.inc_backlog_daily(date, date, text) is
+'The open backlog at the end of each day, and what changed it, in observed time (the snapshots'' own): these figures are never revised. A row for each day, and for each value of p_by in the range.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
+
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day, "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+
+Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
+--! EndIncluded daily.sql
+--! Included ageing.sql
+-- How old the open tickets are, now.
+
+create or replace view tickets.inc_ageing as
+select
+  t.assigned_team,
+  t.cluster,
+  count(*) as open,
+  count(*) filter (where t.hours_open < 4) as aged_0_4h,
+  count(*) filter (where t.hours_open >= 4 and t.hours_open < 24) as aged_4_24h,
+  count(*) filter (where t.hours_open >= 24 and t.hours_open < 48) as aged_24_48h,
+  count(*) filter (where t.hours_open >= 48 and t.hours_open < 168) as aged_2_7d,
+  count(*) filter (where t.hours_open >= 168 and t.hours_open < 720) as aged_7_30d,
+  count(*) filter (where t.hours_open >= 720) as aged_over_30d,
+  count(*) filter (where t.hours_open is null) as aged_unknown
+from tickets.inc_open_sla t
+group by t.assigned_team, t.cluster;
+comment on view tickets.inc_ageing is 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
+comment on column tickets.inc_ageing.assigned_team is 'Team; NULL: none.';
+comment on column tickets.inc_ageing.cluster is 'Network cluster; NULL: none.';
+comment on column tickets.inc_ageing.open is 'Open tickets.';
+comment on column tickets.inc_ageing.aged_0_4h is 'Open for under 4 h, or with a clock that starts in the future.';
+comment on column tickets.inc_ageing.aged_4_24h is 'Open for 4 h to under 24 h.';
+comment on column tickets.inc_ageing.aged_24_48h is 'Open for 24 h to under 48 h.';
+comment on column tickets.inc_ageing.aged_2_7d is 'Open for 48 h to under 7 days.';
+comment on column tickets.inc_ageing.aged_7_30d is 'Open for 7 to under 30 days.';
+comment on column tickets.inc_ageing.aged_over_30d is 'Open for 30 days or more.';
+comment on column tickets.inc_ageing.aged_unknown is 'Without a clock.';
+--! EndIncluded ageing.sql
+--! Included scorecard.sql
+-- Teams: what each closed, how fast, how lastingly, and what it has on its hands.
+
+create or replace function tickets.inc_team_scorecard(p_from date, p_to date)
+returns table (
+  assigned_team text, closed bigint, closed_final bigint, share_pct numeric, reopened_pct numeric, mttr_median numeric, hours_p80 numeric,
+  within_48h_pct numeric, received bigint, handed_over bigint, open_now bigint, breached_now bigint, oldest_hours numeric, low_n boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+begin
+  perform tickets.check_question(p_from, p_to, 'day', null, null);
+  return query
+  with closings as (
+    select
+      coalesce(c.assigned_team, '(none)') as team, count(*) as closed, count(*) filter (where c.is_final) as closed_final,
+      count(*) filter (where c.reopened_at <= c.closed_at + interval '30 days') as reopened,
+      count(c.mttr_minutes) as mttr_known, percentile_disc(0.5) within group (order by c.mttr_minutes) as mttr_median,
+      count(c.hours_to_close) as hours_known, percentile_disc(0.8) within group (order by c.hours_to_close) as hours_p80,
+      count(*) filter (where c.within_48h) as within_48h
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to -- index inc_events_closed_at
+    group by 1
+  ),
+  moves as (
+    select coalesce(left(e.old_value, 100), '(none)') as from_team, coalesce(left(e.new_value, 100), '(none)') as to_team
+    from tickets.inc_events e -- index inc_events_time
+    where e.event = 'team_changed' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+      -- Of open tickets, or such as closed or opened in the same snapshot: what happens next tells which it was.
+      and coalesce((
+        select n.event = 'closed' or n.snapshot_id = e.snapshot_id
+        from tickets.inc_events n -- index inc_events_ticket
+        where n.ticket_id = e.ticket_id and n.event in ('closed', 'reopened') and (n.event_id > e.event_id or n.snapshot_id = e.snapshot_id)
+        order by n.event_id limit 1
+      ), exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable))
+  ),
+  moved as (
+    select m.team, count(*) filter (where m.how = 'received') as received, count(*) filter (where m.how = 'handed over') as handed_over
+    from (select to_team as team, 'received' as how from moves union all select from_team, 'handed over' from moves) as m
+    group by m.team
+  ),
+  waiting as (
+    select
+      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      max(o.hours_open) as oldest
+    from tickets.inc_open_sla o
+    group by 1
+  )
+  select
+    team, coalesce(c.closed, 0), coalesce(c.closed_final, 0), round(100.0 * coalesce(c.closed, 0) / nullif(sum(c.closed) over (), 0), 1),
+    round(100.0 * c.reopened / c.closed, 1), case when c.mttr_known >= 5 then c.mttr_median end,
+    case when c.hours_known >= 5 then c.hours_p80 end, round(100.0 * c.within_48h / nullif(c.hours_known, 0), 1),
+    coalesce(m.received, 0), coalesce(m.handed_over, 0), coalesce(w.open, 0), coalesce(w.breached, 0), w.oldest,
+    coalesce(c.closed, 0) < 20
+  from closings c
+  full join moved m using (team)
+  full join waiting w using (team)
+  -- The many closings first; the others by name, so that they are not ranked.
+  order by coalesce(c.closed, 0) < 20, case when c.closed >= 20 then c.closed end desc, team;
+end
+$$;
+comment on function tickets.inc_team_scorecard(date, date) is
+'What each team did in [p_from, p_to), days in Nairobi, and what it has on its hands now. One row for each team that closed, moved or has something; "(none)" for tickets without a team.
+
+closed: closings by closed_at, credited to the team of the snapshot that first showed them. closed_final: of these, those that still stand. share_pct: share of all closings. reopened_pct: of closed, reopened within 30 days (for a young range still growing). mttr_median: the source''s minutes; hours_p80: hours by the wall clock within which the fastest 80 % were closed; NULL under 5 known values. within_48h_pct: of those with known hours. received, handed_over: moves of open tickets to and from the team, by the snapshots'' own time. open_now, breached_now, oldest_hours: as in tickets.inc_open_sla, now, whatever the range is. low_n: under 20 closings: too few for a comparison. Those rows come last, by name: no ranking should be made of them.
+
+Traps: a team that closes what others worked on gets the credit: see handed_over, and handover_at_close in tickets.inc_closures. Teams differ in what they are given: a share is no quality.';
+--! EndIncluded scorecard.sql
+
+-- The schema reporting is shared: a function of such a name that is there already is somebody else's. It is kept, and ours
+-- is not made.
+do $made$
+declare
+  v_kept text[] := array(
+    select p.proname from pg_proc p where p.pronamespace = 'reporting'::regnamespace and p.proname in ('fn_inc_trends', 'fn_inc_dashboard')
+  );
+  v_name text;
+begin
+  if not 'fn_inc_trends' = any (v_kept) then
+    execute $ours$
+--! Included trends.sql
+-- Trends for charts: what dashboard_api serves beside the map.
+
+-- It runs as its owner, as the map function does: so PUBLIC may not call it (grants.sql says who may), and its names are looked
+-- up where no caller can put anything. A function of that name that somebody else made is kept, and this one is not made.
+create or replace function reporting.fn_inc_trends(p_from date, p_to date, p_step text default 'day', p_by text default null)
+returns jsonb language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return jsonb_build_object(
+    'from', p_from, 'to', p_to, 'step', p_step, 'by', p_by,
+    'settled_through', tickets.settled_through(),
+    'flow', (select coalesce(jsonb_agg(f), '[]') from tickets.inc_flow(p_from, p_to, p_step, p_by) f),
+    'repair_times', (select coalesce(jsonb_agg(r), '[]') from tickets.inc_repair_times(p_from, p_to, p_step, p_by) r),
+    -- Of owners and statuses no day is kept.
+    'backlog', case when p_by is null or p_by in ('team', 'cluster', 'region') then (
+      select coalesce(jsonb_agg(b), '[]') from tickets.inc_backlog_daily(p_from, p_to, p_by) b
+    ) end,
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+comment on function reporting.fn_inc_trends(date, date, text, text) is
+'Trends of the INC tickets for charts, as JSON.
+
+Arguments: p_from and p_to, days in Nairobi, [p_from, p_to); p_step: day (default), week (ISO) or month; p_by: team, cluster, region, owner, status, or NULL (default) for all together.
+
+flow, repair_times: the rows of tickets.inc_flow and tickets.inc_repair_times; backlog: those of tickets.inc_backlog_daily, by day whatever p_step is, null for owner and status; settled_through: periods that end later are provisional; freshness: as in reporting.fn_tickets_for_map. The comments of those functions say units, populations and traps. starts_at is the instant of midnight in Nairobi: use it as a chart''s time.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: an argument that makes no sense, with the words that do.';
+--! EndIncluded trends.sql
+    $ours$;
+    revoke execute on function reporting.fn_inc_trends(date, date, text, text) from public;
+  end if;
+  if not 'fn_inc_dashboard' = any (v_kept) then
+    execute $ours$
+--! Included dashboard.sql
+-- A dashboard of what is open and what was closed in a window: what dashboard_api serves beside the map.
+
+create or replace function tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamptz, p_to timestamptz)
+returns jsonb language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+begin
+  return (
+    select to_jsonb(collection)
+    from (
+      select 'FeatureCollection' as type, coalesce(array_agg(listed.feature), '{}') as features
+      from (
+        select f.feature
+        from tickets.map_features(p_open, p_cluster, null, null) f -- indexes inc_open, inc_closed_at
+        where (p_status is null or f.normalized_status = p_status)
+          and (p_open or (f.closed_at >= p_from and f.closed_at < p_to))
+          and f.bytes_of_text <= 4000 -- jsonb holds no array over 256 MB: no real ticket comes near it
+        order by f.closed_at desc nulls last
+        limit 50000
+      ) as listed
+    ) as collection
+  );
+end
+$$;
+comment on function tickets.dashboard_features(boolean, text, text, timestamptz, timestamptz) is 'A GeoJSON FeatureCollection for reporting.fn_inc_dashboard(): the open tickets (p_open), or those closed in [p_from, p_to), that have a place.';
+
+create or replace function tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamptz, p_to timestamptz)
+returns jsonb language sql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+  select to_jsonb(open_now) || to_jsonb(closed_then)
+  from (
+    select
+      count(*) as open, count(t.geog) as open_mapped,
+      count(*) filter (where t.sla_state = 'breached') as open_breached, count(*) filter (where t.at_risk) as open_at_risk,
+      count(*) filter (where t.sla_state = 'unknown') as open_unknown, max(t.hours_open) as open_oldest_hours
+    from tickets.inc_open_sla t
+    where (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+  ) as open_now
+  cross join (
+    select
+      count(*) as closed, count(t.geog) as closed_mapped,
+      case when count(t.mttr) >= 5 then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
+      round(100.0 * count(*) filter (where clock.lasted <= interval '48 hours') / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
+      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
+    from tickets.inc t -- index inc_closed_at
+    cross join lateral (
+      select case
+        when t.closed_at >= coalesce(t.created_at_service, t.first_seen_at) then t.closed_at - coalesce(t.created_at_service, t.first_seen_at)
+      end as lasted
+    ) as clock
+    where t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to
+      and (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+  ) as closed_then
+$$;
+comment on function tickets.dashboard_metrics(text, text, timestamptz, timestamptz) is 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
+
+-- It runs as its owner, as the map function does: so PUBLIC may not call it (grants.sql says who may), and its names are looked
+-- up where no caller can put anything. A function of that name that somebody else made is kept, and this one is not made.
+create or replace function reporting.fn_inc_dashboard(
+  p_cluster text default null,
+  p_status text default null,
+  p_window text default 'today',
+  p_from timestamptz default null,
+  p_to timestamptz default null
+)
+returns jsonb language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window text := case when p_from is not null or p_to is not null then 'custom' else p_window end;
+  v_today date := tickets.eat_day(now());
+  v_first date;
+  v_from timestamptz := p_from;
+  v_to timestamptz := p_to;
+begin
+  if v_window in ('today', 'week', 'month') then
+    v_first := date_trunc(case v_window when 'today' then 'day' else v_window end, v_today::timestamp);
+    v_from := tickets.eat_midnight(v_first);
+    v_to := tickets.eat_midnight((v_first + ('1 ' || case v_window when 'today' then 'day' else v_window end)::interval)::date);
+  elsif v_window is distinct from 'custom' then
+    raise exception 'p_window is %: choose today, week, month or custom.', coalesce(quote_literal(v_window), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  elsif p_from is null and p_to is null then
+    raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
+  end if;
+  return jsonb_build_object(
+    'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
+    'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
+    'closed', tickets.dashboard_features(false, p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'metrics', tickets.dashboard_metrics(p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+comment on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) is
+'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
+
+Arguments: p_cluster, p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+
+window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
+
+Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+--! EndIncluded dashboard.sql
+    $ours$;
+    revoke execute on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) from public;
+  end if;
+  foreach v_name in array v_kept loop
+    raise notice 'There is a function reporting.% already: it is kept, and ours is not made.', v_name;
+    if to_regclass('tickets_takeover.notes') is not null then
+      insert into tickets_takeover.notes values ('functions that are kept, in place of which ours are not made', 'reporting.' || v_name, null);
+    end if;
+  end loop;
+end
+$made$;
 
 --! split: 990-takeover.sql
 -- Taking over from the Python version, second half.

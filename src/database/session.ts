@@ -22,6 +22,12 @@ const PINNED: readonly (readonly [setting: string, value: string])[] = [
   ['idle_in_transaction_session_timeout', '0'],
 ];
 
+/**
+ * The embedded database (PGlite) is one process and one session for all its clients, a person's psql included, who would no
+ * longer find PostGIS. It is this machine's own and holds nothing of others, so the search path stays what it is there.
+ */
+const NOT_EMBEDDED = `(setting operator(pg_catalog.<>) 'search_path' or pg_catalog.version() operator(pg_catalog.!~~) '%PGlite%')`;
+
 const SETTINGS = PINNED.map(([setting]) => setting);
 const VALUES = PINNED.map(([, value]) => value);
 const AS_ROWS = 'rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)';
@@ -33,7 +39,7 @@ const AS_ROWS = 'rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2:
 export async function pinSession(db: Db): Promise<void> {
   await db.query(
     `select pg_catalog.set_config(setting, value, false) from ${AS_ROWS}
-     where not coalesce(pg_catalog.current_setting(setting, true) operator(pg_catalog.=) value, false)`,
+     where not coalesce(pg_catalog.current_setting(setting, true) operator(pg_catalog.=) value, false) and ${NOT_EMBEDDED}`,
     [SETTINGS, VALUES],
   );
 }
