@@ -22,15 +22,17 @@ const PINNED: readonly (readonly [setting: string, value: string])[] = [
   ['idle_in_transaction_session_timeout', '0'],
 ];
 
-/**
- * The embedded database (PGlite) is one process and one session for all its clients, a person's psql included, who would no
- * longer find PostGIS. It is this machine's own and holds nothing of others, so the search path stays what it is there.
- */
-const NOT_EMBEDDED = `(setting operator(pg_catalog.<>) 'search_path' or pg_catalog.version() operator(pg_catalog.!~~) '%PGlite%')`;
-
 const SETTINGS = PINNED.map(([setting]) => setting);
 const VALUES = PINNED.map(([, value]) => value);
-const AS_ROWS = 'rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)';
+
+/**
+ * All but the search path on the embedded database (PGlite): that is one process with one session for all its clients, and a
+ * person's psql would no longer find PostGIS. It is this machine's own, and nobody else makes anything in it.
+ */
+const AS_ROWS = `(
+  select * from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)
+  where setting operator(pg_catalog.<>) 'search_path' or pg_catalog.version() operator(pg_catalog.!~~) '%PGlite%'
+) as pinned`;
 
 /**
  * Pins the settings of this session. Only one that differs is touched, since some of them may take a right that the role has
@@ -39,7 +41,7 @@ const AS_ROWS = 'rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2:
 export async function pinSession(db: Db): Promise<void> {
   await db.query(
     `select pg_catalog.set_config(setting, value, false) from ${AS_ROWS}
-     where not coalesce(pg_catalog.current_setting(setting, true) operator(pg_catalog.=) value, false) and ${NOT_EMBEDDED}`,
+     where not coalesce(pg_catalog.current_setting(setting, true) operator(pg_catalog.=) value, false)`,
     [SETTINGS, VALUES],
   );
 }
