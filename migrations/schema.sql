@@ -441,6 +441,7 @@ COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the 
 
 CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
@@ -2303,15 +2304,14 @@ COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit 
 
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    (row_number() over (order by first))::integer,
-    first::date,
-    tickets.eat_midnight(first::date),
-    tickets.eat_midnight(greatest(first::date, p_from)),
-    tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
-  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
-$$;
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY first.first))::integer AS row_number,
+     (first.first)::date AS first,
+     tickets.eat_midnight((first.first)::date) AS eat_midnight,
+     tickets.eat_midnight(GREATEST((first.first)::date, periods.p_from)) AS eat_midnight,
+     tickets.eat_midnight(LEAST(((first.first + (('1 '::text || periods.p_step))::interval))::date, periods.p_to)) AS eat_midnight
+    FROM generate_series(date_trunc(periods.p_step, (periods.p_from)::timestamp without time zone), (periods.p_to - '1 day'::interval), (('1 '::text || periods.p_step))::interval) first(first);
+END;
 
 COMMENT ON FUNCTION tickets.periods(p_from date, p_to date, p_step text) IS 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:0129c1582fe305efbd5b64ec698fb174ef5d2172
+--! Hash: sha1:f276a2850d476e624e48d93dd323575fc03911a5
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -7987,19 +7987,19 @@ comment on function tickets.eat_midnight(date) is 'The instant at which a day be
 create or replace function tickets.periods(p_from date, p_to date, p_step text)
 returns table (n integer, period date, starts_at timestamptz, counted_from timestamptz, counted_to timestamptz)
 language sql stable parallel safe
-as $$
+begin atomic
   select
     (row_number() over (order by first))::integer,
     first::date,
     tickets.eat_midnight(first::date),
     tickets.eat_midnight(greatest(first::date, p_from)),
     tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
-  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
-$$;
+  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first;
+end;
 comment on function tickets.periods(date, date, text) is 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 
 create or replace function tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) returns void
-  language plpgsql immutable parallel safe
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
