@@ -1547,17 +1547,21 @@ $$;
 
 COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
 
+CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('
+  left join tickets.geo_locations l
+    on l.cluster = tickets.cluster_key(%1$s) and l.location_key = %2$s and l.status = ''found'' -- primary key
+  left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(%1$s) -- primary key
+'::text, p_cluster, p_location_key);
+
+COMMENT ON FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) IS 'SQL that joins what the gazetteers know of a place, as l (its geocoded location) and c (its cluster), to the FROM clause before it. p_cluster, p_location_key: expressions of that clause. A text, because a statement over a whole table must be able to hash it.';
+
 CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '7405120260615'::bigint;
 
 COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
-
-CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
-
-COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
 
 CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2301,6 +2305,22 @@ $$;
 
 COMMENT ON FUNCTION tickets.periods(p_from date, p_to date, p_step text) IS 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 
+CREATE FUNCTION tickets.place(p_raw jsonb, p_location public.geometry, p_cluster public.geometry) RETURNS TABLE(geom public.geometry, geo_source text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT COALESCE(feed.geom, place.p_location, place.p_cluster) AS "coalesce",
+         CASE
+             WHEN (feed.geom IS NOT NULL) THEN 'feed'::text
+             WHEN (place.p_location IS NOT NULL) THEN 'location'::text
+             WHEN (place.p_cluster IS NOT NULL) THEN 'cluster'::text
+             ELSE 'none'::text
+         END AS "case"
+    FROM ( SELECT tickets.feed_point(place.p_raw) AS geom
+          OFFSET 0) feed;
+END;
+
+COMMENT ON FUNCTION tickets.place(p_raw jsonb, p_location public.geometry, p_cluster public.geometry) IS 'Where a ticket is, one row: the feed''s own coordinates (of p_raw), else its geocoded location, else its cluster''s centroid, else nowhere; and which of them it is (feed, location, cluster, none).';
+
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
@@ -2362,14 +2382,8 @@ CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking
   select format($sql$
     with disagreeing as materialized (
       select t.ticket_id, place.*
-      from %2$s
-      left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
-      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
-      cross join lateral (
-        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-      ) as place
+      from %2$s %4$s
+      cross join lateral tickets.place(t.raw, l.geom, c.geom) as place
       where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
       %3$s
     )
@@ -2377,7 +2391,7 @@ CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking
     set geom = d.geom, geo_source = d.geo_source
     from disagreeing d
     where t.ticket_id = d.ticket_id
-  $sql$, p_dataset, p_rows, p_locking)
+  $sql$, p_dataset, p_rows, p_locking, tickets.gazetteer_joins('t.cluster', 't.location_key'))
 $_$;
 
 COMMENT ON FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) IS 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
@@ -3621,6 +3635,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) IS 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
 
+CREATE FUNCTION tickets_ops.history_cte(p_dataset text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('
+    happened as (
+      select i.ticket_id, case when i.is_actionable then ''opened'' else ''closed'' end as event,
+        null as old_value, i.normalized_status as new_value,
+        left(i.assigned_team, 100) as assigned_team, i.owner, left(i.cluster, 100) as cluster, left(i.region, 100) as region,
+        i.created_at_service, null as team_before, i.closed_at, i.mttr, i.sla_status
+      from inserted i
+      union all
+      select u.ticket_id, e.event, e.old_value, e.new_value,
+        ticket.assigned_team, ticket.owner, ticket.cluster, ticket.region, ticket.created_at_service, ticket.team_before,
+        closing.closed_at, closing.mttr, closing.sla_status
+      from updated u
+      join changed c on c.ticket_id = u.ticket_id
+      cross join lateral (values
+        -- NULL is for first sight: a ticket that had no status had an empty one.
+        (''closed'', coalesce(c.normalized_status, ''''), u.normalized_status, c.is_actionable is true and u.is_actionable is not true),
+        (''reopened'', coalesce(c.normalized_status, ''''), u.normalized_status, c.is_actionable is not true and u.is_actionable is true),
+        (''closure_corrected'', c.normalized_status, u.normalized_status, c.is_actionable is not true and u.is_actionable is not true
+          and (c.closed_at is distinct from u.closed_at or c.mttr is distinct from u.mttr)),
+        (''status_changed'', c.normalized_status, u.normalized_status, c.normalized_status is distinct from u.normalized_status),
+        (''team_changed'', c.assigned_team, u.assigned_team, c.assigned_team is distinct from u.assigned_team),
+        (''cluster_changed'', c.cluster, u.cluster, c.cluster is distinct from u.cluster)
+      ) as e (event, old_value, new_value, happened)
+      left join lateral (
+        select left(u.assigned_team, 100) as assigned_team, u.owner, left(u.cluster, 100) as cluster, left(u.region, 100) as region,
+          u.created_at_service, left(c.assigned_team, 100) as team_before
+      ) as ticket on e.event in (''closed'', ''reopened'')
+      left join lateral (select u.closed_at, u.mttr, u.sla_status) as closing on e.event in (''closed'', ''reopened'', ''closure_corrected'')
+      where e.happened
+    ),
+    events as (
+      insert into tickets.%1$I (
+        ticket_id, event, old_value, new_value, assigned_team, owner, cluster, region, created_at_service, team_before,
+        closed_at, mttr, sla_status, snapshot_id, snapshot_at
+      )
+      select h.*, s.snapshot_id, s.snapshot_at from happened h, tickets_ops.snapshots s where s.snapshot_id = $1
+    )
+'::text, (p_dataset || '_events'::text));
+
+COMMENT ON FUNCTION tickets_ops.history_cte(p_dataset text) IS 'SQL: the part of tickets_ops.load_rows that writes history, from its parts changed (tickets as they were), updated and inserted (as they are).';
+
 CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '01:00:00'::interval;
@@ -4444,6 +4501,78 @@ CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, problem
 $$;
 
 COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
+
+CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $_$
+begin
+  execute format($sql$
+    with batch as materialized (
+      select ticket_id, raw from tickets_ops.snapshot_rows
+      where snapshot_id = $1 and ticket_id between $2 and $3 and raw is not null -- primary key
+        and ticket_id <> all ($4) -- hashed
+    ),
+    changed as materialized (
+      select b.ticket_id, b.raw, t.is_actionable, t.normalized_status, t.assigned_team, t.cluster, t.closed_at, t.mttr
+      from batch b join tickets.%1$I t on t.ticket_id = b.ticket_id
+      where t.raw <> b.raw
+      order by t.ticket_id
+      for update of t
+    ),
+    written as materialized (
+      select ticket_id, raw, false as is_new from changed
+      union all
+      select ticket_id, raw, true from batch b
+      where not exists (select from tickets.%1$I t where t.ticket_id = b.ticket_id)
+    ),
+    clusters as materialized (
+      -- A name is normalised only where its cluster has a place to compare it with: that is a tenth of a load of new rows.
+      select n.cluster, exists (
+        select from tickets.geo_locations l where l.cluster = tickets.cluster_key(n.cluster) and l.status = 'found' -- primary key
+      ) as has_places
+      from (select distinct raw ->> 'cluster' as cluster from written) as n
+    ),
+    named as materialized (
+      select n.cluster, n.location_name, case when c.has_places then tickets.location_key(n.location_name) end as location_key
+      from (select distinct raw ->> 'cluster' as cluster, coalesce(raw ->> 'location_name', '') as location_name from written) as n
+      join clusters c on c.cluster = n.cluster
+    ),
+    places as materialized (
+      select n.cluster, n.location_name, l.geom as location_geom, c.geom as cluster_geom
+      from named n %2$s
+    ),
+    placed as materialized (
+      select w.ticket_id, w.raw, w.is_new, place.*
+      from written w
+      -- Not "is not distinct from", which cannot be hashed.
+      left join places p on p.cluster = w.raw ->> 'cluster' and p.location_name = coalesce(w.raw ->> 'location_name', '')
+      cross join lateral tickets.place(w.raw, p.location_geom, p.cluster_geom) as place
+    ),
+    updated as (
+      update tickets.%1$I t
+      set raw = p.raw, geom = p.geom, geo_source = p.geo_source, ingested_at = now()
+      from placed p
+      where not p.is_new and t.ticket_id = p.ticket_id
+      returning t.ticket_id, t.is_actionable, t.normalized_status, t.assigned_team, t.owner, t.cluster, t.region,
+        t.created_at_service, t.closed_at, t.mttr, t.sla_status
+    ),
+    inserted as (
+      insert into tickets.%1$I (ticket_id, raw, geom, geo_source)
+      select ticket_id, raw, geom, geo_source from placed where is_new
+      returning ticket_id, is_actionable, normalized_status, assigned_team, owner, cluster, region,
+        created_at_service, closed_at, mttr, sla_status
+    ),
+    %3$s
+    select
+      (select count(*) from inserted), (select count(*) from updated),
+      (select count(*) from batch) - (select count(*) from written)
+  $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset))
+  into inserted, updated, unchanged
+  using p_snapshot_id, p_first, p_last, p_without;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) IS 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq) and to their history. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
@@ -8635,6 +8764,8 @@ REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.history_cte(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
@@ -8690,6 +8821,8 @@ REVOKE ALL ON FUNCTION tickets_ops.list_jobs() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.list_jobs() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.list_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
