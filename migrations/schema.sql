@@ -176,9 +176,10 @@ COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gaze
 
 CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN NULLIF(btrim("left"(p_cluster, 200)), ''::text);
+    RETURN NULLIF("left"(lower(translate(p_cluster, ' 	
+ '::text, ''::text)), 200), ''::text);
 
-COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'The cluster as a key of the gazetteers: blanks around it do not count, and it is cut at 200 characters because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
+COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -358,7 +359,7 @@ CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT fals
     AS $$
 #variable_conflict use_column
 declare
-  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
+  v_cluster text := tickets_ops.cluster_name(geocode_cluster.cluster);
   v_force boolean := coalesce(geocode_cluster.force, false);
 begin
   if v_cluster is null then
@@ -379,7 +380,7 @@ CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force
     AS $$
 #variable_conflict use_column
 declare
-  v_cluster text := tickets.cluster_key(geocode_location.cluster);
+  v_cluster text := tickets_ops.cluster_name(geocode_location.cluster);
   v_force boolean := coalesce(geocode_location.force, false);
   v_key text := tickets.location_key(geocode_location.location_name);
 begin
@@ -417,6 +418,32 @@ end
 $_$;
 
 COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+
+CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.keep_spelling() IS 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
+
+CREATE FUNCTION tickets.known_spelling(p_cluster text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return coalesce(
+    (select c.cluster from tickets.geo_clusters c where tickets.cluster_key(c.cluster) = tickets.cluster_key(p_cluster)),
+    -- Relies on the index on (cluster_key(cluster), location_key).
+    (select l.cluster from tickets.geo_locations l where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) limit 1)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the gazetteers write it. NULL where they do not have it.';
 
 CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -760,9 +787,9 @@ CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT 
 declare
   v_scope text := case
     when p_clusters is null then ''
-    when p_location_keys is null then 'join unnest($1) as scope (cluster) on tickets.cluster_key(t.cluster) = scope.cluster'
+    when p_location_keys is null then 'join unnest($1) as scope (cluster) on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster)'
     else 'join unnest($1, $2) as scope (cluster, location_key)
-      on tickets.cluster_key(t.cluster) = scope.cluster and t.location_key = scope.location_key'
+      on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster) and t.location_key = scope.location_key'
   end;
   v_placed bigint;
 begin
@@ -803,8 +830,8 @@ CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking
       select t.ticket_id, place.*
       from %2$s
       left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+        on tickets.cluster_key(l.cluster) = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(t.cluster)
       cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
@@ -1147,40 +1174,9 @@ COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came o
 
 CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE
-    RETURN ('geocode_cluster:'::text || p_cluster);
+    RETURN ('geocode_cluster:'::text || tickets.cluster_key(p_cluster));
 
 COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
-
-CREATE FUNCTION tickets_ops.cluster_name_key(p_cluster text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(tickets.location_key(p_cluster), lower(p_cluster));
-
-COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
-
-CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_cluster text := tickets.cluster_key(p_cluster);
-begin
-  return query
-    select
-      case
-        when v_cluster is null then 'nothing to ask'
-        when c.verified then 'verified'
-        when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
-        else 'ask'
-      end,
-      v_cluster,
-      coalesce(tickets.location_query(v_cluster), v_cluster),
-      tickets_ops.cluster_region(v_cluster),
-      (tickets_ops.answers(v_cluster, '', p_provider)).queries
-    from (select 1) as always
-    left join tickets.geo_clusters c on c.cluster = v_cluster;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE TABLE tickets.inc (
     ticket_id text NOT NULL,
@@ -1237,7 +1233,7 @@ COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or
 
 COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
 
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
 
 COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
 
@@ -1273,9 +1269,46 @@ COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that 
 
 COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
+CREATE FUNCTION tickets_ops.cluster_name(p_cluster text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN COALESCE(tickets.known_spelling(p_cluster), (SELECT mode() WITHIN GROUP (ORDER BY t.name) AS mode FROM (SELECT "left"(btrim(inc.cluster), 200) AS name FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000) t), CASE WHEN (tickets.cluster_key(p_cluster) IS NOT NULL) THEN "left"(btrim(p_cluster), 200) ELSE NULL::text END);
+
+COMMENT ON FUNCTION tickets_ops.cluster_name(p_cluster text) IS 'A cluster as the gazetteers write it, else as most of its tickets do, else as it is given. NULL for an empty name.';
+
+CREATE FUNCTION tickets_ops.cluster_name_key(p_cluster text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(tickets.location_key(p_cluster), lower(p_cluster));
+
+COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
+
+CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_cluster text := tickets_ops.cluster_name(p_cluster);
+begin
+  return query
+    select
+      case
+        when v_cluster is null then 'nothing to ask'
+        when c.verified then 'verified'
+        when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
+        else 'ask'
+      end,
+      v_cluster,
+      coalesce(tickets.location_query(v_cluster), v_cluster),
+      tickets_ops.cluster_region(v_cluster),
+      (tickets_ops.answers(v_cluster, '', p_provider)).queries
+    from (select 1) as always
+    left join tickets.geo_clusters c on c.cluster = v_cluster;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
+
 CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
-    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = cluster_region.p_cluster) LIMIT 1000) t);
+    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_region.p_cluster)) LIMIT 1000) t);
 
 COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
@@ -1541,13 +1574,13 @@ COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the
 
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
-    RETURN ((('geocode_location:'::text || p_cluster) || ':'::text) || p_location_key);
+    RETURN ((('geocode_location:'::text || tickets.cluster_key(p_cluster)) || ':'::text) || p_location_key);
 
 COMMENT ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) IS 'Key of the geocode_location job of a place: at most one waits.';
 
 CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETURNS text
     LANGUAGE sql STABLE
-    RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text))) ELSE tickets_ops.location_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text)), tickets.location_key((p_payload ->> 'location_name'::text))) END;
+    RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key((p_payload ->> 'cluster'::text)) ELSE tickets_ops.location_job_key((p_payload ->> 'cluster'::text), tickets.location_key((p_payload ->> 'location_name'::text))) END;
 
 COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
 
@@ -1636,12 +1669,12 @@ CREATE TABLE tickets.geo_clusters (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geo_clusters_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
     CONSTRAINT geo_clusters_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT geo_clusters_guard_km_check CHECK ((guard_km > (0)::numeric))
+    CONSTRAINT geo_clusters_guard_km_check CHECK (((guard_km >= 0.1) AND (guard_km <= (1000)::numeric)))
 );
 
 COMMENT ON TABLE tickets.geo_clusters IS 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
 
-COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster as the feed writes it (tickets.inc.cluster).';
+COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster in one spelling, the first that came: later rows of either gazetteer get it too. Tickets belong to it in any case and with any blanks (tickets.cluster_key).';
 
 COMMENT ON COLUMN tickets.geo_clusters.geom IS 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
 
@@ -1651,7 +1684,7 @@ COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the p
 
 COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
 
-COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
+COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km, 0.1 to 1000) is rejected as the wrong city. Widen it for a large cluster.';
 
 COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 
@@ -2296,7 +2329,7 @@ CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster te
     LANGUAGE plpgsql
     AS $$
 declare
-  v_cluster text := tickets.cluster_key(p_cluster);
+  v_cluster text := tickets_ops.cluster_name(p_cluster);
   v_key text := tickets.location_key(p_location_name);
 begin
   return query
@@ -2351,19 +2384,22 @@ begin
   return query execute format($sql$
     with open_tickets as materialized (
       select
-        tickets.cluster_key(t.cluster) as cluster, t.location_key, t.location_name,
+        tickets.cluster_key(t.cluster) as cluster_key, left(btrim(t.cluster), 200) as cluster, t.location_key, t.location_name,
         least(coalesce(t.created_at_service, t.first_seen_at, t.ingested_at), now()) as seen_at
       from tickets.%I t
       where t.is_actionable and t.geo_source <> 'feed' and tickets.cluster_key(t.cluster) is not null
-        and ($1 is null or tickets.cluster_key(t.cluster) = any ($1))
+        and ($1 = '{}' or tickets.cluster_key(t.cluster) = any ($1))
     ),
     clusters as (
-      select t.cluster, count(*) as tickets, max(t.seen_at) as newest_at from open_tickets t group by t.cluster
+      select
+        t.cluster_key, coalesce(tickets.known_spelling(t.cluster_key), mode() within group (order by t.cluster)) as cluster,
+        count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t group by t.cluster_key
     ),
     places as (
       select
-        t.cluster, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
-      from open_tickets t where t.location_key is not null group by t.cluster, t.location_key
+        t.cluster_key, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t where t.location_key is not null group by t.cluster_key, t.location_key
     )
     select 'geocode_cluster', p.cluster, null, null, p.tickets, p.newest_at,
       case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
@@ -2371,18 +2407,19 @@ begin
     from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
     where c.geom is null and coalesce(c.verified, false) = false and (c.expires_at is null or c.expires_at <= now())
     union all
-    select 'geocode_location', p.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
+    select 'geocode_location', n.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
       case when l.cluster is null then 'never asked' when l.status = 'found' then 'expired' else l.status || ', due again' end,
       c.geom is not null
     from places p
-    left join tickets.geo_clusters c on c.cluster = p.cluster
-    left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
+    join clusters n on n.cluster_key = p.cluster_key
+    left join tickets.geo_clusters c on c.cluster = n.cluster
+    left join tickets.geo_locations l on l.cluster = n.cluster and l.location_key = p.location_key
     where (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
       and not coalesce(tickets_ops.is_hopeless(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
-  using p_clusters;
+  using array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
 end
 $_$;
 
@@ -3388,7 +3425,7 @@ COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or
 
 COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
 
-COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
 
 COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
 
@@ -4057,18 +4094,18 @@ COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time ha
 
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
-         SELECT tickets.cluster_key(t.cluster) AS cluster,
+         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
             t.location_key,
             count(*) AS tickets
            FROM tickets.inc t
           WHERE t.is_actionable
           GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
         ), per_cluster AS (
-         SELECT o.cluster,
+         SELECT o.cluster_key,
             (sum(o.tickets))::bigint AS tickets,
             count(o.location_key) AS places
            FROM open_tickets o
-          GROUP BY o.cluster
+          GROUP BY o.cluster_key
         ), rows_in_doubt AS (
          SELECT 'cluster'::text AS kind,
             c.cluster,
@@ -4104,7 +4141,7 @@ CREATE VIEW tickets_ops.review_queue AS
             c.fetched_at,
             COALESCE(t.tickets, (0)::bigint) AS open_tickets
            FROM (tickets.geo_clusters c
-             LEFT JOIN per_cluster t ON ((t.cluster = c.cluster)))
+             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
           WHERE ((NOT c.verified) OR (c.geom IS NULL))
         UNION ALL
          SELECT 'location'::text,
@@ -4128,7 +4165,7 @@ CREATE VIEW tickets_ops.review_queue AS
             l.fetched_at,
             COALESCE(t.tickets, (0)::bigint) AS "coalesce"
            FROM (tickets.geo_locations l
-             LEFT JOIN open_tickets t ON (((t.cluster = l.cluster) AND (t.location_key = l.location_key))))
+             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
           WHERE (NOT l.verified)
         )
  SELECT rows_in_doubt.kind,
@@ -4512,6 +4549,10 @@ CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster),
 
 CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
 
+CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
+
+CREATE UNIQUE INDEX geo_locations_place ON tickets.geo_locations USING btree (tickets.cluster_key(cluster), location_key);
+
 CREATE INDEX inc_closed_at ON tickets.inc USING btree (closed_at);
 
 CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_service);
@@ -4537,6 +4578,10 @@ CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, sn
 CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
+
+CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
+
+CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
 
@@ -4641,12 +4686,14 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_name(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
-
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 

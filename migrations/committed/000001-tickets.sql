@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:86a9c19c21d2ba43ce862ff9b9912a468a12db05
+--! Hash: sha1:7454b82f1de3edb0f61b895c9967052eab3c2ea7
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -747,7 +747,8 @@ begin
 
   create table tickets_takeover.used_places as
   select
-    tickets.cluster_key(t.cluster) as cluster, t.location_key, t.geo_source, t.geom, min(t.location_name) as location_name, count(*) as tickets
+    tickets.cluster_key(t.cluster) as cluster_key, t.location_key, t.geo_source, t.geom,
+    mode() within group (order by left(btrim(t.cluster), 200)) as cluster, min(t.location_name) as location_name, count(*) as tickets
   from (
     select cluster, location_key, geo_source, geom, location_name from tickets.inc
     union all
@@ -758,34 +759,42 @@ begin
   analyze tickets_takeover.used_places;
 
   insert into tickets.geo_clusters (cluster, geom, provider, query, verified, note, fetched_at)
-  select distinct on (cluster) cluster, geom, provider, query, verified, note, fetched_at
+  select distinct on (cluster_key) cluster, geom, provider, query, verified, note, fetched_at
   from (
-    select tickets.cluster_key(o.name) as cluster, o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed, 0 as tickets
+    select tickets.cluster_key(o.name) as cluster_key, left(btrim(o.name), 200) as cluster,
+      o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed, 0 as tickets
     from tickets_takeover.old_places o where o.kind = 'cluster' and tickets.cluster_key(o.name) is not null
     union all
-    select u.cluster, u.geom, null, null, false, 'Taken over from its tickets: the old gazetteer did not list it.', null, null, false, sum(u.tickets)
-    from tickets_takeover.used_places u where u.geo_source = 'cluster' group by u.cluster, u.geom
+    select u.cluster_key, mode() within group (order by u.cluster), u.geom,
+      null, null, false, 'Taken over from its tickets: the old gazetteer did not list it.', null, null, false, sum(u.tickets)
+    from tickets_takeover.used_places u where u.geo_source = 'cluster' group by u.cluster_key, u.geom
   ) as offered
-  order by cluster, verified desc, geom is not null desc, listed desc, tickets desc, name collate "C", geom;
+  order by cluster_key, verified desc, geom is not null desc, listed desc, tickets desc, name collate "C", geom;
 
   insert into tickets.geo_locations (
     cluster, location_key, location_name, status, geom, provider, query, distance_km, verified, note, attempts, fetched_at, expires_at
   )
-  with places as (
-    select cluster, location_key, min(location_name) as location_name
-    from tickets_takeover.used_places where location_key is not null group by 1, 2
+  with clusters as (
+    select cluster_key, coalesce(tickets.known_spelling(cluster_key), mode() within group (order by cluster)) as cluster
+    from tickets_takeover.used_places group by cluster_key
+  ),
+  places as (
+    select c.cluster_key, c.cluster, u.location_key, min(u.location_name) as location_name
+    from tickets_takeover.used_places u join clusters c using (cluster_key)
+    where u.location_key is not null group by 1, 2, 3
   ),
   offered as (
     select p.*, o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed,
-      tickets.cluster_key(o.cluster) is not distinct from p.cluster as own, coalesce(u.tickets, 0) as tickets
+      tickets.cluster_key(o.cluster) is not distinct from p.cluster_key as own, coalesce(u.tickets, 0) as tickets
     from tickets_takeover.old_places o
     join places p on p.location_key = tickets.location_key(o.name)
     left join tickets_takeover.used_places u
-      on u.cluster = p.cluster and u.location_key = p.location_key and u.geo_source = 'location' and u.geom = o.geom
+      on u.cluster_key = p.cluster_key and u.location_key = p.location_key and u.geo_source = 'location' and u.geom = o.geom
     where o.kind = 'location'
     union all
     select p.*, u.geom, null, null, false, 'Taken over from its tickets: the old gazetteer did not list it.', null, null, false, false, u.tickets
-    from places p join tickets_takeover.used_places u using (cluster, location_key) where u.geo_source = 'location'
+    from places p join tickets_takeover.used_places u on u.cluster_key = p.cluster_key and u.location_key = p.location_key
+    where u.geo_source = 'location'
   ),
   chosen as (
     select distinct on (cluster, location_key) * from offered
@@ -827,6 +836,12 @@ begin
   select 'clusters of the old gazetteer without a name, left in tickets_legacy', o.name, case when o.verified then 'verified' end
   from tickets_takeover.old_places o where o.kind = 'cluster' and tickets.cluster_key(o.name) is null
   union all
+  select 'clusters of the old gazetteer outranked by another row for the same cluster, left in tickets_legacy', o.name,
+    format('%s is at %s', c.cluster, st_astext(c.geom))
+  from tickets_takeover.old_places o
+  join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(o.name)
+  where o.kind = 'cluster' and o.geom is not null and o.geom is distinct from c.geom
+  union all
   select 'locations of the old gazetteer outranked by another row for the same place, left in tickets_legacy', o.name,
     format('(%s, %s) is at %s', l.cluster, l.location_key, st_astext(l.geom))
   from tickets_takeover.old_places o
@@ -851,8 +866,8 @@ begin
         format('from %%s %%s to %%s %%s', t.geo_source, st_astext(t.geom), place.geo_source, st_astext(place.geom))
       from tickets.%1$I t
       left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+        on tickets.cluster_key(l.cluster) = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(t.cluster)
       cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
@@ -1798,7 +1813,7 @@ create table tickets.geo_clusters (
   provider text,
   query text,
   verified boolean not null default false,
-  guard_km numeric not null default 25 check (guard_km > 0),
+  guard_km numeric not null default 25 check (guard_km between 0.1 and 1000), -- Kenya is 1 030 km long; NaN and Infinity are beyond
   suspicious boolean not null default false,
   candidates jsonb not null default '[]',
   note text,
@@ -1810,12 +1825,12 @@ create table tickets.geo_clusters (
   constraint geo_clusters_geom_is_lng_lat check (tickets.is_lng_lat(geom))
 );
 comment on table tickets.geo_clusters is 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
-comment on column tickets.geo_clusters.cluster is 'The cluster as the feed writes it (tickets.inc.cluster).';
+comment on column tickets.geo_clusters.cluster is 'The cluster in one spelling, the first that came: later rows of either gazetteer get it too. Tickets belong to it in any case and with any blanks (tickets.cluster_key).';
 comment on column tickets.geo_clusters.geom is 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
 comment on column tickets.geo_clusters.provider is 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
 comment on column tickets.geo_clusters.query is 'The text that was sent to the provider.';
 comment on column tickets.geo_clusters.verified is 'A person checked this coordinate: it is never overwritten, not even by force.';
-comment on column tickets.geo_clusters.guard_km is 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
+comment on column tickets.geo_clusters.guard_km is 'A location farther than this from the centroid (geodesic km, 0.1 to 1000) is rejected as the wrong city. Widen it for a large cluster.';
 comment on column tickets.geo_clusters.suspicious is 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
 comment on column tickets.geo_clusters.note is 'Free text for people.';
@@ -1869,11 +1884,39 @@ comment on column tickets.geo_locations.created_at is 'When the row was made.';
 comment on column tickets.geo_locations.updated_at is 'When the row last changed.';
 
 --! Included gazetteers.sql
--- Who may write the gazetteers.
+-- Which cluster a name means, and who may write the gazetteers.
+--
+-- Clusters are compared by tickets.cluster_key, whatever the case. Within the gazetteers each has one spelling, the one that
+-- came first, so that their rows can be joined by it; a ticket keeps what the feed wrote.
 --
 -- A coordinate that the pipeline did not write was set by a person: the row becomes verified, provider 'manual', and is
 -- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
 -- duration (connections of the embedded database share settings, so it never outlives the function).
+
+-- Inlined, and translate() instead of a pattern, which takes ten times as long: a load asks it for every row.
+create or replace function tickets.cluster_key(p_cluster text) returns text language sql immutable parallel safe
+return nullif(left(lower(translate(p_cluster, E' \t\r\n\u00a0', '')), 200), '');
+comment on function tickets.cluster_key(text) is 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
+
+create or replace function tickets.known_spelling(p_cluster text) returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return coalesce(
+    (select c.cluster from tickets.geo_clusters c where tickets.cluster_key(c.cluster) = tickets.cluster_key(p_cluster)),
+    -- Relies on the index on (cluster_key(cluster), location_key).
+    (select l.cluster from tickets.geo_locations l where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) limit 1)
+  );
+end
+$$;
+comment on function tickets.known_spelling(text) is 'A cluster as the gazetteers write it. NULL where they do not have it.';
+
+create or replace function tickets.keep_spelling() returns trigger language plpgsql as $$
+begin
+  new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
+  return new;
+end
+$$;
+comment on function tickets.keep_spelling() is 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
 
 create or replace function tickets.touch_updated_at() returns trigger language plpgsql as $$
 begin
@@ -1974,6 +2017,15 @@ comment on function tickets_ops.answer_expires_at(text, integer, numeric, timest
   'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 --! EndIncluded gazetteers.sql
 
+-- One row for a cluster and for a place of it, whatever the spelling; what tickets are joined by.
+create unique index geo_clusters_key on tickets.geo_clusters (tickets.cluster_key(cluster));
+create unique index geo_locations_place on tickets.geo_locations (tickets.cluster_key(cluster), location_key);
+
+create trigger _040_spelling before insert or update of cluster on tickets.geo_clusters
+  for each row execute function tickets.keep_spelling();
+create trigger _040_spelling before insert or update of cluster on tickets.geo_locations
+  for each row execute function tickets.keep_spelling();
+
 create trigger _050_verified before insert or update on tickets.geo_clusters
   for each row execute function tickets_ops.keep_cluster_verified();
 create trigger _050_verified before insert or update on tickets.geo_locations
@@ -2028,7 +2080,7 @@ comment on column tickets.inc.normalized_status is 'The canonical status: filter
 comment on column tickets.inc.raw_status is 'The source system''s own status, upper case. Filter on normalized_status instead.';
 comment on column tickets.inc.bucket is 'Lifecycle flag of the export: closed or pending.';
 comment on column tickets.inc.is_actionable is 'Open = true.';
-comment on column tickets.inc.cluster is 'Network cluster; key of tickets.geo_clusters.';
+comment on column tickets.inc.cluster is 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
 comment on column tickets.inc.region is 'Region, lower case.';
 comment on column tickets.inc.location_name is 'The place as field staff typed it, network codes included.';
 comment on column tickets.inc.location_key is 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
@@ -2117,10 +2169,6 @@ create or replace function tickets.gazetteer_lock() returns bigint language sql 
 return 7405120260615;
 comment on function tickets.gazetteer_lock() is 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
 
-create or replace function tickets.cluster_key(p_cluster text) returns text language sql immutable parallel safe
-return nullif(btrim(left(p_cluster, 200)), '');
-comment on function tickets.cluster_key(text) is 'The cluster as a key of the gazetteers: blanks around it do not count, and it is cut at 200 characters because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
-
 create or replace function tickets.geo_source(p_feed geometry, p_location geometry, p_cluster geometry) returns text
 language sql immutable parallel safe
 return case
@@ -2140,8 +2188,8 @@ language sql stable parallel safe as $fn$
       select t.ticket_id, place.*
       from %2$s
       left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+        on tickets.cluster_key(l.cluster) = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
+      left join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(t.cluster)
       cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
       cross join lateral (
         select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
@@ -2165,9 +2213,9 @@ as $fn$
 declare
   v_scope text := case
     when p_clusters is null then ''
-    when p_location_keys is null then 'join unnest($1) as scope (cluster) on tickets.cluster_key(t.cluster) = scope.cluster'
+    when p_location_keys is null then 'join unnest($1) as scope (cluster) on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster)'
     else 'join unnest($1, $2) as scope (cluster, location_key)
-      on tickets.cluster_key(t.cluster) = scope.cluster and t.location_key = scope.location_key'
+      on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster) and t.location_key = scope.location_key'
   end;
   v_placed bigint;
 begin
@@ -2428,19 +2476,17 @@ return format('finalize_snapshot:%s', p_snapshot_id);
 comment on function tickets_ops.finalize_job_key(bigint) is 'Key of the finalize_snapshot job of a snapshot.';
 
 create or replace function tickets_ops.location_job_key(p_cluster text, p_location_key text) returns text language sql immutable
-return 'geocode_location:' || p_cluster || ':' || p_location_key;
+return 'geocode_location:' || tickets.cluster_key(p_cluster) || ':' || p_location_key;
 comment on function tickets_ops.location_job_key(text, text) is 'Key of the geocode_location job of a place: at most one waits.';
 
 create or replace function tickets_ops.cluster_job_key(p_cluster text) returns text language sql immutable
-return 'geocode_cluster:' || p_cluster;
+return 'geocode_cluster:' || tickets.cluster_key(p_cluster);
 comment on function tickets_ops.cluster_job_key(text) is 'Key of the geocode_cluster job of a cluster: at most one waits.';
 
 create or replace function tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) returns text language sql stable
 return case p_task
-  when 'geocode_cluster' then tickets_ops.cluster_job_key(tickets.cluster_key(p_payload ->> 'cluster'))
-  else tickets_ops.location_job_key(
-    tickets.cluster_key(p_payload ->> 'cluster'), tickets.location_key(p_payload ->> 'location_name')
-  )
+  when 'geocode_cluster' then tickets_ops.cluster_job_key(p_payload ->> 'cluster')
+  else tickets_ops.location_job_key(p_payload ->> 'cluster', tickets.location_key(p_payload ->> 'location_name'))
 end;
 comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
 --! EndIncluded job-policy.sql
@@ -4147,9 +4193,22 @@ create or replace function tickets_ops.cluster_region(p_cluster text) returns te
 return (
   -- Relies on the index on cluster_key(cluster); a sample says it.
   select mode() within group (order by t.region)
-  from (select region from tickets.inc where tickets.cluster_key(cluster) = p_cluster limit 1000) as t
+  from (select region from tickets.inc where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000) as t
 );
 comment on function tickets_ops.cluster_region(text) is 'The region that most of a cluster''s tickets name. NULL: none.';
+
+create or replace function tickets_ops.cluster_name(p_cluster text) returns text language sql stable
+return coalesce(
+  tickets.known_spelling(p_cluster),
+  (
+    select mode() within group (order by t.name)
+    from (
+      select left(btrim(cluster), 200) as name from tickets.inc where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000
+    ) as t
+  ),
+  case when tickets.cluster_key(p_cluster) is not null then left(btrim(p_cluster), 200) end
+);
+comment on function tickets_ops.cluster_name(text) is 'A cluster as the gazetteers write it, else as most of its tickets do, else as it is given. NULL for an empty name.';
 
 create or replace function tickets_ops.cluster_name_key(p_cluster text) returns text language sql immutable parallel safe
 return coalesce(tickets.location_key(p_cluster), lower(p_cluster));
@@ -4159,7 +4218,7 @@ create or replace function tickets_ops.cluster_question(p_cluster text, p_force 
 returns table (state text, cluster text, name text, region text, answered text[])
 language plpgsql as $$
 declare
-  v_cluster text := tickets.cluster_key(p_cluster);
+  v_cluster text := tickets_ops.cluster_name(p_cluster);
 begin
   return query
     select
@@ -4187,7 +4246,7 @@ returns table (
 )
 language plpgsql as $$
 declare
-  v_cluster text := tickets.cluster_key(p_cluster);
+  v_cluster text := tickets_ops.cluster_name(p_cluster);
   v_key text := tickets.location_key(p_location_name);
 begin
   return query
@@ -4501,19 +4560,22 @@ begin
   return query execute format($sql$
     with open_tickets as materialized (
       select
-        tickets.cluster_key(t.cluster) as cluster, t.location_key, t.location_name,
+        tickets.cluster_key(t.cluster) as cluster_key, left(btrim(t.cluster), 200) as cluster, t.location_key, t.location_name,
         least(coalesce(t.created_at_service, t.first_seen_at, t.ingested_at), now()) as seen_at
       from tickets.%I t
       where t.is_actionable and t.geo_source <> 'feed' and tickets.cluster_key(t.cluster) is not null
-        and ($1 is null or tickets.cluster_key(t.cluster) = any ($1))
+        and ($1 = '{}' or tickets.cluster_key(t.cluster) = any ($1))
     ),
     clusters as (
-      select t.cluster, count(*) as tickets, max(t.seen_at) as newest_at from open_tickets t group by t.cluster
+      select
+        t.cluster_key, coalesce(tickets.known_spelling(t.cluster_key), mode() within group (order by t.cluster)) as cluster,
+        count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t group by t.cluster_key
     ),
     places as (
       select
-        t.cluster, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
-      from open_tickets t where t.location_key is not null group by t.cluster, t.location_key
+        t.cluster_key, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t where t.location_key is not null group by t.cluster_key, t.location_key
     )
     select 'geocode_cluster', p.cluster, null, null, p.tickets, p.newest_at,
       case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
@@ -4521,18 +4583,19 @@ begin
     from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
     where c.geom is null and coalesce(c.verified, false) = false and (c.expires_at is null or c.expires_at <= now())
     union all
-    select 'geocode_location', p.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
+    select 'geocode_location', n.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
       case when l.cluster is null then 'never asked' when l.status = 'found' then 'expired' else l.status || ', due again' end,
       c.geom is not null
     from places p
-    left join tickets.geo_clusters c on c.cluster = p.cluster
-    left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
+    join clusters n on n.cluster_key = p.cluster_key
+    left join tickets.geo_clusters c on c.cluster = n.cluster
+    left join tickets.geo_locations l on l.cluster = n.cluster and l.location_key = p.location_key
     where (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
       and not coalesce(tickets_ops.is_hopeless(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
-  using p_clusters;
+  using array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
 end
 $fn$;
 comment on function tickets_ops.places_to_geocode(text, text[]) is
@@ -4693,7 +4756,7 @@ returns table (job_id bigint, job_key text, already_waiting boolean, note text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
-  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
+  v_cluster text := tickets_ops.cluster_name(geocode_cluster.cluster);
   v_force boolean := coalesce(geocode_cluster.force, false);
 begin
   if v_cluster is null then
@@ -4713,7 +4776,7 @@ returns table (job_id bigint, job_key text, already_waiting boolean, note text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
-  v_cluster text := tickets.cluster_key(geocode_location.cluster);
+  v_cluster text := tickets_ops.cluster_name(geocode_location.cluster);
   v_force boolean := coalesce(geocode_location.force, false);
   v_key text := tickets.location_key(geocode_location.location_name);
 begin
@@ -4740,13 +4803,13 @@ comment on function tickets.geocode_location(text, text, boolean) is
 
 create or replace view tickets_ops.review_queue as
 with open_tickets as (
-  select tickets.cluster_key(t.cluster) as cluster, t.location_key, count(*) as tickets
+  select tickets.cluster_key(t.cluster) as cluster_key, t.location_key, count(*) as tickets
   from tickets.inc t
   where t.is_actionable
   group by 1, 2
 ),
 per_cluster as (
-  select o.cluster, sum(o.tickets)::bigint as tickets, count(o.location_key) as places from open_tickets o group by o.cluster
+  select o.cluster_key, sum(o.tickets)::bigint as tickets, count(o.location_key) as places from open_tickets o group by o.cluster_key
 ),
 rows_in_doubt as (
   select
@@ -4763,7 +4826,7 @@ rows_in_doubt as (
     c.query, c.geom, jsonb_array_length(c.candidates) as candidates, c.fetched_at,
     coalesce(t.tickets, 0) as open_tickets
   from tickets.geo_clusters c
-  left join per_cluster t on t.cluster = c.cluster
+  left join per_cluster t on t.cluster_key = tickets.cluster_key(c.cluster)
   -- One whose centroid a person took away stays in sight: its tickets are on no map.
   where not c.verified or c.geom is null
   union all
@@ -4774,7 +4837,7 @@ rows_in_doubt as (
     l.precision, l.confidence, l.distance_km, l.note, l.query, l.geom, jsonb_array_length(l.candidates), l.fetched_at,
     coalesce(t.tickets, 0)
   from tickets.geo_locations l
-  left join open_tickets t on t.cluster = l.cluster and t.location_key = l.location_key
+  left join open_tickets t on t.cluster_key = tickets.cluster_key(l.cluster) and t.location_key = l.location_key
   where not l.verified
 )
 select

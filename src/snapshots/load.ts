@@ -183,10 +183,11 @@ function upsertSql({ name }: Dataset): string {
       -- A name is normalised only where its cluster has a place to compare it with: that is a tenth of a load of new rows.
       select n.cluster, c.geom,
         exists (
-          select from tickets.geo_locations l where l.cluster = tickets.cluster_key(n.cluster) and l.status = 'found' -- primary key
+          select from tickets.geo_locations l
+          where tickets.cluster_key(l.cluster) = tickets.cluster_key(n.cluster) and l.status = 'found' -- index geo_locations_place
         ) as has_places
       from (select distinct raw ->> 'cluster' as cluster from written) as n
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(n.cluster)
+      left join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(n.cluster)
     ),
     names as materialized (
       select n.cluster, n.location_name, c.geom,
@@ -199,7 +200,7 @@ function upsertSql({ name }: Dataset): string {
       select n.cluster, n.location_name, l.geom as location_geom, n.geom as cluster_geom
       from names n
       left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(n.cluster) and l.location_key = n.location_key and l.status = 'found'
+        on tickets.cluster_key(l.cluster) = tickets.cluster_key(n.cluster) and l.location_key = n.location_key and l.status = 'found'
     ),
     placed as materialized (
       select w.ticket_id, w.raw, w.is_new,
