@@ -365,7 +365,7 @@ begin
   if v_cluster is null then
     raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
   end if;
-  return query select * from tickets_ops.ask_by_hand(
+  return query select * from tickets_ops.enqueue_on_demand(
     'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
     (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
   );
@@ -392,7 +392,7 @@ begin
     raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
       using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
   end if;
-  return query select * from tickets_ops.ask_by_hand(
+  return query select * from tickets_ops.enqueue_on_demand(
     'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
     jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
     (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
@@ -996,54 +996,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
 
-CREATE FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-declare
-  v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
-  v_waiting record;
-  v_job_id bigint;
-  v_provider text := (
-    select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
-    from tickets_ops.geocoding g where g.active limit 1
-  );
-begin
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
-  into v_waiting
-  from tickets_ops.queued_jobs() j
-  where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
-
-  if v_waiting.running and not p_force then
-    -- Should it put itself back, it is what this person asked for, and goes first.
-    perform tickets_ops.advance_job(v_waiting.id, p_priority := v_priority, p_remove := 'planned');
-    return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
-    return;
-  end if;
-  v_job_id := tickets_ops.enqueue(
-    p_task,
-    (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
-    p_key, now(), v_priority
-  );
-  if v_job_id is null then
-    raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
-  end if;
-  return query select
-    v_job_id,
-    p_key,
-    v_waiting.id is not null,
-    concat_ws(' ',
-      case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
-      case when p_known = 'verified' then 'A person verified it: it will not be asked.'
-        when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
-        when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
-      v_provider
-    );
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
-
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -1072,6 +1024,38 @@ CREATE FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) 
 
 COMMENT ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) IS 'Key of the upsert_batch job of a batch.';
 
+CREATE FUNCTION tickets_ops.blocking_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with waiting as (
+    select unnest(pg_blocking_pids(a.pid)) as blocker, min(l.waitstart) as since
+    from pg_stat_activity a join pg_locks l on l.pid = a.pid and not l.granted
+    where a.datname = current_database() and a.application_name like 'fleettickets%'
+    group by 1
+  ),
+  -- An open transaction that has written a gazetteer keeps every load waiting, also when none is due at this moment.
+  holding as (
+    select l.pid as blocker, a.xact_start as since
+    from pg_locks l join pg_stat_activity a using (pid)
+    where l.locktype = 'advisory' and l.mode = 'ExclusiveLock' and l.granted and l.objsubid = 1
+      and l.database = (select oid from pg_database where datname = current_database())
+      and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+  ),
+  blocking as (
+    select blocker, min(since) as since from (select * from waiting union all select * from holding) as found group by blocker
+  )
+  select 'fault', format(
+    'Process %s of user %s has kept loads waiting since %s: %s. End its transaction, or it: select pg_terminate_backend(%s);',
+    b.blocker, coalesce(a.usename, 'unknown'), tickets_ops.wall_clock(b.since),
+    coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
+    b.blocker)
+  from blocking b left join pg_stat_activity a on a.pid = b.blocker
+  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+$$;
+
+COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
+
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1081,7 +1065,7 @@ declare
   v_snapshot bigint;
   v_removed bigint;
 begin
-  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.state, j.payload into v_job from tickets_ops.described_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -1094,18 +1078,11 @@ begin
   end if;
   if v_job.state = 'running' then
     perform tickets_ops.give_up(p_id);
-    perform tickets_ops.remove_jobs(array(
-      select j.id from tickets_ops.list_jobs() j
-      where j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text
-    ));
+    perform tickets_ops.remove_jobs(tickets_ops.jobs_of_snapshot(v_snapshot));
     return format('Job %s is running and cannot be stopped, but if it fails it is not tried again.', p_id)
       || case when v_snapshot is null then '' else format(' Snapshot %s is cancelled.', v_snapshot) end;
   end if;
-  v_removed := tickets_ops.remove_jobs(array(
-    select j.id from tickets_ops.list_jobs() j
-    where j.id = p_id
-      or (v_snapshot is not null and j.task in ('upsert_batch', 'finalize_snapshot') and j.payload ->> 'snapshot_id' = v_snapshot::text)
-  ));
+  v_removed := tickets_ops.remove_jobs(tickets_ops.jobs_of_snapshot(v_snapshot) || p_id);
   if v_removed = 0 then
     return format('A worker has just taken job %s.', p_id);
   end if;
@@ -1159,7 +1136,7 @@ CREATE FUNCTION tickets_ops.cluster_changed() RETURNS trigger
     AS $$
 begin
   if new.geom is not null then
-    perform tickets_ops.judge_again(new.cluster);
+    perform tickets_ops.rescore_locations(new.cluster);
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
       -- Places of a cluster that nobody knew have no job.
@@ -1170,7 +1147,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are judged again and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are rescored and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
 
 CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1312,6 +1289,51 @@ CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
+CREATE FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT usual interval) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with looked as (
+    select s.snapshot_at, s.content_through, s.snapshot_at - s.content_through as lag
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.status in ('done', 'unchanged') and s.content_through is not null
+      and s.snapshot_at > now() - interval '14 days' -- index snapshots_by_time
+  ),
+  newest as (
+    select * from looked order by snapshot_at desc limit 1
+  )
+  select n.lag, (
+    select make_interval(secs => percentile_cont(0.95) within group (order by extract(epoch from l.lag)))
+    from looked l
+    -- While the content stands still its lag grows with each file: that is what is judged, not what it is judged by.
+    where l.content_through < n.content_through
+    having min(l.snapshot_at) < now() - interval '7 days'
+  )
+  from newest n
+$$;
+
+COMMENT ON FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT usual interval) IS 'How far the content of the newest file trails the file''s own time, and what is usual: the 95th percentile of the files of 14 days whose content was older. usual is NULL before seven days of history. Both NULL before the first load.';
+
+CREATE FUNCTION tickets_ops.content_through(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_through timestamptz;
+begin
+  -- Indexes *_created_at_service and *_closed_at.
+  execute format(
+    'select greatest(
+       (select max(created_at_service) from tickets.%1$I where created_at_service <= now()),
+       (select max(closed_at) from tickets.%1$I where closed_at <= now())
+     )', p_dataset
+  ) into v_through;
+  return v_through;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.content_through(p_dataset text) IS 'The newest created_at_service or closed_at of a dataset (inc, crq) that is not in the future: how far its content goes. It trails the files by days.';
+
 CREATE FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text DEFAULT NULL::text, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_max_attempts integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
@@ -1343,36 +1365,6 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
-CREATE FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
-begin
-  if p_provider is not null then
-    insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
-    values (p_provider, p_rate, p_daily_budget, p_found_days)
-    on conflict (provider) do update set
-      rate_per_second = excluded.rate_per_second,
-      daily_budget = excluded.daily_budget,
-      found_days = excluded.found_days,
-      -- The key, or its plan, may be a new one: the next call finds out.
-      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
-      declared_at = now();
-  end if;
-  insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
-  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, declared_at = now();
-  -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
-  if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
-    and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
-  then
-    perform tickets_ops.wake_geocoding();
-  end if;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
-
 CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -1386,6 +1378,60 @@ CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
 $$;
 
 COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
+
+CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
+    LANGUAGE sql STABLE
+    AS $_$
+  select
+    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
+    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when s.state = 'failed' then
+      case
+        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
+          format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
+        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
+        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+      end
+    end
+  from tickets_ops.queued_jobs() j
+  cross join lateral (
+    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
+    select case
+      when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
+        then j.payload::jsonb
+      else tickets_ops.readable_payload(j.payload)
+    end as payload
+    offset 0 -- computed once
+  ) as r
+  cross join lateral (
+    select case
+      when j.locked_at is not null then 'running'
+      when j.attempts >= j.max_attempts then 'failed'
+      when j.attempts > 0 then 'retrying'
+      when j.run_at > now() then 'scheduled'
+      else 'ready'
+    end as state
+  ) as s
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  cross join lateral (
+    select case when s.state = 'failed' then
+      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+    end as failed_at
+  ) as f
+  left join lateral (
+    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
+    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
+  ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
+  left join lateral (
+    select
+      n.snapshot_id, n.status,
+      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
+    from tickets_ops.snapshots n
+    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
+  ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
 
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1407,6 +1453,54 @@ CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job
 $$;
 
 COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) IS 'tickets_ops.enqueue for many jobs at once (measured: 10 000 in 0.1 s, one by one in 6.6 s). The arrays are of one length; a task that is not ours is left out. Returns how many were added.';
+
+CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
+  v_waiting record;
+  v_job_id bigint;
+  v_provider text := (
+    select case when g.state <> 'ready' then format('It waits: %s. %s', g.state, g.reason) end
+    from tickets_ops.geocoding g where g.active limit 1
+  );
+begin
+  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  into v_waiting
+  from tickets_ops.queued_jobs() j
+  where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
+
+  if v_waiting.running and not p_force then
+    -- Should it put itself back, it is what this person asked for, and goes first.
+    perform tickets_ops.advance_job(v_waiting.id, p_priority := v_priority, p_remove := 'planned');
+    return query select v_waiting.id, p_key, true, 'It is being asked at this moment.';
+    return;
+  end if;
+  v_job_id := tickets_ops.enqueue(
+    p_task,
+    (p_payload || case when p_force or coalesce(v_waiting.force, false) then '{"force": true}'::jsonb else '{}' end)::json,
+    p_key, now(), v_priority
+  );
+  if v_job_id is null then
+    raise exception 'The job % is being taken by a worker at this moment.', p_key using hint = 'Ask again.';
+  end if;
+  return query select
+    v_job_id,
+    p_key,
+    v_waiting.id is not null,
+    concat_ws(' ',
+      case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
+      case when p_known = 'verified' then 'A person verified it: it will not be asked.'
+        when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
+        when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
+      v_provider
+    );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
 
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
@@ -1433,6 +1527,47 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) IS 'A snapshot in flight becomes failed, with a reason for people; its staging is kept for a retry. A backfill that it belongs to goes on with the next file, and the gap stands in the ledger. Returns whether it was in flight.';
+
+CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with look as (
+    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+      make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
+    from tickets_ops.looks l where l.dataset = p_dataset
+  ),
+  data as (
+    select tickets.eat_ts(i.metadata ->> 'snapshot_at') as data_at, tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
+    from tickets.import_meta i where i.dataset = p_dataset
+  )
+  select 'fault', format('The run of %s was missed: nothing has looked at the bucket since %s.', tickets_ops.wall_clock(missed),
+    coalesce((select tickets_ops.wall_clock(looked_at) from look), 'the pipeline began'))
+  from tickets_ops.missed_run(p_dataset) as missed where missed is not null
+  union all
+  select 'fault', format('The feed stands still: no look has ever found a file, the last one on %s. See that the export runs, and check RUSTFS_PREFIX%s.',
+    tickets_ops.wall_clock(looked_at), case when others > 0 then format(' (there are %s objects that are no CSV)', others) else '' end)
+  from look where new_file_at is null
+  union all
+  select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
+    tickets_ops.wall_clock(new_file_at), extract(epoch from idle)::integer / 3600)
+  from look where idle >= allowed
+  union all
+  select 'fault', format('The feed stands still: the tickets are as of %s, %s hours ago.', tickets_ops.wall_clock(data_at), extract(epoch from now() - data_at)::integer / 3600)
+  from data where data_at < now() - interval '26 hours'
+  union all
+  select 'fault', format('The feed stands still: files come, but their content ends on %s, %s hours before the newest file; %s are usual.',
+    tickets_ops.wall_clock(tickets_ops.content_through(p_dataset)), extract(epoch from lag)::integer / 3600, extract(epoch from usual)::integer / 3600)
+  from tickets_ops.content_lag(p_dataset) where lag > usual + interval '1 day'
+  union all
+  select 'fault', format('A clock is wrong: %s is ahead of the database''s clock. Check the clocks of the database, the workers and the export.', tickets_ops.wall_clock(greatest(data_at, checked_at)))
+  from data where greatest(data_at, checked_at) > now() + tickets_ops.clock_tolerance()
+  union all
+  select 'warning', format('%s is future-dated: it is not loaded before its time has come. If its name is wrong, rename it.', key)
+  from look, unnest(future_dated) as key
+$$;
+
+COMMENT ON FUNCTION tickets_ops.feed_problems(p_dataset text) IS 'What is wrong with the feed of a dataset (inc, crq), as faults and warnings in words: a missed run, no new file for FEED_STALE_HOURS (3) of scheduled time, data older than 26 hours, content that stands still, a clock, future-dated files.';
 
 CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1486,7 +1621,7 @@ CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
 declare
   -- Two rejected places may be chance.
   c_agreeing constant integer := 3;
-  -- Enough to see; weighing all of a large cluster on each answer would be slow.
+  -- Enough to see; scoring all of a large cluster on each answer would be slow.
   c_sample constant integer := 50;
   v_suspicious boolean;
 begin
@@ -1584,6 +1719,26 @@ CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETU
 
 COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
 
+CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when g.state in ('key refused', 'trouble') then 'fault' else 'warning' end,
+    format('Geocoding stands still (%s): %s', g.state, g.reason)
+  from tickets_ops.geocoding g
+  where g.active
+    and (
+      g.state in ('key refused', 'trouble')
+      or g.state in ('quota spent', 'budget spent') and exists (
+        select from tickets_ops.queued_jobs() j
+        where j.task like 'geocode%' and (j.locked_at is not null or j.attempts < j.max_attempts)
+      )
+    )
+  limit 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands still, in words: a refused key or a provider in trouble is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
+
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
     AS $$
@@ -1652,6 +1807,12 @@ CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestam
 
 COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
 
+CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
 CREATE TABLE tickets.geo_clusters (
     cluster text NOT NULL,
     geom public.geometry(Point,4326),
@@ -1688,7 +1849,7 @@ COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this
 
 COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 
-COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned.';
+COMMENT ON COLUMN tickets.geo_clusters.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned.';
 
 COMMENT ON COLUMN tickets.geo_clusters.note IS 'Free text for people.';
 
@@ -1702,17 +1863,11 @@ COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
 
 COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
 
-CREATE FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) RETURNS boolean
+CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETURNS boolean
     LANGUAGE sql STABLE
     RETURN (((p_cluster).geom IS NULL) AND ((p_cluster).verified OR COALESCE(((p_cluster).expires_at > now()), false)));
 
-COMMENT ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
-
-CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
-
-COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
 CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1723,7 +1878,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocode/gate.ts).
+    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -1733,63 +1888,40 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
-CREATE FUNCTION tickets_ops.judge_again(p_cluster text) RETURNS void
-    LANGUAGE plpgsql
+CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  v_before boolean := tickets_ops.as_pipeline(true);
-begin
-  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
-  update tickets.geo_locations l
-  set
-    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
-    distance_km = judged.distance_km, note = judged.note,
-    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
-  from (
-    select
-      stored.location_key, verdict.*,
-      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
-    from tickets.geo_clusters c
-    join tickets.geo_locations stored on stored.cluster = c.cluster
-    cross join lateral tickets_ops.judge_location(
-      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
-    ) as verdict
-    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
-  ) as judged
-  where l.cluster = p_cluster and l.location_key = judged.location_key
-    and (l.status, l.geom::bytea, l.distance_km, l.note)
-      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
-
-  update tickets.geo_locations l
-  set
-    status = judged.status,
-    distance_km = judged.distance_km,
-    -- What else the note says, of the takeover or by a person, stays.
-    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
-    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
-    expires_at = case
-      when judged.status = l.status then l.expires_at
-      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
-    end
-  from (
-    select
-      stored.location_key, verdict.*,
-      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
-    from tickets.geo_clusters c
-    join tickets.geo_locations stored on stored.cluster = c.cluster
-    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
-    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
-      and stored.geom is not null
-  ) as judged
-  where l.cluster = p_cluster and l.location_key = judged.location_key
-    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
-
-  perform tickets_ops.flag_suspicious(p_cluster);
-  perform tickets_ops.as_pipeline(v_before);
-end
+  -- Geocoding waits for its rate as a matter of course.
+  select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
+  from tickets_ops.queued_jobs() j
+  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+  having min(j.run_at) < now() - interval '10 minutes'
+  union all
+  select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
+    count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
+  from tickets_ops.described_jobs() j
+  where j.state = 'failed' and j.superseded is null
+  having count(*) > 0
 $$;
 
-COMMENT ON FUNCTION tickets_ops.judge_again(p_cluster text) IS 'Judges the stored candidates of a cluster''s places again, against its present centroid and guard, without a call. Verified rows stay.';
+COMMENT ON FUNCTION tickets_ops.job_problems() IS 'What is wrong with the jobs, as faults and warnings in words.';
+
+CREATE FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    AS $$
+  select array(
+    select j.id
+    from tickets_ops.queued_jobs() j
+    -- graphile-worker's unique index on key.
+    where j.key = any (
+      array(select tickets_ops.batch_job_key(b.snapshot_id, b.batch) from tickets_ops.snapshot_batches b where b.snapshot_id = p_snapshot_id)
+      || tickets_ops.finalize_job_key(p_snapshot_id)
+    )
+  )
+$$;
+
+COMMENT ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) IS 'The ids of the load jobs of a snapshot that are there, by their keys. Empty for NULL.';
 
 CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -1921,7 +2053,7 @@ CREATE FUNCTION tickets_ops.name_words(p_name text) RETURNS text[]
 
 COMMENT ON FUNCTION tickets_ops.name_words(p_name text) IS 'The words of a name as tickets.location_key normalises it. NULL where nothing is left.';
 
-CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, named boolean, exact boolean, literal boolean, overlap numeric, distance_km numeric, refusal text, doubt text)
+CREATE FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, named boolean, exact boolean, literal boolean, overlap numeric, distance_km numeric, refusal text, doubt text)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
  SELECT c.no,
@@ -1942,24 +2074,24 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
                  WHEN tickets.in_kenya(public.st_flipcoordinates(point.geom)) THEN 'its latitude and longitude are swapped'::text
                  ELSE 'it is not in Kenya'::text
              END
-             WHEN (point.km > weigh_candidates.p_guard_km) THEN format('it is %s km from the centre of the cluster, the guard is %s km'::text, round(point.km, 1), weigh_candidates.p_guard_km)
+             WHEN (point.km > score_candidates.p_guard_km) THEN format('it is %s km from the centre of the cluster, the guard is %s km'::text, round(point.km, 1), score_candidates.p_guard_km)
              ELSE NULL::text
          END AS "case",
          CASE
              WHEN (level."precision" = 'city'::text) THEN 'Only a city or county was found'::text
              WHEN (NOT verdict.named) THEN 'What was found has another name'::text
-             WHEN ((cardinality(name.contradicted) > 0) AND ((point.km > (weigh_candidates.p_guard_km / (5)::numeric)) OR (NOT (name.contradicted <@ COALESCE(tickets_ops.name_words(weigh_candidates.p_cluster), '{}'::text[]))))) THEN format('What was found is not said to be in %s'::text, initcap(array_to_string(name.contradicted, ' '::text)))
+             WHEN ((cardinality(name.contradicted) > 0) AND ((point.km > (score_candidates.p_guard_km / (5)::numeric)) OR (NOT (name.contradicted <@ COALESCE(tickets_ops.name_words(score_candidates.p_cluster), '{}'::text[]))))) THEN format('What was found is not said to be in %s'::text, initcap(array_to_string(name.contradicted, ' '::text)))
              ELSE NULL::text
          END AS "case"
     FROM ((((jsonb_array_elements(
          CASE
-             WHEN (jsonb_typeof(weigh_candidates.p_candidates) = 'array'::text) THEN weigh_candidates.p_candidates
+             WHEN (jsonb_typeof(score_candidates.p_candidates) = 'array'::text) THEN score_candidates.p_candidates
              ELSE '[]'::jsonb
          END) WITH ORDINALITY c(candidate, no)
       CROSS JOIN LATERAL ( SELECT g.geom,
-             tickets_ops.distance_km(weigh_candidates.p_centre, g.geom) AS km
+             tickets_ops.distance_km(score_candidates.p_centre, g.geom) AS km
             FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point) g(geom)) point)
-      CROSS JOIN LATERAL tickets_ops.name_match(weigh_candidates.p_key, weigh_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
+      CROSS JOIN LATERAL tickets_ops.name_match(score_candidates.p_key, score_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
       CROSS JOIN LATERAL ( SELECT
                  CASE
                      WHEN ((c.candidate ->> 'level'::text) = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text])) THEN (c.candidate ->> 'level'::text)
@@ -1973,63 +2105,63 @@ CREATE FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_c
                  END AS named) verdict);
 END;
 
-COMMENT ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) weighed as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
+COMMENT ON FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) scored as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
 
 CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) RETURNS TABLE(geom public.geometry, note text, ambiguous boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
- WITH weighed AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
-             COALESCE(w.refusal,
+ WITH scored AS (
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
+             COALESCE(s.refusal,
                  CASE
-                     WHEN ((NOT w.exact) AND (NOT (name.named AND name.same_kind AND (w."precision" <> 'city'::text)))) THEN 'it has another name'::text
+                     WHEN ((NOT s.exact) AND (NOT (name.named AND name.same_kind AND (s."precision" <> 'city'::text)))) THEN 'it has another name'::text
                      ELSE NULL::text
                  END) AS reason,
              (words.label && ARRAY( SELECT word.word
                     FROM unnest(tickets_ops.name_words(judge_cluster.p_region)) word(word)
                    WHERE (word.word <> ALL (string_to_array(judge_cluster.p_key, ' '::text))))) AS in_region,
              words.label AS words
-            FROM ((tickets_ops.weigh_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
-              CROSS JOIN LATERAL tickets_ops.name_match(judge_cluster.p_key, NULL::text, w.label) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
-              CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(w.label), '{}'::text[]) AS label) words)
+            FROM ((tickets_ops.score_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) s(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+              CROSS JOIN LATERAL tickets_ops.name_match(judge_cluster.p_key, NULL::text, s.label) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
+              CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(s.label), '{}'::text[]) AS label) words)
          ), best AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
-             w.reason,
-             w.in_region,
-             w.words
-            FROM weighed w
-           ORDER BY (w.reason IS NOT NULL), w.exact DESC, COALESCE(w.in_region, false) DESC, w.literal DESC,
-                 CASE w."precision"
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
+             s.reason,
+             s.in_region,
+             s.words
+            FROM scored s
+           ORDER BY (s.reason IS NOT NULL), s.exact DESC, COALESCE(s.in_region, false) DESC, s.literal DESC,
+                 CASE s."precision"
                      WHEN 'neighbourhood'::text THEN 1
                      WHEN 'city'::text THEN 1
                      WHEN 'street'::text THEN 2
                      ELSE 3
-                 END, w.overlap DESC, w.candidate_no
+                 END, s.overlap DESC, s.candidate_no
           LIMIT 1
          ), namesakes AS (
-          SELECT string_agg(w.label, '; '::text ORDER BY w.candidate_no) AS labels
+          SELECT string_agg(s.label, '; '::text ORDER BY s.candidate_no) AS labels
             FROM (best b_1
-              JOIN weighed w ON (((w.reason IS NULL) AND w.exact AND (w.literal = b_1.literal) AND (NOT (w.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(w.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((w.words <@ b_1.words) OR (b_1.words <@ w.words))))))
+              JOIN scored s ON (((s.reason IS NULL) AND s.exact AND (s.literal = b_1.literal) AND (NOT (s.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(s.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((s.words <@ b_1.words) OR (b_1.words <@ s.words))))))
            WHERE ((b_1.reason IS NULL) AND b_1.exact)
          )
   SELECT
@@ -2064,47 +2196,47 @@ COMMENT ON FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre
 CREATE FUNCTION tickets_ops.judge_location(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(status text, geom public.geometry, "precision" text, confidence numeric, distance_km numeric, note text)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
- WITH weighed AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
+ WITH scored AS (
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
                  CASE
-                     WHEN (w.refusal IS NOT NULL) THEN 3
-                     WHEN (w.doubt IS NOT NULL) THEN 2
+                     WHEN (s.refusal IS NOT NULL) THEN 3
+                     WHEN (s.doubt IS NOT NULL) THEN 2
                      ELSE 1
                  END AS tier,
-             (((0.6 * w.overlap) + (0.25 *
-                 CASE w."precision"
+             (((0.6 * s.overlap) + (0.25 *
+                 CASE s."precision"
                      WHEN 'point'::text THEN (1)::numeric
                      WHEN 'street'::text THEN 0.8
                      WHEN 'neighbourhood'::text THEN 0.7
                      ELSE (0)::numeric
-                 END)) + (0.15 * GREATEST((0)::numeric, ((1)::numeric - COALESCE((w.distance_km / judge_location.p_guard_km), (1)::numeric))))) AS score
-            FROM tickets_ops.weigh_candidates(judge_location.p_candidates, judge_location.p_key, judge_location.p_cluster, judge_location.p_centre, judge_location.p_guard_km) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+                 END)) + (0.15 * GREATEST((0)::numeric, ((1)::numeric - COALESCE((s.distance_km / judge_location.p_guard_km), (1)::numeric))))) AS score
+            FROM tickets_ops.score_candidates(judge_location.p_candidates, judge_location.p_key, judge_location.p_cluster, judge_location.p_centre, judge_location.p_guard_km) s(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
          ), best AS (
-          SELECT w.candidate_no,
-             w.geom,
-             w.label,
-             w."precision",
-             w.named,
-             w.exact,
-             w.literal,
-             w.overlap,
-             w.distance_km,
-             w.refusal,
-             w.doubt,
-             w.tier,
-             w.score
-            FROM weighed w
-           ORDER BY w.tier, w.literal DESC, w.score DESC, w.candidate_no
+          SELECT s.candidate_no,
+             s.geom,
+             s.label,
+             s."precision",
+             s.named,
+             s.exact,
+             s.literal,
+             s.overlap,
+             s.distance_km,
+             s.refusal,
+             s.doubt,
+             s.tier,
+             s.score
+            FROM scored s
+           ORDER BY s.tier, s.literal DESC, s.score DESC, s.candidate_no
           LIMIT 1
          )
   SELECT
@@ -2280,50 +2412,30 @@ COMMENT ON FUNCTION tickets_ops.ledger_lock(p_dataset text) IS 'Number of the ad
 CREATE FUNCTION tickets_ops.list_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select
-    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
-    case when s.state = 'failed' then
-      case
-        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
-          format('The bucket was looked at again on %s.', to_char(m.checked_at, 'YYYY-MM-DD HH24:MI'))
-        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
-      end
-    end
-  from tickets_ops.queued_jobs() j
-  cross join lateral (select tickets_ops.readable_payload(j.payload) as payload offset 0) as r
-  cross join lateral (
-    select case
-      when j.locked_at is not null then 'running'
-      when j.attempts >= j.max_attempts then 'failed'
-      when j.attempts > 0 then 'retrying'
-      when j.run_at > now() then 'scheduled'
-      else 'ready'
-    end as state
-  ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
-  cross join lateral (
-    select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
-    end as failed_at
-  ) as f
-  left join lateral (
-    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
-  ) as m on s.state = 'failed'
-  left join lateral (
-    select
-      n.snapshot_id, n.status,
-      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
-    from tickets_ops.snapshots n
-    where j.task in ('upsert_batch', 'finalize_snapshot')
-      and n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
-  ) as l on s.state = 'failed'
-$_$;
+    AS $$
+  select * from tickets_ops.described_jobs()
+$$;
 
-COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'The jobs of the pipeline, for tickets_ops.jobs and tickets_ops.failed_jobs. Reads graphile-worker''s private tables with their owner''s rights.';
+COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'tickets_ops.described_jobs with the owner''s rights, for tickets_ops.jobs and tickets_ops.failed_jobs.';
+
+CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select p.severity, p.problem
+  from (
+    select 1 as subject, * from tickets_ops.worker_problems()
+    union all select 2, * from tickets_ops.feed_problems('inc')
+    union all select 3, * from tickets_ops.snapshot_problems('inc')
+    union all select 4, * from tickets_ops.job_problems()
+    union all select 5, * from tickets_ops.blocking_problems()
+    union all select 6, * from tickets_ops.geocoding_problems()
+    union all select 7, * from tickets_ops.setting_problems()
+  ) as p
+  order by p.severity = 'warning', p.subject
+$$;
+
+COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
@@ -2363,6 +2475,50 @@ CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
 $$;
 
 COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
+
+CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    AS $$
+  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+
+CREATE TABLE tickets_ops.looks (
+    dataset text NOT NULL,
+    looked_at timestamp with time zone NOT NULL,
+    files bigint NOT NULL,
+    others bigint NOT NULL,
+    newest_key text,
+    newest_last_modified timestamp with time zone,
+    new_file_at timestamp with time zone,
+    future_dated text[] NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.looks IS 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
+
+COMMENT ON COLUMN tickets_ops.looks.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
+
+COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
+
+COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
+
+COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
+
+COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
+
+COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
+
+COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
+
+CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval)) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(('fetch_'::text || missed_run.p_dataset))) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
+
+COMMENT ON FUNCTION tickets_ops.missed_run(p_dataset text) IS 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2416,7 +2572,7 @@ begin
     left join tickets.geo_locations l on l.cluster = n.cluster and l.location_key = p.location_key
     where (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
-      and not coalesce(tickets_ops.is_hopeless(c), false)
+      and not coalesce(tickets_ops.is_unresolvable(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
   using array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
@@ -2546,6 +2702,10 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   with clock as (
     select date_trunc('second', now()) as now
   ),
+  problem as (
+    select coalesce(bool_and(severity = 'warning'), true) as ok, coalesce(array_agg(initcap(severity) || ': ' || problem), '{}') as problems
+    from tickets_ops.list_problems()
+  ),
   meta as (
     select
       max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
@@ -2553,90 +2713,53 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
     from tickets.import_meta where dataset = 'inc'
   ),
   looked as (
-    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by snapshot_at desc, snapshot_id desc limit 1
+    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by progress_at desc, snapshot_id desc limit 1
   ),
   loaded as (
-    select snapshot_id, source_key, loaded_at, status, broken_off, open_missing
+    select snapshot_id, source_key, loaded_at, status, open_missing
     from tickets_ops.snapshots where dataset = 'inc' and status in ('done', 'partial')
     order by loaded_at desc limit 1
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing')
-  ),
-  failed as (
-    -- The newest file that was read decides: a failure before it has been made up for.
-    select snapshot_id, source_key, error
-    from tickets_ops.snapshots
-    where dataset = 'inc' and status in ('failed', 'done', 'partial', 'unchanged')
-    order by snapshot_at desc, snapshot_id desc limit 1
-  ),
-  schedule as (
-    -- Half an hour is what a look may take that waits for the load before it.
-    select case
-      when tick > coalesce(meta.checked_at, '-infinity') and tick > tickets_ops.scheduled_since('fetch_inc') then tick
-    end as missed
-    from clock, meta,
-      tickets_ops.last_scheduled_run(clock.now - interval '30 minutes') as tick
+    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
   ),
   jobs as (
     select
-      count(*) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as waiting,
-      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as oldest,
-      -- Geocoding waits for its rate as a matter of course.
-      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now and task not like 'geocode%') as oldest_load,
-      count(*) filter (where state = 'running') as running,
-      count(*) filter (where state = 'failed' and superseded is null) as failed,
-      count(*) filter (where state <> 'failed' and task like 'geocode%') as geocoding
-    from clock, tickets_ops.list_jobs()
+      count(*) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as waiting,
+      min(run_at) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as oldest,
+      count(*) filter (where locked_at is not null) as running,
+      count(*) filter (where (locked_at is not null or attempts < max_attempts) and task like 'geocode%') as geocoding
+    from clock, tickets_ops.queued_jobs()
+  ),
+  failed as (
+    select count(*) as jobs from tickets_ops.described_jobs() where state = 'failed' and superseded is null
   ),
   workers as (
     select
       count(*) filter (where state = 'alive' or (state = 'unsure' and seen_at > clock.now - interval '1 minute')) as alive,
-      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure,
-      count(*) filter (where state = 'hung') as hung
+      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure
     from clock, tickets_ops.worker_states()
   ),
   geocoding as (
-    select state, left_today, reason from tickets_ops.geocoding where active limit 1
+    select state, left_today from tickets_ops.geocoding where active limit 1
   ),
   review as (
     select
       (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
       + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
-  ),
-  problem as (
-    select array_remove(array[
-      case when workers.alive = 0 then 'No worker is alive: start one (fleettickets worker).' end,
-      case when workers.hung > 0 then format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', workers.hung) end,
-      case when schedule.missed is not null then
-        format('The run of %s Nairobi time was missed: nothing has looked at the bucket since %s.',
-          to_char(schedule.missed at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'),
-          coalesce(to_char(meta.checked_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI'), 'the pipeline began')) end,
-      case when failed.error is not null then format('Snapshot %s (%s) failed: %s', failed.snapshot_id, failed.source_key, failed.error) end,
-      case when loaded.status = 'partial' then format('Snapshot %s (%s) is loaded only in part. %s', loaded.snapshot_id, loaded.source_key, loaded.broken_off) end,
-      case when in_flight.progress_at < clock.now - interval '15 minutes' then
-        format('Snapshot %s is %s and has not moved for %s.', in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at)) end,
-      case when jobs.oldest_load < clock.now - interval '10 minutes' then
-        format('A job has waited for a worker since %s.', to_char(jobs.oldest_load, 'YYYY-MM-DD HH24:MI TZ')) end,
-      case when jobs.failed > 0 then format('%s job(s) failed: see tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();', jobs.failed) end,
-      case when geocoding.state in ('key refused', 'trouble') or (geocoding.state in ('quota spent', 'budget spent') and jobs.geocoding > 0) then
-        format('Geocoding stands still (%s): %s', geocoding.state, geocoding.reason) end
-    ], null) as problems
-    from clock, meta, schedule, jobs, workers
-    left join failed on true left join loaded on true left join in_flight on true left join geocoding on true
   )
   select
-    cardinality(problem.problems) = 0, problem.problems,
+    problem.ok, problem.problems,
     meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
     loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
     meta.data_at, clock.now - meta.data_at, loaded.open_missing,
     in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
-    schedule.missed, tickets_ops.next_scheduled_run(clock.now),
-    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, jobs.failed,
+    tickets_ops.missed_run('inc'), tickets_ops.next_scheduled_run(clock.now),
+    jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, failed.jobs,
     workers.alive, workers.unsure,
     geocoding.state, geocoding.left_today::integer, jobs.geocoding, review.places
-  from clock, meta, schedule, jobs, workers, review, problem
+  from clock, problem, meta, jobs, failed, workers, review
   left join looked on true left join loaded on true left join in_flight on true left join geocoding on true
 $$;
 
@@ -2734,10 +2857,10 @@ declare
   c_pause constant double precision := 60;
   c_longest_pause constant double precision := 900;
   -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
-  c_strikes constant integer := 5;
+  c_trouble_after constant integer := 5;
   v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
-  v_strikes integer;
+  v_failures integer;
   v_breaker text;
   v_until timestamptz;
 begin
@@ -2756,23 +2879,24 @@ begin
 
   if p_outcome in ('found', 'not_found') then
     -- An answer to a call that was made before the breaker opened proves nothing.
-    if v_provider.strikes > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
+    if v_provider.consecutive_failures > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
       update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null, strikes = 0,
-        struck_by = null
+      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
+        consecutive_failures = 0, last_failed_place = null
       where provider = p_provider;
       return null;
     end if;
     return v_provider.breaker_until;
   end if;
 
-  v_strikes := v_provider.strikes + (v_provider.breaker is not null or v_provider.struck_by is distinct from v_place)::integer;
+  v_failures := v_provider.consecutive_failures
+    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from v_place)::integer;
   -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
     when p_outcome = 'key_refused' then 'key refused'
     when p_outcome = 'rate_limited' then 'rate limited'
-    when v_provider.breaker is not null or v_strikes >= c_strikes or p_retry_seconds is not null then 'trouble'
+    when v_provider.breaker is not null or v_failures >= c_trouble_after or p_retry_seconds is not null then 'trouble'
   end;
   v_until := case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
@@ -2780,18 +2904,20 @@ begin
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
     else clock_timestamp() + make_interval(secs => greatest(
       coalesce(p_retry_seconds, c_pause),
-      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_strikes - 1 - c_strikes, 0), 20))
+      least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_failures - 1 - c_trouble_after, 0), 20))
     ))
   end;
   -- A breaker that is open for longer stays.
   if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers set strikes = v_strikes, struck_by = v_place where provider = p_provider;
+    update tickets_ops.geocoding_providers
+    set consecutive_failures = v_failures, last_failed_place = v_place
+    where provider = p_provider;
     return v_provider.breaker_until;
   end if;
   update tickets_ops.geocoding_providers
   set
-    strikes = v_strikes,
-    struck_by = v_place,
+    consecutive_failures = v_failures,
+    last_failed_place = v_place,
     breaker = v_breaker,
     breaker_reason = p_reason,
     breaker_since = coalesce(breaker_since, clock_timestamp()),
@@ -2803,6 +2929,50 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+
+CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- Of a process that is forgotten only what still stands is kept.
+  delete from tickets_ops.settings s
+  where s.pool_id not in (select w.pool_id from tickets_ops.workers w)
+    and exists (select from tickets_ops.settings n where n.name = s.name and n.recorded_at > s.recorded_at);
+  insert into tickets_ops.settings (name, pool_id, value)
+  select key, p_pool_id, value from jsonb_each_text(p_settings)
+  on conflict (name, pool_id) do update set value = excluded.value, recorded_at = now();
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) IS 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
+
+CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
+begin
+  if p_provider is not null then
+    insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
+    values (p_provider, p_rate, p_daily_budget, p_found_days)
+    on conflict (provider) do update set
+      rate_per_second = excluded.rate_per_second,
+      daily_budget = excluded.daily_budget,
+      found_days = excluded.found_days,
+      -- The key, or its plan, may be a new one: the next call finds out.
+      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
+      registered_at = now();
+  end if;
+  insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
+  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, registered_at = now();
+  -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
+  if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
+    and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
+  then
+    perform tickets_ops.wake_geocoding();
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
@@ -2852,11 +3022,99 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
+CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
+  v_waiting record;
+begin
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_unresolvable(c)) then
+    return true;
+  end if;
+  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
+    return false;
+  end if;
+  select * into v_waiting
+  from tickets_ops.queued_jobs() j
+  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
+  if v_waiting.id is null then
+    perform tickets_ops.enqueue(
+      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
+      p_priority := v_priority
+    );
+  elsif v_waiting.priority > v_priority then
+    perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
+  end if;
+  return false;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_unresolvable), so that waiting is in vain until a person sets the centroid.';
+
 CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN (p_payload - ARRAY['waits'::text, 'looks'::text, '_cron'::text]) ELSE p_payload END;
 
 COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
+
+CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  -- Relies on the primary key (cluster, location_key). Nothing is known about a place without candidates and coordinate.
+  update tickets.geo_locations l
+  set
+    status = judged.status, geom = judged.geom, precision = judged.precision, confidence = judged.confidence,
+    distance_km = judged.distance_km, note = judged.note,
+    expires_at = tickets_ops.answer_expires_at(judged.status, l.attempts, judged.found_days, l.fetched_at)
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_location(
+      stored.candidates, stored.location_key, stored.cluster, c.geom, c.guard_km
+    ) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates <> '[]'
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.geom::bytea, l.distance_km, l.note)
+      is distinct from (judged.status, judged.geom::bytea, judged.distance_km, judged.note);
+
+  update tickets.geo_locations l
+  set
+    status = judged.status,
+    distance_km = judged.distance_km,
+    -- What else the note says, of the takeover or by a person, stays.
+    note = case judged.status when 'needs_review' then coalesce(l.note, judged.doubt) else nullif(l.note, judged.doubt) end,
+    -- From today on, as when it was taken over: nobody knows how old the coordinate is.
+    expires_at = case
+      when judged.status = l.status then l.expires_at
+      else tickets_ops.answer_expires_at(judged.status, 1, judged.found_days, now())
+    end
+  from (
+    select
+      stored.location_key, verdict.*,
+      (select p.found_days from tickets_ops.geocoding_providers p where p.provider = stored.provider) as found_days
+    from tickets.geo_clusters c
+    join tickets.geo_locations stored on stored.cluster = c.cluster
+    cross join lateral tickets_ops.judge_inherited(stored.geom, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null and not stored.verified and stored.candidates = '[]'
+      and stored.geom is not null
+  ) as judged
+  where l.cluster = p_cluster and l.location_key = judged.location_key
+    and (l.status, l.distance_km) is distinct from (judged.status, judged.distance_km);
+
+  perform tickets_ops.flag_suspicious(p_cluster);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.rescore_locations(p_cluster text) IS 'Rescores a cluster''s places: judges their stored candidates against its present centroid and guard, without a call. Verified rows stay.';
 
 CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, reason text)
     LANGUAGE plpgsql
@@ -2914,12 +3172,121 @@ begin
     ) as budget
     where p.provider = p_provider;
   if not found then
-    raise exception 'No geocoding provider % is declared: a worker declares it when it starts.', p_provider;
+    raise exception 'No geocoding provider % is registered: a worker registers it when it starts.', p_provider;
   end if;
 end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+
+CREATE FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, '', p_provider);
+  select verdict.* into v_verdict
+  from (select 1) as always
+  left join tickets.geo_clusters c on c.cluster = p_cluster
+  cross join lateral tickets_ops.judge_cluster(
+    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
+    coalesce(c.guard_km, 25) -- the column's default
+  ) as verdict;
+  if v_verdict.geom is null and not p_last then
+    return null;
+  end if;
+  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+    return 'busy';
+  end if;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
+  values (
+    p_cluster, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '), v_answers.candidates, v_verdict.note,
+    case when v_verdict.geom is null then 1 else 0 end, now(),
+    case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
+  )
+  on conflict (cluster) do update set
+    -- Asked by force and not found: the old centroid is still the best there is.
+    geom = coalesce(excluded.geom, c.geom),
+    provider = excluded.provider, query = excluded.query, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.geom is null then c.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = case
+      when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
+    end;
+  perform tickets_ops.flag_suspicious(p_cluster);
+  perform tickets_ops.as_pipeline(v_before);
+  if v_verdict.geom is null then
+    -- Its places wait in vain: they end.
+    perform tickets_ops.wake_locations(p_cluster);
+  end if;
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
+  return case when v_verdict.geom is null then 'not_found' else 'found' end;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) IS 'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
+
+CREATE FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_answers record;
+  v_verdict record;
+  v_locked boolean;
+  v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
+  v_before boolean;
+begin
+  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key, p_provider);
+  -- Twice: before the lock, which most verdicts that are not the last do not need, and under it, since until then a person
+  -- may have moved the centroid or the guard.
+  foreach v_locked in array array[false, true] loop
+    select verdict.* into v_verdict
+    from tickets.geo_clusters c
+    cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
+    where c.cluster = p_cluster and c.geom is not null;
+    if not found then
+      raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
+    end if;
+    if v_verdict.status <> 'found' and not p_last then
+      return null;
+    end if;
+    if not v_locked and not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
+      return 'busy';
+    end if;
+  end loop;
+  v_before := tickets_ops.as_pipeline(true);
+  insert into tickets.geo_locations as l (
+    cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
+    attempts, fetched_at, expires_at
+  )
+  values (
+    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '),
+    v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
+    case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
+    tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
+  )
+  on conflict (cluster, location_key) do update set
+    location_name = excluded.location_name, status = excluded.status, geom = excluded.geom, provider = excluded.provider,
+    query = excluded.query, precision = excluded.precision, confidence = excluded.confidence,
+    distance_km = excluded.distance_km, candidates = excluded.candidates, note = excluded.note,
+    attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
+    fetched_at = excluded.fetched_at,
+    expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
+  -- Once it is flagged any verdict may clear it: the order in which places are asked must not decide.
+  if v_verdict.status = 'rejected' or exists (select from tickets.geo_clusters where cluster = p_cluster and suspicious) then
+    perform tickets_ops.flag_suspicious(p_cluster);
+  end if;
+  perform tickets_ops.as_pipeline(v_before);
+  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
+  return v_verdict.status;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
 
 CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] DEFAULT '{}'::text[]) RETURNS bigint
     LANGUAGE sql
@@ -2944,21 +3311,28 @@ CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS
 #variable_conflict use_column
 begin
   return query
-    select j.id, j.task, j.key, coalesce(case when j.superseded is not null then 'Left alone. ' || j.superseded end, r.obstacle, 'It is due now.')
-    from (
-      select * from tickets_ops.list_jobs() l where l.state = 'failed' and (p_task is null or l.task = p_task) order by l.id
-    ) as j
-    -- The newest of those that ask for the same: a job that failed again every hour is tried once.
-    cross join lateral (
-      select case
-        when j.superseded is not null then null
-        when exists (
-          select from tickets_ops.list_jobs() n
-          where n.task = j.task and tickets_ops.request_of(n.payload) = tickets_ops.request_of(j.payload) and n.id > j.id
-        ) then 'Left alone. A later job asks for the same.'
-        else tickets_ops.revive_job(j.id)
-      end as obstacle
-    ) as r;
+    with failed as materialized (
+      select j.id, j.task, j.key, j.superseded,
+        -- The newest of those that ask for the same: a job that failed again every hour is tried once.
+        row_number() over (partition by j.task, tickets_ops.request_of(j.payload) order by j.id desc) = 1 as is_newest
+      from tickets_ops.described_jobs() j
+      where j.state = 'failed' and (p_task is null or j.task = p_task)
+    ),
+    -- Loads come with their snapshots, one by one; there are few. All others at once.
+    together as materialized (
+      select f.task, tickets_ops.restart_jobs(array_agg(f.id), max(p.max_attempts))
+      from failed f left join tickets_ops.job_policy() p on p.task = f.task
+      where f.superseded is null and f.is_newest and f.task not in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot')
+      group by f.task
+    )
+    select f.id, f.task, f.key, case
+      when f.superseded is not null then 'Left alone. ' || f.superseded
+      when not f.is_newest then 'Left alone. A later job asks for the same.'
+      when f.task in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot') then coalesce(tickets_ops.revive_job(f.id), 'It is due now.')
+      else 'It is due now.'
+    end
+    from failed f left join together t on t.task = f.task
+    order by f.id;
 end
 $$;
 
@@ -2973,7 +3347,7 @@ declare
   v_job record;
   v_obstacle text;
 begin
-  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.list_jobs() j where j.id = p_id;
+  select j.id, j.task, j.key, j.state, j.payload into v_job from tickets_ops.described_jobs() j where j.id = p_id;
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
@@ -3010,7 +3384,7 @@ declare
   v_ids bigint[] := array[p_id];
   v_restarted bigint;
 begin
-  select task, state, payload into v_job from tickets_ops.list_jobs() where id = p_id;
+  select task, state, payload into v_job from tickets_ops.described_jobs() where id = p_id;
   if v_job.state = 'running' then
     return 'It is running at this moment. If its worker has died, it is freed by itself within seconds.';
   end if;
@@ -3021,9 +3395,10 @@ begin
     end if;
     -- All of them, or the snapshot would fail again by the next. Its end only if it is due: the last batch asks for it.
     v_ids := array(
-      select j.id from tickets_ops.list_jobs() j
-      join tickets_ops.snapshots s on s.snapshot_id::text = j.payload ->> 'snapshot_id'
-      where j.state = 'failed' and s.snapshot_id::text = v_job.payload ->> 'snapshot_id'
+      select j.id
+      from tickets_ops.described_jobs() j
+      join tickets_ops.snapshots s on s.snapshot_id = (v_job.payload ->> 'snapshot_id')::bigint
+      where j.id = any (tickets_ops.jobs_of_snapshot(s.snapshot_id) || p_id) and j.state = 'failed'
         and j.task = case s.status when 'loading' then 'upsert_batch' else 'finalize_snapshot' end
     );
     if p_id <> all (v_ids) then
@@ -3083,124 +3458,116 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    AS $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
-$$;
-
-COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
-
-CREATE FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
-    LANGUAGE plpgsql
+CREATE FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  v_answers record;
-  v_verdict record;
-  v_before boolean;
+  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
+  v_before timestamptz;
+  v_time interval := interval '0';
 begin
-  select * into v_answers from tickets_ops.answers(p_cluster, '', p_provider);
-  select verdict.* into v_verdict
-  from (select 1) as always
-  left join tickets.geo_clusters c on c.cluster = p_cluster
-  cross join lateral tickets_ops.judge_cluster(
-    v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
-  ) as verdict;
-  if v_verdict.geom is null and not p_last then
-    return null;
-  end if;
-  if not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
-    return 'busy';
-  end if;
-  v_before := tickets_ops.as_pipeline(true);
-  insert into tickets.geo_clusters as c (cluster, geom, provider, query, candidates, note, attempts, fetched_at, expires_at)
-  values (
-    p_cluster, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '), v_answers.candidates, v_verdict.note,
-    case when v_verdict.geom is null then 1 else 0 end, now(),
-    case when v_verdict.geom is null then tickets_ops.answer_expires_at('not_found', 1, null, now()) end
-  )
-  on conflict (cluster) do update set
-    -- Asked by force and not found: the old centroid is still the best there is.
-    geom = coalesce(excluded.geom, c.geom),
-    provider = excluded.provider, query = excluded.query, candidates = excluded.candidates, note = excluded.note,
-    attempts = case when excluded.geom is null then c.attempts + 1 else 0 end,
-    fetched_at = excluded.fetched_at,
-    expires_at = case
-      when excluded.geom is null and c.geom is null then tickets_ops.answer_expires_at('not_found', c.attempts + 1, null, now())
-    end;
-  perform tickets_ops.flag_suspicious(p_cluster);
-  perform tickets_ops.as_pipeline(v_before);
-  if v_verdict.geom is null then
-    -- Its places wait in vain: they end.
-    perform tickets_ops.wake_locations(p_cluster);
-  end if;
-  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = '';
-  return case when v_verdict.geom is null then 'not_found' else 'found' end;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) IS 'Judges the answers for a cluster and writes its centroid, or that none was found. Returns found or not_found; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing was found and p_last is false: a simpler query may follow.';
-
-CREATE FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_answers record;
-  v_verdict record;
-  v_locked boolean;
-  v_found_days numeric := (select found_days from tickets_ops.geocoding_providers where provider = p_provider);
-  v_before boolean;
-begin
-  select * into v_answers from tickets_ops.answers(p_cluster, p_location_key, p_provider);
-  -- Twice: before the lock, which most verdicts that are not the last do not need, and under it, since until then a person
-  -- may have moved the centroid or the guard.
-  foreach v_locked in array array[false, true] loop
-    select verdict.* into v_verdict
-    from tickets.geo_clusters c
-    cross join lateral tickets_ops.judge_location(v_answers.candidates, p_location_key, p_cluster, c.geom, c.guard_km) as verdict
-    where c.cluster = p_cluster and c.geom is not null;
-    if not found then
-      raise exception 'The cluster % has no centroid any more: its places cannot be judged.', p_cluster;
-    end if;
-    if v_verdict.status <> 'found' and not p_last then
-      return null;
-    end if;
-    if not v_locked and not pg_try_advisory_xact_lock(tickets.gazetteer_lock()) then
-      return 'busy';
-    end if;
+  -- A week is enough to tell any number of hours that is worth a setting.
+  while v_tick > greatest(p_from, p_to - interval '7 days') loop
+    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
+    v_time := v_time + least(v_tick - v_before, interval '1 hour');
+    v_tick := v_before;
   end loop;
-  v_before := tickets_ops.as_pipeline(true);
-  insert into tickets.geo_locations as l (
-    cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
-    attempts, fetched_at, expires_at
-  )
-  values (
-    p_cluster, p_location_key, p_location_name, v_verdict.status, v_verdict.geom, p_provider, array_to_string(v_answers.queries, ' | '),
-    v_verdict.precision, v_verdict.confidence, v_verdict.distance_km, v_answers.candidates, v_verdict.note,
-    case when v_verdict.status = 'not_found' then 1 else 0 end, now(),
-    tickets_ops.answer_expires_at(v_verdict.status, 1, v_found_days, now())
-  )
-  on conflict (cluster, location_key) do update set
-    location_name = excluded.location_name, status = excluded.status, geom = excluded.geom, provider = excluded.provider,
-    query = excluded.query, precision = excluded.precision, confidence = excluded.confidence,
-    distance_km = excluded.distance_km, candidates = excluded.candidates, note = excluded.note,
-    attempts = case when excluded.status = 'not_found' then l.attempts + 1 else 0 end,
-    fetched_at = excluded.fetched_at,
-    expires_at = tickets_ops.answer_expires_at(excluded.status, l.attempts + 1, v_found_days, now());
-  -- Once it is flagged any verdict may clear it: the order in which places are asked must not decide.
-  if v_verdict.status = 'rejected' or exists (select from tickets.geo_clusters where cluster = p_cluster and suspicious) then
-    perform tickets_ops.flag_suspicious(p_cluster);
-  end if;
-  perform tickets_ops.as_pipeline(v_before);
-  delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
-  return v_verdict.status;
+  return v_time;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) IS 'Judges the answers for a place and writes the verdict, unless a person verified the row meanwhile. Returns the status; busy, and nothing is written, while a load writes tickets; NULL, and nothing is written, when nothing good was found and p_last is false: a simpler query may follow. Raises when the cluster lost its centroid meanwhile.';
+COMMENT ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
 
-CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text DEFAULT NULL::text) RETURNS void
+CREATE TABLE tickets_ops.settings (
+    name text NOT NULL,
+    pool_id text NOT NULL,
+    value text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+
+COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
+
+COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers).';
+
+COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
+
+COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
+
+CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+
+CREATE FUNCTION tickets_ops.setting_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with living as (
+    select w.pool_id, w.host, w.started_at from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')
+  ),
+  -- Processes that run, and those that ran beside them.
+  beside as (
+    select pool_id, host from living
+    union
+    select w.pool_id, w.host from tickets_ops.workers w
+    where w.stopped_at > now() - interval '1 day' and w.started_at >= (select min(started_at) from living)
+  )
+  select 'fault', format('%s differs between processes: %s. Give all of them the same.', s.name, string_agg(distinct format('%s on %s', s.value, b.host), ', '))
+  from tickets_ops.settings s join beside b using (pool_id)
+  group by s.name
+  having count(distinct s.value) > 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
+
+CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
+  -- nothing before its time has come.
+  (
+    select 'fault', format('Snapshot %s (%s) failed: %s', s.snapshot_id, s.source_key, s.error)
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored
+      and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
+      and not exists (
+        select from tickets_ops.snapshots g
+        where g.dataset = s.dataset and g.status in ('done', 'partial', 'unchanged')
+          and (g.snapshot_at, g.source_last_modified, g.source_key) >= (s.snapshot_at, s.source_last_modified, s.source_key) -- index snapshots_by_time
+      )
+    order by s.snapshot_at desc, s.snapshot_id desc -- index snapshots_by_time
+    limit 1
+  )
+  union all
+  select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
+  from (
+    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
+  ) as s
+  where s.status = 'partial'
+  union all
+  select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+    and s.progress_at < now() - interval '15 minutes'
+  union all
+  select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
+  union all
+  select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.ignored and s.dismissed_at is null and s.listed_at > now() - interval '1 day'
+$$;
+
+COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wrong with the snapshots of a dataset (inc, crq), as faults and warnings in words.';
+
+CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
@@ -3234,15 +3601,15 @@ begin
     -- The attempts that failed stay used up.
     p_max_attempts := v_job.max_attempts - v_job.attempts + 1
   );
-  if p_until_settled is not null then
-    -- Who settles a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
+  if p_until_resolved is not null then
+    -- Whoever resolves a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
     -- Taken last, so that nobody is waited for with it.
     v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
     if not v_nobody_writes
-      -- Settled since it was looked at.
+      -- Resolved since it was looked at.
       or exists (
         select from tickets.geo_clusters c
-        where c.cluster = p_until_settled and (c.geom is not null or tickets_ops.is_hopeless(c))
+        where c.cluster = p_until_resolved and (c.geom is not null or tickets_ops.is_unresolvable(c))
       )
     then
       perform tickets_ops.advance_job(v_job_id, now() + case when v_nobody_writes then interval '0' else interval '2 seconds' end);
@@ -3251,7 +3618,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_settled has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
@@ -3307,41 +3674,33 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
-CREATE FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-declare
-  v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
-  v_waiting record;
-begin
-  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and tickets_ops.is_hopeless(c)) then
-    return true;
-  end if;
-  if exists (select from tickets.geo_clusters c where c.cluster = p_cluster and c.geom is not null) then
-    return false;
-  end if;
-  select * into v_waiting
-  from tickets_ops.queued_jobs() j
-  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
-  if v_waiting.id is null then
-    perform tickets_ops.enqueue(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
-      p_priority := v_priority
-    );
-  elsif v_waiting.priority > v_priority then
-    perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
-  end if;
-  return false;
-end
-$$;
+CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
 
-COMMENT ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) IS 'A place waits for its cluster''s centroid: adds the cluster''s job, or lets the one that waits go as early as the place; neither when the centroid has come meanwhile. Returns true when none is to be had (tickets_ops.is_hopeless), so that waiting is in vain until a person sets the centroid.';
+COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
     RETURN ROW(740512, hashtext(p_pool_id));
 
 COMMENT ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) IS 'The two numbers of the advisory lock that a live worker pool holds.';
+
+CREATE FUNCTION tickets_ops.worker_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'fault', 'No worker is alive: start one (fleettickets worker).'
+  where not exists (
+    select from tickets_ops.worker_states() w
+    where w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute')
+  )
+  union all
+  select 'fault', format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', count(*))
+  from tickets_ops.worker_states() w where w.state = 'hung' having count(*) > 0
+$$;
+
+COMMENT ON FUNCTION tickets_ops.worker_problems() IS 'What is wrong with the workers, as faults and warnings in words.';
 
 CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state text, host text, pid integer, sessions text, started_at timestamp with time zone, seen_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -3549,7 +3908,7 @@ COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candi
 
 COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
 
-COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.weigh_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
+COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
 
 COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
 
@@ -3756,7 +4115,7 @@ COMMENT ON COLUMN tickets_ops.geocoding_calls.provider IS 'The provider.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.called_on IS 'UTC day of the answer.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was taken for; see src/geocode/outcome.ts.';
+COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was taken for; see src/geocoding/outcome.ts.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.calls IS 'How many.';
 
@@ -3773,9 +4132,9 @@ CREATE TABLE tickets_ops.geocoding_providers (
     breaker_since timestamp with time zone,
     breaker_until timestamp with time zone,
     probing_until timestamp with time zone,
-    strikes integer DEFAULT 0 NOT NULL,
-    struck_by text,
-    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    consecutive_failures integer DEFAULT 0 NOT NULL,
+    last_failed_place text,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text]))),
     CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
     CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
@@ -3787,7 +4146,7 @@ COMMENT ON TABLE tickets_ops.geocoding_providers IS 'Geocoding providers that a 
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.provider IS 'locationiq, opencage or nominatim.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that declared itself last.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that registered last.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.daily_budget IS 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
 
@@ -3809,17 +4168,17 @@ COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the nex
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.strikes IS 'Failures in a row, of one place only the first.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_failures IS 'Failures in a row, of one place only the first.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.struck_by IS 'The place that failed last.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.last_failed_place IS 'The place that failed last.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.declared_at IS 'When a worker last declared this provider.';
+COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worker last registered this provider.';
 
 CREATE TABLE tickets_ops.geocoding_setup (
     one boolean DEFAULT true NOT NULL,
     provider text,
     off_reason text,
-    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_setup_one_check CHECK (one),
     CONSTRAINT geocoding_setup_says_why_not CHECK (((provider IS NULL) = (off_reason IS NOT NULL)))
 );
@@ -3832,7 +4191,7 @@ COMMENT ON COLUMN tickets_ops.geocoding_setup.provider IS 'The provider. NULL: n
 
 COMMENT ON COLUMN tickets_ops.geocoding_setup.off_reason IS 'Why nobody is asked, and what to do.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_setup.declared_at IS 'When a worker last declared itself.';
+COMMENT ON COLUMN tickets_ops.geocoding_setup.registered_at IS 'When a worker last registered a provider, or none.';
 
 CREATE VIEW tickets_ops.geocoding AS
  SELECT p.provider,
@@ -3913,7 +4272,7 @@ CREATE TABLE tickets_ops.geocoding_answers (
     answered_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is settled; those of yesterday or of another provider do not count, and maintain removes them.';
+COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is resolved; those of yesterday or of another provider do not count, and maintain removes them.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.cluster IS 'The cluster.';
 
@@ -3961,15 +4320,15 @@ CREATE VIEW tickets_ops.health AS
 
 COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
 
-COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: problems is empty.';
+COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 
-COMMENT ON COLUMN tickets_ops.health.problems IS 'What needs a person, in words, the most urgent first.';
+COMMENT ON COLUMN tickets_ops.health.problems IS 'What needs a person, in words, each marked as Fault or Warning, the most urgent first.';
 
 COMMENT ON COLUMN tickets_ops.health.checked_at IS 'When the bucket was last looked at with success.';
 
 COMMENT ON COLUMN tickets_ops.health.checked_age IS 'Since then.';
 
-COMMENT ON COLUMN tickets_ops.health.checked_key IS 'The newest file of the ledger.';
+COMMENT ON COLUMN tickets_ops.health.checked_key IS 'The file that was looked at last.';
 
 COMMENT ON COLUMN tickets_ops.health.checked_status IS 'Its status.';
 
@@ -4062,35 +4421,6 @@ COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed.';
 COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
-
-CREATE TABLE tickets_ops.looks (
-    dataset text NOT NULL,
-    looked_at timestamp with time zone NOT NULL,
-    files bigint NOT NULL,
-    others bigint NOT NULL,
-    newest_key text,
-    newest_last_modified timestamp with time zone,
-    new_file_at timestamp with time zone,
-    future_dated text[] NOT NULL
-);
-
-COMMENT ON TABLE tickets_ops.looks IS 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
-
-COMMENT ON COLUMN tickets_ops.looks.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
-
-COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
-
-COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
-
-COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
-
-COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
 
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
@@ -4351,6 +4681,7 @@ CREATE TABLE tickets_ops.snapshots (
     rows_rejected bigint DEFAULT 0 NOT NULL,
     rows_repaired bigint DEFAULT 0 NOT NULL,
     open_missing bigint,
+    content_through timestamp with time zone,
     CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
     CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
     CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
@@ -4435,6 +4766,8 @@ COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loa
 
 COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
 
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
     START WITH 1
@@ -4514,6 +4847,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_setup
 
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
+
+ALTER TABLE ONLY tickets_ops.settings
+    ADD CONSTRAINT settings_pkey PRIMARY KEY (name, pool_id);
 
 ALTER TABLE ONLY tickets_ops.snapshot_batches
     ADD CONSTRAINT snapshot_batches_pkey PRIMARY KEY (snapshot_id, batch);
@@ -4619,9 +4955,9 @@ CREATE TRIGGER _500_place_updated AFTER UPDATE ON tickets.crq REFERENCING NEW TA
 
 CREATE TRIGGER _500_place_updated AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.place_written_tickets();
 
-CREATE TRIGGER _600_judge_inserted AFTER INSERT ON tickets.geo_clusters FOR EACH ROW WHEN ((new.geom IS NOT NULL)) EXECUTE FUNCTION tickets_ops.cluster_changed();
+CREATE TRIGGER _600_rescore_inserted AFTER INSERT ON tickets.geo_clusters FOR EACH ROW WHEN ((new.geom IS NOT NULL)) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
-CREATE TRIGGER _600_judge_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
+CREATE TRIGGER _600_rescore_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
 
@@ -4667,11 +5003,11 @@ REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, 
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.ask_by_hand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.blocking_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
@@ -4697,21 +5033,29 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force bool
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_region(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT usual interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.content_through(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text, p_run_at timestamp with time zone, p_priority integer, p_max_attempts integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.declare_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.feed_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tickets_operator;
@@ -4726,6 +5070,8 @@ REVOKE ALL ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_k
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
@@ -4734,22 +5080,24 @@ REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 
-REVOKE ALL ON FUNCTION tickets_ops.is_hopeless(p_cluster tickets.geo_clusters) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.judge_again(p_cluster text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.weigh_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) FROM PUBLIC;
 
@@ -4776,9 +5124,15 @@ REVOKE ALL ON FUNCTION tickets_ops.ledger_lock(p_dataset text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.list_jobs() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.list_jobs() TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.list_problems() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -4804,13 +5158,25 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.rescore_locations(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[]) FROM PUBLIC;
 
@@ -4828,13 +5194,15 @@ REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integ
 
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.settle_cluster(p_cluster text, p_provider text, p_last boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.settle_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_settled text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
@@ -4842,10 +5210,12 @@ REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.want_cluster(p_cluster text, p_priority integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;

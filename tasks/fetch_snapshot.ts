@@ -13,7 +13,7 @@ import { DatasetName, defineTask, PermanentError } from '../src/worker/task.ts';
 const WAIT_SECONDS = 5;
 /** Half an hour: longer than any load, shorter than the hour to the next one. */
 const MAX_WAITS = 360;
-/** Looks of one request that came to nothing because another one was faster; those that settled a file do not count. */
+/** Looks of one request that came to nothing because another one was faster; those that decided a file do not count. */
 const MAX_LOOKS = 10;
 
 const Payload = z
@@ -62,7 +62,7 @@ export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: tr
         if (payload.looks >= MAX_LOOKS)
           throw new PermanentError(`Gave up after ${MAX_LOOKS} looks in vain: ${result.reason}`);
         log.info(`looking again: ${result.reason}`);
-        await askAgain({ looks: result.settled ? 0 : payload.looks + 1 }, result.mode, 0);
+        await askAgain({ looks: result.decided ? 0 : payload.looks + 1 }, result.mode, 0);
       }
     } catch (error) {
       const own = isLastAttempt ? await inFlight(client, from.name, jobId) : undefined;

@@ -1,4 +1,4 @@
-/** finalize_snapshot: the end of a snapshot whose batches are all in; archives its file. See src/finalize.ts. */
+/** finalize_snapshot: the end of a snapshot whose batches are all in; archives its file. See src/snapshots/complete.ts. */
 import { z } from 'zod';
 import { openBucket } from '../src/bucket/s3.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';

@@ -1,4 +1,4 @@
-/** geocode_cluster: where is a cluster? See src/geocode/geocode.ts. */
+/** geocode_cluster: where is a cluster? See src/geocoding/jobs.ts. */
 import { z } from 'zod';
 import { geocodeCluster } from '../src/geocoding/jobs.ts';
 import { defineTask } from '../src/worker/task.ts';

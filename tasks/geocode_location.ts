@@ -1,4 +1,4 @@
-/** geocode_location: where is a place of a cluster? See src/geocode/geocode.ts. */
+/** geocode_location: where is a place of a cluster? See src/geocoding/jobs.ts. */
 import { z } from 'zod';
 import { geocodeLocation } from '../src/geocoding/jobs.ts';
 import { defineTask } from '../src/worker/task.ts';

@@ -1,4 +1,4 @@
-/** maintain: frees work that a dead worker held, re-drives what stalled, prunes. The crontab enqueues it. See src/maintain.ts. */
+/** maintain: frees work that a dead worker held, re-drives what stalled, prunes. The crontab enqueues it. See src/worker/maintenance.ts. */
 import { z } from 'zod';
 import { RetentionSettings, readSettings } from '../src/settings/settings.ts';
 import { maintain } from '../src/worker/maintenance.ts';

@@ -1,4 +1,4 @@
-/** upsert_batch: one range of staged rows becomes tickets. See src/load.ts. */
+/** upsert_batch: one range of staged rows becomes tickets. See src/snapshots/load.ts. */
 import Bottleneck from 'bottleneck';
 import { z } from 'zod';
 import { dataset } from '../src/settings/dataset.ts';

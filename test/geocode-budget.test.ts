@@ -11,8 +11,8 @@ before(async () => {
 after(() => env.close());
 beforeEach(() => env.reset());
 
-const declare = (rate: number, budget: number | null) =>
-  env.pool.query(`select tickets_ops.declare_geocoder('locationiq', $1, $2, 180, null)`, [rate, budget]);
+const register = (rate: number, budget: number | null) =>
+  env.pool.query(`select tickets_ops.register_geocoder('locationiq', $1, $2, 180, null)`, [rate, budget]);
 
 async function reserve() {
   const { rows } = await env.pool.query<{
@@ -56,7 +56,7 @@ async function jobsDue(): Promise<number> {
 
 async function problems(): Promise<string[]> {
   const { rows } = await env.pool.query('select problems from tickets_ops.health');
-  return rows[0].problems.filter((problem: string) => problem.startsWith('Geocoding'));
+  return rows[0].problems.filter((problem: string) => problem.includes(': Geocoding'));
 }
 
 const about = (actual: number | null, expected: number) =>
@@ -68,7 +68,7 @@ const slotsAreTaken = () =>
   env.pool.query(`update tickets_ops.geocoding_providers set next_at = now() + interval '1 hour'`);
 
 test('slots are one spacing apart, and a caller learns how long to wait, not when', async () => {
-  await declare(5, null);
+  await register(5, null);
   assert.equal((await reserve()).wait_ms, 0);
   await slotsAreTaken();
   const slots = [await reserve(), await reserve(), await reserve(), await reserve()];
@@ -80,7 +80,7 @@ test('slots are one spacing apart, and a caller learns how long to wait, not whe
 });
 
 test('what a run is said to take is what the slots take', async () => {
-  await declare(5, null);
+  await register(5, null);
   await slotsAreTaken();
   const [first, second] = [await reserve(), await reserve()];
   const spacing = ((second.slot_at?.getTime() ?? 0) - (first.slot_at?.getTime() ?? 0)) / 1000;
@@ -91,7 +91,7 @@ test('what a run is said to take is what the slots take', async () => {
 });
 
 test('an idle provider owes no slots of the past', async () => {
-  await declare(1, null);
+  await register(1, null);
   await env.pool.query(`update tickets_ops.geocoding_providers set next_at = now() - interval '1 hour'`);
   const first = await reserve();
   assert.equal(first.wait_ms, 0);
@@ -99,7 +99,7 @@ test('an idle provider owes no slots of the past', async () => {
 });
 
 test('the budget ends at midnight UTC and not before', async () => {
-  await declare(100, 2);
+  await register(100, 2);
   assert.deepEqual([(await reserve()).granted, (await reserve()).granted], [true, true]);
   const refused = await reserve();
   assert.equal(refused.granted, false);
@@ -115,7 +115,7 @@ test('the budget ends at midnight UTC and not before', async () => {
 });
 
 test('a spent budget is spent while the provider is probed, too', async () => {
-  await declare(100, 1);
+  await register(100, 1);
   assert.equal((await reserve()).granted, true);
   await record('rate_limited', { retry: 60 });
   await env.pool.query('update tickets_ops.geocoding_providers set breaker_until = now()');
@@ -133,7 +133,7 @@ test('a spent budget is spent while the provider is probed, too', async () => {
 });
 
 test('a call that is given back goes to the budget of its own day', async () => {
-  await declare(100, 10);
+  await register(100, 10);
   const { rows } = await env.pool.query('select now() as today, now() - $1::interval as yesterday', ['1 day']);
   const { today, yesterday } = rows[0];
   const used = async () => (await glance()).used_today;
@@ -160,10 +160,10 @@ test('a call that is given back goes to the budget of its own day', async () => 
 });
 
 test('the quota comes back at the reset time the provider names, else at midnight UTC', async () => {
-  await declare(100, null);
+  await register(100, null);
   about(await record('quota_spent'), secondsToMidnight());
   await env.reset();
-  await declare(100, null);
+  await register(100, null);
   about(await record('quota_spent', { retry: 3600 }), 3600);
   assert.equal((await glance()).state, 'quota spent');
   assert.equal((await reserve()).granted, false);
@@ -172,7 +172,7 @@ test('the quota comes back at the reset time the provider names, else at midnigh
 });
 
 test('after its time one caller at a time probes; success closes the breaker, failure opens it again', async () => {
-  await declare(100, null);
+  await register(100, null);
   await record('key_refused', { reason: 'LocationIQ answered 401: Invalid key' });
   const shut = await glance();
   assert.deepEqual([shut.state, shut.reason], ['key refused', 'LocationIQ answered 401: Invalid key']);
@@ -192,7 +192,7 @@ test('after its time one caller at a time probes; success closes the breaker, fa
 });
 
 test('an answer to a call made before the breaker opened does not close it', async () => {
-  await declare(100, null);
+  await register(100, null);
   const slotAt = new Date(Date.now() - 5_000);
   await record('rate_limited', { retry: 60 });
   assert.notEqual(await record('found', { slotAt }), null);
@@ -200,56 +200,60 @@ test('an answer to a call made before the breaker opened does not close it', asy
 });
 
 test('a worker that starts with a refused key tries it at once: it may be a new one', async () => {
-  await declare(100, null);
+  await register(100, null);
   await record('key_refused');
   assert.equal((await reserve()).granted, false);
-  await declare(100, null);
+  await register(100, null);
   assert.equal((await reserve()).granted, true);
 });
 
 test('a worker that starts with a spent quota, or a larger budget, asks at once, and so do the jobs that waited', async () => {
-  await declare(100, null);
+  await register(100, null);
   await record('quota_spent');
   await jobsThatWait(10);
-  await declare(100, null);
+  await register(100, null);
   assert.equal(await jobsDue(), 1);
   assert.equal((await reserve()).granted, true);
   await record('found');
 
-  await declare(100, 1);
+  await register(100, 1);
   await jobsThatWait(10);
   assert.equal((await reserve()).granted, false);
-  await declare(100, 1);
+  await register(100, 1);
   assert.equal(await jobsDue(), 0, 'nothing has changed');
-  await declare(100, 5);
+  await register(100, 5);
   assert.equal(await jobsDue(), 1);
   assert.equal((await reserve()).granted, true);
 });
 
 test('health says that places wait for a budget or a quota', async () => {
-  await declare(100, 1);
+  await register(100, 1);
   await reserve();
   assert.deepEqual(await problems(), [], 'spent, but nobody waits for it');
   await jobsThatWait(10);
   assert.deepEqual(await problems(), [
-    'Geocoding stands still (budget spent): The daily budget is spent; it comes back at midnight UTC.',
+    'Warning: Geocoding stands still (budget spent): The daily budget is spent; it comes back at midnight UTC.',
   ]);
   await record('quota_spent', { reason: 'OpenCage answered 402: quota exceeded' });
-  assert.deepEqual(await problems(), ['Geocoding stands still (quota spent): OpenCage answered 402: quota exceeded']);
+  assert.deepEqual(await problems(), [
+    'Warning: Geocoding stands still (quota spent): OpenCage answered 402: quota exceeded',
+  ]);
 });
 
 test('one place that always fails stops nobody; bad requests of five places do', async () => {
-  await declare(100, null);
+  await register(100, null);
   for (let i = 0; i < 9; i++) assert.equal(await record('unreadable', { place: 'poisoned' }), null);
   assert.equal(await record('found', { place: 'other' }), null);
   for (let i = 0; i < 9; i++) assert.equal(await record('bad_request', { place: 'poisoned' }), null);
   for (let i = 0; i < 3; i++) assert.equal(await record('bad_request', { place: `place ${i}` }), null);
   about(await record('bad_request', { place: 'the fifth', reason: 'LocationIQ answered 400: Invalid Request' }), 60);
-  assert.deepEqual(await problems(), ['Geocoding stands still (trouble): LocationIQ answered 400: Invalid Request']);
+  assert.deepEqual(await problems(), [
+    'Fault: Geocoding stands still (trouble): LocationIQ answered 400: Invalid Request',
+  ]);
 });
 
 test('single failures do not stop the others; those of five places in a row do, for longer each time', async () => {
-  await declare(100, null);
+  await register(100, null);
   const fail = (i: number) => record(i % 2 ? 'unreadable' : 'trouble', { place: `place ${i}` });
   for (let i = 0; i < 4; i++) assert.equal(await fail(i), null);
   assert.equal(await record('found'), null, 'a success starts the count anew');
@@ -262,20 +266,20 @@ test('single failures do not stop the others; those of five places in a row do, 
 });
 
 test('Retry-After opens the breaker for that long', async () => {
-  await declare(100, null);
+  await register(100, null);
   about(await record('trouble', { retry: 7 }), 7);
   assert.equal((await glance()).state, 'trouble');
 });
 
 test('calls are counted by outcome', async () => {
-  await declare(100, null);
+  await register(100, null);
   for (const outcome of ['found', 'found', 'not_found', 'bad_request']) await record(outcome);
   assert.deepEqual((await glance()).calls_today, { found: 2, not_found: 1, bad_request: 1 });
 });
 
 test('without a provider it says why', async () => {
   assert.match((await glance()).reason, /No worker has started yet/);
-  await env.pool.query(`select tickets_ops.declare_geocoder(null, null, null, null, 'GEOCODER_PROVIDER is not set')`);
+  await env.pool.query(`select tickets_ops.register_geocoder(null, null, null, null, 'GEOCODER_PROVIDER is not set')`);
   assert.deepEqual([(await glance()).state, (await glance()).reason], ['off', 'GEOCODER_PROVIDER is not set']);
-  await assert.rejects(() => reserve(), /No geocoding provider locationiq is declared/);
+  await assert.rejects(() => reserve(), /No geocoding provider locationiq is registered/);
 });

@@ -51,12 +51,12 @@ beforeEach(async () => {
     GEOCODER_RATE_PER_SECOND: '100',
     GEOCODER_DAILY_BUDGET: '1000',
   });
-  await declare();
+  await register();
 });
 
 const sql = async (text: string, values: unknown[] = []) => (await env.pool.query(text, values)).rows;
-const declare = (budget = 1000) =>
-  sql(`select tickets_ops.declare_geocoder('locationiq', 100, $1, 180, null)`, [budget]);
+const register = (budget = 1000) =>
+  sql(`select tickets_ops.register_geocoder('locationiq', 100, $1, 180, null)`, [budget]);
 const queries = () => server.calls.map(({ query }) => query);
 const plan = async () => (await sql(`select tickets_ops.plan_geocoding('inc') as jobs`))[0]?.jobs;
 const jobs = () =>
@@ -289,7 +289,7 @@ describe('while nobody may call, jobs wait without calls and without using up at
       await dueNow();
       await env.runJobs();
       assert.equal((await sql('select state from tickets_ops.geocoding'))[0]?.state, 'ready', 'it closed by itself');
-      // Verdicts that fall together come back later: each round settles at least one.
+      // Verdicts that fall together come back later: each round resolves at least one.
       for (let round = 0; round < 3; round += 1) {
         await dueNow();
         await env.runJobs();
@@ -399,7 +399,7 @@ describe('while nobody may call, jobs wait without calls and without using up at
 
   test('a call that had its slot when the breaker opened is not made', async () => {
     process.env.GEOCODER_RATE_PER_SECOND = '0.5';
-    await sql(`select tickets_ops.declare_geocoder('locationiq', 0.5, 1000, 180, null)`);
+    await sql(`select tickets_ops.register_geocoder('locationiq', 0.5, 1000, 180, null)`);
     await centroid();
     for (const place of ['NW_Rose Court', 'NW_Palm Court']) await ask(place);
     server.script(async () => {
@@ -445,9 +445,10 @@ describe('while nobody may call, jobs wait without calls and without using up at
     await server.called(1);
     stop.abort();
     await asked;
-    assert.deepEqual(await sql('select used, strikes, struck_by, breaker from tickets_ops.geocoding_providers'), [
-      { used: 1, strikes: 0, struck_by: null, breaker: null },
-    ]);
+    assert.deepEqual(
+      await sql('select used, consecutive_failures, last_failed_place, breaker from tickets_ops.geocoding_providers'),
+      [{ used: 1, consecutive_failures: 0, last_failed_place: null, breaker: null }],
+    );
     assert.deepEqual(
       await sql(
         `select attempts, last_error, run_at <= now() as due, payload -> 'snoozes' as snoozes
@@ -481,7 +482,7 @@ describe('while nobody may call, jobs wait without calls and without using up at
   });
 
   test('a spent budget', async () => {
-    await declare(1);
+    await register(1);
     await centroid();
     for (const place of ['NW_Rose Court', 'NW_Kilimani']) await ask(place);
     server.script(() => ({ json: [KILIMANI, ROSE_COURT] }));
@@ -507,7 +508,7 @@ describe('while nobody may call, jobs wait without calls and without using up at
     await ask('NW_Palm Court');
     const failures = await env.runJobs();
     assert.match(failures[0]?.error ?? '', /GEOCODER_PROVIDER is not set/);
-    await sql(`select tickets_ops.declare_geocoder(null, null, null, null, 'GEOCODER_PROVIDER is not set')`);
+    await sql(`select tickets_ops.register_geocoder(null, null, null, null, 'GEOCODER_PROVIDER is not set')`);
     await ticket('T2', 'NW_Uhuru Court');
     assert.equal(await plan(), 0, 'nothing is planned without a provider');
     assert.equal((await sql('select geo_source from tickets.inc limit 1'))[0]?.geo_source, 'cluster');
@@ -625,9 +626,9 @@ test('the best of all queries counts, and every candidate is kept as returned', 
 test('a place whose cluster gets its centroid while the place is about to wait does not wait', async () => {
   const log = { info: () => {} };
   // The centroid comes between the question, which finds none, and the statement that adds the cluster's job or the snooze.
-  for (const late of ['tickets_ops.want_cluster', 'tickets_ops.snooze_geocoding']) {
+  for (const late of ['tickets_ops.request_centroid', 'tickets_ops.snooze_geocoding']) {
     await env.reset();
-    await declare();
+    await register();
     await ask('NW_Rose Court');
     const [job] = await sql(`
       update graphile_worker._private_jobs set locked_at = now(), locked_by = 'test', attempts = 1 returning *`);
@@ -644,7 +645,7 @@ test('a place whose cluster gets its centroid while the place is about to wait d
     );
     const place = { task: 'geocode_location', due: true };
     const cluster = { task: 'geocode_cluster', due: true };
-    assert.deepEqual(waiting, late.endsWith('want_cluster') ? [place] : [cluster, place], late);
+    assert.deepEqual(waiting, late.endsWith('request_centroid') ? [place] : [cluster, place], late);
   }
 });
 

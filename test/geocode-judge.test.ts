@@ -324,7 +324,7 @@ describe('judging again, without a call', () => {
       [cluster, name, JSON.stringify(candidates)],
     );
     const { rows } = await env.pool.query(
-      `select tickets_ops.settle_location($1, tickets.location_key($2), $2, 'locationiq', true) as status`,
+      `select tickets_ops.resolve_location($1, tickets.location_key($2), $2, 'locationiq', true) as status`,
       [cluster, name],
     );
     return rows[0].status;
@@ -399,7 +399,7 @@ describe('judging again, without a call', () => {
          values ('Milimani', '', 'q', 'locationiq', $1)`,
         [JSON.stringify([at('Milimani, Nairobi', -1.2905, 36.81), at('Milimani, Nakuru', -0.29, 36.06)])],
       );
-      await env.pool.query(`select tickets_ops.settle_cluster('Milimani', 'locationiq', true)`);
+      await env.pool.query(`select tickets_ops.resolve_cluster('Milimani', 'locationiq', true)`);
       const { rows } = await env.pool.query(
         'select suspicious, round(st_y(geom)::numeric, 2)::float8 as lat from tickets.geo_clusters',
       );
@@ -591,7 +591,7 @@ describe('judging again, without a call', () => {
       await client.query(
         `insert into tickets_ops.geocoding_answers values ('Nairobi', 'kilimani', 'q', 'locationiq', '[]')`,
       );
-      await client.query(`select tickets_ops.settle_location('Nairobi', 'kilimani', 'Kilimani', 'locationiq', true)`);
+      await client.query(`select tickets_ops.resolve_location('Nairobi', 'kilimani', 'Kilimani', 'locationiq', true)`);
       await client.query(`update tickets.geo_locations set geom = ${point(36.79, -1.29)}`);
       await client.query('commit');
     } finally {

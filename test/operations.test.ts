@@ -15,7 +15,9 @@ import { killWorkers, startWorkerProcess } from './support/worker-process.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 const PREFIX = 'automations/inc/';
-const [first, second] = [...feed({ seed: 5, hours: 2, tickets: 60 })] as [Snapshot, Snapshot];
+/** Of the last two hours: health calls a feed dead whose newest file is older than a day. */
+const start = new Date(Math.floor(Date.now() / 3_600_000 - 1) * 3_600_000);
+const [first, second] = [...feed({ seed: 5, hours: 2, tickets: 60, start })] as [Snapshot, Snapshot];
 type Snapshot = ReturnType<typeof feed> extends Generator<infer S> ? S : never;
 
 let env: Environment;
@@ -441,7 +443,7 @@ describe('tickets_ops.health', () => {
     assert.equal(found['checked_status'], 'done');
     assert.equal(found['open_missing'], String(second.expected.open_missing));
     assert.deepEqual((found['data_at'] as Date).toISOString(), second.at.toISOString());
-    assert.deepEqual(found.problems, ['No worker is alive: start one (fleettickets worker).']);
+    assert.deepEqual(found.problems, ['Fault: No worker is alive: start one (fleettickets worker).']);
     assert.equal(found.ok, false);
   });
 
@@ -467,15 +469,12 @@ describe('tickets_ops.health', () => {
     assert.deepEqual((await health())['missed_run_at'], tick);
     assert.match(
       (await health()).problems.join('\n'),
-      /The run of .* Nairobi time was missed: nothing has looked at the bucket since the pipeline began/,
+      /Fault: The run of .* EAT was missed: nothing has looked at the bucket since the pipeline began/,
     );
     await one('select * from tickets_ops.fetch_now()');
     await env.runJobs();
     assert.equal((await health())['missed_run_at'], null);
-    await env.pool.query(
-      `update tickets.import_meta set metadata = metadata || jsonb_build_object('checked_at', $1::timestamptz - interval '1 minute')`,
-      [tick],
-    );
+    await env.pool.query(`update tickets_ops.looks set looked_at = $1::timestamptz - interval '1 minute'`, [tick]);
     assert.deepEqual((await health())['missed_run_at'], tick);
   });
 
@@ -552,7 +551,7 @@ describe('maintain', () => {
     );
   });
 
-  test('marks what is beyond hope, so that the next snapshot is not blocked', async () => {
+  test('fails what has stalled, so that the next snapshot is not blocked', async () => {
     const repair = await broken('tickets.inc');
     await put(first);
     await env.pool.query('select tickets_ops.fetch_now()');
@@ -600,7 +599,7 @@ describe('maintain', () => {
       (await snapshots()).map(({ status }) => status),
       ['done'],
     );
-    await env.putObject(`${PREFIX}2026-06-15T12-00-00.csv`, second.csv);
+    await env.putObject(`${PREFIX}${second.name.replace('-00-00.csv', '-10-00.csv')}`, second.csv);
     await one('select * from tickets_ops.fetch_now()');
     await env.runJobs();
     assert.deepEqual(
@@ -637,7 +636,7 @@ describe('status', () => {
     const status: Status = {
       health: {
         ok: false,
-        problems: ['Snapshot 8 (automations/inc/2026-06-15T10-00-00.csv) failed: No ticket CSV: it is empty'],
+        problems: ['Fault: Snapshot 8 (automations/inc/2026-06-15T10-00-00.csv) failed: No ticket CSV: it is empty'],
         checked_at: '2026-06-15T07:15:03+00:00',
         checked_key: 'automations/inc/2026-06-15T10-00-00.csv',
         checked_status: 'failed',
@@ -690,7 +689,7 @@ describe('status', () => {
     assert.equal(
       page(status, new Date('2026-06-15T07:20:00Z')),
       `Needs attention:
-  - Snapshot 8 (automations/inc/2026-06-15T10-00-00.csv) failed: No ticket CSV: it is empty
+  - Fault: Snapshot 8 (automations/inc/2026-06-15T10-00-00.csv) failed: No ticket CSV: it is empty
 
 Tickets    as of Mon 15 Jun 09:00, 80 min ago; 3 open tickets are not in the newest file
 Last look  Mon 15 Jun 10:15, 5 min ago: automations/inc/2026-06-15T10-00-00.csv failed
@@ -718,7 +717,7 @@ Failing jobs: select * from tickets_ops.retry_job(id) tries one again
     await load(first);
     const bad = await fleettickets({}, 'status');
     assert.equal(bad.status, 1);
-    assert.match(bad.out, /^Needs attention:\n {2}- No worker is alive/);
+    assert.match(bad.out, /^Needs attention:\n {2}- Fault: No worker is alive/);
     await liveWorker();
     const good = await fleettickets({}, 'status', '--json');
     assert.equal(good.status, 0, good.err);

@@ -43,7 +43,7 @@ export async function run(args: string[]): Promise<number> {
     throw new UsageError('Say what to ask for: clusters or locations.');
   }
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    // Declared only if no worker has done so: a shell without the settings must not switch geocoding off for everyone.
+    // Registered only if no worker has done so: a shell without the settings must not switch geocoding off for everyone.
     const geocoder = values.apply ? await geocoderInUse(client) : geocoderFrom(readSettings(GeocoderSettings));
     if ('off' in geocoder) {
       process.stderr.write(`${geocoder.off}\n`);
@@ -73,7 +73,7 @@ export async function run(args: string[]): Promise<number> {
   });
 }
 
-/** As the workers know it; a provider that none has declared yet has all of its budget. */
+/** As the workers know it; a provider that none has registered yet has all of its budget. */
 async function budgetOf(client: Db, { provider, dailyBudget }: Geocoder): Promise<Budget> {
   const { rows } = await client.query('select * from tickets_ops.geocoding where provider = $1', [provider.name]);
   return rows[0] ?? { left_today: dailyBudget, state: 'ready', reason: null };

@@ -29,7 +29,9 @@ export async function run(args: string[]): Promise<number> {
 /** The page, for a person; `now` is the reader's. */
 export function page({ health, snapshots, failing }: Status, now: Date): string {
   const verdict = health.ok
-    ? 'All is well.\n'
+    ? health.problems.length === 0
+      ? 'All is well.\n'
+      : `All is well. Worth knowing:\n${health.problems.map((problem) => `  - ${problem}\n`).join('')}`
     : `Needs attention:\n${health.problems.map((problem) => `  - ${problem}\n`).join('')}`;
   const summary = lines(health, now)
     .map(([name, text]) => `${name.padEnd(11)}${text}\n`)

@@ -19,15 +19,19 @@ const PINNED: readonly (readonly [setting: string, value: string])[] = [
   ['idle_in_transaction_session_timeout', '0'],
 ];
 
-/** Of a connection whose first statement must run under them already: `options` for libpq and pg. */
-const OPTIONS = PINNED.map(([setting, value]) => `-c ${setting}=${value.replaceAll(' ', '\\ ')}`).join(' ');
+/**
+ * pg_catalog first, so that nobody's function or operator wins over Postgres's own; then our schemas, in which nobody else
+ * may create; then PostGIS's, wherever the DBA put it. Not public as such, nor a schema named like the role.
+ */
+const SEARCH_PATH = `pg_catalog.concat_ws(', ', 'pg_catalog', 'tickets', 'tickets_ops', (
+  select pg_catalog.quote_ident(n.nspname)
+  from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+  where e.extname = 'postgis' and n.nspname <> 'pg_catalog'
+), 'pg_temp')`;
 
 /**
  * Pins the settings and the search path of this session. Only a setting that differs is touched, since one of them may
  * take a right that the role has not.
- *
- * The path: pg_catalog first, so that nobody's function or operator wins over Postgres's own; then our schemas, in which
- * nobody else may create; then PostGIS's, wherever the DBA put it. Not public as such, nor a schema named like the role.
  */
 export async function pinSession(db: Db): Promise<void> {
   await db.query(
@@ -35,31 +39,34 @@ export async function pinSession(db: Db): Promise<void> {
      from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)
      where pg_catalog.current_setting(setting, true) is distinct from value
      union all
-     select pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', 'tickets', 'tickets_ops', (
-       select pg_catalog.quote_ident(n.nspname)
-       from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
-       where e.extname = 'postgis' and n.nspname <> 'pg_catalog'
-     ), 'pg_temp'), false)`,
+     select pg_catalog.set_config('search_path', ${SEARCH_PATH}, false)`,
     [PINNED.map(([setting]) => setting), PINNED.map(([, value]) => value)],
   );
 }
 
 /** The connection string for a library that opens its own connections: its sessions start under the pinned settings. */
-export function pinnedUrl(databaseUrl: string): string {
+export function pinnedUrl(databaseUrl: string, searchPath?: string): string {
+  const options = [...PINNED, ...(searchPath ? [['search_path', searchPath] as const] : [])];
   const url = new URL(databaseUrl);
-  url.searchParams.set('options', OPTIONS);
+  // As libpq reads them: a backslash before a blank.
+  url.searchParams.set(
+    'options',
+    options.map(([setting, value]) => `-c ${setting}=${value.replaceAll(' ', '\\ ')}`).join(' '),
+  );
   return url.href;
 }
 
-/** The same, only where a database's defaults are others: a pooler may refuse start-up options. */
+/** The same, with the search path, only where a database's defaults are others: a pooler may refuse start-up options. */
 export async function pinnedUrlIfNeeded(db: Db, databaseUrl: string): Promise<string> {
-  const { rows } = await db.query<{ differs: boolean }>(
-    `select exists (
-       select from pg_catalog.pg_settings s join rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)
+  const { rows } = await db.query<{ differs: boolean; path: string }>(
+    `select ${SEARCH_PATH} as path, exists (
+       select from pg_catalog.pg_settings s
+       left join rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)
          on pg_catalog.lower(s.name) = pg_catalog.lower(pinned.setting)
-       where s.reset_val <> pinned.value and not (s.name = 'TimeZone' and s.reset_val in ('UTC', 'Etc/UTC'))
+       where s.reset_val <> case s.name when 'search_path' then '"$user", public' else pinned.value end
+         and not (s.name = 'TimeZone' and s.reset_val in ('UTC', 'Etc/UTC'))
      ) as differs`,
     [PINNED.map(([setting]) => setting), PINNED.map(([, value]) => value)],
   );
-  return rows[0]?.differs ? pinnedUrl(databaseUrl) : databaseUrl;
+  return rows[0]?.differs ? pinnedUrl(databaseUrl, rows[0].path) : databaseUrl;
 }

@@ -1,10 +1,11 @@
 /**
- * How many geocoding jobs one worker holds at a time: a few of its job slots, however many geocoding jobs are due, so that
+ * Concurrency of geocoding within one worker: it runs only a few geocoding jobs at a time, however many are due, so that
  * those that wait for the rate never take the slots that loads need. Give a worker this many slots on top
- * (`concurrentJobs: WORKER_CONCURRENCY + geocodingSlots(rate)`) and the gate's flags (`forbiddenFlags: forbiddenFlags(slots)`).
+ * (`concurrentJobs: WORKER_CONCURRENCY + geocodingSlots(rate)`) and the flags that keep further ones off
+ * (`forbiddenFlags: forbiddenFlags(slots)`).
  *
  * It does not promise an exact number: workers that wake together may fetch a few jobs more, which put themselves back.
- * Under plain `npx graphile-worker` there is no gate; loads then come first by priority only.
+ * Under plain `npx graphile-worker` there is no such limit; loads then come first by priority only.
  */
 
 /** Flag of geocoding jobs, set where they are added (migrations/fixtures/job-policy.sql). */
@@ -15,23 +16,23 @@ export function geocodingSlots(rate: number): number {
   return Math.min(16, 1 + Math.ceil(rate / 2));
 }
 
-let held = 0;
+let running = 0;
 let limit = Number.POSITIVE_INFINITY;
 
-/** graphile-worker's `forbiddenFlags`: no further geocoding job is fetched while this process holds `slots` of them. */
+/** graphile-worker's `forbiddenFlags`: no further geocoding job is fetched while this process runs `slots` of them. */
 export function forbiddenFlags(slots: number): () => string[] | null {
   limit = slots;
-  return () => (held >= limit ? [GEOCODING_FLAG] : null);
+  return () => (running >= limit ? [GEOCODING_FLAG] : null);
 }
 
-/** Runs `work` unless the process holds its share of geocoding jobs already; then false. */
-export async function throughGate(work: () => Promise<void>): Promise<boolean> {
-  if (held >= limit) return false;
-  held++;
+/** Runs `work` unless the process runs its share of geocoding jobs already; then false. */
+export async function inGeocodingSlot(work: () => Promise<void>): Promise<boolean> {
+  if (running >= limit) return false;
+  running++;
   try {
     await work();
     return true;
   } finally {
-    held--;
+    running--;
   }
 }

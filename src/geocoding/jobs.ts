@@ -10,7 +10,7 @@
 
 import type { Db } from '../database/client.ts';
 import { PermanentError, type TaskContext } from '../worker/task.ts';
-import { throughGate } from './concurrency.ts';
+import { inGeocodingSlot } from './concurrency.ts';
 import type { Outcome } from './outcome.ts';
 import type { Question } from './provider.ts';
 import { clusterQueries, locationQueries } from './query.ts';
@@ -23,8 +23,8 @@ const MINUTE_MS = 60_000;
 const CENTROID_WAIT_MS = 60 * MINUTE_MS;
 /** Nobody to ask: the operator took the provider away while jobs were waiting. */
 const NO_PROVIDER_WAIT_MS = 60 * MINUTE_MS;
-/** More geocoding jobs were fetched than this worker may hold. */
-const GATE_WAIT_MS = 2_000;
+/** More geocoding jobs were fetched than this worker may run at once. */
+const SLOT_WAIT_MS = 2_000;
 
 /** A load is writing tickets; a batch takes half a second. */
 const BUSY_WAIT_MS = 2_000;
@@ -45,15 +45,15 @@ type Asked = {
   queries: string[];
   answered: string[];
   /** Judges the answers so far. @returns null while a simpler query may still find it; busy when a load is in the way */
-  settle(last: boolean): Promise<string | null>;
+  resolve(last: boolean): Promise<string | null>;
 };
 
 /** Come back later: not an error, and no attempt is used up. */
 type Snooze = {
   readonly ms: number;
   readonly reason: string;
-  /** A cluster: at once if it was settled meanwhile. */
-  readonly untilSettled?: string;
+  /** A cluster: at once if it was resolved meanwhile. */
+  readonly untilResolved?: string;
 };
 
 /** The job geocode_cluster. @throws PermanentError when no further attempt can help */
@@ -73,14 +73,14 @@ export async function geocodeCluster(payload: ClusterPayload, context: TaskConte
     };
     if (state === 'nothing to ask') throw new PermanentError('A cluster is needed: its name is empty.');
     if (state !== 'ask') return nothingAsked(context, cluster, state);
-    return askUntilSettled(context, geocoder, {
+    return askUntilResolved(context, geocoder, {
       cluster,
       key: '',
       near: null,
       queries: clusterQueries(name, region),
       answered,
-      settle: (last) =>
-        one(context, 'select tickets_ops.settle_cluster($1, $2, $3)', [cluster, geocoder.provider.name, last]),
+      resolve: (last) =>
+        one(context, 'select tickets_ops.resolve_cluster($1, $2, $3)', [cluster, geocoder.provider.name, last]),
     });
   });
 }
@@ -110,14 +110,14 @@ export async function geocodeLocation(payload: LocationPayload, context: TaskCon
     }
     if (state === 'no centroid') return awaitCentroid(context, cluster, payload.planned);
     if (state !== 'ask') return nothingAsked(context, `${location_key} in ${cluster}`, state);
-    return askUntilSettled(context, geocoder, {
+    return askUntilResolved(context, geocoder, {
       cluster,
       key: location_key,
       near: { lat, lng, km: guard_km },
       queries: locationQueries(name, cluster),
       answered,
-      settle: (last) =>
-        one(context, 'select tickets_ops.settle_location($1, $2, $3, $4, $5)', [
+      resolve: (last) =>
+        one(context, 'select tickets_ops.resolve_location($1, $2, $3, $4, $5)', [
           cluster,
           location_key,
           payload.location_name,
@@ -128,15 +128,15 @@ export async function geocodeLocation(payload: LocationPayload, context: TaskCon
   });
 }
 
-/** What both jobs share: the provider, the gate, and coming back later. */
+/** What both jobs share: the provider, a geocoding slot, and coming back later. */
 async function runJob(
   task: 'geocode_cluster' | 'geocode_location',
   payload: ClusterPayload | LocationPayload,
   context: TaskContext,
   ask: (geocoder: Geocoder) => Promise<Snooze | undefined>,
 ): Promise<void> {
-  let snooze: Snooze | undefined = { ms: GATE_WAIT_MS, reason: 'this worker holds its share of geocoding jobs' };
-  await throughGate(async () => {
+  let snooze: Snooze | undefined = { ms: SLOT_WAIT_MS, reason: 'this worker runs its share of geocoding jobs already' };
+  await inGeocodingSlot(async () => {
     const geocoder = await geocoderInUse(context);
     // What a person asked for fails where they can see it; what was planned waits for the operator.
     if ('off' in geocoder && !payload.planned) throw new PermanentError(geocoder.off);
@@ -149,15 +149,15 @@ async function runJob(
     job.id,
     task,
     snooze.ms,
-    snooze.untilSettled ?? null,
+    snooze.untilResolved ?? null,
   ]);
 }
 
 /** Asks query by query. @returns a snooze when nobody may call now */
-async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: Asked): Promise<Snooze | undefined> {
+async function askUntilResolved(context: TaskContext, geocoder: Geocoder, asked: Asked): Promise<Snooze | undefined> {
   const { cluster, key, queries, answered } = asked;
   const unasked = queries.filter((query) => !answered.includes(query));
-  let status = unasked.length < queries.length ? await asked.settle(unasked.length === 0) : null;
+  let status = unasked.length < queries.length ? await asked.resolve(unasked.length === 0) : null;
   for (const [index, text] of unasked.entries()) {
     if (status) break;
     const result = await callAtSlot(context, geocoder, { text, near: asked.near }, context.abortSignal);
@@ -168,7 +168,7 @@ async function askUntilSettled(context: TaskContext, geocoder: Geocoder, asked: 
     const closedUntil = await record(context, geocoder, asked, text, result.outcome, result.slotAt);
     const snooze = refusalOf(result.outcome, closedUntil);
     if (snooze) return snooze;
-    status = await asked.settle(index === unasked.length - 1);
+    status = await asked.resolve(index === unasked.length - 1);
   }
   if (status === 'busy') return { ms: BUSY_WAIT_MS, reason: 'a load is writing tickets' };
   context.log.info({ cluster, ...(key && { place: key }), status }, `${key || cluster}: ${status}`);
@@ -224,19 +224,20 @@ function refusalOf(outcome: Outcome, closedUntilMs: number | null): Snooze | und
 
 /** The cluster first. Its centroid wakes the job (tickets_ops.wake_locations). */
 async function awaitCentroid(context: TaskContext, cluster: string, planned: boolean): Promise<Snooze | undefined> {
-  const hopeless = await one<boolean>(context, 'select tickets_ops.want_cluster($1, $2)', [
+  const unresolvable = await one<boolean>(context, 'select tickets_ops.request_centroid($1, $2)', [
     cluster,
     context.job.priority,
   ]);
   // It is planned again when the cluster gets a centroid.
-  if (hopeless && planned) return nothingAsked(context, `a place of ${cluster}`, 'without a centroid to check it by');
-  if (hopeless) {
+  if (unresolvable && planned)
+    return nothingAsked(context, `a place of ${cluster}`, 'without a centroid to check it by');
+  if (unresolvable) {
     throw new PermanentError(
       `The cluster ${cluster} has no centroid, and none is to be had (asked in vain, or taken away by a person), so no place of it can be checked. ` +
         `Set one: update tickets.geo_clusters set geom = st_setsrid(st_makepoint(lng, lat), 4326) where cluster = '${cluster}';`,
     );
   }
-  return { ms: CENTROID_WAIT_MS, reason: `the cluster ${cluster} has no centroid yet`, untilSettled: cluster };
+  return { ms: CENTROID_WAIT_MS, reason: `the cluster ${cluster} has no centroid yet`, untilResolved: cluster };
 }
 
 /** The only column of the only row. */

@@ -71,7 +71,7 @@ export function costOf(places: readonly DuePlace[], rate: number): Cost {
 export type Progress = { done: number; total: number; failed: number; waiting: number };
 
 /**
- * Asks the places now, ahead of planned ones, and returns when each is settled, has failed, or waits for something that
+ * Asks the places now, ahead of planned ones, and returns when each is resolved, has failed, or waits for something that
  * takes longer than a minute (budget, breaker, a cluster without a centroid).
  * @param tasks the two geocoding tasks
  */

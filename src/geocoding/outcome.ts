@@ -7,7 +7,7 @@
 export const LEVELS = ['point', 'street', 'neighbourhood', 'town', 'city'] as const;
 export type Level = (typeof LEVELS)[number];
 
-/** One place that a provider proposes, in the one shape that tickets_ops.weigh_candidates judges. */
+/** One place that a provider proposes, in the one shape that tickets_ops.score_candidates reads. */
 export type Candidate = {
   /** Degrees as the provider named them; null where it gave no number. The judge, not the provider, refuses them. */
   readonly lat: number | null;

@@ -3,26 +3,26 @@ import type { Db } from '../database/client.ts';
 import { readSettings } from '../settings/settings.ts';
 import { type Geocoder, GeocoderSettings, geocoderFrom, type NoGeocoder } from './settings.ts';
 
-/** This process's geocoder, as jobs need it: declared if no worker has done so yet. */
+/** This process's geocoder, as jobs need it: registered if no worker has done so yet. */
 export async function geocoderInUse(db: Db): Promise<Geocoder | NoGeocoder> {
   const geocoder = geocoderFrom(readSettings(GeocoderSettings));
   if ('off' in geocoder) return geocoder;
   const { rows } = await db.query('select from tickets_ops.geocoding_setup where provider = $1', [
     geocoder.provider.name,
   ]);
-  return rows.length > 0 ? geocoder : declareGeocoder(db);
+  return rows.length > 0 ? geocoder : registerGeocoder(db);
 }
 
 /**
- * Declares this process's geocoder in tickets_ops.geocoding_setup, for planning, for status and for the rate that all
+ * Registers this process's geocoder in tickets_ops.geocoding_setup, for planning, for status and for the rate that all
  * workers share. A worker does it when it starts; the last one to start decides.
  */
-export async function declareGeocoder(db: Db): Promise<Geocoder | NoGeocoder> {
+export async function registerGeocoder(db: Db): Promise<Geocoder | NoGeocoder> {
   const geocoder = geocoderFrom(readSettings(GeocoderSettings));
-  const declared =
+  const registration =
     'off' in geocoder
       ? [null, null, null, null, geocoder.off]
       : [geocoder.provider.name, geocoder.rate, geocoder.dailyBudget, geocoder.foundDays, null];
-  await db.query('select tickets_ops.declare_geocoder($1, $2, $3, $4, $5)', declared);
+  await db.query('select tickets_ops.register_geocoder($1, $2, $3, $4, $5)', registration);
   return geocoder;
 }

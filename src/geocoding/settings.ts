@@ -1,6 +1,6 @@
 /**
  * The geocoding settings. None is required: without a provider the pipeline runs, and tickets stay at their clusters.
- * What one process is told here it declares in the database (tickets_ops.geocoding_providers), where rate and budget are kept.
+ * What one process is told here it registers in the database (tickets_ops.geocoding_providers), where rate and budget are kept.
  */
 import { z } from 'zod';
 import { PROVIDER_NAMES, type Provider, type ProviderName } from './provider.ts';

@@ -40,6 +40,19 @@ export const WorkerSettings = z.object({
     .describe('Least severe log line that is written'),
 });
 
+/** What SQL goes by as well: each process records those that its environment gives it (recorded.ts). */
+export const FeedSettings = z.object({
+  FEED_STALE_HOURS: z.coerce
+    .number('must be a whole number of hours')
+    .int('must be a whole number of hours')
+    .min(1, 'must be at least 1')
+    .max(168, 'must be at most 168')
+    .optional()
+    .describe(
+      'Hours of scheduled time without a new file after which health says that the feed stands still. Unset: 3',
+    ),
+});
+
 const days = (standard: number) => z.coerce.number().int().min(1).max(36_500).default(standard);
 
 export const RetentionSettings = z.object({
@@ -56,6 +69,7 @@ export const SETTINGS = {
   Database: DatabaseSettings,
   Bucket: BucketSettings,
   Worker: WorkerSettings,
+  Feed: FeedSettings,
   Geocoding: GeocoderSettings,
   Retention: RetentionSettings,
 } as const;

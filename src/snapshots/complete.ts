@@ -85,6 +85,7 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   await client.query(
     `update tickets_ops.snapshots
      set status = $2, loaded_at = clock_timestamp(), progress_at = clock_timestamp(),
+       content_through = tickets_ops.content_through(dataset),
        open_missing = (
          select count(*) from tickets.${snapshot.dataset} t
          where t.is_actionable -- partial index *_open

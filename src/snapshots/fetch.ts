@@ -30,8 +30,8 @@ export type FetchOutcome =
   | { readonly outcome: 'nothing new' }
   /** Another snapshot is in flight: come back later. */
   | { readonly outcome: 'busy'; readonly with: string }
-  /** Look again at once, in that mode. `settled`: this look has decided about a file, so the next one has one less. */
-  | { readonly outcome: 'look again'; readonly mode: Mode; readonly settled: boolean; readonly reason: string };
+  /** Look again at once, in that mode. `decided`: this look has decided about a file, so the next one has one less. */
+  | { readonly outcome: 'look again'; readonly mode: Mode; readonly decided: boolean; readonly reason: string };
 
 /**
  * How often a file is listed and found replaced or gone when it is read, before it counts as failed: an export that is
@@ -83,11 +83,13 @@ async function carryOut(
       await tryToArchive(client, bucket, look, file, log);
       break;
     case 'postpone':
-      await ledger.noteRefused(client, look, file, reason, new Date(file.snapshotAt.getTime() - CLOCK_TOLERANCE_MS));
+      await ledger.noteRefused(client, look, file, reason, {
+        opensAt: new Date(file.snapshotAt.getTime() - CLOCK_TOLERANCE_MS),
+      });
       log.warn({ key: file.key }, reason);
       break;
     case 'ignore':
-      await ledger.noteRefused(client, look, file, reason, null);
+      await ledger.noteRefused(client, look, file, reason, { ignored: true });
       log.warn({ key: file.key }, reason);
       break;
     case 'supersede':
@@ -143,10 +145,10 @@ async function load(
 /** By force the same file would be taken again. */
 export const afterRefusal = (mode: Mode): Mode => (mode === 'force' ? 'newest' : mode);
 
-const lookAgain = (mode: Mode, settled: boolean, reason: string): FetchOutcome => ({
+const lookAgain = (mode: Mode, decided: boolean, reason: string): FetchOutcome => ({
   outcome: 'look again',
   mode,
-  settled,
+  decided,
   reason,
 });
 

@@ -44,24 +44,29 @@ async function takeTurn(db: Db, dataset: string): Promise<void> {
 export async function noteSuperseded(client: ClientBase, look: Look, file: SnapshotFile): Promise<void> {
   await transaction(client, async () => {
     await takeTurn(client, look.dataset);
-    await writeNote(client, look, file, 'superseded', null, null);
+    await writeNote(client, look, file, 'superseded');
   });
 }
 
-/**
- * Writes down that a file was refused without being read, once per version.
- * @param opensAt of a future-dated file: when it may be loaded
- */
+/** Why a file was refused without being read. */
+interface Refusal {
+  /** Of a future-dated file: when it may be loaded. */
+  readonly opensAt?: Date | null;
+  /** It is empty or no CSV by its name, which is no fault of the feed. */
+  readonly ignored?: boolean;
+}
+
+/** Writes down that a file was refused without being read, once per version. */
 export async function noteRefused(
   client: ClientBase,
   look: Look,
   file: SnapshotFile,
   reason: string,
-  opensAt: Date | null,
+  refusal: Refusal,
 ): Promise<void> {
   await transaction(client, async () => {
     await takeTurn(client, look.dataset);
-    await writeNote(client, look, file, 'failed', reason, opensAt);
+    await writeNote(client, look, file, 'failed', reason, refusal);
   });
 }
 
@@ -84,7 +89,7 @@ export async function markUnchanged(
       [look.dataset, 'etag' in bytes ? bytes.etag : bytes.sha256, file.snapshotAt, file.lastModified, file.key],
     );
     if (!rows[0]?.holds) return false;
-    await writeNote(client, look, file, 'unchanged', null, null);
+    await writeNote(client, look, file, 'unchanged');
     await checked(client, look.dataset, file.snapshotAt);
     return true;
   });
@@ -95,21 +100,23 @@ async function writeNote(
   look: Look,
   file: SnapshotFile,
   status: 'superseded' | 'unchanged' | 'failed',
-  error: string | null,
-  opensAt: Date | null,
+  error: string | null = null,
+  { opensAt = null, ignored = false }: Refusal = {},
 ): Promise<void> {
   const updated = await db.query(
     `update tickets_ops.snapshots
-     set status = $5, error = $6, opens_at = $7, progress_at = now(), loaded_at = case when $5 = 'unchanged' then now() end
+     set status = $5, error = $6, opens_at = $7, ignored = $8, progress_at = now(), loaded_at = case when $5 = 'unchanged' then now() end,
+       content_through = case when $5 = 'unchanged' then tickets_ops.content_through(dataset) end
      where dataset = $1 and source_key = $2 and source_etag = $3 and source_last_modified = $4
        and (status = 'superseded' or (status = 'failed' and opens_at is not null)) -- index snapshots_by_file`,
-    [look.dataset, file.key, file.etag, file.lastModified, status, error, opensAt],
+    [look.dataset, file.key, file.etag, file.lastModified, status, error, opensAt, ignored],
   );
   if (updated.rowCount !== 0) return;
   await db.query(
     `insert into tickets_ops.snapshots
-       (dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, status, error, opens_at, forced, backfill, job_id, loaded_at)
-     select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, case when $7 = 'unchanged' then now() end
+       (dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, status, error, opens_at, forced, backfill, job_id, ignored, loaded_at, content_through)
+     select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, case when $7 = 'unchanged' then now() end,
+       case when $7 = 'unchanged' then tickets_ops.content_through($1) end
      -- Another look at the same listing may have noted it, or be reading it.
      where not exists (
        select from tickets_ops.snapshots
@@ -129,6 +136,7 @@ async function writeNote(
       look.forced,
       look.backfill,
       look.jobId,
+      ignored,
     ],
   );
 }

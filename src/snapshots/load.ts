@@ -26,7 +26,7 @@ interface Written {
 }
 
 /**
- * Loads one batch of a sealed snapshot.
+ * Loads one batch of a staged snapshot.
  * @throws whatever Postgres reports that is no fault of a row (a deadlock, a lost connection): try again
  */
 export async function loadBatch(

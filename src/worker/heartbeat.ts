@@ -11,6 +11,7 @@ import type { WorkerEvents } from 'graphile-worker';
 import type pg from 'pg';
 import { connect } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
+import { recordSettings } from '../settings/recorded.ts';
 import { rescue } from './rescue.ts';
 import { backendOf, markSessions, SESSIONS, sharesSessions } from './sessions.ts';
 
@@ -36,21 +37,21 @@ export async function heartbeatEnded(events: WorkerEvents): Promise<void> {
 
 /**
  * Keeps a heartbeat for every worker pool that these events announce.
- * @param onLost called when the connection broke or another worker declared this pool dead: the process must end
+ * @param onHeartbeatFailure called when the connection broke or another worker declared this pool dead: the process must end
  *   without touching its jobs, which others may be running now
  */
 export function keepHeartbeat(
   events: WorkerEvents,
   databaseUrl: string,
   log: Log,
-  onLost: (reason: string) => void,
+  onHeartbeatFailure: (reason: string) => void,
 ): void {
   const ended: Promise<void>[] = [];
   endings.set(events, ended);
   events.on('pool:create', ({ workerPool }) => {
     let running = true;
     const end = (reason: string) => {
-      if (running) onLost(reason);
+      if (running) onHeartbeatFailure(reason);
       running = false;
     };
     const heartbeat = start(workerPool.id, databaseUrl, log, end).catch((error: unknown) => {
@@ -106,6 +107,7 @@ async function keepBeating(
     'insert into tickets_ops.workers (pool_id, host, pid, sessions, shares_sessions) values ($1, $2, $3, $4, $5)',
     [pool, hostname(), process.pid, SESSIONS, isShared],
   );
+  await recordSettings(client, pool);
   if (!isShared) await rescue(client, pool, log);
 
   const beat = async () => {

@@ -1,6 +1,6 @@
 /**
  * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, re-drives snapshots whose
- * jobs are gone, marks what is beyond hope, plans places that fell due, notices a missed schedule, prunes by age. Every
+ * jobs are gone, fails what has stalled, plans places that fell due, notices a missed schedule, prunes by age. Every
  * step is idempotent, so any number of workers may run it at once.
  */
 import type { ClientBase } from 'pg';
@@ -17,7 +17,7 @@ const LOCK_NOT_AVAILABLE = '55P03';
 /** @param ownPool the worker pool that runs this */
 export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
   await rescue(client, ownPool, log); // first: what follows looks at jobs that nobody holds
-  for (const failed of await failHopeless(client)) log.error({ snapshot: failed.snapshot_id }, failed.error);
+  for (const failed of await failStalled(client)) log.error({ snapshot: failed.snapshot_id }, failed.error);
   const { rows: asked } = await client.query<{ jobs: number }>(
     'select tickets_ops.ask_for_missing_jobs()::int as jobs',
   );
@@ -37,9 +37,9 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
  * Snapshots in flight that nothing will move any more: the job that stages it is gone or out of attempts, or the last
  * attempt of one of its batches died with its worker.
  */
-async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: string }[]> {
+async function failStalled(db: Db): Promise<{ snapshot_id: string; error: string }[]> {
   const { rows } = await db.query<{ snapshot_id: string; error: string }>(
-    `with hopeless as materialized (
+    `with stalled as materialized (
        select s.snapshot_id, coalesce(j.last_error, 'Reading it broke off, and no attempt is left') as error
        from tickets_ops.snapshots s
        left join tickets_ops.queued_jobs() j on j.id = s.job_id
@@ -54,7 +54,7 @@ async function failHopeless(db: Db): Promise<{ snapshot_id: string; error: strin
        where s.status in ('loading', 'finalizing') and j.locked_at is null and j.attempts >= j.max_attempts
        group by s.snapshot_id
      )
-     select snapshot_id, error from hopeless where tickets_ops.fail_snapshot(snapshot_id, error)`,
+     select snapshot_id, error from stalled where tickets_ops.fail_snapshot(snapshot_id, error)`,
   );
   return rows;
 }
@@ -82,7 +82,9 @@ async function planPlaces(client: ClientBase, log: Log): Promise<void> {
 }
 
 async function missedRun(db: Db): Promise<Date | null> {
-  const { rows } = await db.query<{ missed_run_at: Date | null }>('select missed_run_at from tickets_ops.health');
+  const { rows } = await db.query<{ missed_run_at: Date | null }>(
+    `select tickets_ops.missed_run('inc') as missed_run_at`,
+  );
   return rows[0]?.missed_run_at ?? null;
 }
 

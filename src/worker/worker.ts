@@ -5,7 +5,7 @@ import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
 import { pinnedUrl } from '../database/session.ts';
 import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
-import { declareGeocoder } from '../geocoding/registration.ts';
+import { registerGeocoder } from '../geocoding/registration.ts';
 import { graphileLogger, type Log } from '../settings/log.ts';
 import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
 import { keepHeartbeat } from './heartbeat.ts';
@@ -19,13 +19,13 @@ export const TASK_DIRECTORY = path('tasks');
 
 /**
  * graphile-worker's settings, from the environment.
- * @param onLost the worker lost its heartbeat; the default ends the process at once, so that its container restarts
+ * @param onHeartbeatFailure the heartbeat failed, so others may take the jobs; the default ends the process at once, so that its container restarts
  */
-export function workerPreset(log: Log, onLost: (reason: string) => void = exitAtOnce(log)) {
+export function workerPreset(log: Log, onHeartbeatFailure: (reason: string) => void = exitAtOnce(log)) {
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   const events: WorkerEvents = new EventEmitter();
-  keepHeartbeat(events, DATABASE_URL, log, onLost);
-  // A pool that lost its database for good shuts down in good order otherwise, and the container would not restart.
+  keepHeartbeat(events, DATABASE_URL, log, onHeartbeatFailure);
+  // A pool whose database is gone for good shuts down in good order otherwise, and the container would not restart.
   events.on('pool:fatalError', () => {
     process.exitCode = 1;
   });
@@ -57,7 +57,7 @@ export function workerPreset(log: Log, onLost: (reason: string) => void = exitAt
  */
 export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner> {
   const { DATABASE_URL } = readSettings(DatabaseSettings);
-  const geocoder = await withClient(DATABASE_URL, declareGeocoder);
+  const geocoder = await withClient(DATABASE_URL, registerGeocoder);
   if ('off' in geocoder) log.warn(geocoder.off);
   const slots = 'off' in geocoder ? 1 : geocodingSlots(geocoder.rate);
   const preset = workerPreset(log);

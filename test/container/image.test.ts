@@ -71,7 +71,7 @@ describe('the image', { timeout: 180_000 }, () => {
   test('can be stopped while it waits to migrate', async () => {
     const holder = await pool.connect();
     try {
-      // As another container that migrates holds it: LOCK in src/schema.ts.
+      // As another container that migrates holds it: LOCK in src/database/schema.ts.
       await holder.query('select pg_advisory_lock(7216406330421507)');
       const container = await run('waiting');
       await said(container, /another process is migrating/);

@@ -78,8 +78,8 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     return worker;
   }
 
-  const declare = (rate: number, budget = 100_000) =>
-    env.pool.query(`select tickets_ops.declare_geocoder('locationiq', $1, $2, 180, null)`, [rate, budget]);
+  const register = (rate: number, budget = 100_000) =>
+    env.pool.query(`select tickets_ops.register_geocoder('locationiq', $1, $2, 180, null)`, [rate, budget]);
   const ask = (places: string[]) =>
     env.pool.query(`select tickets.geocode_location(place, 'Kilimani') from unnest($1::text[]) as place`, [places]);
   const names = (count: number) =>
@@ -111,7 +111,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
 
   for (const rate of [1, 5, 20]) {
     test(`twelve connections reserve at ${rate}/s: no window of a second or a minute holds more`, async () => {
-      await declare(rate);
+      await register(rate);
       await Promise.all(
         Array.from({ length: 12 }, async () => {
           const client = new pg.Client({ connectionString: env.databaseUrl });
@@ -175,7 +175,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
       env.pool.query(
         `insert into tickets.inc (ticket_id, raw) values ('T1', '{"cluster": "Rongai", "location_name": "NW_Rose Court", "is_actionable": "true"}')`,
       );
-    beforeEach(() => declare(100));
+    beforeEach(() => register(100));
 
     test('wakes a place that goes to wait for it before', async () => {
       await runningJob();
@@ -237,7 +237,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     { processes: 3, rate: 20, calls: 100, share: 0.9 },
   ]) {
     test(`${processes} workers at ${rate}/s use at least ${100 * share} % of it`, async (t) => {
-      await declare(rate);
+      await register(rate);
       server.script(async ({ query }) => ({ json: [locationiqPlace(query.split(',')[0] ?? '', -1.295, 36.785)] }));
       await startWorkers(processes, rate);
       // The first calls of a process are late: it loads what it needs to make them.
@@ -271,7 +271,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
   }
 
   test('three workers on one small budget: so many calls and not one more; the other places wait', async () => {
-    await declare(20, 7);
+    await register(20, 7);
     server.script(({ query }) => ({ json: [locationiqPlace(query.split(',')[0] ?? '', -1.295, 36.785)] }));
     await startWorkers(3, 20);
     await ask(names(30));
@@ -292,7 +292,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
   });
 
   test('kill -9 during a call: the place is asked once more, and its earlier answers are not asked again', async () => {
-    await declare(20);
+    await register(20);
     server.script(({ query }, number) => {
       if (number === 1) return UNABLE_TO_GEOCODE;
       if (number === 2) return { hang: true };
@@ -325,7 +325,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
   });
 
   test('a verdict does not get in the way of a load: it waits, and no call is repeated', async () => {
-    await declare(20);
+    await register(20);
     server.script(() => ({ json: [locationiqPlace('Rose Court', -1.295, 36.785)] }));
     const load = await env.pool.connect();
     try {
@@ -355,7 +355,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
   });
 
   test('a centroid that moves between the judging and the lock: the verdict is by the new one', async () => {
-    await declare(20);
+    await register(20);
     await env.pool.query(
       `insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates) values
          ('Kilimani', 'rose court', 'q', 'locationiq', $1)`,
@@ -376,7 +376,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
         $$`);
       await person.query('select pg_advisory_lock(42)');
       const verdict = env.pool.query(
-        `select tickets_ops.settle_location('Kilimani', 'rose court', 'Rose Court', 'locationiq', true) as status`,
+        `select tickets_ops.resolve_location('Kilimani', 'rose court', 'Rose Court', 'locationiq', true) as status`,
       );
       await waitFor('the verdict to be about to take the lock', async () => {
         const { rows } = await person.query(
@@ -397,7 +397,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
   });
 
   test('a key that works again: the breaker closes by itself, for all workers', async () => {
-    await declare(20);
+    await register(20);
     server.script(() => ({ status: 401, json: { error: 'Invalid key' } }));
     await ask(names(8));
     startWorker(20);

@@ -250,7 +250,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     await waitFor('the upkeep of its start', () => worker.log.some(({ msg }) => /Completed task .*maintain/.test(msg)));
     const other = await connect(env.databaseUrl);
     try {
-      await other.query(`select pg_advisory_lock(7216406330421507)`); // src/schema.ts
+      await other.query(`select pg_advisory_lock(7216406330421507)`); // src/database/schema.ts
       await other.query(
         'begin; lock table tickets.inc, tickets_ops.snapshots, graphile_worker._private_jobs in access exclusive mode',
       );

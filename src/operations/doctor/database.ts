@@ -17,6 +17,7 @@ export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: p
   ['roles', roles],
   ['clock', clock],
   ['schedule', schedule],
+  ['feed', feed],
 ];
 
 export async function server(client: pg.Client): Promise<Verdict> {
@@ -145,4 +146,18 @@ async function schedule(client: pg.Client): Promise<Verdict> {
     );
   if (health.workers_alive === 0) return warning(`no worker is alive; ${next}`, 'start one: fleettickets worker');
   return ok(`${health.workers_alive} alive to keep it; ${next}`);
+}
+
+/** What health says of the feed, which may stand still although every look at the bucket succeeds. */
+async function feed(client: pg.Client): Promise<Verdict> {
+  if ((await pending(client)).length > 0) return skipped('needs the schema');
+  const { rows } = await client.query<{ severity: string; problem: string }>(
+    `select severity, problem from tickets_ops.feed_problems('inc') order by severity`,
+  );
+  if (rows.length === 0) return ok('no sign that it stands still');
+  const verdict = rows.some(({ severity }) => severity === 'fault') ? failed : warning;
+  return verdict(
+    rows.map(({ problem }) => problem).join('\n'),
+    'see the export, and the folder that RUSTFS_PREFIX names',
+  );
 }

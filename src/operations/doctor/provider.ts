@@ -24,9 +24,9 @@ export async function provider(client: pg.Client | undefined): Promise<Verdict> 
 
 async function ask(geocoder: Geocoder, client: pg.Client | undefined) {
   const question = { text: 'Nairobi', near: null };
-  const declared = await client
+  const registered = await client
     ?.query('select from tickets_ops.geocoding_providers where provider = $1', [geocoder.provider.name])
     .catch(() => undefined); // no schema yet: then nobody else calls either
-  if (client && declared?.rowCount) return callAtSlot(client, geocoder, question);
+  if (client && registered?.rowCount) return callAtSlot(client, geocoder, question);
   return { outcome: await call(geocoder, question), reason: '' };
 }

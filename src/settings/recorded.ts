@@ -1,0 +1,14 @@
+/**
+ * Settings that SQL goes by as well are recorded in the database (tickets_ops.settings), so that what operators call from
+ * psql and processes without the setting go by the same value.
+ */
+import type { Db } from '../database/client.ts';
+import { FeedSettings, readSettings } from './settings.ts';
+
+/** Records what this process's environment gives; an unset variable leaves what others have recorded. */
+export async function recordSettings(db: Db, poolId: string): Promise<void> {
+  const given = Object.fromEntries(
+    Object.entries(readSettings(FeedSettings)).map(([name, value]) => [name, String(value)]),
+  );
+  await db.query('select tickets_ops.record_settings($1, $2)', [poolId, JSON.stringify(given)]);
+}
