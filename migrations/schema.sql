@@ -372,7 +372,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it; also a cluster that no ticket and no gazetteer has. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
 
 CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -400,7 +400,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known, or no ticket and no gazetteer has the cluster; never when a person verified it. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 
 CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1099,6 +1099,20 @@ CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.ge
 
 COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
 
+CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_refusal text := tickets_ops.refusal_by_hand(p_geom);
+begin
+  if v_refusal is not null then
+    raise exception 'The coordinate % of % is refused. %', p_geom::point, p_name, v_refusal using errcode = 'check_violation';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) IS 'Raises check_violation, with the reason, where a person puts a place of that name at a coordinate that cannot be meant (tickets_ops.refusal_by_hand).';
+
 CREATE FUNCTION tickets_ops.check_transition() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1141,6 +1155,10 @@ begin
       perform tickets_ops.wake_locations(new.cluster);
       -- Places of a cluster that nobody knew have no job.
       perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
+    end if;
+    if not tickets_ops.is_pipeline() and tickets_ops.is_far_from_its_places(new.cluster) then
+      raise notice 'Most known places of % lie beyond its guard of % km. It is taken as you set it; see tickets_ops.review_queue.',
+        new.cluster, new.guard_km;
     end if;
   end if;
   return null;
@@ -1269,6 +1287,7 @@ begin
       case
         when v_cluster is null then 'nothing to ask'
         when c.verified then 'verified'
+        when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
         when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
         else 'ask'
       end,
@@ -1281,7 +1300,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
+COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, unknown cluster, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
@@ -1460,6 +1479,8 @@ CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload
 #variable_conflict use_column
 declare
   v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
+  v_warning constant text := case when not tickets_ops.has_tickets(p_payload ->> 'cluster') then
+    format('No ticket has the cluster "%s".', p_payload ->> 'cluster') end;
   v_waiting record;
   v_job_id bigint;
   v_provider text := (
@@ -1467,6 +1488,11 @@ declare
     from tickets_ops.geocoding g where g.active limit 1
   );
 begin
+  if p_known = 'unknown cluster' then
+    return query select
+      null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
+    return;
+  end if;
   select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
@@ -1491,6 +1517,7 @@ begin
     p_key,
     v_waiting.id is not null,
     concat_ws(' ',
+      v_warning,
       case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
       case when p_known = 'verified' then 'A person verified it: it will not be asked.'
         when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
@@ -1500,7 +1527,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment.';
 
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
@@ -1666,11 +1693,11 @@ begin
 
   update tickets.geo_clusters
   set suspicious = v_suspicious
-  where cluster = p_cluster and not verified and suspicious <> v_suspicious;
+  where cluster = p_cluster and suspicious <> v_suspicious;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
+COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant (never of a verified centroid: a person knows which). Called under as_pipeline(true).';
 
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
@@ -1749,6 +1776,102 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
+CREATE TABLE tickets.crq (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+);
+
+COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
+
+COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets_ops.has_tickets(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((EXISTS (SELECT FROM tickets.inc t WHERE (tickets.cluster_key(t.cluster) = tickets.cluster_key(has_tickets.p_cluster)))) OR (EXISTS (SELECT FROM tickets.crq t WHERE (tickets.cluster_key(t.cluster) = tickets.cluster_key(has_tickets.p_cluster)))));
+
+COMMENT ON FUNCTION tickets_ops.has_tickets(p_cluster text) IS 'Whether any ticket, open or closed, names the cluster.';
+
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1807,11 +1930,39 @@ CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestam
 
 COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
 
+CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
+    LANGUAGE sql STABLE
+    AS $$
+  -- Relies on the primary key (cluster, location_key).
+  select
+    count(*) filter (where l.status = 'found' and km <= c.guard_km),
+    count(*) filter (where l.status = 'found' and km > c.guard_km),
+    count(*) filter (where l.status = 'rejected' and l.distance_km > c.guard_km)
+  from tickets.geo_clusters c
+  join tickets.geo_locations l on l.cluster = c.cluster
+  cross join lateral tickets_ops.distance_km(c.geom, l.geom) as km
+  where c.cluster = p_cluster
+$$;
+
+COMMENT ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) IS 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it.';
+
+CREATE FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (SELECT ((p.beyond > p.within) OR ((p.within = 0) AND (p.rejected > 0))) FROM tickets_ops.places_of(is_far_from_its_places.p_cluster) p(within, beyond, rejected));
+
+COMMENT ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) IS 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known.';
+
 CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
     LANGUAGE sql STABLE
     RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
 
 COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+CREATE FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((tickets.known_spelling(p_cluster) IS NULL) AND (NOT tickets_ops.has_tickets(p_cluster)));
+
+COMMENT ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) IS 'Whether neither a ticket nor the gazetteers have the cluster: probably a slip of the pen, asked for by force only.';
 
 CREATE TABLE tickets.geo_clusters (
     cluster text NOT NULL,
@@ -2274,25 +2425,36 @@ CREATE FUNCTION tickets_ops.keep_cluster_verified() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  v_decided boolean := tg_op = 'INSERT' or new.verified <> old.verified;
 begin
   if tickets_ops.is_pipeline() then
-    -- No row is written: what a person checked stays as it is.
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+    if tg_op = 'INSERT' or not old.verified then
+      return new;
+    end if;
+    -- What a person checked stays as it is; that its places lie elsewhere is said all the same.
+    if new.suspicious is not distinct from old.suspicious then
+      return null; -- no row is written
+    end if;
+    old.suspicious := new.suspicious;
+    return old;
   end if;
   -- Taken away is decided too: the pipeline would only find the same centroid again.
   if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
+    perform tickets_ops.check_by_hand(new.cluster, new.geom);
     new.verified := true;
     new.provider := 'manual';
+    v_decided := true;
   end if;
   if new.verified then
-    new.suspicious := false;
+    new.suspicious := new.suspicious and not v_decided;
     new.expires_at := null;
   end if;
   return new;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
+COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets or takes away is verified, and one outside Kenya is refused; the pipeline cannot overwrite a verified row, but for the flag suspicious.';
 
 CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
@@ -2313,6 +2475,8 @@ CREATE FUNCTION tickets_ops.keep_location_verified() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  v_guard_km numeric;
 begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified then null else new end;
@@ -2322,6 +2486,7 @@ begin
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
   if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    perform tickets_ops.check_by_hand(format('%s in %s', new.location_key, new.cluster), new.geom);
     new.verified := true;
     new.provider := 'manual';
     new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
@@ -2330,9 +2495,12 @@ begin
     if tg_op = 'UPDATE' and new.status = old.status then
       new.status := 'found';
     end if;
-    new.distance_km := (
-      select tickets_ops.distance_km(c.geom, new.geom) from tickets.geo_clusters c where c.cluster = new.cluster
-    );
+    select tickets_ops.distance_km(c.geom, new.geom), c.guard_km into new.distance_km, v_guard_km
+    from tickets.geo_clusters c where c.cluster = new.cluster;
+    if new.distance_km > v_guard_km then
+      raise notice '% is % km from the centre of %, beyond its guard of % km. It is taken as you set it.',
+        new.location_key, round(new.distance_km, 1), new.cluster, v_guard_km;
+    end if;
   elsif tg_op = 'UPDATE' and (new.status <> old.status or new.geom::bytea is distinct from old.geom::bytea) then
     -- Accepted, rejected, or the coordinate taken away: a person decided.
     new.verified := true;
@@ -2352,7 +2520,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back); the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
+COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back), refused outside Kenya and accepted with a notice beyond the guard; the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
 
 CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2449,6 +2617,7 @@ begin
       case
         when v_cluster is null or v_key is null then 'nothing to ask'
         when l.verified then 'verified'
+        when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
         when l.cluster is not null and (l.expires_at is null or l.expires_at > now()) and not p_force then 'known'
         when c.geom is null then 'no centroid'
         else 'ask'
@@ -2466,7 +2635,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
+COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), unknown cluster, nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
     LANGUAGE sql
@@ -2747,7 +2916,7 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   review as (
     select
       (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
-      + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
+      + (select count(*) from tickets.geo_clusters where suspicious) as places
   )
   select
     problem.ok, problem.problems,
@@ -2944,6 +3113,20 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) IS 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
 
+CREATE FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT
+         CASE
+             WHEN ((p_geom IS NULL) OR tickets.in_kenya(p_geom)) THEN NULL::text
+             WHEN tickets.in_kenya(public.st_flipcoordinates(p_geom)) THEN format('It lies outside Kenya; longitude and latitude are probably swapped. Write st_setsrid(st_makepoint(%s, %s), 4326).'::text, public.st_y(p_geom), public.st_x(p_geom))
+             WHEN ((abs(public.st_x(p_geom)) < (0.01)::double precision) AND (abs(public.st_y(p_geom)) < (0.01)::double precision)) THEN 'It is 0,0, which is what an empty coordinate becomes. Write st_setsrid(st_makepoint(longitude, latitude), 4326); Nairobi is st_makepoint(36.82, -1.29).'::text
+             ELSE 'It lies outside Kenya. Longitude comes first: Nairobi is st_setsrid(st_makepoint(36.82, -1.29), 4326).'::text
+         END AS "case";
+END;
+
+COMMENT ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) IS 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
+
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3040,8 +3223,13 @@ begin
   where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
   if v_waiting.id is null then
     perform tickets_ops.enqueue(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
-      p_priority := v_priority
+      'geocode_cluster',
+      json_strip_nulls(json_build_object(
+        'cluster', p_cluster, 'planned', true,
+        -- A place of a cluster that nobody knows comes this far by force only.
+        'force', case when tickets_ops.is_unknown_cluster(p_cluster) then true end
+      )),
+      tickets_ops.cluster_job_key(p_cluster), p_priority := v_priority
     );
   elsif v_waiting.priority > v_priority then
     perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
@@ -3730,96 +3918,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
 
-CREATE TABLE tickets.crq (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-);
-
-COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
-
-COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
-
 CREATE TABLE tickets.crq_events (
     event_id bigint NOT NULL,
     ticket_id text NOT NULL,
@@ -4442,23 +4540,27 @@ CREATE VIEW tickets_ops.review_queue AS
             NULL::text AS location_key,
             NULL::text AS location_name,
                 CASE
+                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
+                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
                     WHEN c.verified THEN 'rejected'::text
-                    WHEN (c.geom IS NULL) THEN 'not_found'::text
-                    WHEN c.suspicious THEN 'suspicious'::text
-                    ELSE 'found'::text
+                    ELSE 'not_found'::text
                 END AS status,
                 CASE
+                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
+                    WHEN (c.geom IS NOT NULL) THEN 0.3
                     WHEN c.verified THEN 0.1
-                    WHEN c.suspicious THEN (1)::numeric
-                    WHEN (c.geom IS NULL) THEN 0.95
-                    ELSE 0.3
+                    ELSE 0.95
                 END AS doubt,
             NULL::text AS "precision",
             NULL::numeric AS confidence,
             NULL::numeric AS distance_km,
             NULLIF(concat_ws(' '::text, c.note,
                 CASE
-                    WHEN (c.suspicious AND (c.note IS NULL)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
                     ELSE NULL::text
                 END,
                 CASE
@@ -4470,9 +4572,10 @@ CREATE VIEW tickets_ops.review_queue AS
             jsonb_array_length(c.candidates) AS candidates,
             c.fetched_at,
             COALESCE(t.tickets, (0)::bigint) AS open_tickets
-           FROM (tickets.geo_clusters c
+           FROM ((tickets.geo_clusters c
              LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
-          WHERE ((NOT c.verified) OR (c.geom IS NULL))
+             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
+          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
         UNION ALL
          SELECT 'location'::text,
             l.cluster,
@@ -4517,7 +4620,7 @@ CREATE VIEW tickets_ops.review_queue AS
    FROM rows_in_doubt
   ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
 
-COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified, and clusters whose centroid a person took away (rejected), the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
 
 COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
 
@@ -5014,6 +5117,8 @@ GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
@@ -5074,13 +5179,24 @@ REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
@@ -5160,6 +5276,8 @@ REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
@@ -5219,9 +5337,6 @@ REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
-GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:870aee0ca01e94ff44f472adbe7e722c8d512137
+--! Hash: sha1:ad7df3d4ed7e0d2740be7aeaa707bab836756dd2
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1940,29 +1940,66 @@ end
 $$;
 comment on function tickets_ops.as_pipeline(boolean) is 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
 
+create or replace function tickets_ops.refusal_by_hand(p_geom geometry) returns text language sql stable parallel safe
+begin atomic
+  select case
+    when p_geom is null or tickets.in_kenya(p_geom) then null
+    when tickets.in_kenya(st_flipcoordinates(p_geom)) then
+      format('It lies outside Kenya; longitude and latitude are probably swapped. Write st_setsrid(st_makepoint(%s, %s), 4326).', st_y(p_geom), st_x(p_geom))
+    when abs(st_x(p_geom)) < 0.01 and abs(st_y(p_geom)) < 0.01 then
+      'It is 0,0, which is what an empty coordinate becomes. Write st_setsrid(st_makepoint(longitude, latitude), 4326); Nairobi is st_makepoint(36.82, -1.29).'
+    else 'It lies outside Kenya. Longitude comes first: Nairobi is st_setsrid(st_makepoint(36.82, -1.29), 4326).'
+  end;
+end;
+comment on function tickets_ops.refusal_by_hand(geometry) is 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
+
+create or replace function tickets_ops.check_by_hand(p_name text, p_geom geometry) returns void language plpgsql as $$
+declare
+  v_refusal text := tickets_ops.refusal_by_hand(p_geom);
+begin
+  if v_refusal is not null then
+    raise exception 'The coordinate % of % is refused. %', p_geom::point, p_name, v_refusal using errcode = 'check_violation';
+  end if;
+end
+$$;
+comment on function tickets_ops.check_by_hand(text, geometry) is 'Raises check_violation, with the reason, where a person puts a place of that name at a coordinate that cannot be meant (tickets_ops.refusal_by_hand).';
+
 create or replace function tickets_ops.keep_cluster_verified() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_decided boolean := tg_op = 'INSERT' or new.verified <> old.verified;
 begin
   if tickets_ops.is_pipeline() then
-    -- No row is written: what a person checked stays as it is.
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+    if tg_op = 'INSERT' or not old.verified then
+      return new;
+    end if;
+    -- What a person checked stays as it is; that its places lie elsewhere is said all the same.
+    if new.suspicious is not distinct from old.suspicious then
+      return null; -- no row is written
+    end if;
+    old.suspicious := new.suspicious;
+    return old;
   end if;
   -- Taken away is decided too: the pipeline would only find the same centroid again.
   if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
+    perform tickets_ops.check_by_hand(new.cluster, new.geom);
     new.verified := true;
     new.provider := 'manual';
+    v_decided := true;
   end if;
   if new.verified then
-    new.suspicious := false;
+    new.suspicious := new.suspicious and not v_decided;
     new.expires_at := null;
   end if;
   return new;
 end
 $$;
-comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
+comment on function tickets_ops.keep_cluster_verified() is 'Trigger: a centroid that a person sets or takes away is verified, and one outside Kenya is refused; the pipeline cannot overwrite a verified row, but for the flag suspicious.';
 
 create or replace function tickets_ops.keep_location_verified() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_guard_km numeric;
 begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified then null else new end;
@@ -1972,6 +2009,7 @@ begin
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
   if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    perform tickets_ops.check_by_hand(format('%s in %s', new.location_key, new.cluster), new.geom);
     new.verified := true;
     new.provider := 'manual';
     new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
@@ -1980,9 +2018,12 @@ begin
     if tg_op = 'UPDATE' and new.status = old.status then
       new.status := 'found';
     end if;
-    new.distance_km := (
-      select tickets_ops.distance_km(c.geom, new.geom) from tickets.geo_clusters c where c.cluster = new.cluster
-    );
+    select tickets_ops.distance_km(c.geom, new.geom), c.guard_km into new.distance_km, v_guard_km
+    from tickets.geo_clusters c where c.cluster = new.cluster;
+    if new.distance_km > v_guard_km then
+      raise notice '% is % km from the centre of %, beyond its guard of % km. It is taken as you set it.',
+        new.location_key, round(new.distance_km, 1), new.cluster, v_guard_km;
+    end if;
   elsif tg_op = 'UPDATE' and (new.status <> old.status or new.geom::bytea is distinct from old.geom::bytea) then
     -- Accepted, rejected, or the coordinate taken away: a person decided.
     new.verified := true;
@@ -2002,7 +2043,7 @@ begin
 end
 $$;
 comment on function tickets_ops.keep_location_verified() is
-  'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back); the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
+  'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back), refused outside Kenya and accepted with a notice beyond the guard; the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
 
 create or replace function tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamptz)
 returns timestamptz language sql immutable parallel safe
@@ -3842,8 +3883,13 @@ begin
   where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
   if v_waiting.id is null then
     perform tickets_ops.enqueue(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
-      p_priority := v_priority
+      'geocode_cluster',
+      json_strip_nulls(json_build_object(
+        'cluster', p_cluster, 'planned', true,
+        -- A place of a cluster that nobody knows comes this far by force only.
+        'force', case when tickets_ops.is_unknown_cluster(p_cluster) then true end
+      )),
+      tickets_ops.cluster_job_key(p_cluster), p_priority := v_priority
     );
   elsif v_waiting.priority > v_priority then
     perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
@@ -4215,6 +4261,16 @@ return coalesce(
 );
 comment on function tickets_ops.cluster_name(text) is 'A cluster as the gazetteers write it, else as most of its tickets do, else as it is given. NULL for an empty name.';
 
+create or replace function tickets_ops.has_tickets(p_cluster text) returns boolean language sql stable
+-- Relies on the indexes on cluster_key(cluster).
+return exists (select from tickets.inc t where tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
+  or exists (select from tickets.crq t where tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster));
+comment on function tickets_ops.has_tickets(text) is 'Whether any ticket, open or closed, names the cluster.';
+
+create or replace function tickets_ops.is_unknown_cluster(p_cluster text) returns boolean language sql stable
+return tickets.known_spelling(p_cluster) is null and not tickets_ops.has_tickets(p_cluster);
+comment on function tickets_ops.is_unknown_cluster(text) is 'Whether neither a ticket nor the gazetteers have the cluster: probably a slip of the pen, asked for by force only.';
+
 create or replace function tickets_ops.cluster_name_key(p_cluster text) returns text language sql immutable parallel safe
 return coalesce(tickets.location_key(p_cluster), lower(p_cluster));
 comment on function tickets_ops.cluster_name_key(text) is 'A cluster''s name as the judge compares it: its location_key, or itself where that leaves nothing.';
@@ -4230,6 +4286,7 @@ begin
       case
         when v_cluster is null then 'nothing to ask'
         when c.verified then 'verified'
+        when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
         when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
         else 'ask'
       end,
@@ -4242,7 +4299,7 @@ begin
 end
 $$;
 comment on function tickets_ops.cluster_question(text, boolean, text) is
-  'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
+  'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, unknown cluster, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
 create or replace function tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text default null)
 returns table (
@@ -4259,6 +4316,7 @@ begin
       case
         when v_cluster is null or v_key is null then 'nothing to ask'
         when l.verified then 'verified'
+        when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
         when l.cluster is not null and (l.expires_at is null or l.expires_at > now()) and not p_force then 'known'
         when c.geom is null then 'no centroid'
         else 'ask'
@@ -4276,7 +4334,7 @@ begin
 end
 $$;
 comment on function tickets_ops.location_question(text, text, boolean, text) is
-  'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
+  'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), unknown cluster, nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
 --! EndIncluded questions.sql
 --! Included resolving.sql
 -- What becomes of a place's answers. Both a question and its answers are idempotent: a job may ask again.
@@ -4463,10 +4521,10 @@ begin
 
   update tickets.geo_clusters
   set suspicious = v_suspicious
-  where cluster = p_cluster and not verified and suspicious <> v_suspicious;
+  where cluster = p_cluster and suspicious <> v_suspicious;
 end
 $$;
-comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
+comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant (never of a verified centroid: a person knows which). Called under as_pipeline(true).';
 
 create or replace function tickets_ops.judge_inherited(
   p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
@@ -4536,6 +4594,23 @@ end
 $$;
 comment on function tickets_ops.rescore_locations(text) is 'Rescores a cluster''s places: judges their stored candidates against its present centroid and guard, without a call. Verified rows stay.';
 
+create or replace function tickets_ops.places_of(p_cluster text, out within bigint, out beyond bigint, out rejected bigint) language sql stable as $$
+  -- Relies on the primary key (cluster, location_key).
+  select
+    count(*) filter (where l.status = 'found' and km <= c.guard_km),
+    count(*) filter (where l.status = 'found' and km > c.guard_km),
+    count(*) filter (where l.status = 'rejected' and l.distance_km > c.guard_km)
+  from tickets.geo_clusters c
+  join tickets.geo_locations l on l.cluster = c.cluster
+  cross join lateral tickets_ops.distance_km(c.geom, l.geom) as km
+  where c.cluster = p_cluster
+$$;
+comment on function tickets_ops.places_of(text) is 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it.';
+
+create or replace function tickets_ops.is_far_from_its_places(p_cluster text) returns boolean language sql stable
+return (select p.beyond > p.within or (p.within = 0 and p.rejected > 0) from tickets_ops.places_of(p_cluster) as p);
+comment on function tickets_ops.is_far_from_its_places(text) is 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known.';
+
 create or replace function tickets_ops.cluster_changed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -4545,6 +4620,10 @@ begin
       perform tickets_ops.wake_locations(new.cluster);
       -- Places of a cluster that nobody knew have no job.
       perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
+    end if;
+    if not tickets_ops.is_pipeline() and tickets_ops.is_far_from_its_places(new.cluster) then
+      raise notice 'Most known places of % lie beyond its guard of % km. It is taken as you set it; see tickets_ops.review_queue.',
+        new.cluster, new.guard_km;
     end if;
   end if;
   return null;
@@ -4715,6 +4794,8 @@ language plpgsql as $$
 #variable_conflict use_column
 declare
   v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
+  v_warning constant text := case when not tickets_ops.has_tickets(p_payload ->> 'cluster') then
+    format('No ticket has the cluster "%s".', p_payload ->> 'cluster') end;
   v_waiting record;
   v_job_id bigint;
   v_provider text := (
@@ -4722,6 +4803,11 @@ declare
     from tickets_ops.geocoding g where g.active limit 1
   );
 begin
+  if p_known = 'unknown cluster' then
+    return query select
+      null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
+    return;
+  end if;
   select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
@@ -4746,6 +4832,7 @@ begin
     p_key,
     v_waiting.id is not null,
     concat_ws(' ',
+      v_warning,
       case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
       case when p_known = 'verified' then 'A person verified it: it will not be asked.'
         when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
@@ -4754,7 +4841,7 @@ begin
     );
 end
 $$;
-comment on function tickets_ops.enqueue_on_demand(text, text, jsonb, boolean, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+comment on function tickets_ops.enqueue_on_demand(text, text, jsonb, boolean, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment.';
 
 create or replace function tickets.geocode_cluster(cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -4774,7 +4861,7 @@ begin
 end
 $$;
 comment on function tickets.geocode_cluster(text, boolean) is
-  'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+  'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it; also a cluster that no ticket and no gazetteer has. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
 
 create or replace function tickets.geocode_location(location_name text, cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -4801,7 +4888,7 @@ begin
 end
 $$;
 comment on function tickets.geocode_location(text, text, boolean) is
-  'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+  'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known, or no ticket and no gazetteer has the cluster; never when a person verified it. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 --! EndIncluded on-demand.sql
 --! Included review.sql
 -- What people should look at.
@@ -4819,12 +4906,18 @@ per_cluster as (
 rows_in_doubt as (
   select
     'cluster' as kind, c.cluster, null as location_key, null as location_name,
-    case when c.verified then 'rejected' when c.geom is null then 'not_found' when c.suspicious then 'suspicious' else 'found' end as status,
-    case when c.verified then 0.1 when c.suspicious then 1 when c.geom is null then 0.95 else 0.3 end as doubt,
+    case
+      when c.suspicious or p.is_far then 'suspicious'
+      when c.geom is not null then 'found'
+      when c.verified then 'rejected'
+      else 'not_found'
+    end as status,
+    case when c.suspicious or p.is_far then 1 when c.geom is not null then 0.3 when c.verified then 0.1 else 0.95 end as doubt,
     null as precision, null::numeric as confidence, null::numeric as distance_km,
     nullif(concat_ws(' ',
       c.note,
-      case when c.suspicious and c.note is null then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' end,
+      case when c.suspicious and (c.note is null or c.verified) then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' end,
+      case when p.is_far and not c.suspicious then 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.' end,
       case when c.geom is null and t.places > 0 then
         format('Without a centroid none of its %s place(s) is asked or checked: set one.', t.places) end
     ), '') as note,
@@ -4832,8 +4925,9 @@ rows_in_doubt as (
     coalesce(t.tickets, 0) as open_tickets
   from tickets.geo_clusters c
   left join per_cluster t on t.cluster_key = tickets.cluster_key(c.cluster)
-  -- One whose centroid a person took away stays in sight: its tickets are on no map.
-  where not c.verified or c.geom is null
+  cross join lateral (select c.geom is not null and coalesce(tickets_ops.is_far_from_its_places(c.cluster), false) as is_far) as p
+  -- One whose centroid a person took away stays in sight: its tickets are on no map. So does one that its places contradict.
+  where not c.verified or c.geom is null or c.suspicious or p.is_far
   union all
   select
     'location', l.cluster, l.location_key, l.location_name, l.status,
@@ -4851,7 +4945,7 @@ select
 from rows_in_doubt
 order by doubt desc, open_tickets desc, cluster, location_key;
 comment on view tickets_ops.review_queue is
-  'Gazetteer rows that no person verified, and clusters whose centroid a person took away (rejected), the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+  'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
 comment on column tickets_ops.review_queue.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
 comment on column tickets_ops.review_queue.cluster is 'The cluster.';
 comment on column tickets_ops.review_queue.location_key is 'The place; NULL for a cluster.';
@@ -5630,7 +5724,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   review as (
     select
       (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
-      + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
+      + (select count(*) from tickets.geo_clusters where suspicious) as places
   )
   select
     problem.ok, problem.problems,
