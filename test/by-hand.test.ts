@@ -27,7 +27,7 @@ const MOMBASA = at(39.66, -4.05);
 async function noticesOf(statement: string): Promise<string[]> {
   const client = await env.pool.connect();
   const notices: string[] = [];
-  const listen = ({ message = '' }: { message?: string }) => notices.push(message);
+  const listen = ({ message }: { message?: string | undefined }) => notices.push(message ?? '');
   client.on('notice', listen);
   try {
     await client.query(statement);

@@ -629,6 +629,7 @@ test('a place whose cluster gets its centroid while the place is about to wait d
   for (const late of ['tickets_ops.request_centroid', 'tickets_ops.snooze_geocoding']) {
     await env.reset();
     await register();
+    await ticket('T1', 'NW_Rose Court');
     await ask('NW_Rose Court');
     const [job] = await sql(`
       update graphile_worker._private_jobs set locked_at = now(), locked_by = 'test', attempts = 1 returning *`);

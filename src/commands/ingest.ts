@@ -18,6 +18,8 @@ import { BucketSettings, DatabaseSettings, readSettings } from '../settings/sett
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
 import { type LoadResult, loadFile, loadFromBucket, refusalOf } from '../snapshots/run-inline.ts';
+import * as output from '../terminal/output.ts';
+import { printableLine } from '../terminal/printable.ts';
 import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -89,7 +91,8 @@ export async function run(args: string[]): Promise<number> {
 }
 
 function print<T>(json: boolean, result: T, describe: (result: T) => string): void {
-  process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : describe(result));
+  if (json) output.printJson(result);
+  else output.print(describe(result));
 }
 
 interface LocalFile extends Claimable {
@@ -133,7 +136,7 @@ const DRY_RUN = 'Dry run: nothing is written.';
 const APPLY = ['', 'Run it again with --apply to do this.'];
 
 function describeFilePlan({ file, snapshotAt, refusal, changes }: FilePlan): string {
-  const lines = [DRY_RUN, `File       ${file}  (${snapshotAt.toISOString()})`];
+  const lines = [DRY_RUN, `File       ${printableLine(file)}  (${snapshotAt.toISOString()})`];
   if (refusal) lines.push(`It would be refused: ${refusal}`);
   if (changes) lines.push(...describeChanges(changes), ...APPLY);
   return `${lines.join('\n')}\n`;
@@ -151,11 +154,11 @@ const WOULD: Record<Action, string> = {
 
 function describeDryRun({ steps, refused, changes }: DryRun): string {
   const lines = [DRY_RUN];
-  for (const { key, reason } of refused) lines.push(`Would fail: ${key}: ${reason}`);
-  for (const { action, file, reason } of steps) lines.push(`${WOULD[action]}: ${file.key}: ${reason}`);
   if (!['load', 'mark unchanged'].includes(steps.at(-1)?.action ?? '')) lines.push('No file would be loaded.');
+  for (const { key, reason } of refused) lines.push(`Would fail: ${printableLine(key)}: ${reason}`);
+  for (const { action, file, reason } of steps) lines.push(`${WOULD[action]}: ${printableLine(file.key)}: ${reason}`);
   if (changes) lines.push(...describeChanges(changes));
-  if (steps.length > 0) lines.push(...APPLY);
+  if (steps.some(({ action }) => action !== 'leave held')) lines.push(...APPLY);
   return `${lines.join('\n')}\n`;
 }
 
@@ -174,10 +177,12 @@ function describeChanges({ counts, rejects, changedFields, ...changes }: Preview
   if (counts.repaired > 0)
     lines.push(`${row('Repaired', counts.repaired)}   a NUL or an invalid UTF-8 byte became U+FFFD`);
   if (changes.brokenOff) lines.push(changes.brokenOff);
-  const [most, ...others] = changedFields.slice(0, FIELDS_SHOWN).map(([field, tickets]) => `${field} ${tickets}`);
+  const [most, ...others] = changedFields
+    .slice(0, FIELDS_SHOWN)
+    .map(([field, tickets]) => `${printableLine(field)} ${tickets}`);
   if (most) lines.push(`Fields that change most: ${[most, ...others].join(', ')}`);
   for (const { line, reason, text } of rejects.slice(0, REJECTS_SHOWN)) {
-    lines.push(`  line ${line}: ${reason}: ${text.length > 80 ? `${text.slice(0, 80)}…` : text}`);
+    lines.push(`  line ${line}: ${reason}: ${printableLine(text.length > 80 ? `${text.slice(0, 80)}…` : text)}`);
   }
   if (rejects.length > REJECTS_SHOWN) lines.push(`  … and ${rejects.length - REJECTS_SHOWN} more`);
   return lines;
@@ -191,7 +196,7 @@ function describeResult(result: LoadResult): string {
       const counts = `${s.rows_read} rows: ${s.rows_inserted} inserted, ${s.rows_updated} updated, ${s.rows_unchanged} unchanged, ${s.rows_dropped_alarm} alarms, ${s.rows_dropped_sentinel} sentinels, ${s.rows_duplicate} duplicates, ${s.rows_rejected} rejected`;
       const detail = ['done', 'partial'].includes(s.status) ? `  ${counts}\n` : '';
       const reason = s.reason ? `  ${s.reason}\n` : '';
-      return `Snapshot ${s.snapshot_id}  ${s.source_key}  ${s.status}\n${detail}${reason}`;
+      return `Snapshot ${s.snapshot_id}  ${printableLine(s.source_key)}  ${s.status}\n${detail}${reason}`;
     })
     .join('');
 }

@@ -44,28 +44,20 @@ export async function duePlaces(db: Db, kind: PlaceKind, clusters: readonly stri
   }));
 }
 
-export type Cost = {
-  places: number;
-  fewestCalls: number;
-  mostCalls: number;
-  fewestSeconds: number;
-  mostSeconds: number;
-};
+/** A place costs as many calls as it takes until one of its queries fits. */
+export type Calls = { fewestCalls: number; mostCalls: number };
 
 /** Slots are this much longer than the rate's (c_stretch of tickets_ops.reserve_geocoding_call). */
 const SLOT_STRETCH = 1.03;
 
-/** What asking them costs, at that many calls a second. */
-export function costOf(places: readonly DuePlace[], rate: number): Cost {
-  const fewestCalls = places.length;
-  const mostCalls = places.reduce((calls, { queries }) => calls + queries.length, 0);
-  return {
-    places: places.length,
-    fewestCalls,
-    mostCalls,
-    fewestSeconds: Math.ceil((fewestCalls * SLOT_STRETCH) / rate),
-    mostSeconds: Math.ceil((mostCalls * SLOT_STRETCH) / rate),
-  };
+export function callsFor(places: readonly DuePlace[]): Calls {
+  return { fewestCalls: places.length, mostCalls: places.reduce((calls, { queries }) => calls + queries.length, 0) };
+}
+
+/** What so many calls take, at that many a second. */
+export function secondsFor({ fewestCalls, mostCalls }: Calls, rate: number) {
+  const seconds = (calls: number) => Math.ceil((calls * SLOT_STRETCH) / rate);
+  return { fewestSeconds: seconds(fewestCalls), mostSeconds: seconds(mostCalls) };
 }
 
 export type Progress = { done: number; total: number; failed: number; waiting: number };
