@@ -12,6 +12,7 @@ import type { Action, Mode } from '../bucket/plan.ts';
 import { openBucket } from '../bucket/s3.ts';
 import { NotTicketCsvError } from '../csv/clean.ts';
 import { withClient } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
 import { type Dataset, dataset } from '../settings/dataset.ts';
 import { createLog } from '../settings/log.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
@@ -69,6 +70,7 @@ export async function run(args: string[]): Promise<number> {
   const local = file === undefined ? undefined : await localFile(file);
 
   return withClient(DATABASE_URL, async (client) => {
+    await requireCurrent(client);
     if (!values.apply && local) {
       const plan = await planFile(client, inc, local);
       print(values.json, plan, describeFilePlan);
@@ -101,9 +103,11 @@ interface LocalFile extends Claimable {
 }
 
 async function localFile(path: string): Promise<LocalFile> {
-  const { size, mtime } = await stat(path).catch((error: Error) => {
+  const found = await stat(path).catch((error: Error) => {
     throw new UsageError(`${path} cannot be read: ${error.message}.`);
   });
+  if (found.isDirectory()) throw new UsageError(`${path} is a folder, not a file.`);
+  const { size, mtime } = found;
   const key = basename(path);
   return { path, key, size, etag: null, lastModified: mtime, snapshotAt: timeInName(key) ?? mtime };
 }

@@ -8,8 +8,12 @@ import { readSettings } from '../../settings/settings.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
 
 export async function provider(client: pg.Client | undefined): Promise<Verdict> {
-  const geocoder = geocoderFrom(readSettings(GeocoderSettings));
-  if ('off' in geocoder) return skipped(geocoder.off);
+  const settings = readSettings(GeocoderSettings);
+  const geocoder = geocoderFrom(settings);
+  if ('off' in geocoder)
+    return settings.GEOCODER_PROVIDER
+      ? failed(geocoder.off, 'set it, or take GEOCODER_PROVIDER away: then tickets stay at their clusters')
+      : skipped(geocoder.off);
   const asked = await ask(geocoder, client);
   if (!asked.outcome)
     return warning(`${geocoder.provider.name} is not asked now: ${asked.reason}`, 'wait, or see tickets_ops.geocoding');
