@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { clusters } from '../demo/places.ts';
 import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
+import { measureServing } from './serving.ts';
 import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
 import { heading, type Line, printLine, printTable } from './table.ts';
 
@@ -13,7 +15,7 @@ export interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, geocoding, memory, map (needs memory: it looks at the many rows that are then there). */
+  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs. */
   only: string[];
 }
 
@@ -31,7 +33,11 @@ export async function measure(options: Options): Promise<void> {
     if (options.only.includes('triggers')) for (const line of await measureTriggers(env, options)) note(line);
     if (options.only.includes('geocoding')) for (const line of await measureGeocoding(env, options)) note(line);
     if (options.only.includes('memory')) note(await measureMemory(env, options));
-    if (options.only.includes('map')) for (const line of await measureMap(env, options.manyRows)) note(line);
+    if (options.only.includes('map')) {
+      for (const line of await measureMap(env, options.manyRows)) note(line);
+      for (const line of await measureServing(env)) note(line);
+    }
+    if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
     printTable(lines);
   } finally {
     await env.close();

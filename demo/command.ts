@@ -5,6 +5,7 @@ import type { ClientBase } from 'pg';
 import { type Bucket, openBucket } from '../src/bucket/s3.ts';
 import { withClient } from '../src/database/client.ts';
 import { migrate } from '../src/database/schema.ts';
+import { startPage } from '../src/page/server.ts';
 import { dataset } from '../src/settings/dataset.ts';
 import { ExpectedError } from '../src/settings/errors.ts';
 import { createLog } from '../src/settings/log.ts';
@@ -108,11 +109,14 @@ export async function run(args: string[]): Promise<number> {
   });
 
   if (!values.exit) {
-    say(`Look around, until Ctrl-C:\n\n  psql '${database.url}'\n`);
+    const page = await startPage(database.url, 0, { MAP_TILES_ATTRIBUTION: '' });
+    say(`Look around, until Ctrl-C: the map, the review of places and the jobs, in a browser; or with psql\n`);
+    say(`  ${page.url}\n  psql '${database.url}'\n`);
     await new Promise<void>((resolve) => {
       process.once('SIGINT', resolve);
       process.once('SIGTERM', resolve);
     });
+    await page.close();
   }
   await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
   await workerEnded(runner.events);

@@ -16,17 +16,18 @@ begin
   -- Security definer functions are for those who are named below, not for everyone.
   revoke all on all functions in schema tickets_ops from public;
   revoke all on function
-    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean),
+    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean), tickets.undo_decision(bigint),
     -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.clusters_moved(), tickets.locations_moved()
+    tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version()
     from public;
 
-  foreach v_role in array array['tickets_reader', 'tickets_operator'] loop
+  foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator'] loop
     if not exists (select from pg_roles where rolname = v_role) then
       begin
         execute format('create role %I nologin', v_role);
         execute format('comment on role %I is %L', v_role, case v_role
           when 'tickets_reader' then 'fleettickets: reads tickets and the map'
+          when 'tickets_curator' then 'fleettickets: reads, and decides where places are'
           else 'fleettickets: reads, and operates the pipeline'
         end);
       exception
@@ -48,7 +49,13 @@ begin
         raise notice 'Let the owner of % run: grant select on % to %;', v_table, v_table, v_role;
       end;
     end loop;
-    execute format('grant execute on function reporting.fn_tickets_for_map(boolean, text, text, text) to %I', v_role);
+    execute format('grant execute on function
+      reporting.fn_tickets_for_map(boolean, text, text, text),
+      reporting.fn_tickets_for_map_json(boolean, text, text, text),
+      reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
+      reporting.ticket_places_mvt(integer, integer, integer, json),
+      reporting.fn_tickets_version()
+      to %I', v_role);
     -- The schema is shared with others, and may be another role's to give. (Without the right to, GRANT only warns.)
     begin
       execute format('grant usage on schema reporting to %I', v_role);
@@ -56,6 +63,17 @@ begin
       raise notice 'Let the owner of the schema reporting run: grant usage on schema reporting to %;', v_role;
     end;
   end loop;
+
+  if exists (select from pg_roles where rolname = 'tickets_curator') then
+    grant usage on schema tickets_ops to tickets_curator;
+    grant select on tickets_ops.review_queue to tickets_curator;
+    -- To delete is the owner's; undo_decision deletes what a person added.
+    grant insert, update on tickets.geo_clusters, tickets.geo_locations to tickets_curator;
+    grant execute on function
+      tickets_ops.review_place(text, text, text), tickets_ops.place_candidates(text, text), tickets_ops.places_beyond_guard(text),
+      tickets.undo_decision(bigint)
+      to tickets_curator;
+  end if;
 
   if not exists (select from pg_roles where rolname = 'tickets_operator') then
     return;
@@ -68,6 +86,7 @@ begin
   grant execute on function
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
+    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint),
     tickets_ops.worker_states(), tickets_ops.worker_lock(text),
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
     to tickets_operator;

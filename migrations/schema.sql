@@ -10,6 +10,34 @@ CREATE SCHEMA tickets_ops;
 
 COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select row_to_json(collection)
+  from (
+    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id collate "C"), '{}') as features
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 10000) p
+    cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
+    cross join lateral (
+      select
+        p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours,
+        p.closed, p.mttr_median, p.ticket_ids, p.more
+    ) as properties
+    cross join lateral (select 'Feature' as type, p.id, geometry, properties) as feature
+  ) as collection
+$$;
+
+COMMENT ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) IS 'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
+
+Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case, NULL means all.
+
+Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20, the open ones first, longest open first, then the last closed; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
+
+id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 10 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+
 CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -17,143 +45,13 @@ CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p
     SET jit TO 'off'
     AS $$
 begin
-  -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read
-  -- the whole table for the open ones.
-  return (
-    with mapped as (
-      select
-        t.ticket_id, t.longitude, t.latitude, properties,
-        octet_length(concat(
-          t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-          t.assigned_team, t.owner, t.sla_status
-        )) as bytes_of_text
-      from tickets.inc t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-      cross join lateral (
-        select
-          t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-          t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-          t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-          t.longitude, sla.*
-      ) as properties
-      where t.is_actionable and t.longitude is not null
-        and (p_cluster is null or t.cluster = p_cluster)
-        and (p_region is null or t.region = lower(p_region))
-        and (p_team is null or t.assigned_team = p_team)
-      union all
-      (
-        select
-          t.ticket_id, t.longitude, t.latitude, properties,
-          octet_length(concat(
-            t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-            t.assigned_team, t.owner, t.sla_status
-          ))
-        from tickets.inc t
-        cross join lateral (
-          select
-            t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-            t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-            t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-            t.longitude
-        ) as properties
-        where not p_open_only and t.is_actionable is not true and t.longitude is not null
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        order by t.closed_at desc -- index inc_closed_at, backwards
-        limit 100000
-      )
-    ),
-    counts as (
-      select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
-      from (
-        select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-        from tickets.inc t
-        cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-        where t.is_actionable
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        union all
-        select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-        from tickets.inc t
-        where not p_open_only and t.is_actionable is not true
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-      ) as t
-      group by normalized_status, cluster, region, sla_state, geo_source
-    ),
-    totals as (
-      select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
-    ),
-    features as (
-      select coalesce(array_agg(feature), '{}') as list, count(*) as listed
-      from (select * from mapped limit 100000) as m
-      cross join lateral (select 'Point' as type, array[m.longitude, m.latitude] as coordinates) as geometry
-      cross join lateral (select 'Feature' as type, m.ticket_id as id, geometry, m.properties) as feature
-      -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
-      -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
-      where m.bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
-    ),
-    dimensions as (
-      select jsonb_object_agg(dimension, tickets) as counted
-      from (
-        select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
-        from (
-          select dimension, value, sum(c.tickets) as tickets
-          from counts c
-          cross join lateral (values
-            ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
-            ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
-          ) as d (dimension, value)
-          -- Closed tickets have no state against the SLA.
-          where dimension <> 'by_sla_state' or value is not null
-          group by dimension, value
-        ) as d
-        group by dimension
-      ) as d
-    ),
-    freshness as (
-      select
-        meta.snapshot_at, meta.ingested_at, meta.checked_at,
-        floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-        greatest(
-          (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-          (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-        ) as content_through,
-        meta.source_key
-      from (select) as one
-      left join lateral (
-        select
-          tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-          tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-          tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-          m.metadata ->> 'source_key' as source_key
-        from tickets.import_meta m
-        where m.dataset = 'inc'
-      ) as meta on true
-    )
-    select to_jsonb(collection)
-    from (
-      select
-        'FeatureCollection' as type,
-        f.list as features,
-        jsonb_build_object(
-          'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
-          'truncated', f.listed < t.mapped,
-          'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
-          'by_geo_source', '{}'::jsonb, 'freshness', freshness
-        ) || coalesce(d.counted, '{}') as summary
-      from features f, totals t, dimensions d, freshness
-    ) as collection
-  );
+  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
 end
 $$;
 
 COMMENT ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The tickets map: a GeoJSON FeatureCollection (RFC 7946) with a foreign member `summary`. What dashboard_api serves.
 
-Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team; NULL, the default, means all.
+Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case; NULL, the default, means all.
 
 features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
 
@@ -161,13 +59,209 @@ summary: total, mapped and unmapped tickets; by_status (normalized_status), by_c
 
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (select to_json(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: 60 % of the time in the server. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION reporting.fn_tickets_version() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(to_hex(bit_xor(token)), '0') from tickets.version_slots
+$$;
+
+COMMENT ON FUNCTION reporting.fn_tickets_version() IS 'The version of what the map functions show, up to 16 hexadecimal digits without an order: another one once a batch of a load, a change in a gazetteer or in tickets.sla_rules was committed, and only then (a load that found every ticket unchanged is none). Ages, SLA states and `freshness` also change with time: for an ETag add the minute.
+
+Read it before the document, on the same server, or in the same statement: read after it, it may be the version of a newer document than the one at hand, which would then be kept for good.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) RETURNS TABLE(id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text, geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint, mttr_median double precision, ticket_ids text[], more bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET work_mem TO '32MB'
+    AS $$
+#variable_conflict use_column
+begin
+  if p_state is null or p_state not in ('open', 'closed', 'all') then
+    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
+  -- a language this would take longer than reading the tickets.
+  return query
+    with open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as open,
+        count(*) filter (where sla_state = 'breached') as breached,
+        count(*) filter (where at_risk) as at_risk,
+        min(sla_clock_start) as oldest,
+        (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
+      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude
+    ),
+    closed_tickets as not materialized (
+      select *
+      from tickets.filtered_tickets(case when p_state <> 'open' then false end, true, p_cluster, p_region, p_team)
+      where (p_from is null or closed_at >= p_from) and (p_to is null or closed_at < p_to) -- index inc_closed_at
+        and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as closed,
+        -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
+        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
+        tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
+      from closed_tickets
+      group by longitude, latitude
+    ),
+    last_closed as (
+      select longitude, latitude, (array_agg(ticket_id order by closed_at desc, ticket_id collate "C"))[:20] as ticket_ids
+      from (
+        select longitude, latitude, ticket_id, closed_at
+        from closed_tickets
+        where closed_at is not null -- index inc_closed_at, backwards, without the open tickets at its end
+        order by closed_at desc
+        limit p_listed
+      ) as t
+      group by longitude, latitude
+    )
+    select
+      case
+        when p.geo_source = 'location' and one_cluster and one_key then coalesce(g.cluster, p.cluster) || '/' || p.location_key
+        else tickets.geohash(longitude, latitude)
+      end,
+      longitude, latitude,
+      case when one_cluster then coalesce(g.cluster, p.cluster) end,
+      case when one_key then p.location_key end,
+      case when one_key then least(o.location_name, c.location_name) end,
+      p.geo_source, p.tickets,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), sla.hours_open,
+      coalesce(c.closed, 0),
+      case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
+      p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
+    from open_places o
+    full join closed_places c using (longitude, latitude)
+    left join last_closed l using (longitude, latitude)
+    cross join lateral (
+      select
+        least(o.cluster, c.cluster) as cluster,
+        least(o.first_cluster, c.first_cluster) as cluster_key,
+        least(o.first_key, c.first_key) as location_key,
+        least(o.geo_source, c.geo_source) as geo_source,
+        coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
+        (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
+    ) as p
+    left join tickets.geo_clusters g on tickets.cluster_key(g.cluster) = p.cluster_key
+    cross join lateral tickets.sla(o.oldest, null) as sla
+    cross join lateral (
+      select
+        p.cluster_key = greatest(o.last_cluster, c.last_cluster) as one_cluster,
+        p.location_key = greatest(o.last_key, c.last_key) as one_key
+    ) as same;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text, p_box public.geography, p_listed integer) IS 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; p_box: only those in the box around it (and maybe some near it), NULL means all; p_listed: how many of the last closed tickets are looked at for ticket_ids. Reads as its caller.';
+
+CREATE FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json DEFAULT '{}'::json) RETURNS bytea
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT COALESCE(public.st_asmvt(tile.*, 'reporting.ticket_places_mvt'::text, 4096, 'geom'::text), '\x'::bytea) AS "coalesce"
+    FROM ( SELECT public.st_asmvtgeom(public.st_transform(public.st_setsrid(public.st_makepoint(p.longitude, p.latitude), 4326), 3857), (t.bounds)::public.box2d, 4096, 64) AS geom,
+             p.id,
+             p.cluster,
+             p.location_key,
+             p.location_name,
+             p.geo_source,
+             p.tickets,
+             p.open,
+             p.breached,
+             p.at_risk,
+             (p.oldest_hours)::double precision AS oldest_hours,
+             p.closed,
+             p.mttr_median
+            FROM (( SELECT public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y) AS bounds
+                  OFFSET 0) t
+              CROSS JOIN LATERAL tickets.places(COALESCE(NULLIF((ticket_places_mvt.query ->> 'state'::text), ''::text), 'open'::text), (NULLIF((ticket_places_mvt.query ->> 'from'::text), ''::text))::timestamp with time zone, (NULLIF((ticket_places_mvt.query ->> 'to'::text), ''::text))::timestamp with time zone, NULLIF((ticket_places_mvt.query ->> 'cluster'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'region'::text), ''::text), NULLIF((ticket_places_mvt.query ->> 'team'::text), ''::text),
+                 CASE
+                     WHEN (ticket_places_mvt.z >= 6) THEN (public.st_transform(public.st_tileenvelope(ticket_places_mvt.z, ticket_places_mvt.x, ticket_places_mvt.y, margin => (((64)::numeric / 4096.0))::double precision), 4326))::public.geography
+                     ELSE NULL::public.geography
+                 END, 0) p(id, longitude, latitude, cluster, location_key, location_name, geo_source, tickets, open, breached, at_risk, oldest_hours, closed, mttr_median, ticket_ids, more))
+           WHERE ((p.latitude >= ('-85.06'::numeric)::double precision) AND (p.latitude <= (85.06)::double precision))) tile
+   WHERE (tile.geom IS NOT NULL);
+END;
+
+COMMENT ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) IS 'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer with the name of this function (reporting.ticket_places_mvt, as pg_tileserv announces it), extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
+
+Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object with any of state, from, to, cluster, region and team, as p_state, p_from, … there; other keys are ignored, an empty text is none.
+
+Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.change_version() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if tg_op <> 'TRUNCATE' then
+    if not exists (select from written) then
+      return null;
+    end if;
+  end if;
+  -- Once in a transaction is enough. The setting goes with it, or with the savepoint that is rolled back together with the token.
+  if current_setting('fleettickets.version_changed', true) = 'true' then
+    return null;
+  end if;
+  perform set_config('fleettickets.version_changed', 'true', true);
+  update tickets.version_slots
+  set token = hashtextextended(gen_random_uuid()::text, 0)
+  where slot = (select slot from tickets.version_slots limit 1 for update skip locked);
+  if not found then
+    insert into tickets.version_slots (token) values (hashtextextended(gen_random_uuid()::text, 0));
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  if not tickets_ops.is_pipeline() then
+    perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
+  end if;
   return null;
 end
 $$;
@@ -341,67 +435,6 @@ CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
 
 COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
 
-CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN '7405120260615'::bigint;
-
-COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
-
-CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
-
-COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
-
-CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-declare
-  v_cluster text := tickets_ops.cluster_name(geocode_cluster.cluster);
-  v_force boolean := coalesce(geocode_cluster.force, false);
-begin
-  if v_cluster is null then
-    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
-  end if;
-  return query select * from tickets_ops.enqueue_on_demand(
-    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
-    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it; also a cluster that no ticket and no gazetteer has. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
-
-CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-declare
-  v_cluster text := tickets_ops.cluster_name(geocode_location.cluster);
-  v_force boolean := coalesce(geocode_location.force, false);
-  v_key text := tickets.location_key(geocode_location.location_name);
-begin
-  if v_cluster is null then
-    raise exception 'A cluster is needed: the same place name stands in many towns.'
-      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
-  end if;
-  if v_key is null then
-    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
-      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
-  end if;
-  return query select * from tickets_ops.enqueue_on_demand(
-    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
-    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
-    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known, or no ticket and no gazetteer has the cluster; never when a person verified it. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
-
 CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -418,32 +451,6 @@ end
 $_$;
 
 COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
-
-CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
-    LANGUAGE plpgsql
-    AS $$
-begin
-  new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
-  return new;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.keep_spelling() IS 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
-
-CREATE FUNCTION tickets.known_spelling(p_cluster text) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  return coalesce(
-    (select c.cluster from tickets.geo_clusters c where tickets.cluster_key(c.cluster) = tickets.cluster_key(p_cluster)),
-    -- Relies on the index on (cluster_key(cluster), location_key).
-    (select l.cluster from tickets.geo_locations l where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) limit 1)
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the gazetteers write it. NULL where they do not have it.';
 
 CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -708,6 +715,211 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE lower((btrim(value, ' 	
+'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE TABLE tickets.inc (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
+
+COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select t.*
+  from tickets.inc t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+$$;
+
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+
+CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260615'::bigint;
+
+COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
+
+CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
+
+COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
+
+CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets_ops.cluster_name(geocode_cluster.cluster);
+  v_force boolean := coalesce(geocode_cluster.force, false);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed.' using hint = 'select * from tickets.geocode_cluster(''Kilimani'');';
+  end if;
+  return query select * from tickets_ops.enqueue_on_demand(
+    'geocode_cluster', tickets_ops.cluster_job_key(v_cluster), jsonb_build_object('cluster', v_cluster), v_force,
+    (select q.state from tickets_ops.cluster_question(v_cluster, v_force) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it; also a cluster that no ticket and no gazetteer has. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+
+CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_cluster text := tickets_ops.cluster_name(geocode_location.cluster);
+  v_force boolean := coalesce(geocode_location.force, false);
+  v_key text := tickets.location_key(geocode_location.location_name);
+begin
+  if v_cluster is null then
+    raise exception 'A cluster is needed: the same place name stands in many towns.'
+      using hint = 'select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani'');';
+  end if;
+  if v_key is null then
+    raise exception 'Nothing but network codes is left of "%": there is no place to ask for.', geocode_location.location_name
+      using hint = 'Its tickets stay at the centroid of their cluster. See tickets.location_key().';
+  end if;
+  return query select * from tickets_ops.enqueue_on_demand(
+    'geocode_location', tickets_ops.location_job_key(v_cluster, v_key),
+    jsonb_build_object('location_name', geocode_location.location_name, 'cluster', v_cluster), v_force,
+    (select q.state from tickets_ops.location_question(geocode_location.location_name, v_cluster, v_force) q)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known, or no ticket and no gazetteer has the cluster; never when a person verified it. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+
+CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_geohash(public.st_setsrid(public.st_makepoint(p_longitude, p_latitude), 4326));
+
+COMMENT ON FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) IS 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
+
+CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.keep_spelling() IS 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
+
+CREATE FUNCTION tickets.known_spelling(p_cluster text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return coalesce(
+    (select c.cluster from tickets.geo_clusters c where tickets.cluster_key(c.cluster) = tickets.cluster_key(p_cluster)),
+    -- Relies on the index on (cluster_key(cluster), location_key).
+    (select l.cluster from tickets.geo_locations l where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) limit 1)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the gazetteers write it. NULL where they do not have it.';
+
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -780,6 +992,126 @@ $$;
 
 COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
 
+CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(type text, features record[], summary jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  with listed as (
+    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team)
+    union all
+    (
+      select feature, bytes_of_text
+      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team)
+      order by closed_at desc -- index inc_closed_at, backwards
+      limit 100000
+    )
+  ),
+  counts as (
+    select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
+    from (
+      select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
+      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
+    ) as t
+    group by normalized_status, cluster, region, sla_state, geo_source
+  ),
+  totals as (
+    select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
+  ),
+  features as (
+    select coalesce(array_agg(feature), '{}') as list, count(*) as listed
+    from (select * from listed limit 100000) as f
+    -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
+    -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
+    where bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
+  ),
+  dimensions as (
+    select jsonb_object_agg(dimension, tickets) as counted
+    from (
+      select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
+      from (
+        select dimension, value, sum(c.tickets) as tickets
+        from counts c
+        cross join lateral (values
+          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
+        ) as d (dimension, value)
+        -- Closed tickets have no state against the SLA.
+        where dimension <> 'by_sla_state' or value is not null
+        group by dimension, value
+      ) as d
+      group by dimension
+    ) as d
+  ),
+  freshness as (
+    select
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ) as content_through,
+      meta.source_key
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true
+  )
+  select
+    'FeatureCollection',
+    f.list,
+    jsonb_build_object(
+      'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
+      'truncated', f.listed < t.mapped,
+      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
+      'by_geo_source', '{}'::jsonb, 'freshness', freshness
+    ) || coalesce(d.counted, '{}')
+  from features f, totals t, dimensions d, freshness
+$$;
+
+COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
+
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    feature,
+    octet_length(concat(
+      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+      t.assigned_team, t.owner, t.sla_status
+    )),
+    t.closed_at
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, sla.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+
+CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_place OPERATOR(public.&&) p_box);
+
+COMMENT ON FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) IS 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
+
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
@@ -792,15 +1124,28 @@ declare
       on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster) and t.location_key = scope.location_key'
   end;
   v_placed bigint;
+  v_moves jsonb;
 begin
   -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
-  execute tickets.placing_statement(
-    p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t'
+  execute format(
+    $sql$
+      with placed as (
+        %s returning tickets.cluster_key(t.cluster) as cluster_key, t.location_key
+      ),
+      moves as (
+        select cluster_key, location_key, count(*) as tickets from placed group by cluster_key, location_key
+      )
+      select coalesce(sum(tickets), 0), coalesce(jsonb_agg(moves), '[]') from moves
+    $sql$,
+    tickets.placing_statement(p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t')
   )
-  using p_clusters, p_location_keys;
-  get diagnostics v_placed = row_count;
+  into v_placed, v_moves using p_clusters, p_location_keys;
+  -- A sweep follows no decision.
+  if p_clusters is not null and v_placed > 0 then
+    perform set_config('tickets_ops.moves', (tickets_ops.moves() || v_moves)::text, true);
+  end if;
   return v_placed;
 end
 $_$;
@@ -930,13 +1275,6 @@ $$;
 
 COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
 
-CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE lower((btrim(value, ' 	
-'::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false ELSE NULL::boolean END;
-
-COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
-
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -947,6 +1285,94 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.touch_updated_at() IS 'Trigger: keeps updated_at true.';
+
+CREATE TABLE tickets.geo_decisions (
+    decision_id bigint NOT NULL,
+    decided_at timestamp with time zone DEFAULT now() NOT NULL,
+    decided_by text NOT NULL,
+    kind text NOT NULL,
+    cluster text NOT NULL,
+    location_key text,
+    decision text NOT NULL,
+    before jsonb,
+    after jsonb,
+    tickets_moved bigint NOT NULL,
+    undoes bigint,
+    CONSTRAINT geo_decisions_decision_check CHECK ((decision = ANY (ARRAY['added'::text, 'accepted'::text, 'moved'::text, 'rejected'::text, 'guard'::text, 'handed back'::text, 'changed'::text, 'removed'::text, 'undone'::text]))),
+    CONSTRAINT geo_decisions_has_a_row CHECK (((before IS NOT NULL) OR (after IS NOT NULL))),
+    CONSTRAINT geo_decisions_kind_check CHECK ((kind = ANY (ARRAY['cluster'::text, 'location'::text]))),
+    CONSTRAINT geo_decisions_names_its_place CHECK (((kind = 'location'::text) = (location_key IS NOT NULL)))
+);
+
+COMMENT ON TABLE tickets.geo_decisions IS 'What people decided about places: one row for each gazetteer row that a person''s statement wrote, whatever tool it came from. Written by triggers and never changed. Take one back: select * from tickets.undo_decision(decision_id). The pipeline''s own verdicts are not among them.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decision_id IS 'Number of the decision, in the order in which they were made, for tickets.undo_decision.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decided_at IS 'Start of the transaction.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decided_by IS 'The role of the person, also when a function with its owner''s rights wrote the row.';
+
+COMMENT ON COLUMN tickets.geo_decisions.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+
+COMMENT ON COLUMN tickets.geo_decisions.cluster IS 'The cluster.';
+
+COMMENT ON COLUMN tickets.geo_decisions.location_key IS 'The place in it. NULL: the decision is about the cluster itself.';
+
+COMMENT ON COLUMN tickets.geo_decisions.decision IS 'added, accepted (as proposed), moved (another coordinate), rejected (no place on earth, or none of the candidates), guard (guard_km), handed back (to the pipeline), changed (a note, say), removed, undone (see undoes).';
+
+COMMENT ON COLUMN tickets.geo_decisions.before IS 'The row as it was; NULL for one that was added. geom is hexadecimal EWKB (cast it to geometry); candidates are left out unless they changed.';
+
+COMMENT ON COLUMN tickets.geo_decisions.after IS 'The row as the decision left it; NULL for one that was removed. In the form of before.';
+
+COMMENT ON COLUMN tickets.geo_decisions.tickets_moved IS 'Tickets whose place on the map changed with it, open and closed; for a cluster also those whose location was judged anew.';
+
+COMMENT ON COLUMN tickets.geo_decisions.undoes IS 'The decision that this one took back. NULL: none.';
+
+CREATE FUNCTION tickets.undo_decision(p_decision_id bigint) RETURNS SETOF tickets.geo_decisions
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+declare
+  v_decision tickets.geo_decisions;
+  v_row text; -- a FROM clause: the row as r
+  v_now jsonb;
+begin
+  select * into v_decision from tickets.geo_decisions where decision_id = p_decision_id;
+  if not found then
+    raise exception 'There is no decision %.', p_decision_id using errcode = 'no_data_found', hint = 'See tickets.geo_decisions.';
+  end if;
+  -- What every write of a gazetteer takes first: the row cannot change between the look and the write.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  v_row := format(case v_decision.kind
+    when 'cluster' then 'tickets.geo_clusters r where r.cluster = %1$L'
+    else 'tickets.geo_locations r where r.cluster = %1$L and r.location_key = %2$L'
+  end, v_decision.cluster, v_decision.location_key);
+  execute 'select to_jsonb(r) || jsonb_build_object(''geom'', r.geom::text) from ' || v_row into v_now;
+  if v_now - 'updated_at' - (case when v_decision.after ? 'candidates' then '' else 'candidates' end)
+    is distinct from v_decision.after - 'updated_at'
+  then
+    raise exception 'Decision % cannot be undone: the place was changed since.', p_decision_id
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Look at it again, and decide anew.';
+  end if;
+
+  perform set_config('tickets_ops.undoing', p_decision_id::text, true);
+  if v_decision.before is null then
+    execute 'delete from ' || v_row;
+  elsif v_decision.after is null then
+    execute format(
+      'insert into tickets.%1$I select (jsonb_populate_record(null::tickets.%1$I, $1)).*', 'geo_' || v_decision.kind || 's'
+    ) using v_decision.before;
+  else
+    execute replace('update ' || v_row, ' r where', ' r set updated_at = now() where'); -- sign_verdict restores the rest
+  end if;
+  perform set_config('tickets_ops.undoing', '', true);
+  return query
+    select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
@@ -1173,97 +1599,6 @@ CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
 
-CREATE TABLE tickets.inc (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-)
-WITH (fillfactor='80');
-
-COMMENT ON TABLE tickets.inc IS 'INC fault tickets, current state: one row per ticket, upserted hourly, never deleted. History is in tickets.inc_events.';
-
-COMMENT ON COLUMN tickets.inc.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.inc.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.inc.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.inc.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.inc.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.inc.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.inc.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.inc.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.inc.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.inc.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.inc.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.inc.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.inc.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.inc.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.inc.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.inc.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.inc.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.inc.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
-
 CREATE FUNCTION tickets_ops.cluster_name(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
     RETURN COALESCE(tickets.known_spelling(p_cluster), (SELECT mode() WITHIN GROUP (ORDER BY t.name) AS mode FROM (SELECT "left"(btrim(inc.cluster), 200) AS name FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000) t), CASE WHEN (tickets.cluster_key(p_cluster) IS NOT NULL) THEN "left"(btrim(p_cluster), 200) ELSE NULL::text END);
@@ -1384,6 +1719,18 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
+CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
+    LANGUAGE sql STABLE
+    RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
+
+COMMENT ON FUNCTION tickets_ops.undoing() IS 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
+
+CREATE FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (tickets_ops.undoing() IS NOT NULL) THEN 'undone'::text WHEN (p_before IS NULL) THEN 'added'::text WHEN (p_after IS NULL) THEN 'removed'::text WHEN (((p_before -> 'verified'::text) = 'true'::jsonb) AND ((p_after -> 'verified'::text) = 'false'::jsonb)) THEN 'handed back'::text WHEN ((((p_before -> 'verified'::text) IS DISTINCT FROM (p_after -> 'verified'::text)) OR ((p_before -> 'status'::text) IS DISTINCT FROM (p_after -> 'status'::text))) OR ((p_before -> 'geom'::text) IS DISTINCT FROM (p_after -> 'geom'::text))) THEN CASE WHEN (((p_after ->> 'geom'::text) IS NULL) OR ((p_after ->> 'status'::text) = 'rejected'::text)) THEN 'rejected'::text WHEN ((p_after -> 'geom'::text) <> (p_before -> 'geom'::text)) THEN 'moved'::text ELSE 'accepted'::text END WHEN ((p_after -> 'guard_km'::text) <> (p_before -> 'guard_km'::text)) THEN 'guard'::text ELSE 'changed'::text END;
+
+COMMENT ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) IS 'What a person''s write of a gazetteer row decided, as a word of tickets.geo_decisions.decision. NULL for the row that is not there.';
+
 CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -1451,6 +1798,30 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
 $_$;
 
 COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
+
+CREATE FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
 
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1892,6 +2263,18 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
 
+CREATE FUNCTION tickets_ops.held(p_dataset text) RETURNS TABLE(snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+
+COMMENT ON FUNCTION tickets_ops.held(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
+
 CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1922,6 +2305,12 @@ CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at time
 $$;
 
 COMMENT ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) IS 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
+
+CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '01:00:00'::interval;
+
+COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
 
 CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
@@ -1970,6 +2359,8 @@ CREATE TABLE tickets.geo_clusters (
     provider text,
     query text,
     verified boolean DEFAULT false NOT NULL,
+    verified_by text,
+    verified_at timestamp with time zone,
     guard_km numeric DEFAULT 25 NOT NULL,
     suspicious boolean DEFAULT false NOT NULL,
     candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
@@ -1995,6 +2386,10 @@ COMMENT ON COLUMN tickets.geo_clusters.provider IS 'Who said so: locationiq, ope
 COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that was sent to the provider.';
 
 COMMENT ON COLUMN tickets.geo_clusters.verified IS 'A person checked this coordinate: it is never overwritten, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_clusters.verified_by IS 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+
+COMMENT ON COLUMN tickets.geo_clusters.verified_at IS 'When that was. NULL where verified_by is.';
 
 COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km, 0.1 to 1000) is rejected as the wrong city. Widen it for a large cluster.';
 
@@ -2542,20 +2937,23 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) IS 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) RETURNS record
+CREATE FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
@@ -2563,7 +2961,163 @@ CREATE FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 
   ) as last on true
 $$;
 
-COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    hold_reason text,
+    held_since timestamp with time zone,
+    warnings text[] DEFAULT '{}'::text[] NOT NULL,
+    statistics jsonb,
+    cleaning_version integer,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rejects_kept bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    content_through timestamp with time zone,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
+CREATE FUNCTION tickets_ops.last_loaded(p_dataset text) RETURNS SETOF tickets_ops.snapshots
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
 
 CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2645,6 +3199,26 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.lock_job(p_id bigint) IS 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
+CREATE FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) RETURNS tickets_ops.snapshots
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
 CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     AS $$
@@ -2689,6 +3263,12 @@ CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with ti
 
 COMMENT ON FUNCTION tickets_ops.missed_run(p_dataset text) IS 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
 
+CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN COALESCE((NULLIF(current_setting('tickets_ops.moves'::text, true), ''::text))::jsonb, '[]'::jsonb);
+
+COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster_key, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
+
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     RETURN (SELECT CASE WHEN (EXTRACT(hour FROM (last.last AT TIME ZONE 'Africa/Nairobi'::text)) = (19)::numeric) THEN (last.last + '12:00:00'::interval) ELSE (last.last + '01:00:00'::interval) END AS "case" FROM tickets_ops.last_scheduled_run(next_scheduled_run.p_at) last(last));
@@ -2700,6 +3280,167 @@ CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
     RETURN ((date_trunc('day'::text, (clock_timestamp() AT TIME ZONE 'UTC'::text)) + '1 day'::interval) AT TIME ZONE 'UTC'::text);
 
 COMMENT ON FUNCTION tickets_ops.next_utc_midnight() IS 'When the daily quotas come back.';
+
+CREATE FUNCTION tickets_ops.person() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE current_setting('role'::text) WHEN 'none'::text THEN (SESSION_USER)::text ELSE current_setting('role'::text) END;
+
+COMMENT ON FUNCTION tickets_ops.person() IS 'The role that the person at the other end of the connection acts as: what SET ROLE chose, else the one that logged in. The same inside functions that run with their owner''s rights.';
+
+CREATE TABLE tickets.geo_locations (
+    cluster text NOT NULL,
+    location_key text NOT NULL,
+    location_name text,
+    status text NOT NULL,
+    geom public.geometry(Point,4326),
+    provider text,
+    query text,
+    "precision" text,
+    confidence numeric,
+    distance_km numeric,
+    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
+    verified boolean DEFAULT false NOT NULL,
+    verified_by text,
+    verified_at timestamp with time zone,
+    note text,
+    attempts integer DEFAULT 0 NOT NULL,
+    fetched_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geo_locations_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
+    CONSTRAINT geo_locations_found_has_geom CHECK (((status <> 'found'::text) OR (geom IS NOT NULL))),
+    CONSTRAINT geo_locations_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT geo_locations_location_key_check CHECK (((length(location_key) >= 1) AND (length(location_key) <= 200))),
+    CONSTRAINT geo_locations_precision_check CHECK (("precision" = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text, 'city'::text]))),
+    CONSTRAINT geo_locations_status_check CHECK ((status = ANY (ARRAY['found'::text, 'not_found'::text, 'rejected'::text, 'needs_review'::text])))
+);
+
+COMMENT ON TABLE tickets.geo_locations IS 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
+
+COMMENT ON COLUMN tickets.geo_locations.cluster IS 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_key IS 'tickets.location_key(location_name): the place without network codes.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_name IS 'One raw spelling of the place, as a sample.';
+
+COMMENT ON COLUMN tickets.geo_locations.status IS 'found: geom places tickets. not_found: the provider knows no such place. rejected: every candidate failed the guard. needs_review: only a vague match (a city, a county); a person decides.';
+
+COMMENT ON COLUMN tickets.geo_locations.geom IS 'WGS 84 longitude/latitude. A person corrects it by UPDATE; the row then becomes verified and the tickets follow.';
+
+COMMENT ON COLUMN tickets.geo_locations.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
+
+COMMENT ON COLUMN tickets.geo_locations.query IS 'The text that was sent to the provider.';
+
+COMMENT ON COLUMN tickets.geo_locations."precision" IS 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
+
+COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
+
+COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified_by IS 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified_at IS 'When that was. NULL where verified_by is.';
+
+COMMENT ON COLUMN tickets.geo_locations.note IS 'Free text: why a candidate was rejected, or a person''s remark.';
+
+COMMENT ON COLUMN tickets.geo_locations.attempts IS 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
+
+COMMENT ON COLUMN tickets.geo_locations.fetched_at IS 'When a provider last answered for this place.';
+
+COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be asked again. NULL: never.';
+
+COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
+
+COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
+
+CREATE FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS TABLE(candidate_no bigint, label text, level text, lng double precision, lat double precision, distance_km numeric, verdict text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT w.candidate_no,
+     w.label,
+     w."precision",
+     public.st_x(w.geom) AS st_x,
+     public.st_y(w.geom) AS st_y,
+     w.distance_km,
+         CASE
+             WHEN (w.refusal IS NOT NULL) THEN ('refused: '::text || w.refusal)
+             WHEN (w.doubt IS NOT NULL) THEN ('doubtful: '::text || w.doubt)
+             ELSE 'fits'::text
+         END AS "case"
+    FROM ((tickets.geo_locations l
+      LEFT JOIN tickets.geo_clusters c ON ((c.cluster = l.cluster)))
+      CROSS JOIN LATERAL tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, c.guard_km) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt))
+   WHERE ((l.cluster = place_candidates.p_cluster) AND (l.location_key = place_candidates.p_location_key))
+ UNION ALL
+  SELECT w.candidate_no,
+     w.label,
+     w."precision",
+     public.st_x(w.geom) AS st_x,
+     public.st_y(w.geom) AS st_y,
+     tickets_ops.distance_km(c.geom, w.geom) AS distance_km,
+         CASE
+             WHEN (w.refusal IS NOT NULL) THEN ('refused: '::text || w.refusal)
+             WHEN (NOT (w.exact OR w.named)) THEN 'doubtful: it has another name'::text
+             ELSE 'fits'::text
+         END AS "case"
+    FROM (tickets.geo_clusters c
+      CROSS JOIN LATERAL tickets_ops.score_candidates(c.candidates, tickets_ops.cluster_name_key(c.cluster), NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt))
+   WHERE ((c.cluster = place_candidates.p_cluster) AND (place_candidates.p_location_key IS NULL))
+  ORDER BY 1;
+END;
+
+COMMENT ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) IS 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
+
+CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT l.location_key,
+     l.location_name,
+     public.st_x(place.geom) AS st_x,
+     public.st_y(place.geom) AS st_y,
+     tickets_ops.distance_km(c.geom, place.geom) AS distance_km,
+     nearest.km
+    FROM (((tickets.geo_clusters c
+      CROSS JOIN LATERAL ( SELECT r.cluster,
+             r.location_key,
+             r.location_name,
+             r.status,
+             r.geom,
+             r.provider,
+             r.query,
+             r."precision",
+             r.confidence,
+             r.distance_km,
+             r.candidates,
+             r.verified,
+             r.verified_by,
+             r.verified_at,
+             r.note,
+             r.attempts,
+             r.fetched_at,
+             r.expires_at,
+             r.created_at,
+             r.updated_at
+            FROM tickets.geo_locations r
+           WHERE ((r.cluster = c.cluster) AND (r.status = 'rejected'::text) AND (NOT r.verified))
+           ORDER BY r.fetched_at DESC NULLS LAST
+          LIMIT 100) l)
+      CROSS JOIN LATERAL tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, NULL::public.geometry, NULL::numeric) place(status, geom, "precision", confidence, distance_km, note))
+      CROSS JOIN LATERAL ( SELECT min(w.distance_km) AS km
+            FROM tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+           WHERE (w.refusal IS NULL)) nearest)
+   WHERE ((c.cluster = places_beyond_guard.p_cluster) AND (place.geom IS NOT NULL))
+   ORDER BY nearest.km, l.location_key;
+END;
+
+COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
 
 CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
@@ -2834,7 +3575,7 @@ CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS 
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3018,6 +3759,53 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
 
+CREATE FUNCTION tickets_ops.record_decisions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  v_before jsonb[];
+  v_after jsonb[];
+begin
+  if tickets_ops.is_pipeline() then
+    return null;
+  end if;
+  -- An event names only the transition tables that it has. A geometry would become GeoJSON, which rounds.
+  if tg_op <> 'INSERT' then
+    v_before := array(select to_jsonb(b) || jsonb_build_object('geom', b.geom::text) from before b);
+  end if;
+  if tg_op <> 'DELETE' then
+    v_after := array(select to_jsonb(a) || jsonb_build_object('geom', a.geom::text) from after a);
+  end if;
+  insert into tickets.geo_decisions (decided_by, kind, cluster, location_key, decision, before, after, tickets_moved, undoes)
+  select
+    tickets_ops.person(), case when place.location_key is null then 'cluster' else 'location' end, place.cluster, place.location_key,
+    tickets_ops.decision_of(b.whole, a.whole), b.whole - place.left_out, a.whole - place.left_out,
+    (
+      select coalesce(sum(m.tickets), 0)
+      from jsonb_to_recordset(tickets_ops.moves()) as m (cluster_key text, location_key text, tickets bigint)
+      where m.cluster_key = tickets.cluster_key(place.cluster) and (place.location_key is null or m.location_key = place.location_key)
+    ),
+    tickets_ops.undoing()
+  from unnest(v_before) as b (whole)
+  full join unnest(v_after) as a (whole)
+    on b.whole ->> 'cluster' = a.whole ->> 'cluster'
+    and coalesce(b.whole ->> 'location_key', '') = coalesce(a.whole ->> 'location_key', '')
+  cross join lateral (
+    select
+      coalesce(a.whole, b.whole) ->> 'cluster' as cluster,
+      coalesce(a.whole, b.whole) ->> 'location_key' as location_key,
+      case when a.whole -> 'candidates' = b.whole -> 'candidates' then 'candidates' else '' end as left_out
+  ) as place
+  where b.whole - 'updated_at' is distinct from a.whole - 'updated_at'
+  order by place.cluster, place.location_key;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_decisions() IS 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
+
 CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     AS $$
@@ -3127,6 +3915,17 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) IS 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
 
+CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
+    using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
+
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3156,6 +3955,48 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+
+CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
 
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
@@ -3204,6 +4045,39 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) IS 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
+
+CREATE FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) IS 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
 CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
@@ -3563,6 +4437,119 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
+CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH beyond AS MATERIALIZED (
+          SELECT places_beyond_guard.location_key,
+             places_beyond_guard.location_name,
+             places_beyond_guard.lng,
+             places_beyond_guard.lat,
+             places_beyond_guard.distance_km,
+             places_beyond_guard.needs_km
+            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) places_beyond_guard(location_key, location_name, lng, lat, distance_km, needs_km)
+           WHERE (review_place.p_kind = 'cluster'::text)
+         )
+  SELECT json_build_object('place', ( SELECT to_json(r.*) AS to_json
+            FROM ( SELECT 'location'::text AS kind,
+                     l.cluster,
+                     l.location_key,
+                     l.location_name,
+                     l.status,
+                     l.verified,
+                     l.verified_by,
+                     l.note,
+                     l."precision",
+                     l.confidence,
+                     l.distance_km,
+                     l.provider,
+                     l.query,
+                     public.st_x(l.geom) AS lng,
+                     public.st_y(l.geom) AS lat,
+                     (l.updated_at)::text AS updated_at
+                    FROM tickets.geo_locations l
+                   WHERE ((review_place.p_kind = 'location'::text) AND (l.cluster = review_place.p_cluster) AND (l.location_key = review_place.p_location_key))
+                 UNION ALL
+                  SELECT 'cluster'::text,
+                     c.cluster,
+                     NULL::text,
+                     NULL::text,
+                         CASE
+                             WHEN c.suspicious THEN 'suspicious'::text
+                             WHEN (c.geom IS NULL) THEN 'not_found'::text
+                             ELSE 'found'::text
+                         END AS "case",
+                     c.verified,
+                     c.verified_by,
+                     c.note,
+                     NULL::text,
+                     NULL::numeric,
+                     NULL::numeric,
+                     c.provider,
+                     c.query,
+                     public.st_x(c.geom) AS st_x,
+                     public.st_y(c.geom) AS st_y,
+                     (c.updated_at)::text AS updated_at
+                    FROM tickets.geo_clusters c
+                   WHERE ((review_place.p_kind = 'cluster'::text) AND (c.cluster = review_place.p_cluster))) r), 'centre', ( SELECT to_json(r.*) AS to_json
+            FROM ( SELECT c.guard_km,
+                     c.suspicious,
+                     public.st_x(c.geom) AS lng,
+                     public.st_y(c.geom) AS lat,
+                     (c.updated_at)::text AS updated_at
+                    FROM tickets.geo_clusters c
+                   WHERE (c.cluster = review_place.p_cluster)) r), 'candidates', ( SELECT COALESCE(json_agg(k.*), '[]'::json) AS "coalesce"
+            FROM tickets_ops.place_candidates(review_place.p_cluster,
+                 CASE review_place.p_kind
+                     WHEN 'location'::text THEN review_place.p_location_key
+                     ELSE NULL::text
+                 END) k(candidate_no, label, level, lng, lat, distance_km, verdict)), 'beyond', ( SELECT COALESCE(json_agg(b.*), '[]'::json) AS "coalesce"
+            FROM beyond b), 'together', ( SELECT to_json(r.*) AS to_json
+            FROM ( SELECT count(*) AS places,
+                     ( SELECT count(*) AS count
+                            FROM beyond) AS of_all,
+                     avg(other.lng) AS lng,
+                     avg(other.lat) AS lat,
+                     round(avg(other.distance_km)) AS km
+                    FROM ((tickets.geo_clusters c
+                      CROSS JOIN beyond one)
+                      JOIN beyond other ON ((public.st_distance((public.st_makepoint(one.lng, one.lat))::public.geography, (public.st_makepoint(other.lng, other.lat))::public.geography) <= (((1000)::numeric * c.guard_km))::double precision)))
+                   WHERE (c.cluster = review_place.p_cluster)
+                   GROUP BY one.location_key
+                  HAVING (count(*) >= 3)
+                   ORDER BY (count(*)) DESC, one.location_key
+                  LIMIT 1) r), 'names', ( SELECT COALESCE(json_agg(n.*), '[]'::json) AS "coalesce"
+            FROM ( SELECT t.location_name AS name,
+                     count(*) AS tickets,
+                     count(*) FILTER (WHERE t.is_actionable) AS open
+                    FROM tickets.inc t
+                   WHERE ((tickets.cluster_key(t.cluster) = tickets.cluster_key(review_place.p_cluster)) AND ((review_place.p_kind = 'cluster'::text) OR (t.location_key = review_place.p_location_key)))
+                   GROUP BY t.location_name
+                   ORDER BY (count(*) FILTER (WHERE t.is_actionable)) DESC, (count(*)) DESC, t.location_name
+                  LIMIT 12) n), 'found', ( SELECT COALESCE(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]'::json) AS "coalesce"
+            FROM ( SELECT public.st_x(l.geom) AS lng,
+                     public.st_y(l.geom) AS lat,
+                     l.location_key
+                    FROM tickets.geo_locations l
+                   WHERE ((l.cluster = review_place.p_cluster) AND (l.status = 'found'::text) AND (l.location_key IS DISTINCT FROM review_place.p_location_key))
+                  LIMIT 500) f), 'history', ( SELECT COALESCE(json_agg(h.*), '[]'::json) AS "coalesce"
+            FROM ( SELECT d.decision_id,
+                     d.decided_at,
+                     d.decided_by,
+                     d.decision,
+                     d.tickets_moved
+                    FROM tickets.geo_decisions d
+                   WHERE ((d.cluster = review_place.p_cluster) AND (NOT (d.location_key IS DISTINCT FROM
+                         CASE review_place.p_kind
+                             WHEN 'location'::text THEN review_place.p_location_key
+                             ELSE NULL::text
+                         END)))
+                   ORDER BY d.decision_id DESC
+                  LIMIT 5) h)) AS json_build_object;
+END;
+
+COMMENT ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) IS 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
+
 CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
     AS $_$
@@ -3713,6 +4700,46 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
 
+CREATE FUNCTION tickets_ops.sign_verdict() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_row jsonb := to_jsonb(new);
+  v_before jsonb;
+begin
+  if tickets_ops.is_pipeline() then
+    return new;
+  end if;
+  if tickets_ops.undoing() is not null then
+    select d.before into v_before
+    from tickets.geo_decisions d
+    where d.decision_id = tickets_ops.undoing()
+      and d.cluster = new.cluster and d.location_key is not distinct from v_row ->> 'location_key';
+    if v_before is null then
+      raise exception 'Decision % changed no such row.', tickets_ops.undoing();
+    end if;
+    -- Every column, whatever the statement and the triggers before this one made of the row.
+    return jsonb_populate_record(new, v_before);
+  end if;
+  if not new.verified then
+    new.verified_by := null;
+    new.verified_at := null;
+  elsif tg_op = 'INSERT' or not old.verified or new.geom::bytea is distinct from old.geom::bytea
+    or v_row ->> 'status' is distinct from to_jsonb(old) ->> 'status' -- clusters have none
+  then
+    new.verified_by := tickets_ops.person();
+    new.verified_at := now();
+  else
+    new.verified_by := old.verified_by;
+    new.verified_at := old.verified_at;
+  end if;
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.sign_verdict() IS 'Trigger on a person''s write of a gazetteer row: says in verified_by and verified_at who verified it and when, whatever the statement wrote there; under tickets.undo_decision it restores the row instead.';
+
 CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3733,11 +4760,21 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
@@ -3839,6 +4876,51 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
 
+CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) IS 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
     AS $$
@@ -3867,6 +4949,15 @@ CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS te
     RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
 
 COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
+CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+
+COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -3918,6 +5009,15 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
 
+CREATE AGGREGATE tickets.collect(anycompatible) (
+    SFUNC = array_append,
+    STYPE = anycompatiblearray,
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+
+COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
+
 CREATE TABLE tickets.crq_events (
     event_id bigint NOT NULL,
     ticket_id text NOT NULL,
@@ -3957,70 +5057,14 @@ ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
-CREATE TABLE tickets.geo_locations (
-    cluster text NOT NULL,
-    location_key text NOT NULL,
-    location_name text,
-    status text NOT NULL,
-    geom public.geometry(Point,4326),
-    provider text,
-    query text,
-    "precision" text,
-    confidence numeric,
-    distance_km numeric,
-    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
-    verified boolean DEFAULT false NOT NULL,
-    note text,
-    attempts integer DEFAULT 0 NOT NULL,
-    fetched_at timestamp with time zone,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT geo_locations_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
-    CONSTRAINT geo_locations_found_has_geom CHECK (((status <> 'found'::text) OR (geom IS NOT NULL))),
-    CONSTRAINT geo_locations_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT geo_locations_location_key_check CHECK (((length(location_key) >= 1) AND (length(location_key) <= 200))),
-    CONSTRAINT geo_locations_precision_check CHECK (("precision" = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text, 'city'::text]))),
-    CONSTRAINT geo_locations_status_check CHECK ((status = ANY (ARRAY['found'::text, 'not_found'::text, 'rejected'::text, 'needs_review'::text])))
+ALTER TABLE tickets.geo_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.geo_decisions_decision_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
-
-COMMENT ON TABLE tickets.geo_locations IS 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
-
-COMMENT ON COLUMN tickets.geo_locations.cluster IS 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
-
-COMMENT ON COLUMN tickets.geo_locations.location_key IS 'tickets.location_key(location_name): the place without network codes.';
-
-COMMENT ON COLUMN tickets.geo_locations.location_name IS 'One raw spelling of the place, as a sample.';
-
-COMMENT ON COLUMN tickets.geo_locations.status IS 'found: geom places tickets. not_found: the provider knows no such place. rejected: every candidate failed the guard. needs_review: only a vague match (a city, a county); a person decides.';
-
-COMMENT ON COLUMN tickets.geo_locations.geom IS 'WGS 84 longitude/latitude. A person corrects it by UPDATE; the row then becomes verified and the tickets follow.';
-
-COMMENT ON COLUMN tickets.geo_locations.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
-
-COMMENT ON COLUMN tickets.geo_locations.query IS 'The text that was sent to the provider.';
-
-COMMENT ON COLUMN tickets.geo_locations."precision" IS 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
-
-COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
-
-COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
-
-COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
-
-COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
-
-COMMENT ON COLUMN tickets.geo_locations.note IS 'Free text: why a candidate was rejected, or a person''s remark.';
-
-COMMENT ON COLUMN tickets.geo_locations.attempts IS 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
-
-COMMENT ON COLUMN tickets.geo_locations.fetched_at IS 'When a provider last answered for this place.';
-
-COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be asked again. NULL: never.';
-
-COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
-
-COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
 
 CREATE TABLE tickets.import_meta (
     dataset text NOT NULL,
@@ -4167,6 +5211,26 @@ COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, l
 COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
 
 COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE TABLE tickets.version_slots (
+    slot bigint NOT NULL,
+    token bigint NOT NULL
+);
+
+COMMENT ON TABLE tickets.version_slots IS 'What reporting.fn_tickets_version() is made of: a row for each transaction that ever wrote tickets at the same time as others, so a handful. Not to be written by hand: deleting a row changes the version as well.';
+
+COMMENT ON COLUMN tickets.version_slots.slot IS 'Only tells the rows apart: a transaction takes one that no other holds.';
+
+COMMENT ON COLUMN tickets.version_slots.token IS 'Random; replaced by each transaction that takes the slot.';
+
+ALTER TABLE tickets.version_slots ALTER COLUMN slot ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.version_slots_slot_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
@@ -4689,7 +5753,7 @@ CREATE TABLE tickets_ops.snapshot_rejects (
     row_text text NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rejects.reject_id IS 'Order of writing.';
 
@@ -4745,132 +5809,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_transitions.to_status IS 'The status afte
 
 COMMENT ON COLUMN tickets_ops.snapshot_transitions.reason IS 'What happens.';
 
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    error text,
-    opens_at timestamp with time zone,
-    ignored boolean DEFAULT false NOT NULL,
-    dismissed_at timestamp with time zone,
-    broken_off text,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    load_began_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    content_through timestamp with time zone,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows in tickets_ops.snapshot_rejects.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
-
 ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets_ops.snapshots_snapshot_id_seq
     START WITH 1
@@ -4924,6 +5862,9 @@ ALTER TABLE ONLY tickets.geo_clusters
 ALTER TABLE ONLY tickets.geo_country
     ADD CONSTRAINT geo_country_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY tickets.geo_decisions
+    ADD CONSTRAINT geo_decisions_pkey PRIMARY KEY (decision_id);
+
 ALTER TABLE ONLY tickets.geo_locations
     ADD CONSTRAINT geo_locations_pkey PRIMARY KEY (cluster, location_key);
 
@@ -4935,6 +5876,9 @@ ALTER TABLE ONLY tickets.inc_events
 
 ALTER TABLE ONLY tickets.inc
     ADD CONSTRAINT inc_pkey PRIMARY KEY (ticket_id);
+
+ALTER TABLE ONLY tickets.version_slots
+    ADD CONSTRAINT version_slots_pkey PRIMARY KEY (slot);
 
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
@@ -4990,6 +5934,8 @@ CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_a
 
 CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
 
+CREATE INDEX geo_decisions_place ON tickets.geo_decisions USING btree (cluster, location_key, decision_id);
+
 CREATE UNIQUE INDEX geo_locations_place ON tickets.geo_locations USING btree (tickets.cluster_key(cluster), location_key);
 
 CREATE INDEX inc_closed_at ON tickets.inc USING btree (closed_at);
@@ -5018,6 +5964,10 @@ CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
+CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FROM tickets.inc;
+
+COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
+
 CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
 
 CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
@@ -5025,6 +5975,12 @@ CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_l
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_location_verified();
+
+CREATE TRIGGER _060_signed BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.sign_verdict();
+
+CREATE TRIGGER _060_signed BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.sign_verdict();
+
+CREATE TRIGGER _100_append_only BEFORE DELETE OR UPDATE ON tickets.geo_decisions FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_rewriting();
 
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
 
@@ -5062,7 +6018,46 @@ CREATE TRIGGER _600_rescore_inserted AFTER INSERT ON tickets.geo_clusters FOR EA
 
 CREATE TRIGGER _600_rescore_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
+CREATE TRIGGER _900_decided_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
+
+ALTER TABLE ONLY tickets.geo_decisions
+    ADD CONSTRAINT geo_decisions_undoes_fkey FOREIGN KEY (undoes) REFERENCES tickets.geo_decisions(decision_id);
 
 ALTER TABLE ONLY tickets_ops.geocoding_setup
     ADD CONSTRAINT geocoding_setup_provider_fkey FOREIGN KEY (provider) REFERENCES tickets_ops.geocoding_providers(provider);
@@ -5074,21 +6069,52 @@ ALTER TABLE ONLY tickets_ops.snapshot_rejects
     ADD CONSTRAINT snapshot_rejects_snapshot_id_fkey FOREIGN KEY (snapshot_id) REFERENCES tickets_ops.snapshots(snapshot_id) ON DELETE CASCADE;
 
 GRANT USAGE ON SCHEMA reporting TO tickets_reader;
+GRANT USAGE ON SCHEMA reporting TO tickets_curator;
 GRANT USAGE ON SCHEMA reporting TO tickets_operator;
 
 GRANT USAGE ON SCHEMA tickets TO tickets_reader;
+GRANT USAGE ON SCHEMA tickets TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets TO tickets_operator;
 
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_tickets_version() FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -5097,6 +6123,13 @@ REVOKE ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text
 GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_curator;
 
 REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
 
@@ -5127,9 +6160,6 @@ REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
-
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
@@ -5148,9 +6178,16 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
@@ -5180,13 +6217,18 @@ REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
@@ -5199,6 +6241,7 @@ REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
@@ -5231,7 +6274,11 @@ REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, OUT etag text, OUT sha256 text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -5246,14 +6293,30 @@ REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_clu
 
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.moves() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_locations TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) TO tickets_curator;
+
+REVOKE ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) TO tickets_curator;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
@@ -5272,17 +6335,26 @@ REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.refuse_rewriting() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamp with time zone, p_is_loaded boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
 
@@ -5306,6 +6378,9 @@ GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) TO tickets_curator;
+
 REVOKE ALL ON FUNCTION tickets_ops.revive_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer, p_priority integer) FROM PUBLIC;
@@ -5318,17 +6393,23 @@ REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
@@ -5339,22 +6420,28 @@ REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
 
-GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
-
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_curator;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 
@@ -5366,12 +6453,11 @@ GRANT SELECT ON TABLE tickets_ops.health TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

@@ -33,6 +33,7 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   worker: () => import('./commands/worker.ts'),
   ingest: () => import('./commands/ingest.ts'),
   geocode: () => import('./commands/geocode.ts'),
+  page: () => import('./commands/page.ts'),
   status: () => import('./commands/status.ts'),
   doctor: () => import('./commands/doctor.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),

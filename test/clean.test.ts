@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { type CleanRecord, cleanerFor, NotTicketCsvError } from '../src/csv/clean.ts';
+import { type CleanRecord, cleanerFor as cleanerBelow } from '../src/csv/clean.ts';
+import { readHeader } from '../src/csv/header.ts';
+import { RefusedFileError } from '../src/csv/refused.ts';
+
+const cleanerFor = (header: string[]) => cleanerBelow(readHeader(header));
 
 /** Cleans one record given as an object; its keys are the header. */
 const clean = (record: Record<string, string>): CleanRecord => cleanerFor(Object.keys(record))(Object.values(record));
@@ -77,6 +81,6 @@ describe('cleaning a record', () => {
   });
 
   test('refuses a header without ticket_id', () => {
-    assert.throws(() => cleanerFor(['Ticket', 'region']), NotTicketCsvError);
+    assert.throws(() => cleanerFor(['Ticket', 'region']), RefusedFileError);
   });
 });

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { feed } from '../demo/feed.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
@@ -197,5 +198,33 @@ describe('ingest --inc-csv', () => {
     const { rows } = await env.pool.query('select snapshot_at, origin, archived_at from tickets_ops.snapshots');
     assert.equal(rows[0].snapshot_at.toISOString(), '2026-06-15T05:00:00.000Z');
     assert.equal(rows[0].origin, 'file');
+  });
+
+  test('says of a suspect file what it says in the dry run, and holds it, with status 1', async () => {
+    const csv = (open: string, rows = 60) =>
+      `ticket_id,is_actionable,normalized_status\n${Array.from({ length: rows }, (_, n) => `WOT${n},${open},open\n`).join('')}`;
+    const [good, closing, odd] = ['07', '08', '09'].map((hour) => join(folder, `2026-06-15T${hour}-00-00.csv`)) as [
+      string,
+      string,
+      string,
+    ];
+    await writeFile(good, csv('true'));
+    await writeFile(closing, csv('false'));
+    await writeFile(`${odd}.gz`, gzipSync(csv('1.0', 30)));
+    assert.equal((await fleettickets('ingest', '--inc-csv', good, '--apply')).status, 0);
+
+    const planned = await fleettickets('ingest', '--inc-csv', closing);
+    assert.equal(planned.status, 0);
+    assert.match(planned.out, /It would be held for a person to decide: It closes 60 of 60 open tickets \(100 %\)/);
+    const held = await fleettickets('ingest', '--inc-csv', closing, '--apply');
+    assert.equal(held.status, 1);
+    assert.match(held.out, /2026-06-15T08-00-00\.csv {2}held\n {2}It closes 60 of 60 open tickets \(100 %\)/);
+
+    const warned = await fleettickets('ingest', '--inc-csv', `${odd}.gz`);
+    assert.match(warned.out, /Warning: It has 30 rows, 50 % of the 60 of the last load/);
+    const loaded = await fleettickets('ingest', '--inc-csv', `${odd}.gz`, '--apply');
+    assert.equal(loaded.status, 0);
+    assert.match(loaded.out, /done\n {2}30 rows: .*\n {2}Warning: It has 30 rows/);
+    assert.match((await fleettickets('status')).out, /Warning: Snapshot 3 .* was loaded, and is odd: It has 30 rows/);
   });
 });

@@ -15,7 +15,7 @@ const PAGES = [
   'README.md',
   'CONTRIBUTING.md',
   'CHANGELOG.md',
-  ...(await readdir(new URL('docs/', ROOT))).map((name) => `docs/${name}`),
+  ...(await readdir(new URL('docs/', ROOT))).filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`),
 ];
 
 const texts = new Map(await Promise.all(PAGES.map(async (name) => [name, await page(name)] as const)));

@@ -4,7 +4,6 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parseCrontab } from 'graphile-worker';
 import { transaction } from '../src/database/client.ts';
-import { LOAD_ATTEMPTS, LOAD_PRIORITY } from '../src/snapshots/stage.ts';
 import { CRONTAB_FILE } from '../src/worker/worker.ts';
 import { definitions, fixtures } from './support/definitions.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
@@ -74,7 +73,6 @@ describe('the SQL sources in migrations/fixtures', () => {
     assert.deepEqual([...policy.keys()], tasks.sort());
     for (const { task, options } of parseCrontab(await readFile(CRONTAB_FILE, 'utf8')))
       assert.deepEqual({ max_attempts: options.maxAttempts, priority: options.priority }, policy.get(task));
-    assert.deepEqual({ max_attempts: LOAD_ATTEMPTS, priority: LOAD_PRIORITY }, policy.get('fetch_snapshot'));
     const { rows: keys } = await env.pool.query(`select tickets_ops.fetch_job_key('inc', 'newest') as key`);
     assert.deepEqual(keys, [{ key: 'fetch_snapshot:inc:newest' }]);
     await assert.rejects(env.pool.query(`select tickets_ops.enqueue('fetch', '{}')`), /There is no task fetch\./);

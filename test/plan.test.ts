@@ -236,12 +236,15 @@ describe('the plan of a look', () => {
     assert.deepEqual(planned([at('09', { etag: '' })], { ...knowledge, loadedEtag: '' }), ['load 09']);
   });
 
-  test('leaves the bytes of a held snapshot alone for an hour', () => {
-    const held = { etag: 'etag-10', snapshotAt: position(at('09')).snapshotAt };
+  test('leaves the bytes of a held snapshot alone for an hour, or for good where only a person can decide', () => {
+    const held = { etag: 'etag-10', judgedAgainAt: position(at('10')).snapshotAt };
     const again = at('10');
     const sooner = { ...again, key: again.key.replace('10-00', '09-30') };
     assert.deepEqual(planned([sooner], { ...known({}, '08'), held }), [`leave held ${shortKey(sooner.key)}`]);
     assert.deepEqual(planned([again], { ...known({}, '08'), held }), ['load 10']);
+    const forGood = { ...known({}, '08'), held: { ...held, judgedAgainAt: null } };
+    assert.deepEqual(planned([again], forGood), ['leave held 10']);
+    assert.deepEqual(planned([again], forGood, 'force'), ['load 10']);
   });
 
   test('gives each step a reason in words', () => {

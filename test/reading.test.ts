@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { settlements } from '../demo/places.ts';
+import { TYPED_COLUMNS } from '../src/csv/values.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 let env: Environment;
@@ -27,6 +28,60 @@ async function times(texts: readonly (string | null)[]): Promise<(string | null)
 function table<T>(reader: (texts: string[]) => Promise<T[]>, expected: Record<string, T>) {
   return async () => assert.deepEqual(await reader(Object.keys(expected)), Object.values(expected));
 }
+
+/** What is no time. */
+const nothing = [
+  ...['', ' ', 'not-a-date', 'now', 'today', 'infinity', 'epoch', '-5', '0', '1767312000', '02/01/2026', '2026-1-2'],
+  ...[
+    '2026-13-01',
+    '2026-00-01',
+    '2026-13-45',
+    '2026-01-00',
+    '2026-01-32',
+    '2026-04-31',
+    '2026-02-30',
+    '2026-02-29',
+    '2100-02-29',
+  ],
+  ...[
+    '2026-01-02 24:00',
+    '2026-01-02 24:00:00',
+    '2026-01-02 23:60',
+    '2026-01-02 23:59:60',
+    '2026-01-02 03',
+    '2026-01-02T',
+  ],
+  ...[
+    '2026-01-02T03:04:05.',
+    '2026-01-02T03:04:05.1234567',
+    '2026-01-02  03:04',
+    '2026-01-02T03:04:05z',
+    '2026-01-02Z',
+  ],
+  ...[
+    '2026-01-02T03:04:05+16',
+    '2026-01-02T03:04:05+03:60',
+    '2026-01-02T03:04:05+3',
+    '2026-01-02 03:04:05 EAT',
+    '2026-01-02 03:04:05 PM',
+  ],
+  ...[
+    '1899-12-31',
+    '2101-01-01',
+    '0001-01-01 00:00:00',
+    '9999-12-31 23:59:59',
+    '٢٠٢٦-01-02',
+    '２０２６-01-02',
+    '2026−01−02',
+  ],
+  ...[
+    '20-6-01-02 03:04:05',
+    '2026-01-02 03:04::5',
+    '----_--_-- --:--:--',
+    `2026-01-02 03:04:05${' '.repeat(100)}x`,
+    '2'.repeat(300),
+  ],
+];
 
 describe('eat_ts', () => {
   test(
@@ -57,58 +112,6 @@ describe('eat_ts', () => {
     }),
   );
 
-  const nothing = [
-    ...['', ' ', 'not-a-date', 'now', 'today', 'infinity', 'epoch', '-5', '0', '1767312000', '02/01/2026', '2026-1-2'],
-    ...[
-      '2026-13-01',
-      '2026-00-01',
-      '2026-13-45',
-      '2026-01-00',
-      '2026-01-32',
-      '2026-04-31',
-      '2026-02-30',
-      '2026-02-29',
-      '2100-02-29',
-    ],
-    ...[
-      '2026-01-02 24:00',
-      '2026-01-02 24:00:00',
-      '2026-01-02 23:60',
-      '2026-01-02 23:59:60',
-      '2026-01-02 03',
-      '2026-01-02T',
-    ],
-    ...[
-      '2026-01-02T03:04:05.',
-      '2026-01-02T03:04:05.1234567',
-      '2026-01-02  03:04',
-      '2026-01-02T03:04:05z',
-      '2026-01-02Z',
-    ],
-    ...[
-      '2026-01-02T03:04:05+16',
-      '2026-01-02T03:04:05+03:60',
-      '2026-01-02T03:04:05+3',
-      '2026-01-02 03:04:05 EAT',
-      '2026-01-02 03:04:05 PM',
-    ],
-    ...[
-      '1899-12-31',
-      '2101-01-01',
-      '0001-01-01 00:00:00',
-      '9999-12-31 23:59:59',
-      '٢٠٢٦-01-02',
-      '２０２６-01-02',
-      '2026−01−02',
-    ],
-    ...[
-      '20-6-01-02 03:04:05',
-      '2026-01-02 03:04::5',
-      '----_--_-- --:--:--',
-      `2026-01-02 03:04:05${' '.repeat(100)}x`,
-      '2'.repeat(300),
-    ],
-  ];
   test('gives NULL for anything else', async () => {
     assert.deepEqual(
       (await times(nothing)).map((value, i) => [nothing[i], value]),
@@ -140,10 +143,13 @@ describe('eat_ts', () => {
 test(
   'to_boolean',
   table((texts) => read('tickets.to_boolean', texts), {
-    ...Object.fromEntries(['true', 'T', 'Yes', 'y', '1', ' TRUE '].map((text) => [text, 'true'])),
-    ...Object.fromEntries(['false', 'F', 'no', 'N', '0', 'False\n'].map((text) => [text, 'false'])),
+    ...Object.fromEntries(['true', 'T', 'Yes', 'y', '1', ' TRUE ', '1.0'].map((text) => [text, 'true'])),
+    ...Object.fromEntries(['false', 'F', 'no', 'N', '0', 'False\n', '0.0 '].map((text) => [text, 'false'])),
     ...Object.fromEntries(
-      ['', ' ', 'on', 'maybe', '2', '-1', 'truе', '１', 'null', 't'.repeat(1e6)].map((text) => [text, null]),
+      ['', ' ', 'on', 'maybe', '2', '-1', '1.', '1.5', '0.00', 'truе', '１', 'null', 't'.repeat(1e6)].map((text) => [
+        text,
+        null,
+      ]),
     ),
   }),
 );
@@ -246,6 +252,38 @@ test('no text makes a function fail', async () => {
   ];
   for (const name of ['eat_ts', 'to_boolean', 'hours_to_minutes', 'to_degrees']) {
     assert.equal((await read(`tickets.${name}`, texts)).length, texts.length);
+  }
+});
+
+test("a file's figures count as read what the typed columns read", async () => {
+  const digit = fc.constantFrom(...'0012345679-:.T +Ze٣');
+  const around = fc.tuple(
+    fc.constantFrom('', ' ', '\t', '\n', '\u00a0', ' '.repeat(60)),
+    fc.oneof(
+      fc.constantFrom(...nothing, 'TRUE', 'f', 'yes', 'N', '1', '0', '1.0', '0.0', '.5', '-1.25', '1e3', '12345'),
+      fc.string({ unit: digit, maxLength: 24 }),
+      fc
+        .tuple(
+          fc.constantFrom('2026-01-02 03:04:05', '2024-02-29T23:59:59.999999+15:59', '2100-02-28', '1900-12-31 00:00Z'),
+          fc.nat(24),
+          fc.string({ unit: digit, maxLength: 2 }),
+        )
+        .map(([text, at, put]) => text.slice(0, at) + put + text.slice(at + put.length)),
+    ),
+    fc.constantFrom('', ' ', '\r\n', '\v'),
+  );
+  const texts = fc.sample(around, { numRuns: 8_000, seed: 6 }).map((parts) => parts.join(''));
+  for (const [column, name] of Object.entries({
+    is_actionable: 'to_boolean',
+    mttr: 'hours_to_minutes',
+    created_at_service: 'eat_ts',
+    latitude: 'to_degrees',
+  })) {
+    const values = await read(`tickets.${name}`, texts);
+    const reads = TYPED_COLUMNS[column];
+    for (const [n, text] of texts.entries()) {
+      assert.equal(reads?.(text), values[n] !== null, `${name}(${JSON.stringify(text)})`);
+    }
   }
 });
 

@@ -1,58 +1,16 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
-import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { feed } from '../demo/feed.ts';
-import { NotTicketCsvError } from '../src/csv/clean.ts';
-import { CHUNK_ROWS, type Chunk, type Counts, type Ending, readTicketCsv } from '../src/csv/records.ts';
+import { CHUNK_ROWS, CHUNK_SIZE } from '../src/csv/chunks.ts';
+import { readTicketCsv } from '../src/csv/records.ts';
+import { assertAddsUp, descriptionsOf, linesOf, type Read, read } from './support/read-csv.ts';
 
 const REPLACEMENT = '\ufffd';
 
-type Read = Pick<Chunk, 'rows' | 'rejects'> & { counts: Counts; chunks: readonly Chunk[]; ending: Ending };
-
-/** Reads a whole file, handed over in buffers that end at these offsets. */
-async function read(file: string | Buffer, cuts: readonly number[] = []): Promise<Read> {
-  const bytes = Buffer.from(file);
-  const edges = [0, ...[...cuts].sort((a, b) => a - b), bytes.length];
-  async function* buffers() {
-    for (const [n, edge] of edges.slice(1).entries()) yield bytes.subarray(edges[n], edge);
-  }
-  const chunks: Chunk[] = [];
-  const reader = readTicketCsv(buffers());
-  for (;;) {
-    const next = await reader.next();
-    if (!next.done) {
-      chunks.push(next.value);
-      continue;
-    }
-    const total = (count: keyof Counts) => chunks.reduce((sum, chunk) => sum + chunk.counts[count], 0);
-    return {
-      rows: chunks.flatMap(({ rows }) => rows),
-      rejects: chunks.flatMap(({ rejects }) => rejects),
-      counts: {
-        read: total('read'),
-        alarms: total('alarms'),
-        sentinels: total('sentinels'),
-        duplicates: total('duplicates'),
-        repaired: total('repaired'),
-      },
-      chunks,
-      ending: next.value,
-    };
-  }
-}
-
-/** What every whole file promises: each record is a ticket, a duplicate, a reject, an alarm or a sentinel. */
-function assertAddsUp({ rows, rejects, counts }: Read): void {
-  assert.equal(counts.read, rows.length + rejects.length + counts.duplicates + counts.alarms + counts.sentinels);
-}
-
 const HEADER = 'ticket_id,region,is_alarm,description';
 const file = (...lines: string[]) => [HEADER, ...lines, ''].join('\n');
-const descriptions = ({ rows }: Read) =>
-  Object.fromEntries(rows.map((row) => [row.ticket_id, JSON.parse(row.raw).description]));
-const lines = (rows: readonly { line: number }[]) => rows.map(({ line }) => line);
 
 describe('a ticket CSV', () => {
   test('quotes, commas, newlines, semicolons, emoji and other scripts survive as they stand', async () => {
@@ -70,7 +28,7 @@ describe('a ticket CSV', () => {
     };
     const quoted = (text: string) => `"${text.replaceAll('"', '""')}"`;
     const seen = await read(file(...Object.entries(texts).map(([id, text]) => `${id},coast,false,${quoted(text)}`)));
-    assert.deepEqual(descriptions(seen), texts);
+    assert.deepEqual(descriptionsOf(seen), texts);
     assert.equal(seen.ending.brokenOff, undefined);
     assertAddsUp(seen);
   });
@@ -93,7 +51,7 @@ describe('a ticket CSV', () => {
             cuts.filter((cut) => cut < bytes.length),
           );
           assert.deepEqual(
-            Object.values(descriptions(seen)),
+            Object.values(descriptionsOf(seen)),
             fields.map((text) => text.toWellFormed().replaceAll('\0', REPLACEMENT)),
           );
           assertAddsUp(seen);
@@ -105,14 +63,14 @@ describe('a ticket CSV', () => {
 
   test('a byte-order mark and CRLF are normal input, also with a quoted header', async () => {
     const seen = await read(`\ufeff"ticket_id","description"\r\nWOT0000001,one\r\nWOT0000002,"two"\r\n`);
-    assert.deepEqual(descriptions(seen), { WOT0000001: 'one', WOT0000002: 'two' });
+    assert.deepEqual(descriptionsOf(seen), { WOT0000001: 'one', WOT0000002: 'two' });
   });
 
   test('line ends may differ from line to line, and the last may lack', async () => {
     const seen = await read('ticket_id,description\r\nWOT0000001,one\nWOT0000002,two\r\nWOT0000003,three');
-    assert.deepEqual(descriptions(seen), { WOT0000001: 'one', WOT0000002: 'two', WOT0000003: 'three' });
+    assert.deepEqual(descriptionsOf(seen), { WOT0000001: 'one', WOT0000002: 'two', WOT0000003: 'three' });
     const other = await read('ticket_id,description\nWOT0000001,one\r\nEXPORT STOPPED\nWOT0000002,two\n');
-    assert.deepEqual(descriptions(other), { WOT0000001: 'one', WOT0000002: 'two' });
+    assert.deepEqual(descriptionsOf(other), { WOT0000001: 'one', WOT0000002: 'two' });
   });
 
   test('a field of 1 MB loads', async () => {
@@ -125,8 +83,8 @@ describe('a ticket CSV', () => {
       ),
     );
     assert.ok(Buffer.byteLength(long) > 1_000_000);
-    assert.equal(descriptions(seen).WOT0000002, long);
-    assert.deepEqual(lines(seen.rows), [2, 3, 3 + 55_000 + 1]);
+    assert.equal(descriptionsOf(seen).WOT0000002, long);
+    assert.deepEqual(linesOf(seen.rows), [2, 3, 3 + 55_000 + 1]);
   });
 
   test('NUL and invalid UTF-8 become U+FFFD and are counted; the ticket loads', async () => {
@@ -136,7 +94,7 @@ describe('a ticket CSV', () => {
       Buffer.from('\nWOT0000003,coast,false,clean\n'),
     ]);
     const seen = await read(bytes);
-    assert.deepEqual(descriptions(seen), {
+    assert.deepEqual(descriptionsOf(seen), {
       WOT0000001: `a${REPLACEMENT}b`,
       WOT0000002: `x${REPLACEMENT}y${REPLACEMENT}(${REPLACEMENT.repeat(3)}`,
       WOT0000003: 'clean',
@@ -163,7 +121,7 @@ describe('a ticket CSV', () => {
     }
     const { chunks: __, ...single } = await read(bytes, Array.from(bytes.keys()).slice(1));
     assert.deepEqual(single, whole);
-    assert.equal(descriptions(whole as Read).WOT0000003, `😀${REPLACEMENT}`);
+    assert.equal(descriptionsOf(whole as Read).WOT0000003, `😀${REPLACEMENT}`);
   });
 
   test('ragged rows are rejected with their line and text, and every other row loads', async () => {
@@ -177,12 +135,12 @@ describe('a ticket CSV', () => {
         'WOT0000005,coast,false,last',
       ),
     );
-    assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001', 'WOT0000003', 'WOT0000005']);
+    assert.deepEqual(Object.keys(descriptionsOf(seen)), ['WOT0000001', 'WOT0000003', 'WOT0000005']);
     assert.deepEqual(seen.rejects, [
       { line: 3, reason: '2 fields where the header has 4', text: 'WOT0000002,coast' },
       { line: 7, reason: '5 fields where the header has 4', text: 'WOT0000004,coast,false,x,y' },
     ]);
-    assert.deepEqual(lines(seen.rows), [2, 5, 8]);
+    assert.deepEqual(linesOf(seen.rows), [2, 5, 8]);
     assertAddsUp(seen);
   });
 
@@ -190,8 +148,8 @@ describe('a ticket CSV', () => {
     const seen = await read(
       `${HEADER}\r\n\r\n\r\nWOT0000001,c,false,"1\r\n2\r3\r\n4"\r\n\r\nWOT0000002,c,false,x\r\nWOT0000003,c\r\n`,
     );
-    assert.deepEqual(lines(seen.rows), [4, 8]);
-    assert.deepEqual(lines(seen.rejects), [9]);
+    assert.deepEqual(linesOf(seen.rows), [4, 8]);
+    assert.deepEqual(linesOf(seen.rejects), [9]);
   });
 
   test('an unknown column flows into raw, a missing optional one does not matter, and the order is free', async () => {
@@ -214,7 +172,7 @@ describe('a ticket CSV', () => {
         'WOT0000001,a,false,third',
       ),
     );
-    assert.deepEqual(descriptions(seen), { WOT0000002: 'other', WOT0000001: 'third' });
+    assert.deepEqual(descriptionsOf(seen), { WOT0000002: 'other', WOT0000001: 'third' });
     assert.equal(seen.counts.duplicates, 2);
     assertAddsUp(seen);
   });
@@ -255,109 +213,19 @@ describe('a ticket CSV', () => {
     assert.deepEqual([empty.rows.length, empty.counts.read, empty.ending.brokenOff], [0, 0, undefined]);
   });
 
-  test('what is no ticket CSV is refused, and the reason says what it looks like', async () => {
-    const cases: [what: string | Buffer, reason: RegExp][] = [
-      ['', /no header/],
-      ['\n\n\r\n', /no header/],
-      ['EXPORT STOPPED: nothing there\n', /no header/],
-      ['<!DOCTYPE html>\n<html><a href="x">502 Bad Gateway</a>\n</html>', /HTML or XML \("<!DOCTYPE html>"\)/],
-      ['<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', /HTML or XML/],
-      ['ticket_id;region\nWOT0000001;coast\n', /not separated by commas/],
-      ['id,region\nWOT0000001,coast\n', /no ticket_id column \("id,region"\)/],
-      ['{"error": "quota"}', /no ticket_id column/],
-      [gzipSync('ticket_id\nWOT0000001\n'), /No ticket CSV/],
-      [Buffer.from('\ufeffticket_id,region\n', 'utf16le'), /No ticket CSV/],
-      ['"ticket_id,region\nWOT0000001,coast\n', /no readable header/],
-      [Buffer.alloc(17 * 1024 * 1024, 'x'), /no readable header/],
-    ];
-    for (const [what, reason] of cases) {
-      await assert.rejects(read(what), (error: Error) => {
-        assert.ok(error instanceof NotTicketCsvError, String(error));
-        assert.match(error.message, reason);
-        assert.ok(error.message.length < 300);
-        return true;
-      });
-    }
-  });
-
-  test('a quote that is never closed: the rows before it load, and the ending names the line', async () => {
-    for (const description of ['"never closed', '"never ""closed""', '"']) {
-      const seen = await read(
-        file(
-          'WOT0000001,a,false,one',
-          '',
-          'WOT0000002,a,false,"x\ny"',
-          `WOT0000003,a,false,${description}`,
-          'WOT0000004,a,false,lost',
-          'WOT0000005,a,false,lost',
-        ),
-      );
-      assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001', 'WOT0000002']);
-      assert.match(
-        seen.ending.brokenOff ?? '',
-        /quote that opens in the record on line 6 is never closed.*rows before line 6 are loaded/,
-      );
-    }
-  });
-
-  test('a quote that resynchronises at a later quoted field, in any column, loses nothing unnoticed', async () => {
-    const ids: string[] = ['WOT0000001', 'WOT0000002', 'WOT0000003', 'WOT0000004', 'WOT0000005'];
-    const columns = [0, 1, 2, 3, 4];
-    for (const idAt of [0, 2, 4]) {
-      const names = ['a', 'b', 'c', 'd'].toSpliced(idAt, 0, 'ticket_id');
-      for (const opens of columns) {
-        for (const closes of columns.filter((column) => column !== idAt)) {
-          for (const [closesOn, quoted] of [
-            [2, '"well, quoted"'],
-            [3, '"well, quoted"'],
-            [2, '"well"'],
-            [3, '"of\r\nlines"'],
-          ] as const) {
-            const rows = ids.map((id, row) => {
-              const fields = ['1', '2', '3', '4'].toSpliced(idAt, 0, id);
-              if (row === 1) fields[opens] = `"${fields[opens]}`;
-              if (row === closesOn) fields[closes] = quoted;
-              return fields.join(',');
-            });
-            const where = `id in ${idAt}, opens in ${opens}, closes in ${closes} of row ${closesOn} with ${quoted}`;
-            const seen = await read([names, ...rows, ''].join('\n'));
-            for (const { ticket_id, raw } of seen.rows) {
-              const right = rows[ids.indexOf(ticket_id)]?.replace(/"(.*)"/, '$1');
-              const fields = JSON.parse(raw);
-              assert.equal(names.map((name) => fields[name]).join(','), right, where);
-            }
-            const noticed = seen.rejects.map(({ text }) => text).join();
-            const lost = ids.filter((id) => !seen.rows.some(({ ticket_id }) => ticket_id === id));
-            if (seen.ending.brokenOff)
-              assert.match(seen.ending.brokenOff, /quote that opens in the record on line 3 /, where);
-            else for (const id of lost) assert.ok(noticed.includes(id), `${where}: ${id}`);
-            assert.ok(lost.includes('WOT0000002'), where);
-          }
-        }
-      }
-    }
-  });
-
   test('a stray quote within an unquoted field spoils nothing', async () => {
     const seen = await read(
       file('WOT0000001,coast,false,6" duct', 'WOT0000002,coast,false,"quoted" and on', 'WOT0000003,coast,false,x'),
     );
-    assert.deepEqual(descriptions(seen), { WOT0000001: '6" duct', WOT0000002: '"quoted" and on', WOT0000003: 'x' });
-  });
-
-  test('a description of many lines that names other tickets is no swallowed record', async () => {
-    const text = 'see also\nWOT0000009, WOT0000010\nand INC1234567,';
-    const seen = await read(file(`WOT0000001,coast,false,"${text}"`, 'WOT0000002,coast,false,x'));
-    assert.equal(seen.ending.brokenOff, undefined);
-    assert.equal(descriptions(seen).WOT0000001, text);
+    assert.deepEqual(descriptionsOf(seen), { WOT0000001: '6" duct', WOT0000002: '"quoted" and on', WOT0000003: 'x' });
   });
 
   test('an oversized record breaks the file off', async () => {
     const seen = await read(
       file('WOT0000001,a,false,one', `WOT0000002,a,false,${'x'.repeat(16 * 1024 * 1024)}`, 'WOT0000003,a,false,lost'),
     );
-    assert.deepEqual(Object.keys(descriptions(seen)), ['WOT0000001']);
-    assert.match(seen.ending.brokenOff ?? '', /begins on line 3 is larger than 16 MiB/);
+    assert.deepEqual(Object.keys(descriptionsOf(seen)), ['WOT0000001']);
+    assert.match(seen.ending.brokenOff ?? '', /begins on line 3 is larger than 5 MiB/);
   });
 
   test('a reject is kept in a form that any terminal shows, and is cut at 64 KiB between characters', async () => {
@@ -388,11 +256,33 @@ describe('a ticket CSV', () => {
       Array.from({ length: Math.floor(bytes.length / 4096) }, (_, n) => (n + 1) * 4096),
     );
     assert.deepEqual(
-      lines(seen.rows),
+      linesOf(seen.rows),
       rows.map((_, n) => n + 2),
     );
     for (const chunk of seen.chunks) assert.ok(chunk.rows.length < CHUNK_ROWS + 4096 / 20, `${chunk.rows.length} rows`);
     assert.equal(seen.ending.sha256, createHash('sha256').update(bytes).digest('hex'));
+  });
+
+  test('chunks are bounded by what they become', async () => {
+    const names = Array.from({ length: 900 }, (_, n) => `a_name_of_some_length_for_column_${n}`);
+    const rows = Array.from({ length: 300 }, (_, n) => `WOT${n}${','.repeat(names.length)}`);
+    const rejects = Array.from({ length: 300 }, () => `"${'\u0001'.repeat(2_000)}"`);
+    const seen = await read([`ticket_id,${names}`, ...rows, ...rejects, ''].join('\n'));
+    assert.deepEqual([seen.rows.length, seen.rejects.length], [300, 300]);
+    assert.ok(seen.chunks.length > 5);
+    for (const { rows, rejects, size } of seen.chunks) {
+      const became = JSON.stringify([rows, rejects]).length;
+      assert.ok(size < CHUNK_SIZE + 100_000, `${size}`);
+      assert.ok(became < 2 * CHUNK_SIZE + 300_000, `${became}`);
+    }
+  });
+
+  test('of more than 10 000 rejects the first are kept with their text, and all are counted', async () => {
+    const seen = await read(`${HEADER}\n${',\n'.repeat(15_000)}WOT0000001,coast,false,x\n`);
+    assert.deepEqual([seen.rejects.length, seen.counts.rejected, seen.rows.length], [10_000, 15_000, 1]);
+    assert.deepEqual(seen.rejects.at(-1), { line: 10_001, reason: '2 fields where the header has 4', text: ',' });
+    assert.deepEqual(seen.ending.firstReject, { reason: '2 fields where the header has 4', line: 2, count: 15_000 });
+    assertAddsUp(seen);
   });
 
   test('the generated feed reads as its author says', async () => {

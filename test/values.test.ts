@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { cleanerFor } from '../src/csv/clean.ts';
+import { readHeader } from '../src/csv/header.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { csvOf, fetchNow, keyOf, ledger } from './support/pipeline.ts';
 
@@ -267,10 +268,10 @@ describe('every text in every typed column', () => {
       text,
       fc.constantFrom('', '"', '\\', '\u007f\u0085', '\b\f\n\r\t\u001b', 'İSTANBUL', '👩‍🔧'),
     );
-    const column = fc.tuple(name, value).filter(([header]) => !header.includes('\r'));
+    const column = fc.tuple(name, value).filter(([header]) => !/[\r\n]/.test(header));
     await fc.assert(
       fc.asyncProperty(fc.array(column, { maxLength: 30 }), async (columns) => {
-        const record = cleanerFor(['ticket_id', ...columns.map(([header]) => header)])([
+        const record = cleanerFor(readHeader(['ticket_id', ...columns.map(([header]) => header)]))([
           'WOT1',
           ...columns.map(([, each]) => each),
         ]);

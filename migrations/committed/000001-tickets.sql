@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ad7df3d4ed7e0d2740be7aeaa707bab836756dd2
+--! Hash: sha1:6fb466815afba07a3bdbf389bd82a2bbc094064f
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -93,14 +93,24 @@ left join lateral (
 where d.deptype in ('n', 'a') and (r.oid is null or r.ev_class <> d.refobjid);
 comment on view tickets_takeover.uses is 'Which object uses which, from pg_depend: a view stands for the rule that holds its query, a table for its row type (then as_type).';
 
+create or replace function tickets_takeover.map_functions(p_schema text) returns setof oid
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select oid from pg_proc
+  where pronamespace = to_regnamespace(p_schema)
+    and proname in ('fn_tickets_for_map', 'fn_tickets_for_map_json', 'fn_ticket_places', 'ticket_places_mvt', 'fn_tickets_version')
+$$;
+comment on function tickets_takeover.map_functions(text) is 'The map functions that stand in a schema: what of the Python version or of ours belongs to the schema reporting.';
+
 create or replace view tickets_takeover.taken_over as
 select 'pg_class'::regclass::oid as class_id, oid as object_id from pg_class where relnamespace = to_regnamespace('tickets')
 union all
 select 'pg_type'::regclass, oid from pg_type where typnamespace = to_regnamespace('tickets')
 union all
-select 'pg_proc'::regclass, oid from pg_proc
-where pronamespace = to_regnamespace('tickets') or (pronamespace = to_regnamespace('reporting') and proname = 'fn_tickets_for_map');
-comment on view tickets_takeover.taken_over is 'What is exchanged: relations, types and functions of the schema tickets, and the overloads of the map function.';
+select 'pg_proc'::regclass, oid from pg_proc where pronamespace = to_regnamespace('tickets')
+union all
+select 'pg_proc'::regclass, oid from tickets_takeover.map_functions('reporting') as oid;
+comment on view tickets_takeover.taken_over is 'What is exchanged: relations, types and functions of the schema tickets, and the map functions.';
 
 create or replace view tickets_takeover.taken_over_uses as
 select u.* from tickets_takeover.uses u join tickets_takeover.taken_over o on (o.class_id, o.object_id) = (u.used_class, u.used_id)
@@ -462,13 +472,13 @@ declare
   v_function regprocedure;
 begin
   for v_function in
-    select oid from pg_proc where pronamespace = to_regnamespace(p_from) and proname = 'fn_tickets_for_map'
+    select oid from tickets_takeover.map_functions(p_from) as oid
   loop
     execute format('alter function %s set schema %I', v_function, p_to);
   end loop;
 end
 $$;
-comment on function tickets_takeover.move_map_functions(text, text) is 'Moves all overloads of fn_tickets_for_map from one schema to another, with their grants.';
+comment on function tickets_takeover.move_map_functions(text, text) is 'Moves the map functions from one schema to another, with their grants.';
 --! EndIncluded takeover/map-interface.sql
 --! Included takeover/head.sql
 -- Before any table of ours exists: lock the Python writer out, write down who reads the old tables, set the old schema
@@ -1066,7 +1076,8 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 -- Reading what the feed wrote: what the generated columns and constraints of the tables below need.
 
 --! Included values.sql
--- Values of the feed: text to typed values, for the generated columns of the ticket tables.
+-- Values of the feed: text to typed values, for the generated columns of the ticket tables. Which texts read stands in
+-- src/csv/values.ts as well, for the figures of a file; a test holds the two together.
 -- Each function is total: what it cannot read is NULL, never an error. So the text's form is looked at, with bounded
 -- digits, before anything is cast. Forms say [0-9]: \d also matches Arabic digits, which no cast reads. Collation "C"
 -- because the answer must not depend on the database's (and it is faster).
@@ -1163,8 +1174,10 @@ create or replace function tickets.to_boolean(value text) returns boolean
     when 'yes' then true when 'no' then false
     when 'y' then true when 'n' then false
     when '1' then true when '0' then false
+    -- What pandas makes of a column of booleans in which one is missing.
+    when '1.0' then true when '0.0' then false
   end;
-comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1 and false, f, no, n, 0, in any case, blanks around them allowed; NULL for anything else.';
+comment on function tickets.to_boolean(text) is 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 create or replace function tickets.hours_to_minutes(value text) returns numeric
   language plpgsql immutable strict parallel safe
@@ -1813,6 +1826,8 @@ create table tickets.geo_clusters (
   provider text,
   query text,
   verified boolean not null default false,
+  verified_by text,
+  verified_at timestamptz,
   guard_km numeric not null default 25 check (guard_km between 0.1 and 1000), -- Kenya is 1 030 km long; NaN and Infinity are beyond
   suspicious boolean not null default false,
   candidates jsonb not null default '[]',
@@ -1830,6 +1845,8 @@ comment on column tickets.geo_clusters.geom is 'Centroid, WGS 84 longitude/latit
 comment on column tickets.geo_clusters.provider is 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
 comment on column tickets.geo_clusters.query is 'The text that was sent to the provider.';
 comment on column tickets.geo_clusters.verified is 'A person checked this coordinate: it is never overwritten, not even by force.';
+comment on column tickets.geo_clusters.verified_by is 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+comment on column tickets.geo_clusters.verified_at is 'When that was. NULL where verified_by is.';
 comment on column tickets.geo_clusters.guard_km is 'A location farther than this from the centroid (geodesic km, 0.1 to 1000) is rejected as the wrong city. Widen it for a large cluster.';
 comment on column tickets.geo_clusters.suspicious is 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 comment on column tickets.geo_clusters.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned.';
@@ -1853,6 +1870,8 @@ create table tickets.geo_locations (
   distance_km numeric,
   candidates jsonb not null default '[]',
   verified boolean not null default false,
+  verified_by text,
+  verified_at timestamptz,
   note text,
   attempts integer not null default 0,
   fetched_at timestamptz,
@@ -1876,12 +1895,45 @@ comment on column tickets.geo_locations.confidence is 'Score of the chosen candi
 comment on column tickets.geo_locations.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
 comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
 comment on column tickets.geo_locations.verified is 'A person checked this row: it is never overwritten and never expires, not even by force.';
+comment on column tickets.geo_locations.verified_by is 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+comment on column tickets.geo_locations.verified_at is 'When that was. NULL where verified_by is.';
 comment on column tickets.geo_locations.note is 'Free text: why a candidate was rejected, or a person''s remark.';
 comment on column tickets.geo_locations.attempts is 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
 comment on column tickets.geo_locations.fetched_at is 'When a provider last answered for this place.';
 comment on column tickets.geo_locations.expires_at is 'When the place may be asked again. NULL: never.';
 comment on column tickets.geo_locations.created_at is 'When the row was made.';
 comment on column tickets.geo_locations.updated_at is 'When the row last changed.';
+
+create table tickets.geo_decisions (
+  decision_id bigint generated always as identity primary key,
+  decided_at timestamptz not null default now(),
+  decided_by text not null,
+  kind text not null check (kind in ('cluster', 'location')),
+  cluster text not null,
+  location_key text,
+  decision text not null
+    check (decision in ('added', 'accepted', 'moved', 'rejected', 'guard', 'handed back', 'changed', 'removed', 'undone')),
+  before jsonb,
+  after jsonb,
+  tickets_moved bigint not null,
+  undoes bigint references tickets.geo_decisions,
+  constraint geo_decisions_names_its_place check ((kind = 'location') = (location_key is not null)),
+  constraint geo_decisions_has_a_row check (before is not null or after is not null)
+);
+comment on table tickets.geo_decisions is 'What people decided about places: one row for each gazetteer row that a person''s statement wrote, whatever tool it came from. Written by triggers and never changed. Take one back: select * from tickets.undo_decision(decision_id). The pipeline''s own verdicts are not among them.';
+comment on column tickets.geo_decisions.decision_id is 'Number of the decision, in the order in which they were made, for tickets.undo_decision.';
+comment on column tickets.geo_decisions.decided_at is 'Start of the transaction.';
+comment on column tickets.geo_decisions.decided_by is 'The role of the person, also when a function with its owner''s rights wrote the row.';
+comment on column tickets.geo_decisions.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+comment on column tickets.geo_decisions.cluster is 'The cluster.';
+comment on column tickets.geo_decisions.location_key is 'The place in it. NULL: the decision is about the cluster itself.';
+comment on column tickets.geo_decisions.decision is 'added, accepted (as proposed), moved (another coordinate), rejected (no place on earth, or none of the candidates), guard (guard_km), handed back (to the pipeline), changed (a note, say), removed, undone (see undoes).';
+comment on column tickets.geo_decisions.before is 'The row as it was; NULL for one that was added. geom is hexadecimal EWKB (cast it to geometry); candidates are left out unless they changed.';
+comment on column tickets.geo_decisions.after is 'The row as the decision left it; NULL for one that was removed. In the form of before.';
+comment on column tickets.geo_decisions.tickets_moved is 'Tickets whose place on the map changed with it, open and closed; for a cluster also those whose location was judged anew.';
+comment on column tickets.geo_decisions.undoes is 'The decision that this one took back. NULL: none.';
+-- The history of one place, the newest first.
+create index geo_decisions_place on tickets.geo_decisions (cluster, location_key, decision_id);
 
 --! Included gazetteers.sql
 -- Which cluster a name means, and who may write the gazetteers.
@@ -2057,6 +2109,172 @@ return p_from + make_interval(secs => 86400 * (
 comment on function tickets_ops.answer_expires_at(text, integer, numeric, timestamptz) is
   'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 --! EndIncluded gazetteers.sql
+--! Included decisions.sql
+-- What people decide about places: signed, written down, and undone.
+--
+-- A person's statement is one that the pipeline did not mark as its own (tickets_ops.as_pipeline). Whatever tool it comes
+-- from, triggers sign the row (verified_by) and append to tickets.geo_decisions. Undoing restores the row as the decision
+-- found it; the tickets follow, as after any write.
+
+create or replace function tickets_ops.person() returns text language sql stable
+-- current_user would name the owner of the function that asks, for triggers run with their owner's rights.
+return case current_setting('role') when 'none' then session_user::text else current_setting('role') end;
+comment on function tickets_ops.person() is 'The role that the person at the other end of the connection acts as: what SET ROLE chose, else the one that logged in. The same inside functions that run with their owner''s rights.';
+
+create or replace function tickets_ops.undoing() returns bigint language sql stable
+return nullif(current_setting('tickets_ops.undoing', true), '')::bigint;
+comment on function tickets_ops.undoing() is 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
+
+create or replace function tickets_ops.refuse_rewriting() returns trigger language plpgsql as $$
+begin
+  raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
+    using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
+end
+$$;
+comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
+
+create or replace function tickets_ops.sign_verdict() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_row jsonb := to_jsonb(new);
+  v_before jsonb;
+begin
+  if tickets_ops.is_pipeline() then
+    return new;
+  end if;
+  if tickets_ops.undoing() is not null then
+    select d.before into v_before
+    from tickets.geo_decisions d
+    where d.decision_id = tickets_ops.undoing()
+      and d.cluster = new.cluster and d.location_key is not distinct from v_row ->> 'location_key';
+    if v_before is null then
+      raise exception 'Decision % changed no such row.', tickets_ops.undoing();
+    end if;
+    -- Every column, whatever the statement and the triggers before this one made of the row.
+    return jsonb_populate_record(new, v_before);
+  end if;
+  if not new.verified then
+    new.verified_by := null;
+    new.verified_at := null;
+  elsif tg_op = 'INSERT' or not old.verified or new.geom::bytea is distinct from old.geom::bytea
+    or v_row ->> 'status' is distinct from to_jsonb(old) ->> 'status' -- clusters have none
+  then
+    new.verified_by := tickets_ops.person();
+    new.verified_at := now();
+  else
+    new.verified_by := old.verified_by;
+    new.verified_at := old.verified_at;
+  end if;
+  return new;
+end
+$$;
+comment on function tickets_ops.sign_verdict() is 'Trigger on a person''s write of a gazetteer row: says in verified_by and verified_at who verified it and when, whatever the statement wrote there; under tickets.undo_decision it restores the row instead.';
+
+create or replace function tickets_ops.decision_of(p_before jsonb, p_after jsonb) returns text language sql stable
+return case
+  when tickets_ops.undoing() is not null then 'undone'
+  when p_before is null then 'added'
+  when p_after is null then 'removed'
+  when p_before -> 'verified' = 'true' and p_after -> 'verified' = 'false' then 'handed back'
+  when (p_before -> 'verified', p_before -> 'status', p_before -> 'geom')
+    is distinct from (p_after -> 'verified', p_after -> 'status', p_after -> 'geom')
+  then
+    case
+      when p_after ->> 'geom' is null or p_after ->> 'status' = 'rejected' then 'rejected'
+      when p_after -> 'geom' <> p_before -> 'geom' then 'moved'
+      else 'accepted'
+    end
+  when p_after -> 'guard_km' <> p_before -> 'guard_km' then 'guard'
+  else 'changed'
+end;
+comment on function tickets_ops.decision_of(jsonb, jsonb) is 'What a person''s write of a gazetteer row decided, as a word of tickets.geo_decisions.decision. NULL for the row that is not there.';
+
+-- Times are written in one time zone, so that undo_decision can compare the text.
+create or replace function tickets_ops.record_decisions() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+declare
+  v_before jsonb[];
+  v_after jsonb[];
+begin
+  if tickets_ops.is_pipeline() then
+    return null;
+  end if;
+  -- An event names only the transition tables that it has. A geometry would become GeoJSON, which rounds.
+  if tg_op <> 'INSERT' then
+    v_before := array(select to_jsonb(b) || jsonb_build_object('geom', b.geom::text) from before b);
+  end if;
+  if tg_op <> 'DELETE' then
+    v_after := array(select to_jsonb(a) || jsonb_build_object('geom', a.geom::text) from after a);
+  end if;
+  insert into tickets.geo_decisions (decided_by, kind, cluster, location_key, decision, before, after, tickets_moved, undoes)
+  select
+    tickets_ops.person(), case when place.location_key is null then 'cluster' else 'location' end, place.cluster, place.location_key,
+    tickets_ops.decision_of(b.whole, a.whole), b.whole - place.left_out, a.whole - place.left_out,
+    (
+      select coalesce(sum(m.tickets), 0)
+      from jsonb_to_recordset(tickets_ops.moves()) as m (cluster_key text, location_key text, tickets bigint)
+      where m.cluster_key = tickets.cluster_key(place.cluster) and (place.location_key is null or m.location_key = place.location_key)
+    ),
+    tickets_ops.undoing()
+  from unnest(v_before) as b (whole)
+  full join unnest(v_after) as a (whole)
+    on b.whole ->> 'cluster' = a.whole ->> 'cluster'
+    and coalesce(b.whole ->> 'location_key', '') = coalesce(a.whole ->> 'location_key', '')
+  cross join lateral (
+    select
+      coalesce(a.whole, b.whole) ->> 'cluster' as cluster,
+      coalesce(a.whole, b.whole) ->> 'location_key' as location_key,
+      case when a.whole -> 'candidates' = b.whole -> 'candidates' then 'candidates' else '' end as left_out
+  ) as place
+  where b.whole - 'updated_at' is distinct from a.whole - 'updated_at'
+  order by place.cluster, place.location_key;
+  return null;
+end
+$$;
+comment on function tickets_ops.record_decisions() is 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
+
+create or replace function tickets.undo_decision(p_decision_id bigint) returns setof tickets.geo_decisions
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+declare
+  v_decision tickets.geo_decisions;
+  v_row text; -- a FROM clause: the row as r
+  v_now jsonb;
+begin
+  select * into v_decision from tickets.geo_decisions where decision_id = p_decision_id;
+  if not found then
+    raise exception 'There is no decision %.', p_decision_id using errcode = 'no_data_found', hint = 'See tickets.geo_decisions.';
+  end if;
+  -- What every write of a gazetteer takes first: the row cannot change between the look and the write.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  v_row := format(case v_decision.kind
+    when 'cluster' then 'tickets.geo_clusters r where r.cluster = %1$L'
+    else 'tickets.geo_locations r where r.cluster = %1$L and r.location_key = %2$L'
+  end, v_decision.cluster, v_decision.location_key);
+  execute 'select to_jsonb(r) || jsonb_build_object(''geom'', r.geom::text) from ' || v_row into v_now;
+  if v_now - 'updated_at' - (case when v_decision.after ? 'candidates' then '' else 'candidates' end)
+    is distinct from v_decision.after - 'updated_at'
+  then
+    raise exception 'Decision % cannot be undone: the place was changed since.', p_decision_id
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Look at it again, and decide anew.';
+  end if;
+
+  perform set_config('tickets_ops.undoing', p_decision_id::text, true);
+  if v_decision.before is null then
+    execute 'delete from ' || v_row;
+  elsif v_decision.after is null then
+    execute format(
+      'insert into tickets.%1$I select (jsonb_populate_record(null::tickets.%1$I, $1)).*', 'geo_' || v_decision.kind || 's'
+    ) using v_decision.before;
+  else
+    execute replace('update ' || v_row, ' r where', ' r set updated_at = now() where'); -- sign_verdict restores the rest
+  end if;
+  perform set_config('tickets_ops.undoing', '', true);
+  return query
+    select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+end
+$$;
+comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+--! EndIncluded decisions.sql
 
 -- One row for a cluster and for a place of it, whatever the spelling; what tickets are joined by.
 create unique index geo_clusters_key on tickets.geo_clusters (tickets.cluster_key(cluster));
@@ -2071,8 +2289,15 @@ create trigger _050_verified before insert or update on tickets.geo_clusters
   for each row execute function tickets_ops.keep_cluster_verified();
 create trigger _050_verified before insert or update on tickets.geo_locations
   for each row execute function tickets_ops.keep_location_verified();
+-- After _050, whose verdict is signed.
+create trigger _060_signed before insert or update on tickets.geo_clusters
+  for each row execute function tickets_ops.sign_verdict();
+create trigger _060_signed before insert or update on tickets.geo_locations
+  for each row execute function tickets_ops.sign_verdict();
 create trigger _100_touch before update on tickets.geo_clusters for each row execute function tickets.touch_updated_at();
 create trigger _100_touch before update on tickets.geo_locations for each row execute function tickets.touch_updated_at();
+create trigger _100_append_only before update or delete on tickets.geo_decisions
+  for each statement execute function tickets_ops.refuse_rewriting();
 
 --! split: 060-tickets.sql
 -- The tickets: raw-first tables. `raw` is the source of truth; every other column follows from it and from the gazetteers.
@@ -2246,6 +2471,10 @@ language sql stable parallel safe as $fn$
 $fn$;
 comment on function tickets.placing_statement(text, text, text) is 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
 
+create or replace function tickets_ops.moves() returns jsonb language sql stable
+return coalesce(nullif(current_setting('tickets_ops.moves', true), '')::jsonb, '[]');
+comment on function tickets_ops.moves() is 'The tickets that followed the gazetteer writes of this moment: [{cluster_key, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
+
 create or replace function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
@@ -2259,15 +2488,28 @@ declare
       on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster) and t.location_key = scope.location_key'
   end;
   v_placed bigint;
+  v_moves jsonb;
 begin
   -- Before the statement below takes its snapshot: the gazetteers that it reads are the committed ones.
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   -- Locks in ticket_id order, as a load does. Relies on the (cluster_key, location_key) index when a scope is given.
-  execute tickets.placing_statement(
-    p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t'
+  execute format(
+    $sql$
+      with placed as (
+        %s returning tickets.cluster_key(t.cluster) as cluster_key, t.location_key
+      ),
+      moves as (
+        select cluster_key, location_key, count(*) as tickets from placed group by cluster_key, location_key
+      )
+      select coalesce(sum(tickets), 0), coalesce(jsonb_agg(moves), '[]') from moves
+    $sql$,
+    tickets.placing_statement(p_dataset, format('tickets.%I t %s', p_dataset, v_scope), 'order by t.ticket_id for update of t')
   )
-  using p_clusters, p_location_keys;
-  get diagnostics v_placed = row_count;
+  into v_placed, v_moves using p_clusters, p_location_keys;
+  -- A sweep follows no decision.
+  if p_clusters is not null and v_placed > 0 then
+    perform set_config('tickets_ops.moves', (tickets_ops.moves() || v_moves)::text, true);
+  end if;
   return v_placed;
 end
 $fn$;
@@ -2281,9 +2523,13 @@ end
 $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-create or replace function tickets.claim_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.claim_gazetteers() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  if not tickets_ops.is_pipeline() then
+    perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
+  end if;
   return null;
 end
 $$;
@@ -2472,6 +2718,14 @@ begin
       for each statement execute function tickets.%I()', v_table, v_moved);
     execute format('create trigger _500_moved_by_delete after delete on tickets.%I referencing old table as before
       for each statement execute function tickets.%I()', v_table, v_moved);
+    -- Last: the tickets have moved.
+    execute format('create trigger _900_decided_by_insert after insert on tickets.%I referencing new table as after
+      for each statement execute function tickets_ops.record_decisions()', v_table);
+    execute format('create trigger _900_decided_by_update after update on tickets.%I
+      referencing old table as before new table as after
+      for each statement execute function tickets_ops.record_decisions()', v_table);
+    execute format('create trigger _900_decided_by_delete after delete on tickets.%I referencing old table as before
+      for each statement execute function tickets_ops.record_decisions()', v_table);
   end loop;
 end
 $$;
@@ -2720,11 +2974,11 @@ insert into tickets_ops.snapshot_transitions (from_status, to_status, reason) va
   ('staging', 'loading', 'All rows are staged; its batches and their jobs come into being.'),
   ('staging', 'finalizing', 'All rows are staged, and none has changed.'),
   ('staging', 'held', 'All rows are staged, and it looks as if it would destroy the state: a person decides.'),
-  ('staging', 'failed', 'It is no ticket CSV, or it cannot be read.'),
+  ('staging', 'failed', 'It is no ticket CSV, nearly nothing of it can be loaded, or it cannot be read.'),
   ('held', 'loading', 'A person released it.'),
   ('held', 'finalizing', 'A person released it, and no row has changed.'),
   ('held', 'superseded', 'A newer file was loaded.'),
-  ('held', 'failed', 'A person dismissed it.'),
+  ('held', 'failed', 'A person dismissed it, or a newer file is held in its place.'),
   ('loading', 'finalizing', 'The last batch is in.'),
   ('loading', 'failed', 'A batch used up its attempts, or a person cancelled it.'),
   ('finalizing', 'done', 'The whole file is in.'),
@@ -2751,6 +3005,11 @@ create table tickets_ops.snapshots (
   ignored boolean not null default false,
   dismissed_at timestamptz,
   broken_off text,
+  hold_reason text,
+  held_since timestamptz,
+  warnings text[] not null default '{}',
+  statistics jsonb,
+  cleaning_version integer,
   origin text not null default 'bucket' check (origin in ('bucket', 'file')),
   forced boolean not null default false,
   backfill boolean not null default false,
@@ -2773,6 +3032,7 @@ create table tickets_ops.snapshots (
   rows_dropped_sentinel bigint not null default 0,
   rows_duplicate bigint not null default 0,
   rows_rejected bigint not null default 0,
+  rejects_kept bigint not null default 0,
   rows_repaired bigint not null default 0,
   open_missing bigint,
   content_through timestamptz,
@@ -2780,7 +3040,8 @@ create table tickets_ops.snapshots (
     status not in ('done', 'partial')
     or rows_read = rows_inserted + rows_updated + rows_unchanged + rows_dropped_alarm + rows_dropped_sentinel + rows_duplicate + rows_rejected
   ),
-  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null)
+  constraint snapshots_failure_has_a_reason check (status <> 'failed' or error is not null),
+  constraint snapshots_hold_has_a_reason check (status <> 'held' or hold_reason is not null)
 );
 
 -- Exactly one snapshot of a dataset is in flight.
@@ -2805,6 +3066,11 @@ comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, whi
 comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
 comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+comment on column tickets_ops.snapshots.hold_reason is 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+comment on column tickets_ops.snapshots.held_since is 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+comment on column tickets_ops.snapshots.warnings is 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+comment on column tickets_ops.snapshots.statistics is 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+comment on column tickets_ops.snapshots.cleaning_version is 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
 comment on column tickets_ops.snapshots.origin is 'bucket, or file (ingest --inc-csv).';
 comment on column tickets_ops.snapshots.forced is 'Asked for by force.';
 comment on column tickets_ops.snapshots.backfill is 'Part of a backfill: finishing it asks for the next file left behind.';
@@ -2813,7 +3079,7 @@ comment on column tickets_ops.snapshots.attempt is 'Fencing token: a reader that
 comment on column tickets_ops.snapshots.listed_at is 'When the file was first looked at.';
 comment on column tickets_ops.snapshots.progress_at is 'When work on the snapshot last committed something.';
 comment on column tickets_ops.snapshots.staged_at is 'When all its rows were staged.';
-comment on column tickets_ops.snapshots.load_began_at is 'When its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+comment on column tickets_ops.snapshots.load_began_at is 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
 comment on column tickets_ops.snapshots.loaded_at is 'When it was complete.';
 comment on column tickets_ops.snapshots.archived_at is 'When its object was moved away.';
 comment on column tickets_ops.snapshots.archived_key is 'Where its object was moved to.';
@@ -2826,7 +3092,8 @@ comment on column tickets_ops.snapshots.rows_unchanged is 'Tickets that were not
 comment on column tickets_ops.snapshots.rows_dropped_alarm is 'Rows with is_alarm true.';
 comment on column tickets_ops.snapshots.rows_dropped_sentinel is 'EXPORT STOPPED rows.';
 comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-comment on column tickets_ops.snapshots.rows_rejected is 'Rows in tickets_ops.snapshot_rejects.';
+comment on column tickets_ops.snapshots.rows_rejected is 'Rows that could not be loaded, all of them.';
+comment on column tickets_ops.snapshots.rejects_kept is 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
 comment on column tickets_ops.snapshots.content_through is 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
@@ -2881,7 +3148,7 @@ create table tickets_ops.snapshot_rejects (
   row_text text not null
 );
 create index snapshot_rejects_by_snapshot on tickets_ops.snapshot_rejects (snapshot_id, line);
-comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently.';
+comment on table tickets_ops.snapshot_rejects is 'Rows that could not be loaded: nothing that stood in a file is lost silently. Of one snapshot at most 10 000 are kept; tickets_ops.snapshots.rows_rejected counts all.';
 comment on column tickets_ops.snapshot_rejects.reject_id is 'Order of writing.';
 comment on column tickets_ops.snapshot_rejects.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rejects.line is 'Line of the file on which the record begins; the header is usually line 1.';
@@ -2970,25 +3237,28 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.known_versions(text, text[]) is 'What the ledger knows of the objects of these keys: a row for each version (key, ETag, LastModified), with the status of the last look that came to anything.';
 
-create or replace function tickets_ops.last_load(p_dataset text, out etag text, out sha256 text)
+create or replace function tickets_ops.last_load(p_dataset text, p_cleaning_version integer, out etag text, out sha256 text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select
     case
-      when last.snapshot_id is null then btrim(meta.metadata ->> 'source_etag', '"')
-      when last.status = 'done' then last.source_etag
+      when last.snapshot_id is not null then case when last.is_whole then last.source_etag end
+      when coalesce((meta.metadata ->> 'cleaning_version')::integer >= p_cleaning_version, true) then btrim(meta.metadata ->> 'source_etag', '"')
     end,
-    case when last.status = 'done' and last.origin = 'bucket' then last.source_sha256 end
+    case when last.is_whole and last.origin = 'bucket' then last.source_sha256 end
   from (select) as one
   left join tickets.import_meta meta on meta.dataset = p_dataset
   left join lateral (
-    select s.snapshot_id, s.status, s.origin, s.source_etag, s.source_sha256
+    select
+      s.snapshot_id, s.origin, s.source_etag, s.source_sha256,
+      -- Rules of a newer release are as good: two releases run beside each other during a deployment.
+      s.status = 'done' and coalesce(s.cleaning_version >= p_cleaning_version, false) as is_whole
     from tickets_ops.snapshots s
     where s.dataset = p_dataset and s.load_began_at is not null
     order by s.load_began_at desc
     limit 1
   ) as last on true
 $$;
-comment on function tickets_ops.last_load(text) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
+comment on function tickets_ops.last_load(text, integer) is 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 --! EndIncluded high-water-mark.sql
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
@@ -3107,7 +3377,7 @@ create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from tex
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
-    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rows_repaired = 0
+    rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
     -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
     and not (p_from = 'failed' and exists (
@@ -3123,12 +3393,189 @@ end
 $$;
 comment on function tickets_ops.put_back(bigint, text) is 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 --! EndIncluded ledger.sql
+--! Included refused-rows.sql
+-- Rows that the database itself refuses, found without writing them.
+
+create or replace function tickets_ops.violating_rows(
+  p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text
+)
+returns setof text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_table regclass := format('tickets.%I', p_dataset)::regclass;
+  v_check text;
+  v_plain text;
+  v_generated text;
+begin
+  select pg_get_expr(c.conbin, c.conrelid) into v_check
+  from pg_constraint c
+  where c.conrelid = v_table and c.conname = p_constraint and c.contype = 'c';
+  if v_check is null then
+    return;
+  end if;
+  select
+    string_agg(
+      case a.attname
+        when 'ticket_id' then 'r.ticket_id'
+        when 'raw' then 'r.raw'
+        else format('null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      end, ', ') filter (where a.attgenerated = ''),
+    string_agg(format(', (%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname), '') filter (where a.attgenerated <> '')
+  into v_plain, v_generated
+  from pg_attribute a
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped;
+  -- Of the generated columns Postgres computes only those that the check names.
+  return query execute format(
+    'select ticket.ticket_id
+     from (
+       select staged.*%s
+       from (
+         select %s from tickets_ops.snapshot_rows r
+         where r.snapshot_id = $1 and r.ticket_id between $2 and $3 and r.raw is not null -- primary key
+       ) as staged
+     ) as ticket
+     where not (%s)', v_generated, v_plain, v_check)
+  using p_snapshot_id, p_first, p_last;
+end
+$$;
+comment on function tickets_ops.violating_rows(text, text, bigint, text, text) is 'Ids of the staged rows of a snapshot, in a range of ids, that a check constraint of tickets.inc or tickets.crq refuses, as far as it looks at what comes from raw; none for another kind of constraint. All of a batch in milliseconds, where writing them one by one costs as many errors.';
+--! EndIncluded refused-rows.sql
+--! Included held.sql
+-- Snapshots that are held: what a person does about one, and what becomes of it when a newer file is loaded.
+
+create or replace function tickets_ops.hold_time() returns interval language sql immutable parallel safe
+return interval '1 hour';
+comment on function tickets_ops.hold_time() is 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
+
+create or replace function tickets_ops.held(p_dataset text)
+returns table (snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamptz)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.snapshot_id, s.source_etag, s.source_sha256, s.held_since + tickets_ops.hold_time()
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  order by s.snapshot_at desc limit 1 -- index snapshots_by_time
+$$;
+comment on function tickets_ops.held(text) is 'The snapshot of a dataset (inc, crq) that is held, if any. judged_again_at: a file of that time or later is loaded if it shows the same closings; NULL where only a person can decide.';
+
+create or replace function tickets_ops.replace_held(p_dataset text, p_snapshot_at timestamptz, p_is_loaded boolean) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_held tickets_ops.snapshots;
+  v_is_superseded boolean;
+begin
+  for v_held in
+    select * from tickets_ops.snapshots
+    where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
+    order by snapshot_id for update
+  loop
+    v_is_superseded := p_is_loaded and not exists (
+      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
+      select from tickets_ops.snapshots o
+      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
+        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
+    );
+    update tickets_ops.snapshots
+    set progress_at = now(),
+      -- A look takes what is superseded, while nothing newer is loaded.
+      status = case when v_is_superseded then 'superseded' else 'failed' end,
+      dismissed_at = case when v_is_superseded then null else now() end,
+      error = 'It was held, and a newer file took its place. ' || hold_reason
+    where snapshot_id = v_held.snapshot_id;
+    perform tickets_ops.wipe_staging(v_held.snapshot_id);
+  end loop;
+end
+$$;
+comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
+
+create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void language sql as $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+comment on function tickets_ops.wipe_staging(bigint) is 'Deletes what is staged of a snapshot. Its rejects stay.';
+
+create or replace function tickets_ops.locked_snapshot(p_snapshot_id bigint) returns tickets_ops.snapshots language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id;
+  if not found then
+    raise exception 'There is no snapshot %.', p_snapshot_id using hint = 'See tickets_ops.snapshots.';
+  end if;
+  -- In its turn with the looks, which decide by what is held.
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(v_snapshot.dataset));
+  select * into v_snapshot from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
+  return v_snapshot;
+end
+$$;
+comment on function tickets_ops.locked_snapshot(bigint) is 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+create or replace function tickets_ops.release_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+  v_later text;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status <> 'held' then
+    raise exception 'Snapshot % is %, not held.', p_snapshot_id, v_snapshot.status;
+  end if;
+  -- Judged anew: what it was compared with must still be what is loaded.
+  select s.source_key into v_later
+  from tickets_ops.snapshots s
+  where s.dataset = v_snapshot.dataset
+    and (s.load_began_at > v_snapshot.staged_at or (s.status = 'unchanged' and s.snapshot_at > v_snapshot.snapshot_at))
+  order by s.snapshot_at desc limit 1;
+  if v_later is not null then
+    raise exception 'Snapshot % is not released: % was loaded after it was staged.', p_snapshot_id, v_later
+      using hint = format('Drop it: select tickets_ops.dismiss_snapshot(%s);', p_snapshot_id);
+  end if;
+  if v_snapshot.batches_total > 0 and not exists (select from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id) then
+    raise exception 'The staged rows of snapshot % have been pruned.', p_snapshot_id
+      using hint = format('Read it again: select * from tickets_ops.fetch_now(%L, true);', v_snapshot.dataset);
+  end if;
+  begin
+    update tickets_ops.snapshots
+    set status = case when batches_total = 0 then 'finalizing' else 'loading' end,
+      load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
+      warnings = format('%s Released by %s.', hold_reason, session_user) || warnings
+    where snapshot_id = p_snapshot_id;
+  exception when unique_violation then
+    raise exception 'Snapshot % has to wait: another one is in flight.', p_snapshot_id using hint = 'Release it again in a minute.';
+  end;
+  perform tickets_ops.ask_for_missing_jobs();
+  return format('Snapshot %s is being loaded.', p_snapshot_id);
+end
+$$;
+comment on function tickets_ops.release_snapshot(bigint) is 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+
+create or replace function tickets_ops.dismiss_snapshot(p_snapshot_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  v_snapshot := tickets_ops.locked_snapshot(p_snapshot_id);
+  if v_snapshot.status = 'held' then
+    update tickets_ops.snapshots
+    set status = 'failed', error = format('Dismissed by %s. %s', session_user, hold_reason), dismissed_at = now(), progress_at = now()
+    where snapshot_id = p_snapshot_id;
+    perform tickets_ops.wipe_staging(p_snapshot_id);
+    return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
+  elsif v_snapshot.status = 'failed' then
+    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
+  end if;
+  raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+end
+$$;
+comment on function tickets_ops.dismiss_snapshot(bigint) is 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
+--! EndIncluded held.sql
 
 create trigger _100_transition before insert or update of status on tickets_ops.snapshots
   for each row execute function tickets_ops.check_transition();
 
 --! split: 100-read-side.sql
--- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map.
+-- What dashboards and people read: the open tickets with their SLA, the backlog over time, the map, its places and tiles.
 
 --! Included sla.sql
 -- The contract's 48 h: the SLA of a ticket, and the open tickets with theirs.
@@ -3238,13 +3685,152 @@ comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
 comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
 comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
 --! EndIncluded backlog.sql
+--! Included filters.sql
+-- The filters that the map functions share.
+
+-- Inlined wherever it stands in a FROM: with a constant for p_open the open tickets are read through the index inc_open. A
+-- caller that wants none of them says NULL, and one condition more that is false from the start would not do: Postgres leaves
+-- a scan out only where the whole condition is a constant.
+create or replace function tickets.filtered_tickets(
+  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
+)
+returns setof tickets.inc language sql stable parallel safe
+as $$
+  select t.*
+  from tickets.inc t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+$$;
+comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+--! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
 
+-- A feature's properties, once for all map functions. Inlined wherever it stands in a FROM; with a constant for p_open one of
+-- the two lists of properties is left.
+create or replace function tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text)
+returns table (feature record, bytes_of_text integer, closed_at timestamptz)
+language sql stable parallel safe
+as $$
+  select
+    feature,
+    octet_length(concat(
+      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+      t.assigned_team, t.owner, t.sla_status
+    )),
+    t.closed_at
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, sla.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+comment on function tickets.map_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+
+-- Inlined, too. Records all the way: the map functions turn them into one jsonb or json at the end, which takes a third less
+-- than jsonb_agg(jsonb_build_object(…)), which takes every feature apart again.
+-- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read the
+-- whole table for the open ones.
+create or replace function tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text)
+returns table (type text, features record[], summary jsonb)
+language sql stable parallel safe
+as $$
+  with listed as (
+    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team)
+    union all
+    (
+      select feature, bytes_of_text
+      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team)
+      order by closed_at desc -- index inc_closed_at, backwards
+      limit 100000
+    )
+  ),
+  counts as (
+    select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
+    from (
+      select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
+      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
+    ) as t
+    group by normalized_status, cluster, region, sla_state, geo_source
+  ),
+  totals as (
+    select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
+  ),
+  features as (
+    select coalesce(array_agg(feature), '{}') as list, count(*) as listed
+    from (select * from listed limit 100000) as f
+    -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
+    -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
+    where bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
+  ),
+  dimensions as (
+    select jsonb_object_agg(dimension, tickets) as counted
+    from (
+      select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
+      from (
+        select dimension, value, sum(c.tickets) as tickets
+        from counts c
+        cross join lateral (values
+          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
+        ) as d (dimension, value)
+        -- Closed tickets have no state against the SLA.
+        where dimension <> 'by_sla_state' or value is not null
+        group by dimension, value
+      ) as d
+      group by dimension
+    ) as d
+  ),
+  freshness as (
+    select
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ) as content_through,
+      meta.source_key
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true
+  )
+  select
+    'FeatureCollection',
+    f.list,
+    jsonb_build_object(
+      'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
+      'truncated', f.listed < t.mapped,
+      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
+      'by_geo_source', '{}'::jsonb, 'freshness', freshness
+    ) || coalesce(d.counted, '{}')
+  from features f, totals t, dimensions d, freshness
+$$;
+comment on function tickets.map_collection(boolean, text, text, text) is 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
+
 -- Its callers need not be able to read the tables: whoever may call it sees the map with the rights of its owner. So PUBLIC
--- may not call it (below), and its names are looked up where no caller can put anything.
--- Records all the way, and one to_jsonb() at the end: a third less than jsonb_agg(jsonb_build_object(…)), which takes every
--- feature apart again.
+-- may not call it, and its names are looked up where no caller can put anything.
 -- Planned anew in each call, with its arguments as constants: a filter that is not asked for vanishes, and the branch of the
 -- closed tickets with it. No JIT: compiling takes longer than what it would speed up.
 create or replace function reporting.fn_tickets_for_map(
@@ -3259,143 +3845,13 @@ set plan_cache_mode = force_custom_plan
 set jit = off
 as $$
 begin
-  -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read
-  -- the whole table for the open ones.
-  return (
-    with mapped as (
-      select
-        t.ticket_id, t.longitude, t.latitude, properties,
-        octet_length(concat(
-          t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-          t.assigned_team, t.owner, t.sla_status
-        )) as bytes_of_text
-      from tickets.inc t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-      cross join lateral (
-        select
-          t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-          t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-          t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-          t.longitude, sla.*
-      ) as properties
-      where t.is_actionable and t.longitude is not null
-        and (p_cluster is null or t.cluster = p_cluster)
-        and (p_region is null or t.region = lower(p_region))
-        and (p_team is null or t.assigned_team = p_team)
-      union all
-      (
-        select
-          t.ticket_id, t.longitude, t.latitude, properties,
-          octet_length(concat(
-            t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-            t.assigned_team, t.owner, t.sla_status
-          ))
-        from tickets.inc t
-        cross join lateral (
-          select
-            t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-            t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-            t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-            t.longitude
-        ) as properties
-        where not p_open_only and t.is_actionable is not true and t.longitude is not null
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        order by t.closed_at desc -- index inc_closed_at, backwards
-        limit 100000
-      )
-    ),
-    counts as (
-      select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
-      from (
-        select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-        from tickets.inc t
-        cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-        where t.is_actionable
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-        union all
-        select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-        from tickets.inc t
-        where not p_open_only and t.is_actionable is not true
-          and (p_cluster is null or t.cluster = p_cluster)
-          and (p_region is null or t.region = lower(p_region))
-          and (p_team is null or t.assigned_team = p_team)
-      ) as t
-      group by normalized_status, cluster, region, sla_state, geo_source
-    ),
-    totals as (
-      select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
-    ),
-    features as (
-      select coalesce(array_agg(feature), '{}') as list, count(*) as listed
-      from (select * from mapped limit 100000) as m
-      cross join lateral (select 'Point' as type, array[m.longitude, m.latitude] as coordinates) as geometry
-      cross join lateral (select 'Feature' as type, m.ticket_id as id, geometry, m.properties) as feature
-      -- jsonb holds no array over 268 435 455 bytes. A feature takes its texts, and less than 1 200 bytes for all the rest; so
-      -- with its fair share for each, they fit. No real ticket comes near it: at least 1 300 bytes, with 20 000 tickets 11 300.
-      where m.bytes_of_text <= (select 250000000 / greatest(least(mapped, 100000), 1) - 1200 from totals)
-    ),
-    dimensions as (
-      select jsonb_object_agg(dimension, tickets) as counted
-      from (
-        select dimension, jsonb_object_agg(coalesce(value, '(none)'), tickets) as tickets
-        from (
-          select dimension, value, sum(c.tickets) as tickets
-          from counts c
-          cross join lateral (values
-            ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
-            ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
-          ) as d (dimension, value)
-          -- Closed tickets have no state against the SLA.
-          where dimension <> 'by_sla_state' or value is not null
-          group by dimension, value
-        ) as d
-        group by dimension
-      ) as d
-    ),
-    freshness as (
-      select
-        meta.snapshot_at, meta.ingested_at, meta.checked_at,
-        floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-        greatest(
-          (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-          (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-        ) as content_through,
-        meta.source_key
-      from (select) as one
-      left join lateral (
-        select
-          tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-          tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-          tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-          m.metadata ->> 'source_key' as source_key
-        from tickets.import_meta m
-        where m.dataset = 'inc'
-      ) as meta on true
-    )
-    select to_jsonb(collection)
-    from (
-      select
-        'FeatureCollection' as type,
-        f.list as features,
-        jsonb_build_object(
-          'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
-          'truncated', f.listed < t.mapped,
-          'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
-          'by_geo_source', '{}'::jsonb, 'freshness', freshness
-        ) || coalesce(d.counted, '{}') as summary
-      from features f, totals t, dimensions d, freshness
-    ) as collection
-  );
+  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
 end
 $$;
 comment on function reporting.fn_tickets_for_map(boolean, text, text, text) is
 'The tickets map: a GeoJSON FeatureCollection (RFC 7946) with a foreign member `summary`. What dashboard_api serves.
 
-Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team; NULL, the default, means all.
+Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case; NULL, the default, means all.
 
 features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
 
@@ -3403,10 +3859,320 @@ summary: total, mapped and unmapped tickets; by_status (normalized_status), by_c
 
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own.';
---! EndIncluded map.sql
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
 
-revoke execute on function reporting.fn_tickets_for_map(boolean, text, text, text) from public;
+-- The same as text, for those who pass its bytes on: no jsonb is built, nor written out again.
+create or replace function reporting.fn_tickets_for_map_json(
+  p_open_only boolean default true,
+  p_cluster text default null,
+  p_region text default null,
+  p_team text default null
+)
+returns json language plpgsql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+begin
+  return (select to_json(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
+end
+$$;
+comment on function reporting.fn_tickets_for_map_json(boolean, text, text, text) is
+'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: 60 % of the time in the server. Read-only, also on a streaming replica.';
+--! EndIncluded map.sql
+--! Included places.sql
+-- Places: the tickets of a map counted by coordinate. Half a million tickets lie on a few thousand coordinates, so the counts say
+-- what stacked points cannot, in a thirtieth of the bytes.
+
+-- Bodies that are SQL, not text, are bound when they are made: so what follows finds PostGIS under a search_path without it.
+create or replace function tickets.geohash(p_longitude double precision, p_latitude double precision) returns text
+language sql immutable parallel safe
+return st_geohash(st_setsrid(st_makepoint(p_longitude, p_latitude), 4326));
+comment on function tickets.geohash(double precision, double precision) is 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
+
+create or replace function tickets.may_lie_in(p_place geography, p_box geography) returns boolean
+language sql immutable parallel safe
+return p_place && p_box;
+comment on function tickets.may_lie_in(geography, geography) is 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
+
+-- Postgres's own array_agg runs in parallel from version 16 on only; for half a million tickets that is a third of the time.
+create or replace aggregate tickets.collect(anycompatible) (
+  sfunc = array_append, stype = anycompatiblearray, combinefunc = array_cat, parallel = safe
+);
+comment on aggregate tickets.collect(anycompatible) is 'array_agg without an order, for parallel plans.';
+
+-- Planned anew in each call, with its arguments as constants: filters that are not asked for vanish, and the tickets that
+-- p_state leaves out with them. No JIT: compiling takes longer than what it would speed up. With memory for the closed
+-- tickets' repair times, which would go through files with the default 4 MB.
+create or replace function tickets.places(
+  p_state text, p_from timestamptz, p_to timestamptz, p_cluster text, p_region text, p_team text, p_box geography,
+  p_listed integer
+)
+returns table (
+  id text, longitude double precision, latitude double precision, cluster text, location_key text, location_name text,
+  geo_source text, tickets bigint, open bigint, breached bigint, at_risk bigint, oldest_hours numeric, closed bigint,
+  mttr_median double precision, ticket_ids text[], more bigint
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set work_mem = '32MB'
+as $$
+#variable_conflict use_column
+begin
+  if p_state is null or p_state not in ('open', 'closed', 'all') then
+    raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
+  -- a language this would take longer than reading the tickets.
+  return query
+    with open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as open,
+        count(*) filter (where sla_state = 'breached') as breached,
+        count(*) filter (where at_risk) as at_risk,
+        min(sla_clock_start) as oldest,
+        (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
+      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude
+    ),
+    closed_tickets as not materialized (
+      select *
+      from tickets.filtered_tickets(case when p_state <> 'open' then false end, true, p_cluster, p_region, p_team)
+      where (p_from is null or closed_at >= p_from) and (p_to is null or closed_at < p_to) -- index inc_closed_at
+        and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
+        min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
+        count(*) as closed,
+        -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
+        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
+        tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
+      from closed_tickets
+      group by longitude, latitude
+    ),
+    last_closed as (
+      select longitude, latitude, (array_agg(ticket_id order by closed_at desc, ticket_id collate "C"))[:20] as ticket_ids
+      from (
+        select longitude, latitude, ticket_id, closed_at
+        from closed_tickets
+        where closed_at is not null -- index inc_closed_at, backwards, without the open tickets at its end
+        order by closed_at desc
+        limit p_listed
+      ) as t
+      group by longitude, latitude
+    )
+    select
+      case
+        when p.geo_source = 'location' and one_cluster and one_key then coalesce(g.cluster, p.cluster) || '/' || p.location_key
+        else tickets.geohash(longitude, latitude)
+      end,
+      longitude, latitude,
+      case when one_cluster then coalesce(g.cluster, p.cluster) end,
+      case when one_key then p.location_key end,
+      case when one_key then least(o.location_name, c.location_name) end,
+      p.geo_source, p.tickets,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), sla.hours_open,
+      coalesce(c.closed, 0),
+      case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
+      p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
+    from open_places o
+    full join closed_places c using (longitude, latitude)
+    left join last_closed l using (longitude, latitude)
+    cross join lateral (
+      select
+        least(o.cluster, c.cluster) as cluster,
+        least(o.first_cluster, c.first_cluster) as cluster_key,
+        least(o.first_key, c.first_key) as location_key,
+        least(o.geo_source, c.geo_source) as geo_source,
+        coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
+        (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
+    ) as p
+    left join tickets.geo_clusters g on tickets.cluster_key(g.cluster) = p.cluster_key
+    cross join lateral tickets.sla(o.oldest, null) as sla
+    cross join lateral (
+      select
+        p.cluster_key = greatest(o.last_cluster, c.last_cluster) as one_cluster,
+        p.location_key = greatest(o.last_key, c.last_key) as one_key
+    ) as same;
+end
+$$;
+comment on function tickets.places(text, timestamptz, timestamptz, text, text, text, geography, integer) is 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; p_box: only those in the box around it (and maybe some near it), NULL means all; p_listed: how many of the last closed tickets are looked at for ticket_ids. Reads as its caller.';
+
+create or replace function reporting.fn_ticket_places(
+  p_state text default 'open',
+  p_from timestamptz default null,
+  p_to timestamptz default null,
+  p_cluster text default null,
+  p_region text default null,
+  p_team text default null
+)
+returns json language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select row_to_json(collection)
+  from (
+    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id collate "C"), '{}') as features
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 10000) p
+    cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
+    cross join lateral (
+      select
+        p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours,
+        p.closed, p.mttr_median, p.ticket_ids, p.more
+    ) as properties
+    cross join lateral (select 'Feature' as type, p.id, geometry, properties) as feature
+  ) as collection
+$$;
+comment on function reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text) is
+'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
+
+Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case, NULL means all.
+
+Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20, the open ones first, longest open first, then the last closed; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
+
+id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 10 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+--! EndIncluded places.sql
+--! Included tiles.sql
+-- Places as vector tiles, with the signature that pg_tileserv and Martin publish by themselves.
+
+-- A body that is SQL, not text, is bound when it is made: it finds PostGIS under a search_path without it.
+create or replace function reporting.ticket_places_mvt(z integer, x integer, y integer, query json default '{}')
+returns bytea language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(st_asmvt(tile, 'reporting.ticket_places_mvt', 4096, 'geom'), '')
+  from (
+    select
+      st_asmvtgeom(st_transform(st_setsrid(st_makepoint(p.longitude, p.latitude), 4326), 3857), bounds, 4096, 64) as geom,
+      p.id, p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk,
+      p.oldest_hours::double precision as oldest_hours, p.closed, p.mttr_median
+    from (select st_tileenvelope(z, x, y) as bounds offset 0) as t -- evaluated once, places or not
+    cross join lateral tickets.places(
+      coalesce(nullif(query ->> 'state', ''), 'open'),
+      nullif(query ->> 'from', '')::timestamptz,
+      nullif(query ->> 'to', '')::timestamptz,
+      nullif(query ->> 'cluster', ''),
+      nullif(query ->> 'region', ''),
+      nullif(query ->> 'team', ''),
+      -- With the buffer, which is wider than what an arc between two corners of so small a tile leaves out. The sides of a
+      -- larger one are no box on a sphere.
+      case when z >= 6 then st_transform(st_tileenvelope(z, x, y, margin => 64 / 4096.0), 4326)::geography end,
+      0
+    ) as p
+    where p.latitude between -85.06 and 85.06 -- beyond it the projection has no place
+  ) as tile
+  where geom is not null;
+end;
+comment on function reporting.ticket_places_mvt(integer, integer, integer, json) is
+'The places of reporting.fn_ticket_places() as a Mapbox vector tile: one layer with the name of this function (reporting.ticket_places_mvt, as pg_tileserv announces it), extent 4096, with a buffer of 64, so a place near an edge is in the neighbour, too. Properties as there, without ticket_ids and more.
+
+Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object with any of state, from, to, cluster, region and team, as p_state, p_from, … there; other keys are ignored, an empty text is none.
+
+Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+--! EndIncluded tiles.sql
+
+-- Without this, Postgres takes longitude and latitude for independent of each other, expects twenty times the places that there
+-- are, and sorts half a million tickets to count them.
+create statistics tickets.inc_coordinates (ndistinct) on longitude, latitude from tickets.inc;
+comment on statistics tickets.inc_coordinates is 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
+
+create table tickets.version_slots (
+  slot bigint generated always as identity primary key,
+  token bigint not null
+);
+comment on table tickets.version_slots is 'What reporting.fn_tickets_version() is made of: a row for each transaction that ever wrote tickets at the same time as others, so a handful. Not to be written by hand: deleting a row changes the version as well.';
+comment on column tickets.version_slots.slot is 'Only tells the rows apart: a transaction takes one that no other holds.';
+comment on column tickets.version_slots.token is 'Random; replaced by each transaction that takes the slot.';
+
+--! Included version.sql
+-- The version of what the map functions show: another one after each commit that wrote tickets, a gazetteer or the SLA rules.
+--
+-- It is made of the tokens in tickets.version_slots. A transaction that writes replaces the token of one slot by a random one, so
+-- its commit, and nothing before it, shows another version to whoever reads: in whatever order transactions end, on a replica
+-- too, and after a backup was restored, which a counter would not survive (it would count to the same numbers again).
+-- A slot that another transaction holds is passed by, and where all are held one more is made: nobody waits for anybody.
+
+create or replace function tickets.change_version() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if tg_op <> 'TRUNCATE' then
+    if not exists (select from written) then
+      return null;
+    end if;
+  end if;
+  -- Once in a transaction is enough. The setting goes with it, or with the savepoint that is rolled back together with the token.
+  if current_setting('fleettickets.version_changed', true) = 'true' then
+    return null;
+  end if;
+  perform set_config('fleettickets.version_changed', 'true', true);
+  update tickets.version_slots
+  set token = hashtextextended(gen_random_uuid()::text, 0)
+  where slot = (select slot from tickets.version_slots limit 1 for update skip locked);
+  if not found then
+    insert into tickets.version_slots (token) values (hashtextextended(gen_random_uuid()::text, 0));
+  end if;
+  return null;
+end
+$$;
+comment on function tickets.change_version() is 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
+
+create or replace function reporting.fn_tickets_version() returns text
+language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(to_hex(bit_xor(token)), '0') from tickets.version_slots
+$$;
+comment on function reporting.fn_tickets_version() is
+'The version of what the map functions show, up to 16 hexadecimal digits without an order: another one once a batch of a load, a change in a gazetteer or in tickets.sla_rules was committed, and only then (a load that found every ticket unchanged is none). Ages, SLA states and `freshness` also change with time: for an ETag add the minute.
+
+Read it before the document, on the same server, or in the same statement: read after it, it may be the version of a newer document than the one at hand, which would then be kept for good.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
+--! EndIncluded version.sql
+
+do $$
+declare
+  v_table text;
+begin
+  foreach v_table in array array['inc', 'geo_clusters', 'geo_locations'] loop
+    execute format('create trigger _900_version_by_insert after insert on tickets.%I referencing new table as written
+      for each statement execute function tickets.change_version()', v_table);
+    execute format('create trigger _900_version_by_update after update on tickets.%I referencing new table as written
+      for each statement execute function tickets.change_version()', v_table);
+    execute format('create trigger _900_version_by_delete after delete on tickets.%I referencing old table as written
+      for each statement execute function tickets.change_version()', v_table);
+    execute format('create trigger _900_version_by_truncate after truncate on tickets.%I
+      for each statement execute function tickets.change_version()', v_table);
+  end loop;
+end
+$$;
+
+-- Who may call them, migrations/grants.sql says.
+revoke execute on function
+  reporting.fn_tickets_for_map(boolean, text, text, text),
+  reporting.fn_tickets_for_map_json(boolean, text, text, text),
+  reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
+  reporting.ticket_places_mvt(integer, integer, integer, json),
+  reporting.fn_tickets_version()
+  from public;
 
 --! split: 110-geocoding.sql
 -- Geocoding: providers, their calls and answers.
@@ -4891,7 +5657,9 @@ comment on function tickets.geocode_location(text, text, boolean) is
   'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known, or no ticket and no gazetteer has the cluster; never when a person verified it. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 --! EndIncluded on-demand.sql
 --! Included review.sql
--- What people should look at.
+-- What people should look at, and what they need to know to decide about one place of it.
+--
+-- The judge is the pipeline's own, so what asks it runs with its owner's rights; the rest reads with the caller's.
 
 create or replace view tickets_ops.review_queue as
 with open_tickets as (
@@ -4962,6 +5730,141 @@ comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordin
 comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
 comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
 comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
+
+create or replace function tickets_ops.place_candidates(p_cluster text, p_location_key text default null)
+returns table (
+  candidate_no bigint, label text, "level" text, lng double precision, lat double precision, distance_km numeric, verdict text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), w.distance_km,
+    case when w.refusal is not null then 'refused: ' || w.refusal when w.doubt is not null then 'doubtful: ' || w.doubt else 'fits' end
+  from tickets.geo_locations l
+  left join tickets.geo_clusters c on c.cluster = l.cluster
+  cross join lateral tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, c.guard_km) as w
+  where l.cluster = p_cluster and l.location_key = p_location_key
+  union all
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), tickets_ops.distance_km(c.geom, w.geom),
+    case
+      when w.refusal is not null then 'refused: ' || w.refusal
+      when not (w.exact or w.named) then 'doubtful: it has another name'
+      else 'fits'
+    end
+  from tickets.geo_clusters c
+  cross join lateral tickets_ops.score_candidates(
+    c.candidates, tickets_ops.cluster_name_key(c.cluster), null, null, null
+  ) as w
+  where c.cluster = p_cluster and p_location_key is null
+  order by 1;
+end;
+comment on function tickets_ops.place_candidates(text, text) is 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
+
+create or replace function tickets_ops.places_beyond_guard(p_cluster text)
+returns table (
+  location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    l.location_key, l.location_name, st_x(place.geom), st_y(place.geom), tickets_ops.distance_km(c.geom, place.geom), nearest.km
+  from tickets.geo_clusters c
+  cross join lateral (
+    -- Each takes the judge some milliseconds.
+    select * from tickets.geo_locations r
+    where r.cluster = c.cluster and r.status = 'rejected' and not r.verified
+    order by r.fetched_at desc nulls last limit 100
+  ) as l
+  cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+  cross join lateral (
+    select min(w.distance_km) as km
+    from tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, null) as w
+    where w.refusal is null
+  ) as nearest
+  where c.cluster = p_cluster and place.geom is not null
+  order by nearest.km, l.location_key;
+end;
+comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
+
+create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
+language sql stable
+begin atomic
+  with beyond as materialized (select * from tickets_ops.places_beyond_guard(p_cluster) where p_kind = 'cluster')
+  select json_build_object(
+    -- updated_at as text: a caller that writes compares it, and must not lose its microseconds.
+    'place', (
+      select to_json(r) from (
+        select
+          'location' as kind, l.cluster, l.location_key, l.location_name, l.status, l.verified, l.verified_by, l.note, l.precision,
+          l.confidence, l.distance_km, l.provider, l.query, st_x(l.geom) as lng, st_y(l.geom) as lat, l.updated_at::text
+        from tickets.geo_locations l
+        where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
+        union all
+        select
+          'cluster', c.cluster, null, null, case when c.suspicious then 'suspicious' when c.geom is null then 'not_found' else 'found' end,
+          c.verified, c.verified_by, c.note, null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+        from tickets.geo_clusters c
+        where p_kind = 'cluster' and c.cluster = p_cluster
+      ) as r
+    ),
+    'centre', (
+      select to_json(r) from (
+        select c.guard_km, c.suspicious, st_x(c.geom) as lng, st_y(c.geom) as lat, c.updated_at::text
+        from tickets.geo_clusters c where c.cluster = p_cluster
+      ) as r
+    ),
+    'candidates', (
+      select coalesce(json_agg(k), '[]') from tickets_ops.place_candidates(p_cluster, case p_kind when 'location' then p_location_key end) as k
+    ),
+    'beyond', (
+      select coalesce(json_agg(b), '[]') from beyond b
+    ),
+    -- As flag_suspicious asks it: the most that lie within one guard of each other, where that are three or more.
+    'together', (
+      select to_json(r) from (
+        select
+          count(*) as places, (select count(*) from beyond) as of_all, avg(other.lng) as lng, avg(other.lat) as lat,
+          round(avg(other.distance_km)) as km
+        from tickets.geo_clusters c
+        cross join beyond one
+        join beyond other on st_distance(
+          st_makepoint(one.lng, one.lat)::geography, st_makepoint(other.lng, other.lat)::geography
+        ) <= 1000 * c.guard_km
+        where c.cluster = p_cluster
+        group by one.location_key
+        having count(*) >= 3
+        order by 1 desc, one.location_key limit 1
+      ) as r
+    ),
+    'names', (
+      -- Relies on the index on (cluster_key(cluster), location_key).
+      select coalesce(json_agg(n), '[]') from (
+        select t.location_name as name, count(*) as tickets, count(*) filter (where t.is_actionable) as open
+        from tickets.inc t
+        where tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster) and (p_kind = 'cluster' or t.location_key = p_location_key)
+        group by t.location_name order by 3 desc, 2 desc, 1 limit 12
+      ) as n
+    ),
+    'found', (
+      select coalesce(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]') from (
+        select st_x(l.geom) as lng, st_y(l.geom) as lat, l.location_key
+        from tickets.geo_locations l
+        where l.cluster = p_cluster and l.status = 'found' and l.location_key is distinct from p_location_key
+        limit 500
+      ) as f
+    ),
+    'history', (
+      select coalesce(json_agg(h), '[]') from (
+        select d.decision_id, d.decided_at, d.decided_by, d.decision, d.tickets_moved
+        from tickets.geo_decisions d
+        where d.cluster = p_cluster and d.location_key is not distinct from case p_kind when 'location' then p_location_key end
+        order by d.decision_id desc limit 5
+      ) as h
+    )
+  );
+end;
+comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
 --! EndIncluded review.sql
 
 create trigger _600_rescore_inserted after insert on tickets.geo_clusters
@@ -5543,6 +6446,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_problems() is 'What is wrong with the workers, as faults and warnings in words.';
 
+create or replace function tickets_ops.last_loaded(p_dataset text) returns setof tickets_ops.snapshots
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.* from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  order by s.loaded_at desc limit 1
+$$;
+comment on function tickets_ops.last_loaded(text) is 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
+
 create or replace function tickets_ops.snapshot_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
@@ -5561,11 +6472,21 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     limit 1
   )
   union all
+  select 'fault', format('Snapshot %s (%s) is held: %s Load it: select tickets_ops.release_snapshot(%s); drop it: select tickets_ops.dismiss_snapshot(%s);%s',
+    s.snapshot_id, s.source_key, s.hold_reason, s.snapshot_id, s.snapshot_id,
+    case when s.held_since is not null then
+      format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
+    end)
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.status = 'held'
+  union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
-  from (
-    select * from tickets_ops.snapshots where dataset = p_dataset and status in ('done', 'partial') order by loaded_at desc limit 1
-  ) as s
+  from tickets_ops.last_loaded(p_dataset) s
   where s.status = 'partial'
+  union all
+  -- Until a better one comes.
+  select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
+  from tickets_ops.last_loaded(p_dataset) s, unnest(s.warnings) as warning
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s

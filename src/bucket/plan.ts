@@ -38,8 +38,8 @@ export interface Knowledge {
   readonly highWaterMark: Position | null;
   /** ETag of the last load, where that was whole and its cleaning rules are today's; equal bytes need not be read again. */
   readonly loadedEtag: string | null;
-  /** A snapshot that is held for a person, if any. */
-  readonly held: { readonly etag: string | null; readonly snapshotAt: Date } | null;
+  /** A snapshot that is held for a person, if any: a file of that time or later with its bytes is judged anew, or none is. */
+  readonly held: { readonly etag: string; readonly judgedAgainAt: Date | null } | null;
 }
 
 export type Action =
@@ -66,8 +66,6 @@ export interface Step {
 
 /** Clocks of exporter and database may differ by this much. */
 export const CLOCK_TOLERANCE_MS = 15 * 60_000;
-/** A file that shows the same as a held one so much later is judged anew (see snapshots/suspicion). */
-const HELD_AGAIN_MS = 3_600_000;
 
 /** Whether a time is ahead of the clock by more than clocks differ. */
 export const isFutureDated = (snapshotAt: Date, now: Date) => snapshotAt.getTime() > now.getTime() + CLOCK_TOLERANCE_MS;
@@ -133,7 +131,8 @@ function take(file: SnapshotFile, known: Knowledge, mode: Mode): Step {
   // Some servers list no ETag: then only reading the file can tell.
   if (file.etag !== '' && mode !== 'force') {
     if (file.etag === known.loadedEtag) return step('mark unchanged', file, 'it has the ETag of the last load');
-    if (file.etag === known.held?.etag && file.snapshotAt.getTime() < known.held.snapshotAt.getTime() + HELD_AGAIN_MS)
+    const { etag, judgedAgainAt = null } = known.held ?? {};
+    if (file.etag === etag && (judgedAgainAt === null || file.snapshotAt < judgedAgainAt))
       return step('leave held', file, 'it has the ETag of the snapshot that is held for a person to decide');
   }
   const reasons: Record<Mode, string> = {

@@ -10,7 +10,8 @@ import upsert_batch from '../../tasks/upsert_batch.ts';
 import { timeInName } from '../bucket/files.ts';
 import type { Action, Mode } from '../bucket/plan.ts';
 import { openBucket } from '../bucket/s3.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { csvBytes } from '../csv/gunzip.ts';
+import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { type Dataset, dataset } from '../settings/dataset.ts';
@@ -39,7 +40,7 @@ worker runs elsewhere. It runs load tasks only: no schedule, no geocoding.
   --force         load the newest again, even if it is unchanged, failed or archived
   --json          print the result as JSON
 
-Exit status: 0 loaded or nothing to do, 1 failed or only partly loaded, 2 wrong usage.
+Exit status: 0 loaded or nothing to do, 1 failed, held or only partly loaded, 2 wrong usage.
 Settings: DATABASE_URL, and RUSTFS_* for --from-bucket.
 `;
 
@@ -126,9 +127,12 @@ async function planFile(client: ClientBase, inc: Dataset, file: LocalFile): Prom
   const refusal = await refusalOf(client, inc, file);
   if (refusal !== undefined) return { ...plan, refusal };
   try {
-    return { ...plan, changes: await preview(client, inc, createReadStream(file.path)) };
+    return {
+      ...plan,
+      changes: await preview(client, inc, csvBytes(file.key, createReadStream(file.path)), file.snapshotAt),
+    };
   } catch (error) {
-    if (!(error instanceof NotTicketCsvError)) throw error;
+    if (!(error instanceof RefusedFileError)) throw error;
     return { ...plan, refusal: error.message };
   }
 }
@@ -160,13 +164,17 @@ function describeDryRun({ steps, refused, changes }: DryRun): string {
   const lines = [DRY_RUN];
   if (!['load', 'mark unchanged'].includes(steps.at(-1)?.action ?? '')) lines.push('No file would be loaded.');
   for (const { key, reason } of refused) lines.push(`Would fail: ${printableLine(key)}: ${reason}`);
-  for (const { action, file, reason } of steps) lines.push(`${WOULD[action]}: ${printableLine(file.key)}: ${reason}`);
+  const isHeld = changes?.verdict.verdict === 'hold';
+  for (const { action, file, reason } of steps) {
+    const would = action === 'load' && isHeld ? 'Would be staged' : WOULD[action];
+    lines.push(`${would}: ${printableLine(file.key)}: ${reason}`);
+  }
   if (changes) lines.push(...describeChanges(changes));
   if (steps.some(({ action }) => action !== 'leave held')) lines.push(...APPLY);
   return `${lines.join('\n')}\n`;
 }
 
-function describeChanges({ counts, rejects, changedFields, ...changes }: Preview): string[] {
+function describeChanges({ counts, rejects, changedFields, verdict, ...changes }: Preview): string[] {
   const row = (name: string, count: number) => `${name.padEnd(11)}${String(count).padStart(9)}`;
   const lines = [
     row('Rows', counts.read),
@@ -176,7 +184,7 @@ function describeChanges({ counts, rejects, changedFields, ...changes }: Preview
     row('Alarms', counts.alarms),
     row('Sentinels', counts.sentinels),
     row('Duplicates', counts.duplicates),
-    row('Rejects', rejects.length),
+    row('Rejects', counts.rejected),
   ];
   if (counts.repaired > 0)
     lines.push(`${row('Repaired', counts.repaired)}   a NUL or an invalid UTF-8 byte became U+FFFD`);
@@ -188,7 +196,9 @@ function describeChanges({ counts, rejects, changedFields, ...changes }: Preview
   for (const { line, reason, text } of rejects.slice(0, REJECTS_SHOWN)) {
     lines.push(`  line ${line}: ${reason}: ${printableLine(text.length > 80 ? `${text.slice(0, 80)}…` : text)}`);
   }
-  if (rejects.length > REJECTS_SHOWN) lines.push(`  … and ${rejects.length - REJECTS_SHOWN} more`);
+  if (counts.rejected > REJECTS_SHOWN) lines.push(`  … and ${counts.rejected - REJECTS_SHOWN} more`);
+  if (verdict.verdict === 'hold') lines.push(`It would be held for a person to decide: ${verdict.reason}`);
+  for (const warning of verdict.warnings) lines.push(`Warning: ${warning}`);
   return lines;
 }
 
@@ -200,7 +210,8 @@ function describeResult(result: LoadResult): string {
       const counts = `${s.rows_read} rows: ${s.rows_inserted} inserted, ${s.rows_updated} updated, ${s.rows_unchanged} unchanged, ${s.rows_dropped_alarm} alarms, ${s.rows_dropped_sentinel} sentinels, ${s.rows_duplicate} duplicates, ${s.rows_rejected} rejected`;
       const detail = ['done', 'partial'].includes(s.status) ? `  ${counts}\n` : '';
       const reason = s.reason ? `  ${s.reason}\n` : '';
-      return `Snapshot ${s.snapshot_id}  ${printableLine(s.source_key)}  ${s.status}\n${detail}${reason}`;
+      const warnings = s.warnings.map((warning) => `  Warning: ${warning}\n`).join('');
+      return `Snapshot ${s.snapshot_id}  ${printableLine(s.source_key)}  ${s.status}\n${detail}${reason}${warnings}`;
     })
     .join('');
 }

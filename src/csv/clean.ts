@@ -1,17 +1,28 @@
 /**
- * Cleaning: one CSV record becomes a ticket, or the reason why it does not. Pure.
+ * Cleaning: the fields of one record become a ticket, or the reason why they do not. Pure.
  * What is kept stays as the file has it; an empty field stays "".
  */
-import { ExpectedError } from '../settings/errors.ts';
+import type { Header } from './header.ts';
+import { visible } from './text.ts';
+import { toBoolean } from './values.ts';
 
-/** Values that say yes, as tickets.to_boolean() reads them. */
-const TRUE = new Set(['true', 't', 'yes', 'y', '1']);
+/**
+ * Version of the rules below, and of the reading before them. A change that makes another ticket of the same bytes raises
+ * it: then the newest file is loaded once more, though its bytes are those of the last load.
+ */
+export const CLEANING_VERSION = 1;
 
 /** The export's own bookkeeping of where its rows came from: it changes hourly and says nothing about the ticket. */
 const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|department|source_type)$/;
 
-/** Longer ids break the B-tree of the primary key (2704 bytes an entry); real ones have ten characters. */
+/** Characters. Longer ids break the B-tree of the primary key (2704 bytes an entry); real ones have ten characters. */
 export const MAX_TICKET_ID = 200;
+
+/** Characters of a ticket's JSON. A record becomes larger than it was only where control characters are escaped. */
+const MAX_RAW = 8 * 1024 * 1024;
+
+/** Characters before it are written as \\u0000 in JSON, or as \\n and the like. */
+const FIRST_PRINTABLE = 32;
 
 export type CleanRecord =
   | { readonly kind: 'ticket'; readonly ticketId: string; readonly raw: string }
@@ -19,34 +30,17 @@ export type CleanRecord =
   | { readonly kind: 'sentinel' }
   | { readonly kind: 'reject'; readonly reason: string };
 
-/** A file that is no ticket CSV; the message says what it looks like instead. */
-export class NotTicketCsvError extends ExpectedError {
-  override name = 'NotTicketCsvError';
-}
+export type Cleaner = (fields: readonly string[]) => CleanRecord;
 
 /** The row with which the export says that it broke off: it may have fewer fields than the header. */
 export const isSentinel = (fields: readonly string[]) => /^\s*EXPORT STOPPED/i.test(fields[0] ?? '');
 
 /**
- * Reads a header and gives the function that cleans the records below it. The `raw` of a ticket is JSON as Postgres
- * writes a jsonb: the shorter keys first, `": "` and `", "` between. So a digest of it can be compared with one of the
- * stored record, and most rows need not be sent, nor parsed again.
- * A column that stands twice is kept twice, the second as `name_2`.
- * @throws NotTicketCsvError when there is no ticket_id column
+ * The function that cleans the records below a header. The `raw` of a ticket is JSON as Postgres writes a jsonb: the
+ * shorter keys first, `": "` and `", "` between. So a digest of it can be compared with one of the stored record, and most
+ * rows need not be sent, nor parsed again.
  */
-export function cleanerFor(header: readonly string[]): (fields: readonly string[]) => CleanRecord {
-  if (header.some((cell) => cell.includes('\r'))) {
-    throw new NotTicketCsvError('No ticket CSV: its lines end in a lone carriage return; export it with LF or CRLF');
-  }
-  const names: string[] = [];
-  for (const cell of header) {
-    const name = cell.trim();
-    let unique = name;
-    for (let n = 2; names.includes(unique); n += 1) unique = `${name}_${n}`;
-    names.push(name === '' ? '' : unique);
-  }
-  const idColumn = names.indexOf('ticket_id');
-  if (idColumn < 0) throw new NotTicketCsvError(whatInstead(header));
+export function cleanerFor({ names, idColumn }: Header): Cleaner {
   const alarmColumn = names.indexOf('is_alarm');
   const members = names
     .map((name, column) => ({ name, column }))
@@ -63,22 +57,37 @@ export function cleanerFor(header: readonly string[]): (fields: readonly string[
     if (fields.length !== names.length) {
       return { kind: 'reject', reason: `${fields.length} fields where the header has ${names.length}` };
     }
-    if (alarmColumn >= 0 && TRUE.has((fields[alarmColumn] ?? '').trim().toLowerCase())) return { kind: 'alarm' };
-    const ticketId = (fields[idColumn] ?? '').trim();
+    if (alarmColumn >= 0 && toBoolean(fields[alarmColumn] ?? '')) return { kind: 'alarm' };
+    const ticketId = visible(fields[idColumn] ?? '');
     if (ticketId === '') return { kind: 'reject', reason: 'no ticket_id' };
+    if (ticketId === 'ticket_id') return { kind: 'reject', reason: 'it repeats the header' };
     if (ticketId.length > MAX_TICKET_ID) {
       return { kind: 'reject', reason: `ticket_id is longer than ${MAX_TICKET_ID} characters` };
     }
-    const raw = members.map(({ before, column, text }) => before + escaped(text(fields[column] ?? '')));
-    return { kind: 'ticket', ticketId, raw: `${raw.join('')}"}` };
+    if (isTooLarge(fields)) return { kind: 'reject', reason: `its JSON is larger than ${MAX_RAW / 1024 / 1024} MiB` };
+    // Joined, not added up: a text of a hundred parts that lives as long as its chunk is costly to collect.
+    const parts = members.map(({ before, column, text }) => before + escaped(text(fields[column] ?? '')));
+    parts.push('"}');
+    return { kind: 'ticket', ticketId, raw: parts.join('') };
   };
 }
 
 function textOf(name: string): (value: string) => string {
-  if (name === 'ticket_id') return (value) => value.trim();
+  if (name === 'ticket_id') return visible;
   if (name === 'region') return (value) => value.toLowerCase();
   if (name === 'raw_status') return (value) => value.toUpperCase();
   return (value) => value;
+}
+
+/** Asked before it is made, because six times as many characters can come of a record. */
+function isTooLarge(fields: readonly string[]): boolean {
+  let size = 0;
+  for (const field of fields) size += field.length;
+  if (6 * size <= MAX_RAW) return false;
+  for (const field of fields) {
+    for (let at = 0; at < field.length; at += 1) if (field.charCodeAt(at) < FIRST_PRINTABLE) size += 5;
+  }
+  return size > MAX_RAW;
 }
 
 /** jsonb sorts its keys by their length in bytes, then by their bytes. */
@@ -88,12 +97,3 @@ function byJsonbOrder(a: string, b: string): number {
 
 /** The inside of a string of JSON; most texts hold nothing that must be escaped. */
 const escaped = (text: string) => (/["\\\p{Cc}]/u.test(text) ? JSON.stringify(text).slice(1, -1) : text);
-
-function whatInstead(header: readonly string[]): string {
-  const start = JSON.stringify(header.join(',').slice(0, 80));
-  if (/^\s*</.test(header[0] ?? '')) return `No ticket CSV: it is HTML or XML (${start})`;
-  if (header.some((cell) => /(^|[;\t|])ticket_id([;\t|]|$)/.test(cell))) {
-    return `No ticket CSV: the columns are not separated by commas (${start})`;
-  }
-  return `No ticket CSV: the header has no ticket_id column (${start})`;
-}

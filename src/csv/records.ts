@@ -1,249 +1,61 @@
 /**
- * The file format: bytes of a ticket CSV become chunks of tickets, rejects and counts, in the order of the file.
- * Memory stays flat however large the file or a single line is. Nothing is silently lost: a record that is no ticket
- * is counted or rejected with its line; where the rest of the file cannot be trusted, reading stops and says so.
+ * Reading a ticket CSV: its bytes become chunks of tickets, rejects and counts, in the order of the file.
+ * Memory stays flat however large the file, a line of it, or what becomes of it is. Nothing is silently lost: a record
+ * that is no ticket is counted or rejected with its line; where the rest of the file cannot be trusted, reading stops and
+ * says so.
  */
-import { isUtf8 } from 'node:buffer';
 import { createHash, type Hash } from 'node:crypto';
-import { CsvError, parse } from 'csv-parse';
-import { type CleanRecord, cleanerFor, isSentinel, NotTicketCsvError } from './clean.ts';
-
-export interface TicketRow {
-  /** Line of the file on which the record begins, from 1. */
-  readonly line: number;
-  readonly ticket_id: string;
-  /** The cleaned record: JSON, as Postgres writes a jsonb. */
-  readonly raw: string;
-}
-
-/** Rows as a JSON array for Postgres: `[{"line", "ticket_id", "raw"}, …]`. */
-export const rowsAsJson = (rows: readonly TicketRow[]): string =>
-  `[${rows.map((row) => `{"line":${row.line},"ticket_id":${JSON.stringify(row.ticket_id)},"raw":${row.raw}}`).join(',')}]`;
-
-export interface Reject {
-  readonly line: number;
-  readonly reason: string;
-  /** The record as CSV, control characters escaped, cut at 64 KiB. */
-  readonly text: string;
-}
-
-export interface Counts {
-  read: number;
-  alarms: number;
-  sentinels: number;
-  /** Earlier lines of a ticket id that stands again in the same chunk; across chunks the database counts. */
-  duplicates: number;
-  /** Rows that hold U+FFFD in place of a NUL or of bytes that are no UTF-8. */
-  repaired: number;
-}
-
-export interface Chunk {
-  /** At most one row per ticket id: the last. */
-  readonly rows: readonly TicketRow[];
-  readonly rejects: readonly Reject[];
-  readonly counts: Readonly<Counts>;
-}
+import { type Chunk, ChunkBuilder, type FirstReject } from './chunks.ts';
+import { isSentinel } from './clean.ts';
+import { type Frame, Framer } from './framing.ts';
+import { type Header, MAX_HEADER_BYTES, readHeader } from './header.ts';
+import { fieldsOf } from './parse.ts';
+import { noTicketCsv, plainText, whatInstead } from './refused.ts';
+import { SwallowedRecords } from './swallowed.ts';
+import { repaired } from './text.ts';
+import type { Values } from './values.ts';
 
 export interface Ending {
   /** Why the rest of the file after this line was not read; undefined when all of it was. */
   readonly brokenOff: string | undefined;
   /** SHA-256 of the bytes read, in hex. */
   readonly sha256: string;
+  /** Names of the columns. */
+  readonly columns: readonly string[];
+  /** Of the tickets, by typed column. */
+  readonly values: Readonly<Record<string, Values>>;
+  readonly firstReject: FirstReject | undefined;
 }
 
-/** Rows in a chunk: measured, 1 000 take a tenth longer, and 4 000 only more memory. */
-export const CHUNK_ROWS = 2_000;
 /** Bytes of one record; a field of 1 MB is normal input, a file without line ends is not. */
-const MAX_RECORD_BYTES = 16 * 1024 * 1024;
-const MAX_REJECT_BYTES = 64 * 1024;
-/** Bytes of the file after which a chunk is full, however few rows it holds. */
-const CHUNK_BYTES = 4 * 1024 * 1024;
+const MAX_RECORD_BYTES = 5 * 1024 * 1024;
+/** Records are parsed together, so many or so many bytes. */
+const GROUP_RECORDS = 500;
+const GROUP_BYTES = 256 * 1024;
 
 /**
  * Reads a ticket CSV.
  * @param bytes the file, in buffers of any size
  * @returns yields chunks of at most CHUNK_ROWS rows; the generator's return value says how it ended
- * @throws NotTicketCsvError when the file is no ticket CSV at all; whatever `bytes` throws
+ * @throws RefusedFileError when the file is no ticket CSV at all; whatever `bytes` throws
  */
 export async function* readTicketCsv(bytes: AsyncIterable<Buffer>): AsyncGenerator<Chunk, Ending> {
   const hash = createHash('sha256');
-  const collector = new Collector();
-  // Records are taken in the callback, not from the stream: an error would throw away those it has buffered.
-  const parser = parse({
-    bom: true,
-    // Named, because csv-parse would take the header's for that of all rows; the sentinel may be written by another hand.
-    record_delimiter: ['\r\n', '\n'],
-    relax_column_count: true,
-    // A stray quote inside an unquoted field is text, and spoils no other row.
-    relax_quotes: true,
-    skip_empty_lines: true,
-    max_record_size: MAX_RECORD_BYTES,
-    on_record: (fields: string[], place) => {
-      collector.take(fields, place);
-    },
-  });
-  let failure: Error | undefined;
-  parser.on('error', (error) => {
-    failure = error;
-  });
-  parser.resume();
-
-  for await (const buffer of repaired(hashed(bytes, hash), (count) => collector.noteRepair(count))) {
-    parser.write(buffer);
-    failure ??= parser.errored ?? undefined;
-    if (failure || collector.brokenOff) break;
-    if (collector.isFull()) yield collector.release();
+  const framer = new Framer();
+  const header = new HeaderReader(framer);
+  let records: RecordReader | undefined;
+  for await (const buffer of plainText(hashed(bytes, hash))) {
+    framer.push(buffer);
+    records ??= header.read();
+    if (records) yield* records.chunks();
+    if (records?.brokenOff) break;
   }
-  if (!failure && !collector.brokenOff) {
-    await new Promise<void>((resolve) => {
-      parser.once('close', resolve);
-      parser.end();
-    });
-  }
-  parser.destroy();
-  if (failure && !(failure instanceof CsvError)) throw failure;
-  if (!collector.hasHeader)
-    throw new NotTicketCsvError(failure ? notEvenAHeader(failure) : 'No ticket CSV: it has no header');
-  yield collector.release();
-  const brokenOff =
-    collector.brokenOff ?? (failure && breakReason(failure, collector.lineAfter(parser.info.empty_lines)));
-  return { brokenOff, sha256: hash.digest('hex') };
-}
-
-const notEvenAHeader = (failure: Error) => `No ticket CSV: it has no readable header (${failure.message})`;
-
-function breakReason(failure: CsvError, line: number): string {
-  const reason =
-    failure.code === 'CSV_MAX_RECORD_SIZE'
-      ? `the record that begins on line ${line} is larger than ${MAX_RECORD_BYTES / 1024 / 1024} MiB`
-      : failure.code === 'CSV_QUOTE_NOT_CLOSED'
-        ? `a quote that opens in the record on line ${line} is never closed`
-        : `the record on line ${line} cannot be read (${failure.message})`;
-  return `The file breaks off: ${reason}. The rows before line ${line} are loaded, the rest is not.`;
-}
-
-/** Sorts records into the chunk being filled. */
-class Collector {
-  brokenOff: string | undefined;
-  #clean: ((fields: readonly string[]) => CleanRecord) | undefined;
-  #width = 0;
-  /** Lines of the file that records took so far; blank ones come on top. */
-  #lines = 0;
-  #rows = new Map<string, TicketRow>();
-  #rejects: Reject[] = [];
-  #miscounted = 0;
-  #begin = 0;
-  #end = 0;
-  #counts: Counts = { read: 0, alarms: 0, sentinels: 0, duplicates: 0, repaired: 0 };
-  /** Repairs in bytes whose records are not complete yet. */
-  #repairs = 0;
-
-  get hasHeader(): boolean {
-    return this.#clean !== undefined;
-  }
-
-  isFull(): boolean {
-    return this.#rows.size >= CHUNK_ROWS || this.#end - this.#begin >= CHUNK_BYTES;
-  }
-
-  noteRepair(count: number): void {
-    this.#repairs += count;
-  }
-
-  /** Line on which the next record begins, after so many blank lines in all. */
-  lineAfter(blankLines: number): number {
-    return this.#lines + blankLines + 1;
-  }
-
-  /** @param place csv-parse's count of the file up to the end of this record */
-  take(fields: readonly string[], place: { lines: number; empty_lines: number; bytes: number }): void {
-    if (this.brokenOff) return;
-    this.#end = place.bytes;
-    const line = this.lineAfter(place.empty_lines);
-    // csv-parse counts a CRLF inside quotes as two lines, and a lone CR as one; an editor does not.
-    const further = place.lines - this.#miscounted > line ? lineEndsWithin(fields) : 0;
-    this.#miscounted = place.lines - line - further;
-    this.#lines += 1 + further;
-    if (!this.#clean && !isSentinel(fields)) {
-      this.#clean = cleanerFor(fields);
-      this.#width = fields.length;
-      return;
-    }
-    if (further > 0 && swallowsRecords(fields, this.#width)) {
-      this.brokenOff = `The file breaks off: a quote that opens in the record on line ${line} swallows the records after it. The rows before line ${line} are loaded, the rest is not.`;
-      return;
-    }
-    this.#counts.read += 1;
-    const record = this.#clean?.(fields) ?? { kind: 'sentinel' };
-    if (record.kind === 'alarm') this.#counts.alarms += 1;
-    else if (record.kind === 'sentinel') this.#counts.sentinels += 1;
-    else if (record.kind === 'reject') this.#reject(line, record.reason, fields);
-    else this.#keep({ line, ticket_id: record.ticketId, raw: record.raw }, fields);
-  }
-
-  #keep(row: TicketRow, fields: readonly string[]): void {
-    if (this.#rows.delete(row.ticket_id)) this.#counts.duplicates += 1;
-    this.#rows.set(row.ticket_id, row);
-    if (this.#repairs > 0 && fields.some((field) => field.includes('\uFFFD'))) this.#counts.repaired += 1;
-  }
-
-  #reject(line: number, reason: string, fields: readonly string[]): void {
-    this.#rejects.push({ line, reason, text: escapedCsv(fields) });
-  }
-
-  release(): Chunk {
-    const chunk: Chunk = { rows: [...this.#rows.values()], rejects: this.#rejects, counts: this.#counts };
-    this.#rows = new Map();
-    this.#rejects = [];
-    this.#begin = this.#end;
-    this.#counts = { read: 0, alarms: 0, sentinels: 0, duplicates: 0, repaired: 0 };
-    return chunk;
-  }
-}
-
-/**
- * Does a field of this multi-line record hold what must be other records? A quote that is never closed runs on to the
- * opening quote of some later field. Where that is the same column, the record even has the right number of fields: then
- * the field holds a ticket number between commas, and as many commas as a whole record. Where the number of fields is
- * wrong, a further line of the field holds a ticket number. A description that merely has lines, commas or ticket
- * numbers is not mistaken.
- */
-function swallowsRecords(fields: readonly string[], width: number): boolean {
-  const foreign = fields.length === width ? /(?:^|[,\n])"?[A-Za-z]{2,6}-?\d{4,12}"?(?:,|\r?\n|$)/ : FOREIGN_LINE;
-  return fields.some(
-    (field) =>
-      field.includes('\n') &&
-      foreign.test(field) &&
-      (fields.length !== width || (field.match(/,/g)?.length ?? 0) >= width - 1),
-  );
-}
-
-const FOREIGN_LINE = /\n(?:[^\n]*,)?"?[A-Za-z]{2,6}-?\d{4,12}"?(?:,|\r?\n|$)/;
-
-const lineEndsWithin = (fields: readonly string[]) =>
-  fields.reduce((count, field) => count + (field.match(/\n/g)?.length ?? 0), 0);
-
-/** The record as one line of CSV that any terminal can show. */
-function escapedCsv(fields: readonly string[]): string {
-  const text = fields
-    .map((field) => field.slice(0, MAX_REJECT_BYTES))
-    .map((field) => (/[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field))
-    .join(',')
-    .slice(0, MAX_REJECT_BYTES)
-    .replace(/[\p{Cc}\u2028\u2029]/gu, (char) =>
-      char === '\n'
-        ? '\\n'
-        : char === '\r'
-          ? '\\r'
-          : char === '\t'
-            ? '\\t'
-            : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
-    );
-  const utf8 = Buffer.from(text);
-  // Cut between characters, not inside one.
-  return utf8.length <= MAX_REJECT_BYTES
-    ? text
-    : new TextDecoder().decode(utf8.subarray(0, MAX_REJECT_BYTES), { stream: true });
+  framer.end();
+  records ??= header.read();
+  if (!records) throw noTicketCsv('it has no header');
+  yield* records.chunks();
+  yield records.rest();
+  return { ...records.ending(), sha256: hash.digest('hex') };
 }
 
 async function* hashed(bytes: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator<Buffer> {
@@ -253,36 +65,131 @@ async function* hashed(bytes: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator
   }
 }
 
-/**
- * The same text in valid UTF-8 without NUL: every NUL and every invalid byte sequence becomes U+FFFD.
- * Clean buffers, which nearly all are, pass untouched; a character cut by a buffer's end waits for the next buffer.
- */
-async function* repaired(bytes: AsyncIterable<Buffer>, note: (count: number) => void): AsyncGenerator<Buffer> {
-  let carried: Buffer = Buffer.alloc(0);
-  const repair = (buffer: Buffer): Buffer => {
-    if (isUtf8(buffer) && !buffer.includes(0)) return buffer;
-    const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(buffer).replaceAll('\0', '\uFFFD');
-    note(text.split('\uFFFD').length - 1);
-    return Buffer.from(text);
-  };
-  for await (const buffer of bytes) {
-    const joined = carried.length > 0 ? Buffer.concat([carried, buffer]) : buffer;
-    const whole = joined.length - incompleteTail(joined);
-    carried = joined.subarray(whole);
-    if (whole > 0) yield repair(joined.subarray(0, whole));
-  }
-  if (carried.length > 0) yield repair(carried);
-}
+/** The head of a file: its header, and sentinels that may stand before it. */
+class HeaderReader {
+  readonly #framer: Framer;
+  #sentinels = 0;
 
-/** How many bytes at the end begin a UTF-8 character that is not complete: 0 to 3. */
-function incompleteTail(buffer: Buffer): number {
-  for (let back = 1; back <= Math.min(3, buffer.length); back += 1) {
-    const byte = buffer[buffer.length - back] ?? 0;
-    if (byte < 0x80) return 0;
-    if (byte >= 0xc0) {
-      const needs = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-      return needs > back ? back : 0;
+  constructor(framer: Framer) {
+    this.#framer = framer;
+  }
+
+  /**
+   * @returns the reader of what stands below the header, as soon as the header's bytes are there
+   * @throws RefusedFileError when it is no header of a ticket CSV
+   */
+  read(): RecordReader | undefined {
+    for (;;) {
+      const frame = this.#framer.next(MAX_HEADER_BYTES);
+      if (!frame) return undefined;
+      if (frame.end === 'open' || frame.end === 'oversized') throw noHeader(frame);
+      const [cells = []] = fieldsOf([repaired(frame.bytes)]);
+      if (!isSentinel(cells)) return new RecordReader(this.#framer, readHeader(cells), this.#sentinels);
+      this.#sentinels += 1;
     }
   }
-  return 0;
 }
+
+function noHeader({ bytes, end }: Frame): Error {
+  const why =
+    end === 'open'
+      ? 'a quote that opens in it is never closed'
+      : `its first record is larger than ${MAX_HEADER_BYTES / 1024} KiB`;
+  return noTicketCsv(whatInstead(bytes.toString()) ?? `it has no readable header: ${why}`);
+}
+
+/** The records below the header. */
+class RecordReader {
+  brokenOff: string | undefined;
+  readonly #framer: Framer;
+  readonly #header: Header;
+  readonly #swallowed: SwallowedRecords;
+  readonly #chunk: ChunkBuilder;
+
+  constructor(framer: Framer, header: Header, sentinels: number) {
+    this.#framer = framer;
+    this.#header = header;
+    this.#swallowed = new SwallowedRecords(header);
+    this.#chunk = new ChunkBuilder(header, sentinels);
+  }
+
+  /** The chunks that are full, as far as the bytes go that are there. */
+  *chunks(): Generator<Chunk> {
+    let group: Frame[] = [];
+    let size = 0;
+    while (!this.brokenOff) {
+      const frame = this.#framer.next(MAX_RECORD_BYTES);
+      const swallower = frame && this.#swallower(frame);
+      const isWhole = frame?.end === 'line' || frame?.end === 'file';
+      const isPlain = frame !== undefined && isWhole && !swallower && !growsTooLarge(frame);
+      if (isPlain) {
+        group.push(frame);
+        size += frame.bytes.length;
+        if (group.length < GROUP_RECORDS && size < GROUP_BYTES) continue;
+      }
+      yield* this.#sort(group);
+      group = [];
+      size = 0;
+      if (!frame) return;
+      if (swallower) this.#chunk.reject(frame.line, SWALLOWS, repaired(swallower));
+      else if (!isWhole) this.#breakOff(frame);
+      else if (!isPlain)
+        this.#chunk.reject(frame.line, GROWS_TOO_LARGE, repaired(frame.bytes.subarray(0, GROUP_BYTES)));
+    }
+  }
+
+  /** The first line of a record that swallows others, which are read anew. */
+  #swallower(frame: Frame): Buffer | undefined {
+    this.#swallowed.learn(frame);
+    return frame.linesWithin > 0 && this.#swallowed.isIn(frame) ? this.#framer.splitFirstLine() : undefined;
+  }
+
+  *#sort(group: readonly Frame[]): Generator<Chunk> {
+    const texts = group.map(({ bytes }) => repaired(bytes));
+    for (const [n, fields] of fieldsOf(texts).entries()) {
+      const { line, bytes, end } = group[n] as Frame;
+      const text = texts[n] as Buffer;
+      if (end === 'file' && fields.length < this.#header.names.length && !isSentinel(fields)) {
+        const { length } = this.#header.names;
+        this.#breaksOff(line, `the record on line ${line} ends after ${fields.length} of ${length} fields`);
+        return;
+      }
+      this.#chunk.take({ line, bytes: text, isRepaired: text !== bytes, fields });
+      if (this.#chunk.isFull) yield this.#chunk.release();
+    }
+  }
+
+  #breakOff({ line, end }: Frame): void {
+    this.#breaksOff(
+      line,
+      end === 'open'
+        ? `a quote that opens in the record on line ${line} is never closed`
+        : `the record that begins on line ${line} is larger than ${MAX_RECORD_BYTES / 1024 / 1024} MiB`,
+    );
+  }
+
+  #breaksOff(line: number, reason: string): void {
+    this.brokenOff = `The file breaks off: ${reason}. The rows before line ${line} are loaded, the rest is not.`;
+  }
+
+  /** What is left when nothing more is read. */
+  rest(): Chunk {
+    return this.#chunk.release();
+  }
+
+  ending(): Omit<Ending, 'sha256'> {
+    return {
+      brokenOff: this.brokenOff,
+      columns: this.#header.names.filter((name) => name !== ''),
+      values: this.#chunk.values,
+      firstReject: this.#chunk.firstReject,
+    };
+  }
+}
+
+/** An invalid byte becomes three, of U+FFFD. */
+const growsTooLarge = ({ bytes }: Frame) =>
+  3 * bytes.length > MAX_RECORD_BYTES && repaired(bytes).length > MAX_RECORD_BYTES;
+
+const GROWS_TOO_LARGE = `with U+FFFD in place of its invalid bytes it is larger than ${MAX_RECORD_BYTES / 1024 / 1024} MiB`;
+const SWALLOWS = 'a quote that opens in it is not closed before the records behind it begin';

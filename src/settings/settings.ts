@@ -49,6 +49,12 @@ export const WorkerSettings = z.object({
 
 /** What SQL goes by as well: each process records those that its environment gives it (recorded.ts). */
 export const FeedSettings = z.object({
+  ON_SUSPECT_SNAPSHOT: z
+    .enum(['hold', 'load'], 'must be hold or load')
+    .optional()
+    .describe(
+      'What is done with a file that would close nearly all open tickets, or has lost a vital column: hold it for a person, or load it with a warning. Unset: hold',
+    ),
   FEED_STALE_HOURS: z.coerce
     .number('must be a whole number of hours')
     .int('must be a whole number of hours')
@@ -71,6 +77,20 @@ export const RetentionSettings = z.object({
   ),
 });
 
+export const PageSettings = z.object({
+  MAP_TILES_URL: z
+    .string()
+    .regex(
+      /^https?:\/\/[^/{}\s;,]+\/(?=.*\{z\})(?=.*\{x\})(?=.*\{y\})/,
+      'must be an address with {z}, {x} and {y} in its path',
+    )
+    .optional()
+    .describe(
+      'Map tiles below the page’s map, e.g. https://tiles.example/{z}/{x}/{y}.png. Unset: nothing leaves this machine',
+    ),
+  MAP_TILES_ATTRIBUTION: z.string().default('').describe('Whose tiles they are, as their terms ask to say on the map'),
+});
+
 /** Every setting, by group: the README's table is made from it. */
 export const SETTINGS = {
   Database: DatabaseSettings,
@@ -79,9 +99,11 @@ export const SETTINGS = {
   Feed: FeedSettings,
   Geocoding: GeocoderSettings,
   Retention: RetentionSettings,
+  Page: PageSettings,
 } as const;
 
 export type BucketSettings = z.infer<typeof BucketSettings>;
+export type PageSettings = z.infer<typeof PageSettings>;
 export type RetentionSettings = z.infer<typeof RetentionSettings>;
 
 /** One or more variables are missing or wrong; the message lists each with its remedy. */

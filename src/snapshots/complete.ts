@@ -10,6 +10,7 @@ import type { Bucket } from '../bucket/s3.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
 import { archived } from './ledger.ts';
+import { manyRejected } from './suspicion.ts';
 
 interface Snapshot {
   snapshot_id: string;
@@ -24,6 +25,9 @@ interface Snapshot {
   broken_off: string | null;
   backfill: boolean;
   archived: boolean;
+  /** Rows without alarms and sentinels. */
+  rows: number;
+  rejected: number;
 }
 
 /**
@@ -71,7 +75,8 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
   await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
   const { rows } = await client.query<Snapshot>(
-    `select snapshot_id, dataset, status, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, broken_off, backfill, archived_at is not null as archived
+    `select snapshot_id, dataset, status, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, broken_off, backfill, archived_at is not null as archived,
+       (rows_read - rows_dropped_alarm - rows_dropped_sentinel)::float8 as rows, rows_rejected::float8 as rejected
      from tickets_ops.snapshots where snapshot_id = $1 for update`,
     [snapshotId],
   );
@@ -85,18 +90,18 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   await client.query(
     `update tickets_ops.snapshots
      set status = $2, loaded_at = clock_timestamp(), progress_at = clock_timestamp(),
-       content_through = tickets_ops.content_through(dataset),
+       content_through = tickets_ops.content_through(dataset), warnings = warnings || $3::text[],
        open_missing = (
          select count(*) from tickets.${snapshot.dataset} t
          where t.is_actionable -- partial index *_open
            and not exists (select from tickets_ops.snapshot_rows r where r.snapshot_id = $1 and r.ticket_id = t.ticket_id)
        )
      where snapshot_id = $1`,
-    [snapshotId, status],
+    [snapshotId, status, [manyRejected(snapshot.rows, snapshot.rejected)].filter((warning) => warning !== undefined)],
   );
+  await client.query('select tickets_ops.replace_held($1, $2, true)', [snapshot.dataset, snapshot.snapshot_at]);
   if (status === 'done') await writeImportMeta(client, snapshotId);
-  await client.query('delete from tickets_ops.snapshot_rows where snapshot_id = $1', [snapshotId]);
-  await client.query('delete from tickets_ops.snapshot_batches where snapshot_id = $1', [snapshotId]);
+  await client.query('select tickets_ops.wipe_staging($1)', [snapshotId]);
   await client.query('select tickets_ops.plan_geocoding($1)', [snapshot.dataset]);
   if (snapshot.backfill) await client.query('select tickets_ops.continue_backfill($1)', [snapshot.dataset]);
   return { ...snapshot, status };
@@ -109,7 +114,7 @@ async function writeImportMeta(db: Db, snapshotId: string): Promise<void> {
      select dataset, jsonb_build_object(
        'source_key', source_key, 'source_etag', source_etag, 'source_sha256', source_sha256,
        'source_last_modified', source_last_modified, 'snapshot_at', snapshot_at,
-       'ingested_at', loaded_at, 'snapshot_id', snapshot_id,
+       'ingested_at', loaded_at, 'snapshot_id', snapshot_id, 'cleaning_version', cleaning_version,
        'rows_read', rows_read, 'rows_inserted', rows_inserted, 'rows_updated', rows_updated, 'rows_unchanged', rows_unchanged,
        'rows_dropped_alarm', rows_dropped_alarm, 'rows_dropped_sentinel', rows_dropped_sentinel,
        'rows_duplicate', rows_duplicate, 'rows_rejected', rows_rejected

@@ -8,13 +8,14 @@ import { ARCHIVE_FOLDER } from '../bucket/archive.ts';
 import { type Listing, type SnapshotFile, snapshotFiles, versionOf } from '../bucket/files.ts';
 import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, plan, type Step } from '../bucket/plan.ts';
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { csvBytes } from '../csv/gunzip.ts';
+import { RefusedFileError } from '../csv/refused.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { archive } from './complete.ts';
-import { inFlight, isBackfilling, knowledge, loadedSha256 } from './knowledge.ts';
+import { inFlight, isBackfilling, knowledge, knownBytes } from './knowledge.ts';
 import * as ledger from './ledger.ts';
-import { stage } from './stage.ts';
+import { NOTHING_KNOWN, stage } from './stage.ts';
 
 export interface FetchOptions {
   readonly mode: Mode;
@@ -115,18 +116,25 @@ async function load(
   options: FetchOptions,
 ): Promise<FetchOutcome> {
   const { mode, log } = options;
-  const sha256 = mode === 'force' ? null : await loadedSha256(client, dataset.name);
+  const known = mode === 'force' ? NOTHING_KNOWN : await knownBytes(client, dataset.name, file.snapshotAt);
   const claim = await ledger.claim(client, look, file, 'bucket');
   if (claim === 'busy') return { outcome: 'busy', with: 'another snapshot' };
   if (claim === 'stale') return lookAgain(mode, false, 'another file was loaded meanwhile');
   log.info({ snapshot: claim.snapshotId, key: file.key, bytes: file.size }, 'reading snapshot');
   try {
-    const staged = await stage(client, dataset, claim, readObject(bucket, file, options.signal), sha256);
-    if (staged === 'sealed') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
+    const bytes = csvBytes(file.key, readObject(bucket, file, options.signal));
+    const staged = await stage(client, dataset, claim, bytes, known);
+    if (staged === 'loading') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
+    if (staged === 'held') {
+      log.warn({ snapshot: claim.snapshotId, key: file.key }, 'held: see tickets_ops.health');
+      // A backfill has more files to load.
+      return mode === 'backfill' ? lookAgain(mode, true, 'the file is held') : { outcome: 'nothing new' };
+    }
     await ledger.putBack(client, claim.snapshotId);
-    return await markUnchanged(client, bucket, look, file, { sha256: sha256 ?? '' }, options);
+    if (staged === 'held before') return { outcome: 'nothing new' };
+    return await markUnchanged(client, bucket, look, file, { sha256: known.loaded ?? '' }, options);
   } catch (error) {
-    if (error instanceof NotTicketCsvError) {
+    if (error instanceof RefusedFileError) {
       await ledger.fail(client, claim.snapshotId, error.message);
       log.error({ snapshot: claim.snapshotId, key: file.key }, error.message);
       return lookAgain(afterRefusal(mode), true, 'the file was refused');

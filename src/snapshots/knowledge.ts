@@ -6,7 +6,9 @@
 import type { Position, SnapshotFile } from '../bucket/files.ts';
 import { versionOf } from '../bucket/files.ts';
 import type { Knowledge, KnownVersion, LedgerStatus } from '../bucket/plan.ts';
+import { CLEANING_VERSION } from '../csv/clean.ts';
 import type { Db } from '../database/client.ts';
+import type { KnownBytes } from './stage.ts';
 
 export interface InFlight {
   readonly snapshot_id: string;
@@ -72,16 +74,12 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
     dataset,
     files.map(({ key }) => key),
   ]);
-  const { rows } = await db.query<{ now: Date; etag: string | null; held_etag: string | null; held_at: Date | null }>(
-    `select now(), last.etag, held.source_etag as held_etag, held.snapshot_at as held_at
-     from tickets_ops.last_load($1) as last
-     left join lateral (
-       select source_etag, snapshot_at from tickets_ops.snapshots
-       where dataset = $1 and status = 'held' order by snapshot_at desc limit 1 -- index snapshots_by_time
-     ) as held on true`,
-    [dataset],
+  const { rows } = await db.query<{ now: Date; etag: string | null; held_etag: string | null; again_at: Date | null }>(
+    `select now(), last.etag, held.source_etag as held_etag, held.judged_again_at as again_at
+     from tickets_ops.last_load($1, $2) as last left join tickets_ops.held($1) as held on true`,
+    [dataset, CLEANING_VERSION],
   );
-  const { now = new Date(), etag = null, held_etag: heldEtag = null, held_at: heldAt = null } = rows[0] ?? {};
+  const { now = new Date(), etag = null, held_etag: heldEtag = null, again_at: judgedAgainAt = null } = rows[0] ?? {};
   return {
     now,
     versions: new Map(
@@ -92,12 +90,21 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
     ),
     highWaterMark: await highWaterMark(db, dataset),
     loadedEtag: etag,
-    held: heldAt && { etag: heldEtag, snapshotAt: heldAt },
+    held: heldEtag === null ? null : { etag: heldEtag, judgedAgainAt },
   };
 }
 
-/** SHA-256 of the last load's bytes, where it was whole and from the bucket: the same bytes may come under another ETag. */
-export async function loadedSha256(db: Db, dataset: string): Promise<string | null> {
-  const { rows } = await db.query<{ sha256: string | null }>('select sha256 from tickets_ops.last_load($1)', [dataset]);
-  return rows[0]?.sha256 ?? null;
+/**
+ * Bytes that a file of that time need not have staged again, since they may come under another ETag: those of the last load,
+ * where it was whole, from the bucket, and cleaned by today's rules, and those that are held.
+ */
+export async function knownBytes(db: Db, dataset: string, snapshotAt: Date): Promise<KnownBytes> {
+  const { rows } = await db.query<{ loaded: string | null; held: string | null }>(
+    `select last.sha256 as loaded, (
+       select h.source_sha256 from tickets_ops.held($1) h where h.judged_again_at > $3 or h.judged_again_at is null
+     ) as held
+     from tickets_ops.last_load($1, $2) as last`,
+    [dataset, CLEANING_VERSION, snapshotAt],
+  );
+  return rows[0] ?? { loaded: null, held: null };
 }

@@ -5,6 +5,7 @@
  */
 import type { ClientBase } from 'pg';
 import type { SnapshotFile } from '../bucket/files.ts';
+import { CLEANING_VERSION } from '../csv/clean.ts';
 import { type Db, transaction } from '../database/client.ts';
 import { ExpectedError } from '../settings/errors.ts';
 
@@ -18,6 +19,12 @@ export interface Claim {
   readonly snapshotId: string;
   readonly attempt: number;
 }
+
+/** Condition of a claim that still holds; $1 its snapshot, $2 its attempt. Another attempt has another number. */
+export const FENCE = `snapshot_id = $1 and attempt = $2 and status = 'staging'`;
+
+export const claimLost = ({ snapshotId, attempt }: Claim) =>
+  new ClaimLostError(`Snapshot ${snapshotId} was taken over from attempt ${attempt}: nothing more is written`);
 
 /** Who looks, and how. */
 export interface Look {
@@ -85,11 +92,19 @@ export async function markUnchanged(
     await takeTurn(client, look.dataset);
     const { rows } = await client.query<{ holds: boolean }>(
       `select coalesce($2 in (last.etag, last.sha256), false) and not tickets_ops.is_below_mark($1, $3, $4, $5) as holds
-       from tickets_ops.last_load($1) as last`,
-      [look.dataset, 'etag' in bytes ? bytes.etag : bytes.sha256, file.snapshotAt, file.lastModified, file.key],
+       from tickets_ops.last_load($1, $6) as last`,
+      [
+        look.dataset,
+        'etag' in bytes ? bytes.etag : bytes.sha256,
+        file.snapshotAt,
+        file.lastModified,
+        file.key,
+        CLEANING_VERSION,
+      ],
     );
     if (!rows[0]?.holds) return false;
     await writeNote(client, look, file, 'unchanged');
+    await client.query('select tickets_ops.replace_held($1, $2, true)', [look.dataset, file.snapshotAt]);
     await checked(client, look.dataset, file.snapshotAt);
     return true;
   });

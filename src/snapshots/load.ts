@@ -4,10 +4,11 @@
  * Running it again, or on two workers at once, changes nothing more: the batch's row lock and status decide.
  */
 import type { ClientBase } from 'pg';
+import { MAX_REJECTS_KEPT } from '../csv/rejects.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
+import { enqueueFinalize } from './commit.ts';
 import { ClaimLostError } from './ledger.ts';
-import { enqueueFinalize } from './stage.ts';
 
 /** What became of a batch. */
 export type BatchOutcome =
@@ -19,11 +20,12 @@ export type BatchOutcome =
   | { readonly outcome: 'gone'; readonly reason: string };
 
 interface Written {
-  inserted: number;
-  updated: number;
-  unchanged: number;
-  rejected: number;
+  readonly inserted: number;
+  readonly updated: number;
+  readonly unchanged: number;
 }
+
+const NOTHING_WRITTEN: Written = { inserted: 0, updated: 0, unchanged: 0 };
 
 /**
  * Loads one batch of a staged snapshot.
@@ -65,9 +67,11 @@ export async function loadBatch(
     if (range.done) return { outcome: 'already done' };
     if (range.failed) return { outcome: 'snapshot failed' };
 
-    const written = await writeRange(client, datasetOf(range.dataset), snapshotId, range.first, range.last);
-    await markDone(client, snapshotId, batch, written);
-    return { outcome: 'loaded', ...written };
+    const refused: Refused = new Map();
+    const written = await writeRange(client, datasetOf(range.dataset), snapshotId, range.first, range.last, refused);
+    const kept = await rejectRows(client, snapshotId, refused);
+    await markDone(client, snapshotId, batch, written, { rejected: refused.size, kept });
+    return { outcome: 'loaded', inserted: written.inserted, updated: written.updated, rejected: refused.size };
   });
 }
 
@@ -88,51 +92,107 @@ async function withoutBatch(db: Db, snapshotId: string, batch: number): Promise<
 /** SQLSTATE classes that a row's own content can cause: data exception, integrity, program limit exceeded. */
 const ROW_FAULT = /^(22|23|54)/;
 
-/** Writes a range of ticket ids; where the database refuses it, halves it until the rows at fault stand alone. */
-async function writeRange(db: Db, dataset: Dataset, snapshotId: string, first: string, last: string): Promise<Written> {
+/** Rows that the database refuses: ticket id and reason. */
+type Refused = Map<string, string>;
+
+/**
+ * Writes a range of ticket ids without the rows that are refused. Those that a check constraint refuses are found all at
+ * once; where the database refuses a range for another reason, it is halved until the rows at fault stand alone.
+ */
+async function writeRange(
+  db: Db,
+  dataset: Dataset,
+  snapshotId: string,
+  first: string,
+  last: string,
+  refused: Refused,
+): Promise<Written> {
   await db.query('savepoint range');
   try {
-    const { rows } = await db.query<Written>(upsertSql(dataset), [snapshotId, first, last]);
+    const { rows } = await db.query<Written>(upsertSql(dataset), [snapshotId, first, last, [...refused.keys()]]);
     await db.query('release savepoint range');
-    return { ...(rows[0] ?? { inserted: 0, updated: 0, unchanged: 0 }), rejected: 0 };
+    return rows[0] ?? NOTHING_WRITTEN;
   } catch (error) {
-    const { code = '', message } = error as { code?: string; message: string };
+    const { code = '', constraint, message } = error as { code?: string; constraint?: string; message: string };
     if (!ROW_FAULT.test(code)) throw error;
     await db.query('rollback to savepoint range');
-    const { rows } = await db.query<{ ticket_id: string }>(
-      `select ticket_id from tickets_ops.snapshot_rows
-       where snapshot_id = $1 and ticket_id between $2 and $3 and raw is not null
-       order by ticket_id`,
-      [snapshotId, first, last],
-    );
-    const ids = rows.map((row) => row.ticket_id);
-    const middle = Math.floor(ids.length / 2);
-    const [left, right] = [ids[middle - 1], ids[middle]];
-    if (left === undefined || right === undefined) {
-      await rejectRow(db, snapshotId, first, `The database refuses it: ${message}`);
-      return { inserted: 0, updated: 0, unchanged: 0, rejected: 1 };
+    const violating = constraint ? await violatingRows(db, dataset, snapshotId, constraint, first, last, refused) : [];
+    const ids = violating.length > 0 ? [] : await writableIds(db, snapshotId, first, last, refused);
+    if (ids.length <= 1) {
+      for (const id of [...violating, ...ids]) refused.set(id, `The database refuses it: ${message}`);
+      return writeRange(db, dataset, snapshotId, first, last, refused);
     }
-    const lower = await writeRange(db, dataset, snapshotId, ids[0] ?? first, left);
-    const upper = await writeRange(db, dataset, snapshotId, right, ids.at(-1) ?? last);
+    const middle = ids.length >> 1;
+    const lower = await writeRange(db, dataset, snapshotId, first, ids[middle - 1] ?? first, refused);
+    const upper = await writeRange(db, dataset, snapshotId, ids[middle] ?? last, last, refused);
     return {
       inserted: lower.inserted + upper.inserted,
       updated: lower.updated + upper.updated,
       unchanged: lower.unchanged + upper.unchanged,
-      rejected: lower.rejected + upper.rejected,
     };
   }
 }
 
-async function rejectRow(db: Db, snapshotId: string, ticketId: string, reason: string): Promise<void> {
-  await db.query(
-    `insert into tickets_ops.snapshot_rejects (snapshot_id, line, reason, row_text)
-     select snapshot_id, line, $3, left(raw::text, 65536) from tickets_ops.snapshot_rows
-     where snapshot_id = $1 and ticket_id = $2`,
-    [snapshotId, ticketId, reason],
+async function violatingRows(
+  db: Db,
+  dataset: Dataset,
+  snapshotId: string,
+  constraint: string,
+  first: string,
+  last: string,
+  refused: Refused,
+): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    'select id from tickets_ops.violating_rows($1, $2, $3, $4, $5) as id',
+    [dataset.name, constraint, snapshotId, first, last],
   );
+  return rows.map(({ id }) => id).filter((id) => !refused.has(id));
 }
 
-async function markDone(db: Db, snapshotId: string, batch: number, written: Written): Promise<void> {
+async function writableIds(
+  db: Db,
+  snapshotId: string,
+  first: string,
+  last: string,
+  refused: Refused,
+): Promise<string[]> {
+  const { rows } = await db.query<{ ticket_id: string }>(
+    `select ticket_id from tickets_ops.snapshot_rows
+     where snapshot_id = $1 and ticket_id between $2 and $3 and raw is not null and ticket_id <> all ($4)
+     order by ticket_id`,
+    [snapshotId, first, last, [...refused.keys()]],
+  );
+  return rows.map((row) => row.ticket_id);
+}
+
+/**
+ * Writes the refused rows to the rejects, as many as are kept of one snapshot. @returns how many were kept
+ * The snapshot's row is locked until the commit, or two batches at once would keep too many.
+ */
+async function rejectRows(db: Db, snapshotId: string, refused: Refused): Promise<number> {
+  if (refused.size === 0) return 0;
+  const { rows } = await db.query<{ room: number }>(
+    `select greatest($2 - rejects_kept, 0)::int as room from tickets_ops.snapshots where snapshot_id = $1 for no key update`,
+    [snapshotId, MAX_REJECTS_KEPT],
+  );
+  const result = await db.query(
+    `insert into tickets_ops.snapshot_rejects (snapshot_id, line, reason, row_text)
+     select r.snapshot_id, r.line, f.reason, left(r.raw::text, 65536)
+     from unnest($2::text[], $3::text[]) as f (ticket_id, reason)
+     join tickets_ops.snapshot_rows r on r.snapshot_id = $1 and r.ticket_id = f.ticket_id -- primary key
+     order by r.line limit $4`,
+    [snapshotId, [...refused.keys()], [...refused.values()], rows[0]?.room ?? 0],
+  );
+  return result.rowCount ?? 0;
+}
+
+async function markDone(
+  db: Db,
+  snapshotId: string,
+  batch: number,
+  written: Written,
+  { rejected, kept }: { rejected: number; kept: number },
+): Promise<void> {
   await db.query(
     `update tickets_ops.snapshot_batches set status = 'done', error = null, done_at = clock_timestamp()
      where snapshot_id = $1 and batch = $2`,
@@ -145,10 +205,10 @@ async function markDone(db: Db, snapshotId: string, batch: number, written: Writ
        status = case when batches_done + 1 = batches_total then 'finalizing' else status end,
        progress_at = clock_timestamp(),
        rows_inserted = rows_inserted + $2, rows_updated = rows_updated + $3,
-       rows_unchanged = rows_unchanged + $4, rows_rejected = rows_rejected + $5
+       rows_unchanged = rows_unchanged + $4, rows_rejected = rows_rejected + $5, rejects_kept = rejects_kept + $6
      where snapshot_id = $1 and status = 'loading'
      returning batches_done = batches_total as complete`,
-    [snapshotId, written.inserted, written.updated, written.unchanged, written.rejected],
+    [snapshotId, written.inserted, written.updated, written.unchanged, rejected, kept],
   );
   if (!rows[0])
     throw new ClaimLostError(`Snapshot ${snapshotId} was cancelled while batch ${batch} was written: it is undone`);
@@ -165,6 +225,7 @@ function upsertSql({ name }: Dataset): string {
     with batch as materialized (
       select ticket_id, raw from tickets_ops.snapshot_rows
       where snapshot_id = $1 and ticket_id between $2 and $3 and raw is not null -- primary key
+        and ticket_id <> all ($4) -- hashed
     ),
     changed as materialized (
       select b.ticket_id, b.raw, t.is_actionable, t.normalized_status, t.assigned_team, t.cluster

@@ -5,13 +5,18 @@
 import { versionOf } from '../bucket/files.ts';
 import { type Knowledge, type Mode, plan, type Step } from '../bucket/plan.ts';
 import { type Bucket, readObject } from '../bucket/s3.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
-
-import { type Counts, type Reject, readTicketCsv, rowsAsJson, type TicketRow } from '../csv/records.ts';
+import { addCounts, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { csvBytes } from '../csv/gunzip.ts';
+import { readTicketCsv } from '../csv/records.ts';
+import { RefusedFileError } from '../csv/refused.ts';
+import type { Reject } from '../csv/rejects.ts';
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
+import { onSuspectSnapshot } from './commit.ts';
+import { compare } from './comparison.ts';
 import { afterRefusal, everyFile, listSnapshots } from './fetch.ts';
 import { knowledge } from './knowledge.ts';
+import { figuresOf, judge, manyRejected, type Verdict } from './suspicion.ts';
 
 export interface Preview {
   readonly counts: Counts;
@@ -23,6 +28,8 @@ export interface Preview {
   readonly changedFields: readonly (readonly [field: string, tickets: number])[];
   /** Why the rest of the file would not be read; undefined when all of it would. */
   readonly brokenOff: string | undefined;
+  /** Whether it would be loaded, with warnings, or held. */
+  readonly verdict: Exclude<Verdict, { verdict: 'refuse' }>;
 }
 
 /** What a fetch would do. */
@@ -45,9 +52,11 @@ export async function previewBucket(db: Db, bucket: Bucket, dataset: Dataset, mo
     const last = steps.at(-1);
     if (last?.action !== 'load') return { steps, refused, changes: null };
     try {
-      return { steps, refused, changes: await preview(db, dataset, readObject(bucket, last.file)) };
+      const { key, snapshotAt } = last.file;
+      const bytes = csvBytes(key, readObject(bucket, last.file));
+      return { steps, refused, changes: await preview(db, dataset, bytes, snapshotAt) };
     } catch (error) {
-      if (!(error instanceof NotTicketCsvError)) throw error;
+      if (!(error instanceof RefusedFileError)) throw error;
       refused.push({ key: last.file.key, reason: error.message });
       const failed = [versionOf(last.file), { status: 'failed', opensAt: null }] as const;
       known = { ...known, versions: new Map([...known.versions, failed]) };
@@ -55,51 +64,77 @@ export async function previewBucket(db: Db, bucket: Bucket, dataset: Dataset, mo
   }
 }
 
+/** What would become of a ticket: the fields that change, or 'new', or nothing; and whether it would close. */
+interface Change {
+  readonly what: readonly string[] | 'new';
+  readonly closes: boolean;
+}
+
 /**
  * Compares a file with the tickets. Holds one small entry per ticket in memory.
- * @throws NotTicketCsvError; whatever `bytes` throws
+ * @param snapshotAt the file's time
+ * @throws RefusedFileError, also where too little of it could be loaded; whatever `bytes` throws
  */
-export async function preview(db: Db, dataset: Dataset, bytes: AsyncIterable<Buffer>): Promise<Preview> {
-  const counts: Counts = { read: 0, alarms: 0, sentinels: 0, duplicates: 0, repaired: 0 };
+export async function preview(
+  db: Db,
+  dataset: Dataset,
+  bytes: AsyncIterable<Buffer>,
+  snapshotAt: Date,
+): Promise<Preview> {
+  const counts = noCounts();
   const rejects: Reject[] = [];
-  /** By ticket id, so that the last line wins: the fields that change, or 'new', or nothing. */
-  const verdicts = new Map<string, readonly string[] | 'new' | undefined>();
+  /** By ticket id, so that the last line wins. */
+  const found = new Map<string, Change | undefined>();
   const chunks = readTicketCsv(bytes);
   let next = await chunks.next();
   for (; !next.done; next = await chunks.next()) {
     const chunk = next.value;
-    for (const name of Object.keys(counts) as (keyof Counts)[]) counts[name] += chunk.counts[name];
+    addCounts(counts, chunk.counts);
     rejects.push(...chunk.rejects);
-    const changes = await compare(db, dataset, chunk.rows);
+    const changes = await changesOf(db, dataset, chunk.rows);
     for (const { ticket_id } of chunk.rows) {
-      if (verdicts.has(ticket_id)) counts.duplicates += 1;
-      verdicts.set(ticket_id, changes.get(ticket_id));
+      if (found.has(ticket_id)) counts.duplicates += 1;
+      found.set(ticket_id, changes.get(ticket_id));
     }
   }
-  const changedFields = new Map<string, number>();
-  let inserts = 0;
-  let updates = 0;
-  for (const verdict of verdicts.values()) {
-    if (verdict === 'new') inserts += 1;
-    else if (verdict) {
-      updates += 1;
-      for (const field of verdict) changedFields.set(field, (changedFields.get(field) ?? 0) + 1);
-    }
-  }
+  const closing = [...found].filter(([, change]) => change?.closes).map(([id]) => id);
+  const reading = { ...next.value, counts };
+  const compared = await compare(db, dataset, closing, snapshotAt);
+  const verdict = judge(reading, compared, await onSuspectSnapshot(db));
+  if (verdict.verdict === 'refuse') throw new RefusedFileError(verdict.reason);
+  const many = manyRejected(figuresOf(reading).rows, counts.rejected);
   return {
     counts,
-    inserts,
-    updates,
-    unchanged: verdicts.size - inserts - updates,
+    ...summary([...found.values()]),
     rejects,
-    changedFields: [...changedFields].sort(([, a], [, b]) => b - a),
-    brokenOff: next.value.brokenOff,
+    brokenOff: reading.brokenOff,
+    verdict: many === undefined ? verdict : { ...verdict, warnings: [...verdict.warnings, many] },
   };
 }
 
-async function compare(db: Db, dataset: Dataset, rows: readonly TicketRow[]): Promise<Map<string, string[] | 'new'>> {
-  const result = await db.query<{ ticket_id: string; is_new: boolean; fields: string[] | null }>(
+function summary(changes: readonly (Change | undefined)[]) {
+  const changedFields = new Map<string, number>();
+  let inserts = 0;
+  let updates = 0;
+  for (const change of changes) {
+    if (change?.what === 'new') inserts += 1;
+    else if (change) {
+      updates += 1;
+      for (const field of change.what) changedFields.set(field, (changedFields.get(field) ?? 0) + 1);
+    }
+  }
+  return {
+    inserts,
+    updates,
+    unchanged: changes.length - inserts - updates,
+    changedFields: [...changedFields].sort(([, a], [, b]) => b - a),
+  };
+}
+
+async function changesOf(db: Db, dataset: Dataset, rows: readonly TicketRow[]): Promise<Map<string, Change>> {
+  const result = await db.query<{ ticket_id: string; is_new: boolean; closes: boolean; fields: string[] | null }>(
     `select r.ticket_id, t.ticket_id is null as is_new,
+       coalesce(t.is_actionable and tickets.to_boolean(r.raw ->> 'is_actionable') is not true, false) as closes,
        (
          select array_agg(key) from jsonb_each(t.raw) as old full join jsonb_each(r.raw) as new using (key)
          where old.value is distinct from new.value
@@ -109,5 +144,7 @@ async function compare(db: Db, dataset: Dataset, rows: readonly TicketRow[]): Pr
      where t.raw is distinct from r.raw`,
     [rowsAsJson(rows)],
   );
-  return new Map(result.rows.map((row) => [row.ticket_id, row.is_new ? 'new' : (row.fields ?? [])]));
+  return new Map(
+    result.rows.map((row) => [row.ticket_id, { what: row.is_new ? 'new' : (row.fields ?? []), closes: row.closes }]),
+  );
 }

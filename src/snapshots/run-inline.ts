@@ -5,7 +5,8 @@
 import { run as startRunner, type TaskList } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { futureDatedReason, isFutureDated, type LedgerStatus, type Mode } from '../bucket/plan.ts';
-import { NotTicketCsvError } from '../csv/clean.ts';
+import { csvBytes } from '../csv/gunzip.ts';
+import { RefusedFileError } from '../csv/refused.ts';
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
@@ -13,15 +14,17 @@ import { openPool, workerEnded } from '../worker/pool.ts';
 import { workerPreset } from '../worker/worker.ts';
 import { highWaterMark, inFlight } from './knowledge.ts';
 import * as ledger from './ledger.ts';
-import { stage } from './stage.ts';
+import { NOTHING_KNOWN, stage } from './stage.ts';
 
 /** A row of the ledger, as the command line reports it. */
 export interface LoadedSnapshot {
   snapshot_id: string;
   source_key: string;
   status: LedgerStatus;
-  /** Why it failed, is partial or was passed over. */
+  /** Why it failed, is partial or held, or was passed over. */
   reason: string | null;
+  /** What is odd about it, though it was loaded. */
+  warnings: string[];
   rows_read: string;
   rows_inserted: string;
   rows_updated: string;
@@ -85,10 +88,10 @@ export async function loadFile(
     const claim = await claimWhenFree(client, dataset, file);
     if (typeof claim === 'string') return { ok: false, snapshots: [], error: claim };
     try {
-      await stage(client, dataset, claim, bytes, null);
+      await stage(client, dataset, claim, csvBytes(file.key, bytes), NOTHING_KNOWN);
     } catch (error) {
       await ledger.fail(client, claim.snapshotId, (error as Error).message);
-      if (!(error instanceof NotTicketCsvError)) throw error;
+      if (!(error instanceof RefusedFileError)) throw error;
     }
     await untilIdle(client, dataset, report);
     return resultOf(client, dataset, since, null);
@@ -161,7 +164,7 @@ async function resultOf(
   fetchKey: string | null,
 ): Promise<LoadResult> {
   const { rows } = await client.query<LoadedSnapshot & { is_refused: boolean }>(
-    `select opens_at is not null or ignored as is_refused, snapshot_id, source_key, status, coalesce(error, broken_off) as reason, rows_read, rows_inserted, rows_updated,
+    `select opens_at is not null or ignored as is_refused, snapshot_id, source_key, status, coalesce(error, broken_off, case when status = 'held' then hold_reason end) as reason, warnings, rows_read, rows_inserted, rows_updated,
        rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected
      from tickets_ops.snapshots where dataset = $1 and progress_at >= $2 order by snapshot_id`,
     [dataset.name, since],

@@ -1,43 +1,31 @@
 /**
- * Staging: the rows of a file go to tickets_ops.snapshot_rows while they arrive, then one transaction seals them: the
- * batches and their jobs come into being together with the state `loading`, or not at all.
+ * Staging: the rows of a file go to tickets_ops.snapshot_rows while they arrive; then they are committed (commit.ts).
  * No transaction is open while the network is awaited. Of a row that equals its ticket only a digest is sent, and only its
  * id is kept; the duplicate of a row replaces the earlier line.
  */
 import { hash } from 'node:crypto';
 import type { ClientBase } from 'pg';
-import { type Chunk, readTicketCsv, rowsAsJson, type TicketRow } from '../csv/records.ts';
-import { type Db, transaction } from '../database/client.ts';
+import { addCounts, CHUNK_SIZE, type Chunk, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { readTicketCsv } from '../csv/records.ts';
+import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
-import { type Claim, ClaimLostError } from './ledger.ts';
+import { commitStaging } from './commit.ts';
+import { type Claim, claimLost, FENCE } from './ledger.ts';
 
-/** Rows of a batch: measured best on two cores between 2 500 and 10 000; one takes about 0.4 s. */
-const BATCH_ROWS = 5_000;
-/** Attempts of a load task: the last one comes about 4 minutes after the first, so a failure never outlives its hour. */
-export const LOAD_ATTEMPTS = 6;
-/** Before every geocoding job. */
-export const LOAD_PRIORITY = -10;
-
-interface Totals {
-  read: number;
-  alarms: number;
-  sentinels: number;
-  duplicates: number;
-  rejected: number;
-  repaired: number;
+interface Totals extends Counts {
+  /** Rejects that were written with their text. */
+  rejectsKept: number;
   /** Whether the chunk before held rows that equal their tickets. */
   unchangedLately: boolean;
 }
 
-/** Another attempt has another number, a sealed or failed snapshot another status. */
-const FENCE = `snapshot_id = $1 and attempt = $2 and status = 'staging'`;
 /** The beginning of each statement while rows arrive; its parameters are progress(). */
-const HELD = `
+const FENCED = `
   unflushed as (
     -- Nobody waits for the disk here: the sealing transaction does, for everything before it.
     select set_config('synchronous_commit', 'off', true) as setting
   ),
-  held as (
+  fenced as (
     update tickets_ops.snapshots
     set progress_at = clock_timestamp(), rows_read = $3, rows_dropped_alarm = $4, rows_dropped_sentinel = $5,
       rows_rejected = $6, rows_repaired = $7
@@ -55,29 +43,33 @@ const progress = ({ snapshotId, attempt }: Claim, { read, alarms, sentinels, rej
   repaired,
 ];
 
+/** Bytes that need not be loaded: SHA-256 of those of the last load, and of those that a held snapshot has. */
+export interface KnownBytes {
+  readonly loaded: string | null;
+  readonly held: string | null;
+}
+
+/** Of a file that is loaded whatever its bytes are. */
+export const NOTHING_KNOWN: KnownBytes = { loaded: null, held: null };
+
+/** What became of a claimed snapshot: it is loading, or held; or nothing was staged, since its bytes are known. */
+export type Staged = 'loading' | 'held' | 'loaded before' | 'held before';
+
 /**
  * Stages a claimed snapshot.
  * @param bytes the file
- * @param seenSha256 of the last whole load: the same bytes under another ETag are not loaded again
- * @returns 'unchanged' when the bytes are those of the last load: nothing was sealed, the caller decides
- * @throws NotTicketCsvError; ClaimLostError when another attempt took over; whatever `bytes` throws
+ * @param known the same bytes under another ETag are not staged again; the caller decides what becomes of the claim
+ * @throws RefusedFileError, also where too little of it can be loaded; ClaimLostError when another attempt took over;
+ * whatever `bytes` throws
  */
 export async function stage(
   client: ClientBase,
   dataset: Dataset,
   claim: Claim,
   bytes: AsyncIterable<Buffer>,
-  seenSha256: string | null,
-): Promise<'sealed' | 'unchanged'> {
-  const totals: Totals = {
-    read: 0,
-    alarms: 0,
-    sentinels: 0,
-    duplicates: 0,
-    rejected: 0,
-    repaired: 0,
-    unchangedLately: true,
-  };
+  known: KnownBytes,
+): Promise<Staged> {
+  const totals: Totals = { ...noCounts(), rejectsKept: 0, unchangedLately: true };
   const chunks = readTicketCsv(bytes);
   // While a chunk is written, one waits and the next is parsed: neither Postgres nor the parser is ever idle.
   let written: Promise<void> = Promise.resolve();
@@ -90,57 +82,55 @@ export async function stage(
     await written;
     if (next.done) {
       await writing;
-      const { brokenOff, sha256 } = next.value;
-      if (brokenOff === undefined && sha256 === seenSha256) return 'unchanged';
-      await transaction(client, () => seal(client, claim, totals, brokenOff ?? null, sha256));
-      return 'sealed';
+      const { sha256, ...reading } = next.value;
+      if (reading.brokenOff === undefined && sha256 === known.loaded) return 'loaded before';
+      if (reading.brokenOff === undefined && sha256 === known.held) return 'held before';
+      const { rejectsKept, unchangedLately: _, ...counts } = totals;
+      return commitStaging(client, dataset, claim, { ...reading, counts }, { sha256, rejectsKept });
     }
     written = writing;
     writing = written.then(() => writeChunk(client, dataset, claim, next.value, totals));
     // Awaited above; without this a failure before then would end the process as an unhandled rejection.
     writing.catch(() => undefined);
+    // An enormous record is written before the next is read: two would not fit.
+    if (next.value.size > 2 * CHUNK_SIZE) await writing;
   }
 }
 
 async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, totals: Totals): Promise<void> {
-  const { counts } = chunk;
-  totals.read += counts.read;
-  totals.alarms += counts.alarms;
-  totals.sentinels += counts.sentinels;
-  totals.repaired += counts.repaired;
-  totals.rejected += chunk.rejects.length;
-  totals.duplicates += counts.duplicates;
+  addCounts(totals, chunk.counts);
+  totals.rejectsKept += chunk.rejects.length;
   // Where no row of the chunk before was known, digests would only come on top of the rows.
-  const rows = totals.unchangedLately ? await recognise(db, dataset, claim, chunk.rows, totals) : chunk.rows;
+  const rows = totals.unchangedLately ? await stageUnchanged(db, dataset, claim, chunk.rows, totals) : chunk.rows;
   if (rows.length === 0 && chunk.rejects.length === 0) return;
-  const result = await db.query<{ held: boolean; duplicates: number; unchanged: number }>(
-    `with ${HELD},
+  const result = await db.query<{ is_ours: boolean; duplicates: number; unchanged: number }>(
+    `with ${FENCED},
      rejected as (
        insert into tickets_ops.snapshot_rejects (snapshot_id, line, reason, row_text)
-       select held.snapshot_id, r.line, r.reason, r.text
-       from held, jsonb_to_recordset($9) as r (line bigint, reason text, text text)
+       select fenced.snapshot_id, r.line, r.reason, r.text
+       from fenced, jsonb_to_recordset($9) as r (line bigint, reason text, text text)
      ),
      staged as (
        insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line, raw)
-       select held.snapshot_id, r.ticket_id, r.line, case when t.raw is distinct from r.raw then r.raw end
-       from held, jsonb_to_recordset($8) as r (line bigint, ticket_id text, raw jsonb)
+       select fenced.snapshot_id, r.ticket_id, r.line, case when t.raw is distinct from r.raw then r.raw end
+       from fenced, jsonb_to_recordset($8) as r (line bigint, ticket_id text, raw jsonb)
        left join tickets.${dataset.name} t on t.ticket_id = r.ticket_id -- primary key
        on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = excluded.raw
        returning xmax <> 0 as is_duplicate, raw is null as is_unchanged
      )
-     select exists (select from held) as held, (select count(*)::int from staged where is_duplicate) as duplicates,
+     select exists (select from fenced) as is_ours, (select count(*)::int from staged where is_duplicate) as duplicates,
        (select count(*)::int from staged where is_unchanged) as unchanged
      from unflushed`,
     [...progress(claim, totals), rowsAsJson(rows), JSON.stringify(chunk.rejects)],
   );
   const written = result.rows[0];
-  if (!written?.held) throw lost(claim);
+  if (!written?.is_ours) throw claimLost(claim);
   totals.duplicates += written.duplicates;
   totals.unchangedLately = written.unchanged > 0 || rows.length < chunk.rows.length;
 }
 
 /** Stages the rows whose digest is that of their ticket. @returns the others */
-async function recognise(
+async function stageUnchanged(
   db: Db,
   dataset: Dataset,
   claim: Claim,
@@ -148,12 +138,12 @@ async function recognise(
   totals: Totals,
 ): Promise<readonly TicketRow[]> {
   const digests = rows.map((row) => ({ id: row.ticket_id, line: row.line, sha256: hash('sha256', row.raw, 'base64') }));
-  const result = await db.query<{ held: boolean; duplicates: number; others: string[] }>(
-    `with ${HELD},
+  const result = await db.query<{ is_ours: boolean; duplicates: number; others: string[] }>(
+    `with ${FENCED},
      listed as materialized (
-       select held.snapshot_id, r.id, r.line,
+       select fenced.snapshot_id, r.id, r.line,
          encode(sha256(convert_to(t.raw::text, 'UTF8')), 'base64') is not distinct from r.sha256 as is_unchanged
-       from held, jsonb_to_recordset($8) as r (id text, line bigint, sha256 text)
+       from fenced, jsonb_to_recordset($8) as r (id text, line bigint, sha256 text)
        left join tickets.${dataset.name} t on t.ticket_id = r.id -- primary key
      ),
      staged as (
@@ -162,83 +152,14 @@ async function recognise(
        on conflict (snapshot_id, ticket_id) do update set line = excluded.line, raw = null
        returning xmax <> 0 as is_duplicate
      )
-     select exists (select from held) as held, (select count(*)::int from staged where is_duplicate) as duplicates,
+     select exists (select from fenced) as is_ours, (select count(*)::int from staged where is_duplicate) as duplicates,
        array(select id from listed where not is_unchanged) as others
      from unflushed`,
     [...progress(claim, totals), JSON.stringify(digests)],
   );
-  const recognised = result.rows[0];
-  if (!recognised?.held) throw lost(claim);
-  totals.duplicates += recognised.duplicates;
-  const others = new Set(recognised.others);
+  const unchanged = result.rows[0];
+  if (!unchanged?.is_ours) throw claimLost(claim);
+  totals.duplicates += unchanged.duplicates;
+  const others = new Set(unchanged.others);
   return rows.filter((row) => others.has(row.ticket_id));
 }
-
-async function seal(db: Db, claim: Claim, totals: Totals, brokenOff: string | null, sha256: string): Promise<void> {
-  const { rows } = await db.query<{ batches: number }>(
-    `with held as (
-       select snapshot_id from tickets_ops.snapshots
-       where ${FENCE}
-       for update
-     ),
-     numbered as (
-       select r.ticket_id, (row_number() over (order by r.ticket_id) - 1) / ${BATCH_ROWS} + 1 as batch
-       from tickets_ops.snapshot_rows r
-       where r.snapshot_id = $1 and r.raw is not null -- primary key, in whose order they are numbered
-         and exists (select from held)
-     ),
-     batches as (
-       insert into tickets_ops.snapshot_batches (snapshot_id, batch, first_ticket_id, last_ticket_id)
-       select $1, batch, min(ticket_id), max(ticket_id) from numbered group by batch
-       returning batch
-     ),
-     jobs as (
-       select tickets_ops.enqueue(
-         'upsert_batch', json_build_object('snapshot_id', $1::bigint, 'batch', batch), tickets_ops.batch_job_key($1, batch)
-       )
-       from batches
-     )
-     select count(jobs)::int as batches from held left join jobs on true group by held.snapshot_id`,
-    [claim.snapshotId, claim.attempt],
-  );
-  const sealed = rows[0];
-  if (!sealed) throw lost(claim);
-  await db.query(
-    `update tickets_ops.snapshots
-     set status = case when $2 = 0 then 'finalizing' else 'loading' end, batches_total = $2, batches_done = 0,
-       source_sha256 = $3, broken_off = $4, staged_at = clock_timestamp(), load_began_at = clock_timestamp(), progress_at = clock_timestamp(),
-       rows_read = $5, rows_dropped_alarm = $6, rows_dropped_sentinel = $7, rows_duplicate = $8, rows_rejected = $9, rows_repaired = $10,
-       rows_unchanged = (select count(*) from tickets_ops.snapshot_rows where snapshot_id = $1 and raw is null)
-     where snapshot_id = $1`,
-    [
-      claim.snapshotId,
-      sealed.batches,
-      sha256,
-      brokenOff,
-      totals.read,
-      totals.alarms,
-      totals.sentinels,
-      totals.duplicates,
-      totals.rejected,
-      totals.repaired,
-    ],
-  );
-  // These rows are joined at once: with the statistics of the hour before, the plans are quadratic.
-  await db.query('analyze tickets_ops.snapshot_rows');
-  if (sealed.batches === 0) await enqueueFinalize(db, claim.snapshotId);
-}
-
-/** Asks for the end of a snapshot; in the transaction that completes its last batch. */
-export async function enqueueFinalize(db: Db, snapshotId: string): Promise<void> {
-  await db.query(
-    `select tickets_ops.enqueue(
-       'finalize_snapshot', json_build_object('snapshot_id', $1::bigint), tickets_ops.finalize_job_key($1)
-     )`,
-    [snapshotId],
-  );
-}
-
-const lost = (claim: Claim) =>
-  new ClaimLostError(
-    `Snapshot ${claim.snapshotId} was taken over from attempt ${claim.attempt}: nothing more is written`,
-  );

@@ -82,7 +82,7 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       `insert into tickets.geo_locations (cluster, location_key, status, geom)
        values ('Cluster 7', tickets.location_key('Place H'), 'found', st_setsrid(st_makepoint(36.91, -1.21), 4326))`,
     ]) {
-      assert.ok((await scansDuring(write, 'inc_place')) > 0, write);
+      assert.ok((await scansDuring(write, 'inc_place')).index > 0, write);
     }
     const { rows } = await env.pool.query(
       `select geo_source, count(*)::int from tickets.inc where cluster = 'Cluster 7' group by 1 order by 1`,
@@ -92,6 +92,20 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       rows.reduce((sum, { count }) => sum + count, 0),
       TICKETS / 50,
     );
+  });
+
+  test('what is served finds the open tickets, those of a week, and those of a tile by their indexes', async () => {
+    for (const [call, index] of [
+      ['fn_tickets_for_map_json()', 'inc_open'],
+      ['fn_ticket_places()', 'inc_open'],
+      [`fn_ticket_places('closed', '2026-01-05', '2026-01-06')`, 'inc_closed_at'],
+      ['ticket_places_mvt(13, 4934, 4128)', 'inc_open_geog'],
+      [`ticket_places_mvt(13, 4934, 4128, '{"state": "closed"}')`, 'inc_geog'],
+    ] as const) {
+      const scans = await scansDuring(`select reporting.${call}`, index);
+      assert.ok(scans.index > 0, `${call} does not use ${index}`);
+      assert.equal(scans.table, 0, `${call} reads the whole table`);
+    }
   });
 
   test('the map lists every ticket it can, and says when one is left out', async () => {
@@ -110,22 +124,25 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
     assert.deepEqual(await map(), { listed: TICKETS, truncated: true, mapped: TICKETS + 1 });
   });
 
-  /** How often a statement used an index. */
-  async function scansDuring(statement: string, index: string): Promise<number> {
+  /** How often a statement used an index, and how often it read the whole of tickets.inc. */
+  async function scansDuring(statement: string, index: string): Promise<{ index: number; table: number }> {
     const client = await env.pool.connect();
     const scans = async () => {
       // A session reports its own use when this is asked for and the statement is over.
       await client.query('select pg_stat_force_next_flush()');
-      const { rows } = await client.query<{ scans: number }>(
-        'select idx_scan::int as scans from pg_stat_user_indexes where indexrelname = $1',
+      const { rows } = await client.query<{ index: number; table: number }>(
+        `select i.idx_scan::int as index, t.seq_scan::int as table
+         from pg_stat_user_indexes i join pg_stat_user_tables t on t.relid = 'tickets.inc'::regclass
+         where i.indexrelname = $1`,
         [index],
       );
-      return rows[0]?.scans ?? 0;
+      return rows[0] ?? assert.fail(`there is no index ${index}`);
     };
     try {
       const before = await scans();
       await client.query(statement);
-      return (await scans()) - before;
+      const after = await scans();
+      return { index: after.index - before.index, table: after.table - before.table };
     } finally {
       client.release();
     }

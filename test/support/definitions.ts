@@ -18,7 +18,7 @@ export async function definitions(client: ClientBase, schemas: string[]): Promis
   const { rows } = await client.query<{ name: string; definition: string }>(
     `select format('%s.%s', n.nspname, p.proname) as name,
        pg_get_functiondef(p.oid) || coalesce(obj_description(p.oid, 'pg_proc'), '') as definition
-     from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = any ($1)
+     from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = any ($1) and p.prokind <> 'a' -- an aggregate has none
      union all
      select format('%s.%s', n.nspname, c.relname),
        pg_get_viewdef(c.oid) || array_to_string(c.reloptions, ',') || (

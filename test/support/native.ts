@@ -53,6 +53,23 @@ export async function startNativePostgres(): Promise<{ url: string; close(): Pro
   });
 }
 
+/**
+ * Starts a streaming replica (hot standby) of a server that was started by the functions above.
+ * @param primaryUrl any database of it, as its superuser
+ * @returns the URL of the same database on the replica
+ */
+export async function startReplica(primaryUrl: string): Promise<{ url: string; close(): Promise<void> }> {
+  return inFolder(async (folder, account, closing) => {
+    const backup = ['-d', primaryUrl, '-D', dataIn(folder), '--write-recovery-conf', '--checkpoint=fast', '--no-sync'];
+    await run(`${await postgresPrograms()}/pg_basebackup`, backup, { ...account, cwd: folder });
+    const postgres = await startServer(folder, account);
+    closing.push(postgres.close);
+    const url = new URL(postgres.environment.TEST_DATABASE_URL);
+    url.pathname = new URL(primaryUrl).pathname;
+    return { url: url.href };
+  });
+}
+
 type Closing = (() => Promise<void>)[];
 
 /** Starts servers in a temporary folder; what was started is stopped by `close()`, or at once when `start` fails. */
@@ -92,17 +109,21 @@ export async function serverAccount(): Promise<Account | undefined> {
   return { uid: await id('-u'), gid: await id('-g') };
 }
 
+const dataIn = (folder: string) => join(folder, 'postgres');
+
 async function startPostgres(folder: string, account: Account | undefined) {
-  const programs = await postgresPrograms();
-  const data = join(folder, 'postgres');
   await run(
-    `${programs}/initdb`,
-    ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync'],
-    {
-      ...account,
-      cwd: folder,
-    },
+    `${await postgresPrograms()}/initdb`,
+    ['-D', dataIn(folder), '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync'],
+    { ...account, cwd: folder },
   );
+  return startServer(folder, account);
+}
+
+/** Starts the server whose data lie in the folder. */
+async function startServer(folder: string, account: Account | undefined) {
+  const programs = await postgresPrograms();
+  const data = dataIn(folder);
   const port = await freePort();
   const settings = [
     `port=${port}`,

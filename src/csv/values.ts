@@ -1,0 +1,98 @@
+/**
+ * Values of the typed columns: whether a text reads as the generated columns of tickets.inc read it (values.sql). Nothing
+ * is converted here; a file's figures tell whether a column has stopped to make sense. A test holds both against each other.
+ */
+import type { Header } from './header.ts';
+
+/** The code of a blank; the other characters that are trimmed come before it. */
+const BLANK = 32;
+
+/** Without the blanks around it that btrim() takes off there; most texts have none. */
+const trimmed = (text: string) =>
+  text.charCodeAt(0) > BLANK && text.charCodeAt(text.length - 1) > BLANK
+    ? text
+    : text.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, '');
+
+const TRUE = new Set(['true', 't', 'yes', 'y', '1', '1.0']);
+const FALSE = new Set(['false', 'f', 'no', 'n', '0', '0.0']);
+
+/** As tickets.to_boolean() reads it; undefined for what is neither. */
+export function toBoolean(text: string): boolean | undefined {
+  const word = text === 'true' || text === 'false' ? text : trimmed(text).toLowerCase();
+  return TRUE.has(word) ? true : FALSE.has(word) ? false : undefined;
+}
+
+const DATE = '(?:19[0-9][0-9]|20[0-9][0-9]|2100)-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])';
+const CLOCK = '(?:[01][0-9]|2[0-3]):[0-5][0-9]';
+const OFFSET = ' ?(?:Z|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?)';
+const TIME = new RegExp(`^${DATE}(?:[ T]${CLOCK}(?::[0-5][0-9](?:\\.[0-9]{1,6})?)?(?:${OFFSET})?)?$`);
+
+/** As tickets.eat_ts() reads it. */
+function isTime(text: string): boolean {
+  const time = text.length <= 64 ? trimmed(text) : '';
+  if (!TIME.test(time)) return false;
+  const day = Number(time.slice(8, 10));
+  if (day <= 28) return true;
+  const [year, month] = [Number(time.slice(0, 4)), Number(time.slice(5, 7))];
+  const leap = year % 4 === 0 && year !== 1900 && year !== 2100;
+  return day <= (month === 2 ? (leap ? 29 : 28) : [4, 6, 9, 11].includes(month) ? 30 : 31);
+}
+
+/** As tickets.hours_to_minutes() reads it. */
+function isHours(text: string): boolean {
+  const hours = trimmed(text);
+  return hours.length <= 40 && /^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$/.test(hours);
+}
+
+/** As tickets.to_degrees() reads it. */
+function isDegrees(text: string): boolean {
+  const degrees = trimmed(text);
+  return degrees.length <= 40 && /^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$/.test(degrees);
+}
+
+/** The columns whose values are counted. normalized_status is text: what is there reads. */
+export const TYPED_COLUMNS: Readonly<Record<string, (text: string) => boolean>> = {
+  normalized_status: () => true,
+  is_actionable: (text) => toBoolean(text) !== undefined,
+  mttr: isHours,
+  created_at_service: isTime,
+  scheduled_at: isTime,
+  closed_at: isTime,
+  first_seen_at: isTime,
+  last_seen_at: isTime,
+  source_created_at: isTime,
+  source_updated_at: isTime,
+  latitude: isDegrees,
+  longitude: isDegrees,
+};
+
+/** Of a typed column: the tickets that have a value there, and those whose value reads. */
+export interface Values {
+  filled: number;
+  read: number;
+}
+
+/** Counts the values of one ticket after the other, for the typed columns that the header has. */
+export class ValueCounter {
+  readonly #columns: readonly { name: string; column: number; reads: (text: string) => boolean; values: Values }[];
+
+  constructor({ names }: Header) {
+    this.#columns = Object.entries(TYPED_COLUMNS)
+      .map(([name, reads]) => ({ name, column: names.indexOf(name), reads, values: { filled: 0, read: 0 } }))
+      .filter(({ column }) => column >= 0);
+  }
+
+  count(fields: readonly string[]): void {
+    for (const { column, reads, values } of this.#columns) {
+      const text = fields[column] ?? '';
+      if (text === '' || trimmed(text) === '') continue;
+      values.filled += 1;
+      if (reads(text)) values.read += 1;
+    }
+  }
+
+  /** What was counted so far, by column. */
+  get values(): Readonly<Record<string, Values>> {
+    return Object.fromEntries(this.#columns.map(({ name, values }) => [name, values]));
+  }
+}

@@ -1,0 +1,218 @@
+/**
+ * What the page may ask: a fixed list of routes, each with its statements. All values are parameters, and every statement
+ * runs with the rights of the role that the page was started with: what that role lacks is answered with the GRANT.
+ */
+import type pg from 'pg';
+import { z } from 'zod';
+import { type Db, transaction } from '../database/client.ts';
+import { readStatus } from '../operations/health.ts';
+import { asMember, Refused, type Role } from './refused.ts';
+
+interface Route<T extends z.ZodType = z.ZodType> {
+  /** Of which the role of the person has to be a member. */
+  readonly role: Role;
+  readonly input: T;
+  run(db: Db, asked: z.infer<T>): Promise<object>;
+}
+
+const route = <T extends z.ZodType>(role: Role, input: T, run: Route<T>['run']): Route =>
+  ({ role, input, run }) as Route;
+
+/** More than anyone reviews at a sitting; 5 000 are painted within a second. */
+const QUEUE_SHOWN = 5_000;
+const JOBS_SHOWN = 200;
+const TICKETS_SHOWN = 500;
+
+const text = z.string().min(1).max(1_000);
+const optional = text.nullish().transform((value) => value ?? null);
+const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
+const degrees = z.coerce.number().min(-180).max(180);
+const id = z.coerce.number().int().positive();
+
+const POINT = 'st_setsrid(st_makepoint($4, $5), 4326)';
+/** The SET clause of each decision; the triggers of the gazetteers do the rest, as they do for psql. */
+const DECISIONS: Record<string, string> = {
+  'location accept': `status = 'found', verified = true`,
+  'location pin': `geom = ${POINT}, status = 'found', verified = true`,
+  'location reject': `status = 'rejected', verified = true`,
+  'cluster accept': `verified = true`,
+  'cluster pin': `geom = ${POINT}, verified = true`,
+  'cluster reject': `geom = null, verified = true`,
+  'cluster guard': `guard_km = $4`,
+};
+const decision = place.extend({
+  decision: z.enum(['accept', 'pin', 'reject', 'guard']),
+  /** As it was read: another one means that somebody changed the place meanwhile. */
+  updated_at: text,
+  lat: z.number().min(-90).max(90).optional(),
+  lng: z.number().min(-180).max(180).optional(),
+  guard_km: z.number().min(0.1).max(1_000).optional(),
+});
+
+/** What can be done to jobs; the parameters are the fields of the request, in its order. */
+const jobAction = z.discriminatedUnion('action', [
+  z.object({ action: z.literal('retry'), id }),
+  z.object({ action: z.literal('cancel'), id }),
+  z.object({ action: z.literal('retry_failed'), task: optional }),
+  z.object({ action: z.literal('fetch') }),
+  z.object({ action: z.literal('geocode'), cluster: text, location: optional }),
+]);
+const JOB_ACTIONS = {
+  retry: 'select note from tickets_ops.retry_job($1)',
+  cancel: 'select tickets_ops.cancel_job($1) as note',
+  retry_failed: 'select note from tickets_ops.retry_failed($1)',
+  fetch: 'select note from tickets_ops.fetch_now()',
+  geocode: `select note from tickets.geocode_location($2, $1) where $2::text is not null
+            union all select note from tickets.geocode_cluster($1) where $2::text is null`,
+} as const;
+
+/** A GeoJSON point as one record. */
+const flat = ({ geometry, properties }: { geometry: { coordinates: [number, number] }; properties: object }) => {
+  const [lng, lat] = geometry.coordinates;
+  return { ...properties, lng, lat };
+};
+
+/** By method and path. */
+export const ROUTES: Record<string, Route> = {
+  'GET /api/queue': route('tickets_curator', z.object({ status: optional, text: optional }), async (db, asked) => {
+    const { rows } = await db.query(
+      `select kind, cluster, location_key, status, doubt::float8 as doubt, open_tickets::integer as open, count(*) over ()::integer as total
+       from tickets_ops.review_queue
+       where ($1::text is null or status = $1 or kind = $1)
+         and ($2::text is null or strpos(lower(concat_ws(' ', location_key, location_name, cluster)), lower($2)) > 0)
+       limit ${QUEUE_SHOWN}`,
+      [asked.status, asked.text],
+    );
+    return { total: rows[0]?.total ?? 0, places: rows.map(({ total, ...row }) => row) };
+  }),
+
+  'GET /api/place': route('tickets_curator', place, async (db, { kind, cluster, location_key }) => {
+    const { rows } = await db.query('select tickets_ops.review_place($1, $2, $3) as found', [
+      kind,
+      cluster,
+      location_key,
+    ]);
+    if (!rows[0].found.place) throw new Refused(404, `${location_key ?? 'The cluster'} is no longer in the gazetteer.`);
+    return rows[0].found;
+  }),
+
+  'POST /api/decide': route('tickets_curator', decision, async (db, asked) => {
+    const { kind, cluster, location_key, updated_at } = asked;
+    const set = DECISIONS[`${kind} ${asked.decision}`];
+    const values = { accept: [], reject: [], pin: [asked.lng, asked.lat], guard: [asked.guard_km] }[asked.decision];
+    if (!set || values.some((value) => value === undefined))
+      throw new Refused(400, 'This decision lacks what it decides.');
+    const { rowCount } = await db.query(
+      `update tickets.geo_${kind}s set ${set}
+       where cluster = $1 and updated_at::text = $2 and ${kind === 'location' ? 'location_key = $3' : '$3::text is null'}`,
+      [cluster, updated_at, location_key, ...values],
+    );
+    if (rowCount === 0) throw new Refused(409, 'Someone changed this place since you looked. Look at it again.');
+    const { rows } = await db.query(
+      `select decision_id, decision, tickets_moved::integer as tickets_moved from tickets.geo_decisions
+       where cluster = $1 and location_key is not distinct from $2 and decided_at = now()
+       order by decision_id desc limit 1`,
+      [cluster, location_key],
+    );
+    if (!rows[0]) throw new Refused(422, 'There is nothing to decide: the place is like this already.');
+    return rows[0];
+  }),
+
+  'POST /api/undo': route('tickets_curator', z.object({ decision_id: id }), async (db, { decision_id }) => {
+    const { rows } = await db.query(
+      `select decision_id, kind, cluster, location_key, tickets_moved::integer as tickets_moved from tickets.undo_decision($1)`,
+      [decision_id],
+    );
+    return rows[0];
+  }),
+
+  'GET /api/places': route('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
+    const { rows } = await db.query(
+      `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features' as features,
+         (select coalesce(json_agg(t), '[]') from (
+           select distinct assigned_team as team from tickets.inc where is_actionable and assigned_team is not null
+         ) as t) as teams`,
+      [asked.cluster, asked.team],
+    );
+    return { teams: rows[0].teams, places: rows[0].features.map(flat) };
+  }),
+
+  'GET /api/tickets': route(
+    'tickets_reader',
+    z.object({ lng: degrees, lat: degrees, cluster: optional, team: optional }),
+    async (db, asked) => {
+      const { rows } = await db.query(
+        `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, sla_state, at_risk
+         from tickets.inc_open_sla
+         where st_x(geom) = $1 and st_y(geom) = $2
+           and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
+         order by hours_open desc nulls last, ticket_id
+         limit ${TICKETS_SHOWN}`,
+        [asked.lng, asked.lat, asked.cluster, asked.team],
+      );
+      return rows;
+    },
+  ),
+
+  'GET /api/vehicles': route('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
+    const { rows: made } = await db.query(`select to_regclass('tickets.vehicles_now') is not null as made`);
+    if (!made[0].made) return [];
+    const { rows } = ticket
+      ? await db.query(
+          `select vehicle_id, label, freshness, road_km_estimate::float8 as km, minutes_estimate::float8 as minutes
+           from tickets.nearest_vehicles($1)`,
+          [ticket],
+        )
+      : await db.query(
+          `select vehicle_id, label, team, lng, lat, freshness, open_assignments from tickets.vehicles_now
+           where freshness <> 'nowhere'`,
+        );
+    return rows;
+  }),
+
+  'GET /api/jobs': route('tickets_operator', z.object({ task: optional, state: optional }), async (db, asked) => {
+    const { rows } = await db.query(
+      `with every as materialized (select * from tickets_ops.jobs),
+       matching as (
+         select id, task, key, payload, state, run_at, attempts, max_attempts, last_error, age::text as age
+         from every where ($1::text is null or task = $1) and ($2::text is null or state = $2)
+       )
+       select
+         (select coalesce(json_agg(t), '[]') from (select distinct task from every) as t) as tasks,
+         (select count(*)::integer from every where state = 'failed' and ($1::text is null or task = $1)) as failed,
+         (select coalesce(json_agg(j), '[]') from (
+           select * from matching order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at
+           limit ${JOBS_SHOWN}
+         ) as j) as jobs,
+         (select count(*)::integer from matching) as total`,
+      [asked.task, asked.state],
+    );
+    const { health, snapshots } = await readStatus(db);
+    return { ...rows[0], health, snapshots };
+  }),
+
+  'POST /api/jobs': route('tickets_operator', jobAction, async (db, { action, ...asked }) => {
+    const { rows } = await db.query<{ note: string | null }>(JOB_ACTIONS[action], Object.values(asked));
+    return { notes: rows.map(({ note }) => note) };
+  }),
+};
+
+/**
+ * Runs a route in one transaction. What Postgres has to remark is sent along with an object, as `notices`.
+ * @throws Refused, and whatever Postgres refuses
+ */
+export async function answerOf(pool: pg.Pool, { role, input, run }: Route, given: unknown): Promise<string> {
+  const read = input.safeParse(given);
+  if (!read.success) throw new Refused(400, z.prettifyError(read.error));
+  const client = await pool.connect();
+  const notices: string[] = [];
+  const listen = ({ message }: { message: string | undefined }) => notices.push(message ?? '');
+  client.on('notice', listen);
+  try {
+    const answer = await asMember(client, role, () => transaction(client, () => run(client, read.data)));
+    return JSON.stringify(Array.isArray(answer) ? answer : { ...answer, notices });
+  } finally {
+    client.off('notice', listen);
+    client.release();
+  }
+}

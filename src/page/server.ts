@@ -1,0 +1,123 @@
+/**
+ * The page's HTTP server: for one person on one machine, with the database role of whoever starts it.
+ *
+ * Guarantees: only loopback is listened on; nothing is answered without the cookie that the process's own token was
+ * exchanged for, nor under another name than 127.0.0.1 or localhost (a name rebound to this machine is 421); a write is
+ * JSON from the page itself; files and routes are fixed lists; the page may load nothing from elsewhere, but map tiles
+ * where they are set. Each of these is a test (test/page-server.test.ts).
+ */
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type IncomingMessage } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { json } from 'node:stream/consumers';
+import pg from 'pg';
+import { withClient } from '../database/client.ts';
+import type { PageSettings } from '../settings/settings.ts';
+import { type PageFile, pageFiles } from './files.ts';
+import { Refused, refusalOf } from './refused.ts';
+import { answerOf, ROUTES } from './routes.ts';
+
+/** A decision is some 300 bytes. */
+const MAX_BODY_BYTES = 16_384;
+
+export interface Page {
+  /** With the token: whoever has it acts as the person who started the page. */
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/**
+ * @param port 0: any that is free
+ * @throws ConnectionError, SchemaError, and EADDRINUSE where the port is taken
+ */
+export async function startPage(databaseUrl: string, port: number, tiles: PageSettings): Promise<Page> {
+  const files = await withClient(databaseUrl, (client) => pageFiles(client, tiles));
+  const pool = new pg.Pool({ connectionString: databaseUrl, max: 4, application_name: 'fleettickets page' });
+  // A connection that breaks: its statement fails, and the next request opens another or is told why not.
+  pool.on('error', () => undefined).on('connect', (client) => client.on('error', () => undefined));
+  const server = createServer();
+  server.listen(port, '127.0.0.1');
+  await once(server, 'listening');
+  const { port: bound } = server.address() as AddressInfo;
+  const token = randomBytes(24).toString('base64url');
+  const door = { bound, token, cookie: `fleettickets_${bound}=${randomBytes(24).toString('base64url')}` };
+  const headers = headersOf(tiles.MAP_TILES_URL);
+  server.on('request', async (request, response) => {
+    const answer = await serve(request, door, files, pool).catch((error) => {
+      const { status, message, grant } = refusalOf(error);
+      return { status, type: 'application/json', body: JSON.stringify({ error: message, grant }), headers: {} };
+    });
+    response.writeHead(answer.status, { ...headers, 'content-type': answer.type, ...answer.headers });
+    response.end(answer.body);
+  });
+  return {
+    url: `http://127.0.0.1:${bound}/?token=${token}`,
+    async close() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
+      await pool.end();
+    },
+  };
+}
+
+/** Cookies do not tell ports apart, so the cookie's name does. */
+type Door = { readonly bound: number; readonly token: string; readonly cookie: string };
+type Answer = { status: number; type: string; body: string | Buffer; headers: Record<string, string> };
+
+async function serve(
+  request: IncomingMessage,
+  door: Door,
+  files: ReadonlyMap<string, PageFile>,
+  pool: pg.Pool,
+): Promise<Answer> {
+  const { host = '', cookie = '', origin, 'sec-fetch-site': site = 'none', ...headers } = request.headers;
+  if (![`127.0.0.1:${door.bound}`, `localhost:${door.bound}`].includes(host)) {
+    throw new Refused(421, 'This page is served as 127.0.0.1 and localhost only.');
+  }
+  const [path = '', query] = (request.url ?? '').split('?', 2);
+  const asked = new URLSearchParams(query);
+  if (path === '/' && isSame(asked.get('token') ?? '', door.token)) {
+    const set = { location: '/', 'set-cookie': `${door.cookie}; HttpOnly; SameSite=Strict; Path=/` };
+    return { status: 303, type: 'text/plain', body: '', headers: set };
+  }
+  if (asked.has('token') || !cookie.split('; ').some((one) => isSame(one, door.cookie))) {
+    throw new Refused(403, 'Open the address that `fleettickets page` printed: paste it into the address bar.');
+  }
+  const isWrite = request.method !== 'GET';
+  if (!['none', 'same-origin'].includes(`${site}`) || (isWrite && origin !== `http://${host}`)) {
+    throw new Refused(403, 'Another site asked for this.');
+  }
+
+  const file = isWrite ? undefined : files.get(path);
+  if (file) return { status: 200, ...file, headers: {} };
+  const route = ROUTES[`${request.method} ${path}`];
+  if (!route) throw new Refused(404, `There is no ${request.method} ${path}.`);
+  if (isWrite && !headers['content-type']?.startsWith('application/json'))
+    throw new Refused(415, 'Writes are application/json.');
+  if (Number(headers['content-length'] ?? Infinity) > MAX_BODY_BYTES && isWrite)
+    throw new Refused(413, 'That is too much.');
+  const input = isWrite
+    ? await json(request).catch(() => Promise.reject(new Refused(400, 'This is no JSON.')))
+    : Object.fromEntries(asked);
+  return { status: 200, type: 'application/json', body: await answerOf(pool, route, input), headers: {} };
+}
+
+function isSame(one: string, other: string): boolean {
+  const [a, b] = [Buffer.from(one), Buffer.from(other)];
+  return a.length === b.length && timingSafeEqual(a, b);
+}
+
+/** What the browser may do with an answer. Leaflet sets styles through the DOM, which needs no 'unsafe-inline'. */
+function headersOf(tilesUrl: string | undefined): Record<string, string> {
+  const images = tilesUrl ? `'self' ${new URL(tilesUrl).origin}` : "'self'";
+  return {
+    'content-security-policy': `default-src 'none'; script-src 'self'; style-src 'self'; img-src ${images}; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
+    'cache-control': 'no-store',
+    'cross-origin-opener-policy': 'same-origin',
+    'cross-origin-resource-policy': 'same-origin',
+    'referrer-policy': tilesUrl ? 'strict-origin' : 'no-referrer', // tile servers want to know who asks
+    'x-content-type-options': 'nosniff',
+  };
+}

@@ -1,0 +1,173 @@
+/** The page acts with the role of the person who starts it: what that role may not do is answered with the GRANT, and not done. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { type Page, startPage } from '../../src/page/server.ts';
+import { startBrowser, visit } from '../support/browser.ts';
+import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { makePlaces, ticketsAt } from '../support/places.ts';
+
+const PEOPLE = { reader: 'page_reader', curator: 'page_curator', operator: 'page_operator', nobody: 'page "nobody"' };
+
+describe('the page’s rights', { skip: !native && 'needs a native Postgres', timeout: 60_000 }, () => {
+  let env: Environment;
+  const open: Page[] = [];
+  before(async () => {
+    env = await startEnvironment();
+    await dropPeople(env);
+    for (const [kind, name] of Object.entries(PEOPLE)) {
+      const quoted = `"${name.replaceAll('"', '""')}"`;
+      await env.pool.query(`create role ${quoted} login ${kind === 'nobody' ? '' : `in role tickets_${kind}`}`);
+    }
+    await makePlaces(env.pool, {
+      clusters: { Kilimani: [-1.29, 36.78] },
+      places: [
+        {
+          cluster: 'Kilimani',
+          name: 'NW_Rose Court',
+          candidates: [{ label: 'Rose Gardens, Kilimani, Nairobi', lat: -1.2912, lng: 36.7851 }],
+          tickets: 4,
+        },
+      ],
+    });
+  });
+  after(async () => {
+    for (const page of open) await page.close();
+    await dropPeople(env);
+    await env.close();
+  });
+
+  async function pageOf(person: keyof typeof PEOPLE): Promise<Page> {
+    const url = new URL(env.databaseUrl);
+    url.username = encodeURIComponent(PEOPLE[person]);
+    const page = await startPage(url.href, 0, { MAP_TILES_ATTRIBUTION: '' });
+    open.push(page);
+    return page;
+  }
+
+  /** Asks as the page would. */
+  async function asker(person: keyof typeof PEOPLE) {
+    const page = await pageOf(person);
+    const { origin } = new URL(page.url);
+    const { headers } = await fetch(page.url, { redirect: 'manual' });
+    const cookie = headers.get('set-cookie')?.split(';')[0] ?? '';
+    return async (path: string, body?: object) => {
+      const post = body && { method: 'POST', body: JSON.stringify(body) };
+      const response = await fetch(origin + path, {
+        ...post,
+        headers: { cookie, origin, 'content-type': 'application/json' },
+      });
+      // biome-ignore lint/suspicious/noExplicitAny: whatever the page would get
+      return { status: response.status, answer: (await response.json()) as any };
+    };
+  }
+
+  const place = async () =>
+    (await env.pool.query(`select updated_at::text, verified, verified_by from tickets.geo_locations`)).rows[0];
+  const accept = async () => ({
+    ...{ kind: 'location', cluster: 'Kilimani', location_key: 'rose court', decision: 'accept' },
+    updated_at: (await place()).updated_at,
+  });
+
+  test('a reader sees the map, and for all else the GRANT; nothing is written', async () => {
+    const ask = await asker('reader');
+    assert.equal((await ask('/api/places')).answer.places.length, 1);
+    assert.equal((await ask('/api/tickets?lng=36.78&lat=-1.29')).answer.length, 4);
+    assert.deepEqual((await ask('/api/vehicles')).answer, []);
+    for (const [path, body, role] of [
+      ['/api/queue', undefined, 'tickets_curator'],
+      ['/api/place?kind=cluster&cluster=Kilimani', undefined, 'tickets_curator'],
+      ['/api/decide', await accept(), 'tickets_curator'],
+      ['/api/undo', { decision_id: 1 }, 'tickets_curator'],
+      ['/api/jobs', undefined, 'tickets_operator'],
+      ['/api/jobs', { action: 'fetch' }, 'tickets_operator'],
+    ] as const) {
+      const { status, answer } = await ask(path, body);
+      assert.deepEqual([path, status, answer.grant], [path, 403, `grant ${role} to ${PEOPLE.reader};`]);
+      assert.match(answer.error, /^Your role page_reader may not do this: permission denied/);
+    }
+    assert.equal((await place()).verified, false);
+    assert.equal((await env.pool.query('select from tickets.geo_decisions')).rows.length, 0);
+  });
+
+  test('the GRANT that is answered is all that is missing', async () => {
+    const ask = await asker('reader');
+    const { answer } = await ask('/api/queue');
+    await env.pool.query(answer.grant);
+    assert.equal((await ask('/api/decide', await accept())).status, 200);
+    assert.equal((await ask('/api/undo', { decision_id: 1 })).status, 200);
+    await env.pool.query(`revoke tickets_curator from ${PEOPLE.reader}`);
+    assert.equal((await ask('/api/queue')).status, 403);
+  });
+
+  test('a curator decides and undoes, is named in the history, and cannot delete or rewrite it', async () => {
+    const ask = await asker('curator');
+    const { status, answer } = await ask('/api/decide', await accept());
+    assert.deepEqual([status, answer.tickets_moved, answer.notices], [200, 4, []]);
+    assert.equal((await place()).verified_by, PEOPLE.curator);
+    assert.equal(await ticketsAt(env.pool, 'rose court'), 'location -1.2912 36.7851 × 4');
+    assert.equal((await ask('/api/undo', { decision_id: answer.decision_id })).answer.tickets_moved, 4);
+    const { rows } = await env.pool.query(
+      'select distinct decided_by from tickets.geo_decisions where decision_id >= $1',
+      [answer.decision_id],
+    );
+    assert.deepEqual(rows, [{ decided_by: PEOPLE.curator }]);
+    assert.equal((await ask('/api/jobs')).answer.grant, `grant tickets_operator to ${PEOPLE.curator};`);
+    const client = await env.pool.connect();
+    try {
+      await client.query(`set role ${PEOPLE.curator}`);
+      for (const sql of [
+        'delete from tickets.geo_locations',
+        'delete from tickets.geo_decisions',
+        'update tickets.inc set raw = raw',
+        `insert into tickets.geo_decisions (decided_by, kind, cluster, decision, before, tickets_moved) values ('x', 'cluster', 'x', 'moved', '{}', 0)`,
+      ]) {
+        await assert.rejects(client.query(sql), { code: '42501' }, sql);
+      }
+    } finally {
+      await client.query('reset role');
+      client.release();
+    }
+  });
+
+  test('an operator sees to jobs, and may not decide', async () => {
+    const ask = await asker('operator');
+    assert.equal((await ask('/api/jobs')).status, 200);
+    assert.match((await ask('/api/jobs', { action: 'fetch' })).answer.notes[0], /^The bucket is looked at now/);
+    assert.equal(
+      (await ask('/api/decide', await accept())).answer.grant,
+      `grant tickets_curator to ${PEOPLE.operator};`,
+    );
+  });
+
+  test('two people who decide about one place at once: one is told that the other was first', async () => {
+    const [one, other] = [await asker('curator'), await asker('curator')];
+    const decision = await accept();
+    const answers = await Promise.all([
+      one('/api/decide', decision),
+      other('/api/decide', { ...decision, decision: 'reject' }),
+    ]);
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [200, 409]);
+    const done = answers.find(({ status }) => status === 200);
+    assert.equal((await one('/api/undo', { decision_id: done?.answer.decision_id })).status, 200);
+  });
+
+  test('whoever may not even read is told before the page is served, with the GRANT', async () => {
+    await assert.rejects(pageOf('nobody'), { message: /grant tickets_reader to "page ""nobody""";/ });
+  });
+
+  test('the browser shows the GRANT where the view would be', async (t) => {
+    const browser = await startBrowser();
+    t.after(() => browser.close());
+    const { tab } = await visit(browser, (await pageOf('reader')).url);
+    await tab.locator('#map .summary').getByText('1 place, 4 open tickets').waitFor();
+    await tab.getByRole('link', { name: 'Review' }).click();
+    await tab.locator('#review').getByText('grant tickets_curator to page_reader;').waitFor();
+    await tab.getByRole('link', { name: 'Jobs' }).click();
+    await tab.locator('#jobs').getByText('grant tickets_operator to page_reader;').waitFor();
+  });
+});
+
+/** Roles belong to the server, and outlive a run that was cut off. */
+async function dropPeople(env: Environment): Promise<void> {
+  for (const name of Object.values(PEOPLE)) await env.pool.query(`drop role if exists "${name.replaceAll('"', '""')}"`);
+}
