@@ -1,9 +1,20 @@
 /** Settings of plain `npx graphile-worker` in this folder: the same worker as `fleettickets worker`. */
+
+import { withClient } from './src/database/client.ts';
 import { createLog } from './src/settings/log.ts';
-import { loadDotEnv } from './src/settings/settings.ts';
+import { DatabaseSettings, loadDotEnv, readSettings } from './src/settings/settings.ts';
 import { printError } from './src/terminal/output.ts';
+import { recordSchedule } from './src/worker/schedule.ts';
 import { workerPreset } from './src/worker/worker.ts';
 
 loadDotEnv((warning) => printError(`${warning}\n`));
 
-export default workerPreset(await createLog());
+const log = await createLog();
+const preset = workerPreset(log);
+preset.worker.events.on('cron:starting', () => {
+  withClient(readSettings(DatabaseSettings).DATABASE_URL, recordSchedule).catch((error: Error) =>
+    log.error(`the schedule cannot be recorded: ${error.message}`),
+  );
+});
+
+export default preset;

@@ -12,7 +12,7 @@ const BARE = `
   from (
     select 'FeatureCollection' as type, array_agg(feature) as features
     from tickets.inc t
-    cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+    cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
     cross join lateral (
       select
         t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,

@@ -3,6 +3,9 @@ import assert from 'node:assert/strict';
 import { clusters } from '../demo/places.ts';
 import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureAnalytics } from './analytics.ts';
+import { measureDispatch } from './dispatch.ts';
+import { measureHostile } from './hostile.ts';
 import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
 import { measureServing } from './serving.ts';
@@ -15,7 +18,8 @@ export interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs. */
+  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile,
+   *  dispatch (half a million tickets of its own). */
   only: string[];
 }
 
@@ -38,6 +42,10 @@ export async function measure(options: Options): Promise<void> {
       for (const line of await measureServing(env)) note(line);
     }
     if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
+    if (options.only.includes('hostile')) for (const line of await measureHostile(env)) note(line);
+    if (options.only.includes('dispatch')) for (const line of await measureDispatch(env)) note(line);
+    if (options.only.includes('analytics'))
+      for (const line of await measureAnalytics(env, options.manyRows)) note(line);
     printTable(lines);
   } finally {
     await env.close();

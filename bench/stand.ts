@@ -4,13 +4,14 @@
  * would type otherwise: psql, a temporary table, one INSERT … ON CONFLICT. Starting a process counts for neither.
  */
 import { execFile } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { bigCsv } from '../demo/feed.ts';
 import { clusters } from '../demo/places.ts';
 import { columns } from '../demo/ticket.ts';
 import { type Environment, waitFor } from '../test/support/environment.ts';
+import { peakMemoryMb } from '../test/support/peak-memory.ts';
 import { startWorkerProcess } from '../test/support/worker-process.ts';
 
 const run = promisify(execFile);
@@ -133,7 +134,7 @@ export async function emptyTickets(env: Environment): Promise<void> {
   for (;;) {
     try {
       await env.pool.query(
-        'truncate tickets.inc, tickets.inc_events, tickets.import_meta, tickets_ops.snapshots cascade',
+        'truncate tickets.inc, tickets.inc_events, tickets.inc_daily, tickets.import_meta, tickets_ops.snapshots cascade',
       );
       return;
     } catch (error) {
@@ -182,8 +183,7 @@ export async function withWorker<T>(env: Environment, use: () => Promise<T>): Pr
   });
   try {
     const result = await use();
-    const status = await readFile(`/proc/${pid}/status`, 'utf8');
-    return { result, peakMb: Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) / 1024 };
+    return { result, peakMb: await peakMemoryMb(pid) };
   } finally {
     worker.kill('SIGTERM');
     await worker.exited;

@@ -1,6 +1,5 @@
 import { parseArgs } from 'node:util';
 import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3';
-import type { Runner } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { type Bucket, openBucket } from '../src/bucket/s3.ts';
 import { withClient } from '../src/database/client.ts';
@@ -17,14 +16,16 @@ import { workerEnded } from '../src/worker/pool.ts';
 import { startWorker } from '../src/worker/worker.ts';
 import { feed } from './feed.ts';
 import { startProvider } from './provider.ts';
+import { startTracker } from './vehicles.ts';
 
 export const summary = 'the whole thing on a laptop, with made-up tickets at real places';
 export const usage = `Usage: fleettickets demo [--exit]
 
 Starts a database with PostGIS, an S3 server and a stand-in for a geocoding provider, all
 in this process; feeds several hours of made-up tickets at real Kenyan places through the
-real migrations and the real worker; shows what came out. Then it keeps serving, so that
-you can look with psql, until Ctrl-C. Needs the development packages (npm install).
+real migrations and the real worker; drives twelve vehicles; shows what came out. Then it
+keeps serving, so that you can look with psql, until Ctrl-C. Needs the development packages
+(npm install).
 
   --exit   end when all is shown
 `;
@@ -56,6 +57,25 @@ const EXAMPLES: readonly (readonly [question: string, sql: string])[] = [
   [
     'The nearest open tickets to a vehicle in Westlands',
     `select ticket_id, cluster, geo_source, round(ST_Distance(geog, ${VEHICLE}))::int as metres from tickets.inc_open_sla order by geog <-> ${VEHICLE} limit 5`,
+  ],
+  [
+    'What came in and went out in the last weeks (provisional: not all told yet)',
+    "select period, created, closed, closed_final, reopened, net, provisional from tickets.inc_flow(tickets.eat_day(now()) - 21, tickets.eat_day(now()) + 1, 'week')",
+  ],
+  [
+    'The vehicles, and what may be believed of their positions',
+    "select label, team, freshness, justify_interval(date_trunc('minute', age)) as age from tickets.vehicles_now order by label",
+  ],
+  [
+    'The vehicles nearest to a ticket in Nairobi that can still be saved from a breach',
+    `select t.ticket_id, v.label, round(v.metres) as metres, v.road_km_estimate as road_km, v.minutes_estimate as minutes, v.freshness
+  from (select ticket_id from tickets.inc_open_sla where at_risk and region = 'nairobi' and geog is not null order by 1 limit 1) t,
+    tickets.nearest_vehicles(t.ticket_id) v`,
+  ],
+  [
+    'Which vehicle goes where (npm run fleettickets -- dispatch)',
+    `select v.label, p.ticket_id, round(p.metres) as metres, round(p.cost_km::numeric, 1) as cost_km, p.sla_state, p.at_risk, p.geo_source
+  from tickets.dispatch_plan() p join tickets.vehicles_now v using (vehicle_id) order by v.label`,
   ],
   ['What happened to tickets', 'select event, count(*) from tickets.inc_events group by 1 order by 2 desc'],
   [
@@ -93,15 +113,17 @@ export async function run(args: string[]): Promise<number> {
   const bucket = openBucket(readSettings(BucketSettings));
   await bucket.client.send(new CreateBucketCommand({ Bucket: bucket.name }));
   const runner = await startWorker(log);
+  let tracker: Awaited<ReturnType<typeof startTracker>> | undefined;
 
   await withClient(database.url, async (client) => {
     say(`\n${HOURS} hours of an export, loaded by the worker:\n`);
     const start = new Date(Math.floor(Date.now() / HOUR_MS) * HOUR_MS - (HOURS - 1) * HOUR_MS);
     for (const snapshot of feed({ seed: SEED, hours: HOURS, tickets: TICKETS, start })) {
       await put(bucket, snapshot.name, snapshot.csv);
-      await loadAndTell(client, runner, snapshot.name);
+      await loadAndTell(client, snapshot.name);
     }
     await watchGeocoding(client);
+    tracker = await startTracker(database.url);
     say(`The provider was asked ${provider.calls.length} times.\n`);
     for (const [question, sql] of EXAMPLES) say(`${question}\n\n  ${sql};\n\n${table((await client.query(sql)).rows)}`);
     const { rows: health } = await client.query('select * from tickets_ops.health');
@@ -118,6 +140,7 @@ export async function run(args: string[]): Promise<number> {
     });
     await page.close();
   }
+  await tracker?.stop();
   await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself
   await workerEnded(runner.events);
   bucket.client.destroy();
@@ -150,8 +173,8 @@ interface Line {
 }
 
 /** Asks for a fetch as an operator would, waits until its snapshot has come to an end, and tells how. */
-async function loadAndTell(client: ClientBase, runner: Runner, name: string): Promise<void> {
-  await runner.addJob('fetch_snapshot', { dataset: 'inc' }, { jobKey: 'fetch_snapshot:inc:newest', priority: -10 });
+async function loadAndTell(client: ClientBase, name: string): Promise<void> {
+  await client.query('select tickets_ops.fetch_now()');
   for (;;) {
     const { rows } = await client.query<Line>(
       `select status,

@@ -6,6 +6,7 @@ do $$
 declare
   v_role text;
   v_table regclass;
+  v_function regprocedure;
 begin
   if to_regnamespace('tickets_ops') is null then
     return; -- after graphile-migrate has uncommitted the first migration
@@ -18,17 +19,22 @@ begin
   revoke all on function
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean), tickets.undo_decision(bigint),
     -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version()
+    tickets.claim_gazetteers(), tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version(),
+    tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
+    tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean),
+    tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
+    tickets.assign(text, text, boolean), tickets.release(text, text)
     from public;
 
-  foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator'] loop
+  foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher'] loop
     if not exists (select from pg_roles where rolname = v_role) then
       begin
         execute format('create role %I nologin', v_role);
         execute format('comment on role %I is %L', v_role, case v_role
           when 'tickets_reader' then 'fleettickets: reads tickets and the map'
           when 'tickets_curator' then 'fleettickets: reads, and decides where places are'
-          else 'fleettickets: reads, and operates the pipeline'
+          when 'tickets_operator' then 'fleettickets: reads, and operates the pipeline'
+          else 'fleettickets: reads, plans, and assigns vehicles to tickets'
         end);
       exception
         -- Roles belong to the server: another of its databases may be migrated at the same moment.
@@ -56,6 +62,14 @@ begin
       reporting.ticket_places_mvt(integer, integer, integer, json),
       reporting.fn_tickets_version()
       to %I', v_role);
+    for v_function in
+      -- One of such a name may be somebody else's: ours call what only we have.
+      select p.oid from pg_proc p
+      where p.pronamespace = 'reporting'::regnamespace and p.proname in ('fn_inc_trends', 'fn_inc_dashboard')
+        and p.prosrc ~ 'tickets\.(inc_flow|dashboard_metrics)\('
+    loop
+      execute format('grant execute on function %s to %I', v_function, v_role);
+    end loop;
     -- The schema is shared with others, and may be another role's to give. (Without the right to, GRANT only warns.)
     begin
       execute format('grant usage on schema reporting to %I', v_role);
@@ -75,13 +89,28 @@ begin
       to tickets_curator;
   end if;
 
+  if exists (select from pg_roles where rolname = 'tickets_dispatcher') then
+    grant usage on schema tickets_ops to tickets_dispatcher;
+    for v_function in
+      -- Its functions, and what the plan is made of: that reads with its caller's rights.
+      select oid from pg_proc
+      where pronamespace = 'tickets'::regnamespace and proname in ('dispatch_plan', 'dispatch_problem', 'assign', 'assign_plan', 'release')
+        or pronamespace = 'tickets_ops'::regnamespace and proname in (
+          'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_tours', 'greedy_tours', 'cheapest_tickets', 'costs_from', 'within_reach',
+          'min_cost_assignment', 'min_cost_matching', 'shortest_augmenting_paths', 'dispatch_lock', 'take_ticket'
+        )
+    loop
+      execute format('grant execute on function %s to tickets_dispatcher', v_function);
+    end loop;
+  end if;
   if not exists (select from pg_roles where rolname = 'tickets_operator') then
     return;
   end if;
   grant usage on schema tickets_ops to tickets_operator;
   grant select on
     tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.geocoding, tickets_ops.review_queue,
-    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.geocoding_calls
+    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.schedule,
+    tickets_ops.geocoding_calls
     to tickets_operator;
   grant execute on function
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.next_utc_midnight(),

@@ -10,6 +10,90 @@ CREATE SCHEMA tickets_ops;
 
 COMMENT ON SCHEMA tickets_ops IS 'The fleettickets pipeline: its ledger, its work in progress, and what operators look at and call.';
 
+CREATE TYPE tickets.planned_ticket AS (
+	vehicle_id text,
+	"position" integer,
+	ticket_id text,
+	metres double precision,
+	cost_km double precision,
+	sla_state text,
+	at_risk boolean,
+	geo_source text,
+	freshness text,
+	note text
+);
+
+COMMENT ON TYPE tickets.planned_ticket IS 'A row of tickets.dispatch_plan, which explains it.';
+
+CREATE FUNCTION reporting.fn_inc_dashboard(p_cluster text DEFAULT NULL::text, p_status text DEFAULT NULL::text, p_window text DEFAULT 'today'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_window text := case when p_from is not null or p_to is not null then 'custom' else p_window end;
+  v_today date := tickets.eat_day(now());
+  v_first date;
+  v_from timestamptz := p_from;
+  v_to timestamptz := p_to;
+begin
+  if v_window in ('today', 'week', 'month') then
+    v_first := date_trunc(case v_window when 'today' then 'day' else v_window end, v_today::timestamp);
+    v_from := tickets.eat_midnight(v_first);
+    v_to := tickets.eat_midnight((v_first + ('1 ' || case v_window when 'today' then 'day' else v_window end)::interval)::date);
+  elsif v_window is distinct from 'custom' then
+    raise exception 'p_window is %: choose today, week, month or custom.', coalesce(quote_literal(v_window), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  elsif p_from is null and p_to is null then
+    raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
+  end if;
+  return jsonb_build_object(
+    'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
+    'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
+    'closed', tickets.dashboard_features(false, p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'metrics', tickets.dashboard_metrics(p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
+
+Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+
+window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
+
+Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+
+CREATE FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text DEFAULT 'day'::text, p_by text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return jsonb_build_object(
+    'from', p_from, 'to', p_to, 'step', p_step, 'by', p_by,
+    'settled_through', tickets.settled_through(),
+    'flow', (select coalesce(jsonb_agg(f), '[]') from tickets.inc_flow(p_from, p_to, p_step, p_by) f),
+    'repair_times', (select coalesce(jsonb_agg(r), '[]') from tickets.inc_repair_times(p_from, p_to, p_step, p_by) r),
+    -- Of owners and statuses no day is kept.
+    'backlog', case when p_by is null or p_by in ('team', 'cluster', 'region') then (
+      select coalesce(jsonb_agg(b), '[]') from tickets.inc_backlog_daily(p_from, p_to, p_by) b
+    ) end,
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) IS 'Trends of the INC tickets for charts, as JSON.
+
+Arguments: p_from and p_to, days in Nairobi, [p_from, p_to); p_step: day (default), week (ISO) or month; p_by: team, cluster, region, owner, status, or NULL (default) for all together.
+
+flow, repair_times: the rows of tickets.inc_flow and tickets.inc_repair_times; backlog: those of tickets.inc_backlog_daily, by day whatever p_step is, null for owner and status; settled_through: periods that end later are provisional; freshness: as in reporting.fn_tickets_for_map. The comments of those functions say units, populations and traps. starts_at is the instant of midnight in Nairobi: use it as a chart''s time.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: an argument that makes no sense, with the words that do.';
+
 CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -17,7 +101,7 @@ CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_
   select row_to_json(collection)
   from (
     select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id collate "C"), '{}') as features
-    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 10000) p
+    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 5000) p
     cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
     cross join lateral (
       select
@@ -32,9 +116,9 @@ COMMENT ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp wi
 
 Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case, NULL means all.
 
-Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20, the open ones first, longest open first, then the last closed; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
+Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20: open ones before closed ones, and where there are more, those that are open longest, then those that were closed last; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
 
-id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 10 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
+id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 5 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
 
@@ -72,7 +156,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: 60 % of the time in the server. Read-only, also on a streaming replica.';
+COMMENT ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: half of the time until the text is there. Read-only, also on a streaming replica.';
 
 CREATE FUNCTION reporting.fn_tickets_version() RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -114,17 +198,20 @@ begin
         count(*) filter (where sla_state = 'breached') as breached,
         count(*) filter (where at_risk) as at_risk,
         min(sla_clock_start) as oldest,
-        (array_agg(ticket_id order by sla_clock_start, ticket_id collate "C"))[:20] as ticket_ids
+        array_agg(ticket_id) as ticket_ids, array_agg(sla_clock_start) as clocks
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
-      where p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+      where p_state = 'closed' or p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
       group by longitude, latitude
     ),
     closed_tickets as not materialized (
       select *
       from tickets.filtered_tickets(case when p_state <> 'open' then false end, true, p_cluster, p_region, p_team)
-      where (p_from is null or closed_at >= p_from) and (p_to is null or closed_at < p_to) -- index inc_closed_at
+      -- Nothing is left of it where no closed tickets are asked for: see filtered_tickets.
+      where p_state = 'open' or (
+        (p_from is null or closed_at >= p_from) and (p_to is null or closed_at < p_to) -- index inc_closed_at
         and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
+      )
     ),
     closed_places as (
       select
@@ -135,7 +222,7 @@ begin
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as closed,
         -- Whole minutes; 1e9 are 1 900 years, and no number that somebody typed may make the map fail.
-        tickets.collect(least(greatest(mttr, -1e9), 1e9)::integer) filter (where mttr is not null) as mttrs,
+        tickets.collect(mttr::integer) filter (where mttr between -1e9 and 1e9) as mttrs,
         tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
       from closed_tickets
       group by longitude, latitude
@@ -145,7 +232,7 @@ begin
       from (
         select longitude, latitude, ticket_id, closed_at
         from closed_tickets
-        where closed_at is not null -- index inc_closed_at, backwards, without the open tickets at its end
+        where p_state = 'open' or closed_at is not null -- index inc_closed_at, backwards, without the open tickets at its end
         order by closed_at desc
         limit p_listed
       ) as t
@@ -161,9 +248,11 @@ begin
       case when one_key then p.location_key end,
       case when one_key then least(o.location_name, c.location_name) end,
       p.geo_source, p.tickets,
-      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), sla.hours_open,
+      coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), oldest.hours_open,
       coalesce(c.closed, 0),
-      case when c.closed > 0 then (select percentile_cont(0.5) within group (order by mttr) from unnest(c.mttrs) as mttr) end,
+      case when c.closed > 0 then
+        (select percentile_cont(0.5) within group (order by mttr) from (select unnest(c.mttrs) as mttr) as repaired)
+      end,
       p.ticket_ids, p.tickets - cardinality(p.ticket_ids)
     from open_places o
     full join closed_places c using (longitude, latitude)
@@ -175,10 +264,21 @@ begin
         least(o.first_key, c.first_key) as location_key,
         least(o.geo_source, c.geo_source) as geo_source,
         coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
-        (coalesce(o.ticket_ids, '{}') || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}'))[:20] as ticket_ids
+        (
+          -- Sorted only where there is a choice: an order everywhere takes as long as reading the tickets.
+          case
+            when o.open > 20 then array(
+              select ticket_id from unnest(o.ticket_ids, o.clocks) as t (ticket_id, clock)
+              order by clock, ticket_id collate "C" limit 20
+            )
+            else coalesce(o.ticket_ids, '{}')
+          end
+          || coalesce(l.ticket_ids, '{}') || coalesce(c.undated_ids, '{}')
+        )[:20] as ticket_ids
+      offset 0 -- made once, not wherever it is named
     ) as p
     left join tickets.geo_clusters g on tickets.cluster_key(g.cluster) = p.cluster_key
-    cross join lateral tickets.sla(o.oldest, null) as sla
+    cross join lateral tickets.sla(null, o.oldest, null) as oldest -- hours are worked out by place, not by ticket
     cross join lateral (
       select
         p.cluster_key = greatest(o.last_cluster, c.last_cluster) as one_cluster,
@@ -226,6 +326,96 @@ Limit: below zoom 6 every ticket of the state is read, so a tile takes as long a
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
 
+CREATE TABLE tickets.assignments (
+    assignment_id bigint NOT NULL,
+    ticket_id text NOT NULL,
+    vehicle_id text NOT NULL,
+    "position" integer NOT NULL,
+    state text DEFAULT 'assigned'::text NOT NULL,
+    assigned_at timestamp with time zone DEFAULT now() NOT NULL,
+    assigned_by text DEFAULT SESSION_USER NOT NULL,
+    metres double precision,
+    ended_at timestamp with time zone,
+    end_reason text,
+    CONSTRAINT assignments_end_together CHECK ((((state = 'assigned'::text) = (ended_at IS NULL)) AND ((ended_at IS NULL) = (end_reason IS NULL)))),
+    CONSTRAINT assignments_metres_check CHECK ((metres >= (0)::double precision)),
+    CONSTRAINT assignments_position_check CHECK (("position" > 0)),
+    CONSTRAINT assignments_state_check CHECK ((state = ANY (ARRAY['assigned'::text, 'done'::text, 'released'::text])))
+);
+
+COMMENT ON TABLE tickets.assignments IS 'Which vehicle was sent to which ticket: one row each time, kept. Written by tickets.assign, assign_plan and release, and by the load that closes the ticket. It refers to tickets.inc without a foreign key, which every load would pay for.';
+
+COMMENT ON COLUMN tickets.assignments.assignment_id IS 'Order of assigning.';
+
+COMMENT ON COLUMN tickets.assignments.ticket_id IS 'tickets.inc.ticket_id. One vehicle at a time.';
+
+COMMENT ON COLUMN tickets.assignments.vehicle_id IS 'tickets.vehicles.vehicle_id, which that view may no longer list.';
+
+COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+
+COMMENT ON COLUMN tickets.assignments.state IS 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_at IS 'When the vehicle was sent.';
+
+COMMENT ON COLUMN tickets.assignments.assigned_by IS 'The role with which the dispatcher logged in to the database.';
+
+COMMENT ON COLUMN tickets.assignments.metres IS 'Straight line at that time, from the vehicle or, in a plan, from its ticket before. NULL: one of the places was unknown.';
+
+COMMENT ON COLUMN tickets.assignments.ended_at IS 'When it was done or released.';
+
+COMMENT ON COLUMN tickets.assignments.end_reason IS 'closed in snapshot N, or why it was released.';
+
+CREATE FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean DEFAULT false) RETURNS tickets.assignments
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_metres double precision;
+begin
+  select tickets.metres(v.geog, t.geog) into v_metres
+  from tickets.vehicles_now v left join tickets.inc_open_sla t on t.ticket_id = p_ticket_id
+  where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  end if;
+  return tickets_ops.take_ticket(p_ticket_id, p_vehicle_id, null, v_metres, coalesce(p_take_over, false));
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+
+CREATE FUNCTION tickets.assign_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_plan tickets.planned_ticket[];
+  v_reason text;
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  select array_agg(p order by p.ticket_id, p.position) into v_plan
+  from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
+  -- In the order of the tickets, as a load locks them.
+  for i in 1..coalesce(cardinality(v_plan), 0) loop
+    continue when v_plan[i].vehicle_id is null;
+    begin
+      perform tickets_ops.take_ticket(v_plan[i].ticket_id, v_plan[i].vehicle_id, v_plan[i].position, v_plan[i].metres, false);
+    exception when object_in_use or no_data_found then
+      get stacked diagnostics v_reason = message_text;
+      v_plan[i].vehicle_id := null;
+      v_plan[i].position := null;
+      v_plan[i].metres := null;
+      v_plan[i].cost_km := null;
+      v_plan[i].freshness := null;
+      v_plan[i].note := v_reason;
+    end;
+  end loop;
+  return query select * from unnest(v_plan) as p order by p.vehicle_id nulls last, p.position, p.ticket_id;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
+
 CREATE FUNCTION tickets.change_version() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -252,6 +442,27 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
+
+CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
+    raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_step is null or p_step not in ('day', 'week', 'month') then
+    raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_by <> all (p_dimensions) then
+    raise exception 'p_by is %: choose %, or NULL for all together.', quote_literal(p_by), array_to_string(p_dimensions, ', ')
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) IS 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -301,6 +512,148 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+
+CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (
+    select to_jsonb(collection)
+    from (
+      select 'FeatureCollection' as type, coalesce(array_agg(listed.feature), '{}') as features
+      from (
+        select f.feature
+        from tickets.map_features(p_open, p_cluster, null, null) f -- indexes inc_open, inc_closed_at
+        where (p_status is null or f.normalized_status = p_status)
+          and (p_open or (f.closed_at >= p_from and f.closed_at < p_to))
+          and f.bytes_of_text <= 4000 -- jsonb holds no array over 256 MB: no real ticket comes near it
+        order by f.closed_at desc nulls last
+        limit 50000
+      ) as listed
+    ) as collection
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A GeoJSON FeatureCollection for reporting.fn_inc_dashboard(): the open tickets (p_open), or those closed in [p_from, p_to), that have a place.';
+
+CREATE FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+  select to_jsonb(open_now) || to_jsonb(closed_then)
+  from (
+    select
+      count(*) as open, count(t.geog) as open_mapped,
+      count(*) filter (where t.sla_state = 'breached') as open_breached, count(*) filter (where t.at_risk) as open_at_risk,
+      count(*) filter (where t.sla_state = 'unknown') as open_unknown, max(t.hours_open) as open_oldest_hours
+    from tickets.inc_open_sla t
+    where (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster)) and (p_status is null or t.normalized_status = p_status)
+  ) as open_now
+  cross join (
+    select
+      count(*) as closed, count(t.geog) as closed_mapped,
+      case when count(t.mttr) >= 5 then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
+      round(100.0 * count(*) filter (where clock.lasted <= interval '48 hours') / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
+      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
+    from tickets.inc t -- index inc_closed_at
+    cross join lateral (
+      select case
+        when t.closed_at >= coalesce(t.created_at_service, t.first_seen_at) then t.closed_at - coalesce(t.created_at_service, t.first_seen_at)
+      end as lasted
+    ) as clock
+    where t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to
+      and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster)) and (p_status is null or t.normalized_status = p_status)
+  ) as closed_then
+$$;
+
+COMMENT ON FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
+
+CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 25;
+
+COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
+
+CREATE FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE p_by WHEN 'team'::text THEN p_team WHEN 'cluster'::text THEN p_cluster WHEN 'region'::text THEN p_region WHEN 'owner'::text THEN p_owner WHEN 'status'::text THEN p_status ELSE NULL::text END;
+
+COMMENT ON FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) IS 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
+
+CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
+begin
+  if p_capacity is null or p_capacity < 1 then
+    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
+  elsif not c_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  return query
+    with vehicle as materialized (
+      select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
+    ),
+    ticket as materialized (
+      select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
+    ),
+    planned as materialized (
+      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
+      union all
+      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+    )
+    select
+      p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
+      case
+        when p.vehicle_id is not null then nullif(concat_ws('; ',
+          case when t.geo_source = 'cluster' then 'lies somewhere in its cluster' end,
+          case when v.freshness = 'stale' then format('the vehicle was located %s ago', justify_interval(date_trunc('minute', v.age))) end
+        ), '')
+        when t.geog is null then 'no place is known'
+        when not exists (select from vehicle) then 'no vehicle is free'
+        when p_same_team and not exists (select from vehicle f where f.team = t.team) then 'no vehicle of its team is free'
+        when not exists (
+          select from vehicle f
+          where (not p_same_team or f.team = t.team) and tickets_ops.within_reach(f.geog, t.geog, c_radius_km * 1000)
+        ) then format('no free vehicle within %s km', c_radius_km)
+        else 'every vehicle within reach goes elsewhere'
+      end
+    from ticket t
+    left join planned p on p.ticket_id = t.ticket_id
+    left join vehicle v on v.vehicle_id = p.vehicle_id
+    union all
+    -- Asked for by number, and not to be planned.
+    select
+      null, null, asked.ticket_id, null, null, null, null, null, null,
+      case
+        when held.vehicle_id is not null then 'assigned already, to ' || held.vehicle_id
+        when o.ticket_id is null then 'no open ticket has this number'
+        else 'not in the region or cluster asked for'
+      end
+    from (select distinct a.ticket_id from unnest(p_tickets) as a (ticket_id) where a.ticket_id is not null) as asked
+    left join tickets.inc_open_sla o on o.ticket_id = asked.ticket_id
+    left join tickets.assignments held on held.ticket_id = asked.ticket_id and held.state = 'assigned'
+    where not exists (select from ticket t where t.ticket_id = asked.ticket_id)
+    order by 1 nulls last, 2, 3;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
+
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
+
+Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
+
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
 
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -382,59 +735,6 @@ $_$;
 
 COMMENT ON FUNCTION tickets.eat_ts(value text) IS 'A time of the feed: `YYYY-MM-DD[ T]HH:MM[:SS[.ffffff]]` or a bare date, blanks around it allowed, read as Africa/Nairobi unless it ends in Z or an offset (+03, +0300, +03:00, up to 15:59). NULL for anything else: a day or hour that does not exist (month 13, 30 February, 24:00, second 60), and years outside 1900 to 2100, which are markers (0001, 9999), not times.';
 
-CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
-
-COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
-
-CREATE TABLE tickets.geo_country (
-    name text NOT NULL,
-    outline public.geometry(MultiPolygon,4326) NOT NULL,
-    reach public.geometry(MultiPolygon,4326) NOT NULL
-);
-
-COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
-
-COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
-
-COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
-
-COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
-
-CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT ((place IS NOT NULL) AND tickets.is_lng_lat(place) AND (EXISTS ( SELECT
-            FROM tickets.geo_country c
-           WHERE public.st_intersects(c.reach, in_kenya.place))));
-END;
-
-COMMENT ON FUNCTION tickets.in_kenya(place public.geometry) IS 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
-
-CREATE FUNCTION tickets.to_degrees(value text) RETURNS double precision
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-begin
-  if value = '' then
-    return null;
-  end if;
-  value := btrim(value, E' \t\r\n');
-  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
-    return null;
-  end if;
-  return value::double precision;
-end
-$_$;
-
-COMMENT ON FUNCTION tickets.to_degrees(value text) IS 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
-
-CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
-
-COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
-
 CREATE FUNCTION tickets.hours_to_minutes(value text) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -451,6 +751,18 @@ end
 $_$;
 
 COMMENT ON FUNCTION tickets.hours_to_minutes(value text) IS 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
+
+CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
+
+COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
+
+CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
+
+COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) IS 'The point at a longitude and latitude, WGS 84 degrees. NULL when one of them is missing, out of range or NaN.';
 
 CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -715,12 +1027,115 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+CREATE TABLE tickets.sla_rules (
+    region text,
+    hours numeric NOT NULL,
+    at_risk_hours numeric NOT NULL,
+    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
+    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
+);
+
+COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
+
+COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
+
+COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
+
+COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
+
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+         CASE
+             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (sla.p_at - clock.start)) / (3600)::numeric), 2) AS trunc,
+         CASE
+             WHEN (clock.start IS NULL) THEN 'unknown'::text
+             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
+    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
+      CROSS JOIN LATERAL ( SELECT (sla.p_at - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (sla.p_at - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+            FROM tickets.sla_rules r
+           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
+           ORDER BY r.region
+          LIMIT 1) rule);
+END;
+
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+
 CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE lower((btrim(value, ' 	
 '::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
 
 COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
+
+CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select distinct on (v.vehicle_id)
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+    from tickets.vehicles v
+    where v.vehicle_id is not null
+    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+
+CREATE TABLE tickets.dispatch_settings (
+    only_row boolean DEFAULT true NOT NULL,
+    live_minutes integer DEFAULT 15 NOT NULL,
+    stale_hours integer DEFAULT 24 NOT NULL,
+    radius_km double precision DEFAULT 50 NOT NULL,
+    detour double precision DEFAULT 1.4 NOT NULL,
+    speed_kmh double precision DEFAULT 25 NOT NULL,
+    at_risk_bonus_km double precision DEFAULT 10 NOT NULL,
+    breached_bonus_km double precision DEFAULT 5 NOT NULL,
+    area public.geometry(Geometry,4326) NOT NULL,
+    CONSTRAINT dispatch_settings_area_check CHECK (((public.geometrytype(area) = ANY (ARRAY['POLYGON'::text, 'MULTIPOLYGON'::text])) AND public.st_isvalid(area) AND (NOT public.st_isempty(area)))),
+    CONSTRAINT dispatch_settings_at_risk_bonus_km_check CHECK (((at_risk_bonus_km >= (0)::double precision) AND (at_risk_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_breached_bonus_km_check CHECK (((breached_bonus_km >= (0)::double precision) AND (breached_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_check CHECK ((live_minutes <= (stale_hours * 60))),
+    CONSTRAINT dispatch_settings_detour_check CHECK (((detour >= (1)::double precision) AND (detour <= (10)::double precision))),
+    CONSTRAINT dispatch_settings_live_minutes_check CHECK (((live_minutes >= 1) AND (live_minutes <= 1440))),
+    CONSTRAINT dispatch_settings_only_row_check CHECK (only_row),
+    CONSTRAINT dispatch_settings_radius_km_check CHECK (((radius_km > (0)::double precision) AND (radius_km <= (20000)::double precision))),
+    CONSTRAINT dispatch_settings_speed_kmh_check CHECK (((speed_kmh >= (1)::double precision) AND (speed_kmh <= (200)::double precision))),
+    CONSTRAINT dispatch_settings_stale_hours_check CHECK (((stale_hours >= 1) AND (stale_hours <= 8760)))
+);
+
+COMMENT ON TABLE tickets.dispatch_settings IS 'The rules of dispatch, one row; change them by UPDATE, from the next query on they hold.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.only_row IS 'There is one row.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.live_minutes IS 'A vehicle located at most so many minutes ago is live.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.stale_hours IS 'One located longer ago, but at most so many hours, is stale; after that it is lost.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.radius_km IS 'The longest way to a ticket that a plan makes, straight-line km from where the vehicle then is, unless the plan is asked for another.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.detour IS 'Road km by straight-line km, on average: 1.4 in Kenyan towns.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.speed_kmh IS 'Road km an hour in traffic, for minutes_estimate.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.at_risk_bonus_km IS 'A ticket that is at risk of a breach, and so can still be saved, counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.breached_bonus_km IS 'A ticket that is breached already counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.area IS 'The operating area, WGS 84: a position outside is a mistake of the tracker (freshness nowhere). East Africa, because vehicles cross borders.';
 
 CREATE TABLE tickets.inc (
     ticket_id text NOT NULL,
@@ -813,6 +1228,290 @@ COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that 
 
 COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
+CREATE VIEW tickets.inc_open_sla AS
+ SELECT t.ticket_id,
+    t.normalized_status,
+    sla.sla_clock_start,
+    sla.sla_clock_source,
+    sla.hours_open,
+    sla.sla_state,
+    sla.at_risk,
+    t.assigned_team,
+    t.cluster,
+    t.region,
+    t.owner,
+    t.location_name,
+    t.geo_source,
+    t.geom,
+    t.geog
+   FROM (tickets.inc t
+     CROSS JOIN LATERAL tickets.sla(t.region, t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
+  WHERE t.is_actionable;
+
+COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+
+COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
+
+COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+
+CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) RETURNS TABLE(no integer, ticket_id text, team text, geog public.geography, bonus_km double precision, sla_state text, at_risk boolean, geo_source text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY t.ticket_id))::integer AS row_number,
+     t.ticket_id,
+     t.assigned_team,
+     t.geog,
+         CASE
+             WHEN t.at_risk THEN s.at_risk_bonus_km
+             WHEN (t.sla_state = 'breached'::text) THEN s.breached_bonus_km
+             ELSE (0)::double precision
+         END AS "case",
+     t.sla_state,
+     t.at_risk,
+     t.geo_source
+    FROM (tickets.inc_open_sla t
+      CROSS JOIN tickets.dispatch_settings s)
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+            FROM tickets.assignments a
+           WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
+
+CREATE VIEW tickets.vehicles_now AS
+ SELECT v.vehicle_id,
+    v.label,
+    v.team,
+    v.lng,
+    v.lat,
+    v.located_at,
+    v.seen_at,
+    v.moving,
+    v.speed_kmh,
+    v.source,
+    place.geog,
+    (now() - v.located_at) AS age,
+    belief.freshness,
+    (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
+    COALESCE(held.assignments, 0) AS open_assignments
+   FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
+     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
+                    ELSE NULL::public.geography
+                END AS geog
+           FROM ( SELECT tickets.lng_lat(v.lng, v.lat) AS geog) point) place)
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (place.geog IS NULL) THEN 'nowhere'::text
+                    WHEN (v.located_at > (now() + '00:02:00'::interval)) THEN 'clock'::text
+                    WHEN (v.located_at >= (now() - make_interval(mins => s.live_minutes))) THEN 'live'::text
+                    WHEN ((v.located_at IS NOT NULL) AND ((v.seen_at >= (now() - '01:00:00'::interval)) AND (v.seen_at <= (now() + '00:02:00'::interval))) AND (NOT COALESCE(v.moving, (v.speed_kmh > (0)::double precision)))) THEN 'parked'::text
+                    WHEN (v.located_at >= (now() - make_interval(hours => s.stale_hours))) THEN 'stale'::text
+                    ELSE 'lost'::text
+                END AS freshness) belief)
+     LEFT JOIN ( SELECT a.vehicle_id,
+            (count(*))::integer AS assignments
+           FROM tickets.assignments a
+          WHERE (a.state = 'assigned'::text)
+          GROUP BY a.vehicle_id) held ON ((held.vehicle_id = v.vehicle_id)));
+
+COMMENT ON VIEW tickets.vehicles_now IS 'The vehicles as of now(), one row each, with what may be believed of each position.';
+
+COMMENT ON COLUMN tickets.vehicles_now.vehicle_id IS 'The tracker''s own number of the vehicle.';
+
+COMMENT ON COLUMN tickets.vehicles_now.label IS 'What people call it: registration plate or name.';
+
+COMMENT ON COLUMN tickets.vehicles_now.team IS 'Team that drives it.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lng IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.lat IS 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+
+COMMENT ON COLUMN tickets.vehicles_now.located_at IS 'When the position was taken.';
+
+COMMENT ON COLUMN tickets.vehicles_now.seen_at IS 'When the tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.vehicles_now.moving IS 'Whether it moved when last seen.';
+
+COMMENT ON COLUMN tickets.vehicles_now.speed_kmh IS 'Speed at the last position, km/h.';
+
+COMMENT ON COLUMN tickets.vehicles_now.source IS 'Which tracker says so.';
+
+COMMENT ON COLUMN tickets.vehicles_now.geog IS 'The position, for distances in metres. NULL where freshness is nowhere.';
+
+COMMENT ON COLUMN tickets.vehicles_now.age IS 'Since the position was taken; negative when that lies in the future. NULL: the tracker gave no time.';
+
+COMMENT ON COLUMN tickets.vehicles_now.freshness IS 'live: located at most live_minutes (15) ago. parked: longer ago, but seen at most 60 minutes ago and not moving then (a sleeping tracker). stale: located at most stale_hours (24) ago. lost: longer ago, or nobody knows when. clock: located more than 2 minutes in the future. nowhere: no position, 0,0, or outside the operating area (tickets.dispatch_settings).';
+
+COMMENT ON COLUMN tickets.vehicles_now.usable IS 'live or parked: a plan may send it somewhere. A stale one goes only where that is asked for.';
+
+COMMENT ON COLUMN tickets.vehicles_now.open_assignments IS 'Tickets that it is assigned to (tickets.assignments).';
+
+CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, open_assignments integer)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
+     v.vehicle_id,
+     v.team,
+     COALESCE(last_ticket.geog, v.geog) AS "coalesce",
+     v.freshness,
+     v.age,
+     (dispatch_vehicles.p_capacity - v.open_assignments),
+     v.open_assignments
+    FROM (tickets.vehicles_now v
+      LEFT JOIN LATERAL ( SELECT t.geog
+            FROM (tickets.assignments a
+              JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
+           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text) AND (t.geog IS NOT NULL))
+           ORDER BY a."position" DESC, a.assignment_id DESC
+          LIMIT 1) last_ticket ON ((v.open_assignments > 0)))
+   WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
+END;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+
+CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (0.994)::double precision)) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (1.006)::double precision)) AND (public.st_distance(p_from, p_to) <= p_radius)));
+
+COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH vehicle AS MATERIALIZED (
+          SELECT v.no,
+             v.vehicle_id,
+             v.team,
+             v.geog,
+             v.freshness,
+             v.age,
+             v.room,
+             v.open_assignments,
+             dense_rank() OVER (ORDER BY v.team) AS skill
+            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT t.no,
+             t.ticket_id,
+             t.team,
+             t.geog,
+             t.bonus_km,
+             t.sla_state,
+             t.at_risk,
+             t.geo_source,
+             ( SELECT v.skill
+                    FROM vehicle v
+                   WHERE (v.team = t.team)
+                  LIMIT 1) AS skill
+            FROM (tickets_ops.dispatch_tickets(dispatch_problem.p_region, dispatch_problem.p_cluster, dispatch_problem.p_tickets) t(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+              CROSS JOIN tickets.dispatch_settings s)
+           WHERE (EXISTS ( SELECT
+                    FROM vehicle v
+                   WHERE (((NOT dispatch_problem.p_same_team) OR (v.team = t.team)) AND tickets_ops.within_reach(v.geog, t.geog, (COALESCE(dispatch_problem.p_radius_km, s.radius_km) * (1000)::double precision)))))
+         )
+  SELECT jsonb_build_object('vehicles', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', v.no, 'description', v.vehicle_id, 'start', jsonb_build_array(public.st_x((v.geog)::public.geometry), public.st_y((v.geog)::public.geometry)), 'capacity', jsonb_build_array(v.room)) ||
+                 CASE
+                     WHEN (dispatch_problem.p_same_team AND (v.team IS NOT NULL)) THEN jsonb_build_object('skills', jsonb_build_array(v.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY v.no), '[]'::jsonb) AS "coalesce"
+            FROM vehicle v), 'jobs', ( SELECT COALESCE(jsonb_agg((jsonb_build_object('id', t.no, 'description', t.ticket_id, 'location', jsonb_build_array(public.st_x((t.geog)::public.geometry), public.st_y((t.geog)::public.geometry)), 'delivery', jsonb_build_array(1), 'priority', LEAST(round(t.bonus_km), (100)::double precision)) ||
+                 CASE
+                     WHEN dispatch_problem.p_same_team THEN jsonb_build_object('skills', jsonb_build_array(t.skill))
+                     ELSE '{}'::jsonb
+                 END) ORDER BY t.no), '[]'::jsonb) AS "coalesce"
+            FROM ticket t)) AS jsonb_build_object;
+END;
+
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+
+CREATE FUNCTION tickets.eat_day(p_at timestamp with time zone) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_at AT TIME ZONE 'Africa/Nairobi'::text))::date;
+
+COMMENT ON FUNCTION tickets.eat_day(p_at timestamp with time zone) IS 'The day in Nairobi (UTC+3 all year): 20:59:59Z is the same day, 21:00:00Z the next.';
+
+CREATE FUNCTION tickets.eat_midnight(p_day date) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_day)::timestamp without time zone AT TIME ZONE 'Africa/Nairobi'::text);
+
+COMMENT ON FUNCTION tickets.eat_midnight(p_day date) IS 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
+
+CREATE TABLE tickets.geo_country (
+    name text NOT NULL,
+    outline public.geometry(MultiPolygon,4326) NOT NULL,
+    reach public.geometry(MultiPolygon,4326) NOT NULL
+);
+
+COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+
+COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
+
+COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
+
+COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT ((place IS NOT NULL) AND tickets.is_lng_lat(place) AND (EXISTS ( SELECT
+            FROM tickets.geo_country c
+           WHERE public.st_intersects(c.reach, in_kenya.place))));
+END;
+
+COMMENT ON FUNCTION tickets.in_kenya(place public.geometry) IS 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
+
+CREATE FUNCTION tickets.to_degrees(value text) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if value = '' then
+    return null;
+  end if;
+  value := btrim(value, E' \t\r\n');
+  if length(value) > 40 or value collate "C" !~ '^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$' then
+    return null;
+  end if;
+  return value::double precision;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.to_degrees(value text) IS 'A coordinate in plain decimal degrees, at most three digits before the point; NULL for anything else (NaN, 1e2, 1,29, 36°49''E). Whether it lies on earth is for the caller to ask.';
+
+CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
+
+COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
+
 CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -826,6 +1525,32 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+
+CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    meta.snapshot_at, meta.ingested_at, meta.checked_at,
+    floor(extract(epoch from now() - meta.snapshot_at) / 60),
+    greatest(
+      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+    ),
+    meta.source_key
+  from (select) as one
+  left join lateral (
+    select
+      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+      m.metadata ->> 'source_key' as source_key
+    from tickets.import_meta m
+    where m.dataset = 'inc'
+  ) as meta on true
+$$;
+
+COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
 
 CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -893,6 +1618,381 @@ CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double 
     RETURN public.st_geohash(public.st_setsrid(public.st_makepoint(p_longitude, p_latitude), 4326));
 
 COMMENT ON FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) IS 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
+
+CREATE FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text DEFAULT NULL::text) RETURNS TABLE(day date, starts_at timestamp with time zone, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint, aged_0_24h bigint, aged_24_48h bigint, aged_2_7d bigint, aged_7_30d bigint, aged_over_30d bigint, opened bigint, reopened bigint, closed bigint, net bigint, observed boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region']);
+  return query
+  with days as (
+    select d.day, look.day as seen -- the last day with a look
+    from (select p_from + n as day from generate_series(0, p_to - p_from - 1) as n) as d
+    left join lateral (
+      select i.day from tickets.inc_daily i where i.day <= d.day order by i.day desc limit 1 -- primary key
+    ) as look on d.day <= greatest(look.day, tickets.eat_day(now()))
+  ),
+  cells as (
+    select
+      i.day, coalesce(nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
+      sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
+      sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
+      sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
+    from tickets.inc_daily i
+    where i.day >= (select min(d.seen) from days d) and i.day < p_to
+    group by 1, 2
+  ),
+  listed as (
+    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    union
+    select '(none)' where p_by is null
+  )
+  select
+    d.day, tickets.eat_midnight(d.day), case when p_by is not null then v.value end,
+    -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
+    coalesce(c.open, known.zero), case when c.day is null then known.zero else c.open_breached end,
+    case when c.day is null then known.zero else c.open_at_risk end, case when c.day is null then known.zero else c.open_unknown end,
+    case when c.day is null then known.zero else c.aged_0_24h end, case when c.day is null then known.zero else c.aged_24_48h end,
+    case when c.day is null then known.zero else c.aged_2_7d end, case when c.day is null then known.zero else c.aged_7_30d end,
+    case when c.day is null then known.zero else c.aged_over_30d end,
+    coalesce(flow.opened, 0), coalesce(flow.reopened, 0), coalesce(flow.closed, 0),
+    coalesce(flow.opened + flow.reopened - flow.closed, 0), d.seen is not distinct from d.day
+  from days d
+  cross join listed v
+  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
+  left join cells c on c.day = d.seen and c.value = v.value
+  left join lateral (select c.opened, c.reopened, c.closed where d.seen = d.day) as flow on true
+  order by d.day, v.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text) IS 'The open backlog at the end of each day, and what changed it, in observed time (the snapshots'' own): these figures are never revised. A row for each day, and for each value of p_by in the range.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
+
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day, "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+
+Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
+
+CREATE FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text DEFAULT 'day'::text, p_by text DEFAULT NULL::text) RETURNS TABLE(period date, starts_at timestamp with time zone, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint, undated bigint, clock_known_pct numeric, provisional boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+  v_settled timestamptz := tickets.settled_through();
+  v_starts timestamptz[];
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with counted as (
+    select
+      width_bucket(c.started_at, v_starts) as n,
+      tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value) as value, -- as it was first seen
+      count(*) as created, count(*) filter (where c.source = 'created_at_service') as known,
+      0 as closed, 0 as closed_final, 0 as reopened, 0 as undated
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    where c.started_at >= v_from and c.started_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.closed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, count(*), count(*) filter (where c.is_final), 0, 0
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.observed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, 0, 0, 0, count(*)
+    from tickets.inc_closures c
+    where c.closed_at is null and c.observed and c.observed_at >= v_from and c.observed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(e.snapshot_at, v_starts), tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value),
+      0, 0, 0, 0, count(*), 0
+    from tickets.inc_events e
+    where e.event = 'reopened' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+    group by 1, 2
+  ),
+  summed as (
+    select
+      n, coalesce(value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
+    from counted group by 1, 2
+  ),
+  filled as (
+    -- Every value of the range in every period; all together also where there is none.
+    select
+      p.n, p.period, p.starts_at, p.counted_to, v.value, coalesce(s.created, 0) as created, coalesce(s.closed, 0) as closed,
+      coalesce(s.closed_final, 0) as closed_final, coalesce(s.reopened, 0) as reopened, coalesce(s.undated, 0) as undated, s.known
+    from tickets.periods(p_from, p_to, p_step) p
+    cross join (select value from summed union select '(none)' where p_by is null) as v
+    left join summed s on s.n = p.n and s.value = v.value
+  )
+  select
+    f.period, f.starts_at, case when p_by is not null then f.value end, f.created, f.closed, f.closed_final, f.reopened,
+    f.created + f.reopened - f.closed, f.undated, round(100.0 * f.known / nullif(f.created, 0), 1),
+    (f.counted_to <= v_settled) is not true
+  from filled f
+  order by f.n, f.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text, p_by text) IS 'Inflow and outflow by period, in lifecycle time: counted when it happened, not when it was told. So a period grows for days after its end: see provisional. A row for each period, and for each value of p_by in the range, zeros included.
+
+Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
+
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by, "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+
+Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
+
+CREATE FUNCTION tickets.inc_repair_times(p_from date, p_to date, p_step text DEFAULT 'week'::text, p_by text DEFAULT NULL::text) RETURNS TABLE(period date, starts_at timestamp with time zone, value text, n bigint, mttr_known_pct numeric, mttr_mean numeric, mttr_median numeric, mttr_p80 numeric, mttr_p95 numeric, hours_known_pct numeric, clock_known_pct numeric, hours_mean numeric, hours_median numeric, hours_p80 numeric, hours_p95 numeric, within_24h_pct numeric, within_48h_pct numeric, source_compliant_pct numeric, reopened_pct numeric, reopened_mature boolean, provisional boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_starts timestamptz[];
+  v_settled timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with closings as (
+    select
+      width_bucket(c.closed_at, v_starts) as bucket,
+      coalesce(tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)') as value,
+      c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
+      c.reopened_at <= c.closed_at + interval '30 days' as reopened
+    from tickets.inc_closures c
+    where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
+  ),
+  measured as (
+    select
+      c.bucket, c.value, count(*) as n,
+      count(c.mttr_minutes) as mttr_known, avg(c.mttr_minutes) as mttr_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.mttr_minutes) as mttr,
+      count(c.hours_to_close) as hours_known, avg(c.hours_to_close) as hours_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.hours_to_close) as hours,
+      count(*) filter (where c.clock_source = 'created_at_service') as clock_known,
+      count(*) filter (where c.within_24h) as within_24h, count(*) filter (where c.within_48h) as within_48h,
+      count(*) filter (where c.source_sla_status = 'Compliant') as compliant, count(c.source_sla_status) as told,
+      count(*) filter (where c.reopened) as reopened
+    from closings c group by c.bucket, c.value
+  )
+  select
+    p.period, p.starts_at, case when p_by is not null then v.value end, coalesce(m.n, 0),
+    round(100.0 * m.mttr_known / m.n, 1), round(m.mttr_mean, 1),
+    case when m.mttr_known >= 5 then m.mttr[1] end, case when m.mttr_known >= 5 then m.mttr[2] end, case when m.mttr_known >= 5 then m.mttr[3] end,
+    round(100.0 * m.hours_known / m.n, 1), round(100.0 * m.clock_known / m.n, 1), round(m.hours_mean, 2),
+    case when m.hours_known >= 5 then m.hours[1] end, case when m.hours_known >= 5 then m.hours[2] end, case when m.hours_known >= 5 then m.hours[3] end,
+    round(100.0 * m.within_24h / nullif(m.hours_known, 0), 1), round(100.0 * m.within_48h / nullif(m.hours_known, 0), 1),
+    round(100.0 * m.compliant / nullif(m.told, 0), 1), round(100.0 * m.reopened / m.n, 1),
+    coalesce(p.counted_to + interval '30 days' <= v_settled, false),
+    (p.counted_to <= v_settled) is not true
+  from tickets.periods(p_from, p_to, p_step) p
+  cross join (select m.value from measured m union select '(none)' where p_by is null) as v
+  left join measured m on m.bucket = p.n and m.value = v.value
+  order by p.n, v.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_repair_times(p_from date, p_to date, p_step text, p_by text) IS 'How long repairs took, by the period of the closing (closed_at, lifecycle time). Population: the closings of tickets.inc_closures in the period, those that were undone since included. A row for each period, and for each value of p_by in the range.
+
+Arguments: as tickets.inc_flow().
+
+n: closings. mttr_…: the source''s own figure in minutes; mttr_known_pct: share of n that has one. hours_…: hours by the wall clock from the ticket''s clock to closed_at; hours_known_pct: share of n for which it is known and not negative; clock_known_pct: share whose clock is created_at_service, not first_seen_at. …_median, …_p80, …_p95: the time within which the fastest half, 80 %, 95 % were done (fault repair time of ETSI EG 202 057): a time that occurred, not one between two; NULL under 5 known values. within_24h_pct, within_48h_pct: of those with known hours, at most so long. source_compliant_pct: of those with a verdict of the source, Compliant: its verdict is shown, not checked. reopened_pct: share of n that was reopened within 30 days; reopened_mature: these 30 days are over for the whole period, so the share is final. provisional: the period ends after tickets.settled_through().
+
+Traps: it says nothing of tickets that are still open: for that see tickets.inc_time_to_close(). The feed has no pauses of the SLA. Two figures differ because mttr leaves waiting out.';
+
+CREATE FUNCTION tickets.inc_team_scorecard(p_from date, p_to date) RETURNS TABLE(assigned_team text, closed bigint, closed_final bigint, share_pct numeric, reopened_pct numeric, mttr_median numeric, hours_p80 numeric, within_48h_pct numeric, received bigint, handed_over bigint, open_now bigint, breached_now bigint, oldest_hours numeric, low_n boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+begin
+  perform tickets.check_question(p_from, p_to, 'day', null, null);
+  return query
+  with closings as (
+    select
+      coalesce(c.assigned_team, '(none)') as team, count(*) as closed, count(*) filter (where c.is_final) as closed_final,
+      count(*) filter (where c.reopened_at <= c.closed_at + interval '30 days') as reopened,
+      count(c.mttr_minutes) as mttr_known, percentile_disc(0.5) within group (order by c.mttr_minutes) as mttr_median,
+      count(c.hours_to_close) as hours_known, percentile_disc(0.8) within group (order by c.hours_to_close) as hours_p80,
+      count(*) filter (where c.within_48h) as within_48h
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to -- index inc_events_closed_at
+    group by 1
+  ),
+  moves as (
+    select coalesce(left(e.old_value, 100), '(none)') as from_team, coalesce(left(e.new_value, 100), '(none)') as to_team
+    from tickets.inc_events e -- index inc_events_time
+    where e.event = 'team_changed' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+      -- Of open tickets, or such as closed or opened in the same snapshot: what happens next tells which it was.
+      and coalesce((
+        select n.event = 'closed' or n.snapshot_id = e.snapshot_id
+        from tickets.inc_events n -- index inc_events_ticket
+        where n.ticket_id = e.ticket_id and n.event in ('closed', 'reopened') and (n.event_id > e.event_id or n.snapshot_id = e.snapshot_id)
+        order by n.event_id limit 1
+      ), exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable))
+  ),
+  moved as (
+    select m.team, count(*) filter (where m.how = 'received') as received, count(*) filter (where m.how = 'handed over') as handed_over
+    from (select to_team as team, 'received' as how from moves union all select from_team, 'handed over' from moves) as m
+    group by m.team
+  ),
+  waiting as (
+    select
+      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      max(o.hours_open) as oldest
+    from tickets.inc_open_sla o
+    group by 1
+  )
+  select
+    team, coalesce(c.closed, 0), coalesce(c.closed_final, 0), round(100.0 * coalesce(c.closed, 0) / nullif(sum(c.closed) over (), 0), 1),
+    round(100.0 * c.reopened / c.closed, 1), case when c.mttr_known >= 5 then c.mttr_median end,
+    case when c.hours_known >= 5 then c.hours_p80 end, round(100.0 * c.within_48h / nullif(c.hours_known, 0), 1),
+    coalesce(m.received, 0), coalesce(m.handed_over, 0), coalesce(w.open, 0), coalesce(w.breached, 0), w.oldest,
+    coalesce(c.closed, 0) < 20
+  from closings c
+  full join moved m using (team)
+  full join waiting w using (team)
+  -- The many closings first; the others by name, so that they are not ranked.
+  order by coalesce(c.closed, 0) < 20, case when c.closed >= 20 then c.closed end desc, team;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_team_scorecard(p_from date, p_to date) IS 'What each team did in [p_from, p_to), days in Nairobi, and what it has on its hands now. One row for each team that closed, moved or has something; "(none)" for tickets without a team.
+
+closed: closings by closed_at, credited to the team of the snapshot that first showed them. closed_final: of these, those that still stand. share_pct: share of all closings. reopened_pct: of closed, reopened within 30 days (for a young range still growing). mttr_median: the source''s minutes; hours_p80: hours by the wall clock within which the fastest 80 % were closed; NULL under 5 known values. within_48h_pct: of those with known hours. received, handed_over: moves of open tickets to and from the team, by the snapshots'' own time. open_now, breached_now, oldest_hours: as in tickets.inc_open_sla, now, whatever the range is. low_n: under 20 closings: too few for a comparison. Those rows come last, by name: no ranking should be made of them.
+
+Traps: a team that closes what others worked on gets the credit: see handed_over, and handover_at_close in tickets.inc_closures. Teams differ in what they are given: a share is no quality.';
+
+CREATE FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text DEFAULT NULL::text) RETURNS TABLE(value text, opened bigint, closed bigint, still_open bigint, clock_known_pct numeric, within_24h_pct numeric, within_48h_pct numeric, median_hours numeric, p80_hours numeric, p95_hours numeric, naive_mean_hours numeric, naive_median_hours numeric, through timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_through timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return query
+  with first_closings as (
+    -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+  ),
+  reopened_baselines as (
+    -- Closed before history began, and opened since: their first closing is not in inc_closures.
+    select b.ticket_id, b.closed_at
+    from tickets.inc_events b -- index inc_events_baseline_closed_at
+    where b.event = 'baseline' and (
+      select e.event from tickets.inc_events e
+      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
+      order by e.event_id limit 1
+    ) = 'reopened'
+  ),
+  cohort as (
+    select
+      coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      c.source = 'created_at_service' as clock_known,
+      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
+      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    left join first_closings f on f.ticket_id = c.ticket_id
+    left join reopened_baselines b on b.ticket_id = c.ticket_id
+    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
+    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
+  ),
+  moments as (
+    -- Integers: their sums are no numerics, which take twice as long.
+    select
+      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
+      (count(*) filter (where clock_known))::integer as clock_known
+    from cohort group by value, hours
+  ),
+  -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
+  watched as (
+    select
+      value, hours, closed as ended,
+      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
+      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    from moments where hours >= 0
+    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
+  ),
+  curve as (
+    select
+      w.*,
+      exp(sum(case when ended < at_risk then ln(1 - ended / at_risk::float8) else '-infinity' end) over (partition by value order by hours)) as still_open
+    from watched w
+  ),
+  -- 1e-9: the logarithms' error must not move a quantile that the curve reaches exactly.
+  quantiles as (
+    select
+      value, max(at_risk) as tickets,
+      min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
+      min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
+      case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
+      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
+      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+    from curve group by value
+  ),
+  counted as (
+    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+  )
+  select
+    case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
+    round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
+    case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
+    case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
+    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+  from (select c.value from counted c union select '(none)' where p_by is null) as v
+  left join counted c on c.value = v.value
+  left join quantiles q on q.value = v.value
+  order by v.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text) IS 'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
+
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+
+Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
 CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
     LANGUAGE plpgsql
@@ -1010,7 +2110,7 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     from (
       select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
       from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       union all
       select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
       from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
@@ -1046,24 +2146,7 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     ) as d
   ),
   freshness as (
-    select
-      meta.snapshot_at, meta.ingested_at, meta.checked_at,
-      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-      greatest(
-        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-      ) as content_through,
-      meta.source_key
-    from (select) as one
-    left join lateral (
-      select
-        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-        m.metadata ->> 'source_key' as source_key
-      from tickets.import_meta m
-      where m.dataset = 'inc'
-    ) as meta on true
+    select * from tickets.freshness()
   )
   select
     'FeatureCollection',
@@ -1079,7 +2162,7 @@ $$;
 
 COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
 
-CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select
@@ -1088,9 +2171,10 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
       t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
       t.assigned_team, t.owner, t.sla_status
     )),
-    t.closed_at
+    t.closed_at,
+    t.normalized_status
   from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
-  cross join lateral tickets.sla(t.created_at_service, t.first_seen_at) as sla
+  cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
     select
       t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
@@ -1104,13 +2188,149 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
 
-COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (p_place OPERATOR(public.&&) p_box);
 
 COMMENT ON FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) IS 'Whether a place lies in the box around another geography: what the GiST indexes on geog answer.';
+
+CREATE FUNCTION tickets.metres(p_from public.geography, p_to public.geography) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN public.st_distance(p_from, p_to);
+
+COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geography) IS 'Metres of the straight line between two points, on the WGS 84 spheroid.';
+
+CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_vehicle record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
+  if not found then
+    raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
+  elsif v_vehicle.geog is null then
+    -- Nearest to NULL would be any tickets, without an error.
+    raise notice 'Nobody knows where vehicle % is: its position is missing, 0,0 or outside the operating area.', p_vehicle_id;
+    return;
+  elsif v_vehicle.freshness not in ('live', 'parked') then
+    raise notice 'The position of vehicle % is %: taken % ago.', p_vehicle_id, v_vehicle.freshness, justify_interval(date_trunc('minute', v_vehicle.age));
+  end if;
+  return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+
+CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_ticket record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
+  end if;
+  select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  elsif v_ticket.geog is null then
+    raise notice 'Nobody knows where ticket % is: it has no place yet.', p_ticket_id;
+    return;
+  end if;
+  return query
+    select
+      n.vehicle_id, n.label, n.team, n.metres, e.road_km_estimate, e.minutes_estimate, n.freshness, n.located_at, n.age,
+      n.open_assignments
+    from (
+      select v.*, tickets.metres(v.geog, v_ticket.geog) as metres
+      from tickets.vehicles_now v
+      where v.usable or (p_stale and v.freshness = 'stale')
+    ) as n
+    cross join lateral tickets.road_estimate(n.metres) as e
+    where p_radius_km is null or n.metres <= p_radius_km * 1000
+    order by n.metres, n.vehicle_id
+    limit p_limit;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+
+CREATE FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT round((((road_estimate.p_metres * s.detour) / (1000)::double precision))::numeric, 2) AS round,
+     round((((((road_estimate.p_metres * s.detour) / (1000)::double precision) / s.speed_kmh) * (60)::double precision))::numeric, 1) AS round
+    FROM tickets.dispatch_settings s;
+END;
+
+COMMENT ON FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) IS 'What a straight line of so many metres may be on the road: kilometres (metres × detour / 1000) and minutes at the speed of tickets.dispatch_settings. An estimate, no routing.';
+
+CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH nearest AS MATERIALIZED (
+          SELECT max(public.st_distance(k.geog, open_tickets_near.p_point)) AS metres
+            FROM ( SELECT t_1.geog
+                    FROM tickets.inc_open_sla t_1
+                   WHERE ((t_1.geog IS NOT NULL) AND (NOT (open_tickets_near.p_unassigned AND (EXISTS ( SELECT
+                            FROM tickets.assignments a
+                           WHERE ((a.ticket_id = t_1.ticket_id) AND (a.state = 'assigned'::text)))))))
+                   ORDER BY (t_1.geog OPERATOR(public.<->) open_tickets_near.p_point)
+                  LIMIT open_tickets_near.p_limit) k
+         )
+  SELECT t.ticket_id,
+     public.st_distance(t.geog, open_tickets_near.p_point) AS metres,
+     e.road_km_estimate,
+     e.minutes_estimate,
+     t.sla_state,
+     t.at_risk,
+     t.hours_open,
+     t.assigned_team,
+     t.cluster,
+     t.location_name,
+     t.geo_source,
+     held.vehicle_id
+    FROM ((tickets.inc_open_sla t
+      CROSS JOIN LATERAL tickets.road_estimate(public.st_distance(t.geog, open_tickets_near.p_point)) e(road_km_estimate, minutes_estimate))
+      LEFT JOIN tickets.assignments held ON (((held.ticket_id = t.ticket_id) AND (held.state = 'assigned'::text))))
+   WHERE (public.st_dwithin(t.geog, open_tickets_near.p_point, ( SELECT LEAST(
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NOT NULL) THEN ( SELECT (n.metres + (0.001)::double precision)
+                        FROM nearest n)
+                     ELSE NULL::double precision
+                 END, (COALESCE(open_tickets_near.p_radius_km,
+                 CASE
+                     WHEN (open_tickets_near.p_limit IS NULL) THEN s.radius_km
+                     ELSE NULL::double precision
+                 END) * (1000)::double precision)) AS "least"
+            FROM tickets.dispatch_settings s)) AND (NOT (open_tickets_near.p_unassigned AND (held.vehicle_id IS NOT NULL))))
+   ORDER BY (public.st_distance(t.geog, open_tickets_near.p_point)), (t.geo_source = 'cluster'::text), t.ticket_id
+  LIMIT open_tickets_near.p_limit;
+END;
+
+COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
+
+CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    (row_number() over (order by first))::integer,
+    first::date,
+    tickets.eat_midnight(first::date),
+    tickets.eat_midnight(greatest(first::date, p_from)),
+    tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
+  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
+$$;
+
+COMMENT ON FUNCTION tickets.periods(p_from date, p_to date, p_step text) IS 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
@@ -1239,6 +2459,70 @@ $_$;
 
 COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
+CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_released tickets.assignments;
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    raise exception 'Say why ticket % is released.', p_ticket_id using errcode = 'invalid_parameter_value';
+  end if;
+  update tickets.assignments set state = 'released', ended_at = now(), end_reason = p_reason
+  where ticket_id = p_ticket_id and state = 'assigned' -- index assignments_one_vehicle
+  returning * into v_released;
+  if not found then
+    raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  return v_released;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+
+CREATE FUNCTION tickets.reporting_lag() RETURNS interval
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case
+    when count(*) >= 100 then percentile_disc(0.95) within group (order by greatest(e.snapshot_at - e.closed_at, interval '0'))
+    else interval '48 hours'
+  end
+  from tickets.inc_events e
+  -- Subqueries, so that each is asked once.
+  where e.event = 'closed'
+    and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
+    and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
+    and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
+$$;
+
+COMMENT ON FUNCTION tickets.reporting_lag() IS 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
+
+CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not exists (select from tickets.sla_rules where region is null) then
+    raise exception 'tickets.sla_rules needs its default: the rule without a region.'
+      using hint = 'Change it instead: update tickets.sla_rules set hours = 48, at_risk_hours = 40 where region is null;';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
+
+CREATE FUNCTION tickets.settled_through() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select tickets.snapshot_through() - tickets.reporting_lag()
+$$;
+
+COMMENT ON FUNCTION tickets.settled_through() IS 'Lifecycle times (created_at_service, closed_at) before this instant are told with few exceptions: the newest snapshot less tickets.reporting_lag(). A period that ends after it is provisional: its counts still grow. NULL before the first snapshot.';
+
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1250,30 +2534,35 @@ $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
-CREATE FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION tickets.snapshot_through() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select
-    coalesce(p_created_at_service, p_first_seen_at),
-    case
-      when p_created_at_service is not null then 'created_at_service'
-      when p_first_seen_at is not null then 'first_seen_at'
-    end,
-    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from now() - coalesce(p_created_at_service, p_first_seen_at)) / 3600, 2),
-    case
-      when coalesce(p_created_at_service, p_first_seen_at) is null then 'unknown'
-      when coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '48 hours' then 'breached'
-      else 'ok'
-    end,
-    coalesce(
-      coalesce(p_created_at_service, p_first_seen_at) <= now() - interval '40 hours'
-        and coalesce(p_created_at_service, p_first_seen_at) > now() - interval '48 hours',
-      false
-    )
+  select greatest(
+    -- An unchanged file moves this only.
+    (select tickets.eat_ts(m.metadata ->> 'snapshot_at') from tickets.import_meta m where m.dataset = 'inc'),
+    (select e.snapshot_at from tickets.inc_events e order by e.event_id desc limit 1)
+  )
 $$;
 
-COMMENT ON FUNCTION tickets.sla(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now(), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from 48 h on, ok before, unknown without a clock, and at risk from 40 h on until breached. The columns of tickets.inc_open_sla.';
+COMMENT ON FUNCTION tickets.snapshot_through() IS 'Export time of the newest INC snapshot that was loaded or found unchanged: what is later, nobody has told yet. NULL before the first.';
+
+CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_point record;
+begin
+  select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
+  if v_point.geog is null then
+    raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
+  end if;
+  return query select * from tickets.open_tickets_near(v_point.geog, null, p_radius_km, false);
+end
+$$;
+
+COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -1397,7 +2686,7 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
-      and answered_at > now() - interval '1 day'
+      and answered_at > tickets_ops.answers_count_since()
   )
   select
     (
@@ -1408,6 +2697,12 @@ CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provi
 $$;
 
 COMMENT ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) IS 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
+
+CREATE FUNCTION tickets_ops.answers_count_since() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (now() - '1 day'::interval);
+
+COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
@@ -1524,6 +2819,12 @@ CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.ge
     RETURN CASE WHEN ((jsonb_typeof((p_candidate -> 'lat'::text)) = 'number'::text) AND (jsonb_typeof((p_candidate -> 'lng'::text)) = 'number'::text) AND ((((p_candidate ->> 'lat'::text))::numeric >= ('-90'::integer)::numeric) AND (((p_candidate ->> 'lat'::text))::numeric <= (90)::numeric)) AND ((((p_candidate ->> 'lng'::text))::numeric >= ('-180'::integer)::numeric) AND (((p_candidate ->> 'lng'::text))::numeric <= (180)::numeric))) THEN public.st_setsrid(public.st_makepoint((round(((p_candidate ->> 'lng'::text))::numeric, 7))::double precision, (round(((p_candidate ->> 'lat'::text))::numeric, 7))::double precision), 4326) ELSE NULL::public.geometry END;
 
 COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
+
+CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) RETURNS integer[]
+    LANGUAGE sql STABLE
+    RETURN ARRAY(SELECT p.ticket FROM (SELECT t.ticket, t.place, t.bonus_km, (cheapest_tickets.p_from OPERATOR(public.<->) t.place) AS sphere FROM UNNEST(cheapest_tickets.p_places, cheapest_tickets.p_bonuses, cheapest_tickets.p_teams) WITH ORDINALITY t(place, bonus_km, team, ticket) WHERE ((NOT (cheapest_tickets.p_taken)[t.ticket]) AND ((cheapest_tickets.p_team IS NULL) OR (t.team = cheapest_tickets.p_team))) OFFSET 0) p WHERE ((p.sphere <= (cheapest_tickets.p_radius * (0.994)::double precision)) OR ((p.sphere <= (cheapest_tickets.p_radius * (1.006)::double precision)) AND (public.st_distance(cheapest_tickets.p_from, p.place) <= cheapest_tickets.p_radius))) ORDER BY ((cheapest_tickets.p_km_per_metre * p.sphere) - p.bonus_km), p.ticket LIMIT cheapest_tickets.p_limit);
+
+COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) IS 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
 
 CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
     LANGUAGE plpgsql
@@ -1719,6 +3020,24 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
+CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT array_agg(c.ticket) AS array_agg,
+     array_agg(c.metres) AS array_agg,
+     array_agg(c.cost) AS array_agg
+    FROM ( SELECT t.ticket,
+             line.metres,
+             ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]) AS cost
+            FROM (unnest(costs_from.p_tickets) t(ticket)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(costs_from.p_from, (costs_from.p_places)[t.ticket]) AS metres
+                  OFFSET 0) line)
+           WHERE (line.metres <= costs_from.p_radius)
+           ORDER BY ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]), t.ticket) c;
+END;
+
+COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+
 CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
@@ -1756,7 +3075,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status not in ('failed', 'staging', 'loading', 'finalizing') then format('Snapshot %s is %s.', l.snapshot_id, l.status)
+        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
   from tickets_ops.queued_jobs() j
@@ -1790,7 +3109,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
   ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
-      n.snapshot_id, n.status,
+      n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
     where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
@@ -1823,11 +3142,30 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
 
+CREATE FUNCTION tickets_ops.dispatch_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260616'::bigint;
+
+COMMENT ON FUNCTION tickets_ops.dispatch_lock() IS 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
+
 CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN round(((public.st_distance((p_one)::public.geography, (p_other)::public.geography) / (1000)::double precision))::numeric, 3);
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
+
+CREATE FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update tickets.assignments a
+  set state = 'done', ended_at = now(), end_reason = format('closed in snapshot %s', p_snapshot_id)
+  from tickets.inc t
+  where a.state = 'assigned' and a.ticket_id between p_first_ticket_id and p_last_ticket_id -- index assignments_one_vehicle
+    and t.ticket_id = a.ticket_id and t.is_actionable is not true
+$$;
+
+COMMENT ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) IS 'Ends the assignments of the tickets of a range of ids that are no longer open. A load calls it in the transaction that writes them, as a statement of its own: it then sees what a dispatcher committed while the load waited for the ticket.';
 
 CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
     LANGUAGE sql
@@ -1912,10 +3250,13 @@ begin
   perform from tickets_ops.snapshots where snapshot_id = p_snapshot_id for update;
   update tickets_ops.snapshots
   set status = 'failed', error = p_reason, progress_at = now()
-  where snapshot_id = p_snapshot_id and status in ('staging', 'loading', 'finalizing')
+  where snapshot_id = p_snapshot_id and in_flight
   returning * into v_snapshot;
   if not found then
     return false;
+  end if;
+  if v_snapshot.batches_done > 0 then
+    perform tickets_ops.record_day(v_snapshot.dataset);
   end if;
   if v_snapshot.backfill then
     perform tickets_ops.continue_backfill(v_snapshot.dataset);
@@ -1931,7 +3272,7 @@ CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with look as (
-    select l.*, tickets_ops.scheduled_time(l.new_file_at, l.looked_at) as idle,
+    select l.*, tickets_ops.scheduled_time(p_dataset, l.new_file_at, l.looked_at) as idle,
       make_interval(hours => coalesce(tickets_ops.setting('FEED_STALE_HOURS')::integer, 3)) as allowed
     from tickets_ops.looks l where l.dataset = p_dataset
   ),
@@ -1988,7 +3329,7 @@ begin
   );
   select format('Snapshot %s is %s; it waits for that.', s.snapshot_id, s.status) into v_in_flight
   from tickets_ops.snapshots s
-  where s.dataset = fetch_now.dataset and s.status in ('staging', 'loading', 'finalizing');
+  where s.dataset = fetch_now.dataset and s.in_flight;
   v_job_id := tickets_ops.enqueue(
     'fetch_snapshot',
     jsonb_strip_nulls(jsonb_build_object('dataset', fetch_now.dataset, 'force', case when v_force then true end))::json,
@@ -2012,6 +3353,44 @@ CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
     RETURN format('finalize_snapshot:%s'::text, p_snapshot_id);
 
 COMMENT ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) IS 'Key of the finalize_snapshot job of a snapshot.';
+
+CREATE TABLE tickets_ops.schedule (
+    identifier text NOT NULL,
+    task text NOT NULL,
+    dataset text,
+    minutes integer[] NOT NULL,
+    hours integer[] NOT NULL,
+    dates integer[] NOT NULL,
+    months integer[] NOT NULL,
+    weekdays integer[] NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.schedule IS 'The entries of the file crontab, as the worker that started last has them. To change the schedule, change that file: this table only tells when health should expect a look.';
+
+COMMENT ON COLUMN tickets_ops.schedule.identifier IS 'Its `id`.';
+
+COMMENT ON COLUMN tickets_ops.schedule.task IS 'What it asks for.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dataset IS 'Of fetch_snapshot: whose folder is looked at. NULL for other tasks.';
+
+COMMENT ON COLUMN tickets_ops.schedule.minutes IS 'Minutes of the hour, UTC, at which it fires.';
+
+COMMENT ON COLUMN tickets_ops.schedule.hours IS 'Hours of the day, UTC: three less than in Nairobi.';
+
+COMMENT ON COLUMN tickets_ops.schedule.dates IS 'Days of the month, UTC: it fires when the date or the weekday is listed. Empty where the pattern names weekdays only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.months IS 'Months, 1 to 12.';
+
+COMMENT ON COLUMN tickets_ops.schedule.weekdays IS 'Days of the week, 0 (Sunday) to 6. Empty where the pattern names dates only.';
+
+COMMENT ON COLUMN tickets_ops.schedule.since IS 'When it became what it is: a run before that was never missed.';
+
+CREATE FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((EXTRACT(month FROM p_day))::integer = ANY ((p_entry).months)) AND (((EXTRACT(day FROM p_day))::integer = ANY ((p_entry).dates)) OR ((EXTRACT(dow FROM p_day))::integer = ANY ((p_entry).weekdays))));
+
+COMMENT ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) IS 'Whether an entry of the crontab fires on a day (UTC).';
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -2146,6 +3525,102 @@ CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
 $$;
 
 COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
+
+CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer, metres double precision, cost_km double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_vehicles constant integer := cardinality(p_rooms);
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
+  v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
+  -- The lists, c_list places for each vehicle:
+  v_ticket integer[] := array_fill(0, array[c_vehicles * c_list]);
+  v_metres double precision[] := array_fill(0::double precision, array[c_vehicles * c_list]);
+  v_cost double precision[] := v_metres;
+  v_head integer[] := array_fill(1, array[c_vehicles]);
+  v_last integer[] := array_fill(0, array[c_vehicles]);
+  v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_list record;
+  v_numbers integer[];
+  v_next integer;
+  v_least double precision;
+  v_is_listed boolean;
+  i integer;
+begin
+  loop
+    v_least := 'Infinity';
+    for v in 1..c_vehicles loop
+      continue when p_rooms[v] = 0;
+      i := v_head[v];
+      while i <= v_last[v] and v_taken[v_ticket[i]] loop
+        i := i + 1;
+      end loop;
+      v_head[v] := i;
+      if i <= v_last[v] and v_cost[i] <= v_bound[v] then
+        if v_cost[i] < v_least then
+          v_least := v_cost[i];
+          v_next := v;
+          v_is_listed := true;
+        end if;
+      elsif v_bound[v] < v_least then
+        v_least := v_bound[v];
+        v_next := v;
+        v_is_listed := false;
+      end if;
+    end loop;
+    exit when v_least = 'Infinity';
+
+    i := v_head[v_next];
+    if v_is_listed then
+      vehicle := v_next;
+      ticket := v_ticket[i];
+      metres := v_metres[i];
+      cost_km := v_cost[i];
+      return next;
+      v_taken[ticket] := true;
+      p_rooms[v_next] := p_rooms[v_next] - 1;
+      continue when p_rooms[v_next] = 0;
+      v_at[v_next] := ticket;
+      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      -- Out of reach so far was what costs more than the second.
+      v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
+    else
+      v_numbers := tickets_ops.cheapest_tickets(
+        case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
+        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+      );
+    end if;
+    select * into v_list
+    from tickets_ops.costs_from(
+      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
+      p_places, p_bonuses
+    );
+    if not v_is_listed then
+      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
+      -- for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := case
+        when cardinality(v_numbers) < c_list then 'Infinity'
+        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
+      end;
+    end if;
+    i := (v_next - 1) * c_list;
+    v_head[v_next] := i + 1;
+    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    for n in 1..v_last[v_next] - i loop
+      v_ticket[i + n] := v_list.tickets[n];
+      v_metres[i + n] := v_list.metres[n];
+      v_cost[i + n] := v_list.costs[n];
+    end loop;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -2361,7 +3836,7 @@ CREATE TABLE tickets.geo_clusters (
     verified boolean DEFAULT false NOT NULL,
     verified_by text,
     verified_at timestamp with time zone,
-    guard_km numeric DEFAULT 25 NOT NULL,
+    guard_km numeric DEFAULT tickets.default_guard_km() NOT NULL,
     suspicious boolean DEFAULT false NOT NULL,
     candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
     note text,
@@ -2424,7 +3899,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
     ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
     ('upsert_batch', 6, -10, null, '{}'),
     ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker keeps them off while a load runs (src/geocoding/concurrency.ts).
+    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
     ('maintain', 3, -20, null, '{}')
@@ -2973,6 +4448,7 @@ CREATE TABLE tickets_ops.snapshots (
     source_last_modified timestamp with time zone,
     snapshot_at timestamp with time zone NOT NULL,
     status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
     error text,
     opens_at timestamp with time zone,
     ignored boolean DEFAULT false NOT NULL,
@@ -3035,6 +4511,8 @@ COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s L
 COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
 
 COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
 
@@ -3119,11 +4597,24 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
 
-CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    RETURN (SELECT ((CASE WHEN (EXTRACT(hour FROM t.wall) < (7)::numeric) THEN (date_trunc('day'::text, t.wall) - '05:00:00'::interval) ELSE (date_trunc('day'::text, t.wall) + make_interval(hours => (LEAST(EXTRACT(hour FROM t.wall), (19)::numeric))::integer)) END + '00:15:00'::interval) AT TIME ZONE 'Africa/Nairobi'::text) AS timezone FROM (SELECT ((last_scheduled_run.p_at AT TIME ZONE 'Africa/Nairobi'::text) - '00:15:00'::interval) AS wall) t);
+CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  -- Nearly always it is within a day; 29 February may be eight years away.
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) IS 'The last time at or before p_at when the schedule (07:15 to 19:15 in Nairobi, hourly) looks at the bucket. The schedule itself is the file crontab; a test holds the two together.';
+COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.ledger_lock(p_dataset text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3219,13 +4710,94 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
 
-CREATE FUNCTION tickets_ops.scheduled_since(p_identifier text) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select known_since from graphile_worker._private_known_crontabs where identifier = p_identifier
+begin
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+    raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
+      using errcode = 'invalid_parameter_value';
+  elsif '-Infinity' = any (p_costs) then
+    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  end if;
+  return array(
+    select coalesce(m.column_no, 0)
+    from generate_series(1, p_rows) as r (row_no)
+    left join (
+      select m.*
+      from (
+        select array_agg((nth - 1) / p_columns + 1) as row, array_agg((nth - 1) % p_columns + 1) as column, array_agg(cost) as cost
+        from (select cost, nth::integer from unnest(p_costs) with ordinality as c (cost, nth)) as c
+        where cost < 'Infinity' -- not true of NaN and NULL either
+      ) as pairs
+      cross join lateral tickets_ops.min_cost_matching(pairs.row, pairs.column, pairs.cost) as m
+    ) as m using (row_no)
+    order by r.row_no
+  );
+end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_since(p_identifier text) IS 'Since when workers know this entry (`id`) of the crontab. NULL: no worker ever had it.';
+COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+
+CREATE FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) RETURNS TABLE(row_no integer, column_no integer)
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  n record;
+  v record;
+begin
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  if n.smaller is null then
+    return;
+  end if;
+  with pair as (
+    select case when n.more_rows then c else r end as small, case when n.more_rows then r else c end as large, cost
+    from unnest(p_row, p_column, p_cost) as p (r, c, cost)
+  ),
+  ranked as (
+    select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
+  ),
+  kept as materialized (
+    select small, large, cost from ranked where nth <= n.smaller
+  ),
+  contest as materialized (
+    select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
+  ),
+  turned as materialized (
+    select case when contested then large else small end as here, case when contested then small else large end as there, cost
+    from kept, contest
+  ),
+  node as materialized (
+    select here, count(*) as pairs, row_number() over (order by min(cost), here) as no from turned group by here
+  ),
+  sorted as (
+    select t.there, t.cost from turned t join node using (here) order by node.no, t.cost, t.there
+  )
+  select
+    (select contested from contest) as contested,
+    (select array_agg(here order by no) from node) as here,
+    (select array_agg(last order by no) from (select no, (sum(pairs) over (order by no))::integer as last from node) as bounds) as last,
+    array_agg(there) as there, array_agg(cost) as cost, max(there) as columns,
+    max(cost) + n.smaller * (max(cost) - min(cost)) + abs(max(cost)) + 1 as unmatched
+  into v
+  from sorted;
+  return query
+    select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
+    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    where m.there > 0;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) IS 'The matching of rows and columns with as many pairs as possible, and of these the one with the least total cost. The arguments list the allowed pairs, each once: row and column by number, from 1, and its cost, which is finite. Equal input gives equal output.';
+
+CREATE FUNCTION tickets_ops.scheduled_since(p_dataset text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT max(s.since) AS max FROM tickets_ops.schedule s WHERE (s.dataset = scheduled_since.p_dataset));
+
+COMMENT ON FUNCTION tickets_ops.scheduled_since(p_dataset text) IS 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
 
 CREATE TABLE tickets_ops.looks (
     dataset text NOT NULL,
@@ -3259,7 +4831,7 @@ COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time ha
 CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval)) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(('fetch_'::text || missed_run.p_dataset))) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
+    RETURN (SELECT tick.tick FROM tickets_ops.last_scheduled_run((now() - '00:30:00'::interval), missed_run.p_dataset) tick(tick) WHERE ((tick.tick > tickets_ops.scheduled_since(missed_run.p_dataset)) AND (tick.tick > COALESCE((SELECT l.looked_at FROM tickets_ops.looks l WHERE (l.dataset = missed_run.p_dataset)), '-infinity'::timestamp with time zone))));
 
 COMMENT ON FUNCTION tickets_ops.missed_run(p_dataset text) IS 'The last scheduled run of a dataset, when half an hour later no look at the bucket had succeeded. NULL: none was missed.';
 
@@ -3269,11 +4841,25 @@ CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
 
 COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster_key, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
 
-CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    RETURN (SELECT CASE WHEN (EXTRACT(hour FROM (last.last AT TIME ZONE 'Africa/Nairobi'::text)) = (19)::numeric) THEN (last.last + '12:00:00'::interval) ELSE (last.last + '01:00:00'::interval) END AS "case" FROM tickets_ops.last_scheduled_run(next_scheduled_run.p_at) last(last));
+CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    select min(run) into v_run
+    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+    where run > p_at;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) IS 'The next time after p_at when the schedule looks at the bucket.';
+COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
     LANGUAGE sql
@@ -3361,6 +4947,7 @@ COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed
 CREATE FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS TABLE(candidate_no bigint, label text, level text, lng double precision, lat double precision, distance_km numeric, verdict text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     BEGIN ATOMIC
  SELECT w.candidate_no,
      w.label,
@@ -3400,6 +4987,7 @@ COMMENT ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key 
 CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     BEGIN ATOMIC
  SELECT l.location_key,
      l.location_name,
@@ -3555,6 +5143,130 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
+CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH rules AS MATERIALIZED (
+          SELECT (s.detour / (1000)::double precision) AS km_per_metre,
+             (COALESCE(plan_optimum.p_radius_km, s.radius_km) * (1000)::double precision) AS radius,
+             GREATEST(s.at_risk_bonus_km, s.breached_bonus_km) AS bonus
+            FROM tickets.dispatch_settings s
+         ), vehicle AS MATERIALIZED (
+          SELECT dispatch_vehicles.no,
+             dispatch_vehicles.vehicle_id,
+             dispatch_vehicles.team,
+             dispatch_vehicles.geog,
+             dispatch_vehicles.freshness,
+             dispatch_vehicles.age,
+             dispatch_vehicles.room,
+             dispatch_vehicles.open_assignments
+            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+         ), ticket AS MATERIALIZED (
+          SELECT dispatch_tickets.no,
+             dispatch_tickets.ticket_id,
+             dispatch_tickets.team,
+             dispatch_tickets.geog,
+             dispatch_tickets.bonus_km,
+             dispatch_tickets.sla_state,
+             dispatch_tickets.at_risk,
+             dispatch_tickets.geo_source
+            FROM tickets_ops.dispatch_tickets(plan_optimum.p_region, plan_optimum.p_cluster, plan_optimum.p_tickets) dispatch_tickets(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+         ), pair AS MATERIALIZED (
+          SELECT v_1.no AS vehicle,
+             near.no AS ticket,
+             ((r_1.km_per_metre * line_1.metres) - near.bonus_km) AS cost
+            FROM ((((rules r_1
+              CROSS JOIN vehicle v_1)
+              CROSS JOIN LATERAL ( SELECT COALESCE(( SELECT ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) AS cost
+                            FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                                     t_1.bonus_km
+                                    FROM ticket t_1
+                                   WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                                  OFFSET 0) p_1
+                           WHERE (p_1.sphere <= (r_1.radius * (1.006)::double precision))
+                           ORDER BY ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km)
+                          OFFSET (LEAST(( SELECT count(*) AS count
+                                    FROM vehicle), ( SELECT count(*) AS count
+                                    FROM ticket)) - 1)
+                          LIMIT 1), 'Infinity'::double precision) AS cost
+                  OFFSET 0) nth)
+              CROSS JOIN LATERAL ( SELECT p_1.no,
+                     p_1.geog,
+                     p_1.bonus_km
+                    FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
+                             t_1.no,
+                             t_1.geog,
+                             t_1.bonus_km
+                            FROM ticket t_1
+                           WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
+                          OFFSET 0) p_1
+                   WHERE ((p_1.sphere <= (r_1.radius * (1.006)::double precision)) AND (((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) <= (nth.cost + ((0.0125)::double precision * (nth.cost + r_1.bonus)))))
+                  OFFSET 0) near)
+              CROSS JOIN LATERAL ( SELECT public.st_distance(v_1.geog, near.geog) AS metres
+                  OFFSET 0) line_1)
+           WHERE (line_1.metres <= r_1.radius)
+         )
+  SELECT v.ids[m.row_no] AS ids,
+     1,
+     t.ids[m.column_no] AS ids,
+     line.metres,
+     ((r.km_per_metre * line.metres) - t.bonuses[m.column_no])
+    FROM (((((rules r
+      CROSS JOIN ( SELECT array_agg(v_1.vehicle_id ORDER BY v_1.no) AS ids,
+             array_agg(v_1.geog ORDER BY v_1.no) AS geogs
+            FROM vehicle v_1) v)
+      CROSS JOIN ( SELECT array_agg(t_1.ticket_id ORDER BY t_1.no) AS ids,
+             array_agg(t_1.geog ORDER BY t_1.no) AS geogs,
+             array_agg(t_1.bonus_km ORDER BY t_1.no) AS bonuses
+            FROM ticket t_1) t)
+      CROSS JOIN ( SELECT array_agg(p_1.vehicle) AS vehicles,
+             array_agg(p_1.ticket) AS tickets,
+             array_agg(p_1.cost) AS costs
+            FROM pair p_1) p)
+      CROSS JOIN LATERAL tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) m(row_no, column_no))
+      CROSS JOIN LATERAL ( SELECT public.st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) AS metres
+          OFFSET 0) line);
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+
+CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT v.ids[g.vehicle] AS ids,
+     (v.held[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
+     t.ids[g.ticket] AS ids,
+     g.metres,
+     g.cost_km
+    FROM (((tickets.dispatch_settings s
+      CROSS JOIN ( SELECT array_agg(d.vehicle_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS starts,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.room ORDER BY d.no) AS rooms,
+             array_agg(d.open_assignments ORDER BY d.no) AS held
+            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+           WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
+      CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
+             array_agg(d.geog ORDER BY d.no) AS places,
+             array_agg(d.team ORDER BY d.no) AS teams,
+             array_agg(d.bonus_km ORDER BY d.no) AS bonuses
+            FROM tickets_ops.dispatch_tickets(plan_tours.p_region, plan_tours.p_cluster, plan_tours.p_tickets) d(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
+           WHERE (d.geog IS NOT NULL)) t)
+      CROSS JOIN LATERAL tickets_ops.greedy_tours(v.rooms, v.starts,
+         CASE
+             WHEN plan_tours.p_same_team THEN v.teams
+             ELSE NULL::text[]
+         END, t.places, t.bonuses,
+         CASE
+             WHEN plan_tours.p_same_team THEN t.teams
+             ELSE NULL::text[]
+         END, (s.detour / (1000)::double precision), (COALESCE(plan_tours.p_radius_km, s.radius_km) * (1000)::double precision)) WITH ORDINALITY g(vehicle, ticket, metres, cost_km, nth))
+   WHERE ((v.ids IS NOT NULL) AND (t.ids IS NOT NULL));
+END;
+
+COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
+
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
@@ -3632,7 +5344,7 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   ),
   in_flight as (
     select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
@@ -3687,6 +5399,75 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+CREATE FUNCTION tickets_ops.rebuild_days() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_rows integer;
+begin
+  with looks as (
+    select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
+    from (
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null
+      union all
+      select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
+    ) as s
+    where tickets.eat_day(s.snapshot_at) < coalesce((select min(d.day) from tickets.inc_daily d), 'infinity')
+    group by 1
+  ),
+  lifecycle as (
+    select
+      e.ticket_id, e.event, e.event_id, e.old_value, e.cluster, e.region, e.assigned_team,
+      tickets.eat_day(coalesce(e.snapshot_at, e.recorded_at)) as day,
+      lead(e.event) over history as next_event, lead(tickets.eat_day(e.snapshot_at)) over history as next_day
+    from tickets.inc_events e
+    where e.event in ('baseline', 'opened', 'closed', 'reopened')
+    window history as (partition by e.ticket_id order by e.event_id)
+  ),
+  spells as (
+    select l.*, coalesce(l.next_day, (select max(k.day) + 1 from looks k)) - l.day as days
+    from lifecycle l
+    where l.event in ('opened', 'reopened') or (l.event = 'baseline' and case
+      when l.next_event is null then exists (select from tickets.inc t where t.ticket_id = l.ticket_id and t.is_actionable)
+      else l.next_event = 'closed'
+    end)
+  ),
+  told as (
+    select k.day, coalesce(cluster.name, s.cluster) as cluster, s.region, coalesce(team.name, s.assigned_team) as assigned_team, 'open' as what
+    from spells s
+    cross join generate_series(0, s.days - 1) as nth
+    join looks k on k.day = s.day + nth
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'team_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as team on true
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'cluster_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as cluster on true
+    union all
+    select l.day, l.cluster, l.region, l.assigned_team, l.event
+    from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
+    union all
+    select k.day, null, null, null, 'look' from looks k
+  )
+  insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
+  select
+    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
+    count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
+  from told t join looks k on k.day = t.day
+  group by 1, 2, 3, 4, k.snapshot_at;
+  get diagnostics v_rows = row_count;
+  return v_rows;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.rebuild_days() IS 'Writes the days before the first one of tickets.inc_daily, as history tells them: without SLA states and ages, which it does not tell. For an upgrade and for an imported history, before the next look at the bucket. Returns how many rows it wrote.';
 
 CREATE FUNCTION tickets_ops.rebuild_location_keys() RETURNS TABLE(tickets_changed bigint, places_changed bigint, places_merged bigint)
     LANGUAGE plpgsql
@@ -3758,6 +5539,59 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
+
+CREATE FUNCTION tickets_ops.record_day(p_dataset text DEFAULT 'inc'::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_at timestamptz := (tickets_ops.high_water_mark(p_dataset)).snapshot_at;
+  v_day date := tickets.eat_day(v_at);
+  v_since timestamptz;
+begin
+  if p_dataset <> 'inc' or v_at is null then
+    return;
+  end if;
+  -- Two looks at once take turns: what follows sees what the one before it wrote.
+  perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
+  select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
+  delete from tickets.inc_daily d where d.day = v_day;
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from (
+    select
+      left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
+      'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
+    from tickets.inc t -- index inc_open
+    cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
+    where t.is_actionable
+    union all
+    -- Since the last day that has rows: what a snapshot wrote that was never completed belongs to the next look.
+    select e.cluster, e.region, e.assigned_team, e.event, null, null, null
+    from tickets.inc_events e -- index inc_events_backlog
+    where e.snapshot_at >= v_since and e.snapshot_at < tickets.eat_midnight(v_day + 1)
+      and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
+    union all
+    select null, null, null, 'look', null, null, null
+  ) as c
+  group by 2, 3, 4;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_day(p_dataset text) IS 'Writes the day of the newest snapshot to tickets.inc_daily: what is open now, with its SLA and age as of the snapshot''s own time, and what entered and left the backlog. Called in the transaction that ends a look at the bucket: a snapshot completed, failed half-way, or found unchanged. Twice is as good as once; days before it are never touched. INC only: does nothing for another dataset, or before the first load.';
 
 CREATE FUNCTION tickets_ops.record_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3886,6 +5720,25 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+
+CREATE FUNCTION tickets_ops.record_schedule(p_entries jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  delete from tickets_ops.schedule
+  where identifier not in (select entry ->> 'identifier' from jsonb_array_elements(p_entries) as entry);
+  insert into tickets_ops.schedule as known (identifier, task, dataset, minutes, hours, dates, months, weekdays)
+  select identifier, task, dataset, minutes, hours, dates, months, weekdays
+  from jsonb_populate_recordset(null::tickets_ops.schedule, p_entries)
+  on conflict (identifier) do update set
+    task = excluded.task, dataset = excluded.dataset, minutes = excluded.minutes, hours = excluded.hours, dates = excluded.dates,
+    months = excluded.months, weekdays = excluded.weekdays, since = now()
+  where (known.task, known.dataset, known.minutes, known.hours, known.dates, known.months, known.weekdays)
+    is distinct from
+    (excluded.task, excluded.dataset, excluded.minutes, excluded.hours, excluded.dates, excluded.months, excluded.weekdays);
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) IS 'A worker that starts records the entries of its crontab: an array of objects with the columns of tickets_ops.schedule but `since`. Entries that are not among them are forgotten.';
 
 CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
     LANGUAGE sql
@@ -4024,7 +5877,7 @@ begin
   select min(snapshot_id) into v_newer
   from tickets_ops.snapshots
   where dataset = v_snapshot.dataset and snapshot_id <> p_snapshot_id
-    and (status in ('staging', 'loading', 'finalizing') or load_began_at > v_snapshot.load_began_at);
+    and (in_flight or load_began_at > v_snapshot.load_began_at);
   if v_newer is not null then
     return format('Snapshot %s is superseded by snapshot %s: it stays failed.', p_snapshot_id, v_newer);
   elsif v_snapshot.load_began_at is null then
@@ -4182,8 +6035,6 @@ CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABL
     LANGUAGE plpgsql
     AS $$
 declare
-  -- Slots of exactly 1/rate let a call too many into a second, as seen by a provider, which counts with jitter.
-  c_stretch constant double precision := 1.03;
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
   -- A probe is usually over by then.
@@ -4196,17 +6047,17 @@ begin
     set
       used = case when p.used_on = (clock_timestamp() at time zone 'UTC')::date then p.used else 0 end + 1,
       used_on = (clock_timestamp() at time zone 'UTC')::date,
-      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      next_at = greatest(p.next_at, clock_timestamp()) + make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       probing_until = case when p.breaker is not null then clock_timestamp() + c_probe end
     where p.provider = p_provider
       and (p.daily_budget is null or p.used < p.daily_budget or p.used_on <> (clock_timestamp() at time zone 'UTC')::date)
       and (p.breaker is null or greatest(p.breaker_until, p.probing_until) <= clock_timestamp())
     returning
       true,
-      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision)
+      greatest(0, 1000 * extract(epoch from p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second))
         - clock_timestamp()))::double precision,
       clock_timestamp(),
-      p.next_at - make_interval(secs => c_stretch / p.rate_per_second::double precision),
+      p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
       null::text;
   if found then
     return;
@@ -4255,7 +6106,7 @@ begin
   left join tickets.geo_clusters c on c.cluster = p_cluster
   cross join lateral tickets_ops.judge_cluster(
     v_answers.candidates, tickets_ops.cluster_name_key(p_cluster), tickets_ops.cluster_region(p_cluster),
-    coalesce(c.guard_km, 25) -- the column's default
+    coalesce(c.guard_km, tickets.default_guard_km()) -- it may have no row yet
   ) as verdict;
   if v_verdict.geom is null and not p_last then
     return null;
@@ -4439,6 +6290,7 @@ COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserve
 
 CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE
+    SET jit TO 'off'
     BEGIN ATOMIC
  WITH beyond AS MATERIALIZED (
           SELECT places_beyond_guard.location_key,
@@ -4633,26 +6485,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.same_word(p_one text, p_other text) IS 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-CREATE FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS SETOF timestamp with time zone
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  v_tick timestamptz := tickets_ops.last_scheduled_run(p_to);
-  v_before timestamptz;
-  v_time interval := interval '0';
-begin
-  -- A week is enough to tell any number of hours that is worth a setting.
-  while v_tick > greatest(p_from, p_to - interval '7 days') loop
-    v_before := tickets_ops.last_scheduled_run(v_tick - interval '1 second');
-    v_time := v_time + least(v_tick - v_before, interval '1 hour');
-    v_tick := v_before;
-  end loop;
-  return v_time;
-end
+  select distinct run.at
+  from tickets_ops.schedule s
+  -- The days first: otherwise an entry of one day a year is tried at each of its minutes on all of them.
+  cross join lateral (
+    select first.day + n as day
+    from (select (p_from at time zone 'UTC')::date as day, (p_to at time zone 'UTC')::date as last) as first
+    cross join generate_series(0, first.last - first.day) as n
+    where tickets_ops.fires_on(s, first.day + n)
+    offset 0
+  ) as d
+  cross join unnest(s.hours) as hour
+  cross join unnest(s.minutes) as minute
+  cross join lateral (select (d.day + make_time(hour, minute, 0)) at time zone 'UTC' as at) as run
+  where s.dataset = p_dataset and run.at between p_from and p_to
 $$;
 
-COMMENT ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+COMMENT ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
+
+CREATE FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS interval
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(sum(least(run - before, interval '1 hour')), '0')
+  -- A week is enough to tell any number of hours that is worth a setting.
+  from (select greatest(p_from, p_to - interval '7 days') as from_at) as since
+  cross join lateral (
+    select run, lag(run) over (order by run) as before
+    from tickets_ops.scheduled_runs(p_dataset, coalesce(tickets_ops.last_scheduled_run(since.from_at, p_dataset), since.from_at), p_to) as run
+  ) as runs
+  where run > since.from_at
+$$;
+
+COMMENT ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'How much of the time between two moments the schedule of a dataset covers, in hours between its runs (of a longer break, such as the night, one hour counts). At most that of a week.';
+
+CREATE FUNCTION tickets_ops.seconds_per_call(p_rate numeric) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (1.03 / p_rate);
+
+COMMENT ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) IS 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
@@ -4699,6 +6574,135 @@ CREATE FUNCTION tickets_ops.setting_problems() RETURNS TABLE(severity text, prob
 $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
+
+CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c_rows constant integer := cardinality(p_last);
+  c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
+  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
+  v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
+  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
+  v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
+  v_matched integer := 0;
+  v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
+  -- Of one search:
+  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- NULL: final
+  v_from integer[] := array_fill(0, array[p_columns]);    -- the row from which a column was reached
+  v_reached integer[];                                    -- columns whose distance is not final
+  v_final integer[];
+  v_final_distance double precision[];
+  v_so_far double precision;
+  v_length double precision;
+  v_best double precision;
+  v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
+  v_end_row integer;
+  v_next integer;
+  v_slack double precision;
+  i integer;
+  j integer;
+begin
+  for v_new in 1..c_rows loop
+    i := v_new;
+    v_so_far := 0;
+    v_best := 'Infinity';
+    v_reached := '{}';
+    v_final := '{}';
+    v_final_distance := '{}';
+    loop
+      v_so_far := v_so_far - v_row_potential[i];
+      if v_so_far + p_unmatched < v_best then
+        v_best := v_so_far + p_unmatched;
+        v_end := 0;
+        v_end_row := i;
+      end if;
+      for pair in c_first[i]..p_last[i] loop
+        exit when v_so_far + p_cost[pair] >= v_best;
+        v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
+        if v_length < v_distance[p_column[pair]] and v_length < v_best then
+          j := p_column[pair];
+          if v_row_of[j] = 0 then
+            v_best := v_length;
+            v_end := j;
+            v_end_row := i;
+            exit; -- the row's later pairs are longer
+          end if;
+          if v_distance[j] = 'Infinity' then
+            v_reached := v_reached || j;
+          end if;
+          v_distance[j] := v_length;
+          v_from[j] := i;
+        end if;
+      end loop;
+      v_so_far := v_best;
+      v_next := 0;
+      foreach j in array v_reached loop
+        if v_distance[j] < v_so_far then
+          v_so_far := v_distance[j];
+          v_next := j;
+        end if;
+      end loop;
+      exit when v_next = 0;
+      v_reached := array_remove(v_reached, v_next);
+      v_final := v_final || v_next;
+      v_final_distance := v_final_distance || v_so_far;
+      v_distance[v_next] := null;
+      i := v_row_of[v_next];
+    end loop;
+
+    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    for n in 1..cardinality(v_final) loop
+      j := v_final[n];
+      i := v_row_of[j];
+      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
+    end loop;
+    foreach j in array v_reached || v_final loop
+      v_distance[j] := 'Infinity';
+    end loop;
+
+    if v_end > 0 then
+      v_matched := v_matched + 1;
+    end if;
+    i := v_end_row;
+    j := v_end;
+    loop
+      v_next := v_column_of[i];
+      v_column_of[i] := j;
+      if j > 0 then
+        v_row_of[j] := i;
+      end if;
+      exit when i = v_new;
+      j := v_next;
+      i := v_from[j];
+    end loop;
+
+    -- Rows that compete for the same columns (all vehicles in one depot): raise what all of them pay together until the next
+    -- free column is as good for one of them. It halves the searches to come.
+    continue when v_matched = p_columns;
+    v_slack := 'Infinity';
+    for r in 1..v_new loop
+      continue when v_column_of[r] = 0;
+      while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
+        v_cheapest_free[r] := v_cheapest_free[r] + 1;
+      end loop;
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+    end loop;
+    if v_slack > 0 and v_slack < 'Infinity' then
+      for r in 1..v_new loop
+        continue when v_column_of[r] = 0;
+        v_row_potential[r] := v_row_potential[r] + v_slack;
+        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+      end loop;
+    end if;
+  end loop;
+  return v_column_of;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) IS 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
 
 CREATE FUNCTION tickets_ops.sign_verdict() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4778,7 +6782,7 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
   union all
   select 'fault', format('Snapshot %s is %s and has not moved for %s.', s.snapshot_id, s.status, date_trunc('second', now() - s.progress_at))
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status in ('staging', 'loading', 'finalizing') -- index snapshots_one_in_flight
+  where s.dataset = p_dataset and s.in_flight -- index snapshots_one_in_flight
     and s.progress_at < now() - interval '15 minutes'
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
@@ -4844,6 +6848,46 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+
+CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_mine tickets.assignments;
+  v_held tickets.assignments;
+begin
+  -- Waits for a load that is writing the ticket; and until this commits, none closes it unseen.
+  perform from tickets.inc t where t.ticket_id = p_ticket_id and t.is_actionable for share;
+  if not found then
+    raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
+  end if;
+  loop
+    insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
+    select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
+    from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
+    on conflict (ticket_id) where state = 'assigned' do nothing
+    returning * into v_mine;
+    if found then
+      return v_mine;
+    end if;
+    select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
+    continue when not found; -- it has ended meanwhile
+    if v_held.vehicle_id = p_vehicle_id then
+      return v_held;
+    elsif not p_take_over then
+      raise exception 'Ticket % is assigned to vehicle % already (by %, %).', p_ticket_id, v_held.vehicle_id, v_held.assigned_by,
+        to_char(v_held.assigned_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI')
+        using errcode = 'object_in_use', hint = 'Take it over by p_take_over => true, or release it first.';
+    end if;
+    update tickets.assignments
+    set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
+    where assignment_id = v_held.assignment_id;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
@@ -5018,6 +7062,55 @@ CREATE AGGREGATE tickets.collect(anycompatible) (
 
 COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
 
+ALTER TABLE tickets.assignments ALTER COLUMN assignment_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tickets.assignments_assignment_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW tickets.assignments_in_doubt AS
+ SELECT a.assignment_id,
+    a.ticket_id,
+    a.vehicle_id,
+    a."position",
+    a.assigned_at,
+    a.assigned_by,
+    v.freshness,
+    v.located_at,
+    v.seen_at,
+        CASE
+            WHEN (v.vehicle_id IS NULL) THEN 'tickets.vehicles no longer lists the vehicle'::text
+            ELSE COALESCE(('nothing was heard of the vehicle for '::text || justify_interval(date_trunc('minute'::text, (now() - GREATEST(v.located_at, v.seen_at))))), 'nothing was ever heard of the vehicle'::text)
+        END AS doubt
+   FROM (tickets.assignments a
+     LEFT JOIN tickets.vehicles_now v ON ((v.vehicle_id = a.vehicle_id)))
+  WHERE ((a.state = 'assigned'::text) AND (COALESCE(GREATEST(v.located_at, v.seen_at), '-infinity'::timestamp with time zone) < (now() - '12:00:00'::interval)));
+
+COMMENT ON VIEW tickets.assignments_in_doubt IS 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assignment_id IS 'tickets.assignments.assignment_id.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.ticket_id IS 'The ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.vehicle_id IS 'The vehicle.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt."position" IS 'The vehicle''s first, second … ticket.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_at IS 'When it was sent.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.assigned_by IS 'The database role that sent it.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.freshness IS 'As in tickets.vehicles_now. NULL: the vehicle is gone.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.located_at IS 'When its last position was taken.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.seen_at IS 'When its tracker last reported anything.';
+
+COMMENT ON COLUMN tickets.assignments_in_doubt.doubt IS 'Why, in words.';
+
 CREATE TABLE tickets.crq_events (
     event_id bigint NOT NULL,
     ticket_id text NOT NULL,
@@ -5027,7 +7120,17 @@ CREATE TABLE tickets.crq_events (
     snapshot_id bigint,
     snapshot_at timestamp with time zone,
     recorded_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
+    assigned_team text,
+    owner text,
+    cluster text,
+    region text,
+    created_at_service timestamp with time zone,
+    closed_at timestamp with time zone,
+    mttr numeric,
+    sla_status text,
+    team_before text,
+    CONSTRAINT inc_events_context CHECK (((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text])) OR ((num_nonnulls(assigned_team, owner, cluster, region, created_at_service, team_before) = 0) AND ((event = 'closure_corrected'::text) OR (num_nonnulls(closed_at, mttr, sla_status) = 0))))),
+    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'closure_corrected'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
 );
 
 COMMENT ON TABLE tickets.crq_events IS 'History of tickets.crq, as tickets.inc_events.';
@@ -5036,17 +7139,35 @@ COMMENT ON COLUMN tickets.crq_events.event_id IS 'Order of writing.';
 
 COMMENT ON COLUMN tickets.crq_events.ticket_id IS 'tickets.inc.ticket_id.';
 
-COMMENT ON COLUMN tickets.crq_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+COMMENT ON COLUMN tickets.crq_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
 
-COMMENT ON COLUMN tickets.crq_events.old_value IS 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
+COMMENT ON COLUMN tickets.crq_events.old_value IS 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
 
-COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: normalized_status, assigned_team or cluster.';
+COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
 COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
 
-COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis.';
+COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
 COMMENT ON COLUMN tickets.crq_events.recorded_at IS 'When the event was written.';
+
+COMMENT ON COLUMN tickets.crq_events.assigned_team IS 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
+
+COMMENT ON COLUMN tickets.crq_events.owner IS 'As assigned_team: the ticket''s owner then.';
+
+COMMENT ON COLUMN tickets.crq_events.cluster IS 'As assigned_team: the ticket''s cluster then.';
+
+COMMENT ON COLUMN tickets.crq_events.region IS 'As assigned_team: the ticket''s region then.';
+
+COMMENT ON COLUMN tickets.crq_events.created_at_service IS 'As assigned_team: what was known of the ticket''s creation then. It is often told later: tickets.inc has what is known today.';
+
+COMMENT ON COLUMN tickets.crq_events.closed_at IS 'As assigned_team; also on closure_corrected, where it is the corrected time.';
+
+COMMENT ON COLUMN tickets.crq_events.mttr IS 'The source''s repair time in whole minutes, as in tickets.inc. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.crq_events.sla_status IS 'The source''s own verdict, which means something on closings only. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.crq_events.team_before IS 'As assigned_team: the team before this snapshot. NULL at first sight, and where there was none.';
 
 ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.crq_events_event_id_seq
@@ -5077,6 +7198,42 @@ COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
 
 COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
 
+CREATE VIEW tickets.inc_ageing AS
+ SELECT t.assigned_team,
+    t.cluster,
+    count(*) AS open,
+    count(*) FILTER (WHERE (t.hours_open < (4)::numeric)) AS aged_0_4h,
+    count(*) FILTER (WHERE ((t.hours_open >= (4)::numeric) AND (t.hours_open < (24)::numeric))) AS aged_4_24h,
+    count(*) FILTER (WHERE ((t.hours_open >= (24)::numeric) AND (t.hours_open < (48)::numeric))) AS aged_24_48h,
+    count(*) FILTER (WHERE ((t.hours_open >= (48)::numeric) AND (t.hours_open < (168)::numeric))) AS aged_2_7d,
+    count(*) FILTER (WHERE ((t.hours_open >= (168)::numeric) AND (t.hours_open < (720)::numeric))) AS aged_7_30d,
+    count(*) FILTER (WHERE (t.hours_open >= (720)::numeric)) AS aged_over_30d,
+    count(*) FILTER (WHERE (t.hours_open IS NULL)) AS aged_unknown
+   FROM tickets.inc_open_sla t
+  GROUP BY t.assigned_team, t.cluster;
+
+COMMENT ON VIEW tickets.inc_ageing IS 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
+
+COMMENT ON COLUMN tickets.inc_ageing.assigned_team IS 'Team; NULL: none.';
+
+COMMENT ON COLUMN tickets.inc_ageing.cluster IS 'Network cluster; NULL: none.';
+
+COMMENT ON COLUMN tickets.inc_ageing.open IS 'Open tickets.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_0_4h IS 'Open for under 4 h, or with a clock that starts in the future.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_4_24h IS 'Open for 4 h to under 24 h.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_24_48h IS 'Open for 24 h to under 48 h.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_2_7d IS 'Open for 48 h to under 7 days.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_7_30d IS 'Open for 7 to under 30 days.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_over_30d IS 'Open for 30 days or more.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_unknown IS 'Without a clock.';
+
 CREATE TABLE tickets.inc_events (
     event_id bigint NOT NULL,
     ticket_id text NOT NULL,
@@ -5086,26 +7243,54 @@ CREATE TABLE tickets.inc_events (
     snapshot_id bigint,
     snapshot_at timestamp with time zone,
     recorded_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
+    assigned_team text,
+    owner text,
+    cluster text,
+    region text,
+    created_at_service timestamp with time zone,
+    closed_at timestamp with time zone,
+    mttr numeric,
+    sla_status text,
+    team_before text,
+    CONSTRAINT inc_events_context CHECK (((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text])) OR ((num_nonnulls(assigned_team, owner, cluster, region, created_at_service, team_before) = 0) AND ((event = 'closure_corrected'::text) OR (num_nonnulls(closed_at, mttr, sla_status) = 0))))),
+    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'closure_corrected'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
 );
 
-COMMENT ON TABLE tickets.inc_events IS 'History of tickets, append-only, written in the transaction that changes the ticket. Open backlog at a time = tickets whose last opened, closed, reopened or baseline event before it leaves them open (view tickets.inc_backlog).';
+COMMENT ON TABLE tickets.inc_events IS 'History of tickets, append-only, written in the transaction that changes the ticket. Closings are in tickets.inc_closures, the open backlog at a time in tickets.inc_backlog and tickets.inc_backlog_daily().';
 
 COMMENT ON COLUMN tickets.inc_events.event_id IS 'Order of writing.';
 
 COMMENT ON COLUMN tickets.inc_events.ticket_id IS 'tickets.inc.ticket_id.';
 
-COMMENT ON COLUMN tickets.inc_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+COMMENT ON COLUMN tickets.inc_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
 
-COMMENT ON COLUMN tickets.inc_events.old_value IS 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
+COMMENT ON COLUMN tickets.inc_events.old_value IS 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
 
-COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: normalized_status, assigned_team or cluster.';
+COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
 COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
 
-COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis.';
+COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
 COMMENT ON COLUMN tickets.inc_events.recorded_at IS 'When the event was written.';
+
+COMMENT ON COLUMN tickets.inc_events.assigned_team IS 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
+
+COMMENT ON COLUMN tickets.inc_events.owner IS 'As assigned_team: the ticket''s owner then.';
+
+COMMENT ON COLUMN tickets.inc_events.cluster IS 'As assigned_team: the ticket''s cluster then.';
+
+COMMENT ON COLUMN tickets.inc_events.region IS 'As assigned_team: the ticket''s region then.';
+
+COMMENT ON COLUMN tickets.inc_events.created_at_service IS 'As assigned_team: what was known of the ticket''s creation then. It is often told later: tickets.inc has what is known today.';
+
+COMMENT ON COLUMN tickets.inc_events.closed_at IS 'As assigned_team; also on closure_corrected, where it is the corrected time.';
+
+COMMENT ON COLUMN tickets.inc_events.mttr IS 'The source''s repair time in whole minutes, as in tickets.inc. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.inc_events.sla_status IS 'The source''s own verdict, which means something on closings only. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.inc_events.team_before IS 'As assigned_team: the team before this snapshot. NULL at first sight, and where there was none.';
 
 CREATE VIEW tickets.inc_backlog AS
  WITH changes AS (
@@ -5151,6 +7336,256 @@ COMMENT ON COLUMN tickets.inc_backlog.closed IS 'Tickets that were open and no l
 
 COMMENT ON COLUMN tickets.inc_backlog.open_tickets IS 'Open tickets once the snapshot was in.';
 
+CREATE VIEW tickets.inc_clock AS
+ SELECT inc.ticket_id,
+    inc.created_at_service AS started_at,
+    'created_at_service'::text AS source
+   FROM tickets.inc
+  WHERE (inc.created_at_service IS NOT NULL)
+UNION ALL
+ SELECT inc.ticket_id,
+    inc.first_seen_at AS started_at,
+    'first_seen_at'::text AS source
+   FROM tickets.inc
+  WHERE ((inc.created_at_service IS NULL) AND (inc.first_seen_at IS NOT NULL));
+
+COMMENT ON VIEW tickets.inc_clock IS 'When each ticket''s clock started, as it is known today: created_at_service, else first_seen_at, as for the SLA. Tickets with neither are not in it.';
+
+COMMENT ON COLUMN tickets.inc_clock.ticket_id IS 'The ticket''s number.';
+
+COMMENT ON COLUMN tickets.inc_clock.started_at IS 'When the clock started.';
+
+COMMENT ON COLUMN tickets.inc_clock.source IS 'created_at_service; or first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+CREATE VIEW tickets.inc_closures AS
+ SELECT c.ticket_id,
+    (1 + COALESCE(width_bucket(c.event_id, r.reopened), 0)) AS closure_no,
+    c.closed_at,
+    c.observed_at,
+    c.observed,
+    c.assigned_team,
+    c.team_before,
+    ((c.team_before IS NOT NULL) AND (c.team_before IS DISTINCT FROM c.assigned_team)) AS handover_at_close,
+    c.owner,
+    c.cluster,
+    c.region,
+    clock.started_at AS clock_start,
+    clock.source AS clock_source,
+    round((EXTRACT(epoch FROM clock.lasted) / (3600)::numeric), 2) AS hours_to_close,
+    c.mttr AS mttr_minutes,
+    c.sla_status AS source_sla_status,
+    (clock.lasted <= '24:00:00'::interval) AS within_24h,
+    (clock.lasted <= '48:00:00'::interval) AS within_48h,
+    (( SELECT count(*) AS count
+           FROM (( SELECT o.event_id,
+                    o.snapshot_id
+                   FROM tickets.inc_events o
+                  WHERE ((o.ticket_id = c.ticket_id) AND (o.event_id < c.event_id) AND (o.event = ANY (ARRAY['baseline'::text, 'opened'::text, 'reopened'::text])))
+                  ORDER BY o.event_id DESC
+                 LIMIT 1) opening
+             JOIN tickets.inc_events m ON (((m.event_id > opening.event_id) AND (m.snapshot_id IS DISTINCT FROM opening.snapshot_id))))
+          WHERE ((m.ticket_id = c.ticket_id) AND (m.event = 'team_changed'::text) AND (m.old_value IS NOT NULL) AND ((m.event_id < c.event_id) OR (m.snapshot_id = c.snapshot_id)))))::integer AS reassignments,
+    next.reopened_at,
+        CASE
+            WHEN (next.reopened_at >= c.closed_at) THEN round((EXTRACT(epoch FROM (next.reopened_at - c.closed_at)) / (3600)::numeric), 2)
+            ELSE NULL::numeric
+        END AS hours_to_reopen,
+    (next.reopened IS NULL) AS is_final,
+    c.normalized_status
+   FROM ((((( SELECT true AS observed,
+            e.event_id,
+            e.ticket_id,
+            e.snapshot_id,
+            e.snapshot_at AS observed_at,
+            e.assigned_team,
+            e.team_before,
+            e.owner,
+            e.cluster,
+            e.region,
+            e.new_value AS normalized_status,
+            e.created_at_service,
+            e.event_id AS told_by,
+            e.closed_at,
+            e.mttr,
+            e.sla_status
+           FROM tickets.inc_events e
+          WHERE (e.event = 'closed'::text)
+        UNION ALL
+         SELECT false,
+            e.event_id,
+            e.ticket_id,
+            e.snapshot_id,
+            COALESCE(e.snapshot_at, e.recorded_at) AS "coalesce",
+            e.assigned_team,
+            e.team_before,
+            e.owner,
+            e.cluster,
+            e.region,
+            e.new_value,
+            e.created_at_service,
+            e.event_id,
+            e.closed_at,
+            e.mttr,
+            e.sla_status
+           FROM tickets.inc_events e
+          WHERE ((e.event = 'baseline'::text) AND (NOT (EXISTS ( SELECT
+                   FROM tickets.inc_events l
+                  WHERE ((l.ticket_id = e.ticket_id) AND (l.event = 'closed'::text))))) AND (NOT (EXISTS ( SELECT
+                   FROM tickets.inc t_1
+                  WHERE ((t_1.ticket_id = e.ticket_id) AND t_1.is_actionable)))))
+        UNION ALL
+         SELECT (e.event = 'closed'::text),
+            e.event_id,
+            e.ticket_id,
+            e.snapshot_id,
+            COALESCE(e.snapshot_at, e.recorded_at) AS "coalesce",
+            e.assigned_team,
+            e.team_before,
+            e.owner,
+            e.cluster,
+            e.region,
+            e.new_value,
+            e.created_at_service,
+            k.event_id,
+            k.closed_at,
+            k.mttr,
+            k.sla_status
+           FROM (tickets.inc_events k
+             JOIN tickets.inc_events e ON (((e.ticket_id = k.ticket_id) AND (e.event_id < k.event_id) AND (e.event = ANY (ARRAY['closed'::text, 'baseline'::text])))))
+          WHERE ((k.event = 'closure_corrected'::text) AND (NOT (EXISTS ( SELECT
+                   FROM tickets.inc_events b
+                  WHERE ((b.ticket_id = k.ticket_id) AND (b.event = ANY (ARRAY['closed'::text, 'baseline'::text])) AND (b.event_id > e.event_id) AND (b.event_id < k.event_id))))))) c
+     LEFT JOIN ( SELECT inc_events.ticket_id,
+            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened,
+            array_agg(inc_events.snapshot_at ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened_at,
+            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'closure_corrected'::text)) AS corrected
+           FROM tickets.inc_events
+          WHERE (inc_events.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]))
+          GROUP BY inc_events.ticket_id) r ON ((r.ticket_id = c.ticket_id)))
+     CROSS JOIN LATERAL ( SELECT r.reopened[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened,
+            r.reopened_at[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened_at,
+            r.corrected[(width_bucket(c.told_by, r.corrected) + 1)] AS corrected) next)
+     LEFT JOIN tickets.inc t ON ((t.ticket_id = c.ticket_id)))
+     CROSS JOIN LATERAL ( SELECT COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at) AS started_at,
+                CASE
+                    WHEN (COALESCE(c.created_at_service, t.created_at_service) IS NOT NULL) THEN 'created_at_service'::text
+                    WHEN (t.first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+                    ELSE NULL::text
+                END AS source,
+                CASE
+                    WHEN (c.closed_at >= COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at)) THEN (c.closed_at - COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at))
+                    ELSE NULL::interval
+                END AS lasted) clock)
+  WHERE ((c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
+
+COMMENT ON VIEW tickets.inc_closures IS 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
+
+COMMENT ON COLUMN tickets.inc_closures.ticket_id IS 'The ticket''s number.';
+
+COMMENT ON COLUMN tickets.inc_closures.closure_no IS '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
+
+COMMENT ON COLUMN tickets.inc_closures.closed_at IS 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
+
+COMMENT ON COLUMN tickets.inc_closures.observed_at IS 'The export''s own time of the snapshot that first showed it closed; for closings before history the time at which history began. It never changes.';
+
+COMMENT ON COLUMN tickets.inc_closures.observed IS 'false: closed before history began, so nobody saw it happen.';
+
+COMMENT ON COLUMN tickets.inc_closures.assigned_team IS 'The closing team, which is credited: that of the snapshot that first showed it closed. What the ticket''s team became later does not matter. NULL: none.';
+
+COMMENT ON COLUMN tickets.inc_closures.team_before IS 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
+
+COMMENT ON COLUMN tickets.inc_closures.handover_at_close IS 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
+
+COMMENT ON COLUMN tickets.inc_closures.owner IS 'The ticket''s owner then.';
+
+COMMENT ON COLUMN tickets.inc_closures.cluster IS 'The ticket''s cluster then.';
+
+COMMENT ON COLUMN tickets.inc_closures.region IS 'The ticket''s region then, lower case.';
+
+COMMENT ON COLUMN tickets.inc_closures.clock_start IS 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
+
+COMMENT ON COLUMN tickets.inc_closures.clock_source IS 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.inc_closures.hours_to_close IS 'Hours by the wall clock from clock_start to closed_at. NULL: one of them is unknown, or the closing comes first, as it does where a late first_seen_at is the clock. Pauses of the SLA are in it: the feed has none.';
+
+COMMENT ON COLUMN tickets.inc_closures.mttr_minutes IS 'The source''s own repair time in whole minutes, as last told of this closing. It is not hours_to_close: the source takes waiting off that it does not tell.';
+
+COMMENT ON COLUMN tickets.inc_closures.source_sla_status IS 'The source''s own verdict: Compliant or Breached. It is not reconciled with any clock here.';
+
+COMMENT ON COLUMN tickets.inc_closures.within_24h IS 'Closed at most 24 h after clock_start. NULL where hours_to_close is.';
+
+COMMENT ON COLUMN tickets.inc_closures.within_48h IS 'Closed at most 48 h after clock_start. NULL where hours_to_close is.';
+
+COMMENT ON COLUMN tickets.inc_closures.reassignments IS 'How often the ticket left a team between being opened (or reopened) and this closing, as the snapshots saw it; a handover at the close is one. A first assignment is none.';
+
+COMMENT ON COLUMN tickets.inc_closures.reopened_at IS 'The export''s own time of the snapshot that showed it open again: the source tells no time of its own. NULL: it was not reopened.';
+
+COMMENT ON COLUMN tickets.inc_closures.hours_to_reopen IS 'Hours from closed_at to reopened_at.';
+
+COMMENT ON COLUMN tickets.inc_closures.is_final IS 'It still stands: the ticket was not reopened since.';
+
+COMMENT ON COLUMN tickets.inc_closures.normalized_status IS 'The status that it was closed with.';
+
+CREATE TABLE tickets.inc_daily (
+    day date NOT NULL,
+    cluster text DEFAULT ''::text NOT NULL,
+    region text DEFAULT ''::text NOT NULL,
+    assigned_team text DEFAULT ''::text NOT NULL,
+    open integer DEFAULT 0 NOT NULL,
+    open_breached integer,
+    open_at_risk integer,
+    open_unknown integer,
+    aged_0_24h integer,
+    aged_24_48h integer,
+    aged_2_7d integer,
+    aged_7_30d integer,
+    aged_over_30d integer,
+    opened integer DEFAULT 0 NOT NULL,
+    reopened integer DEFAULT 0 NOT NULL,
+    closed integer DEFAULT 0 NOT NULL,
+    snapshot_at timestamp with time zone NOT NULL,
+    source text NOT NULL,
+    CONSTRAINT inc_daily_source_check CHECK ((source = ANY (ARRAY['state'::text, 'events'::text])))
+);
+
+COMMENT ON TABLE tickets.inc_daily IS 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
+
+COMMENT ON COLUMN tickets.inc_daily.day IS 'Day in Nairobi of the snapshot''s own time.';
+
+COMMENT ON COLUMN tickets.inc_daily.cluster IS 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+
+COMMENT ON COLUMN tickets.inc_daily.region IS 'Region then, lower case; '''' for none.';
+
+COMMENT ON COLUMN tickets.inc_daily.assigned_team IS 'Team then; '''' for none.';
+
+COMMENT ON COLUMN tickets.inc_daily.open IS 'Open tickets.';
+
+COMMENT ON COLUMN tickets.inc_daily.open_breached IS 'Of these, beyond the SLA (tickets.sla_rules) as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
+
+COMMENT ON COLUMN tickets.inc_daily.open_at_risk IS 'Of these, not breached yet but soon.';
+
+COMMENT ON COLUMN tickets.inc_daily.open_unknown IS 'Of these, without a clock: in no ageing bucket.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_0_24h IS 'Of these, open for under 24 h as of snapshot_at (or with a clock that starts in the future).';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_24_48h IS 'Of these, open for 24 h to under 48 h.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_2_7d IS 'Of these, open for 48 h to under 7 days.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_7_30d IS 'Of these, open for 7 to under 30 days.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_over_30d IS 'Of these, open for 30 days or more.';
+
+COMMENT ON COLUMN tickets.inc_daily.opened IS 'Tickets first seen open since the last day that has rows.';
+
+COMMENT ON COLUMN tickets.inc_daily.reopened IS 'Tickets seen open again since then.';
+
+COMMENT ON COLUMN tickets.inc_daily.closed IS 'Tickets that left the backlog since then, at the values that they closed with. Those first seen closed are not among them.';
+
+COMMENT ON COLUMN tickets.inc_daily.snapshot_at IS 'The export''s own time of the day''s last look.';
+
+COMMENT ON COLUMN tickets.inc_daily.source IS 'state: counted when the snapshot was in. events: rebuilt from the history.';
+
 ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.inc_events_event_id_seq
     START WITH 1
@@ -5160,57 +7595,40 @@ ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
-CREATE VIEW tickets.inc_open_sla AS
- SELECT t.ticket_id,
-    t.normalized_status,
-    sla.sla_clock_start,
-    sla.sla_clock_source,
-    sla.hours_open,
-    sla.sla_state,
-    sla.at_risk,
-    t.assigned_team,
-    t.cluster,
-    t.region,
-    t.owner,
-    t.location_name,
-    t.geo_source,
-    t.geom,
-    t.geog
-   FROM (tickets.inc t
-     CROSS JOIN LATERAL tickets.sla(t.created_at_service, t.first_seen_at) sla(sla_clock_start, sla_clock_source, hours_open, sla_state, at_risk))
-  WHERE t.is_actionable;
+CREATE VIEW tickets.vehicles AS
+ SELECT NULL::text AS vehicle_id,
+    NULL::text AS label,
+    NULL::text AS team,
+    NULL::double precision AS lng,
+    NULL::double precision AS lat,
+    NULL::timestamp with time zone AS located_at,
+    NULL::timestamp with time zone AS seen_at,
+    NULL::boolean AS moving,
+    NULL::double precision AS speed_kmh,
+    NULL::text AS source
+  WHERE false;
 
-COMMENT ON VIEW tickets.inc_open_sla IS 'Open (actionable) tickets with their SLA against the contract''s 48 h, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
+COMMENT ON VIEW tickets.vehicles IS 'The vehicles, one row each, from a tracker''s table in this database. Empty as shipped: point it there by `fleettickets vehicles --use schema.table --apply` or by create or replace view (Postgres refuses a missing or retyped column). No migration replaces it. A table, not a view of somebody else: functions in that would run with the rights of every reader. Read tickets.vehicles_now.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.ticket_id IS 'The ticket''s number, like WOT0715527.';
+COMMENT ON COLUMN tickets.vehicles.vehicle_id IS 'The tracker''s own number of the vehicle, which assignments keep: it must not change.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.normalized_status IS 'The canonical status: filter on this one.';
+COMMENT ON COLUMN tickets.vehicles.label IS 'What people call it: registration plate or name.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_start IS 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
+COMMENT ON COLUMN tickets.vehicles.team IS 'Team that drives it, as tickets.inc.assigned_team says it. NULL: none; then it goes to no ticket where teams must match.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_clock_source IS 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+COMMENT ON COLUMN tickets.vehicles.lng IS 'WGS 84 degrees.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.hours_open IS 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+COMMENT ON COLUMN tickets.vehicles.lat IS 'WGS 84 degrees.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.sla_state IS 'breached: open for 48 h or more. ok: less. unknown: no clock.';
+COMMENT ON COLUMN tickets.vehicles.located_at IS 'When the position was taken. With its time zone: a local time read as UTC lies 3 hours ahead.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.at_risk IS 'Open for 40 h or more and not breached yet. false where the clock is unknown.';
+COMMENT ON COLUMN tickets.vehicles.seen_at IS 'When the tracker last reported anything, position or not. A sleeping one reports on without positions.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.assigned_team IS 'Team the ticket is assigned to.';
+COMMENT ON COLUMN tickets.vehicles.moving IS 'Whether it moved when last seen. NULL: the tracker does not say; speed_kmh then decides.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.cluster IS 'Network cluster.';
+COMMENT ON COLUMN tickets.vehicles.speed_kmh IS 'Speed at the last position, km/h.';
 
-COMMENT ON COLUMN tickets.inc_open_sla.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.owner IS 'Owner of the ticket.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.location_name IS 'The place as field staff typed it.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geom IS 'Place, for display; NULL where none is known.';
-
-COMMENT ON COLUMN tickets.inc_open_sla.geog IS 'geom as geography: distances in metres.';
+COMMENT ON COLUMN tickets.vehicles.source IS 'Which tracker says so, where there are several.';
 
 CREATE TABLE tickets.version_slots (
     slot bigint NOT NULL,
@@ -5480,7 +7898,7 @@ CREATE VIEW tickets_ops.health AS
     read_health.places_for_review
    FROM tickets_ops.read_health() read_health(ok, problems, checked_at, checked_age, checked_key, checked_status, loaded_snapshot_id, loaded_key, loaded_at, loaded_age, loaded_status, data_at, data_age, open_missing, in_flight_snapshot_id, in_flight_status, in_flight_idle, missed_run_at, next_run_at, jobs_waiting, oldest_waiting_age, jobs_running, jobs_failed, workers_alive, workers_unsure, geocoding_state, geocoding_budget_left, geocoding_jobs, places_for_review);
 
-COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the night between 19:15 and 07:15 in Nairobi is no lateness.';
+COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
 
 COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 
@@ -5518,7 +7936,7 @@ COMMENT ON COLUMN tickets_ops.health.in_flight_idle IS 'Since work on it last co
 
 COMMENT ON COLUMN tickets_ops.health.missed_run_at IS 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
 
-COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run.';
+COMMENT ON COLUMN tickets_ops.health.next_run_at IS 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
 
 COMMENT ON COLUMN tickets_ops.health.jobs_waiting IS 'Jobs that are due and wait for a worker.';
 
@@ -5850,11 +8268,17 @@ COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good o
 
 COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
+ALTER TABLE ONLY tickets.assignments
+    ADD CONSTRAINT assignments_pkey PRIMARY KEY (assignment_id);
+
 ALTER TABLE ONLY tickets.crq_events
     ADD CONSTRAINT crq_events_pkey PRIMARY KEY (event_id);
 
 ALTER TABLE ONLY tickets.crq
     ADD CONSTRAINT crq_pkey PRIMARY KEY (ticket_id);
+
+ALTER TABLE ONLY tickets.dispatch_settings
+    ADD CONSTRAINT dispatch_settings_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY tickets.geo_clusters
     ADD CONSTRAINT geo_clusters_pkey PRIMARY KEY (cluster);
@@ -5870,6 +8294,9 @@ ALTER TABLE ONLY tickets.geo_locations
 
 ALTER TABLE ONLY tickets.import_meta
     ADD CONSTRAINT import_meta_pkey PRIMARY KEY (dataset);
+
+ALTER TABLE ONLY tickets.inc_daily
+    ADD CONSTRAINT inc_daily_pkey PRIMARY KEY (day, cluster, region, assigned_team);
 
 ALTER TABLE ONLY tickets.inc_events
     ADD CONSTRAINT inc_events_pkey PRIMARY KEY (event_id);
@@ -5895,6 +8322,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_setup
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
 
+ALTER TABLE ONLY tickets_ops.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (identifier);
+
 ALTER TABLE ONLY tickets_ops.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name, pool_id);
 
@@ -5916,13 +8346,31 @@ ALTER TABLE ONLY tickets_ops.snapshots
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
 
+CREATE INDEX assignments_of_vehicle ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
+
+CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
+
 CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
 
-CREATE INDEX crq_created_at_service_idx ON tickets.crq USING btree (created_at_service);
+CREATE INDEX crq_created_at_service_ticket_id_idx ON tickets.crq USING btree (created_at_service) INCLUDE (ticket_id);
+
+CREATE INDEX crq_events_closed_at_idx ON tickets.crq_events USING btree (closed_at) WHERE (event = 'baseline'::text);
+
+CREATE INDEX crq_events_closed_at_idx1 ON tickets.crq_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+
+CREATE INDEX crq_events_closed_at_ticket_id_event_id_snapshot_id_snapsho_idx ON tickets.crq_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
 
 CREATE INDEX crq_events_snapshot_at_idx ON tickets.crq_events USING brin (snapshot_at);
 
+CREATE INDEX crq_events_snapshot_at_idx1 ON tickets.crq_events USING btree (snapshot_at) WHERE ((event = ANY (ARRAY['opened'::text, 'reopened'::text])) OR ((event = 'closed'::text) AND (old_value IS NOT NULL)));
+
+CREATE INDEX crq_events_ticket_id_assigned_team_cluster_region_idx ON tickets.crq_events USING btree (ticket_id) INCLUDE (assigned_team, cluster, region) WHERE ((event = ANY (ARRAY['baseline'::text, 'opened'::text])) OR ((event = 'closed'::text) AND (old_value IS NULL)));
+
+CREATE INDEX crq_events_ticket_id_event_id_event_snapshot_at_assigned_te_idx ON tickets.crq_events USING btree (ticket_id, event_id) INCLUDE (event, snapshot_at, assigned_team, cluster, region) WHERE (event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]));
+
 CREATE INDEX crq_events_ticket_id_event_id_idx ON tickets.crq_events USING btree (ticket_id, event_id);
+
+CREATE INDEX crq_first_seen_at_ticket_id_idx ON tickets.crq USING btree (first_seen_at) INCLUDE (ticket_id) WHERE (created_at_service IS NULL);
 
 CREATE INDEX crq_geog_idx ON tickets.crq USING gist (geog) WHERE is_actionable;
 
@@ -5940,11 +8388,25 @@ CREATE UNIQUE INDEX geo_locations_place ON tickets.geo_locations USING btree (ti
 
 CREATE INDEX inc_closed_at ON tickets.inc USING btree (closed_at);
 
-CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_service);
+CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_service) INCLUDE (ticket_id);
+
+CREATE INDEX inc_events_backlog ON tickets.inc_events USING btree (snapshot_at) WHERE ((event = ANY (ARRAY['opened'::text, 'reopened'::text])) OR ((event = 'closed'::text) AND (old_value IS NOT NULL)));
+
+CREATE INDEX inc_events_baseline_closed_at ON tickets.inc_events USING btree (closed_at) WHERE (event = 'baseline'::text);
+
+CREATE INDEX inc_events_closed_at ON tickets.inc_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
+
+CREATE INDEX inc_events_corrected_at ON tickets.inc_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+
+CREATE INDEX inc_events_first ON tickets.inc_events USING btree (ticket_id) INCLUDE (assigned_team, cluster, region) WHERE ((event = ANY (ARRAY['baseline'::text, 'opened'::text])) OR ((event = 'closed'::text) AND (old_value IS NULL)));
+
+CREATE INDEX inc_events_revisions ON tickets.inc_events USING btree (ticket_id, event_id) INCLUDE (event, snapshot_at, assigned_team, cluster, region) WHERE (event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]));
 
 CREATE INDEX inc_events_ticket ON tickets.inc_events USING btree (ticket_id, event_id);
 
 CREATE INDEX inc_events_time ON tickets.inc_events USING brin (snapshot_at);
+
+CREATE INDEX inc_first_seen_at ON tickets.inc USING btree (first_seen_at) INCLUDE (ticket_id) WHERE (created_at_service IS NULL);
 
 CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
 
@@ -5954,13 +8416,15 @@ CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
 CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
 
+CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (lower(region)) NULLS NOT DISTINCT;
+
 CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
 
 CREATE INDEX snapshots_by_file ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified);
 
 CREATE INDEX snapshots_by_time ON tickets_ops.snapshots USING btree (dataset, snapshot_at);
 
-CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE (status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]));
+CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree (dataset) WHERE in_flight;
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
@@ -5985,6 +8449,8 @@ CREATE TRIGGER _100_append_only BEFORE DELETE OR UPDATE ON tickets.geo_decisions
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
 
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
+
+CREATE TRIGGER _100_default_stays AFTER DELETE OR UPDATE OF region OR TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.require_default_rule();
 
 CREATE TRIGGER _100_share_gazetteers BEFORE INSERT OR UPDATE ON tickets.crq FOR EACH STATEMENT EXECUTE FUNCTION tickets.share_gazetteers();
 
@@ -6036,11 +8502,15 @@ CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFE
 
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.sla_rules REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
@@ -6048,11 +8518,15 @@ CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations 
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _100_transition BEFORE INSERT OR UPDATE OF status ON tickets_ops.snapshots FOR EACH ROW EXECUTE FUNCTION tickets_ops.check_transition();
 
@@ -6071,50 +8545,121 @@ ALTER TABLE ONLY tickets_ops.snapshot_rejects
 GRANT USAGE ON SCHEMA reporting TO tickets_reader;
 GRANT USAGE ON SCHEMA reporting TO tickets_curator;
 GRANT USAGE ON SCHEMA reporting TO tickets_operator;
+GRANT USAGE ON SCHEMA reporting TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets TO tickets_reader;
 GRANT USAGE ON SCHEMA tickets TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets TO tickets_operator;
+GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_for_map_json(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_tickets_version() FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_tickets_version() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_curator;
 GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.ticket_places_mvt(z integer, x integer, y integer, query json) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.assignments TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets.claim_gazetteers() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+REVOKE ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.sla_rules TO PUBLIC;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
+GRANT SELECT ON TABLE tickets.sla_rules TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_reader;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_curator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_operator;
+GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -6124,9 +8669,13 @@ GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text,
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.release(p_ticket_id text, p_reason text) TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_decisions TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_curator;
@@ -6136,6 +8685,8 @@ REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp w
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.answers_count_since() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.as_pipeline(p_on boolean) FROM PUBLIC;
 
@@ -6149,6 +8700,9 @@ REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) FROM PUBLIC;
 
@@ -6178,6 +8732,9 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FROM PUBLIC;
@@ -6189,7 +8746,12 @@ REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
 
@@ -6204,6 +8766,10 @@ GRANT ALL ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) TO tick
 
 REVOKE ALL ON FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.schedule TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLIC;
@@ -6216,9 +8782,13 @@ REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
 
@@ -6243,6 +8813,7 @@ REVOKE ALL ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) FROM PUBLI
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
@@ -6280,7 +8851,7 @@ GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.ledger_lock(p_dataset text) FROM PUBLIC;
 
@@ -6295,13 +8866,19 @@ REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_identifier text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_since(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.moves() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
@@ -6311,6 +8888,7 @@ REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_locations TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) TO tickets_curator;
@@ -6321,6 +8899,12 @@ GRANT ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) TO tickets
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
@@ -6333,11 +8917,17 @@ GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
@@ -6387,17 +8977,27 @@ REVOKE ALL ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integ
 
 REVOKE ALL ON FUNCTION tickets_ops.same_word(p_one text, p_other text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_runs(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
@@ -6419,29 +9019,60 @@ REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_reader;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_curator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_operator;
+GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_events TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_dispatcher;
 
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
-GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_reader;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_curator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_operator;
+GRANT SELECT ON TABLE tickets.vehicles TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_curator;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
+GRANT SELECT ON TABLE tickets.version_slots TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 

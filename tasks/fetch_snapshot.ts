@@ -2,10 +2,10 @@
 import { z } from 'zod';
 import type { Mode } from '../src/bucket/plan.ts';
 import { openBucket } from '../src/bucket/s3.ts';
-import { dataset } from '../src/settings/dataset.ts';
+import { DEFAULT_DATASET, dataset } from '../src/settings/dataset.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
-import { fetchSnapshot } from '../src/snapshots/fetch.ts';
+import { fetchSnapshot, requestLook } from '../src/snapshots/fetch.ts';
 import { inFlight } from '../src/snapshots/knowledge.ts';
 import { fail } from '../src/snapshots/ledger.ts';
 import { DatasetName, defineTask, PermanentError } from '../src/worker/task.ts';
@@ -18,7 +18,7 @@ const MAX_LOOKS = 10;
 
 const Payload = z
   .strictObject({
-    dataset: DatasetName.default('inc'),
+    dataset: DatasetName.default(DEFAULT_DATASET),
     /** Load the newest file again, whatever the ledger says of it. */
     force: z.boolean().default(false),
     /** Take the oldest file that is newer than what is loaded, and come back for the next. */
@@ -40,29 +40,20 @@ export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: tr
   const bucket = openBucket(readSettings(BucketSettings));
   const jobId = String(job.id);
   await context.withPgClient(async (client) => {
-    /** Puts the request back under its key. Due by the database's clock: this host's may be behind. */
-    const askAgain = (again: Partial<z.infer<typeof Payload>>, nextMode: Mode, seconds: number) =>
-      client.query(
-        `select tickets_ops.enqueue('fetch_snapshot', $1::json, p_job_key := $2, p_run_at := now() + make_interval(secs => $3))`,
-        [
-          JSON.stringify({ ...payload, ...again, force: nextMode === 'force', backfill: nextMode === 'backfill' }),
-          `fetch_snapshot:${payload.dataset}:${nextMode}`,
-          seconds,
-        ],
-      );
     try {
       const result = await fetchSnapshot(client, bucket, from, { mode, jobId, signal: abortSignal, log });
       if (result.outcome === 'nothing new') log.info('nothing new in the bucket');
       if (result.outcome === 'busy') {
         if (payload.waits >= MAX_WAITS) throw new PermanentError(`Gave up waiting for ${result.with}`);
         log.info(`waiting for ${result.with}`);
-        await askAgain({ waits: payload.waits + 1 }, mode, WAIT_SECONDS);
+        await requestLook(client, from.name, mode, { waits: payload.waits + 1, looks: payload.looks }, WAIT_SECONDS);
       }
       if (result.outcome === 'look again') {
         if (payload.looks >= MAX_LOOKS)
           throw new PermanentError(`Gave up after ${MAX_LOOKS} looks in vain: ${result.reason}`);
         log.info(`looking again: ${result.reason}`);
-        await askAgain({ looks: result.decided ? 0 : payload.looks + 1 }, result.mode, 0);
+        const looks = result.decided ? 0 : payload.looks + 1;
+        await requestLook(client, from.name, result.mode, { waits: payload.waits, looks });
       }
     } catch (error) {
       const own = isLastAttempt ? await inFlight(client, from.name, jobId) : undefined;

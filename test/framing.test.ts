@@ -60,6 +60,7 @@ describe('framing', () => {
         assert.equal(frames.at(-1)?.end === 'open', records === undefined);
         const closed = frames.filter(({ end }) => end !== 'open').map((frame) => frame.bytes);
         if (records) assert.deepEqual(fieldsOf(closed), records);
+        if (records) assert.deepEqual(fieldsOf(closed, 0), records, 'cut here, as enormous ones are');
         assert.deepEqual(framesOf(bytes), frames);
       }),
       { numRuns: 20_000, seed: 20260615 },

@@ -135,7 +135,7 @@ test('without a provider the dry run shows places and calls all the same, and --
     const plan = JSON.parse((await geocode(['locations', '--json'], settings)).out);
     assert.deepEqual(
       [plan.provider, plan.ratePerSecond, plan.fewestCalls, plan.mostCalls, plan.fewestSeconds, plan.places.length],
-      [null, null, 3, 7, undefined, 3],
+      [null, null, 3, 7, null, 3],
     );
     const applied = await geocode(['locations', '--apply'], settings);
     assert.equal(applied.status, 1);

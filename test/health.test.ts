@@ -1,6 +1,7 @@
 /** Health is honest about the feed: a look that finds nothing is no proof of a living one. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { recordSchedule } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { csvOf, fetchNow, PREFIX } from './support/pipeline.ts';
 
@@ -11,7 +12,10 @@ before(async () => {
   env = await startEnvironment();
 });
 after(() => env.close());
-beforeEach(() => env.reset());
+beforeEach(async () => {
+  await env.reset();
+  await recordSchedule(env.pool);
+});
 
 const sql = (text: string, values: unknown[] = []) => env.pool.query(text, values);
 /** What health says of the feed. */

@@ -2,9 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { parseCrontab } from 'graphile-worker';
 import { transaction } from '../src/database/client.ts';
-import { CRONTAB_FILE } from '../src/worker/worker.ts';
 import { definitions, fixtures } from './support/definitions.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
@@ -44,7 +42,7 @@ describe('the SQL sources in migrations/fixtures', () => {
 
   test('hold every function and view of our schemas in exactly one place', async () => {
     const made = [...files].flatMap(([, sql]) =>
-      [...sql.matchAll(/^create or replace (?:function|view) ([a-z_.]+)/gm)].map(([, name]) => name ?? ''),
+      [...sql.matchAll(/^ *create (?:or replace )?(?:function|view) ([a-z_.]+)/gm)].map(([, name]) => name ?? ''),
     );
     const ours = made.filter((name) => !name.startsWith('tickets_takeover.')).sort();
     const held = [...(await definitions(env.pool as never, SCHEMAS))].flatMap(([name, found]) => found.map(() => name));
@@ -62,19 +60,5 @@ describe('the SQL sources in migrations/fixtures', () => {
     assert.deepEqual(naming, ['worker-schema.sql']);
     const between = committed.join('\n').replace(/^--! Included (\S+)$[\s\S]*?^--! EndIncluded \1$/gm, '');
     assert.doesNotMatch(between, /graphile_worker\./);
-  });
-
-  test('give jobs the attempts, priorities and keys that the crontab and the tasks give them', async () => {
-    const { rows } = await env.pool.query<{ task: string; max_attempts: number; priority: number }>(
-      'select task, max_attempts, priority from tickets_ops.job_policy() order by task',
-    );
-    const policy = new Map(rows.map(({ task, ...rest }) => [task, rest]));
-    const tasks = (await readdir(new URL('../tasks', import.meta.url))).map((file) => file.replace(/\.ts$/, ''));
-    assert.deepEqual([...policy.keys()], tasks.sort());
-    for (const { task, options } of parseCrontab(await readFile(CRONTAB_FILE, 'utf8')))
-      assert.deepEqual({ max_attempts: options.maxAttempts, priority: options.priority }, policy.get(task));
-    const { rows: keys } = await env.pool.query(`select tickets_ops.fetch_job_key('inc', 'newest') as key`);
-    assert.deepEqual(keys, [{ key: 'fetch_snapshot:inc:newest' }]);
-    await assert.rejects(env.pool.query(`select tickets_ops.enqueue('fetch', '{}')`), /There is no task fetch\./);
   });
 });

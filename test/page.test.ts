@@ -12,7 +12,7 @@ import { makePlaces } from './support/places.ts';
 
 const NO_TILES = { MAP_TILES_ATTRIBUTION: '' };
 
-describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
+describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
   let env: Environment;
   let page: Page;
   let browser: Browser;
@@ -155,26 +155,29 @@ describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
 
     test('vehicles are shown where there are any, and the nearest ones to a ticket', async () => {
       assert.equal(await tab.getByLabel(/vehicle/).isVisible(), false);
-      await env.pool.query(STAND_IN_VEHICLES);
+      await env.pool.query(vehicles('true'));
       try {
         await tab.reload();
         await tab.getByLabel('2 vehicles').waitFor();
-        assert.equal(await tab.locator('.vehicle').count(), 2);
+        assert.deepEqual(
+          await tab.locator('.vehicle').evaluateAll((marks) => marks.map((mark) => mark.className.includes('live'))),
+          [true, false],
+        );
         await list().getByText('Rose Court').click();
         await list().getByText('Nearest vehicles').waitFor();
-        assert.match(await list().locator('li').last().innerText(), /KDA 123A live\s+about 2\.5 km by road, 6 min/);
+        assert.match(await list().locator('li').last().innerText(), /^KDA 123A live\s+about 0\.8 km by road, \d min$/);
         await tab.getByLabel('2 vehicles').uncheck();
         assert.equal(await tab.locator('.vehicle').count(), 0);
       } finally {
-        await env.pool.query(NO_VEHICLES);
+        await env.pool.query(vehicles('false'));
       }
     });
   });
 
   describe('the jobs', () => {
-    /** Wrong payloads, which fail for good. */
+    /** A snapshot that is not there, and a wrong payload: they fail for good. */
     const failing = `
-      select tickets_ops.enqueue('upsert_batch', json_build_object('snapshot_id', '<b>none</b>', 'batch', n)) from generate_series(1, 3) as n
+      select tickets_ops.enqueue('upsert_batch', json_build_object('snapshot_id', 999999, 'batch', n)) from generate_series(1, 3) as n
       union all select tickets_ops.enqueue('geocode_location', '{"location_name": "", "cluster": "Kilimani"}')`;
     const later = `select tickets_ops.enqueue('maintain', '{}', p_run_at => now() + interval '1 day')`;
     const rows = () => tab.locator('.jobs tr');
@@ -189,8 +192,10 @@ describe('the page', { skip: withoutBrowser, timeout: 120_000 }, () => {
 
     test('failed ones come first, the last error is whole, and what health says is on top', async () => {
       assert.match(await tab.locator('.health').innerText(), /4 job\(s\) failed/);
-      await rows().first().locator('summary').getByText('Error: <b>no such</b> snapshot').click();
-      await rows().first().getByText('at a line').waitFor();
+      const wrong = rows().filter({ hasText: 'geocode_location' });
+      await wrong.locator('summary').getByText('Wrong payload').click();
+      await wrong.getByText('A right one').waitFor();
+      assert.equal(await rows().first().locator('.chip').innerText(), 'failed');
       assert.equal(await rows().last().locator('.chip').innerText(), 'scheduled');
     });
 
@@ -274,12 +279,12 @@ const PALE = `(() => {
     .filter(([contrast]) => contrast < 4.5);
 })()`;
 
-/** What the page reads of dispatch, with two vehicles. */
-const STAND_IN_VEHICLES = `
-  create view tickets.vehicles_now as
-  select vehicle_id, label, 'Kilimani A' as team, lng, lat, freshness, 1 as open_assignments
-  from (values ('v1', 'KDA 123A', 36.79, -1.29, 'live'), ('v2', '<b>KDB</b>', 36.7, -1.3, 'stale')) as v (vehicle_id, label, lng, lat, freshness);
-  create function tickets.nearest_vehicles(p_ticket_id text)
-  returns table (vehicle_id text, label text, road_km_estimate numeric, minutes_estimate numeric, freshness text)
-  language sql as $$ select 'v1', 'KDA 123A', 2.5, 6.0, 'live' $$`;
-const NO_VEHICLES = 'drop view tickets.vehicles_now; drop function tickets.nearest_vehicles(text)';
+/** The operator's view of a tracker, with two vehicles or without any. */
+const vehicles = (where: string) => `
+  create or replace view tickets.vehicles as
+  select id as vehicle_id, label, 'Kilimani A' as team, lng::double precision as lng, lat::double precision as lat, now() - age as located_at,
+    now() - age as seen_at, false as moving, 0::double precision as speed_kmh, 'test' as source
+  from (values
+    ('v1', 'KDA 123A', 36.79, -1.29, interval '0'), ('v2', '<b>KDB</b>', 36.7, -1.3, interval '2 hours')
+  ) as v (id, label, lng, lat, age)
+  where ${where}`;

@@ -107,7 +107,9 @@ describe('every way out', () => {
       await fleettickets(['doctor', ...json]);
       await fleettickets(['healthcheck', ...json]);
     }
-    await fleettickets(['geocode', 'locations']);
+    for (const args of [['geocode', 'locations'], ['report', '--by', 'cluster'], ['dispatch'], ['vehicles']]) {
+      for (const json of [[], ['--json']]) await fleettickets([...args, ...json]);
+    }
   });
 
   test('wrong usage and wrong files named by an argument', async () => {

@@ -21,6 +21,10 @@ const COMMANDS: [name: string, ...args: string[]][] = [
   ['ingest', '--from-bucket', '--apply'],
   ['ingest', '--inc-csv', 'feed.csv'],
   ['ingest', '--inc-csv', 'feed.csv', '--apply'],
+  ['report'],
+  ['dispatch'],
+  ['vehicles'],
+  ['page'],
   ['geocode', 'clusters'],
   ['geocode', 'locations', '--apply'],
 ];

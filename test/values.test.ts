@@ -127,8 +127,8 @@ const trimmed = (text: string) => text.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, '');
 
 function yesOrNo(text: string): boolean | null {
   const word = trimmed(text).toLowerCase();
-  if (['true', 't', 'yes', 'y', '1'].includes(word)) return true;
-  return ['false', 'f', 'no', 'n', '0'].includes(word) ? false : null;
+  if (['true', 't', 'yes', 'y', '1', '1.0'].includes(word)) return true;
+  return ['false', 'f', 'no', 'n', '0', '0.0'].includes(word) ? false : null;
 }
 
 /** Hours as whole minutes, by integers: halves go away from zero. */

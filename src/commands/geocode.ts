@@ -5,12 +5,12 @@ import { type Db, withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import {
   askNow,
-  callsFor,
+  type Cost,
+  costOf,
   type DuePlace,
   duePlaces,
   type PlaceKind,
   type Progress,
-  secondsFor,
 } from '../geocoding/on-demand.ts';
 import { geocoderInUse } from '../geocoding/registration.ts';
 import { type Geocoder, GeocoderSettings, geocoderFrom, type NoGeocoder } from '../geocoding/settings.ts';
@@ -60,8 +60,9 @@ export async function run(args: string[]): Promise<number> {
     if (!values.apply) {
       const geocoder = geocoderFrom(readSettings(GeocoderSettings));
       const budget = await budgetOf(client, geocoder);
-      if (values.json) printJson({ ...plan(kind, places, geocoder, budget), places });
-      else print(listed(kind, places, geocoder, budget));
+      const cost = await costOf(client, places, 'off' in geocoder ? null : geocoder.rate);
+      if (values.json) printJson({ ...plan(kind, geocoder, budget, cost), places });
+      else print(listed(kind, places, geocoder, budget, cost));
       return 0;
     }
     const geocoder = await geocoderInUse(client);
@@ -91,7 +92,7 @@ async function budgetOf(client: Db, geocoder: Geocoder | NoGeocoder): Promise<Bu
   return rows[0] ?? { left_today: dailyBudget, state: 'ready', reason: null };
 }
 
-function plan(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder | NoGeocoder, budget: Budget) {
+function plan(kind: PlaceKind, geocoder: Geocoder | NoGeocoder, budget: Budget, cost: Cost) {
   const isOff = 'off' in geocoder;
   return {
     what: kind,
@@ -100,8 +101,7 @@ function plan(kind: PlaceKind, places: readonly DuePlace[], geocoder: Geocoder |
     budgetLeftToday: budget.left_today,
     state: budget.state,
     reason: budget.reason,
-    ...callsFor(places),
-    ...(!isOff && secondsFor(callsFor(places), geocoder.rate)),
+    ...cost,
   };
 }
 
@@ -110,6 +110,7 @@ function listed(
   places: readonly DuePlace[],
   geocoder: Geocoder | NoGeocoder,
   { left_today, state, reason }: Budget,
+  { fewestCalls, mostCalls, fewestSeconds, mostSeconds }: Cost,
 ): string {
   if (places.length === 0)
     return `No ${kind} are due: every one of open tickets is known, was asked lately, or lies in a cluster that nobody knows (tickets_ops.review_queue).\n`;
@@ -118,20 +119,18 @@ function listed(
     return `  ${printableLine(place.queries[0] ?? '')}  (${place.tickets} open, ${place.reason}${waits})\n`;
   });
   if (places.length > SHOWN) rows.push(`  … and ${places.length - SHOWN} more\n`);
-  const calls = callsFor(places);
-  const cost = `Cost: ${calls.fewestCalls} to ${calls.mostCalls} calls`;
+  const calls = `Cost: ${fewestCalls} to ${mostCalls} calls`;
   if ('off' in geocoder)
-    return `${places.length} ${kind} would be asked:\n${rows.join('')}${cost}.\nThis was a dry run, and there is nobody to ask: ${geocoder.off}\n`;
+    return `${places.length} ${kind} would be asked:\n${rows.join('')}${calls}.\nThis was a dry run, and there is nobody to ask: ${geocoder.off}\n`;
   const { provider, rate, dailyBudget } = geocoder;
-  const { fewestSeconds, mostSeconds } = secondsFor(calls, rate);
   const left = left_today === null ? 'no daily limit' : `${left_today} calls left today`;
   const days =
-    dailyBudget && calls.mostCalls > dailyBudget
-      ? ` At ${dailyBudget} calls a day that is up to ${Math.ceil(calls.mostCalls / dailyBudget)} days.`
+    dailyBudget && mostCalls > dailyBudget
+      ? ` At ${dailyBudget} calls a day that is up to ${Math.ceil(mostCalls / dailyBudget)} days.`
       : '';
   return (
     `${places.length} ${kind} would be asked of ${provider.name}:\n${rows.join('')}` +
-    `${cost}, ${duration(fewestSeconds)} to ${duration(mostSeconds)} at ${rate} a second; ${left}.${days}\n` +
+    `${calls}, ${duration(fewestSeconds ?? 0)} to ${duration(mostSeconds ?? 0)} at ${rate} a second; ${left}.${days}\n` +
     (state === 'ready'
       ? 'Nothing was asked: this was a dry run. Add --apply to ask.\n'
       : `At present nothing is asked: ${state}. ${reason ?? ''}\nThis was a dry run. With --apply they wait until ${provider.name} may be asked.\n`)

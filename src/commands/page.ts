@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
-import { databaseName } from '../database/client.ts';
+import { databaseName, withClient } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
 import { startPage } from '../page/server.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { DatabaseSettings, PageSettings, readSettings } from '../settings/settings.ts';
@@ -25,6 +26,7 @@ export async function run(args: string[]): Promise<number> {
   const port = Number(values.port);
   if (!/^\d+$/.test(values.port) || port > 65_535) throw new UsageError(`There is no port ${values.port}.`);
   const { DATABASE_URL } = readSettings(DatabaseSettings);
+  await withClient(DATABASE_URL, requireCurrent);
   const page = await startPage(DATABASE_URL, port, readSettings(PageSettings)).catch((error) => {
     if (error.code === 'EADDRINUSE')
       throw new ExpectedError(`Port ${port} is in use: choose another, or leave out --port.`);

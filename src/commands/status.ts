@@ -86,7 +86,7 @@ function lines(health: Health, now: Date): [string, string][] {
             `snapshot ${health.in_flight_snapshot_id} is ${health.in_flight_status}, moved ${clock(health.in_flight_idle ?? '')} ago`,
           ] as [string, string],
         ]),
-    ['Next run', wallClock(health.next_run_at)],
+    ['Next run', health.next_run_at === null ? 'unknown: no worker has started yet' : wallClock(health.next_run_at)],
     ['Jobs', `${health.jobs_waiting} due${waiting}, ${health.jobs_running} running, ${health.jobs_failed} failed`],
     ['Workers', `${health.workers_alive} alive${unsure}`],
     [

@@ -54,6 +54,9 @@ export const CHUNK_ROWS = 2_000;
 /** Characters of a chunk's rows and rejects, after which it is full however few they are. */
 export const CHUNK_SIZE = 2 * 1024 * 1024;
 
+/** Records after which a chunk is full though nearly none of them is kept: so that reading tells how far it is. */
+const CHUNK_RECORDS = 50_000;
+
 /** A record between framing and cleaning. */
 export interface ReadRecord {
   readonly line: number;
@@ -90,7 +93,7 @@ export class ChunkBuilder {
   }
 
   get isFull(): boolean {
-    return this.#rows.size >= CHUNK_ROWS || this.#size >= CHUNK_SIZE;
+    return this.#rows.size >= CHUNK_ROWS || this.#size >= CHUNK_SIZE || this.#counts.read >= CHUNK_RECORDS;
   }
 
   /** Of all tickets so far. */

@@ -17,6 +17,8 @@ const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|departmen
 
 /** Characters. Longer ids break the B-tree of the primary key (2704 bytes an entry); real ones have ten characters. */
 export const MAX_TICKET_ID = 200;
+/** With what is invisible, and blanks: more is not even looked through. */
+const MAX_ID_FIELD = 1_000;
 
 /** Characters of a ticket's JSON. A record becomes larger than it was only where control characters are escaped. */
 const MAX_RAW = 8 * 1024 * 1024;
@@ -58,12 +60,13 @@ export function cleanerFor({ names, idColumn }: Header): Cleaner {
       return { kind: 'reject', reason: `${fields.length} fields where the header has ${names.length}` };
     }
     if (alarmColumn >= 0 && toBoolean(fields[alarmColumn] ?? '')) return { kind: 'alarm' };
-    const ticketId = visible(fields[idColumn] ?? '');
-    if (ticketId === '') return { kind: 'reject', reason: 'no ticket_id' };
-    if (ticketId === 'ticket_id') return { kind: 'reject', reason: 'it repeats the header' };
-    if (ticketId.length > MAX_TICKET_ID) {
+    const id = fields[idColumn] ?? '';
+    const ticketId = visible(id.slice(0, MAX_ID_FIELD));
+    if (id.length > MAX_ID_FIELD || ticketId.length > MAX_TICKET_ID) {
       return { kind: 'reject', reason: `ticket_id is longer than ${MAX_TICKET_ID} characters` };
     }
+    if (ticketId === '') return { kind: 'reject', reason: 'no ticket_id' };
+    if (ticketId === 'ticket_id') return { kind: 'reject', reason: 'it repeats the header' };
     if (isTooLarge(fields)) return { kind: 'reject', reason: `its JSON is larger than ${MAX_RAW / 1024 / 1024} MiB` };
     // Joined, not added up: a text of a hundred parts that lives as long as its chunk is costly to collect.
     const parts = members.map(({ before, column, text }) => before + escaped(text(fields[column] ?? '')));

@@ -150,22 +150,31 @@ const roomFor = (bytes: number) => Buffer.allocUnsafeSlow(2 ** Math.ceil(Math.lo
  * @returns undefined when more bytes are needed: forever, where a quote is never closed
  */
 export function endOfRecord(bytes: Buffer, from: number, isLast: boolean): number | undefined {
-  // Byte by byte: quotes can stand so close that a search for each costs more.
   const { length } = bytes;
   let at = from;
   for (;;) {
     if (bytes[at] === QUOTE) {
-      at += 1;
-      while (at < length && (bytes[at] !== QUOTE || bytes[at + 1] === QUOTE)) at += bytes[at] === QUOTE ? 2 : 1;
+      const close = closingQuote(bytes, at, length);
       // Of the last byte nobody knows yet whether another quote doubles it.
-      if (at >= length || (at + 1 === length && !isLast)) return undefined;
-      at += 1;
+      if (close === length || (close + 1 === length && !isLast)) return undefined;
+      at = close + 1;
     }
     while (at < length && bytes[at] !== COMMA && bytes[at] !== LINE_FEED) at += 1;
     if (at >= length) return isLast ? length : undefined;
     if (bytes[at] === LINE_FEED) return at;
     at += 1;
   }
+}
+
+/**
+ * The quote before `to` that closes the one there: the next that is not doubled; `to` where none does.
+ * Byte by byte: quotes can stand so close that a search for each costs more.
+ */
+export function closingQuote(bytes: Buffer, open: number, to: number): number {
+  let at = open + 1;
+  while (at < to && (bytes[at] !== QUOTE || (at + 1 < to && bytes[at + 1] === QUOTE)))
+    at += bytes[at] === QUOTE ? 2 : 1;
+  return Math.min(at, to);
 }
 
 function countLineFeeds(bytes: Buffer): number {

@@ -12,7 +12,7 @@ import { type Header, MAX_HEADER_BYTES, readHeader } from './header.ts';
 import { fieldsOf } from './parse.ts';
 import { noTicketCsv, plainText, whatInstead } from './refused.ts';
 import { SwallowedRecords } from './swallowed.ts';
-import { repaired } from './text.ts';
+import { repaired, repairedLength } from './text.ts';
 import type { Values } from './values.ts';
 
 export interface Ending {
@@ -189,7 +189,7 @@ class RecordReader {
 
 /** An invalid byte becomes three, of U+FFFD. */
 const growsTooLarge = ({ bytes }: Frame) =>
-  3 * bytes.length > MAX_RECORD_BYTES && repaired(bytes).length > MAX_RECORD_BYTES;
+  3 * bytes.length > MAX_RECORD_BYTES && repairedLength(bytes) > MAX_RECORD_BYTES;
 
 const GROWS_TOO_LARGE = `with U+FFFD in place of its invalid bytes it is larger than ${MAX_RECORD_BYTES / 1024 / 1024} MiB`;
 const SWALLOWS = 'a quote that opens in it is not closed before the records behind it begin';

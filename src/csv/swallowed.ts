@@ -4,7 +4,7 @@
  * within the quotes that is, read by itself, a whole record of this file: it has its number of fields, an id of a shape
  * that the file shows, and flags that read. A description that merely has lines, commas or ticket numbers has no such line.
  */
-import { endOfRecord, type Frame } from './framing.ts';
+import { closingQuote, endOfRecord, type Frame } from './framing.ts';
 import type { Header } from './header.ts';
 import { visible } from './text.ts';
 import { toBoolean } from './values.ts';
@@ -36,10 +36,10 @@ export class SwallowedRecords {
   learn({ bytes, linesWithin }: Frame): void {
     let from = 0;
     for (let column = 0; column < this.#idColumn; column += 1) {
-      from = endOfField(bytes, from) + 1;
+      from = endOfField(bytes, from, bytes.length) + 1;
       if (from > bytes.length) return;
     }
-    const to = endOfField(bytes, from);
+    const to = endOfField(bytes, from, bytes.length);
     // On a further line it may belong to another record.
     const lineFeed = linesWithin > 0 ? bytes.indexOf(LINE_FEED) : bytes.length;
     if (to > from && to <= lineFeed && this.#shapes.size < MAX_SHAPES) this.#shapes.add(shapeOf(bytes, from, to));
@@ -47,22 +47,22 @@ export class SwallowedRecords {
 
   /** Whether a line within the record's quotes is a record of its own. Only a record of several lines has such. */
   isIn({ bytes, end }: Frame): boolean {
-    const whole = end === 'line' || end === 'file' ? look(bytes) : undefined;
+    const whole = end === 'line' || end === 'file' ? look(bytes, 0, bytes.length) : undefined;
     const isAstray = whole?.closesAstray ?? true;
     const isWell = !isAstray && whole?.fields === this.#width;
     let beginnings = 0;
-    for (let at = bytes.indexOf(LINE_FEED) + 1; at > 0; at = bytes.indexOf(LINE_FEED, at) + 1) {
-      const lineFeed = bytes.indexOf(LINE_FEED, at);
-      const line = bytes.subarray(at, lineFeed < 0 ? bytes.length : lineFeed);
-      const seen = look(line);
+    for (let from = bytes.indexOf(LINE_FEED) + 1; from > 0; from = bytes.indexOf(LINE_FEED, from) + 1) {
+      const lineFeed = bytes.indexOf(LINE_FEED, from);
+      const to = lineFeed < 0 ? bytes.length : lineFeed;
+      const seen = look(bytes, from, to);
       if (!seen.isOpen) {
-        if (this.#isRecord(line, seen, isAstray)) return true;
+        if (this.#isRecord(bytes, from, to, seen, isAstray)) return true;
       } else if (beginnings < MAX_BEGINNINGS) {
         beginnings += 1;
         // Where a record is not written as it should be anyway, the beginning of another will do.
-        if (!isWell && this.#isBeginning(line, seen, isAstray)) return true;
-        const last = bytes.subarray(at, endOfRecord(bytes, at, true) ?? at);
-        if (this.#isRecord(last, look(last), isAstray)) return true;
+        if (!isWell && this.#isBeginning(bytes, from, to, seen, isAstray)) return true;
+        const last = endOfRecord(bytes, from, true) ?? from;
+        if (this.#isRecord(bytes, from, last, look(bytes, from, last), isAstray)) return true;
       }
     }
     return false;
@@ -72,14 +72,14 @@ export class SwallowedRecords {
    * Whether this is a record. Where the quotes around it are as they should be, its own must be: the last line of a first
    * field of several lines looks like a record but for the quote that closes the field.
    */
-  #isRecord(bytes: Buffer, seen: Look, isAstray: boolean): boolean {
-    return seen.fields === this.#width && (isAstray || !seen.hasStrayQuote) && this.#fits(cellsOf(bytes));
+  #isRecord(bytes: Buffer, from: number, to: number, seen: Look, isAstray: boolean): boolean {
+    return seen.fields === this.#width && (isAstray || !seen.hasStrayQuote) && this.#fits(cellsOf(bytes, from, to));
   }
 
   /** Whether a line whose last quote stays open begins a record. */
-  #isBeginning(line: Buffer, seen: Look, isAstray: boolean): boolean {
+  #isBeginning(bytes: Buffer, from: number, to: number, seen: Look, isAstray: boolean): boolean {
     if (seen.fields > this.#width) return false;
-    return seen.fields > this.#idColumn + 1 ? this.#fits(cellsOf(line).slice(0, -1)) : isAstray;
+    return seen.fields > this.#idColumn + 1 ? this.#fits(cellsOf(bytes, from, to).slice(0, -1)) : isAstray;
   }
 
   #fits(cells: readonly string[]): boolean {
@@ -102,44 +102,37 @@ interface Look {
   readonly hasStrayQuote: boolean;
 }
 
-/** How the fields and quotes of one record, or line, stand. */
-function look(bytes: Buffer): Look {
+/** How the fields and quotes of one record, or line, stand. In place: a record may have as many lines as bytes. */
+function look(bytes: Buffer, from: number, to: number): Look {
   let fields = 0;
   let isOpen = false;
   let closesAstray = false;
   let hasStrayQuote = false;
-  for (let at = 0; at <= bytes.length; at += 1) {
-    let isQuoted = false;
-    if (bytes[at] === QUOTE) {
-      isQuoted = true;
-      at = behindQuotes(bytes, at);
-      isOpen = at > bytes.length;
+  for (let at = from; at <= to; at += 1) {
+    let behind = -1;
+    if (at < to && bytes[at] === QUOTE) {
+      behind = closingQuote(bytes, at, to) + 1;
+      isOpen = behind > to;
+      at = behind;
     }
-    const from = at;
-    for (; at < bytes.length && bytes[at] !== COMMA; at += 1) if (bytes[at] === QUOTE) hasStrayQuote = true;
-    if (isQuoted && at > from) closesAstray = true;
+    for (; at < to && bytes[at] !== COMMA; at += 1) if (bytes[at] === QUOTE) hasStrayQuote = true;
+    if (behind >= 0 && at > behind) closesAstray = true;
     fields += 1;
   }
   return { fields, isOpen, closesAstray, hasStrayQuote: hasStrayQuote || closesAstray };
 }
 
-/** Behind the quote that closes the one there; beyond the end where none does. */
-function behindQuotes(bytes: Buffer, open: number): number {
-  let at = open + 1;
-  while (at < bytes.length && (bytes[at] !== QUOTE || bytes[at + 1] === QUOTE)) at += bytes[at] === QUOTE ? 2 : 1;
-  return Math.min(at, bytes.length) + 1;
-}
-
-function endOfField(bytes: Buffer, from: number): number {
-  const comma = bytes.indexOf(COMMA, bytes[from] === QUOTE ? behindQuotes(bytes, from) : from);
-  return comma < 0 ? bytes.length : comma;
+function endOfField(bytes: Buffer, from: number, to: number): number {
+  let at = from < to && bytes[from] === QUOTE ? closingQuote(bytes, from, to) : from;
+  while (at < to && bytes[at] !== COMMA) at += 1;
+  return at;
 }
 
 /** The fields of a record without the quotes around them: near enough for ids and flags. */
-function cellsOf(bytes: Buffer): string[] {
+function cellsOf(bytes: Buffer, from: number, to: number): string[] {
   const cells: string[] = [];
-  for (let at = 0; at <= bytes.length; at += 1) {
-    const end = endOfField(bytes, at);
+  for (let at = from; at <= to; at += 1) {
+    const end = endOfField(bytes, at, to);
     cells.push(bytes.toString('utf8', at, end).replace(/^"(.*)"$/s, '$1'));
     at = end;
   }

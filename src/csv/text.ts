@@ -6,10 +6,30 @@ import { isUtf8 } from 'node:buffer';
  * @returns the very buffer when there is nothing to repair, as nearly always
  */
 export function repaired(bytes: Buffer): Buffer {
-  if (isUtf8(bytes) && !bytes.includes(0)) return bytes;
-  const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
-  // Runs at once: one by one, a field of nothing else would take seconds.
-  return Buffer.from(text.replace(/\0+/g, (nuls) => '\uFFFD'.repeat(nuls.length)));
+  return isClean(bytes) ? bytes : Buffer.concat([...repairedParts(bytes)]);
+}
+
+/** How many bytes the repaired text has, found without making it. */
+export function repairedLength(bytes: Buffer): number {
+  if (isClean(bytes)) return bytes.length;
+  let length = 0;
+  for (const part of repairedParts(bytes)) length += part.length;
+  return length;
+}
+
+const isClean = (bytes: Buffer) => isUtf8(bytes) && !bytes.includes(0);
+
+const PART_BYTES = 64 * 1024;
+
+/** In parts, because a text of megabytes would be there several times. */
+function* repairedParts(bytes: Buffer): Generator<Buffer> {
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  for (let from = 0; from < bytes.length; from += PART_BYTES) {
+    const isLast = from + PART_BYTES >= bytes.length;
+    const text = decoder.decode(bytes.subarray(from, from + PART_BYTES), { stream: !isLast });
+    // Runs at once: one by one, a field of nothing else would take seconds.
+    yield Buffer.from(text.replace(/\0+/g, (nuls) => '\uFFFD'.repeat(nuls.length)));
+  }
 }
 
 /** Format characters (zero-width, soft hyphen, direction marks, byte-order mark) and controls that are no blank. */

@@ -7,9 +7,7 @@
  * It does not promise an exact number: workers that wake together may fetch a few jobs more, which put themselves back.
  * Under plain `npx graphile-worker` there is no such limit; loads then come first by priority only.
  */
-
-/** Flag of geocoding jobs, set where they are added (migrations/fixtures/job-policy.sql). */
-const GEOCODING_FLAG = 'geocode';
+import { GEOCODING_FLAG } from '../database/jobs.ts';
 
 /** One that waits for its slot, and as many in flight as answers of half a second need. */
 export function geocodingSlots(rate: number): number {

@@ -9,6 +9,7 @@
  */
 
 import type { Db } from '../database/client.ts';
+import type { TaskName } from '../database/jobs.ts';
 import { PermanentError, type TaskContext } from '../worker/task.ts';
 import { inGeocodingSlot } from './concurrency.ts';
 import type { Outcome } from './outcome.ts';
@@ -132,7 +133,7 @@ export async function geocodeLocation(payload: LocationPayload, context: TaskCon
 
 /** What both jobs share: the provider, a geocoding slot, and coming back later. */
 async function runJob(
-  task: 'geocode_cluster' | 'geocode_location',
+  task: Extract<TaskName, 'geocode_cluster' | 'geocode_location'>,
   payload: ClusterPayload | LocationPayload,
   context: TaskContext,
   ask: (geocoder: Geocoder) => Promise<Snooze | undefined>,

@@ -44,20 +44,31 @@ export async function duePlaces(db: Db, kind: PlaceKind, clusters: readonly stri
   }));
 }
 
-/** A place costs as many calls as it takes until one of its queries fits. */
-export type Calls = { fewestCalls: number; mostCalls: number };
+/** A place costs as many calls as it takes until one of its queries fits. The seconds are NULL where there is nobody to ask. */
+export type Cost = {
+  places: number;
+  fewestCalls: number;
+  mostCalls: number;
+  fewestSeconds: number | null;
+  mostSeconds: number | null;
+};
 
-/** Slots are this much longer than the rate's (c_stretch of tickets_ops.reserve_geocoding_call). */
-const SLOT_STRETCH = 1.03;
-
-export function callsFor(places: readonly DuePlace[]): Calls {
-  return { fewestCalls: places.length, mostCalls: places.reduce((calls, { queries }) => calls + queries.length, 0) };
-}
-
-/** What so many calls take, at that many a second. */
-export function secondsFor({ fewestCalls, mostCalls }: Calls, rate: number) {
-  const seconds = (calls: number) => Math.ceil((calls * SLOT_STRETCH) / rate);
-  return { fewestSeconds: seconds(fewestCalls), mostSeconds: seconds(mostCalls) };
+/** What asking them costs; the database spaces the calls. @param rate calls a second, NULL without a provider */
+export async function costOf(db: Db, places: readonly DuePlace[], rate: number | null): Promise<Cost> {
+  const fewestCalls = places.length;
+  const mostCalls = places.reduce((calls, { queries }) => calls + queries.length, 0);
+  const { rows } = await db.query<{ fewest: number | null; most: number | null }>(
+    `select ceil($2 * s.per_call) as fewest, ceil($3 * s.per_call) as most
+     from tickets_ops.seconds_per_call($1) as s (per_call)`,
+    [rate, fewestCalls, mostCalls],
+  );
+  return {
+    places: places.length,
+    fewestCalls,
+    mostCalls,
+    fewestSeconds: rows[0]?.fewest ?? null,
+    mostSeconds: rows[0]?.most ?? null,
+  };
 }
 
 export type Progress = { done: number; total: number; failed: number; waiting: number };

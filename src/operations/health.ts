@@ -19,7 +19,8 @@ export interface Health {
   readonly in_flight_status: string | null;
   readonly in_flight_idle: string | null;
   readonly missed_run_at: string | null;
-  readonly next_run_at: string;
+  /** null: no worker has recorded the schedule yet. */
+  readonly next_run_at: string | null;
   readonly jobs_waiting: number;
   readonly oldest_waiting_age: string | null;
   readonly jobs_running: number;

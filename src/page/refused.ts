@@ -47,10 +47,14 @@ export async function asMember<T>(db: Db, role: Role, run: () => Promise<T>): Pr
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };
     if (code !== '42501') throw error;
+    // A member who lacks a right all the same lacks it on something that is not ours, a tracker's table say.
     const { rows } = await db.query(
-      `select current_user as who, format('grant %I to %I;', $1::text, current_user) as remedy`,
+      `select current_user as who, case
+         when not exists (select from pg_roles r where r.rolname = $1 and pg_has_role(r.oid, 'usage'))
+         then format('grant %I to %I;', $1::text, current_user)
+       end as remedy`,
       [role],
     );
-    throw new Refused(403, `Your role ${rows[0].who} may not do this: ${message}.`, rows[0].remedy);
+    throw new Refused(403, `Your role ${rows[0].who} may not do this: ${message}.`, rows[0].remedy ?? undefined);
   }
 }

@@ -155,8 +155,6 @@ export const ROUTES: Record<string, Route> = {
   ),
 
   'GET /api/vehicles': route('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
-    const { rows: made } = await db.query(`select to_regclass('tickets.vehicles_now') is not null as made`);
-    if (!made[0].made) return [];
     const { rows } = ticket
       ? await db.query(
           `select vehicle_id, label, freshness, road_km_estimate::float8 as km, minutes_estimate::float8 as minutes

@@ -3,6 +3,9 @@ import { BucketSettings, readSettings } from './settings.ts';
 
 export const DATASET_NAMES = ['inc', 'crq'] as const;
 
+/** The one that is looked at where a payload names none. */
+export const DEFAULT_DATASET = 'inc';
+
 export interface Dataset {
   /** Name in the ledger, and of its table in schema `tickets`; its history is in `<name>_events`. */
   readonly name: (typeof DATASET_NAMES)[number];

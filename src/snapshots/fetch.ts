@@ -10,6 +10,8 @@ import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, plan, type Step } from '
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
 import { csvBytes } from '../csv/gunzip.ts';
 import { RefusedFileError } from '../csv/refused.ts';
+import type { Db } from '../database/client.ts';
+import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { archive } from './complete.ts';
@@ -39,6 +41,18 @@ export type FetchOutcome =
  * being written again needs one more look, a server that lists what it no longer has would need them for ever.
  */
 const MAX_READINGS = 3;
+
+/** Asks for a look by a job; one that waits in the same mode is replaced. @param soFar what this request has used up already */
+export async function requestLook(
+  db: Db,
+  dataset: string,
+  mode: Mode,
+  soFar: { readonly waits?: number; readonly looks?: number } = {},
+  seconds = 0,
+): Promise<void> {
+  const payload = { dataset, force: mode === 'force', backfill: mode === 'backfill', ...soFar };
+  await enqueue(db, 'fetch_snapshot', payload, { key: JOB_KEYS.fetch(dataset, mode), seconds });
+}
 
 /**
  * Looks at the dataset's folder and stages at most one snapshot.

@@ -36,7 +36,7 @@ export async function inFlight(db: Db, dataset: string, ownJob: string | null): 
          else s.job_id = $2 or not exists (select from tickets_ops.queued_jobs() j where j.id = s.job_id and j.locked_at is not null)
        end as abandoned
      from tickets_ops.snapshots s
-     where s.dataset = $1 and s.status in ('staging', 'loading', 'finalizing')`,
+     where s.dataset = $1 and s.in_flight`,
     [dataset, ownJob],
   );
   return rows[0];

@@ -69,7 +69,11 @@ export async function loadBatch(
 
     const refused: Refused = new Map();
     const written = await writeRange(client, datasetOf(range.dataset), snapshotId, range.first, range.last, refused);
+    if (range.dataset === 'inc')
+      await client.query('select tickets_ops.end_assignments($1, $2, $3)', [snapshotId, range.first, range.last]);
     const kept = await rejectRows(client, snapshotId, refused);
+    if (range.dataset === 'inc')
+      await client.query('select tickets_ops.end_assignments($1, $2, $3)', [snapshotId, range.first, range.last]);
     await markDone(client, snapshotId, batch, written, { rejected: refused.size, kept });
     return { outcome: 'loaded', inserted: written.inserted, updated: written.updated, rejected: refused.size };
   });
@@ -220,7 +224,8 @@ async function markDone(
  * for 50 000 unchanged rows, where ON CONFLICT … WHERE raw IS DISTINCT FROM computes every generated column first and
  * takes 1.9 s). Changed tickets are locked in ticket_id order. Places are resolved per distinct place, not per row.
  */
-function upsertSql({ name }: Dataset): string {
+function upsertSql(dataset: Dataset): string {
+  const { name } = dataset;
   return `
     with batch as materialized (
       select ticket_id, raw from tickets_ops.snapshot_rows
@@ -228,7 +233,7 @@ function upsertSql({ name }: Dataset): string {
         and ticket_id <> all ($4) -- hashed
     ),
     changed as materialized (
-      select b.ticket_id, b.raw, t.is_actionable, t.normalized_status, t.assigned_team, t.cluster
+      select b.ticket_id, b.raw, t.is_actionable, t.normalized_status, t.assigned_team, t.cluster, t.closed_at, t.mttr
       from batch b join tickets.${name} t on t.ticket_id = b.ticket_id
       where t.raw <> b.raw
       order by t.ticket_id
@@ -277,38 +282,63 @@ function upsertSql({ name }: Dataset): string {
       set raw = p.raw, geom = p.geom, geo_source = p.geo_source, ingested_at = now()
       from placed p
       where not p.is_new and t.ticket_id = p.ticket_id
-      returning t.ticket_id, t.is_actionable, t.normalized_status, t.assigned_team, t.cluster
+      returning t.ticket_id, ${TOLD}
     ),
     inserted as (
       insert into tickets.${name} (ticket_id, raw, geom, geo_source)
       select ticket_id, raw, geom, geo_source from placed where is_new
-      returning ticket_id, is_actionable, normalized_status
+      returning ticket_id, ${TOLD}
     ),
-    events as (
-      insert into tickets.${name}_events (ticket_id, event, old_value, new_value, snapshot_id, snapshot_at)
-      select e.ticket_id, e.event, e.old_value, e.new_value, s.snapshot_id, s.snapshot_at
-      from tickets_ops.snapshots s,
-      (
-        select ticket_id, case when is_actionable then 'opened' else 'closed' end as event,
-          null as old_value, normalized_status as new_value
-        from inserted
-        union all
-        select u.ticket_id, e.event, e.old_value, e.new_value
-        from updated u
-        join changed c on c.ticket_id = u.ticket_id
-        cross join lateral (values
-          ('closed', c.normalized_status, u.normalized_status, c.is_actionable is true and u.is_actionable is not true),
-          ('reopened', c.normalized_status, u.normalized_status, c.is_actionable is not true and u.is_actionable is true),
-          ('status_changed', c.normalized_status, u.normalized_status, c.normalized_status is distinct from u.normalized_status),
-          ('team_changed', c.assigned_team, u.assigned_team, c.assigned_team is distinct from u.assigned_team),
-          ('cluster_changed', c.cluster, u.cluster, c.cluster is distinct from u.cluster)
-        ) as e (event, old_value, new_value, happened)
-        where e.happened
-      ) as e
-      where s.snapshot_id = $1
-    )
+    ${historySql(dataset)}
     select
       (select count(*)::int from inserted) as inserted,
       (select count(*)::int from updated) as updated,
       (select count(*)::int from batch) - (select count(*)::int from written) as unchanged`;
+}
+
+/** The columns of a ticket that its history tells. */
+const TOLD =
+  'is_actionable, normalized_status, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status';
+
+/**
+ * The part of the upsert that writes history, from the rows inserted and updated. What happens to a lifecycle carries the
+ * ticket as it then was: of a ticket that is reopened, tickets.inc soon no longer knows the first closing.
+ */
+function historySql({ name }: Dataset): string {
+  return `happened as (
+      select i.ticket_id, case when i.is_actionable then 'opened' else 'closed' end as event,
+        null as old_value, i.normalized_status as new_value,
+        left(i.assigned_team, 100) as assigned_team, i.owner, left(i.cluster, 100) as cluster, left(i.region, 100) as region,
+        i.created_at_service, null as team_before, i.closed_at, i.mttr, i.sla_status
+      from inserted i
+      union all
+      select u.ticket_id, e.event, e.old_value, e.new_value,
+        ticket.assigned_team, ticket.owner, ticket.cluster, ticket.region, ticket.created_at_service, ticket.team_before,
+        closing.closed_at, closing.mttr, closing.sla_status
+      from updated u
+      join changed c on c.ticket_id = u.ticket_id
+      cross join lateral (values
+        -- NULL is for first sight: a ticket that had no status had an empty one.
+        ('closed', coalesce(c.normalized_status, ''), u.normalized_status, c.is_actionable is true and u.is_actionable is not true),
+        ('reopened', coalesce(c.normalized_status, ''), u.normalized_status, c.is_actionable is not true and u.is_actionable is true),
+        ('closure_corrected', c.normalized_status, u.normalized_status, c.is_actionable is not true and u.is_actionable is not true
+          and (c.closed_at is distinct from u.closed_at or c.mttr is distinct from u.mttr)),
+        ('status_changed', c.normalized_status, u.normalized_status, c.normalized_status is distinct from u.normalized_status),
+        ('team_changed', c.assigned_team, u.assigned_team, c.assigned_team is distinct from u.assigned_team),
+        ('cluster_changed', c.cluster, u.cluster, c.cluster is distinct from u.cluster)
+      ) as e (event, old_value, new_value, happened)
+      left join lateral (
+        select left(u.assigned_team, 100) as assigned_team, u.owner, left(u.cluster, 100) as cluster, left(u.region, 100) as region,
+          u.created_at_service, left(c.assigned_team, 100) as team_before
+      ) as ticket on e.event in ('closed', 'reopened')
+      left join lateral (select u.closed_at, u.mttr, u.sla_status) as closing on e.event in ('closed', 'reopened', 'closure_corrected')
+      where e.happened
+    ),
+    events as (
+      insert into tickets.${name}_events (
+        ticket_id, event, old_value, new_value, assigned_team, owner, cluster, region, created_at_service, team_before,
+        closed_at, mttr, sla_status, snapshot_id, snapshot_at
+      )
+      select h.*, s.snapshot_id, s.snapshot_at from happened h, tickets_ops.snapshots s where s.snapshot_id = $1
+    )`;
 }

@@ -8,10 +8,12 @@ import { futureDatedReason, isFutureDated, type LedgerStatus, type Mode } from '
 import { csvBytes } from '../csv/gunzip.ts';
 import { RefusedFileError } from '../csv/refused.ts';
 import type { Db } from '../database/client.ts';
+import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { openPool, workerEnded } from '../worker/pool.ts';
 import { workerPreset } from '../worker/worker.ts';
+import { requestLook } from './fetch.ts';
 import { highWaterMark, inFlight } from './knowledge.ts';
 import * as ledger from './ledger.ts';
 import { NOTHING_KNOWN, stage } from './stage.ts';
@@ -61,15 +63,10 @@ export async function loadFromBucket(
   report: Report,
 ): Promise<LoadResult> {
   const since = await databaseTime(client);
-  const key = `fetch_snapshot:${dataset.name}:${mode}`;
-  const payload = { dataset: dataset.name, force: mode === 'force', backfill: mode === 'backfill' };
   return withLoadTasks(client, tasks, log, async () => {
-    await client.query(`select tickets_ops.enqueue('fetch_snapshot', $1::json, p_job_key := $2)`, [
-      JSON.stringify(payload),
-      key,
-    ]);
+    await requestLook(client, dataset.name, mode);
     await untilIdle(client, dataset, report);
-    return resultOf(client, dataset, since, key);
+    return resultOf(client, dataset, since, JOB_KEYS.fetch(dataset.name, mode));
   });
 }
 
@@ -140,14 +137,14 @@ async function untilIdle(client: ClientBase, dataset: Dataset, report: Report): 
          exists (
            select from tickets_ops.list_jobs() j
            where j.state <> 'failed'
-             and (j.key like format('fetch_snapshot:%s:%%', $1::text) or j.key = format('finalize_snapshot:%s', s.snapshot_id)
+             and (starts_with(j.key, tickets_ops.fetch_job_key($1, '')) or j.key = tickets_ops.finalize_job_key(s.snapshot_id)
                or j.state = 'running' and j.task in ('fetch_snapshot', 'finalize_snapshot'))
          ) as waiting,
          s.status,
          case when s.status = 'staging' then s.rows_read else s.batches_done end::int as done,
          case when s.status = 'staging' then s.rows_read else s.batches_total end::int as total
        from (select) as one
-       left join tickets_ops.snapshots s on s.dataset = $1 and s.status in ('staging', 'loading', 'finalizing')`,
+       left join tickets_ops.snapshots s on s.dataset = $1 and s.in_flight`,
       [dataset.name],
     );
     const now = rows[0];
@@ -188,7 +185,7 @@ async function withLoadTasks<T>(client: ClientBase, tasks: TaskList, log: Log, w
   const runner = await startRunner({ preset, pgPool: openPool(preset.worker.events) }, tasks, []);
   try {
     // A run before this one may have been killed, and be the only other worker there ever was.
-    await client.query(`select tickets_ops.enqueue('maintain', '{}', p_job_key := 'maintain')`);
+    await enqueue(client, 'maintain', {}, { key: JOB_KEYS.maintain });
     return await work();
   } finally {
     await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself

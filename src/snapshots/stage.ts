@@ -98,11 +98,13 @@ export async function stage(
 }
 
 async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, totals: Totals): Promise<void> {
+  if (chunk.counts.read === 0) return;
   addCounts(totals, chunk.counts);
   totals.rejectsKept += chunk.rejects.length;
   // Where no row of the chunk before was known, digests would only come on top of the rows.
-  const rows = totals.unchangedLately ? await stageUnchanged(db, dataset, claim, chunk.rows, totals) : chunk.rows;
-  if (rows.length === 0 && chunk.rejects.length === 0) return;
+  const digest = totals.unchangedLately && chunk.rows.length > 0;
+  const rows = digest ? await stageUnchanged(db, dataset, claim, chunk.rows, totals) : chunk.rows;
+  if (digest && rows.length === 0 && chunk.rejects.length === 0) return;
   const result = await db.query<{ is_ours: boolean; duplicates: number; unchanged: number }>(
     `with ${FENCED},
      rejected as (
@@ -126,7 +128,7 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
   const written = result.rows[0];
   if (!written?.is_ours) throw claimLost(claim);
   totals.duplicates += written.duplicates;
-  totals.unchangedLately = written.unchanged > 0 || rows.length < chunk.rows.length;
+  if (chunk.rows.length > 0) totals.unchangedLately = written.unchanged > 0 || rows.length < chunk.rows.length;
 }
 
 /** Stages the rows whose digest is that of their ticket. @returns the others */

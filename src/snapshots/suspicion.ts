@@ -124,11 +124,13 @@ function whyRefused(
 function lostVitalColumns(last: Figures, now: Figures): string[] {
   return VITAL_COLUMNS.flatMap((column) => {
     const before = shareRead(last, column);
-    if (now.tickets === 0 || before < MOST || shareRead(now, column) >= NEARLY_NONE) return [];
+    if (before < MOST || now.tickets === 0) return [];
     const had = `in the last load ${percent(before)} of its values read`;
-    return now.columns.includes(column)
-      ? [`Of ${column} ${percent(shareRead(now, column))} of the values read; ${had}.`]
-      : [`The column ${column} is gone; ${had}.`];
+    if (!now.columns.includes(column)) return [`The column ${column} is gone; ${had}.`];
+    const share = shareRead(now, column);
+    return share < NEARLY_NONE && now.tickets >= FEW_VALUES
+      ? [`Of ${column} ${percent(share)} of the values read; ${had}.`]
+      : [];
   });
 }
 

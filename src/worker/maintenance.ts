@@ -5,6 +5,7 @@
  */
 import type { ClientBase } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
+import type { TaskName } from '../database/jobs.ts';
 import type { Log } from '../settings/log.ts';
 import type { RetentionSettings } from '../settings/settings.ts';
 import { rescue } from './rescue.ts';
@@ -27,7 +28,8 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
   await client.query(
-    `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = 'maintain' and state = 'failed'`,
+    `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = $1 and state = 'failed'`,
+    ['maintain' satisfies TaskName],
   );
   const pruned = await transaction(client, () => prune(client, keep));
   if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');
@@ -95,7 +97,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     staged: [
       `with over as (
          select snapshot_id from tickets_ops.snapshots
-         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+         where not in_flight and progress_at < now() - make_interval(days => $1)
        ), batches as (
          delete from tickets_ops.snapshot_batches where snapshot_id in (select snapshot_id from over)
        )
@@ -106,7 +108,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     rejects: [
       `delete from tickets_ops.snapshot_rejects where snapshot_id in (
          select snapshot_id from tickets_ops.snapshots
-         where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+         where not in_flight and progress_at < now() - make_interval(days => $1)
        )`,
       keep.KEEP_REJECTS_DAYS,
     ],
@@ -117,7 +119,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     ],
     snapshots: [
       `delete from tickets_ops.snapshots s
-       where status not in ('staging', 'loading', 'finalizing') and progress_at < now() - make_interval(days => $1)
+       where not in_flight and progress_at < now() - make_interval(days => $1)
          -- What the next file is compared with.
          and snapshot_id not in (
            select distinct on (dataset) snapshot_id from tickets_ops.snapshots
@@ -131,7 +133,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
     ],
     answers: [
       `delete from tickets_ops.geocoding_answers
-       where answered_at < now() - interval '1 day' or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
+       where answered_at < tickets_ops.answers_count_since() or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
     ],
     workers: [`delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`],
   };

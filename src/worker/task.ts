@@ -5,6 +5,7 @@
 
 import type { JobHelpers, Task } from 'graphile-worker';
 import { z } from 'zod';
+import type { TaskName } from '../database/jobs.ts';
 import { DATASET_NAMES } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
@@ -28,7 +29,7 @@ export interface TaskContext extends JobHelpers {
  * @param run throws PermanentError to fail for good, anything else to be tried again
  */
 export function defineTask<S extends z.ZodType>(
-  name: string,
+  name: TaskName,
   schema: S,
   example: z.input<S>,
   run: (payload: z.output<S>, context: TaskContext) => Promise<void>,
@@ -48,7 +49,7 @@ export function defineTask<S extends z.ZodType>(
 }
 
 function parsePayload<S extends z.ZodType>(
-  name: string,
+  name: TaskName,
   schema: S,
   example: z.input<S>,
   payload: unknown,

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
+import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import { pinnedUrl } from '../database/session.ts';
 import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
 import { registerGeocoder } from '../geocoding/registration.ts';
@@ -10,12 +11,10 @@ import { graphileLogger, type Log } from '../settings/log.ts';
 import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
 import { keepHeartbeat } from './heartbeat.ts';
 import { openPool } from './pool.ts';
+import { CRONTAB_FILE, recordSchedule } from './schedule.ts';
 import { markSessions } from './sessions.ts';
 
-const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
-
-export const CRONTAB_FILE = path('crontab');
-export const TASK_DIRECTORY = path('tasks');
+export const TASK_DIRECTORY = fileURLToPath(new URL('../../tasks', import.meta.url));
 
 /**
  * graphile-worker's settings, from the environment.
@@ -57,15 +56,19 @@ export function workerPreset(log: Log, onHeartbeatFailure: (reason: string) => v
  */
 export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner> {
   const { DATABASE_URL } = readSettings(DatabaseSettings);
-  const geocoder = await withClient(DATABASE_URL, registerGeocoder);
+  const geocoder = await withClient(DATABASE_URL, async (client) => {
+    await recordSchedule(client);
+    return registerGeocoder(client);
+  });
   if ('off' in geocoder) log.warn(geocoder.off);
   const slots = 'off' in geocoder ? 1 : geocodingSlots(geocoder.rate);
   const preset = workerPreset(log);
   preset.worker.concurrentJobs += slots;
   // graphile-worker's own handlers end the process by the signal, before the heartbeat has ended in good order.
+  const pgPool = openPool(preset.worker.events);
   const runner = await run({
     preset,
-    pgPool: openPool(preset.worker.events),
+    pgPool,
     forbiddenFlags: forbiddenFlags(slots),
     noHandleSignals: true,
   });
@@ -73,7 +76,7 @@ export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner>
   if (stop?.aborted) end();
   else stop?.addEventListener('abort', end);
   // What a dead worker held is freed now, not at the next tick of the schedule.
-  await runner.addJob('maintain', {}, { jobKey: 'maintain', maxAttempts: 1, priority: -20 });
+  await enqueue(pgPool, 'maintain', {}, { key: JOB_KEYS.maintain, maxAttempts: 1 });
   return runner;
 }
 

@@ -34,7 +34,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
       create table slots (slot_at timestamptz not null);
       create function keep_slot() returns trigger language plpgsql as $$
       begin
-        insert into public.slots values (new.next_at - make_interval(secs => 1.03 / new.rate_per_second::float8));
+        insert into public.slots values (new.next_at - make_interval(secs => tickets_ops.seconds_per_call(new.rate_per_second)));
         return null;
       end
       $$;

@@ -89,6 +89,28 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
     assert.equal((await env.pool.query('select from tickets.geo_decisions')).rows.length, 0);
   });
 
+  test('a tracker’s table that may not be read leaves the map as it is, and is no reason for a GRANT of ours', async () => {
+    const shipped = (await env.pool.query(`select pg_get_viewdef('tickets.vehicles'::regclass) as sql`)).rows[0].sql;
+    await env.pool.query(
+      `create schema tracker;
+       create function tracker.position() returns double precision language plpgsql stable as $$ begin return 36.8; end $$;
+       revoke execute on function tracker.position() from public;
+       create or replace view tickets.vehicles as
+       select 'v1'::text as vehicle_id, null::text as label, null::text as team, tracker.position() as lng, null::double precision as lat,
+         null::timestamptz as located_at, null::timestamptz as seen_at, null::boolean as moving, null::double precision as speed_kmh, null::text as source`,
+    );
+    try {
+      const ask = await asker('reader');
+      const { status, answer } = await ask('/api/vehicles');
+      assert.deepEqual([status, answer.grant], [403, undefined]);
+      assert.match(answer.error, /permission denied for function position/);
+      assert.equal((await ask('/api/places')).status, 200);
+    } finally {
+      await env.pool.query(`create or replace view tickets.vehicles as ${shipped}`);
+      await env.pool.query('drop schema tracker cascade');
+    }
+  });
+
   test('the GRANT that is answered is all that is missing', async () => {
     const ask = await asker('reader');
     const { answer } = await ask('/api/queue');
@@ -127,6 +149,40 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
       await client.query('reset role');
       client.release();
     }
+  });
+
+  test('a curator has the rights that docs/privileges.md names, and no others', async () => {
+    const { rows: relations } = await env.pool.query(
+      `select c.oid::regclass::text as name, string_agg(kind, ', ' order by kind) as may
+       from pg_class c cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as kind
+       where c.relkind in ('r', 'v', 'm', 'p', 'f')
+         and c.relnamespace::regnamespace::text in ('tickets', 'tickets_ops', 'reporting', 'graphile_worker', 'graphile_migrate')
+         and has_schema_privilege($1, c.relnamespace, 'usage') and has_table_privilege($1, c.oid, kind)
+         and (kind <> 'select' or c.relnamespace <> 'tickets'::regnamespace)
+       group by 1 order by 1`,
+      [PEOPLE.curator],
+    );
+    assert.deepEqual(relations, [
+      { name: 'tickets.geo_clusters', may: 'insert, update' },
+      { name: 'tickets.geo_locations', may: 'insert, update' },
+      { name: 'tickets_ops.review_queue', may: 'select' },
+    ]);
+    const { rows: functions } = await env.pool.query(
+      `select p.oid::regprocedure::text as name from pg_proc p
+       where (p.prosecdef or p.pronamespace = 'tickets_ops'::regnamespace)
+         and p.pronamespace::regnamespace::text in ('tickets', 'tickets_ops') and has_function_privilege($1, p.oid, 'execute')
+       order by 1`,
+      [PEOPLE.curator],
+    );
+    assert.deepEqual(
+      functions.map(({ name }) => name),
+      [
+        'tickets.undo_decision(bigint)',
+        'tickets_ops.place_candidates(text,text)',
+        'tickets_ops.places_beyond_guard(text)',
+        'tickets_ops.review_place(text,text,text)',
+      ],
+    );
   });
 
   test('an operator sees to jobs, and may not decide', async () => {

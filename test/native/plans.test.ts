@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { createTracker, park } from '../support/fleet.ts';
 
 const TICKETS = 50_000;
 
@@ -43,7 +44,7 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
        order by geog <-> st_setsrid(st_makepoint(36.8, -1.29), 4326)::geography limit 10`,
     );
     assertIndex(text, 'inc_open_geog');
-    assert.doesNotMatch(text, /Sort/, text);
+    assert.doesNotMatch(text, /Sort Key: .*geog/, text);
   });
 
   test('every other query of the view reads the open tickets only', async () => {
@@ -57,6 +58,52 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       assert.match(text, /(using|on) inc_(open|open_geog|place)\b/, text);
       assert.doesNotMatch(text, /Seq Scan on inc\b/, text);
     }
+  });
+
+  test('the rule of the SLA is looked up once for each region', async () => {
+    for (const query of [
+      'select sla_state, count(*) from tickets.inc_open_sla group by 1',
+      'select ticket_id, at_risk from tickets.inc_open_sla',
+    ])
+      assert.match(await plan(query), /Memoize .*\n\s*Cache Key: t\.region/);
+  });
+
+  test('the tickets nearest to a vehicle are found by inc_open_geog, and assigned ones passed over by theirs', async () => {
+    await createTracker(env.pool);
+    await park(env.pool, [{ id: 'V1', lng: 36.8, lat: -1.29 }]);
+    await env.pool.query(
+      `insert into tickets.assignments (ticket_id, vehicle_id, position)
+       select ticket_id, 'V1', row_number() over () from tickets.inc where is_actionable limit 300`,
+    );
+    await env.pool.query('analyze tickets.assignments');
+    for (const query of [
+      `select * from tickets.nearest_tickets('V1')`,
+      `select * from tickets.nearest_tickets('V1', 5, 20, false)`,
+      'select * from tickets.tickets_within(36.8, -1.29, 3)',
+    ]) {
+      assert.ok((await scansDuring(query, 'inc_open_geog')).index > 0, query);
+      assert.equal((await scansDuring(query, 'inc_open_geog')).table, 0, query);
+    }
+    await env.pool.query('truncate tickets.assignments');
+  });
+
+  test('an assignment is found by its ticket and by its vehicle', async () => {
+    await env.pool.query(
+      `insert into tickets.assignments (ticket_id, vehicle_id, position, state, ended_at, end_reason)
+       select 'WOT' || n, 'V' || n % 200, n, state, case when state = 'done' then now() end, case when state = 'done' then 'test' end
+       from generate_series(1, 20000) as n, lateral (select case when n <= 1000 then 'assigned' else 'done' end as state) as s`,
+    );
+    await env.pool.query('analyze tickets.assignments');
+    for (const [query, index] of [
+      [`select * from tickets.assignments where ticket_id = 'WOT1' and state = 'assigned'`, 'assignments_one_vehicle'],
+      [
+        `select * from tickets.assignments where vehicle_id = 'V1' and state = 'assigned' order by position desc limit 1`,
+        'assignments_of_vehicle',
+      ],
+      [`select tickets_ops.end_assignments(1, 'WOT1', 'WOT2')`, 'assignments_one_vehicle'],
+    ] as const)
+      assert.ok((await scansDuring(query, index)).index > 0, query);
+    await env.pool.query('truncate tickets.assignments');
   });
 
   test('a radius search over closed tickets, too', async () => {

@@ -221,6 +221,8 @@ describe('hostile input', { skip }, () => {
 
   test('SQL in a file’s name, its header and its fields is data, and so are formula cells', async () => {
     const quote = (text: string) => `"${text.replaceAll('"', '""')}"`;
+    // Ids and the names of columns are kept without what nobody can see in them.
+    const shown = (text: string) => text.replace(/[\p{Cc}\p{Cf}]/gu, '');
     const columns = [
       'ticket_id',
       'is_actionable',
@@ -257,9 +259,9 @@ describe('hostile input', { skip }, () => {
     );
     assert.equal(rows.length, HOSTILE.length);
     for (const [i, text] of HOSTILE.entries()) {
-      const found = rows.find(({ ticket_id }) => ticket_id === `${text} ${i}`);
+      const found = rows.find(({ ticket_id }) => ticket_id === `${shown(text)} ${i}`);
       assert.equal(found?.cluster, text);
-      for (const name of HOSTILE) assert.equal(found?.raw[name], text);
+      for (const name of HOSTILE) assert.equal(found?.raw[shown(name)], text);
     }
     for (const text of HOSTILE) {
       await env.pool.query('select reporting.fn_tickets_for_map(true, $1, $1, $1)', [text]);
@@ -374,12 +376,8 @@ describe('hostile input', { skip }, () => {
 
   const GIGABYTE = 2 ** 30;
   for (const [what, head, expected] of [
-    ['a line', 'ticket_id,cluster\nWOT1,Kilimani\nWOT2,', /record that begins on line 3 is larger than 16 MiB/],
-    [
-      'a quoted field',
-      'ticket_id,cluster\nWOT1,Kilimani\nWOT2,"',
-      /record that begins on line 3 is larger than 16 MiB/,
-    ],
+    ['a line', 'ticket_id,cluster\nWOT1,Kilimani\nWOT2,', /record that begins on line 3 is larger than 5 MiB/],
+    ['a quoted field', 'ticket_id,cluster\nWOT1,Kilimani\nWOT2,"', /record that begins on line 3 is larger than 5 MiB/],
     ['a header', 'ticket_id,', /No ticket CSV: it has no readable header/],
   ] as const) {
     test(`${what} of 2 GB is refused with flat memory`, async (t) => {

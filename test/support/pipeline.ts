@@ -45,9 +45,7 @@ export async function fetchNow(env: Environment, payload: object = {}): Promise<
 }
 
 export async function addFetch(env: Environment, payload: object = {}): Promise<void> {
-  await env.pool.query(`select graphile_worker.add_job('fetch_snapshot', $1::json, max_attempts := 6)`, [
-    JSON.stringify(payload),
-  ]);
+  await env.pool.query(`select tickets_ops.enqueue('fetch_snapshot', $1::json)`, [JSON.stringify(payload)]);
 }
 
 /** Runs the jobs that wait for their next attempt, now. @returns those that still fail */

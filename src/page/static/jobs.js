@@ -1,6 +1,7 @@
 /** The jobs: how the pipeline is, what waits, runs and failed, and what to do about it. */
 import { $, ask, chip, count, html, name, notice, on, options, say, when } from './dom.js';
 
+const EVERY_MS = 10_000;
 const view = $('#jobs');
 const filters = $('form', view);
 const geocode = $('form[name=geocode]', view);
@@ -9,6 +10,9 @@ export function start() {
   on(filters, 'change', show);
   on(filters, 'submit', (event) => event.preventDefault());
   on(filters.refresh, 'click', show);
+  // Not while somebody reads an error, or is about to press a button of the table.
+  const isIdle = () => !view.hidden && !document.hidden && !$('.jobs :is(details[open], :focus)', view);
+  setInterval(() => isIdle() && show(), EVERY_MS);
   on(filters.fetch, 'click', () => act({ action: 'fetch' }));
   on(filters.retry_failed, 'click', () => act({ action: 'retry_failed', task: filters.task.value }));
   on(geocode, 'submit', (event) => {

@@ -1,6 +1,6 @@
 /** The map: a circle per place, sized by its open tickets, ringed by the worst of them; a click lists them. */
 import { baseMap } from './basemap.js';
-import { $, ask, chip, count, html, name, notice, on, options, title } from './dom.js';
+import { $, ask, chip, count, html, name, notice, on, options, say, title } from './dom.js';
 
 const LISTED = 100;
 const view = $('#map');
@@ -30,15 +30,16 @@ export async function show() {
   map.invalidateSize();
   try {
     const asked = { cluster: filters.cluster.value, team: filters.team.value };
-    const [answer, seen] = await Promise.all([ask('/api/places', asked), ask('/api/vehicles')]);
+    const answer = await ask('/api/places', asked);
     places = answer.places;
     if (!asked.cluster) options(filters.cluster, places, 'cluster');
     options(filters.team, answer.teams, 'team');
     draw();
-    drawVehicles(seen);
   } catch (error) {
-    $('.summary', view).replaceChildren(notice(error));
+    return $('.summary', view).replaceChildren(notice(error));
   }
+  // Those of a tracker that cannot be read leave the map as it is.
+  await ask('/api/vehicles').then(drawVehicles, (error) => say(notice(error)));
 }
 
 function draw() {

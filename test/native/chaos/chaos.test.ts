@@ -85,7 +85,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
       create table public.slots (at timestamptz);
       create function public.note_slot() returns trigger language plpgsql as $$
       begin
-        insert into public.slots values (new.next_at - make_interval(secs => 1.03 / new.rate_per_second::float8));
+        insert into public.slots values (new.next_at - make_interval(secs => tickets_ops.seconds_per_call(new.rate_per_second)));
         return null;
       end $$;
       create trigger note_slot after update of next_at on tickets_ops.geocoding_providers

@@ -106,12 +106,7 @@ export async function checkQueue(db: pg.Pool): Promise<void> {
     [],
   );
   assert.deepEqual(await of(`select id, task, last_error from tickets_ops.failed_jobs where superseded is null`), []);
-  assert.deepEqual(
-    await of(
-      `select snapshot_id, status from tickets_ops.snapshots where status in ('staging', 'loading', 'finalizing')`,
-    ),
-    [],
-  );
+  assert.deepEqual(await of(`select snapshot_id, status from tickets_ops.snapshots where in_flight`), []);
   const known = `select pool_id from tickets_ops.worker_states() where state = 'alive'`;
   assert.deepEqual(
     await of(

@@ -1,0 +1,81 @@
+/**
+ * The schedule, as the database is told of it: a worker that starts records the entries of its crontab in
+ * tickets_ops.schedule, from which health knows when a look was due. The crontab stays the only place that holds an hour.
+ */
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { type CronMatcher, parseCrontab } from 'graphile-worker';
+import type { Db } from '../database/client.ts';
+import type { TaskName } from '../database/jobs.ts';
+import { DEFAULT_DATASET } from '../settings/dataset.ts';
+
+export const CRONTAB_FILE = fileURLToPath(new URL('../../crontab', import.meta.url));
+
+/**
+ * When an entry fires, in UTC: at a listed minute of a listed hour in a listed month, if the date *or* the weekday (0 is
+ * Sunday) is listed.
+ */
+export interface Times {
+  readonly minutes: readonly number[];
+  readonly hours: readonly number[];
+  readonly dates: readonly number[];
+  readonly months: readonly number[];
+  readonly weekdays: readonly number[];
+}
+
+/** Records the crontab. Entries that it no longer has are forgotten. */
+export async function recordSchedule(db: Db): Promise<void> {
+  const entries = entriesOf(await readFile(CRONTAB_FILE, 'utf8'));
+  await db.query('select tickets_ops.record_schedule($1)', [JSON.stringify(entries)]);
+}
+
+/** The entries of a crontab, as tickets_ops.record_schedule takes them. @throws what graphile-worker's parser says */
+export function entriesOf(crontab: string) {
+  const look: TaskName = 'fetch_snapshot';
+  return parseCrontab(crontab).map(({ identifier, task, payload, match }) => ({
+    identifier,
+    task,
+    dataset: task === look ? (payload?.['dataset'] ?? DEFAULT_DATASET) : null,
+    ...timesOf(match),
+  }));
+}
+
+const MINUTES = range(0, 59);
+const HOURS = range(0, 23);
+const MONTHS = range(1, 12);
+const DATES = range(1, 31);
+const WEEKDAYS = range(0, 6);
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from + 1 }, (_, n) => from + n);
+}
+
+/**
+ * What graphile-worker's parser has understood of a pattern, asked of its matcher: it does not show it otherwise.
+ * Minute, hour and month each have to match, so with one match at hand each is found by trying. Where a pattern names dates
+ * and weekdays, either will do: a date counts that fires on every weekday, and a weekday that fires on every date.
+ */
+export function timesOf(match: CronMatcher): Times {
+  const one = anyMatch(match);
+  if (!one) return { minutes: [], hours: [], dates: [], months: [], weekdays: [] };
+  return {
+    minutes: MINUTES.filter((min) => match({ ...one, min })),
+    hours: HOURS.filter((hour) => match({ ...one, hour })),
+    dates: DATES.filter((date) => WEEKDAYS.every((dow) => match({ ...one, date, dow }))),
+    months: MONTHS.filter((month) => match({ ...one, month })),
+    weekdays: WEEKDAYS.filter((dow) => DATES.every((date) => match({ ...one, date, dow }))),
+  };
+}
+
+/** Either a date or a weekday suffices, so all dates of one weekday and all weekdays of one date are tried. */
+function anyMatch(match: CronMatcher): Parameters<CronMatcher>[0] | undefined {
+  const days = [...DATES.map((date) => ({ date, dow: 0 })), ...WEEKDAYS.map((dow) => ({ date: 1, dow }))];
+  for (const month of MONTHS)
+    for (const day of days)
+      for (const hour of HOURS)
+        for (const min of MINUTES) {
+          const digest = { min, hour, month, ...day };
+          if (match(digest)) return digest;
+        }
+  return undefined;
+}

@@ -1,0 +1,254 @@
+/** Pointing tickets.vehicles at the table of another software: what is found, what is written, what the doctor says of it. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { text } from 'node:stream/consumers';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { connect } from '../src/database/client.ts';
+import { vehicles as examineVehicles } from '../src/operations/doctor/vehicles.ts';
+import { type Environment, startEnvironment } from './support/environment.ts';
+import { report } from './support/fleet.ts';
+
+const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
+
+async function fleettickets(...args: string[]) {
+  const child = spawn(process.execPath, [CLI, ...args], { cwd: tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
+  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
+  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  return { status: await closed, out, err };
+}
+
+describe('a tracker’s table', () => {
+  let env: Environment;
+  before(async () => {
+    env = await startEnvironment();
+  });
+  after(() => env.close());
+  beforeEach(async () => {
+    await env.reset();
+    // The newest position of each vehicle; all positions, in local time without a zone; points; and what is none of it.
+    await env.pool.query(
+      `drop schema if exists live, "Fleet Log", gis, other cascade;
+       create schema live;
+       create table live.positions (
+         imei varchar(20) primary key, device_name text, lat numeric(9, 6), lng numeric(9, 6), gps_time timestamptz(3), hb_time timestamptz,
+         speed integer
+       );
+       insert into live.positions values
+         ('8600', 'KDA 123A', -1.28, 36.82, now() - interval '1 minute', now(), 30),
+         ('8601', 'KDB 777B', -1.29, 36.80, now() - interval '20 minutes', now(), 0);
+       create schema "Fleet Log";
+       create table "Fleet Log"."gps-log" (
+         id bigint generated always as identity primary key, "vehicleId" integer, "Latitude" double precision, "Longitude" double precision,
+         "recordedAt" timestamp
+       );
+       insert into "Fleet Log"."gps-log" ("vehicleId", "Latitude", "Longitude", "recordedAt")
+       select v, -1.28 + n * 0.001, 36.82, (now() at time zone 'Africa/Nairobi') - n * interval '1 minute'
+       from generate_series(1, 3) v, generate_series(0, 9) n;
+       create schema gis;
+       create table gis.units (unit text unique, geom geometry(Point, 4326), ts timestamptz, "group" text, is_moving boolean);
+       insert into gis.units values ('U1', st_setsrid(st_makepoint(36.82, -1.28), 4326), now(), 'Kilimani A', true);
+       create schema other;
+       create table other.customers (id integer primary key, lat double precision, lng double precision, updated_at timestamptz);
+       create view other.latest as select * from live.positions;
+       create or replace view tickets.vehicles as
+       select null::text as vehicle_id, null::text as label, null::text as team, null::double precision as lng,
+         null::double precision as lat, null::timestamptz as located_at, null::timestamptz as seen_at, null::boolean as moving,
+         null::double precision as speed_kmh, null::text as source where false`,
+    );
+  });
+
+  const now = async () => (await env.pool.query('select * from tickets.vehicles_now order by vehicle_id')).rows;
+  const verdict = async () => {
+    const client = await connect(env.databaseUrl);
+    try {
+      return await examineVehicles(client);
+    } finally {
+      await client.end();
+    }
+  };
+
+  test('is found by its columns, with its size and newest time; nothing is changed', async () => {
+    const { status, out } = await fleettickets('vehicles', '--json');
+    assert.equal(status, 0);
+    const { trackers, vehicles } = JSON.parse(out);
+    assert.deepEqual(
+      trackers.map(({ table, rows }: { table: string; rows: number }) => [table, rows]),
+      [
+        ['"Fleet Log"."gps-log"', 30],
+        ['gis.units', 1],
+        ['live.positions', 2],
+      ],
+    );
+    for (const { newest } of trackers) assert.ok(Math.abs(Date.now() - Date.parse(newest)) < 120_000, newest);
+    assert.deepEqual(vehicles, []);
+    const page = (await fleettickets('vehicles')).out;
+    assert.match(page, / live\.positions +\| +2 \| \d{4}-/);
+    assert.match(page, /^create or replace view tickets\.vehicles as$/m);
+    assert.match(page, /tickets\.vehicles lists no vehicle\./);
+    assert.deepEqual(await now(), []);
+  });
+
+  test('is shown by a dry run, and used by --apply', async () => {
+    const dry = await fleettickets('vehicles', '--use', 'live.positions');
+    assert.equal(dry.status, 0);
+    assert.match(dry.out, /from live\.positions p;\n[\s\S]*this was a dry run/);
+    assert.deepEqual(await now(), []);
+    const { status, out } = await fleettickets('vehicles', '--use', 'live.positions', '--apply');
+    assert.equal(status, 0);
+    assert.match(out, /tickets\.vehicles reads live\.positions now\.\ntickets\.vehicles lists 2: 1 live, 1 parked\./);
+    assert.deepEqual(
+      (await now()).map(({ vehicle_id, label, lng, lat, freshness, source }) => [
+        vehicle_id,
+        label,
+        lng,
+        lat,
+        freshness,
+        source,
+      ]),
+      [
+        ['8600', 'KDA 123A', 36.82, -1.28, 'live', 'live.positions'],
+        ['8601', 'KDB 777B', 36.8, -1.29, 'parked', 'live.positions'],
+      ],
+    );
+    assert.deepEqual(await verdict(), { state: 'ok', detail: '2: 1 live, 1 parked' });
+  });
+
+  test('that keeps every position is read for the newest of each, its local time as Nairobi’s', async () => {
+    assert.equal((await fleettickets('vehicles', '--use', 'Fleet Log.gps-log', '--apply')).status, 0);
+    assert.deepEqual(
+      (await now()).map(({ vehicle_id, lat, freshness }) => [vehicle_id, lat, freshness]),
+      ['1', '2', '3'].map((id) => [id, -1.28, 'live']),
+    );
+    assert.equal((await verdict()).state, 'ok');
+  });
+
+  test('of points is read as well', async () => {
+    assert.equal((await fleettickets('vehicles', '--use', 'gis.units', '--apply')).status, 0);
+    const [found] = await now();
+    assert.deepEqual(
+      [found.vehicle_id, found.team, found.lng, found.lat, found.moving],
+      ['U1', 'Kilimani A', 36.82, -1.28, true],
+    );
+  });
+
+  test('is refused with a reason where it is no such table, a view, or not understood', async () => {
+    for (const [name, reason] of [
+      ['live.nothing', /There is no table live\.nothing in this database/],
+      ['other.latest', /There is no table other\.latest in this database \(schema\.table, not a view\)/],
+      ['other.customers', /No column of other\.customers is recognised as the vehicle\. Write the view yourself/],
+      ['tickets.inc', /There is no table tickets\.inc/],
+      [`live.positions'; drop table tickets.inc; --`, /There is no table/],
+    ] as const) {
+      const { status, err } = await fleettickets('vehicles', '--use', name, '--apply');
+      assert.equal(status, 1, name);
+      assert.match(err, reason);
+    }
+    assert.equal((await fleettickets('vehicles', '--apply')).status, 2);
+  });
+
+  test('that was dropped with the view is used again, by the same readers', async () => {
+    await fleettickets('vehicles', '--use', 'live.positions', '--apply');
+    await env.pool.query('drop view tickets.vehicles');
+    const broken = await verdict();
+    assert.equal(broken.state, 'failed');
+    assert.match(broken.detail, /"tickets\.vehicles" does not exist/);
+    assert.match((await fleettickets('vehicles')).out, /tickets\.vehicles cannot be read: /);
+    assert.equal((await fleettickets('vehicles', '--use', 'live.positions', '--apply')).status, 0);
+    assert.equal((await now()).length, 2);
+    const { rows } = await env.pool.query(
+      `select has_table_privilege(role, 'tickets.vehicles', 'select') as may from unnest(array['tickets_reader', 'tickets_dispatcher']) as role`,
+    );
+    assert.deepEqual(rows, [{ may: true }, { may: true }]);
+  });
+
+  describe('is looked at by the doctor', () => {
+    const pointAt = (select: string) => env.pool.query(`create or replace view tickets.vehicles as ${select}`);
+    const AS_SHIPPED = `imei::text as vehicle_id, device_name as label, null::text as team, lng::float8 as lng, lat::float8 as lat,
+      gps_time::timestamptz as located_at, hb_time as seen_at, null::boolean as moving, speed::float8 as speed_kmh, ''::text as source`;
+
+    test('unpointed: nothing to check', async () => {
+      assert.deepEqual(await verdict(), {
+        state: 'skipped',
+        detail: 'tickets.vehicles lists none; fleettickets vehicles points it at a tracker',
+      });
+    });
+
+    for (const [what, change, from, detail, remedy] of [
+      [
+        'several rows of a vehicle',
+        'select',
+        'live.positions, generate_series(1, 2)',
+        /2 of them have several rows/,
+        /newest row of each/,
+      ],
+      [
+        '3 hours ahead',
+        `update live.positions set gps_time = now() + interval '3 hours'`,
+        'live.positions',
+        /3 hours ahead/,
+        /'Africa\/Nairobi'/,
+      ],
+      [
+        '3 hours behind',
+        `update live.positions set gps_time = now() - interval '179 minutes', hb_time = null`,
+        'live.positions',
+        /3 hours behind/,
+        /'UTC'/,
+      ],
+      [
+        'all too old',
+        `update live.positions set gps_time = now() - interval '9 hours', hb_time = null`,
+        'live.positions',
+        /2 stale\nnone is usable/,
+        /still writes/,
+      ],
+      [
+        'exchanged coordinates',
+        'update live.positions set lng = lat, lat = lng',
+        'live.positions',
+        /many positions are missing/,
+        /exchanged/,
+      ],
+      ['a view of others', 'select', 'other.latest', /calls view other\.latest/, /read the table itself/],
+    ] as const) {
+      test(what, async () => {
+        await env.pool.query(change);
+        await pointAt(`select ${AS_SHIPPED} from ${from}`);
+        const found = await verdict();
+        assert.equal(found.state, 'warning', JSON.stringify(found));
+        assert.match(found.detail, detail);
+        assert.match(found.remedy ?? '', remedy);
+      });
+    }
+  });
+
+  test('feeds fleettickets dispatch: a dry run, then --apply', async () => {
+    await fleettickets('vehicles', '--use', 'live.positions', '--apply');
+    await report(env.pool, [
+      { id: 'WOT1', lng: 36.83, lat: -1.28, cluster: 'Kilimani' },
+      { id: 'WOT2', lng: 36.84, lat: -1.28, hours: 45 },
+      { id: 'WOT3', lng: 36.85, lat: -1.28 },
+      { id: 'WOT4' },
+    ]);
+    const dry = await fleettickets('dispatch');
+    assert.equal(dry.status, 0);
+    assert.match(dry.out, / KDB 777B \| +1 \| WOT2 +\| 6\.4 \| at risk \| +45 /);
+    assert.match(
+      dry.out,
+      /2 tickets for 2 vehicles, some \d+ km of road\.\n1 left out: every vehicle within reach goes elsewhere\n1 left out: no place is known\nNothing was assigned/,
+    );
+    const assigned = async () =>
+      (await env.pool.query(`select ticket_id from tickets.assignments where state = 'assigned' order by 1`)).rows
+        .length;
+    assert.equal(await assigned(), 0);
+    const { out } = await fleettickets('dispatch', '--capacity', '2', '--apply', '--json');
+    const { stops, leftOut, applied } = JSON.parse(out);
+    assert.deepEqual([stops.length, leftOut.length, applied], [3, 1, true]);
+    assert.equal(await assigned(), 3);
+    for (const capacity of ['0', 'two', '1.5', '-1'])
+      assert.equal((await fleettickets('dispatch', `--capacity=${capacity}`)).status, 2);
+    assert.match((await fleettickets('dispatch', '--capacity', '2')).out, /^0 tickets for 0 vehicles/);
+  });
+});
