@@ -3154,6 +3154,27 @@ CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.ge
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
 
+CREATE FUNCTION tickets_ops.distrust_answers(p_provider text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_since constant timestamptz := (select found_at from tickets_ops.geocoding_providers where provider = p_provider);
+  v_until constant timestamptz := now() + interval '1 hour';
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  delete from tickets_ops.geocoding_answers where provider = p_provider and answered_at > v_since and candidates = '[]';
+  update tickets.geo_locations
+  set expires_at = v_until, attempts = greatest(attempts - 1, 0)
+  where provider = p_provider and status = 'not_found' and not verified and fetched_at > v_since and expires_at > v_until;
+  update tickets.geo_clusters
+  set expires_at = v_until, attempts = greatest(attempts - 1, 0)
+  where provider = p_provider and geom is null and not verified and fetched_at > v_since and expires_at > v_until;
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.distrust_answers(p_provider text) IS 'A provider is suspected: what it did not find since it last found anything expires in an hour, and does not count as an attempt.';
+
 CREATE FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3500,12 +3521,12 @@ CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, pr
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select case when g.state in ('key refused', 'trouble') then 'fault' else 'warning' end,
+  select case when g.state in ('key refused', 'trouble', 'suspected') then 'fault' else 'warning' end,
     format('Geocoding stands still (%s): %s', g.state, g.reason)
   from tickets_ops.geocoding g
   where g.active
     and (
-      g.state in ('key refused', 'trouble')
+      g.state in ('key refused', 'trouble', 'suspected')
       or g.state in ('quota spent', 'budget spent') and exists (
         select from tickets_ops.queued_jobs() j
         where j.task like 'geocode%' and (j.locked_at is not null or j.attempts < j.max_attempts)
@@ -3514,7 +3535,7 @@ CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, pr
   limit 1
 $$;
 
-COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands still, in words: a refused key or a provider in trouble is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
+COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands still, in words: a refused key, a provider in trouble or one that finds nothing any more is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
 
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
@@ -4867,6 +4888,89 @@ CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
 
 COMMENT ON FUNCTION tickets_ops.next_utc_midnight() IS 'When the daily quotas come back.';
 
+CREATE TABLE tickets_ops.geocoding_providers (
+    provider text NOT NULL,
+    rate_per_second numeric NOT NULL,
+    daily_budget integer,
+    found_days numeric DEFAULT 180 NOT NULL,
+    next_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    used_on date,
+    used integer DEFAULT 0 NOT NULL,
+    breaker text,
+    breaker_reason text,
+    breaker_since timestamp with time zone,
+    breaker_until timestamp with time zone,
+    probing_until timestamp with time zone,
+    consecutive_failures integer DEFAULT 0 NOT NULL,
+    last_failed_place text,
+    consecutive_nothing integer DEFAULT 0 NOT NULL,
+    found_at timestamp with time zone DEFAULT now() NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text, 'suspected'::text]))),
+    CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
+    CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
+    CONSTRAINT geocoding_providers_found_days_check CHECK ((found_days > (0)::numeric)),
+    CONSTRAINT geocoding_providers_rate_per_second_check CHECK ((rate_per_second > (0)::numeric))
+);
+
+COMMENT ON TABLE tickets_ops.geocoding_providers IS 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.provider IS 'locationiq, opencage or nominatim.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that registered last.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.daily_budget IS 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.found_days IS 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.next_at IS 'The next free slot for a call.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.used_on IS 'The UTC day that `used` counts.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.used IS 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker IS 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_reason IS 'The provider''s answer in words, without the key.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_since IS 'When it opened.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the next call may be tried.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_failures IS 'Failures in a row, of one place only the first.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.last_failed_place IS 'The place that failed last.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_nothing IS 'Answers in a row that say the provider does not know the place.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.found_at IS 'When it last found anything, or was registered first: what it did not find since is in doubt while it is suspected.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worker last registered this provider.';
+
+CREATE FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+begin
+  -- One that is open for longer stays.
+  if p_before.breaker_until > p_until then
+    return p_before.breaker_until;
+  end if;
+  update tickets_ops.geocoding_providers
+  set
+    breaker = p_breaker,
+    breaker_reason = p_reason,
+    breaker_since = coalesce(breaker_since, clock_timestamp()),
+    breaker_until = p_until,
+    probing_until = null
+  where provider = p_before.provider;
+  return p_until;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) IS 'Opens the breaker of a provider, or keeps it open, until p_until at least. Returns until when.';
+
 CREATE FUNCTION tickets_ops.person() RETURNS text
     LANGUAGE sql STABLE
     RETURN CASE current_setting('role'::text) WHEN 'none'::text THEN (SESSION_USER)::text ELSE current_setting('role'::text) END;
@@ -5540,6 +5644,47 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
 
+CREATE FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+declare
+  -- At most three questions a place: some four places in a row. The control question costs one call, so it may come early.
+  c_suspected_after constant integer := 10;
+  c_suspected constant interval := '10 minutes';
+  v_provider tickets_ops.geocoding_providers;
+begin
+  update tickets_ops.geocoding_providers
+  set
+    consecutive_nothing = case when p_found then 0 else consecutive_nothing + 1 end,
+    found_at = case when p_found then clock_timestamp() else found_at end
+  where provider = p_provider
+  returning * into v_provider;
+  -- An answer to a call that was made before the breaker opened proves nothing.
+  if v_provider.breaker_since > p_slot_at then
+    return v_provider.breaker_until;
+  elsif not p_found and p_is_control then
+    return tickets_ops.open_breaker(
+      v_provider, 'suspected',
+      format('%s finds nothing any more, not even Nairobi. What it did not find is asked again.', p_provider),
+      clock_timestamp() + c_suspected
+    );
+  elsif not p_found and v_provider.consecutive_nothing >= c_suspected_after then
+    -- Open, and its time is over at once: the next call is the control question.
+    return tickets_ops.open_breaker(
+      v_provider, 'suspected', format('%s found nothing %s times in a row', p_provider, v_provider.consecutive_nothing), clock_timestamp()
+    );
+  elsif v_provider.breaker is not null or v_provider.consecutive_failures > 0 or p_is_control then
+    update tickets_ops.geocoding_providers
+    set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
+      consecutive_failures = 0, last_failed_place = null
+    where provider = p_provider;
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) IS 'An answer came, with a place or without: closes the breaker, or opens it for a provider that finds nothing any more. Only for tickets_ops.record_geocoding_call.';
+
 CREATE FUNCTION tickets_ops.record_day(p_dataset text DEFAULT 'inc'::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5640,7 +5785,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_decisions() IS 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
 
-CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
+CREATE FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     AS $$
 declare
@@ -5649,39 +5794,16 @@ declare
   c_longest_pause constant double precision := 900;
   -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
   c_trouble_after constant integer := 5;
-  v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
   v_failures integer;
   v_breaker text;
-  v_until timestamptz;
 begin
-  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
-  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
-  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
-
-  if p_outcome in ('found', 'not_found') then
-    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
-    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
-    on conflict (cluster, location_key, query)
-    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
-  end if;
-
   select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
-
-  if p_outcome in ('found', 'not_found') then
-    -- An answer to a call that was made before the breaker opened proves nothing.
-    if v_provider.consecutive_failures > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
-      update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
-        consecutive_failures = 0, last_failed_place = null
-      where provider = p_provider;
-      return null;
-    end if;
-    return v_provider.breaker_until;
-  end if;
-
   v_failures := v_provider.consecutive_failures
-    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from v_place)::integer;
+    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from p_place)::integer;
+  update tickets_ops.geocoding_providers
+  set consecutive_failures = v_failures, last_failed_place = p_place
+  where provider = p_provider;
   -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
@@ -5689,7 +5811,10 @@ begin
     when p_outcome = 'rate_limited' then 'rate limited'
     when v_provider.breaker is not null or v_failures >= c_trouble_after or p_retry_seconds is not null then 'trouble'
   end;
-  v_until := case
+  if v_breaker is null then
+    return null;
+  end if;
+  return tickets_ops.open_breaker(v_provider, v_breaker, p_reason, case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
     when p_outcome = 'quota_spent' then clock_timestamp() + make_interval(secs => p_retry_seconds)
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
@@ -5697,29 +5822,37 @@ begin
       coalesce(p_retry_seconds, c_pause),
       least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_failures - 1 - c_trouble_after, 0), 20))
     ))
-  end;
-  -- A breaker that is open for longer stays.
-  if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers
-    set consecutive_failures = v_failures, last_failed_place = v_place
-    where provider = p_provider;
-    return v_provider.breaker_until;
-  end if;
-  update tickets_ops.geocoding_providers
-  set
-    consecutive_failures = v_failures,
-    last_failed_place = v_place,
-    breaker = v_breaker,
-    breaker_reason = p_reason,
-    breaker_since = coalesce(breaker_since, clock_timestamp()),
-    breaker_until = v_until,
-    probing_until = null
-  where provider = p_provider;
-  return v_until;
+  end);
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+COMMENT ON FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) IS 'A call came to no answer: counts it, of one place once, and opens the breaker where that says something about the provider. Only for tickets_ops.record_geocoding_call.';
+
+CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_is_answer constant boolean := p_outcome in ('found', 'not_found');
+  v_is_control constant boolean := p_cluster is null;
+begin
+  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
+  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
+  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
+
+  if not v_is_answer then
+    return tickets_ops.record_failure(p_provider, p_outcome, p_reason, p_retry_seconds, p_cluster || ':' || p_location_key);
+  end if;
+  if not v_is_control then
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query)
+    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
+  end if;
+  return tickets_ops.record_answer(p_provider, p_slot_at, p_outcome = 'found', v_is_control);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. p_cluster NULL: it was the control question. Returns when the next call may be tried, NULL when the breaker is closed.';
 
 CREATE FUNCTION tickets_ops.record_schedule(p_entries jsonb) RETURNS void
     LANGUAGE sql
@@ -6031,7 +6164,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.rescore_locations(p_cluster text) IS 'Rescores a cluster''s places: judges their stored candidates against its present centroid and guard, without a call. Verified rows stay.';
 
-CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, reason text)
+CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, is_control boolean, reason text)
     LANGUAGE plpgsql
     AS $$
 declare
@@ -6058,6 +6191,7 @@ begin
         - clock_timestamp()))::double precision,
       clock_timestamp(),
       p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
+      p.breaker is not distinct from 'suspected',
       null::text;
   if found then
     return;
@@ -6075,6 +6209,7 @@ begin
       end::double precision,
       null::timestamptz,
       null::timestamptz,
+      null::boolean,
       case
         when p.breaker is null or budget.is_spent then format('the daily budget of %s calls is spent', p.daily_budget)
         else format('%s: %s', p.breaker, p.breaker_reason)
@@ -6090,7 +6225,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. is_control: the provider is suspected, so ask it the control question, whatever you came for. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
 
 CREATE FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
@@ -6172,6 +6307,15 @@ begin
     end if;
   end loop;
   v_before := tickets_ops.as_pipeline(true);
+  -- A place that was found, and is not any more: its coordinate is still the best there is.
+  update tickets.geo_locations as l
+  set attempts = l.attempts + 1, fetched_at = now(), expires_at = tickets_ops.answer_expires_at('not_found', l.attempts + 1, null, now())
+  where v_verdict.status = 'not_found' and l.cluster = p_cluster and l.location_key = p_location_key and l.status = 'found';
+  if found then
+    perform tickets_ops.as_pipeline(v_before);
+    delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
+    return v_verdict.status;
+  end if;
   insert into tickets.geo_locations as l (
     cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
     attempts, fetched_at, expires_at
@@ -7699,61 +7843,6 @@ COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was ta
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.calls IS 'How many.';
 
-CREATE TABLE tickets_ops.geocoding_providers (
-    provider text NOT NULL,
-    rate_per_second numeric NOT NULL,
-    daily_budget integer,
-    found_days numeric DEFAULT 180 NOT NULL,
-    next_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
-    used_on date,
-    used integer DEFAULT 0 NOT NULL,
-    breaker text,
-    breaker_reason text,
-    breaker_since timestamp with time zone,
-    breaker_until timestamp with time zone,
-    probing_until timestamp with time zone,
-    consecutive_failures integer DEFAULT 0 NOT NULL,
-    last_failed_place text,
-    registered_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text]))),
-    CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
-    CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
-    CONSTRAINT geocoding_providers_found_days_check CHECK ((found_days > (0)::numeric)),
-    CONSTRAINT geocoding_providers_rate_per_second_check CHECK ((rate_per_second > (0)::numeric))
-);
-
-COMMENT ON TABLE tickets_ops.geocoding_providers IS 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.provider IS 'locationiq, opencage or nominatim.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that registered last.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.daily_budget IS 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.found_days IS 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.next_at IS 'The next free slot for a call.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.used_on IS 'The UTC day that `used` counts.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.used IS 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker IS 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_reason IS 'The provider''s answer in words, without the key.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_since IS 'When it opened.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the next call may be tried.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_failures IS 'Failures in a row, of one place only the first.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.last_failed_place IS 'The place that failed last.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worker last registered this provider.';
-
 CREATE TABLE tickets_ops.geocoding_setup (
     one boolean DEFAULT true NOT NULL,
     provider text,
@@ -7821,13 +7910,13 @@ UNION ALL
      LEFT JOIN tickets_ops.geocoding_setup s ON (true))
   WHERE (s.provider IS NULL);
 
-COMMENT ON VIEW tickets_ops.geocoding IS 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
+COMMENT ON VIEW tickets_ops.geocoding IS 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, suspected, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
 
 COMMENT ON COLUMN tickets_ops.geocoding.provider IS 'The provider; NULL when there is none.';
 
 COMMENT ON COLUMN tickets_ops.geocoding.active IS 'Whether it is the one that the workers ask.';
 
-COMMENT ON COLUMN tickets_ops.geocoding.state IS 'ready, budget spent, rate limited, quota spent, key refused, trouble, probing (one call at a time finds out whether it works again), off, not in use.';
+COMMENT ON COLUMN tickets_ops.geocoding.state IS 'ready, budget spent, rate limited, quota spent, key refused, trouble, suspected (it finds nothing, not even the control question), probing (one call at a time finds out whether it works again), off, not in use.';
 
 COMMENT ON COLUMN tickets_ops.geocoding.reason IS 'Why it is not ready.';
 
@@ -8751,6 +8840,8 @@ GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.distrust_answers(p_provider text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
@@ -8883,6 +8974,8 @@ REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time z
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
@@ -8921,9 +9014,13 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:7b3cbe1ffa059a2a286214e81112e1d3afb23895
+--! Hash: sha1:e5305e9be14c13b8af4d1ea3c2383fccff437ce7
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4318,13 +4318,15 @@ create table tickets_ops.geocoding_providers (
   next_at timestamptz not null default '-infinity',
   used_on date,
   used integer not null default 0,
-  breaker text check (breaker in ('rate limited', 'quota spent', 'key refused', 'trouble')),
+  breaker text check (breaker in ('rate limited', 'quota spent', 'key refused', 'trouble', 'suspected')),
   breaker_reason text,
   breaker_since timestamptz,
   breaker_until timestamptz,
   probing_until timestamptz,
   consecutive_failures integer not null default 0,
   last_failed_place text,
+  consecutive_nothing integer not null default 0,
+  found_at timestamptz not null default now(),
   registered_at timestamptz not null default now(),
   constraint geocoding_providers_breaker_is_whole check (num_nulls(breaker, breaker_reason, breaker_since, breaker_until) in (0, 4))
 );
@@ -4343,6 +4345,8 @@ comment on column tickets_ops.geocoding_providers.breaker_until is 'When the nex
 comment on column tickets_ops.geocoding_providers.probing_until is 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
 comment on column tickets_ops.geocoding_providers.consecutive_failures is 'Failures in a row, of one place only the first.';
 comment on column tickets_ops.geocoding_providers.last_failed_place is 'The place that failed last.';
+comment on column tickets_ops.geocoding_providers.consecutive_nothing is 'Answers in a row that say the provider does not know the place.';
+comment on column tickets_ops.geocoding_providers.found_at is 'When it last found anything, or was registered first: what it did not find since is in doubt while it is suspected.';
 comment on column tickets_ops.geocoding_providers.registered_at is 'When a worker last registered this provider.';
 
 create table tickets_ops.geocoding_calls (
@@ -4879,6 +4883,9 @@ comment on function tickets_ops.wake_geocoding() is 'Every geocoding job that wa
 -- Breaker: closed -> open (a reason, and until when) -> after that time one caller at a time may probe -> closed by the first
 -- answer that shows the provider working, or open again. Nobody has to close it. It opens by failures of several places: one
 -- place that always fails says nothing about the provider.
+--
+-- Suspected: many answers in a row say that there is no such place. Whether that is so, or the provider has lost its map, is
+-- told by a control question, whose answer is known: it is asked instead of a place's while the breaker is open for this.
 
 create or replace function tickets_ops.next_utc_midnight() returns timestamptz language sql volatile
 return (date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '1 day') at time zone 'UTC';
@@ -4919,7 +4926,9 @@ comment on function tickets_ops.register_geocoder(text, numeric, integer, numeri
   'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
-returns table (granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, reason text)
+returns table (
+  granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, is_control boolean, reason text
+)
 language plpgsql as $$
 declare
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
@@ -4945,6 +4954,7 @@ begin
         - clock_timestamp()))::double precision,
       clock_timestamp(),
       p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
+      p.breaker is not distinct from 'suspected',
       null::text;
   if found then
     return;
@@ -4962,6 +4972,7 @@ begin
       end::double precision,
       null::timestamptz,
       null::timestamptz,
+      null::boolean,
       case
         when p.breaker is null or budget.is_spent then format('the daily budget of %s calls is spent', p.daily_budget)
         else format('%s: %s', p.breaker, p.breaker_reason)
@@ -4977,7 +4988,7 @@ begin
 end
 $$;
 comment on function tickets_ops.reserve_geocoding_call(text) is
-  'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+  'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. is_control: the provider is suspected, so ask it the control question, whatever you came for. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
 
 create or replace function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
 language sql volatile as $$
@@ -5002,9 +5013,67 @@ $$;
 comment on function tickets_ops.return_geocoding_call(text, timestamptz) is
   'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
-create or replace function tickets_ops.record_geocoding_call(
-  p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
-  p_cluster text, p_location_key text, p_query text, p_candidates jsonb
+create or replace function tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamptz)
+returns timestamptz language plpgsql as $$
+begin
+  -- One that is open for longer stays.
+  if p_before.breaker_until > p_until then
+    return p_before.breaker_until;
+  end if;
+  update tickets_ops.geocoding_providers
+  set
+    breaker = p_breaker,
+    breaker_reason = p_reason,
+    breaker_since = coalesce(breaker_since, clock_timestamp()),
+    breaker_until = p_until,
+    probing_until = null
+  where provider = p_before.provider;
+  return p_until;
+end
+$$;
+comment on function tickets_ops.open_breaker(tickets_ops.geocoding_providers, text, text, timestamptz) is 'Opens the breaker of a provider, or keeps it open, until p_until at least. Returns until when.';
+
+create or replace function tickets_ops.record_answer(p_provider text, p_slot_at timestamptz, p_found boolean, p_is_control boolean)
+returns timestamptz language plpgsql as $$
+declare
+  -- At most three questions a place: some four places in a row. The control question costs one call, so it may come early.
+  c_suspected_after constant integer := 10;
+  c_suspected constant interval := '10 minutes';
+  v_provider tickets_ops.geocoding_providers;
+begin
+  update tickets_ops.geocoding_providers
+  set
+    consecutive_nothing = case when p_found then 0 else consecutive_nothing + 1 end,
+    found_at = case when p_found then clock_timestamp() else found_at end
+  where provider = p_provider
+  returning * into v_provider;
+  -- An answer to a call that was made before the breaker opened proves nothing.
+  if v_provider.breaker_since > p_slot_at then
+    return v_provider.breaker_until;
+  elsif not p_found and p_is_control then
+    return tickets_ops.open_breaker(
+      v_provider, 'suspected',
+      format('%s finds nothing any more, not even Nairobi. What it did not find is asked again.', p_provider),
+      clock_timestamp() + c_suspected
+    );
+  elsif not p_found and v_provider.consecutive_nothing >= c_suspected_after then
+    -- Open, and its time is over at once: the next call is the control question.
+    return tickets_ops.open_breaker(
+      v_provider, 'suspected', format('%s found nothing %s times in a row', p_provider, v_provider.consecutive_nothing), clock_timestamp()
+    );
+  elsif v_provider.breaker is not null or v_provider.consecutive_failures > 0 or p_is_control then
+    update tickets_ops.geocoding_providers
+    set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
+      consecutive_failures = 0, last_failed_place = null
+    where provider = p_provider;
+  end if;
+  return null;
+end
+$$;
+comment on function tickets_ops.record_answer(text, timestamptz, boolean, boolean) is 'An answer came, with a place or without: closes the breaker, or opens it for a provider that finds nothing any more. Only for tickets_ops.record_geocoding_call.';
+
+create or replace function tickets_ops.record_failure(
+  p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text
 )
 returns timestamptz language plpgsql as $$
 declare
@@ -5013,39 +5082,16 @@ declare
   c_longest_pause constant double precision := 900;
   -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
   c_trouble_after constant integer := 5;
-  v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
   v_failures integer;
   v_breaker text;
-  v_until timestamptz;
 begin
-  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
-  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
-  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
-
-  if p_outcome in ('found', 'not_found') then
-    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
-    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
-    on conflict (cluster, location_key, query)
-    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
-  end if;
-
   select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
-
-  if p_outcome in ('found', 'not_found') then
-    -- An answer to a call that was made before the breaker opened proves nothing.
-    if v_provider.consecutive_failures > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
-      update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
-        consecutive_failures = 0, last_failed_place = null
-      where provider = p_provider;
-      return null;
-    end if;
-    return v_provider.breaker_until;
-  end if;
-
   v_failures := v_provider.consecutive_failures
-    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from v_place)::integer;
+    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from p_place)::integer;
+  update tickets_ops.geocoding_providers
+  set consecutive_failures = v_failures, last_failed_place = p_place
+  where provider = p_provider;
   -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
@@ -5053,7 +5099,10 @@ begin
     when p_outcome = 'rate_limited' then 'rate limited'
     when v_provider.breaker is not null or v_failures >= c_trouble_after or p_retry_seconds is not null then 'trouble'
   end;
-  v_until := case
+  if v_breaker is null then
+    return null;
+  end if;
+  return tickets_ops.open_breaker(v_provider, v_breaker, p_reason, case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
     when p_outcome = 'quota_spent' then clock_timestamp() + make_interval(secs => p_retry_seconds)
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
@@ -5061,29 +5110,38 @@ begin
       coalesce(p_retry_seconds, c_pause),
       least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_failures - 1 - c_trouble_after, 0), 20))
     ))
-  end;
-  -- A breaker that is open for longer stays.
-  if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers
-    set consecutive_failures = v_failures, last_failed_place = v_place
-    where provider = p_provider;
-    return v_provider.breaker_until;
+  end);
+end
+$$;
+comment on function tickets_ops.record_failure(text, text, text, double precision, text) is 'A call came to no answer: counts it, of one place once, and opens the breaker where that says something about the provider. Only for tickets_ops.record_geocoding_call.';
+
+create or replace function tickets_ops.record_geocoding_call(
+  p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
+  p_cluster text, p_location_key text, p_query text, p_candidates jsonb
+)
+returns timestamptz language plpgsql as $$
+declare
+  v_is_answer constant boolean := p_outcome in ('found', 'not_found');
+  v_is_control constant boolean := p_cluster is null;
+begin
+  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
+  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
+  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
+
+  if not v_is_answer then
+    return tickets_ops.record_failure(p_provider, p_outcome, p_reason, p_retry_seconds, p_cluster || ':' || p_location_key);
   end if;
-  update tickets_ops.geocoding_providers
-  set
-    consecutive_failures = v_failures,
-    last_failed_place = v_place,
-    breaker = v_breaker,
-    breaker_reason = p_reason,
-    breaker_since = coalesce(breaker_since, clock_timestamp()),
-    breaker_until = v_until,
-    probing_until = null
-  where provider = p_provider;
-  return v_until;
+  if not v_is_control then
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query)
+    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
+  end if;
+  return tickets_ops.record_answer(p_provider, p_slot_at, p_outcome = 'found', v_is_control);
 end
 $$;
 comment on function tickets_ops.record_geocoding_call(text, timestamptz, text, text, double precision, text, text, text, jsonb) is
-  'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+  'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. p_cluster NULL: it was the control question. Returns when the next call may be tried, NULL when the breaker is closed.';
 
 create or replace view tickets_ops.geocoding as
 select
@@ -5127,10 +5185,10 @@ select
 from (select 1) as always
 left join tickets_ops.geocoding_setup s on true
 where s.provider is null;
-comment on view tickets_ops.geocoding is 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
+comment on view tickets_ops.geocoding is 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, suspected, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
 comment on column tickets_ops.geocoding.provider is 'The provider; NULL when there is none.';
 comment on column tickets_ops.geocoding.active is 'Whether it is the one that the workers ask.';
-comment on column tickets_ops.geocoding.state is 'ready, budget spent, rate limited, quota spent, key refused, trouble, probing (one call at a time finds out whether it works again), off, not in use.';
+comment on column tickets_ops.geocoding.state is 'ready, budget spent, rate limited, quota spent, key refused, trouble, suspected (it finds nothing, not even the control question), probing (one call at a time finds out whether it works again), off, not in use.';
 comment on column tickets_ops.geocoding.reason is 'Why it is not ready.';
 comment on column tickets_ops.geocoding.until is 'When it is tried again.';
 comment on column tickets_ops.geocoding.rate_per_second is 'Calls a second, over all workers.';
@@ -5266,6 +5324,24 @@ language sql stable as $$
 $$;
 comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
 
+create or replace function tickets_ops.distrust_answers(p_provider text) returns void language plpgsql as $$
+declare
+  v_since constant timestamptz := (select found_at from tickets_ops.geocoding_providers where provider = p_provider);
+  v_until constant timestamptz := now() + interval '1 hour';
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  delete from tickets_ops.geocoding_answers where provider = p_provider and answered_at > v_since and candidates = '[]';
+  update tickets.geo_locations
+  set expires_at = v_until, attempts = greatest(attempts - 1, 0)
+  where provider = p_provider and status = 'not_found' and not verified and fetched_at > v_since and expires_at > v_until;
+  update tickets.geo_clusters
+  set expires_at = v_until, attempts = greatest(attempts - 1, 0)
+  where provider = p_provider and geom is null and not verified and fetched_at > v_since and expires_at > v_until;
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+comment on function tickets_ops.distrust_answers(text) is 'A provider is suspected: what it did not find since it last found anything expires in an hour, and does not count as an attempt.';
+
 create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
 declare
   v_answers record;
@@ -5345,6 +5421,15 @@ begin
     end if;
   end loop;
   v_before := tickets_ops.as_pipeline(true);
+  -- A place that was found, and is not any more: its coordinate is still the best there is.
+  update tickets.geo_locations as l
+  set attempts = l.attempts + 1, fetched_at = now(), expires_at = tickets_ops.answer_expires_at('not_found', l.attempts + 1, null, now())
+  where v_verdict.status = 'not_found' and l.cluster = p_cluster and l.location_key = p_location_key and l.status = 'found';
+  if found then
+    perform tickets_ops.as_pipeline(v_before);
+    delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
+    return v_verdict.status;
+  end if;
   insert into tickets.geo_locations as l (
     cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
     attempts, fetched_at, expires_at
@@ -7872,12 +7957,12 @@ comment on function tickets_ops.blocking_problems() is 'Sessions of others that 
 
 create or replace function tickets_ops.geocoding_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select case when g.state in ('key refused', 'trouble') then 'fault' else 'warning' end,
+  select case when g.state in ('key refused', 'trouble', 'suspected') then 'fault' else 'warning' end,
     format('Geocoding stands still (%s): %s', g.state, g.reason)
   from tickets_ops.geocoding g
   where g.active
     and (
-      g.state in ('key refused', 'trouble')
+      g.state in ('key refused', 'trouble', 'suspected')
       or g.state in ('quota spent', 'budget spent') and exists (
         select from tickets_ops.queued_jobs() j
         where j.task like 'geocode%' and (j.locked_at is not null or j.attempts < j.max_attempts)
@@ -7885,7 +7970,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     )
   limit 1
 $$;
-comment on function tickets_ops.geocoding_problems() is 'Why geocoding stands still, in words: a refused key or a provider in trouble is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
+comment on function tickets_ops.geocoding_problems() is 'Why geocoding stands still, in words: a refused key, a provider in trouble or one that finds nothing any more is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
 
 create or replace function tickets_ops.list_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -168,7 +168,8 @@ async function askUntilResolved(context: TaskContext, geocoder: Geocoder, asked:
       const hasFailed = context.job.attempts > 1;
       return { ms: result.retryMs + (hasFailed ? GIVE_WAY_MS : 0), reason: result.reason };
     }
-    const closedUntil = await record(context, geocoder, asked, text, result.outcome, result.slotAt);
+    const closedUntil = await record(context, geocoder, result.isControl ? null : asked, text, result);
+    if (result.isControl) return afterControl(context, geocoder, result.outcome, closedUntil);
     const snooze = refusalOf(result.outcome, closedUntil);
     if (snooze) return snooze;
     status = await asked.resolve(index === unasked.length - 1);
@@ -191,14 +192,27 @@ function unknownCluster(context: TaskContext, cluster: string, planned: boolean)
   );
 }
 
-/** @returns milliseconds until the next call may be tried; null while the breaker is closed */
+/** The provider is suspected, and was asked what it must know. The place comes back, at once if it did. */
+async function afterControl(
+  db: Db,
+  { provider }: Geocoder,
+  outcome: Outcome,
+  closedUntil: number | null,
+): Promise<Snooze> {
+  if (outcome.kind === 'not_found') await db.query('select tickets_ops.distrust_answers($1)', [provider.name]);
+  return { ms: Math.max(0, closedUntil ?? 0), reason: `${provider.name} is suspected: ${outcome.kind}` };
+}
+
+/**
+ * @param asked null: it was the control question
+ * @returns milliseconds until the next call may be tried; null while the breaker is closed
+ */
 async function record(
   db: Db,
   geocoder: Geocoder,
-  { cluster, key }: Asked,
+  asked: Asked | null,
   query: string,
-  outcome: Outcome,
-  slotAt: Date,
+  { outcome, slotAt }: { outcome: Outcome; slotAt: Date },
 ): Promise<number | null> {
   return one<number>(
     db,
@@ -210,8 +224,8 @@ async function record(
       outcome.kind,
       'reason' in outcome ? outcome.reason : null,
       'retrySeconds' in outcome ? outcome.retrySeconds : null,
-      cluster,
-      key,
+      asked?.cluster ?? null,
+      asked?.key ?? null,
       query,
       outcome.kind === 'found' ? JSON.stringify(outcome.candidates) : null,
     ],
