@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { clusters } from '../demo/places.ts';
 import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
+import { measureAnalytics } from './analytics.ts';
 import { measureDispatch } from './dispatch.ts';
 import { measureHostile } from './hostile.ts';
 import { measureJobs } from './jobs.ts';
@@ -43,6 +44,8 @@ export async function measure(options: Options): Promise<void> {
     if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
     if (options.only.includes('hostile')) for (const line of await measureHostile(env)) note(line);
     if (options.only.includes('dispatch')) for (const line of await measureDispatch(env)) note(line);
+    if (options.only.includes('analytics'))
+      for (const line of await measureAnalytics(env, options.manyRows)) note(line);
     printTable(lines);
   } finally {
     await env.close();

@@ -134,7 +134,7 @@ export async function emptyTickets(env: Environment): Promise<void> {
   for (;;) {
     try {
       await env.pool.query(
-        'truncate tickets.inc, tickets.inc_events, tickets.import_meta, tickets_ops.snapshots cascade',
+        'truncate tickets.inc, tickets.inc_events, tickets.inc_daily, tickets.import_meta, tickets_ops.snapshots cascade',
       );
       return;
     } catch (error) {

@@ -58,6 +58,10 @@ const EXAMPLES: readonly (readonly [question: string, sql: string])[] = [
     `select ticket_id, cluster, geo_source, round(ST_Distance(geog, ${VEHICLE}))::int as metres from tickets.inc_open_sla order by geog <-> ${VEHICLE} limit 5`,
   ],
   [
+    'What came in and went out in the last weeks (provisional: not all told yet)',
+    "select period, created, closed, closed_final, reopened, net, provisional from tickets.inc_flow(tickets.eat_day(now()) - 21, tickets.eat_day(now()) + 1, 'week')",
+  ],
+  [
     'The vehicles, and what may be believed of their positions',
     "select label, team, freshness, justify_interval(date_trunc('minute', age)) as age from tickets.vehicles_now order by label",
   ],

@@ -60,6 +60,14 @@ begin
       reporting.ticket_places_mvt(integer, integer, integer, json),
       reporting.fn_tickets_version()
       to %I', v_role);
+    for v_function in
+      -- One of such a name may be somebody else's: ours call what only we have.
+      select p.oid from pg_proc p
+      where p.pronamespace = 'reporting'::regnamespace and p.proname in ('fn_inc_trends', 'fn_inc_dashboard')
+        and p.prosrc ~ 'tickets\.(inc_flow|dashboard_metrics)\('
+    loop
+      execute format('grant execute on function %s to %I', v_function, v_role);
+    end loop;
     -- The schema is shared with others, and may be another role's to give. (Without the right to, GRANT only warns.)
     begin
       execute format('grant usage on schema reporting to %I', v_role);

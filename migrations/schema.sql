@@ -25,6 +25,75 @@ CREATE TYPE tickets.planned_ticket AS (
 
 COMMENT ON TYPE tickets.planned_ticket IS 'A row of tickets.dispatch_plan, which explains it.';
 
+CREATE FUNCTION reporting.fn_inc_dashboard(p_cluster text DEFAULT NULL::text, p_status text DEFAULT NULL::text, p_window text DEFAULT 'today'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_window text := case when p_from is not null or p_to is not null then 'custom' else p_window end;
+  v_today date := tickets.eat_day(now());
+  v_first date;
+  v_from timestamptz := p_from;
+  v_to timestamptz := p_to;
+begin
+  if v_window in ('today', 'week', 'month') then
+    v_first := date_trunc(case v_window when 'today' then 'day' else v_window end, v_today::timestamp);
+    v_from := tickets.eat_midnight(v_first);
+    v_to := tickets.eat_midnight((v_first + ('1 ' || case v_window when 'today' then 'day' else v_window end)::interval)::date);
+  elsif v_window is distinct from 'custom' then
+    raise exception 'p_window is %: choose today, week, month or custom.', coalesce(quote_literal(v_window), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  elsif p_from is null and p_to is null then
+    raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
+  end if;
+  return jsonb_build_object(
+    'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
+    'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
+    'closed', tickets.dashboard_features(false, p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'metrics', tickets.dashboard_metrics(p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
+
+Arguments: p_cluster, p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+
+window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
+
+Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+
+CREATE FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text DEFAULT 'day'::text, p_by text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return jsonb_build_object(
+    'from', p_from, 'to', p_to, 'step', p_step, 'by', p_by,
+    'settled_through', tickets.settled_through(),
+    'flow', (select coalesce(jsonb_agg(f), '[]') from tickets.inc_flow(p_from, p_to, p_step, p_by) f),
+    'repair_times', (select coalesce(jsonb_agg(r), '[]') from tickets.inc_repair_times(p_from, p_to, p_step, p_by) r),
+    -- Of owners and statuses no day is kept.
+    'backlog', case when p_by is null or p_by in ('team', 'cluster', 'region') then (
+      select coalesce(jsonb_agg(b), '[]') from tickets.inc_backlog_daily(p_from, p_to, p_by) b
+    ) end,
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) IS 'Trends of the INC tickets for charts, as JSON.
+
+Arguments: p_from and p_to, days in Nairobi, [p_from, p_to); p_step: day (default), week (ISO) or month; p_by: team, cluster, region, owner, status, or NULL (default) for all together.
+
+flow, repair_times: the rows of tickets.inc_flow and tickets.inc_repair_times; backlog: those of tickets.inc_backlog_daily, by day whatever p_step is, null for owner and status; settled_through: periods that end later are provisional; freshness: as in reporting.fn_tickets_for_map. The comments of those functions say units, populations and traps. starts_at is the instant of midnight in Nairobi: use it as a chart''s time.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: an argument that makes no sense, with the words that do.';
+
 CREATE FUNCTION reporting.fn_ticket_places(p_state text DEFAULT 'open'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -370,6 +439,27 @@ $$;
 
 COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
 
+CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
+    raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_step is null or p_step not in ('day', 'week', 'month') then
+    raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_by <> all (p_dimensions) then
+    raise exception 'p_by is %: choose %, or NULL for all together.', quote_literal(p_by), array_to_string(p_dimensions, ', ')
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) IS 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
+
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -418,11 +508,78 @@ $$;
 
 COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
 
+CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (
+    select to_jsonb(collection)
+    from (
+      select 'FeatureCollection' as type, coalesce(array_agg(listed.feature), '{}') as features
+      from (
+        select f.feature
+        from tickets.map_features(p_open, p_cluster, null, null) f -- indexes inc_open, inc_closed_at
+        where (p_status is null or f.normalized_status = p_status)
+          and (p_open or (f.closed_at >= p_from and f.closed_at < p_to))
+          and f.bytes_of_text <= 4000 -- jsonb holds no array over 256 MB: no real ticket comes near it
+        order by f.closed_at desc nulls last
+        limit 50000
+      ) as listed
+    ) as collection
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A GeoJSON FeatureCollection for reporting.fn_inc_dashboard(): the open tickets (p_open), or those closed in [p_from, p_to), that have a place.';
+
+CREATE FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+  select to_jsonb(open_now) || to_jsonb(closed_then)
+  from (
+    select
+      count(*) as open, count(t.geog) as open_mapped,
+      count(*) filter (where t.sla_state = 'breached') as open_breached, count(*) filter (where t.at_risk) as open_at_risk,
+      count(*) filter (where t.sla_state = 'unknown') as open_unknown, max(t.hours_open) as open_oldest_hours
+    from tickets.inc_open_sla t
+    where (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+  ) as open_now
+  cross join (
+    select
+      count(*) as closed, count(t.geog) as closed_mapped,
+      case when count(t.mttr) >= 5 then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
+      round(100.0 * count(*) filter (where clock.lasted <= interval '48 hours') / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
+      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
+    from tickets.inc t -- index inc_closed_at
+    cross join lateral (
+      select case
+        when t.closed_at >= coalesce(t.created_at_service, t.first_seen_at) then t.closed_at - coalesce(t.created_at_service, t.first_seen_at)
+      end as lasted
+    ) as clock
+    where t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to
+      and (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+  ) as closed_then
+$$;
+
+COMMENT ON FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
+
 CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN 25;
 
 COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
+
+CREATE FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE p_by WHEN 'team'::text THEN p_team WHEN 'cluster'::text THEN p_cluster WHEN 'region'::text THEN p_region WHEN 'owner'::text THEN p_owner WHEN 'status'::text THEN p_status ELSE NULL::text END;
+
+COMMENT ON FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) IS 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
 
 CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
     LANGUAGE plpgsql STABLE
@@ -882,7 +1039,7 @@ COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket i
 
 COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
 
-CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
  SELECT clock.start,
@@ -891,7 +1048,7 @@ CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with t
              WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
              ELSE NULL::text
          END AS "case",
-     trunc((EXTRACT(epoch FROM (now() - clock.start)) / (3600)::numeric), 2) AS trunc,
+     trunc((EXTRACT(epoch FROM (sla.p_at - clock.start)) / (3600)::numeric), 2) AS trunc,
          CASE
              WHEN (clock.start IS NULL) THEN 'unknown'::text
              WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
@@ -899,15 +1056,15 @@ CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with t
          END AS "case",
      COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
     FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
-      CROSS JOIN LATERAL ( SELECT (now() - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
-             (now() - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+      CROSS JOIN LATERAL ( SELECT (sla.p_at - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (sla.p_at - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
             FROM tickets.sla_rules r
            WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
            ORDER BY r.region
           LIMIT 1) rule);
 END;
 
-COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
 
 CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1291,6 +1448,18 @@ END;
 
 COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
 
+CREATE FUNCTION tickets.eat_day(p_at timestamp with time zone) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_at AT TIME ZONE 'Africa/Nairobi'::text))::date;
+
+COMMENT ON FUNCTION tickets.eat_day(p_at timestamp with time zone) IS 'The day in Nairobi (UTC+3 all year): 20:59:59Z is the same day, 21:00:00Z the next.';
+
+CREATE FUNCTION tickets.eat_midnight(p_day date) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_day)::timestamp without time zone AT TIME ZONE 'Africa/Nairobi'::text);
+
+COMMENT ON FUNCTION tickets.eat_midnight(p_day date) IS 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
+
 CREATE TABLE tickets.geo_country (
     name text NOT NULL,
     outline public.geometry(MultiPolygon,4326) NOT NULL,
@@ -1352,17 +1521,47 @@ $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; with exactly that cluster, region (in any case) and assigned_team, where NULL means all.';
 
+CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    meta.snapshot_at, meta.ingested_at, meta.checked_at,
+    floor(extract(epoch from now() - meta.snapshot_at) / 60),
+    greatest(
+      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+    ),
+    meta.source_key
+  from (select) as one
+  left join lateral (
+    select
+      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+      m.metadata ->> 'source_key' as source_key
+    from tickets.import_meta m
+    where m.dataset = 'inc'
+  ) as meta on true
+$$;
+
+COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+
+CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('
+  left join tickets.geo_locations l
+    on l.cluster = tickets.cluster_key(%1$s) and l.location_key = %2$s and l.status = ''found'' -- primary key
+  left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(%1$s) -- primary key
+'::text, p_cluster, p_location_key);
+
+COMMENT ON FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) IS 'SQL that joins what the gazetteers know of a place, as l (its geocoded location) and c (its cluster), to the FROM clause before it. p_cluster, p_location_key: expressions of that clause. A text, because a statement over a whole table must be able to hash it.';
+
 CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '7405120260615'::bigint;
 
 COMMENT ON FUNCTION tickets.gazetteer_lock() IS 'Key of the advisory lock: shared by transactions that write tickets, held alone by those that write a gazetteer.';
-
-CREATE FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (p_feed IS NOT NULL) THEN 'feed'::text WHEN (p_location IS NOT NULL) THEN 'location'::text WHEN (p_cluster IS NOT NULL) THEN 'cluster'::text ELSE 'none'::text END;
-
-COMMENT ON FUNCTION tickets.geo_source(p_feed public.geometry, p_location public.geometry, p_cluster public.geometry) IS 'The order of precedence of places, by name: feed coordinates, else location, else cluster centroid, else none. Goes with coalesce(feed, location, cluster).';
 
 CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1418,6 +1617,381 @@ CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double 
     RETURN public.st_geohash(public.st_setsrid(public.st_makepoint(p_longitude, p_latitude), 4326));
 
 COMMENT ON FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) IS 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
+
+CREATE FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text DEFAULT NULL::text) RETURNS TABLE(day date, starts_at timestamp with time zone, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint, aged_0_24h bigint, aged_24_48h bigint, aged_2_7d bigint, aged_7_30d bigint, aged_over_30d bigint, opened bigint, reopened bigint, closed bigint, net bigint, observed boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region']);
+  return query
+  with days as (
+    select d.day, look.day as seen -- the last day with a look
+    from (select p_from + n as day from generate_series(0, p_to - p_from - 1) as n) as d
+    left join lateral (
+      select i.day from tickets.inc_daily i where i.day <= d.day order by i.day desc limit 1 -- primary key
+    ) as look on d.day <= greatest(look.day, tickets.eat_day(now()))
+  ),
+  cells as (
+    select
+      i.day, coalesce(nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
+      sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
+      sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
+      sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
+    from tickets.inc_daily i
+    where i.day >= (select min(d.seen) from days d) and i.day < p_to
+    group by 1, 2
+  ),
+  listed as (
+    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    union
+    select '(none)' where p_by is null
+  )
+  select
+    d.day, tickets.eat_midnight(d.day), case when p_by is not null then v.value end,
+    -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
+    coalesce(c.open, known.zero), case when c.day is null then known.zero else c.open_breached end,
+    case when c.day is null then known.zero else c.open_at_risk end, case when c.day is null then known.zero else c.open_unknown end,
+    case when c.day is null then known.zero else c.aged_0_24h end, case when c.day is null then known.zero else c.aged_24_48h end,
+    case when c.day is null then known.zero else c.aged_2_7d end, case when c.day is null then known.zero else c.aged_7_30d end,
+    case when c.day is null then known.zero else c.aged_over_30d end,
+    coalesce(flow.opened, 0), coalesce(flow.reopened, 0), coalesce(flow.closed, 0),
+    coalesce(flow.opened + flow.reopened - flow.closed, 0), d.seen is not distinct from d.day
+  from days d
+  cross join listed v
+  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
+  left join cells c on c.day = d.seen and c.value = v.value
+  left join lateral (select c.opened, c.reopened, c.closed where d.seen = d.day) as flow on true
+  order by d.day, v.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text) IS 'The open backlog at the end of each day, and what changed it, in observed time (the snapshots'' own): these figures are never revised. A row for each day, and for each value of p_by in the range.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
+
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day, "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+
+Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
+
+CREATE FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text DEFAULT 'day'::text, p_by text DEFAULT NULL::text) RETURNS TABLE(period date, starts_at timestamp with time zone, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint, undated bigint, clock_known_pct numeric, provisional boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+  v_settled timestamptz := tickets.settled_through();
+  v_starts timestamptz[];
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with counted as (
+    select
+      width_bucket(c.started_at, v_starts) as n,
+      tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value) as value, -- as it was first seen
+      count(*) as created, count(*) filter (where c.source = 'created_at_service') as known,
+      0 as closed, 0 as closed_final, 0 as reopened, 0 as undated
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    where c.started_at >= v_from and c.started_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.closed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, count(*), count(*) filter (where c.is_final), 0, 0
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.observed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, 0, 0, 0, count(*)
+    from tickets.inc_closures c
+    where c.closed_at is null and c.observed and c.observed_at >= v_from and c.observed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(e.snapshot_at, v_starts), tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value),
+      0, 0, 0, 0, count(*), 0
+    from tickets.inc_events e
+    where e.event = 'reopened' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+    group by 1, 2
+  ),
+  summed as (
+    select
+      n, coalesce(value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
+    from counted group by 1, 2
+  ),
+  filled as (
+    -- Every value of the range in every period; all together also where there is none.
+    select
+      p.n, p.period, p.starts_at, p.counted_to, v.value, coalesce(s.created, 0) as created, coalesce(s.closed, 0) as closed,
+      coalesce(s.closed_final, 0) as closed_final, coalesce(s.reopened, 0) as reopened, coalesce(s.undated, 0) as undated, s.known
+    from tickets.periods(p_from, p_to, p_step) p
+    cross join (select value from summed union select '(none)' where p_by is null) as v
+    left join summed s on s.n = p.n and s.value = v.value
+  )
+  select
+    f.period, f.starts_at, case when p_by is not null then f.value end, f.created, f.closed, f.closed_final, f.reopened,
+    f.created + f.reopened - f.closed, f.undated, round(100.0 * f.known / nullif(f.created, 0), 1),
+    (f.counted_to <= v_settled) is not true
+  from filled f
+  order by f.n, f.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text, p_by text) IS 'Inflow and outflow by period, in lifecycle time: counted when it happened, not when it was told. So a period grows for days after its end: see provisional. A row for each period, and for each value of p_by in the range, zeros included.
+
+Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
+
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by, "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+
+Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
+
+CREATE FUNCTION tickets.inc_repair_times(p_from date, p_to date, p_step text DEFAULT 'week'::text, p_by text DEFAULT NULL::text) RETURNS TABLE(period date, starts_at timestamp with time zone, value text, n bigint, mttr_known_pct numeric, mttr_mean numeric, mttr_median numeric, mttr_p80 numeric, mttr_p95 numeric, hours_known_pct numeric, clock_known_pct numeric, hours_mean numeric, hours_median numeric, hours_p80 numeric, hours_p95 numeric, within_24h_pct numeric, within_48h_pct numeric, source_compliant_pct numeric, reopened_pct numeric, reopened_mature boolean, provisional boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_starts timestamptz[];
+  v_settled timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with closings as (
+    select
+      width_bucket(c.closed_at, v_starts) as bucket,
+      coalesce(tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)') as value,
+      c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
+      c.reopened_at <= c.closed_at + interval '30 days' as reopened
+    from tickets.inc_closures c
+    where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
+  ),
+  measured as (
+    select
+      c.bucket, c.value, count(*) as n,
+      count(c.mttr_minutes) as mttr_known, avg(c.mttr_minutes) as mttr_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.mttr_minutes) as mttr,
+      count(c.hours_to_close) as hours_known, avg(c.hours_to_close) as hours_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.hours_to_close) as hours,
+      count(*) filter (where c.clock_source = 'created_at_service') as clock_known,
+      count(*) filter (where c.within_24h) as within_24h, count(*) filter (where c.within_48h) as within_48h,
+      count(*) filter (where c.source_sla_status = 'Compliant') as compliant, count(c.source_sla_status) as told,
+      count(*) filter (where c.reopened) as reopened
+    from closings c group by c.bucket, c.value
+  )
+  select
+    p.period, p.starts_at, case when p_by is not null then v.value end, coalesce(m.n, 0),
+    round(100.0 * m.mttr_known / m.n, 1), round(m.mttr_mean, 1),
+    case when m.mttr_known >= 5 then m.mttr[1] end, case when m.mttr_known >= 5 then m.mttr[2] end, case when m.mttr_known >= 5 then m.mttr[3] end,
+    round(100.0 * m.hours_known / m.n, 1), round(100.0 * m.clock_known / m.n, 1), round(m.hours_mean, 2),
+    case when m.hours_known >= 5 then m.hours[1] end, case when m.hours_known >= 5 then m.hours[2] end, case when m.hours_known >= 5 then m.hours[3] end,
+    round(100.0 * m.within_24h / nullif(m.hours_known, 0), 1), round(100.0 * m.within_48h / nullif(m.hours_known, 0), 1),
+    round(100.0 * m.compliant / nullif(m.told, 0), 1), round(100.0 * m.reopened / m.n, 1),
+    coalesce(p.counted_to + interval '30 days' <= v_settled, false),
+    (p.counted_to <= v_settled) is not true
+  from tickets.periods(p_from, p_to, p_step) p
+  cross join (select m.value from measured m union select '(none)' where p_by is null) as v
+  left join measured m on m.bucket = p.n and m.value = v.value
+  order by p.n, v.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_repair_times(p_from date, p_to date, p_step text, p_by text) IS 'How long repairs took, by the period of the closing (closed_at, lifecycle time). Population: the closings of tickets.inc_closures in the period, those that were undone since included. A row for each period, and for each value of p_by in the range.
+
+Arguments: as tickets.inc_flow().
+
+n: closings. mttr_…: the source''s own figure in minutes; mttr_known_pct: share of n that has one. hours_…: hours by the wall clock from the ticket''s clock to closed_at; hours_known_pct: share of n for which it is known and not negative; clock_known_pct: share whose clock is created_at_service, not first_seen_at. …_median, …_p80, …_p95: the time within which the fastest half, 80 %, 95 % were done (fault repair time of ETSI EG 202 057): a time that occurred, not one between two; NULL under 5 known values. within_24h_pct, within_48h_pct: of those with known hours, at most so long. source_compliant_pct: of those with a verdict of the source, Compliant: its verdict is shown, not checked. reopened_pct: share of n that was reopened within 30 days; reopened_mature: these 30 days are over for the whole period, so the share is final. provisional: the period ends after tickets.settled_through().
+
+Traps: it says nothing of tickets that are still open: for that see tickets.inc_time_to_close(). The feed has no pauses of the SLA. Two figures differ because mttr leaves waiting out.';
+
+CREATE FUNCTION tickets.inc_team_scorecard(p_from date, p_to date) RETURNS TABLE(assigned_team text, closed bigint, closed_final bigint, share_pct numeric, reopened_pct numeric, mttr_median numeric, hours_p80 numeric, within_48h_pct numeric, received bigint, handed_over bigint, open_now bigint, breached_now bigint, oldest_hours numeric, low_n boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+begin
+  perform tickets.check_question(p_from, p_to, 'day', null, null);
+  return query
+  with closings as (
+    select
+      coalesce(c.assigned_team, '(none)') as team, count(*) as closed, count(*) filter (where c.is_final) as closed_final,
+      count(*) filter (where c.reopened_at <= c.closed_at + interval '30 days') as reopened,
+      count(c.mttr_minutes) as mttr_known, percentile_disc(0.5) within group (order by c.mttr_minutes) as mttr_median,
+      count(c.hours_to_close) as hours_known, percentile_disc(0.8) within group (order by c.hours_to_close) as hours_p80,
+      count(*) filter (where c.within_48h) as within_48h
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to -- index inc_events_closed_at
+    group by 1
+  ),
+  moves as (
+    select coalesce(left(e.old_value, 100), '(none)') as from_team, coalesce(left(e.new_value, 100), '(none)') as to_team
+    from tickets.inc_events e -- index inc_events_time
+    where e.event = 'team_changed' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+      -- Of open tickets, or such as closed or opened in the same snapshot: what happens next tells which it was.
+      and coalesce((
+        select n.event = 'closed' or n.snapshot_id = e.snapshot_id
+        from tickets.inc_events n -- index inc_events_ticket
+        where n.ticket_id = e.ticket_id and n.event in ('closed', 'reopened') and (n.event_id > e.event_id or n.snapshot_id = e.snapshot_id)
+        order by n.event_id limit 1
+      ), exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable))
+  ),
+  moved as (
+    select m.team, count(*) filter (where m.how = 'received') as received, count(*) filter (where m.how = 'handed over') as handed_over
+    from (select to_team as team, 'received' as how from moves union all select from_team, 'handed over' from moves) as m
+    group by m.team
+  ),
+  waiting as (
+    select
+      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      max(o.hours_open) as oldest
+    from tickets.inc_open_sla o
+    group by 1
+  )
+  select
+    team, coalesce(c.closed, 0), coalesce(c.closed_final, 0), round(100.0 * coalesce(c.closed, 0) / nullif(sum(c.closed) over (), 0), 1),
+    round(100.0 * c.reopened / c.closed, 1), case when c.mttr_known >= 5 then c.mttr_median end,
+    case when c.hours_known >= 5 then c.hours_p80 end, round(100.0 * c.within_48h / nullif(c.hours_known, 0), 1),
+    coalesce(m.received, 0), coalesce(m.handed_over, 0), coalesce(w.open, 0), coalesce(w.breached, 0), w.oldest,
+    coalesce(c.closed, 0) < 20
+  from closings c
+  full join moved m using (team)
+  full join waiting w using (team)
+  -- The many closings first; the others by name, so that they are not ranked.
+  order by coalesce(c.closed, 0) < 20, case when c.closed >= 20 then c.closed end desc, team;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_team_scorecard(p_from date, p_to date) IS 'What each team did in [p_from, p_to), days in Nairobi, and what it has on its hands now. One row for each team that closed, moved or has something; "(none)" for tickets without a team.
+
+closed: closings by closed_at, credited to the team of the snapshot that first showed them. closed_final: of these, those that still stand. share_pct: share of all closings. reopened_pct: of closed, reopened within 30 days (for a young range still growing). mttr_median: the source''s minutes; hours_p80: hours by the wall clock within which the fastest 80 % were closed; NULL under 5 known values. within_48h_pct: of those with known hours. received, handed_over: moves of open tickets to and from the team, by the snapshots'' own time. open_now, breached_now, oldest_hours: as in tickets.inc_open_sla, now, whatever the range is. low_n: under 20 closings: too few for a comparison. Those rows come last, by name: no ranking should be made of them.
+
+Traps: a team that closes what others worked on gets the credit: see handed_over, and handover_at_close in tickets.inc_closures. Teams differ in what they are given: a share is no quality.';
+
+CREATE FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text DEFAULT NULL::text) RETURNS TABLE(value text, opened bigint, closed bigint, still_open bigint, clock_known_pct numeric, within_24h_pct numeric, within_48h_pct numeric, median_hours numeric, p80_hours numeric, p95_hours numeric, naive_mean_hours numeric, naive_median_hours numeric, through timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET random_page_cost TO '1.1'
+    AS $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_through timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return query
+  with first_closings as (
+    -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+  ),
+  reopened_baselines as (
+    -- Closed before history began, and opened since: their first closing is not in inc_closures.
+    select b.ticket_id, b.closed_at
+    from tickets.inc_events b -- index inc_events_baseline_closed_at
+    where b.event = 'baseline' and (
+      select e.event from tickets.inc_events e
+      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
+      order by e.event_id limit 1
+    ) = 'reopened'
+  ),
+  cohort as (
+    select
+      coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      c.source = 'created_at_service' as clock_known,
+      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
+      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    left join first_closings f on f.ticket_id = c.ticket_id
+    left join reopened_baselines b on b.ticket_id = c.ticket_id
+    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
+    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
+  ),
+  moments as (
+    -- Integers: their sums are no numerics, which take twice as long.
+    select
+      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
+      (count(*) filter (where clock_known))::integer as clock_known
+    from cohort group by value, hours
+  ),
+  -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
+  watched as (
+    select
+      value, hours, closed as ended,
+      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
+      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    from moments where hours >= 0
+    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
+  ),
+  curve as (
+    select
+      w.*,
+      exp(sum(case when ended < at_risk then ln(1 - ended / at_risk::float8) else '-infinity' end) over (partition by value order by hours)) as still_open
+    from watched w
+  ),
+  -- 1e-9: the logarithms' error must not move a quantile that the curve reaches exactly.
+  quantiles as (
+    select
+      value, max(at_risk) as tickets,
+      min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
+      min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
+      case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
+      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
+      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+    from curve group by value
+  ),
+  counted as (
+    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+  )
+  select
+    case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
+    round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
+    case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
+    case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
+    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+  from (select c.value from counted c union select '(none)' where p_by is null) as v
+  left join counted c on c.value = v.value
+  left join quantiles q on q.value = v.value
+  order by v.value;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text) IS 'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
+
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+
+Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1545,24 +2119,7 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     ) as d
   ),
   freshness as (
-    select
-      meta.snapshot_at, meta.ingested_at, meta.checked_at,
-      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-      greatest(
-        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-      ) as content_through,
-      meta.source_key
-    from (select) as one
-    left join lateral (
-      select
-        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-        m.metadata ->> 'source_key' as source_key
-      from tickets.import_meta m
-      where m.dataset = 'inc'
-    ) as meta on true
+    select * from tickets.freshness()
   )
   select
     'FeatureCollection',
@@ -1578,7 +2135,7 @@ $$;
 
 COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
 
-CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select
@@ -1587,7 +2144,8 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
       t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
       t.assigned_team, t.owner, t.sla_status
     )),
-    t.closed_at
+    t.closed_at,
+    t.normalized_status
   from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
   cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
@@ -1603,7 +2161,7 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
 
-COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1733,6 +2291,36 @@ END;
 
 COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
 
+CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    (row_number() over (order by first))::integer,
+    first::date,
+    tickets.eat_midnight(first::date),
+    tickets.eat_midnight(greatest(first::date, p_from)),
+    tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
+  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
+$$;
+
+COMMENT ON FUNCTION tickets.periods(p_from date, p_to date, p_step text) IS 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
+
+CREATE FUNCTION tickets.place(p_raw jsonb, p_location public.geometry, p_cluster public.geometry) RETURNS TABLE(geom public.geometry, geo_source text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT COALESCE(feed.geom, place.p_location, place.p_cluster) AS "coalesce",
+         CASE
+             WHEN (feed.geom IS NOT NULL) THEN 'feed'::text
+             WHEN (place.p_location IS NOT NULL) THEN 'location'::text
+             WHEN (place.p_cluster IS NOT NULL) THEN 'cluster'::text
+             ELSE 'none'::text
+         END AS "case"
+    FROM ( SELECT tickets.feed_point(place.p_raw) AS geom
+          OFFSET 0) feed;
+END;
+
+COMMENT ON FUNCTION tickets.place(p_raw jsonb, p_location public.geometry, p_cluster public.geometry) IS 'Where a ticket is, one row: the feed''s own coordinates (of p_raw), else its geocoded location, else its cluster''s centroid, else nowhere; and which of them it is (feed, location, cluster, none).';
+
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
@@ -1794,14 +2382,8 @@ CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking
   select format($sql$
     with disagreeing as materialized (
       select t.ticket_id, place.*
-      from %2$s
-      left join tickets.geo_locations l
-        on l.cluster = tickets.cluster_key(t.cluster) and l.location_key = t.location_key and l.status = 'found'
-      left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
-      cross join lateral (select tickets.feed_point(t.raw) as geom offset 0) as feed
-      cross join lateral (
-        select coalesce(feed.geom, l.geom, c.geom) as geom, tickets.geo_source(feed.geom, l.geom, c.geom) as geo_source
-      ) as place
+      from %2$s %4$s
+      cross join lateral tickets.place(t.raw, l.geom, c.geom) as place
       where t.geo_source <> place.geo_source or t.geom::bytea is distinct from place.geom::bytea
       %3$s
     )
@@ -1809,7 +2391,7 @@ CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking
     set geom = d.geom, geo_source = d.geo_source
     from disagreeing d
     where t.ticket_id = d.ticket_id
-  $sql$, p_dataset, p_rows, p_locking)
+  $sql$, p_dataset, p_rows, p_locking, tickets.gazetteer_joins('t.cluster', 't.location_key'))
 $_$;
 
 COMMENT ON FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) IS 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
@@ -1882,6 +2464,24 @@ $$;
 
 COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
 
+CREATE FUNCTION tickets.reporting_lag() RETURNS interval
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case
+    when count(*) >= 100 then percentile_disc(0.95) within group (order by greatest(e.snapshot_at - e.closed_at, interval '0'))
+    else interval '48 hours'
+  end
+  from tickets.inc_events e
+  -- Subqueries, so that each is asked once.
+  where e.event = 'closed'
+    and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
+    and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
+    and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
+$$;
+
+COMMENT ON FUNCTION tickets.reporting_lag() IS 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
+
 CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1897,6 +2497,15 @@ $$;
 
 COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
 
+CREATE FUNCTION tickets.settled_through() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select tickets.snapshot_through() - tickets.reporting_lag()
+$$;
+
+COMMENT ON FUNCTION tickets.settled_through() IS 'Lifecycle times (created_at_service, closed_at) before this instant are told with few exceptions: the newest snapshot less tickets.reporting_lag(). A period that ends after it is provisional: its counts still grow. NULL before the first snapshot.';
+
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1907,6 +2516,19 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
+
+CREATE FUNCTION tickets.snapshot_through() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select greatest(
+    -- An unchanged file moves this only.
+    (select tickets.eat_ts(m.metadata ->> 'snapshot_at') from tickets.import_meta m where m.dataset = 'inc'),
+    (select e.snapshot_at from tickets.inc_events e order by e.event_id desc limit 1)
+  )
+$$;
+
+COMMENT ON FUNCTION tickets.snapshot_through() IS 'Export time of the newest INC snapshot that was loaded or found unchanged: what is later, nobody has told yet. NULL before the first.';
 
 CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
@@ -2583,6 +3205,9 @@ begin
   if not found then
     return false;
   end if;
+  if v_snapshot.batches_done > 0 then
+    perform tickets_ops.record_day(v_snapshot.dataset);
+  end if;
   if v_snapshot.backfill then
     perform tickets_ops.continue_backfill(v_snapshot.dataset);
   end if;
@@ -3009,6 +3634,49 @@ CREATE FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at time
 $$;
 
 COMMENT ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) IS 'The newest version of a file of a dataset (inc, crq) that has touched tickets, or was found unchanged: its time, LastModified and key. Nothing below it is ever loaded. NULLs before the first load.';
+
+CREATE FUNCTION tickets_ops.history_cte(p_dataset text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN format('
+    happened as (
+      select i.ticket_id, case when i.is_actionable then ''opened'' else ''closed'' end as event,
+        null as old_value, i.normalized_status as new_value,
+        left(i.assigned_team, 100) as assigned_team, i.owner, left(i.cluster, 100) as cluster, left(i.region, 100) as region,
+        i.created_at_service, null as team_before, i.closed_at, i.mttr, i.sla_status
+      from inserted i
+      union all
+      select u.ticket_id, e.event, e.old_value, e.new_value,
+        ticket.assigned_team, ticket.owner, ticket.cluster, ticket.region, ticket.created_at_service, ticket.team_before,
+        closing.closed_at, closing.mttr, closing.sla_status
+      from updated u
+      join changed c on c.ticket_id = u.ticket_id
+      cross join lateral (values
+        -- NULL is for first sight: a ticket that had no status had an empty one.
+        (''closed'', coalesce(c.normalized_status, ''''), u.normalized_status, c.is_actionable is true and u.is_actionable is not true),
+        (''reopened'', coalesce(c.normalized_status, ''''), u.normalized_status, c.is_actionable is not true and u.is_actionable is true),
+        (''closure_corrected'', c.normalized_status, u.normalized_status, c.is_actionable is not true and u.is_actionable is not true
+          and (c.closed_at is distinct from u.closed_at or c.mttr is distinct from u.mttr)),
+        (''status_changed'', c.normalized_status, u.normalized_status, c.normalized_status is distinct from u.normalized_status),
+        (''team_changed'', c.assigned_team, u.assigned_team, c.assigned_team is distinct from u.assigned_team),
+        (''cluster_changed'', c.cluster, u.cluster, c.cluster is distinct from u.cluster)
+      ) as e (event, old_value, new_value, happened)
+      left join lateral (
+        select left(u.assigned_team, 100) as assigned_team, u.owner, left(u.cluster, 100) as cluster, left(u.region, 100) as region,
+          u.created_at_service, left(c.assigned_team, 100) as team_before
+      ) as ticket on e.event in (''closed'', ''reopened'')
+      left join lateral (select u.closed_at, u.mttr, u.sla_status) as closing on e.event in (''closed'', ''reopened'', ''closure_corrected'')
+      where e.happened
+    ),
+    events as (
+      insert into tickets.%1$I (
+        ticket_id, event, old_value, new_value, assigned_team, owner, cluster, region, created_at_service, team_before,
+        closed_at, mttr, sla_status, snapshot_id, snapshot_at
+      )
+      select h.*, s.snapshot_id, s.snapshot_at from happened h, tickets_ops.snapshots s where s.snapshot_id = $1
+    )
+'::text, (p_dataset || '_events'::text));
+
+COMMENT ON FUNCTION tickets_ops.history_cte(p_dataset text) IS 'SQL: the part of tickets_ops.load_rows that writes history, from its parts changed (tickets as they were), updated and inserted (as they are).';
 
 CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3834,6 +4502,78 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
 
+CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $_$
+begin
+  execute format($sql$
+    with batch as materialized (
+      select ticket_id, raw from tickets_ops.snapshot_rows
+      where snapshot_id = $1 and ticket_id between $2 and $3 and raw is not null -- primary key
+        and ticket_id <> all ($4) -- hashed
+    ),
+    changed as materialized (
+      select b.ticket_id, b.raw, t.is_actionable, t.normalized_status, t.assigned_team, t.cluster, t.closed_at, t.mttr
+      from batch b join tickets.%1$I t on t.ticket_id = b.ticket_id
+      where t.raw <> b.raw
+      order by t.ticket_id
+      for update of t
+    ),
+    written as materialized (
+      select ticket_id, raw, false as is_new from changed
+      union all
+      select ticket_id, raw, true from batch b
+      where not exists (select from tickets.%1$I t where t.ticket_id = b.ticket_id)
+    ),
+    clusters as materialized (
+      -- A name is normalised only where its cluster has a place to compare it with: that is a tenth of a load of new rows.
+      select n.cluster, exists (
+        select from tickets.geo_locations l where l.cluster = tickets.cluster_key(n.cluster) and l.status = 'found' -- primary key
+      ) as has_places
+      from (select distinct raw ->> 'cluster' as cluster from written) as n
+    ),
+    named as materialized (
+      select n.cluster, n.location_name, case when c.has_places then tickets.location_key(n.location_name) end as location_key
+      from (select distinct raw ->> 'cluster' as cluster, coalesce(raw ->> 'location_name', '') as location_name from written) as n
+      join clusters c on c.cluster = n.cluster
+    ),
+    places as materialized (
+      select n.cluster, n.location_name, l.geom as location_geom, c.geom as cluster_geom
+      from named n %2$s
+    ),
+    placed as materialized (
+      select w.ticket_id, w.raw, w.is_new, place.*
+      from written w
+      -- Not "is not distinct from", which cannot be hashed.
+      left join places p on p.cluster = w.raw ->> 'cluster' and p.location_name = coalesce(w.raw ->> 'location_name', '')
+      cross join lateral tickets.place(w.raw, p.location_geom, p.cluster_geom) as place
+    ),
+    updated as (
+      update tickets.%1$I t
+      set raw = p.raw, geom = p.geom, geo_source = p.geo_source, ingested_at = now()
+      from placed p
+      where not p.is_new and t.ticket_id = p.ticket_id
+      returning t.ticket_id, t.is_actionable, t.normalized_status, t.assigned_team, t.owner, t.cluster, t.region,
+        t.created_at_service, t.closed_at, t.mttr, t.sla_status
+    ),
+    inserted as (
+      insert into tickets.%1$I (ticket_id, raw, geom, geo_source)
+      select ticket_id, raw, geom, geo_source from placed where is_new
+      returning ticket_id, is_actionable, normalized_status, assigned_team, owner, cluster, region,
+        created_at_service, closed_at, mttr, sla_status
+    ),
+    %3$s
+    select
+      (select count(*) from inserted), (select count(*) from updated),
+      (select count(*) from batch) - (select count(*) from written)
+  $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset))
+  into inserted, updated, unchanged
+  using p_snapshot_id, p_first, p_last, p_without;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) IS 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq) and to their history. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
+
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
     AS $$
@@ -4579,6 +5319,75 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
 
+CREATE FUNCTION tickets_ops.rebuild_days() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_rows integer;
+begin
+  with looks as (
+    select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
+    from (
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null
+      union all
+      select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
+    ) as s
+    where tickets.eat_day(s.snapshot_at) < coalesce((select min(d.day) from tickets.inc_daily d), 'infinity')
+    group by 1
+  ),
+  lifecycle as (
+    select
+      e.ticket_id, e.event, e.event_id, e.old_value, e.cluster, e.region, e.assigned_team,
+      tickets.eat_day(coalesce(e.snapshot_at, e.recorded_at)) as day,
+      lead(e.event) over history as next_event, lead(tickets.eat_day(e.snapshot_at)) over history as next_day
+    from tickets.inc_events e
+    where e.event in ('baseline', 'opened', 'closed', 'reopened')
+    window history as (partition by e.ticket_id order by e.event_id)
+  ),
+  spells as (
+    select l.*, coalesce(l.next_day, (select max(k.day) + 1 from looks k)) - l.day as days
+    from lifecycle l
+    where l.event in ('opened', 'reopened') or (l.event = 'baseline' and case
+      when l.next_event is null then exists (select from tickets.inc t where t.ticket_id = l.ticket_id and t.is_actionable)
+      else l.next_event = 'closed'
+    end)
+  ),
+  told as (
+    select k.day, coalesce(cluster.name, s.cluster) as cluster, s.region, coalesce(team.name, s.assigned_team) as assigned_team, 'open' as what
+    from spells s
+    cross join generate_series(0, s.days - 1) as nth
+    join looks k on k.day = s.day + nth
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'team_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as team on true
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'cluster_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as cluster on true
+    union all
+    select l.day, l.cluster, l.region, l.assigned_team, l.event
+    from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
+    union all
+    select k.day, null, null, null, 'look' from looks k
+  )
+  insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
+  select
+    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
+    count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
+  from told t join looks k on k.day = t.day
+  group by 1, 2, 3, 4, k.snapshot_at;
+  get diagnostics v_rows = row_count;
+  return v_rows;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.rebuild_days() IS 'Writes the days before the first one of tickets.inc_daily, as history tells them: without SLA states and ages, which it does not tell. For an upgrade and for an imported history, before the next look at the bucket. Returns how many rows it wrote.';
+
 CREATE FUNCTION tickets_ops.rebuild_location_keys() RETURNS TABLE(tickets_changed bigint, places_changed bigint, places_merged bigint)
     LANGUAGE plpgsql
     AS $$
@@ -4649,6 +5458,59 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
+
+CREATE FUNCTION tickets_ops.record_day(p_dataset text DEFAULT 'inc'::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_at timestamptz := (tickets_ops.high_water_mark(p_dataset)).snapshot_at;
+  v_day date := tickets.eat_day(v_at);
+  v_since timestamptz;
+begin
+  if p_dataset <> 'inc' or v_at is null then
+    return;
+  end if;
+  -- Two looks at once take turns: what follows sees what the one before it wrote.
+  perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
+  select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
+  delete from tickets.inc_daily d where d.day = v_day;
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from (
+    select
+      left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
+      'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
+    from tickets.inc t -- index inc_open
+    cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
+    where t.is_actionable
+    union all
+    -- Since the last day that has rows: what a snapshot wrote that was never completed belongs to the next look.
+    select e.cluster, e.region, e.assigned_team, e.event, null, null, null
+    from tickets.inc_events e -- index inc_events_backlog
+    where e.snapshot_at >= v_since and e.snapshot_at < tickets.eat_midnight(v_day + 1)
+      and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
+    union all
+    select null, null, null, 'look', null, null, null
+  ) as c
+  group by 2, 3, 4;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_day(p_dataset text) IS 'Writes the day of the newest snapshot to tickets.inc_daily: what is open now, with its SLA and age as of the snapshot''s own time, and what entered and left the backlog. Called in the transaction that ends a look at the bucket: a snapshot completed, failed half-way, or found unchanged. Twice is as good as once; days before it are never touched. INC only: does nothing for another dataset, or before the first load.';
 
 CREATE FUNCTION tickets_ops.record_decisions() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6248,7 +7110,17 @@ CREATE TABLE tickets.crq_events (
     snapshot_id bigint,
     snapshot_at timestamp with time zone,
     recorded_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
+    assigned_team text,
+    owner text,
+    cluster text,
+    region text,
+    created_at_service timestamp with time zone,
+    closed_at timestamp with time zone,
+    mttr numeric,
+    sla_status text,
+    team_before text,
+    CONSTRAINT inc_events_context CHECK (((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text])) OR ((num_nonnulls(assigned_team, owner, cluster, region, created_at_service, team_before) = 0) AND ((event = 'closure_corrected'::text) OR (num_nonnulls(closed_at, mttr, sla_status) = 0))))),
+    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'closure_corrected'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
 );
 
 COMMENT ON TABLE tickets.crq_events IS 'History of tickets.crq, as tickets.inc_events.';
@@ -6257,17 +7129,35 @@ COMMENT ON COLUMN tickets.crq_events.event_id IS 'Order of writing.';
 
 COMMENT ON COLUMN tickets.crq_events.ticket_id IS 'tickets.inc.ticket_id.';
 
-COMMENT ON COLUMN tickets.crq_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+COMMENT ON COLUMN tickets.crq_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
 
-COMMENT ON COLUMN tickets.crq_events.old_value IS 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
+COMMENT ON COLUMN tickets.crq_events.old_value IS 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
 
-COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: normalized_status, assigned_team or cluster.';
+COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
 COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
 
-COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis.';
+COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
 COMMENT ON COLUMN tickets.crq_events.recorded_at IS 'When the event was written.';
+
+COMMENT ON COLUMN tickets.crq_events.assigned_team IS 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
+
+COMMENT ON COLUMN tickets.crq_events.owner IS 'As assigned_team: the ticket''s owner then.';
+
+COMMENT ON COLUMN tickets.crq_events.cluster IS 'As assigned_team: the ticket''s cluster then.';
+
+COMMENT ON COLUMN tickets.crq_events.region IS 'As assigned_team: the ticket''s region then.';
+
+COMMENT ON COLUMN tickets.crq_events.created_at_service IS 'As assigned_team: what was known of the ticket''s creation then. It is often told later: tickets.inc has what is known today.';
+
+COMMENT ON COLUMN tickets.crq_events.closed_at IS 'As assigned_team; also on closure_corrected, where it is the corrected time.';
+
+COMMENT ON COLUMN tickets.crq_events.mttr IS 'The source''s repair time in whole minutes, as in tickets.inc. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.crq_events.sla_status IS 'The source''s own verdict, which means something on closings only. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.crq_events.team_before IS 'As assigned_team: the team before this snapshot. NULL at first sight, and where there was none.';
 
 ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.crq_events_event_id_seq
@@ -6298,6 +7188,42 @@ COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
 
 COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
 
+CREATE VIEW tickets.inc_ageing AS
+ SELECT t.assigned_team,
+    t.cluster,
+    count(*) AS open,
+    count(*) FILTER (WHERE (t.hours_open < (4)::numeric)) AS aged_0_4h,
+    count(*) FILTER (WHERE ((t.hours_open >= (4)::numeric) AND (t.hours_open < (24)::numeric))) AS aged_4_24h,
+    count(*) FILTER (WHERE ((t.hours_open >= (24)::numeric) AND (t.hours_open < (48)::numeric))) AS aged_24_48h,
+    count(*) FILTER (WHERE ((t.hours_open >= (48)::numeric) AND (t.hours_open < (168)::numeric))) AS aged_2_7d,
+    count(*) FILTER (WHERE ((t.hours_open >= (168)::numeric) AND (t.hours_open < (720)::numeric))) AS aged_7_30d,
+    count(*) FILTER (WHERE (t.hours_open >= (720)::numeric)) AS aged_over_30d,
+    count(*) FILTER (WHERE (t.hours_open IS NULL)) AS aged_unknown
+   FROM tickets.inc_open_sla t
+  GROUP BY t.assigned_team, t.cluster;
+
+COMMENT ON VIEW tickets.inc_ageing IS 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
+
+COMMENT ON COLUMN tickets.inc_ageing.assigned_team IS 'Team; NULL: none.';
+
+COMMENT ON COLUMN tickets.inc_ageing.cluster IS 'Network cluster; NULL: none.';
+
+COMMENT ON COLUMN tickets.inc_ageing.open IS 'Open tickets.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_0_4h IS 'Open for under 4 h, or with a clock that starts in the future.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_4_24h IS 'Open for 4 h to under 24 h.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_24_48h IS 'Open for 24 h to under 48 h.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_2_7d IS 'Open for 48 h to under 7 days.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_7_30d IS 'Open for 7 to under 30 days.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_over_30d IS 'Open for 30 days or more.';
+
+COMMENT ON COLUMN tickets.inc_ageing.aged_unknown IS 'Without a clock.';
+
 CREATE TABLE tickets.inc_events (
     event_id bigint NOT NULL,
     ticket_id text NOT NULL,
@@ -6307,26 +7233,54 @@ CREATE TABLE tickets.inc_events (
     snapshot_id bigint,
     snapshot_at timestamp with time zone,
     recorded_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
+    assigned_team text,
+    owner text,
+    cluster text,
+    region text,
+    created_at_service timestamp with time zone,
+    closed_at timestamp with time zone,
+    mttr numeric,
+    sla_status text,
+    team_before text,
+    CONSTRAINT inc_events_context CHECK (((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text])) OR ((num_nonnulls(assigned_team, owner, cluster, region, created_at_service, team_before) = 0) AND ((event = 'closure_corrected'::text) OR (num_nonnulls(closed_at, mttr, sla_status) = 0))))),
+    CONSTRAINT inc_events_event_check CHECK ((event = ANY (ARRAY['baseline'::text, 'opened'::text, 'closed'::text, 'reopened'::text, 'closure_corrected'::text, 'status_changed'::text, 'team_changed'::text, 'cluster_changed'::text])))
 );
 
-COMMENT ON TABLE tickets.inc_events IS 'History of tickets, append-only, written in the transaction that changes the ticket. Open backlog at a time = tickets whose last opened, closed, reopened or baseline event before it leaves them open (view tickets.inc_backlog).';
+COMMENT ON TABLE tickets.inc_events IS 'History of tickets, append-only, written in the transaction that changes the ticket. Closings are in tickets.inc_closures, the open backlog at a time in tickets.inc_backlog and tickets.inc_backlog_daily().';
 
 COMMENT ON COLUMN tickets.inc_events.event_id IS 'Order of writing.';
 
 COMMENT ON COLUMN tickets.inc_events.ticket_id IS 'tickets.inc.ticket_id.';
 
-COMMENT ON COLUMN tickets.inc_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+COMMENT ON COLUMN tickets.inc_events.event IS 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
 
-COMMENT ON COLUMN tickets.inc_events.old_value IS 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
+COMMENT ON COLUMN tickets.inc_events.old_value IS 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
 
-COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: normalized_status, assigned_team or cluster.';
+COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
 COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
 
-COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis.';
+COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
 COMMENT ON COLUMN tickets.inc_events.recorded_at IS 'When the event was written.';
+
+COMMENT ON COLUMN tickets.inc_events.assigned_team IS 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
+
+COMMENT ON COLUMN tickets.inc_events.owner IS 'As assigned_team: the ticket''s owner then.';
+
+COMMENT ON COLUMN tickets.inc_events.cluster IS 'As assigned_team: the ticket''s cluster then.';
+
+COMMENT ON COLUMN tickets.inc_events.region IS 'As assigned_team: the ticket''s region then.';
+
+COMMENT ON COLUMN tickets.inc_events.created_at_service IS 'As assigned_team: what was known of the ticket''s creation then. It is often told later: tickets.inc has what is known today.';
+
+COMMENT ON COLUMN tickets.inc_events.closed_at IS 'As assigned_team; also on closure_corrected, where it is the corrected time.';
+
+COMMENT ON COLUMN tickets.inc_events.mttr IS 'The source''s repair time in whole minutes, as in tickets.inc. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.inc_events.sla_status IS 'The source''s own verdict, which means something on closings only. As closed_at also on closure_corrected.';
+
+COMMENT ON COLUMN tickets.inc_events.team_before IS 'As assigned_team: the team before this snapshot. NULL at first sight, and where there was none.';
 
 CREATE VIEW tickets.inc_backlog AS
  WITH changes AS (
@@ -6371,6 +7325,256 @@ COMMENT ON COLUMN tickets.inc_backlog.reopened IS 'Tickets opened again.';
 COMMENT ON COLUMN tickets.inc_backlog.closed IS 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
 
 COMMENT ON COLUMN tickets.inc_backlog.open_tickets IS 'Open tickets once the snapshot was in.';
+
+CREATE VIEW tickets.inc_clock AS
+ SELECT inc.ticket_id,
+    inc.created_at_service AS started_at,
+    'created_at_service'::text AS source
+   FROM tickets.inc
+  WHERE (inc.created_at_service IS NOT NULL)
+UNION ALL
+ SELECT inc.ticket_id,
+    inc.first_seen_at AS started_at,
+    'first_seen_at'::text AS source
+   FROM tickets.inc
+  WHERE ((inc.created_at_service IS NULL) AND (inc.first_seen_at IS NOT NULL));
+
+COMMENT ON VIEW tickets.inc_clock IS 'When each ticket''s clock started, as it is known today: created_at_service, else first_seen_at, as for the SLA. Tickets with neither are not in it.';
+
+COMMENT ON COLUMN tickets.inc_clock.ticket_id IS 'The ticket''s number.';
+
+COMMENT ON COLUMN tickets.inc_clock.started_at IS 'When the clock started.';
+
+COMMENT ON COLUMN tickets.inc_clock.source IS 'created_at_service; or first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+CREATE VIEW tickets.inc_closures AS
+ SELECT c.ticket_id,
+    (1 + COALESCE(width_bucket(c.event_id, r.reopened), 0)) AS closure_no,
+    c.closed_at,
+    c.observed_at,
+    c.observed,
+    c.assigned_team,
+    c.team_before,
+    ((c.team_before IS NOT NULL) AND (c.team_before IS DISTINCT FROM c.assigned_team)) AS handover_at_close,
+    c.owner,
+    c.cluster,
+    c.region,
+    clock.started_at AS clock_start,
+    clock.source AS clock_source,
+    round((EXTRACT(epoch FROM clock.lasted) / (3600)::numeric), 2) AS hours_to_close,
+    c.mttr AS mttr_minutes,
+    c.sla_status AS source_sla_status,
+    (clock.lasted <= '24:00:00'::interval) AS within_24h,
+    (clock.lasted <= '48:00:00'::interval) AS within_48h,
+    (( SELECT count(*) AS count
+           FROM (( SELECT o.event_id,
+                    o.snapshot_id
+                   FROM tickets.inc_events o
+                  WHERE ((o.ticket_id = c.ticket_id) AND (o.event_id < c.event_id) AND (o.event = ANY (ARRAY['baseline'::text, 'opened'::text, 'reopened'::text])))
+                  ORDER BY o.event_id DESC
+                 LIMIT 1) opening
+             JOIN tickets.inc_events m ON (((m.event_id > opening.event_id) AND (m.snapshot_id IS DISTINCT FROM opening.snapshot_id))))
+          WHERE ((m.ticket_id = c.ticket_id) AND (m.event = 'team_changed'::text) AND (m.old_value IS NOT NULL) AND ((m.event_id < c.event_id) OR (m.snapshot_id = c.snapshot_id)))))::integer AS reassignments,
+    next.reopened_at,
+        CASE
+            WHEN (next.reopened_at >= c.closed_at) THEN round((EXTRACT(epoch FROM (next.reopened_at - c.closed_at)) / (3600)::numeric), 2)
+            ELSE NULL::numeric
+        END AS hours_to_reopen,
+    (next.reopened IS NULL) AS is_final,
+    c.normalized_status
+   FROM ((((( SELECT true AS observed,
+            e.event_id,
+            e.ticket_id,
+            e.snapshot_id,
+            e.snapshot_at AS observed_at,
+            e.assigned_team,
+            e.team_before,
+            e.owner,
+            e.cluster,
+            e.region,
+            e.new_value AS normalized_status,
+            e.created_at_service,
+            e.event_id AS told_by,
+            e.closed_at,
+            e.mttr,
+            e.sla_status
+           FROM tickets.inc_events e
+          WHERE (e.event = 'closed'::text)
+        UNION ALL
+         SELECT false,
+            e.event_id,
+            e.ticket_id,
+            e.snapshot_id,
+            COALESCE(e.snapshot_at, e.recorded_at) AS "coalesce",
+            e.assigned_team,
+            e.team_before,
+            e.owner,
+            e.cluster,
+            e.region,
+            e.new_value,
+            e.created_at_service,
+            e.event_id,
+            e.closed_at,
+            e.mttr,
+            e.sla_status
+           FROM tickets.inc_events e
+          WHERE ((e.event = 'baseline'::text) AND (NOT (EXISTS ( SELECT
+                   FROM tickets.inc_events l
+                  WHERE ((l.ticket_id = e.ticket_id) AND (l.event = 'closed'::text))))) AND (NOT (EXISTS ( SELECT
+                   FROM tickets.inc t_1
+                  WHERE ((t_1.ticket_id = e.ticket_id) AND t_1.is_actionable)))))
+        UNION ALL
+         SELECT (e.event = 'closed'::text),
+            e.event_id,
+            e.ticket_id,
+            e.snapshot_id,
+            COALESCE(e.snapshot_at, e.recorded_at) AS "coalesce",
+            e.assigned_team,
+            e.team_before,
+            e.owner,
+            e.cluster,
+            e.region,
+            e.new_value,
+            e.created_at_service,
+            k.event_id,
+            k.closed_at,
+            k.mttr,
+            k.sla_status
+           FROM (tickets.inc_events k
+             JOIN tickets.inc_events e ON (((e.ticket_id = k.ticket_id) AND (e.event_id < k.event_id) AND (e.event = ANY (ARRAY['closed'::text, 'baseline'::text])))))
+          WHERE ((k.event = 'closure_corrected'::text) AND (NOT (EXISTS ( SELECT
+                   FROM tickets.inc_events b
+                  WHERE ((b.ticket_id = k.ticket_id) AND (b.event = ANY (ARRAY['closed'::text, 'baseline'::text])) AND (b.event_id > e.event_id) AND (b.event_id < k.event_id))))))) c
+     LEFT JOIN ( SELECT inc_events.ticket_id,
+            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened,
+            array_agg(inc_events.snapshot_at ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened_at,
+            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'closure_corrected'::text)) AS corrected
+           FROM tickets.inc_events
+          WHERE (inc_events.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]))
+          GROUP BY inc_events.ticket_id) r ON ((r.ticket_id = c.ticket_id)))
+     CROSS JOIN LATERAL ( SELECT r.reopened[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened,
+            r.reopened_at[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened_at,
+            r.corrected[(width_bucket(c.told_by, r.corrected) + 1)] AS corrected) next)
+     LEFT JOIN tickets.inc t ON ((t.ticket_id = c.ticket_id)))
+     CROSS JOIN LATERAL ( SELECT COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at) AS started_at,
+                CASE
+                    WHEN (COALESCE(c.created_at_service, t.created_at_service) IS NOT NULL) THEN 'created_at_service'::text
+                    WHEN (t.first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+                    ELSE NULL::text
+                END AS source,
+                CASE
+                    WHEN (c.closed_at >= COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at)) THEN (c.closed_at - COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at))
+                    ELSE NULL::interval
+                END AS lasted) clock)
+  WHERE ((c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
+
+COMMENT ON VIEW tickets.inc_closures IS 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
+
+COMMENT ON COLUMN tickets.inc_closures.ticket_id IS 'The ticket''s number.';
+
+COMMENT ON COLUMN tickets.inc_closures.closure_no IS '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
+
+COMMENT ON COLUMN tickets.inc_closures.closed_at IS 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
+
+COMMENT ON COLUMN tickets.inc_closures.observed_at IS 'The export''s own time of the snapshot that first showed it closed; for closings before history the time at which history began. It never changes.';
+
+COMMENT ON COLUMN tickets.inc_closures.observed IS 'false: closed before history began, so nobody saw it happen.';
+
+COMMENT ON COLUMN tickets.inc_closures.assigned_team IS 'The closing team, which is credited: that of the snapshot that first showed it closed. What the ticket''s team became later does not matter. NULL: none.';
+
+COMMENT ON COLUMN tickets.inc_closures.team_before IS 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
+
+COMMENT ON COLUMN tickets.inc_closures.handover_at_close IS 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
+
+COMMENT ON COLUMN tickets.inc_closures.owner IS 'The ticket''s owner then.';
+
+COMMENT ON COLUMN tickets.inc_closures.cluster IS 'The ticket''s cluster then.';
+
+COMMENT ON COLUMN tickets.inc_closures.region IS 'The ticket''s region then, lower case.';
+
+COMMENT ON COLUMN tickets.inc_closures.clock_start IS 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
+
+COMMENT ON COLUMN tickets.inc_closures.clock_source IS 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.inc_closures.hours_to_close IS 'Hours by the wall clock from clock_start to closed_at. NULL: one of them is unknown, or the closing comes first, as it does where a late first_seen_at is the clock. Pauses of the SLA are in it: the feed has none.';
+
+COMMENT ON COLUMN tickets.inc_closures.mttr_minutes IS 'The source''s own repair time in whole minutes, as last told of this closing. It is not hours_to_close: the source takes waiting off that it does not tell.';
+
+COMMENT ON COLUMN tickets.inc_closures.source_sla_status IS 'The source''s own verdict: Compliant or Breached. It is not reconciled with any clock here.';
+
+COMMENT ON COLUMN tickets.inc_closures.within_24h IS 'Closed at most 24 h after clock_start. NULL where hours_to_close is.';
+
+COMMENT ON COLUMN tickets.inc_closures.within_48h IS 'Closed at most 48 h after clock_start. NULL where hours_to_close is.';
+
+COMMENT ON COLUMN tickets.inc_closures.reassignments IS 'How often the ticket left a team between being opened (or reopened) and this closing, as the snapshots saw it; a handover at the close is one. A first assignment is none.';
+
+COMMENT ON COLUMN tickets.inc_closures.reopened_at IS 'The export''s own time of the snapshot that showed it open again: the source tells no time of its own. NULL: it was not reopened.';
+
+COMMENT ON COLUMN tickets.inc_closures.hours_to_reopen IS 'Hours from closed_at to reopened_at.';
+
+COMMENT ON COLUMN tickets.inc_closures.is_final IS 'It still stands: the ticket was not reopened since.';
+
+COMMENT ON COLUMN tickets.inc_closures.normalized_status IS 'The status that it was closed with.';
+
+CREATE TABLE tickets.inc_daily (
+    day date NOT NULL,
+    cluster text DEFAULT ''::text NOT NULL,
+    region text DEFAULT ''::text NOT NULL,
+    assigned_team text DEFAULT ''::text NOT NULL,
+    open integer DEFAULT 0 NOT NULL,
+    open_breached integer,
+    open_at_risk integer,
+    open_unknown integer,
+    aged_0_24h integer,
+    aged_24_48h integer,
+    aged_2_7d integer,
+    aged_7_30d integer,
+    aged_over_30d integer,
+    opened integer DEFAULT 0 NOT NULL,
+    reopened integer DEFAULT 0 NOT NULL,
+    closed integer DEFAULT 0 NOT NULL,
+    snapshot_at timestamp with time zone NOT NULL,
+    source text NOT NULL,
+    CONSTRAINT inc_daily_source_check CHECK ((source = ANY (ARRAY['state'::text, 'events'::text])))
+);
+
+COMMENT ON TABLE tickets.inc_daily IS 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
+
+COMMENT ON COLUMN tickets.inc_daily.day IS 'Day in Nairobi of the snapshot''s own time.';
+
+COMMENT ON COLUMN tickets.inc_daily.cluster IS 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+
+COMMENT ON COLUMN tickets.inc_daily.region IS 'Region then, lower case; '''' for none.';
+
+COMMENT ON COLUMN tickets.inc_daily.assigned_team IS 'Team then; '''' for none.';
+
+COMMENT ON COLUMN tickets.inc_daily.open IS 'Open tickets.';
+
+COMMENT ON COLUMN tickets.inc_daily.open_breached IS 'Of these, beyond the SLA (tickets.sla_rules) as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
+
+COMMENT ON COLUMN tickets.inc_daily.open_at_risk IS 'Of these, not breached yet but soon.';
+
+COMMENT ON COLUMN tickets.inc_daily.open_unknown IS 'Of these, without a clock: in no ageing bucket.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_0_24h IS 'Of these, open for under 24 h as of snapshot_at (or with a clock that starts in the future).';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_24_48h IS 'Of these, open for 24 h to under 48 h.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_2_7d IS 'Of these, open for 48 h to under 7 days.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_7_30d IS 'Of these, open for 7 to under 30 days.';
+
+COMMENT ON COLUMN tickets.inc_daily.aged_over_30d IS 'Of these, open for 30 days or more.';
+
+COMMENT ON COLUMN tickets.inc_daily.opened IS 'Tickets first seen open since the last day that has rows.';
+
+COMMENT ON COLUMN tickets.inc_daily.reopened IS 'Tickets seen open again since then.';
+
+COMMENT ON COLUMN tickets.inc_daily.closed IS 'Tickets that left the backlog since then, at the values that they closed with. Those first seen closed are not among them.';
+
+COMMENT ON COLUMN tickets.inc_daily.snapshot_at IS 'The export''s own time of the day''s last look.';
+
+COMMENT ON COLUMN tickets.inc_daily.source IS 'state: counted when the snapshot was in. events: rebuilt from the history.';
 
 ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.inc_events_event_id_seq
@@ -7076,6 +8280,9 @@ ALTER TABLE ONLY tickets.geo_locations
 ALTER TABLE ONLY tickets.import_meta
     ADD CONSTRAINT import_meta_pkey PRIMARY KEY (dataset);
 
+ALTER TABLE ONLY tickets.inc_daily
+    ADD CONSTRAINT inc_daily_pkey PRIMARY KEY (day, cluster, region, assigned_team);
+
 ALTER TABLE ONLY tickets.inc_events
     ADD CONSTRAINT inc_events_pkey PRIMARY KEY (event_id);
 
@@ -7130,11 +8337,25 @@ CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (
 
 CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
 
-CREATE INDEX crq_created_at_service_idx ON tickets.crq USING btree (created_at_service);
+CREATE INDEX crq_created_at_service_ticket_id_idx ON tickets.crq USING btree (created_at_service) INCLUDE (ticket_id);
+
+CREATE INDEX crq_events_closed_at_idx ON tickets.crq_events USING btree (closed_at) WHERE (event = 'baseline'::text);
+
+CREATE INDEX crq_events_closed_at_idx1 ON tickets.crq_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+
+CREATE INDEX crq_events_closed_at_ticket_id_event_id_snapshot_id_snapsho_idx ON tickets.crq_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
 
 CREATE INDEX crq_events_snapshot_at_idx ON tickets.crq_events USING brin (snapshot_at);
 
+CREATE INDEX crq_events_snapshot_at_idx1 ON tickets.crq_events USING btree (snapshot_at) WHERE ((event = ANY (ARRAY['opened'::text, 'reopened'::text])) OR ((event = 'closed'::text) AND (old_value IS NOT NULL)));
+
+CREATE INDEX crq_events_ticket_id_assigned_team_cluster_region_idx ON tickets.crq_events USING btree (ticket_id) INCLUDE (assigned_team, cluster, region) WHERE ((event = ANY (ARRAY['baseline'::text, 'opened'::text])) OR ((event = 'closed'::text) AND (old_value IS NULL)));
+
+CREATE INDEX crq_events_ticket_id_event_id_event_snapshot_at_assigned_te_idx ON tickets.crq_events USING btree (ticket_id, event_id) INCLUDE (event, snapshot_at, assigned_team, cluster, region) WHERE (event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]));
+
 CREATE INDEX crq_events_ticket_id_event_id_idx ON tickets.crq_events USING btree (ticket_id, event_id);
+
+CREATE INDEX crq_first_seen_at_ticket_id_idx ON tickets.crq USING btree (first_seen_at) INCLUDE (ticket_id) WHERE (created_at_service IS NULL);
 
 CREATE INDEX crq_geog_idx ON tickets.crq USING gist (geog) WHERE is_actionable;
 
@@ -7148,11 +8369,25 @@ CREATE INDEX geo_decisions_place ON tickets.geo_decisions USING btree (cluster, 
 
 CREATE INDEX inc_closed_at ON tickets.inc USING btree (closed_at);
 
-CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_service);
+CREATE INDEX inc_created_at_service ON tickets.inc USING btree (created_at_service) INCLUDE (ticket_id);
+
+CREATE INDEX inc_events_backlog ON tickets.inc_events USING btree (snapshot_at) WHERE ((event = ANY (ARRAY['opened'::text, 'reopened'::text])) OR ((event = 'closed'::text) AND (old_value IS NOT NULL)));
+
+CREATE INDEX inc_events_baseline_closed_at ON tickets.inc_events USING btree (closed_at) WHERE (event = 'baseline'::text);
+
+CREATE INDEX inc_events_closed_at ON tickets.inc_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
+
+CREATE INDEX inc_events_corrected_at ON tickets.inc_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+
+CREATE INDEX inc_events_first ON tickets.inc_events USING btree (ticket_id) INCLUDE (assigned_team, cluster, region) WHERE ((event = ANY (ARRAY['baseline'::text, 'opened'::text])) OR ((event = 'closed'::text) AND (old_value IS NULL)));
+
+CREATE INDEX inc_events_revisions ON tickets.inc_events USING btree (ticket_id, event_id) INCLUDE (event, snapshot_at, assigned_team, cluster, region) WHERE (event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]));
 
 CREATE INDEX inc_events_ticket ON tickets.inc_events USING btree (ticket_id, event_id);
 
 CREATE INDEX inc_events_time ON tickets.inc_events USING brin (snapshot_at);
+
+CREATE INDEX inc_first_seen_at ON tickets.inc USING btree (first_seen_at) INCLUDE (ticket_id) WHERE (created_at_service IS NULL);
 
 CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
 
@@ -7297,6 +8532,18 @@ GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
+
+REVOKE ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text, p_by text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) TO tickets_reader;
@@ -7517,6 +8764,8 @@ REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.history_cte(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
@@ -7572,6 +8821,8 @@ REVOKE ALL ON FUNCTION tickets_ops.list_jobs() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.list_jobs() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.list_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) FROM PUBLIC;
 
@@ -7630,7 +8881,11 @@ GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
 
@@ -7746,6 +9001,11 @@ GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
 
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_events TO tickets_operator;
@@ -7755,6 +9015,21 @@ GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_operator;
 GRANT SELECT ON TABLE tickets.inc_backlog TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_clock TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_closures TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc_daily TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.vehicles TO tickets_reader;
 GRANT SELECT ON TABLE tickets.vehicles TO tickets_curator;

@@ -99,9 +99,73 @@ describe('the history of tickets', () => {
         [9, 'team_changed', 'B', null],
         [10, 'closed', 'On Hold', 'Closed'],
         [10, 'status_changed', 'On Hold', 'Closed'],
+        [11, 'closure_corrected', 'Closed', 'Closed'],
         [12, 'reopened', 'Closed', 'Closed'],
         [13, 'closed', 'Closed', 'Closed'],
       ],
+    );
+  });
+
+  test('openings, closings and reopenings carry the ticket as it then was; other events carry nothing of it', async () => {
+    const id = 'WOT0000001';
+    const ticket = { ticket_id: id, cluster: 'Kilimani', region: 'Nairobi', owner: 'NOC', normalized_status: '' };
+    const closed = { is_actionable: 'false', closed_at: '2026-06-15 08:30:00', mttr: '1.5', sla_status: 'Breached' };
+    for (const [n, state] of [
+      { is_actionable: 'true', assigned_team: 'A' },
+      { ...closed, assigned_team: 'B', created_at_service: '2026-06-15 01:00:00' },
+      { ...closed, assigned_team: 'C', mttr: '2' },
+      { is_actionable: 'true', assigned_team: 'C' },
+      { ...closed, assigned_team: 'C', closed_at: '' },
+      { ...closed, assigned_team: 'C', sla_status: 'Compliant' },
+    ].entries()) {
+      await env.putObject(keyOf(n + 7), csvOf([{ ...ticket, ...state }]));
+      assert.deepEqual(await fetchNow(env), []);
+    }
+    const { rows } = await env.pool.query(
+      `select event, old_value, assigned_team, team_before, owner, cluster, region, created_at_service is not null as created,
+         to_char(closed_at at time zone 'Africa/Nairobi', 'HH24:MI') as closed, mttr::int, sla_status
+       from tickets.inc_events where event <> 'team_changed' order by event_id`,
+    );
+    const place = { owner: 'NOC', cluster: 'Kilimani', region: 'nairobi' };
+    const nothing = {
+      assigned_team: null,
+      team_before: null,
+      owner: null,
+      cluster: null,
+      region: null,
+      created: false,
+    };
+    const told = { closed: '08:30', mttr: 90, sla_status: 'Breached' };
+    const untold = { closed: null, mttr: null, sla_status: null };
+    assert.deepEqual(rows, [
+      { event: 'opened', old_value: null, assigned_team: 'A', team_before: null, ...place, created: false, ...untold },
+      // NULL would say that it was first seen closed.
+      { event: 'closed', old_value: '', assigned_team: 'B', team_before: 'A', ...place, created: true, ...told },
+      { event: 'closure_corrected', old_value: null, ...nothing, ...told, mttr: 120 },
+      { event: 'reopened', old_value: '', assigned_team: 'C', team_before: 'C', ...place, created: false, ...untold },
+      {
+        event: 'closed',
+        old_value: '',
+        assigned_team: 'C',
+        team_before: 'C',
+        ...place,
+        created: false,
+        ...told,
+        closed: null,
+      },
+      { event: 'closure_corrected', old_value: null, ...nothing, ...told, sla_status: 'Compliant' },
+    ]);
+    await assert.rejects(
+      env.pool.query(
+        `insert into tickets.inc_events (ticket_id, event, assigned_team) values ('${id}', 'team_changed', 'A')`,
+      ),
+      /inc_events_context/,
+    );
+    await assert.rejects(
+      env.pool.query(
+        `insert into tickets.inc_events (ticket_id, event, cluster) values ('${id}', 'closure_corrected', 'Nyali')`,
+      ),
+      /inc_events_context/,
     );
   });
 

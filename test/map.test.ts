@@ -235,10 +235,12 @@ describe('the read side', () => {
     await addCluster('Kilimani', 36.7833, -1.2921);
     await addTickets([open('WOT1')]);
     const { rows: served } = await env.pool.query<{ signature: string; call: string }>(
-      `select oid::regprocedure::text as signature, oid::regproc || case proname when 'ticket_places_mvt' then '(0, 0, 0)' else '()' end as call
+      `select oid::regprocedure::text as signature, oid::regproc || case proname
+           when 'ticket_places_mvt' then '(0, 0, 0)' when 'fn_inc_trends' then '(''2026-06-01'', ''2026-07-01'')' else '()'
+         end as call
        from pg_proc where pronamespace = 'reporting'::regnamespace order by proname`,
     );
-    assert.equal(served.length, 5);
+    assert.equal(served.length, 7);
     const client = await env.pool.connect();
     try {
       await client.query('begin');

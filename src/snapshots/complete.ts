@@ -104,6 +104,7 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   await client.query('select tickets_ops.wipe_staging($1)', [snapshotId]);
   await client.query('select tickets_ops.plan_geocoding($1)', [snapshot.dataset]);
   if (snapshot.backfill) await client.query('select tickets_ops.continue_backfill($1)', [snapshot.dataset]);
+  await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]); // last: other looks wait for its lock
   return { ...snapshot, status };
 }
 

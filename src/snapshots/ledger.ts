@@ -106,6 +106,8 @@ export async function markUnchanged(
     await writeNote(client, look, file, 'unchanged');
     await client.query('select tickets_ops.replace_held($1, $2, true)', [look.dataset, file.snapshotAt]);
     await checked(client, look.dataset, file.snapshotAt);
+    // Clocks run although files do not.
+    await client.query('select tickets_ops.record_day($1)', [look.dataset]);
     return true;
   });
 }

@@ -617,6 +617,53 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
     );
   });
 
+  test('analytics begins with the baseline, and keeps functions of others that have the names of ours', async () => {
+    const database = await legacy(
+      `create function reporting.fn_inc_trends(days integer) returns text language sql as $$ select 'theirs' $$;
+       comment on function reporting.fn_inc_trends(integer) is 'Theirs.'`,
+    );
+    await takeOver(database);
+    assert.deepEqual(await notes(database, 'functions that are kept'), [
+      { name: 'reporting.fn_inc_trends', note: null },
+    ]);
+    assert.deepEqual(
+      await row(
+        database,
+        `select reporting.fn_inc_trends(3) as theirs, reporting.fn_inc_dashboard() ->> 'window' is not null as ours,
+           (select count(*)::int from pg_proc where proname = 'fn_inc_trends') as trends`,
+      ),
+      { theirs: 'theirs', ours: true, trends: 1 },
+    );
+    const { open, closed, baselines } = await row<{ open: number; closed: number; baselines: number }>(
+      database,
+      `select (select sum(open)::int from tickets.inc_daily) as open, (select count(*)::int from tickets.inc_closures where not observed) as closed,
+         (select count(*)::int from tickets.inc_events e join tickets.inc t using (ticket_id)
+          where (e.assigned_team, e.cluster, e.closed_at, e.mttr) is not distinct from (t.assigned_team, t.cluster, t.closed_at, t.mttr)) as baselines`,
+    );
+    assert.deepEqual([open, open + closed, baselines], [240, 1200, 1200]);
+
+    const before = await row(
+      database,
+      `select pg_get_functiondef('reporting.fn_inc_trends(integer)'::regprocedure) as text`,
+    );
+    await withClient(url(database, owner), (client) => client.query('select tickets_takeover.go_back()'));
+    assert.equal(
+      (
+        await rows(
+          database,
+          `select from pg_proc where pronamespace = 'reporting'::regnamespace and proname = 'fn_inc_dashboard'`,
+        )
+      ).length,
+      0,
+    );
+    await takeOver(database);
+    assert.deepEqual(
+      await row(database, `select pg_get_functiondef('reporting.fn_inc_trends(integer)'::regprocedure) as text`),
+      before,
+    );
+    await rows(database, 'select reporting.fn_inc_dashboard()');
+  });
+
   test('the way back leaves no load of before to what is taken over again, and waits for no worker', async () => {
     const database = await legacy();
     await takeOver(database);

@@ -1,0 +1,170 @@
+import { parseArgs } from 'node:util';
+import { DIMENSIONS, type Dimension, type Report, readReport, type Since } from '../analytics/report.ts';
+import { withClient } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
+import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { sparkline } from '../terminal/sparkline.ts';
+import { table } from '../terminal/table.ts';
+import { UsageError } from '../terminal/usage.ts';
+
+export const summary = 'what came in and went out, how long it took, what is open';
+export const usage = `Usage: fleettickets report [--since 30d] [--by team] [--json]
+
+Flow, backlog, repair times and teams of the last days, in days of Nairobi. What each
+figure counts, and what it does not tell: docs/analytics.md.
+
+  --since 30d   so many days (30d) or weeks (4w) until today, or from a day on
+                (2026-06-01); the default is 30d
+  --by team     also by team, cluster, region, owner or status
+  --json        print one JSON object
+
+Exit status: 0. Settings: DATABASE_URL.
+`;
+
+export async function run(args: string[]): Promise<number> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      since: { type: 'string', default: '30d' },
+      by: { type: 'string' },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const since = readSince(values.since);
+  const by = values.by === undefined ? null : readDimension(values.by);
+  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+    await requireCurrent(client);
+    const report = await readReport(client, since, by);
+    process.stdout.write(values.json ? `${JSON.stringify(report, null, 2)}\n` : page(report));
+    return 0;
+  });
+}
+
+/** More than ten years of days would only be slow. */
+const LONGEST_DAYS = 3660;
+
+function readSince(text: string): Since {
+  const [, count, unit] = /^(\d{1,4})([dw])$/.exec(text) ?? [];
+  const days = Number(count) * (unit === 'w' ? 7 : 1);
+  if (count !== undefined && days >= 1 && days <= LONGEST_DAYS) return { days };
+  const isDay = /^\d{4}-\d\d-\d\d$/.test(text) && !Number.isNaN(Date.parse(text));
+  if (isDay && Date.parse(text) > Date.now() - LONGEST_DAYS * 86_400_000) return { day: text };
+  throw new UsageError(
+    `--since ${text} is neither days (30d), weeks (4w) nor a day (2026-06-01) of the last ten years.`,
+  );
+}
+
+function readDimension(text: string): Dimension {
+  const found = DIMENSIONS.find((dimension) => dimension === text);
+  if (!found) throw new UsageError(`--by ${text}: choose ${DIMENSIONS.join(', ')}.`);
+  return found;
+}
+
+/** The page, for a person. */
+export function page(report: Report): string {
+  const { from, to, by, settled_through: settled, values } = report;
+  const last = new Date(Date.parse(to) - 86_400_000).toISOString().slice(0, 10);
+  const told =
+    settled === null
+      ? 'No snapshot has been loaded yet.'
+      : `As of the snapshot of ${wallClock(report.snapshot_through ?? '')}. What happened after ${wallClock(settled)} is not all told yet: ~`;
+  return [
+    `${from} to ${last}, in days of Nairobi. ${told}\n`,
+    flowPart(report),
+    backlogPart(report),
+    repairPart(report),
+    values === null
+      ? ''
+      : `By ${by}: flow of the whole range, and the time to close of what was opened\n${table(values)}`,
+    teamsPart(report),
+  ]
+    .filter((part) => part !== '')
+    .join('\n');
+}
+
+function flowPart({ flow }: Report): string {
+  const sum = (of: 'created' | 'closed' | 'closed_final' | 'reopened' | 'undated') =>
+    flow.reduce((total, day) => total + day[of], 0);
+  const net = sum('created') + sum('reopened') - sum('closed');
+  const undated = sum('undated') > 0 ? `; ${sum('undated')} more were closed nobody says when` : '';
+  return lines('Flow', [
+    ['created', sparkline(flow.map((day) => day.created)), String(sum('created'))],
+    [
+      'closed',
+      sparkline(flow.map((day) => day.closed)),
+      `${sum('closed')}, of which ${sum('closed_final')} still stand${undated}`,
+    ],
+    ['reopened', sparkline(flow.map((day) => day.reopened)), String(sum('reopened'))],
+    ['net', '', `${net > 0 ? '+' : ''}${net}: created + reopened - closed`],
+  ]);
+}
+
+function backlogPart({ backlog }: Report): string {
+  const known = backlog.filter((day) => day.open !== null);
+  const [first, last] = [known[0], known.at(-1)];
+  if (!first || !last) return 'Backlog: no day of these has been looked at.\n';
+  const unseen = backlog.filter((day) => day.open !== null && !day.observed).length;
+  const of = (name: 'open_breached' | 'open_at_risk' | 'open_unknown') => last[name] ?? 'unknown';
+  return lines('Backlog at the end of each day', [
+    [
+      'open',
+      sparkline(backlog.map((day) => day.open)),
+      `${first.open} on ${first.day}, ${last.open} on ${last.day}${unseen > 0 ? `; ${unseen} days without a look are carried forward` : ''}`,
+    ],
+    ['breached', sparkline(backlog.map((day) => day.open_breached)), `${of('open_breached')} of the last day's`],
+    ['at risk', sparkline(backlog.map((day) => day.open_at_risk)), String(of('open_at_risk'))],
+    ['no clock', '', String(of('open_unknown'))],
+  ]);
+}
+
+function repairPart({ repair_times, time_to_close: curve }: Report): string {
+  const rows = repair_times.map(({ period, n, provisional, ...row }) => ({
+    week: `${period}${provisional ? ' ~' : ''}`,
+    closed: n,
+    mttr_min: row.mttr_median,
+    hours_p80: row.hours_p80,
+    hours_p95: row.hours_p95,
+    '24h_pct': row.within_24h_pct,
+    '48h_pct': row.within_48h_pct,
+    reopened_pct: row.reopened_pct,
+  }));
+  const hours = (value: number | null) => (value === null ? 'not reached' : `${value} h`);
+  return `Repair times of what was closed (mttr_min: the source's median in minutes; hours by the wall clock)\n${table(rows)}
+Time to close of the ${curve.opened} that were opened, the ${curve.still_open} still open ones included (Kaplan-Meier):
+  half ${hours(curve.median_hours)}, 80 % ${hours(curve.p80_hours)}, 95 % ${hours(curve.p95_hours)}; half of the closed ones alone ${hours(curve.naive_median_hours)}\n`;
+}
+
+const TEAMS_SHOWN = 20;
+
+function teamsPart({ teams }: Report): string {
+  if (teams.length === 0) return 'Teams: none has closed, moved or open tickets.\n';
+  const rows = teams.slice(0, TEAMS_SHOWN).map((row) => ({
+    team: row['assigned_team'],
+    closed: row['closed'],
+    final: row['closed_final'],
+    reopened_pct: row['reopened_pct'],
+    mttr_min: row['mttr_median'],
+    hours_p80: row['hours_p80'],
+    '48h_pct': row['within_48h_pct'],
+    received: row['received'],
+    handed_over: row['handed_over'],
+    open_now: row['open_now'],
+    breached: row['breached_now'],
+    few: row['low_n'] ? 'few' : '',
+  }));
+  const more = teams.length > TEAMS_SHOWN ? `${teams.length - TEAMS_SHOWN} more: --json\n` : '';
+  return `Teams (few: under 20 closings, too few for a comparison)\n${table(rows)}${more}`;
+}
+
+const lines = (title: string, rows: readonly (readonly [name: string, series: string, text: string])[]) =>
+  `${title}\n${rows.map(([name, series, text]) => `  ${name.padEnd(9)} ${series}${series && '  '}${text}\n`).join('')}`;
+
+const NAIROBI = new Intl.DateTimeFormat('en-GB', {
+  timeZone: 'Africa/Nairobi',
+  day: 'numeric',
+  month: 'short',
+  hour: '2-digit',
+  minute: '2-digit',
+});
+
+const wallClock = (time: string) => NAIROBI.format(new Date(time)).replace(' at ', ' ').replace(',', '');

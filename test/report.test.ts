@@ -1,0 +1,83 @@
+/** `fleettickets report`: the page, its JSON, and what it refuses. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { text } from 'node:stream/consumers';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { feed } from '../demo/feed.ts';
+import { sparkline } from '../src/terminal/sparkline.ts';
+import { type Environment, startEnvironment } from './support/environment.ts';
+import { fetchNow, PREFIX } from './support/pipeline.ts';
+
+const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
+
+async function report(...args: string[]) {
+  const child = spawn(process.execPath, [CLI, 'report', ...args], { cwd: tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
+  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
+  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  return { status: await closed, out, err };
+}
+
+test('a sparkline has a bar a value: the largest is full, 0 is the lowest, what is not known is blank', () => {
+  assert.equal(sparkline([0, 1, 4, 8, null, 7]), '▁▂▅█ █');
+  assert.equal(sparkline([0, 0]), '▁▁');
+  assert.equal(sparkline([]), '');
+});
+
+describe('fleettickets report', () => {
+  let env: Environment;
+  before(async () => {
+    env = await startEnvironment();
+  });
+  after(() => env.close());
+
+  test('before the first snapshot there is a page all the same', async () => {
+    const { status, out, err } = await report();
+    assert.equal(err, '');
+    assert.equal(status, 0);
+    assert.match(out, /No snapshot has been loaded yet\./);
+    assert.match(out, /Backlog: no day of these has been looked at\./);
+    assert.match(out, /Teams: none has closed, moved or open tickets\./);
+  });
+
+  test('it tells flow, backlog, repair times and teams of the days asked for', async () => {
+    const start = new Date(Math.floor(Date.now() / 3_600_000) * 3_600_000 - 3_600_000);
+    for (const { name, csv } of feed({ seed: 5, hours: 2, tickets: 400, start })) {
+      await env.putObject(PREFIX + name, csv);
+      assert.deepEqual(await fetchNow(env), []);
+    }
+    const { out, status } = await report('--since', '4w', '--by', 'region');
+    assert.equal(status, 0);
+    assert.match(out, /^ {2}created {3}[▁-█]{28} {2}\d+$/m);
+    assert.match(out, /^ {2}open .*\d+ on \d{4}-\d\d-\d\d/m);
+    assert.match(out, /^Time to close of the \d+ that were opened, the \d+ still open ones included/m);
+    assert.match(out, /^By region: /m);
+    assert.match(out, / low_n| few/);
+
+    const whole = JSON.parse((await report('--since', '28d', '--json')).out);
+    assert.deepEqual([whole.by, whole.values, whole.flow.length, whole.backlog.length], [null, null, 28, 28]);
+    const created = whole.flow.reduce((sum: number, day: { created: number }) => sum + day.created, 0);
+    assert.match(out, new RegExp(`^  created .* ${created}$`, 'm'));
+    const { rows } = await env.pool.query('select count(*)::int as n from tickets.inc where is_actionable');
+    assert.equal(whole.backlog.at(-1).open, rows[0].n);
+
+    const [day] = (await env.pool.query('select tickets.eat_day(now())::text as day')).rows.map((row) => row.day);
+    const fromToday = JSON.parse((await report('--since', day, '--json')).out);
+    assert.deepEqual([fromToday.from, fromToday.flow.length], [day, 1]);
+  });
+
+  for (const [args, message] of [
+    [['--since', 'yesterday'], /--since yesterday is neither days/],
+    [['--since', '0d'], /is neither/],
+    [['--since', '2026-13-01'], /is neither/],
+    [['--by', 'vehicle'], /--by vehicle: choose team, cluster, region, owner, status/],
+  ] as const) {
+    test(`${args.join(' ')} is refused`, async () => {
+      const { status, err } = await report(...args);
+      assert.equal(status, 2);
+      assert.match(err, message);
+      assert.match(err, /Usage: fleettickets report/);
+    });
+  }
+});
