@@ -1,7 +1,7 @@
 /**
  * The schema: graphile-worker's own tables first, then the committed migrations, then the actions of `.gmrc`.
  *
- * Guarantees: safe to start twice at once (the second waits); needs no shadow database and no superuser where PostGIS
+ * Guarantees: safe to start twice at once, and behind one that was killed (the second waits); needs no shadow database and no superuser where PostGIS
  * is installed; done means that every committed migration stands in the database in the version that is committed.
  * A session lock keeps order, so DATABASE_URL must not go through a transaction-pooling proxy. On the embedded
  * database all connections are one session and a lock excludes nobody: start one migration at a time there.
@@ -24,26 +24,34 @@ const GMRC = new URL('../../.gmrc', import.meta.url);
 
 /** "fleettickets migrate" as an advisory lock, apart from graphile-migrate's own. */
 const LOCK = '7216406330421507';
+/** graphile-migrate's own, for which it does not wait: https://github.com/graphile/migrate/blob/main/src/pgReal.ts */
 const GRAPHILE_MIGRATE_LOCK = '4727445306447283';
 
 /**
- * Brings the database to the committed schema; does nothing where it is there already, except for the idempotent
- * actions of `.gmrc`.
- * @throws with the file, the line and Postgres's reason when a migration fails; that migration is rolled back whole.
- * SchemaError, having changed nothing, for a database of before the release
+ * Brings the database to the committed schema, and says in the log what was done; does nothing where it is there already,
+ * except for the idempotent actions of `.gmrc`.
+ * @throws SchemaError with the file, the line and Postgres's reason when a migration fails, which is rolled back whole;
+ * having changed nothing, for a database of before the release
  */
 export async function migrate(databaseUrl: string, log: Log): Promise<void> {
   const jobs = readSettings(JobSchemaSettings);
   await withClient(databaseUrl, async (client) => {
-    await takeLock(client, log);
+    await takeLock(client, LOCK, 'another process is migrating this database', log);
+    // A migration that was killed goes on in the database until its statement ends, and is rolled back then.
+    await takeLock(client, GRAPHILE_MIGRATE_LOCK, 'a migration whose process is gone is still at work', log);
+    await client.query('select pg_advisory_unlock($1)', [GRAPHILE_MIGRATE_LOCK]);
     await requireNoObstacles(client, jobs);
-    requireUpgradable(await pending(client));
     const isNew = (await appliedMigrations(client)).size === 0;
-    await migrateWorkerSchema(databaseUrl, jobs.WORKER_SCHEMA, log);
+    const missing = await pending(client);
+    requireUpgradable(missing);
+    await migrateWorkerSchema(client, databaseUrl, jobs.WORKER_SCHEMA, log);
     await applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, log);
     await recordShared(client, jobs);
+    for (const { migration } of missing) log.info(`applied ${migration}`);
     if (isNew) await tellTakeover(client, log);
+    await runActions(client, log);
     await tellUnknownTasks(client, jobs, log);
+    log.info(missing.length > 0 ? 'the schema is current' : 'the schema is current: no migration was missing');
   }); // closing the session frees the lock, even when the process dies
 }
 
@@ -101,18 +109,17 @@ async function tellTakeover(client: ClientBase, log: Log): Promise<void> {
   for (const { about, count } of rows) log.warn(`${count} ${about}: see tickets_takeover.notes`);
 }
 
-/** graphile-migrate's own lock makes the second one fail; this one makes it wait. */
-async function takeLock(client: ClientBase, log: Log): Promise<void> {
-  const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [LOCK]);
+/** Waits for an advisory lock, and says for whom: anybody who may connect can hold it. */
+async function takeLock(client: ClientBase, lock: string, holder: string, log: Log): Promise<void> {
+  const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [lock]);
   if (rows[0]?.taken) return;
-  log.info(`another process is migrating this database: waiting for ${await holderOf(client, LOCK)}`);
-  await client.query('select pg_advisory_lock($1)', [LOCK]);
+  log.info(`${holder} (${await holderOf(client, lock)}): waiting for it`);
+  await client.query('select pg_advisory_lock($1)', [lock]);
 }
 
-/** Anybody who may connect can hold a lock: a person has to see who does. */
 async function holderOf(client: ClientBase, lock: string): Promise<string> {
   const { rows } = await client.query<{ holder: string }>(
-    `select format('process %s of user %s', a.pid, a.usename) as holder
+    `select format('database process %s of user %s', a.pid, a.usename) as holder
      from pg_locks l join pg_stat_activity a on a.pid = l.pid
      where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = current_database()
        and l.database = a.datid and (l.classid::bigint << 32) + l.objid::bigint = $1`,
@@ -120,6 +127,22 @@ async function holderOf(client: ClientBase, lock: string): Promise<string> {
   );
   return rows.map(({ holder }) => holder).join(', ') || 'one that has just ended';
 }
+
+/** Runs `afterAllMigrations` of `.gmrc` in our own session, because graphile-migrate swallows their notices. */
+async function runActions(client: ClientBase, log: Log): Promise<void> {
+  const tell = ({ message }: { message?: string | undefined }) => log.warn(message ?? '');
+  client.on('notice', tell);
+  try {
+    const { afterAllMigrations } = await readGmrc();
+    for (const file of afterAllMigrations) await client.query(await readFile(`${MIGRATIONS}/${file}`, 'utf8'));
+  } catch (error) {
+    throw new SchemaError(`Granting failed: ${explain(error as MigrationError)}`);
+  } finally {
+    client.off('notice', tell);
+  }
+}
+
+const readGmrc = async (): Promise<{ afterAllMigrations: string[] }> => JSON.parse(await readFile(GMRC, 'utf8'));
 
 /**
  * Under what migrations run. Those that are pending make tables and functions of PostGIS's types and by its functions, and need
@@ -133,7 +156,8 @@ async function sessionSettings(client: ClientBase): Promise<Record<string, strin
 
 async function applyMigrations(client: ClientBase, databaseUrl: string, workerSchema: string, log: Log): Promise<void> {
   const settings = {
-    ...JSON.parse(await readFile(GMRC, 'utf8')),
+    ...(await readGmrc()),
+    afterAllMigrations: [], // runActions
     placeholders: { ':WORKER_SCHEMA': workerSchema },
     pgSettings: await sessionSettings(client),
     connectionString: databaseUrl,
@@ -142,14 +166,14 @@ async function applyMigrations(client: ClientBase, databaseUrl: string, workerSc
     logger: new Logger(() => (level, message) => log[level === 'error' ? 'error' : 'debug'](message)),
   };
   try {
-    await applyCommitted(settings, false, true);
+    await applyCommitted(settings);
   } catch (error) {
     const { message } = error as Error;
     if (message === 'Failed to get exclusive lock')
       throw new SchemaError(
         `Another graphile-migrate is at work in this database: ${await holderOf(client, GRAPHILE_MIGRATE_LOCK)}. Run it again when that has ended.`,
       );
-    throw new Error(`Migration failed: ${explain(error as MigrationError)}`);
+    throw new SchemaError(`Migration failed: ${explain(error as MigrationError)}`);
   } finally {
     // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports
     // no way to end it: https://github.com/graphile/migrate/blob/main/src/pgReal.ts (clearAllPools).

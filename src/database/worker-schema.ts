@@ -15,7 +15,8 @@ import { pinSession } from './session.ts';
 export const REVISION = 20;
 
 /** Makes graphile-worker's tables, or brings them to this release's revision. */
-export async function migrateWorkerSchema(databaseUrl: string, schema: string, log: Log): Promise<void> {
+export async function migrateWorkerSchema(client: Db, databaseUrl: string, schema: string, log: Log): Promise<void> {
+  const before = await revisionOf(client, schema);
   const pgPool = new pg.Pool({ connectionString: databaseUrl, onConnect: pinSession });
   pgPool.on('error', () => undefined); // of an idle connection: whatever asks next gets another or the reason
   pgPool.on('connect', (client) => client.on('error', () => undefined)); // its query fails with it
@@ -25,6 +26,9 @@ export async function migrateWorkerSchema(databaseUrl: string, schema: string, l
   } finally {
     await pgPool.end();
   }
+  const after = await revisionOf(client, schema);
+  if (before === undefined) log.info(`installed graphile-worker's tables in the schema ${schema}, revision ${after}`);
+  else if (after !== before) log.info(`brought graphile-worker's tables from revision ${before} to ${after}`);
 }
 
 const TELLS_NOBODY: GraphileConfig.Plugin = {
