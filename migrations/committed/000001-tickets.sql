@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:be1436c57e60b1fb0f2ad8340b8547d7ea102ae4
+--! Hash: sha1:a29f405969207abfc48fddf4135720f0ac914e40
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -678,8 +678,12 @@ begin
     end loop;
     execute format('alter table tickets.%I enable trigger user', v_dataset);
     execute format($sql$
-      insert into tickets.%1$I (ticket_id, event, new_value, snapshot_at)
-      select t.ticket_id, 'baseline', t.normalized_status, tickets.eat_ts(m.metadata ->> 'snapshot_at')
+      insert into tickets.%1$I (
+        ticket_id, event, new_value, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
+      )
+      select
+        t.ticket_id, 'baseline', t.normalized_status, tickets.eat_ts(m.metadata ->> 'snapshot_at'),
+        left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
       from tickets.%2$I t left join tickets.import_meta m on m.dataset = %2$L
       order by t.ticket_id
     $sql$, v_dataset || '_events', v_dataset);
@@ -963,6 +967,8 @@ create or replace function tickets_takeover.fill() returns void language plpgsql
 begin
   perform tickets_takeover.fill_import_meta(); -- it says how old the baseline of the history is
   perform tickets_takeover.fill_tickets();
+  perform tickets_ops.rebuild_days();
+  perform tickets_ops.record_day('inc');
   perform tickets_takeover.read_old_places();
   perform tickets_takeover.fill_gazetteers();
   perform tickets_takeover.note_moves();
@@ -977,6 +983,8 @@ comment on function tickets_takeover.fill() is 'The second half of a takeover: o
 -- The way back to the Python version.
 
 create or replace function tickets_takeover.go_back() returns void language plpgsql as $$
+declare
+  v_function regprocedure;
 begin
   -- One that hangs may wake.
   if exists (
@@ -994,6 +1002,14 @@ begin
   alter schema tickets rename to tickets_set_aside;
   alter schema tickets_ops rename to tickets_ops_set_aside;
   perform tickets_takeover.move_map_functions('reporting', 'tickets_set_aside');
+  -- Or another takeover would find them, and keep them as somebody else's.
+  for v_function in
+    select oid from pg_proc
+    where pronamespace = 'reporting'::regnamespace and proname in ('fn_inc_trends', 'fn_inc_dashboard')
+      and prosrc ~ 'tickets\.(inc_flow|dashboard_metrics)\('
+  loop
+    execute format('alter function %s set schema tickets_set_aside', v_function);
+  end loop;
   alter schema tickets_legacy rename to tickets;
   perform tickets_takeover.move_map_functions('tickets', 'reporting');
   perform tickets_takeover.repoint_readers(p_own := false);
@@ -2286,7 +2302,9 @@ create index inc_open on tickets.inc (ticket_id) where is_actionable;
 create index inc_geog on tickets.inc using gist (geog);
 -- Closures per day.
 create index inc_closed_at on tickets.inc (closed_at);
-create index inc_created_at_service on tickets.inc (created_at_service);
+-- Tickets by the start of their clock (view inc_clock), without going to the table.
+create index inc_created_at_service on tickets.inc (created_at_service) include (ticket_id);
+create index inc_first_seen_at on tickets.inc (first_seen_at) include (ticket_id) where created_at_service is null;
 
 create table tickets.crq (like tickets.inc including all);
 comment on table tickets.crq is 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
@@ -2294,26 +2312,67 @@ comment on table tickets.crq is 'CRQ new-installation requests: the same raw-fir
 create table tickets.inc_events (
   event_id bigint generated always as identity primary key,
   ticket_id text not null,
-  event text not null check (event in ('baseline', 'opened', 'closed', 'reopened', 'status_changed', 'team_changed', 'cluster_changed')),
+  event text not null check (
+    event in ('baseline', 'opened', 'closed', 'reopened', 'closure_corrected', 'status_changed', 'team_changed', 'cluster_changed')
+  ),
   old_value text,
   new_value text,
   snapshot_id bigint,
   snapshot_at timestamptz,
-  recorded_at timestamptz not null default now()
+  recorded_at timestamptz not null default now(),
+  assigned_team text,
+  owner text,
+  cluster text,
+  region text,
+  created_at_service timestamptz,
+  closed_at timestamptz,
+  mttr numeric,
+  sla_status text,
+  team_before text,
+  constraint inc_events_context check (
+    event in ('baseline', 'opened', 'closed', 'reopened')
+    or num_nonnulls(assigned_team, owner, cluster, region, created_at_service, team_before) = 0
+      and (event = 'closure_corrected' or num_nonnulls(closed_at, mttr, sla_status) = 0)
+  )
 );
-comment on table tickets.inc_events is 'History of tickets, append-only, written in the transaction that changes the ticket. Open backlog at a time = tickets whose last opened, closed, reopened or baseline event before it leaves them open (view tickets.inc_backlog).';
+
+comment on table tickets.inc_events is 'History of tickets, append-only, written in the transaction that changes the ticket. Closings are in tickets.inc_closures, the open backlog at a time in tickets.inc_backlog and tickets.inc_backlog_daily().';
 comment on column tickets.inc_events.event_id is 'Order of writing.';
 comment on column tickets.inc_events.ticket_id is 'tickets.inc.ticket_id.';
-comment on column tickets.inc_events.event is 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
-comment on column tickets.inc_events.old_value is 'For opened, closed, reopened and baseline the normalized_status before; else the column''s value before.';
-comment on column tickets.inc_events.new_value is 'The value after: normalized_status, assigned_team or cluster.';
+comment on column tickets.inc_events.event is 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
+comment on column tickets.inc_events.old_value is 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
+comment on column tickets.inc_events.new_value is 'The value after: assigned_team, cluster, else normalized_status.';
 comment on column tickets.inc_events.snapshot_id is 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
-comment on column tickets.inc_events.snapshot_at is 'The export''s own time of that snapshot: use this as the time axis.';
+comment on column tickets.inc_events.snapshot_at is 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 comment on column tickets.inc_events.recorded_at is 'When the event was written.';
+comment on column tickets.inc_events.assigned_team is 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
+comment on column tickets.inc_events.owner is 'As assigned_team: the ticket''s owner then.';
+comment on column tickets.inc_events.cluster is 'As assigned_team: the ticket''s cluster then.';
+comment on column tickets.inc_events.region is 'As assigned_team: the ticket''s region then.';
+comment on column tickets.inc_events.created_at_service is 'As assigned_team: what was known of the ticket''s creation then. It is often told later: tickets.inc has what is known today.';
+comment on column tickets.inc_events.closed_at is 'As assigned_team; also on closure_corrected, where it is the corrected time.';
+comment on column tickets.inc_events.mttr is 'The source''s repair time in whole minutes, as in tickets.inc. As closed_at also on closure_corrected.';
+comment on column tickets.inc_events.sla_status is 'The source''s own verdict, which means something on closings only. As closed_at also on closure_corrected.';
+comment on column tickets.inc_events.team_before is 'As assigned_team: the team before this snapshot. NULL at first sight, and where there was none.';
 
 create index inc_events_ticket on tickets.inc_events (ticket_id, event_id);
 -- Written in the order of time, so a summary of its pages is enough.
 create index inc_events_time on tickets.inc_events using brin (snapshot_at);
+-- What follows is for analytics. Texts of unlimited length are no part of an index: the columns included are cut when they are
+-- written. By period of the closing; a year of them is counted by team, cluster or region without going to the table.
+create index inc_events_closed_at on tickets.inc_events (closed_at)
+  include (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) where event = 'closed';
+create index inc_events_baseline_closed_at on tickets.inc_events (closed_at) where event = 'baseline';
+create index inc_events_corrected_at on tickets.inc_events (closed_at) where event = 'closure_corrected';
+-- By ticket: what came after a closing.
+create index inc_events_revisions on tickets.inc_events (ticket_id, event_id) include (event, snapshot_at, assigned_team, cluster, region)
+  where event in ('reopened', 'closure_corrected');
+-- By ticket: as it was first seen.
+create index inc_events_first on tickets.inc_events (ticket_id) include (assigned_team, cluster, region)
+  where event in ('baseline', 'opened') or (event = 'closed' and old_value is null);
+-- By day of the snapshot: what entered and left the backlog.
+create index inc_events_backlog on tickets.inc_events (snapshot_at)
+  where event in ('opened', 'reopened') or (event = 'closed' and old_value is not null);
 
 create table tickets.crq_events (like tickets.inc_events including all);
 comment on table tickets.crq_events is 'History of tickets.crq, as tickets.inc_events.';
@@ -3219,6 +3278,9 @@ begin
   if not found then
     return false;
   end if;
+  if v_snapshot.batches_done > 0 then
+    perform tickets_ops.record_day(v_snapshot.dataset);
+  end if;
   if v_snapshot.backfill then
     perform tickets_ops.continue_backfill(v_snapshot.dataset);
   end if;
@@ -3524,7 +3586,9 @@ comment on function tickets.require_default_rule() is 'Trigger after taking rule
 -- One SELECT, so wherever it stands in a FROM it is inlined. The rule is looked up once for each region, not for each ticket:
 -- Postgres remembers it (Memoize; measured for 20 000 tickets: 35 ms, with 48 h as a constant 28 ms, without Memoize 120 ms).
 -- Bound when it is made: callers who may read the view below need no right to look a name up here.
-create or replace function tickets.sla(p_region text, p_created_at_service timestamptz, p_first_seen_at timestamptz)
+create or replace function tickets.sla(
+  p_region text, p_created_at_service timestamptz, p_first_seen_at timestamptz, p_at timestamptz default now()
+)
 returns table (sla_clock_start timestamptz, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
 language sql stable parallel safe
 begin atomic
@@ -3535,7 +3599,7 @@ begin atomic
       when p_first_seen_at is not null then 'first_seen_at'
     end,
     -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from now() - clock.start) / 3600, 2),
+    trunc(extract(epoch from p_at - clock.start) / 3600, 2),
     case
       when clock.start is null then 'unknown'
       when clock.start <= rule.breached_from then 'breached'
@@ -3544,14 +3608,14 @@ begin atomic
     coalesce(clock.start <= rule.at_risk_from and clock.start > rule.breached_from, false)
   from (select coalesce(p_created_at_service, p_first_seen_at) as start) as clock
   cross join lateral (
-    select now() - r.hours * interval '1 hour' as breached_from, now() - r.at_risk_hours * interval '1 hour' as at_risk_from
+    select p_at - r.hours * interval '1 hour' as breached_from, p_at - r.at_risk_hours * interval '1 hour' as at_risk_from
     from tickets.sla_rules r
     where lower(r.region) = lower(p_region) or r.region is null
     order by r.region -- the region's own before the default: NULL comes last
     limit 1
   ) as rule;
 end;
-comment on function tickets.sla(text, timestamptz, timestamptz) is 'The SLA of an open ticket as of now() by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+comment on function tickets.sla(text, timestamptz, timestamptz, timestamptz) is 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
 
 -- A bare `where is_actionable`: `is_actionable is true` would not match the partial indexes inc_open_geog and inc_open.
 -- Views read with their owner's rights, so whoever may select from this one needs nothing on tickets.inc; and no
@@ -3632,6 +3696,37 @@ comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
 comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
 comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
 --! EndIncluded backlog.sql
+--! Included freshness.sql
+-- How fresh the tickets are: what the functions of the schema reporting say of it.
+
+create or replace function tickets.freshness()
+returns table (
+  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    meta.snapshot_at, meta.ingested_at, meta.checked_at,
+    floor(extract(epoch from now() - meta.snapshot_at) / 60),
+    greatest(
+      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+    ),
+    meta.source_key
+  from (select) as one
+  left join lateral (
+    select
+      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+      m.metadata ->> 'source_key' as source_key
+    from tickets.import_meta m
+    where m.dataset = 'inc'
+  ) as meta on true
+$$;
+comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+--! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
 
@@ -3659,7 +3754,7 @@ comment on function tickets.filtered_tickets(boolean, boolean, text, text, text)
 -- A feature's properties, once for all map functions. Inlined wherever it stands in a FROM; with a constant for p_open one of
 -- the two lists of properties is left.
 create or replace function tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text)
-returns table (feature record, bytes_of_text integer, closed_at timestamptz)
+returns table (feature record, bytes_of_text integer, closed_at timestamptz, normalized_status text)
 language sql stable parallel safe
 as $$
   select
@@ -3668,7 +3763,8 @@ as $$
       t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
       t.assigned_team, t.owner, t.sla_status
     )),
-    t.closed_at
+    t.closed_at,
+    t.normalized_status
   from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
   cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
@@ -3683,7 +3779,7 @@ as $$
   cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
-comment on function tickets.map_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts and closed_at. Arguments as of tickets.filtered_tickets.';
+comment on function tickets.map_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 -- Inlined, too. Records all the way: the map functions turn them into one jsonb or json at the end, which takes a third less
 -- than jsonb_agg(jsonb_build_object(…)), which takes every feature apart again.
@@ -3744,24 +3840,7 @@ as $$
     ) as d
   ),
   freshness as (
-    select
-      meta.snapshot_at, meta.ingested_at, meta.checked_at,
-      floor(extract(epoch from now() - meta.snapshot_at) / 60) as age_minutes,
-      greatest(
-        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-      ) as content_through,
-      meta.source_key
-    from (select) as one
-    left join lateral (
-      select
-        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-        m.metadata ->> 'source_key' as source_key
-      from tickets.import_meta m
-      where m.dataset = 'inc'
-    ) as meta on true
+    select * from tickets.freshness()
   )
   select
     'FeatureCollection',
@@ -7776,6 +7855,1027 @@ comment on column tickets_ops.health.geocoding_budget_left is 'Calls left today 
 comment on column tickets_ops.health.geocoding_jobs is 'Places that wait to be asked.';
 comment on column tickets_ops.health.places_for_review is 'Places and clusters that a person should look at first: needs_review and suspicious ones of tickets_ops.review_queue.';
 --! EndIncluded health.sql
+
+--! split: 130-analytics.sql
+-- What happened: closings, flow, repair times, backlog, teams.
+
+create table tickets.inc_daily (
+  day date not null,
+  cluster text not null default '',
+  region text not null default '',
+  assigned_team text not null default '',
+  open integer not null default 0,
+  open_breached integer,
+  open_at_risk integer,
+  open_unknown integer,
+  aged_0_24h integer,
+  aged_24_48h integer,
+  aged_2_7d integer,
+  aged_7_30d integer,
+  aged_over_30d integer,
+  opened integer not null default 0,
+  reopened integer not null default 0,
+  closed integer not null default 0,
+  snapshot_at timestamptz not null,
+  source text not null check (source in ('state', 'events')),
+  primary key (day, cluster, region, assigned_team)
+);
+comment on table tickets.inc_daily is 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
+comment on column tickets.inc_daily.day is 'Day in Nairobi of the snapshot''s own time.';
+comment on column tickets.inc_daily.cluster is 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+comment on column tickets.inc_daily.region is 'Region then, lower case; '''' for none.';
+comment on column tickets.inc_daily.assigned_team is 'Team then; '''' for none.';
+comment on column tickets.inc_daily.open is 'Open tickets.';
+comment on column tickets.inc_daily.open_breached is 'Of these, beyond the SLA (tickets.sla_rules) as of snapshot_at. NULL, as all that depends on a clock, where source is events.';
+comment on column tickets.inc_daily.open_at_risk is 'Of these, not breached yet but soon.';
+comment on column tickets.inc_daily.open_unknown is 'Of these, without a clock: in no ageing bucket.';
+comment on column tickets.inc_daily.aged_0_24h is 'Of these, open for under 24 h as of snapshot_at (or with a clock that starts in the future).';
+comment on column tickets.inc_daily.aged_24_48h is 'Of these, open for 24 h to under 48 h.';
+comment on column tickets.inc_daily.aged_2_7d is 'Of these, open for 48 h to under 7 days.';
+comment on column tickets.inc_daily.aged_7_30d is 'Of these, open for 7 to under 30 days.';
+comment on column tickets.inc_daily.aged_over_30d is 'Of these, open for 30 days or more.';
+comment on column tickets.inc_daily.opened is 'Tickets first seen open since the last day that has rows.';
+comment on column tickets.inc_daily.reopened is 'Tickets seen open again since then.';
+comment on column tickets.inc_daily.closed is 'Tickets that left the backlog since then, at the values that they closed with. Those first seen closed are not among them.';
+comment on column tickets.inc_daily.snapshot_at is 'The export''s own time of the day''s last look.';
+comment on column tickets.inc_daily.source is 'state: counted when the snapshot was in. events: rebuilt from the history.';
+
+--! Included calendar.sql
+-- Days, weeks and months of Nairobi, cut in SQL: dashboards cut at UTC, three hours late.
+
+create or replace function tickets.eat_day(p_at timestamptz) returns date
+  language sql immutable parallel safe
+  return (p_at at time zone 'Africa/Nairobi')::date;
+comment on function tickets.eat_day(timestamptz) is 'The day in Nairobi (UTC+3 all year): 20:59:59Z is the same day, 21:00:00Z the next.';
+
+create or replace function tickets.eat_midnight(p_day date) returns timestamptz
+  language sql immutable parallel safe
+  return p_day::timestamp at time zone 'Africa/Nairobi';
+comment on function tickets.eat_midnight(date) is 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
+
+create or replace function tickets.periods(p_from date, p_to date, p_step text)
+returns table (n integer, period date, starts_at timestamptz, counted_from timestamptz, counted_to timestamptz)
+language sql stable parallel safe
+as $$
+  select
+    (row_number() over (order by first))::integer,
+    first::date,
+    tickets.eat_midnight(first::date),
+    tickets.eat_midnight(greatest(first::date, p_from)),
+    tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
+  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
+$$;
+comment on function tickets.periods(date, date, text) is 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
+
+create or replace function tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) returns void
+  language plpgsql immutable parallel safe
+as $$
+begin
+  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
+    raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_step is null or p_step not in ('day', 'week', 'month') then
+    raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_by <> all (p_dimensions) then
+    raise exception 'p_by is %: choose %, or NULL for all together.', quote_literal(p_by), array_to_string(p_dimensions, ', ')
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.check_question(date, date, text, text, text[]) is 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
+
+create or replace function tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) returns text
+  language sql immutable parallel safe
+  return case p_by when 'team' then p_team when 'cluster' then p_cluster when 'region' then p_region when 'owner' then p_owner when 'status' then p_status end;
+comment on function tickets.dimension(text, text, text, text, text, text) is 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
+--! EndIncluded calendar.sql
+--! Included settled.sql
+-- Until when the past is settled: the content of the feed trails its files by days.
+
+create or replace function tickets.snapshot_through() returns timestamptz
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select greatest(
+    -- An unchanged file moves this only.
+    (select tickets.eat_ts(m.metadata ->> 'snapshot_at') from tickets.import_meta m where m.dataset = 'inc'),
+    (select e.snapshot_at from tickets.inc_events e order by e.event_id desc limit 1)
+  )
+$$;
+comment on function tickets.snapshot_through() is 'Export time of the newest INC snapshot that was loaded or found unchanged: what is later, nobody has told yet. NULL before the first.';
+
+-- Closings of the first snapshot ever loaded are of all times: they are no lag. (After a takeover history begins with a
+-- baseline, and the first snapshot brings news only.) Nor is one that comes over a month late, which is an accident; so the
+-- index inc_events_closed_at answers alone.
+create or replace function tickets.reporting_lag() returns interval
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when count(*) >= 100 then percentile_disc(0.95) within group (order by greatest(e.snapshot_at - e.closed_at, interval '0'))
+    else interval '48 hours'
+  end
+  from tickets.inc_events e
+  -- Subqueries, so that each is asked once.
+  where e.event = 'closed'
+    and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
+    and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
+    and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
+$$;
+comment on function tickets.reporting_lag() is 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
+
+create or replace function tickets.settled_through() returns timestamptz
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select tickets.snapshot_through() - tickets.reporting_lag()
+$$;
+comment on function tickets.settled_through() is 'Lifecycle times (created_at_service, closed_at) before this instant are told with few exceptions: the newest snapshot less tickets.reporting_lag(). A period that ends after it is provisional: its counts still grow. NULL before the first snapshot.';
+--! EndIncluded settled.sql
+--! Included closures.sql
+-- Closings, each with the team, the times and the figures that it was told with: tickets.inc knows a ticket's last one only.
+
+create or replace view tickets.inc_closures as
+select
+  c.ticket_id,
+  1 + coalesce(width_bucket(c.event_id, r.reopened), 0) as closure_no,
+  c.closed_at,
+  c.observed_at,
+  c.observed,
+  c.assigned_team,
+  c.team_before,
+  c.team_before is not null and c.team_before is distinct from c.assigned_team as handover_at_close,
+  c.owner,
+  c.cluster,
+  c.region,
+  clock.started_at as clock_start,
+  clock.source as clock_source,
+  round(extract(epoch from clock.lasted) / 3600, 2) as hours_to_close,
+  c.mttr as mttr_minutes,
+  c.sla_status as source_sla_status,
+  clock.lasted <= interval '24 hours' as within_24h,
+  clock.lasted <= interval '48 hours' as within_48h,
+  (
+    -- A change that comes with the closing is written after it, in the same snapshot; one that comes with the opening is none.
+    select count(*)
+    from (
+      select o.event_id, o.snapshot_id from tickets.inc_events o
+      where o.ticket_id = c.ticket_id and o.event_id < c.event_id and o.event in ('baseline', 'opened', 'reopened')
+      order by o.event_id desc limit 1
+    ) as opening
+    join tickets.inc_events m on m.event_id > opening.event_id and m.snapshot_id is distinct from opening.snapshot_id
+    where m.ticket_id = c.ticket_id and m.event = 'team_changed' and m.old_value is not null
+      and (m.event_id < c.event_id or m.snapshot_id = c.snapshot_id)
+  )::integer as reassignments,
+  next.reopened_at,
+  case when next.reopened_at >= c.closed_at then round(extract(epoch from next.reopened_at - c.closed_at) / 3600, 2) end as hours_to_reopen,
+  next.reopened is null as is_final,
+  c.normalized_status
+from (
+  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at.
+  select
+    true as observed, e.event_id, e.ticket_id, e.snapshot_id, e.snapshot_at as observed_at, e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status
+  from tickets.inc_events e
+  where e.event = 'closed'
+  union all
+  -- Closed when history began: still closed, and no event says that it was closed since.
+  select
+    false, e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status
+  from tickets.inc_events e
+  where e.event = 'baseline'
+    and not exists (select from tickets.inc_events l where l.ticket_id = e.ticket_id and l.event = 'closed')
+    and not exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable) -- index inc_open
+  union all
+  -- A closing as it was corrected.
+  select
+    e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status
+  from tickets.inc_events k
+  join tickets.inc_events e -- index inc_events_ticket
+    on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
+  where k.event = 'closure_corrected'
+    -- Its last one before. Not `order by … limit 1`, with which no plan is parallel.
+    and not exists (
+      select from tickets.inc_events b
+      where b.ticket_id = k.ticket_id and b.event in ('closed', 'baseline') and b.event_id > e.event_id and b.event_id < k.event_id
+    )
+) as c
+-- What came after. Few tickets have anything of it, so a hash tells; a subquery per closing would keep plans from being parallel.
+left join (
+  select
+    ticket_id,
+    array_agg(event_id order by event_id) filter (where event = 'reopened') as reopened,
+    array_agg(snapshot_at order by event_id) filter (where event = 'reopened') as reopened_at,
+    array_agg(event_id order by event_id) filter (where event = 'closure_corrected') as corrected
+  from tickets.inc_events where event in ('reopened', 'closure_corrected') group by ticket_id -- index inc_events_revisions
+) as r on r.ticket_id = c.ticket_id
+-- width_bucket() says how many of the array come no later than this closing was told: the next one is one further on.
+cross join lateral (
+  select
+    r.reopened[width_bucket(c.told_by, r.reopened) + 1] as reopened,
+    r.reopened_at[width_bucket(c.told_by, r.reopened) + 1] as reopened_at,
+    r.corrected[width_bucket(c.told_by, r.corrected) + 1] as corrected
+) as next
+left join tickets.inc t on t.ticket_id = c.ticket_id
+cross join lateral (
+  select
+    coalesce(c.created_at_service, t.created_at_service, t.first_seen_at) as started_at,
+    case
+      when coalesce(c.created_at_service, t.created_at_service) is not null then 'created_at_service'
+      when t.first_seen_at is not null then 'first_seen_at'
+    end as source,
+    case
+      when c.closed_at >= coalesce(c.created_at_service, t.created_at_service, t.first_seen_at)
+        then c.closed_at - coalesce(c.created_at_service, t.created_at_service, t.first_seen_at)
+    end as lasted
+) as clock
+where
+  -- Closed when history began: only where no event says that it was opened since.
+  (c.observed or next.reopened is null)
+  -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
+  and (next.corrected is null or next.corrected > next.reopened);
+comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
+comment on column tickets.inc_closures.ticket_id is 'The ticket''s number.';
+comment on column tickets.inc_closures.closure_no is '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
+comment on column tickets.inc_closures.closed_at is 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
+comment on column tickets.inc_closures.observed_at is 'The export''s own time of the snapshot that first showed it closed; for closings before history the time at which history began. It never changes.';
+comment on column tickets.inc_closures.observed is 'false: closed before history began, so nobody saw it happen.';
+comment on column tickets.inc_closures.assigned_team is 'The closing team, which is credited: that of the snapshot that first showed it closed. What the ticket''s team became later does not matter. NULL: none.';
+comment on column tickets.inc_closures.team_before is 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
+comment on column tickets.inc_closures.handover_at_close is 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
+comment on column tickets.inc_closures.owner is 'The ticket''s owner then.';
+comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then.';
+comment on column tickets.inc_closures.region is 'The ticket''s region then, lower case.';
+comment on column tickets.inc_closures.clock_start is 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
+comment on column tickets.inc_closures.clock_source is 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
+comment on column tickets.inc_closures.hours_to_close is 'Hours by the wall clock from clock_start to closed_at. NULL: one of them is unknown, or the closing comes first, as it does where a late first_seen_at is the clock. Pauses of the SLA are in it: the feed has none.';
+comment on column tickets.inc_closures.mttr_minutes is 'The source''s own repair time in whole minutes, as last told of this closing. It is not hours_to_close: the source takes waiting off that it does not tell.';
+comment on column tickets.inc_closures.source_sla_status is 'The source''s own verdict: Compliant or Breached. It is not reconciled with any clock here.';
+comment on column tickets.inc_closures.within_24h is 'Closed at most 24 h after clock_start. NULL where hours_to_close is.';
+comment on column tickets.inc_closures.within_48h is 'Closed at most 48 h after clock_start. NULL where hours_to_close is.';
+comment on column tickets.inc_closures.reassignments is 'How often the ticket left a team between being opened (or reopened) and this closing, as the snapshots saw it; a handover at the close is one. A first assignment is none.';
+comment on column tickets.inc_closures.reopened_at is 'The export''s own time of the snapshot that showed it open again: the source tells no time of its own. NULL: it was not reopened.';
+comment on column tickets.inc_closures.hours_to_reopen is 'Hours from closed_at to reopened_at.';
+comment on column tickets.inc_closures.is_final is 'It still stands: the ticket was not reopened since.';
+comment on column tickets.inc_closures.normalized_status is 'The status that it was closed with.';
+--! EndIncluded closures.sql
+--! Included flow.sql
+-- Flow: what came in and went out, by the days on which it happened, not on which it was told.
+
+create or replace view tickets.inc_clock as
+select ticket_id, created_at_service as started_at, 'created_at_service' as source from tickets.inc where created_at_service is not null
+union all
+select ticket_id, first_seen_at, 'first_seen_at' from tickets.inc where created_at_service is null and first_seen_at is not null;
+comment on view tickets.inc_clock is 'When each ticket''s clock started, as it is known today: created_at_service, else first_seen_at, as for the SLA. Tickets with neither are not in it.';
+comment on column tickets.inc_clock.ticket_id is 'The ticket''s number.';
+comment on column tickets.inc_clock.started_at is 'When the clock started.';
+comment on column tickets.inc_clock.source is 'created_at_service; or first_seen_at, which is when the export first saw the ticket and so up to days late.';
+
+-- Not parallel safe, so that its own query may be parallel. Planned anew in each call, with its arguments as constants: the
+-- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. With memory for half a million
+-- tickets in a hash, and pages nearly as cheap in any order, which they are in memory.
+create or replace function tickets.inc_flow(p_from date, p_to date, p_step text default 'day', p_by text default null)
+returns table (
+  period date, starts_at timestamptz, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint,
+  undated bigint, clock_known_pct numeric, provisional boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+  v_settled timestamptz := tickets.settled_through();
+  v_starts timestamptz[];
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with counted as (
+    select
+      width_bucket(c.started_at, v_starts) as n,
+      tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value) as value, -- as it was first seen
+      count(*) as created, count(*) filter (where c.source = 'created_at_service') as known,
+      0 as closed, 0 as closed_final, 0 as reopened, 0 as undated
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    where c.started_at >= v_from and c.started_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.closed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, count(*), count(*) filter (where c.is_final), 0, 0
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(c.observed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
+      0, 0, 0, 0, 0, count(*)
+    from tickets.inc_closures c
+    where c.closed_at is null and c.observed and c.observed_at >= v_from and c.observed_at < v_to
+    group by 1, 2
+    union all
+    select
+      width_bucket(e.snapshot_at, v_starts), tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value),
+      0, 0, 0, 0, count(*), 0
+    from tickets.inc_events e
+    where e.event = 'reopened' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+    group by 1, 2
+  ),
+  summed as (
+    select
+      n, coalesce(value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
+    from counted group by 1, 2
+  ),
+  filled as (
+    -- Every value of the range in every period; all together also where there is none.
+    select
+      p.n, p.period, p.starts_at, p.counted_to, v.value, coalesce(s.created, 0) as created, coalesce(s.closed, 0) as closed,
+      coalesce(s.closed_final, 0) as closed_final, coalesce(s.reopened, 0) as reopened, coalesce(s.undated, 0) as undated, s.known
+    from tickets.periods(p_from, p_to, p_step) p
+    cross join (select value from summed union select '(none)' where p_by is null) as v
+    left join summed s on s.n = p.n and s.value = v.value
+  )
+  select
+    f.period, f.starts_at, case when p_by is not null then f.value end, f.created, f.closed, f.closed_final, f.reopened,
+    f.created + f.reopened - f.closed, f.undated, round(100.0 * f.known / nullif(f.created, 0), 1),
+    (f.counted_to <= v_settled) is not true
+  from filled f
+  order by f.n, f.value;
+end
+$$;
+comment on function tickets.inc_flow(date, date, text, text) is
+'Inflow and outflow by period, in lifecycle time: counted when it happened, not when it was told. So a period grows for days after its end: see provisional. A row for each period, and for each value of p_by in the range, zeros included.
+
+Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
+
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by, "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+
+Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
+--! EndIncluded flow.sql
+--! Included repair-times.sql
+-- Repair times of what was closed, by the period of the closing.
+
+create or replace function tickets.inc_repair_times(p_from date, p_to date, p_step text default 'week', p_by text default null)
+returns table (
+  period date, starts_at timestamptz, value text, n bigint,
+  mttr_known_pct numeric, mttr_mean numeric, mttr_median numeric, mttr_p80 numeric, mttr_p95 numeric,
+  hours_known_pct numeric, clock_known_pct numeric, hours_mean numeric, hours_median numeric, hours_p80 numeric, hours_p95 numeric,
+  within_24h_pct numeric, within_48h_pct numeric, source_compliant_pct numeric, reopened_pct numeric, reopened_mature boolean,
+  provisional boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_starts timestamptz[];
+  v_settled timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
+  return query
+  with closings as (
+    select
+      width_bucket(c.closed_at, v_starts) as bucket,
+      coalesce(tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)') as value,
+      c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
+      c.reopened_at <= c.closed_at + interval '30 days' as reopened
+    from tickets.inc_closures c
+    where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
+  ),
+  measured as (
+    select
+      c.bucket, c.value, count(*) as n,
+      count(c.mttr_minutes) as mttr_known, avg(c.mttr_minutes) as mttr_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.mttr_minutes) as mttr,
+      count(c.hours_to_close) as hours_known, avg(c.hours_to_close) as hours_mean,
+      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.hours_to_close) as hours,
+      count(*) filter (where c.clock_source = 'created_at_service') as clock_known,
+      count(*) filter (where c.within_24h) as within_24h, count(*) filter (where c.within_48h) as within_48h,
+      count(*) filter (where c.source_sla_status = 'Compliant') as compliant, count(c.source_sla_status) as told,
+      count(*) filter (where c.reopened) as reopened
+    from closings c group by c.bucket, c.value
+  )
+  select
+    p.period, p.starts_at, case when p_by is not null then v.value end, coalesce(m.n, 0),
+    round(100.0 * m.mttr_known / m.n, 1), round(m.mttr_mean, 1),
+    case when m.mttr_known >= 5 then m.mttr[1] end, case when m.mttr_known >= 5 then m.mttr[2] end, case when m.mttr_known >= 5 then m.mttr[3] end,
+    round(100.0 * m.hours_known / m.n, 1), round(100.0 * m.clock_known / m.n, 1), round(m.hours_mean, 2),
+    case when m.hours_known >= 5 then m.hours[1] end, case when m.hours_known >= 5 then m.hours[2] end, case when m.hours_known >= 5 then m.hours[3] end,
+    round(100.0 * m.within_24h / nullif(m.hours_known, 0), 1), round(100.0 * m.within_48h / nullif(m.hours_known, 0), 1),
+    round(100.0 * m.compliant / nullif(m.told, 0), 1), round(100.0 * m.reopened / m.n, 1),
+    coalesce(p.counted_to + interval '30 days' <= v_settled, false),
+    (p.counted_to <= v_settled) is not true
+  from tickets.periods(p_from, p_to, p_step) p
+  cross join (select m.value from measured m union select '(none)' where p_by is null) as v
+  left join measured m on m.bucket = p.n and m.value = v.value
+  order by p.n, v.value;
+end
+$$;
+comment on function tickets.inc_repair_times(date, date, text, text) is
+'How long repairs took, by the period of the closing (closed_at, lifecycle time). Population: the closings of tickets.inc_closures in the period, those that were undone since included. A row for each period, and for each value of p_by in the range.
+
+Arguments: as tickets.inc_flow().
+
+n: closings. mttr_…: the source''s own figure in minutes; mttr_known_pct: share of n that has one. hours_…: hours by the wall clock from the ticket''s clock to closed_at; hours_known_pct: share of n for which it is known and not negative; clock_known_pct: share whose clock is created_at_service, not first_seen_at. …_median, …_p80, …_p95: the time within which the fastest half, 80 %, 95 % were done (fault repair time of ETSI EG 202 057): a time that occurred, not one between two; NULL under 5 known values. within_24h_pct, within_48h_pct: of those with known hours, at most so long. source_compliant_pct: of those with a verdict of the source, Compliant: its verdict is shown, not checked. reopened_pct: share of n that was reopened within 30 days; reopened_mature: these 30 days are over for the whole period, so the share is final. provisional: the period ends after tickets.settled_through().
+
+Traps: it says nothing of tickets that are still open: for that see tickets.inc_time_to_close(). The feed has no pauses of the SLA. Two figures differ because mttr leaves waiting out.';
+--! EndIncluded repair-times.sql
+--! Included time-to-close.sql
+-- Time to close of what was opened, with those that are still open: the quick ones close first, so an average of the closed
+-- ones is too short for every cohort that is not wholly closed.
+
+-- Kaplan-Meier: at each time at which a ticket closed, the share that stays open is multiplied by 1 - closed / still open and
+-- watched just before. The product as a sum of logarithms; it reaches 0 where all that were watched close.
+create or replace function tickets.inc_time_to_close(p_from date, p_to date, p_by text default null)
+returns table (
+  value text, opened bigint, closed bigint, still_open bigint, clock_known_pct numeric, within_24h_pct numeric, within_48h_pct numeric,
+  median_hours numeric, p80_hours numeric, p95_hours numeric, naive_mean_hours numeric, naive_median_hours numeric, through timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_through timestamptz := tickets.settled_through();
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return query
+  with first_closings as (
+    -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+  ),
+  reopened_baselines as (
+    -- Closed before history began, and opened since: their first closing is not in inc_closures.
+    select b.ticket_id, b.closed_at
+    from tickets.inc_events b -- index inc_events_baseline_closed_at
+    where b.event = 'baseline' and (
+      select e.event from tickets.inc_events e
+      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
+      order by e.event_id limit 1
+    ) = 'reopened'
+  ),
+  cohort as (
+    select
+      coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      c.source = 'created_at_service' as clock_known,
+      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
+      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+    left join tickets.inc_events e -- index inc_events_first
+      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    left join first_closings f on f.ticket_id = c.ticket_id
+    left join reopened_baselines b on b.ticket_id = c.ticket_id
+    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
+    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
+  ),
+  moments as (
+    -- Integers: their sums are no numerics, which take twice as long.
+    select
+      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
+      (count(*) filter (where clock_known))::integer as clock_known
+    from cohort group by value, hours
+  ),
+  -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
+  watched as (
+    select
+      value, hours, closed as ended,
+      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
+      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    from moments where hours >= 0
+    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
+  ),
+  curve as (
+    select
+      w.*,
+      exp(sum(case when ended < at_risk then ln(1 - ended / at_risk::float8) else '-infinity' end) over (partition by value order by hours)) as still_open
+    from watched w
+  ),
+  -- 1e-9: the logarithms' error must not move a quantile that the curve reaches exactly.
+  quantiles as (
+    select
+      value, max(at_risk) as tickets,
+      min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
+      min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
+      case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
+      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
+      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+    from curve group by value
+  ),
+  counted as (
+    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+  )
+  select
+    case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
+    round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
+    case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
+    case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
+    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+  from (select c.value from counted c union select '(none)' where p_by is null) as v
+  left join counted c on c.value = v.value
+  left join quantiles q on q.value = v.value
+  order by v.value;
+end
+$$;
+comment on function tickets.inc_time_to_close(date, date, text) is
+'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
+
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+
+Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
+--! EndIncluded time-to-close.sql
+--! Included daily.sql
+-- The backlog by day: what was open after each day's last look at the bucket.
+
+create or replace function tickets_ops.record_day(p_dataset text default 'inc') returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := (tickets_ops.high_water_mark(p_dataset)).snapshot_at;
+  v_day date := tickets.eat_day(v_at);
+  v_since timestamptz;
+begin
+  if p_dataset <> 'inc' or v_at is null then
+    return;
+  end if;
+  -- Two looks at once take turns: what follows sees what the one before it wrote.
+  perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
+  select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
+  delete from tickets.inc_daily d where d.day = v_day;
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from (
+    select
+      left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
+      'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
+    from tickets.inc t -- index inc_open
+    cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
+    where t.is_actionable
+    union all
+    -- Since the last day that has rows: what a snapshot wrote that was never completed belongs to the next look.
+    select e.cluster, e.region, e.assigned_team, e.event, null, null, null
+    from tickets.inc_events e -- index inc_events_backlog
+    where e.snapshot_at >= v_since and e.snapshot_at < tickets.eat_midnight(v_day + 1)
+      and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
+    union all
+    select null, null, null, 'look', null, null, null
+  ) as c
+  group by 2, 3, 4;
+end
+$$;
+comment on function tickets_ops.record_day(text) is 'Writes the day of the newest snapshot to tickets.inc_daily: what is open now, with its SLA and age as of the snapshot''s own time, and what entered and left the backlog. Called in the transaction that ends a look at the bucket: a snapshot completed, failed half-way, or found unchanged. Twice is as good as once; days before it are never touched. INC only: does nothing for another dataset, or before the first load.';
+
+-- A spell is the time for which a ticket was open; its team and cluster on a day are those of its last change before the
+-- next midnight. The region, whose changes are no events, is that of the spell's beginning.
+create or replace function tickets_ops.rebuild_days() returns integer
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rows integer;
+begin
+  with looks as (
+    select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
+    from (
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null
+      union all
+      select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
+    ) as s
+    where tickets.eat_day(s.snapshot_at) < coalesce((select min(d.day) from tickets.inc_daily d), 'infinity')
+    group by 1
+  ),
+  lifecycle as (
+    select
+      e.ticket_id, e.event, e.event_id, e.old_value, e.cluster, e.region, e.assigned_team,
+      tickets.eat_day(coalesce(e.snapshot_at, e.recorded_at)) as day,
+      lead(e.event) over history as next_event, lead(tickets.eat_day(e.snapshot_at)) over history as next_day
+    from tickets.inc_events e
+    where e.event in ('baseline', 'opened', 'closed', 'reopened')
+    window history as (partition by e.ticket_id order by e.event_id)
+  ),
+  spells as (
+    select l.*, coalesce(l.next_day, (select max(k.day) + 1 from looks k)) - l.day as days
+    from lifecycle l
+    where l.event in ('opened', 'reopened') or (l.event = 'baseline' and case
+      when l.next_event is null then exists (select from tickets.inc t where t.ticket_id = l.ticket_id and t.is_actionable)
+      else l.next_event = 'closed'
+    end)
+  ),
+  told as (
+    select k.day, coalesce(cluster.name, s.cluster) as cluster, s.region, coalesce(team.name, s.assigned_team) as assigned_team, 'open' as what
+    from spells s
+    cross join generate_series(0, s.days - 1) as nth
+    join looks k on k.day = s.day + nth
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'team_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as team on true
+    left join lateral (
+      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'cluster_changed' and tickets.eat_day(e.snapshot_at) <= k.day
+      order by e.event_id desc limit 1
+    ) as cluster on true
+    union all
+    select l.day, l.cluster, l.region, l.assigned_team, l.event
+    from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
+    union all
+    select k.day, null, null, null, 'look' from looks k
+  )
+  insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
+  select
+    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
+    count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
+  from told t join looks k on k.day = t.day
+  group by 1, 2, 3, 4, k.snapshot_at;
+  get diagnostics v_rows = row_count;
+  return v_rows;
+end
+$$;
+comment on function tickets_ops.rebuild_days() is 'Writes the days before the first one of tickets.inc_daily, as history tells them: without SLA states and ages, which it does not tell. For an upgrade and for an imported history, before the next look at the bucket. Returns how many rows it wrote.';
+
+create or replace function tickets.inc_backlog_daily(p_from date, p_to date, p_by text default null)
+returns table (
+  day date, starts_at timestamptz, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint,
+  aged_0_24h bigint, aged_24_48h bigint, aged_2_7d bigint, aged_7_30d bigint, aged_over_30d bigint,
+  opened bigint, reopened bigint, closed bigint, net bigint, observed boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region']);
+  return query
+  with days as (
+    select d.day, look.day as seen -- the last day with a look
+    from (select p_from + n as day from generate_series(0, p_to - p_from - 1) as n) as d
+    left join lateral (
+      select i.day from tickets.inc_daily i where i.day <= d.day order by i.day desc limit 1 -- primary key
+    ) as look on d.day <= greatest(look.day, tickets.eat_day(now()))
+  ),
+  cells as (
+    select
+      i.day, coalesce(nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
+      sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
+      sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
+      sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
+    from tickets.inc_daily i
+    where i.day >= (select min(d.seen) from days d) and i.day < p_to
+    group by 1, 2
+  ),
+  listed as (
+    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    union
+    select '(none)' where p_by is null
+  )
+  select
+    d.day, tickets.eat_midnight(d.day), case when p_by is not null then v.value end,
+    -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
+    coalesce(c.open, known.zero), case when c.day is null then known.zero else c.open_breached end,
+    case when c.day is null then known.zero else c.open_at_risk end, case when c.day is null then known.zero else c.open_unknown end,
+    case when c.day is null then known.zero else c.aged_0_24h end, case when c.day is null then known.zero else c.aged_24_48h end,
+    case when c.day is null then known.zero else c.aged_2_7d end, case when c.day is null then known.zero else c.aged_7_30d end,
+    case when c.day is null then known.zero else c.aged_over_30d end,
+    coalesce(flow.opened, 0), coalesce(flow.reopened, 0), coalesce(flow.closed, 0),
+    coalesce(flow.opened + flow.reopened - flow.closed, 0), d.seen is not distinct from d.day
+  from days d
+  cross join listed v
+  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
+  left join cells c on c.day = d.seen and c.value = v.value
+  left join lateral (select c.opened, c.reopened, c.closed where d.seen = d.day) as flow on true
+  order by d.day, v.value;
+end
+$$;
+comment on function tickets.inc_backlog_daily(date, date, text) is
+'The open backlog at the end of each day, and what changed it, in observed time (the snapshots'' own): these figures are never revised. A row for each day, and for each value of p_by in the range.
+
+Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
+
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day, "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+
+Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
+--! EndIncluded daily.sql
+--! Included ageing.sql
+-- How old the open tickets are, now.
+
+create or replace view tickets.inc_ageing as
+select
+  t.assigned_team,
+  t.cluster,
+  count(*) as open,
+  count(*) filter (where t.hours_open < 4) as aged_0_4h,
+  count(*) filter (where t.hours_open >= 4 and t.hours_open < 24) as aged_4_24h,
+  count(*) filter (where t.hours_open >= 24 and t.hours_open < 48) as aged_24_48h,
+  count(*) filter (where t.hours_open >= 48 and t.hours_open < 168) as aged_2_7d,
+  count(*) filter (where t.hours_open >= 168 and t.hours_open < 720) as aged_7_30d,
+  count(*) filter (where t.hours_open >= 720) as aged_over_30d,
+  count(*) filter (where t.hours_open is null) as aged_unknown
+from tickets.inc_open_sla t
+group by t.assigned_team, t.cluster;
+comment on view tickets.inc_ageing is 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
+comment on column tickets.inc_ageing.assigned_team is 'Team; NULL: none.';
+comment on column tickets.inc_ageing.cluster is 'Network cluster; NULL: none.';
+comment on column tickets.inc_ageing.open is 'Open tickets.';
+comment on column tickets.inc_ageing.aged_0_4h is 'Open for under 4 h, or with a clock that starts in the future.';
+comment on column tickets.inc_ageing.aged_4_24h is 'Open for 4 h to under 24 h.';
+comment on column tickets.inc_ageing.aged_24_48h is 'Open for 24 h to under 48 h.';
+comment on column tickets.inc_ageing.aged_2_7d is 'Open for 48 h to under 7 days.';
+comment on column tickets.inc_ageing.aged_7_30d is 'Open for 7 to under 30 days.';
+comment on column tickets.inc_ageing.aged_over_30d is 'Open for 30 days or more.';
+comment on column tickets.inc_ageing.aged_unknown is 'Without a clock.';
+--! EndIncluded ageing.sql
+--! Included scorecard.sql
+-- Teams: what each closed, how fast, how lastingly, and what it has on its hands.
+
+create or replace function tickets.inc_team_scorecard(p_from date, p_to date)
+returns table (
+  assigned_team text, closed bigint, closed_final bigint, share_pct numeric, reopened_pct numeric, mttr_median numeric, hours_p80 numeric,
+  within_48h_pct numeric, received bigint, handed_over bigint, open_now bigint, breached_now bigint, oldest_hours numeric, low_n boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+set random_page_cost = 1.1
+as $$
+#variable_conflict use_column
+declare
+  v_from timestamptz := tickets.eat_midnight(p_from);
+  v_to timestamptz := tickets.eat_midnight(p_to);
+begin
+  perform tickets.check_question(p_from, p_to, 'day', null, null);
+  return query
+  with closings as (
+    select
+      coalesce(c.assigned_team, '(none)') as team, count(*) as closed, count(*) filter (where c.is_final) as closed_final,
+      count(*) filter (where c.reopened_at <= c.closed_at + interval '30 days') as reopened,
+      count(c.mttr_minutes) as mttr_known, percentile_disc(0.5) within group (order by c.mttr_minutes) as mttr_median,
+      count(c.hours_to_close) as hours_known, percentile_disc(0.8) within group (order by c.hours_to_close) as hours_p80,
+      count(*) filter (where c.within_48h) as within_48h
+    from tickets.inc_closures c
+    where c.closed_at >= v_from and c.closed_at < v_to -- index inc_events_closed_at
+    group by 1
+  ),
+  moves as (
+    select coalesce(left(e.old_value, 100), '(none)') as from_team, coalesce(left(e.new_value, 100), '(none)') as to_team
+    from tickets.inc_events e -- index inc_events_time
+    where e.event = 'team_changed' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+      -- Of open tickets, or such as closed or opened in the same snapshot: what happens next tells which it was.
+      and coalesce((
+        select n.event = 'closed' or n.snapshot_id = e.snapshot_id
+        from tickets.inc_events n -- index inc_events_ticket
+        where n.ticket_id = e.ticket_id and n.event in ('closed', 'reopened') and (n.event_id > e.event_id or n.snapshot_id = e.snapshot_id)
+        order by n.event_id limit 1
+      ), exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable))
+  ),
+  moved as (
+    select m.team, count(*) filter (where m.how = 'received') as received, count(*) filter (where m.how = 'handed over') as handed_over
+    from (select to_team as team, 'received' as how from moves union all select from_team, 'handed over' from moves) as m
+    group by m.team
+  ),
+  waiting as (
+    select
+      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      max(o.hours_open) as oldest
+    from tickets.inc_open_sla o
+    group by 1
+  )
+  select
+    team, coalesce(c.closed, 0), coalesce(c.closed_final, 0), round(100.0 * coalesce(c.closed, 0) / nullif(sum(c.closed) over (), 0), 1),
+    round(100.0 * c.reopened / c.closed, 1), case when c.mttr_known >= 5 then c.mttr_median end,
+    case when c.hours_known >= 5 then c.hours_p80 end, round(100.0 * c.within_48h / nullif(c.hours_known, 0), 1),
+    coalesce(m.received, 0), coalesce(m.handed_over, 0), coalesce(w.open, 0), coalesce(w.breached, 0), w.oldest,
+    coalesce(c.closed, 0) < 20
+  from closings c
+  full join moved m using (team)
+  full join waiting w using (team)
+  -- The many closings first; the others by name, so that they are not ranked.
+  order by coalesce(c.closed, 0) < 20, case when c.closed >= 20 then c.closed end desc, team;
+end
+$$;
+comment on function tickets.inc_team_scorecard(date, date) is
+'What each team did in [p_from, p_to), days in Nairobi, and what it has on its hands now. One row for each team that closed, moved or has something; "(none)" for tickets without a team.
+
+closed: closings by closed_at, credited to the team of the snapshot that first showed them. closed_final: of these, those that still stand. share_pct: share of all closings. reopened_pct: of closed, reopened within 30 days (for a young range still growing). mttr_median: the source''s minutes; hours_p80: hours by the wall clock within which the fastest 80 % were closed; NULL under 5 known values. within_48h_pct: of those with known hours. received, handed_over: moves of open tickets to and from the team, by the snapshots'' own time. open_now, breached_now, oldest_hours: as in tickets.inc_open_sla, now, whatever the range is. low_n: under 20 closings: too few for a comparison. Those rows come last, by name: no ranking should be made of them.
+
+Traps: a team that closes what others worked on gets the credit: see handed_over, and handover_at_close in tickets.inc_closures. Teams differ in what they are given: a share is no quality.';
+--! EndIncluded scorecard.sql
+
+-- The schema reporting is shared: a function of such a name that is there already is somebody else's. It is kept, and ours
+-- is not made.
+do $made$
+declare
+  v_kept text[] := array(
+    select p.proname from pg_proc p where p.pronamespace = 'reporting'::regnamespace and p.proname in ('fn_inc_trends', 'fn_inc_dashboard')
+  );
+  v_name text;
+begin
+  if not 'fn_inc_trends' = any (v_kept) then
+    execute $ours$
+--! Included trends.sql
+-- Trends for charts: what dashboard_api serves beside the map.
+
+-- It runs as its owner, as the map function does: so PUBLIC may not call it (grants.sql says who may), and its names are looked
+-- up where no caller can put anything. A function of that name that somebody else made is kept, and this one is not made.
+create or replace function reporting.fn_inc_trends(p_from date, p_to date, p_step text default 'day', p_by text default null)
+returns jsonb language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  return jsonb_build_object(
+    'from', p_from, 'to', p_to, 'step', p_step, 'by', p_by,
+    'settled_through', tickets.settled_through(),
+    'flow', (select coalesce(jsonb_agg(f), '[]') from tickets.inc_flow(p_from, p_to, p_step, p_by) f),
+    'repair_times', (select coalesce(jsonb_agg(r), '[]') from tickets.inc_repair_times(p_from, p_to, p_step, p_by) r),
+    -- Of owners and statuses no day is kept.
+    'backlog', case when p_by is null or p_by in ('team', 'cluster', 'region') then (
+      select coalesce(jsonb_agg(b), '[]') from tickets.inc_backlog_daily(p_from, p_to, p_by) b
+    ) end,
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+comment on function reporting.fn_inc_trends(date, date, text, text) is
+'Trends of the INC tickets for charts, as JSON.
+
+Arguments: p_from and p_to, days in Nairobi, [p_from, p_to); p_step: day (default), week (ISO) or month; p_by: team, cluster, region, owner, status, or NULL (default) for all together.
+
+flow, repair_times: the rows of tickets.inc_flow and tickets.inc_repair_times; backlog: those of tickets.inc_backlog_daily, by day whatever p_step is, null for owner and status; settled_through: periods that end later are provisional; freshness: as in reporting.fn_tickets_for_map. The comments of those functions say units, populations and traps. starts_at is the instant of midnight in Nairobi: use it as a chart''s time.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: an argument that makes no sense, with the words that do.';
+--! EndIncluded trends.sql
+    $ours$;
+    revoke execute on function reporting.fn_inc_trends(date, date, text, text) from public;
+  end if;
+  if not 'fn_inc_dashboard' = any (v_kept) then
+    execute $ours$
+--! Included dashboard.sql
+-- A dashboard of what is open and what was closed in a window: what dashboard_api serves beside the map.
+
+create or replace function tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamptz, p_to timestamptz)
+returns jsonb language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+begin
+  return (
+    select to_jsonb(collection)
+    from (
+      select 'FeatureCollection' as type, coalesce(array_agg(listed.feature), '{}') as features
+      from (
+        select f.feature
+        from tickets.map_features(p_open, p_cluster, null, null) f -- indexes inc_open, inc_closed_at
+        where (p_status is null or f.normalized_status = p_status)
+          and (p_open or (f.closed_at >= p_from and f.closed_at < p_to))
+          and f.bytes_of_text <= 4000 -- jsonb holds no array over 256 MB: no real ticket comes near it
+        order by f.closed_at desc nulls last
+        limit 50000
+      ) as listed
+    ) as collection
+  );
+end
+$$;
+comment on function tickets.dashboard_features(boolean, text, text, timestamptz, timestamptz) is 'A GeoJSON FeatureCollection for reporting.fn_inc_dashboard(): the open tickets (p_open), or those closed in [p_from, p_to), that have a place.';
+
+create or replace function tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamptz, p_to timestamptz)
+returns jsonb language sql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+  select to_jsonb(open_now) || to_jsonb(closed_then)
+  from (
+    select
+      count(*) as open, count(t.geog) as open_mapped,
+      count(*) filter (where t.sla_state = 'breached') as open_breached, count(*) filter (where t.at_risk) as open_at_risk,
+      count(*) filter (where t.sla_state = 'unknown') as open_unknown, max(t.hours_open) as open_oldest_hours
+    from tickets.inc_open_sla t
+    where (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+  ) as open_now
+  cross join (
+    select
+      count(*) as closed, count(t.geog) as closed_mapped,
+      case when count(t.mttr) >= 5 then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
+      round(100.0 * count(*) filter (where clock.lasted <= interval '48 hours') / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
+      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
+    from tickets.inc t -- index inc_closed_at
+    cross join lateral (
+      select case
+        when t.closed_at >= coalesce(t.created_at_service, t.first_seen_at) then t.closed_at - coalesce(t.created_at_service, t.first_seen_at)
+      end as lasted
+    ) as clock
+    where t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to
+      and (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+  ) as closed_then
+$$;
+comment on function tickets.dashboard_metrics(text, text, timestamptz, timestamptz) is 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
+
+-- It runs as its owner, as the map function does: so PUBLIC may not call it (grants.sql says who may), and its names are looked
+-- up where no caller can put anything. A function of that name that somebody else made is kept, and this one is not made.
+create or replace function reporting.fn_inc_dashboard(
+  p_cluster text default null,
+  p_status text default null,
+  p_window text default 'today',
+  p_from timestamptz default null,
+  p_to timestamptz default null
+)
+returns jsonb language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window text := case when p_from is not null or p_to is not null then 'custom' else p_window end;
+  v_today date := tickets.eat_day(now());
+  v_first date;
+  v_from timestamptz := p_from;
+  v_to timestamptz := p_to;
+begin
+  if v_window in ('today', 'week', 'month') then
+    v_first := date_trunc(case v_window when 'today' then 'day' else v_window end, v_today::timestamp);
+    v_from := tickets.eat_midnight(v_first);
+    v_to := tickets.eat_midnight((v_first + ('1 ' || case v_window when 'today' then 'day' else v_window end)::interval)::date);
+  elsif v_window is distinct from 'custom' then
+    raise exception 'p_window is %: choose today, week, month or custom.', coalesce(quote_literal(v_window), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  elsif p_from is null and p_to is null then
+    raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
+  end if;
+  return jsonb_build_object(
+    'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
+    'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
+    'closed', tickets.dashboard_features(false, p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'metrics', tickets.dashboard_metrics(p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
+    'freshness', (select to_jsonb(f) from tickets.freshness() f)
+  );
+end
+$$;
+comment on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) is
+'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
+
+Arguments: p_cluster, p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+
+window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
+
+Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
+
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+--! EndIncluded dashboard.sql
+    $ours$;
+    revoke execute on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) from public;
+  end if;
+  foreach v_name in array v_kept loop
+    raise notice 'There is a function reporting.% already: it is kept, and ours is not made.', v_name;
+    if to_regclass('tickets_takeover.notes') is not null then
+      insert into tickets_takeover.notes values ('functions that are kept, in place of which ours are not made', 'reporting.' || v_name, null);
+    end if;
+  end loop;
+end
+$made$;
 
 --! split: 990-takeover.sql
 -- Taking over from the Python version, second half.
