@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:35a36382ab2d0d54097a3dcc4d15f3f1cb25ca03
+--! Hash: sha1:f76ad031803d968a6ebbd565eb8a24763da9ba4c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2297,7 +2297,9 @@ comment on column tickets.inc.geog is 'geom as geography: distances in metres, f
 -- Nearest open tickets, and everything else that reads the open ones through tickets.inc_open_sla
 -- (partial: the many closed tickets cost nothing, and the KNN scan does not wade through them).
 create index inc_open_geog on tickets.inc using gist (geog) where is_actionable;
-create index inc_open on tickets.inc (ticket_id) where is_actionable;
+-- With what counting them by SLA takes, so that a monitor reads this and not 20 000 rows all over the table (measured: 9 ms
+-- of 500 000 tickets, otherwise 80).
+create index inc_open on tickets.inc (ticket_id) include (region, created_at_service, first_seen_at, geo_source) where is_actionable;
 -- Distances and radius searches over all tickets, closed ones included.
 create index inc_geog on tickets.inc using gist (geog);
 -- Closures per day.

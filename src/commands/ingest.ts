@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import type { ClientBase } from 'pg';
 import fetch_snapshot from '../../tasks/fetch_snapshot.ts';
 import finalize_snapshot from '../../tasks/finalize_snapshot.ts';
+import fleettickets_alert from '../../tasks/fleettickets_alert.ts';
 import maintain from '../../tasks/maintain.ts';
 import upsert_batch from '../../tasks/upsert_batch.ts';
 import { timeInName } from '../bucket/files.ts';
@@ -42,7 +43,7 @@ Settings: DATABASE_URL, and RUSTFS_* for --from-bucket.
 `;
 
 /** What --apply runs in this process. */
-const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, maintain };
+const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, maintain, fleettickets_alert };
 
 const OPTIONS = {
   'from-bucket': { type: 'boolean', default: false },
