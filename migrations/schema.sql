@@ -2667,7 +2667,11 @@ begin
   insert into tickets_ops.announced_health default values on conflict do nothing;
   -- Who comes second compares with what the first has announced.
   select * into v_before from tickets_ops.announced_health for update;
-  select ok, problems into v_health from tickets_ops.health;
+  select ok, problems, workers_alive into v_health from tickets_ops.health;
+  -- A worker asks: where none lives, it was killed while it did, and has nothing to tell.
+  if v_health.workers_alive = 0 then
+    return null;
+  end if;
   if v_health.ok is distinct from v_before.ok then
     update tickets_ops.announced_health set ok = v_health.ok, since = clock_timestamp();
     -- Without a key: a message that waits is not replaced by the next.
@@ -2680,7 +2684,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.announce_health() IS 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok. Called by maintenance where that setting is.';
+COMMENT ON FUNCTION tickets_ops.announce_health() IS 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok; NULL, and announces nothing, while no worker is alive. Called by maintenance where that setting is.';
 
 CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

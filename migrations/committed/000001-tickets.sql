@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f76ad031803d968a6ebbd565eb8a24763da9ba4c
+--! Hash: sha1:fb7fad434ede082181f23293ee1a5d79e327330c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8972,7 +8972,11 @@ begin
   insert into tickets_ops.announced_health default values on conflict do nothing;
   -- Who comes second compares with what the first has announced.
   select * into v_before from tickets_ops.announced_health for update;
-  select ok, problems into v_health from tickets_ops.health;
+  select ok, problems, workers_alive into v_health from tickets_ops.health;
+  -- A worker asks: where none lives, it was killed while it did, and has nothing to tell.
+  if v_health.workers_alive = 0 then
+    return null;
+  end if;
   if v_health.ok is distinct from v_before.ok then
     update tickets_ops.announced_health set ok = v_health.ok, since = clock_timestamp();
     -- Without a key: a message that waits is not replaced by the next.
@@ -8984,7 +8988,7 @@ begin
   return v_health.ok;
 end
 $$;
-comment on function tickets_ops.announce_health() is 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok. Called by maintenance where that setting is.';
+comment on function tickets_ops.announce_health() is 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok; NULL, and announces nothing, while no worker is alive. Called by maintenance where that setting is.';
 --! EndIncluded alerts.sql
 --! Included metrics.sql
 -- The figures that a monitor keeps: one view, tickets_ops.metrics. It comes out three ways: SQL, ops/sql_exporter.yml, and

@@ -48,9 +48,11 @@ export function messageOf({ ok, problems, at, lasted_seconds: lasted, database }
   const name = `fleettickets (${database})`;
   const shown = problems.slice(0, MAX_PROBLEMS).map((problem) => `• ${shortened(problem)}`);
   const more = problems.length - shown.length;
-  const after = lasted === null ? '' : `, after ${duration(lasted)}`;
+  const lastedFor = lasted === null ? '' : duration(lasted);
   return [
-    ok ? `${name} is well since ${at}${after}.` : `${name} needs a person since ${at}${after} without.`,
+    ok
+      ? `${name} is well ${lastedFor && 'again '}since ${at}${lastedFor && `, after ${lastedFor}`}.`
+      : `${name} needs a person since ${at}${lastedFor && `, after ${lastedFor} in which it was well`}.`,
     ...(ok && shown.length > 0 ? ['Worth knowing:'] : []),
     ...shown,
     ...(more > 0 ? [`and ${more} more: select problems from tickets_ops.health`] : []),

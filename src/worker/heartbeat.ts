@@ -7,7 +7,7 @@
  * half a minute or that another one declared dead ends itself at once, without touching its jobs: others may have them.
  */
 import { hostname } from 'node:os';
-import type { WorkerEvents } from 'graphile-worker';
+import type { WorkerEvents, WorkerPool } from 'graphile-worker';
 import type pg from 'pg';
 import { connect } from '../database/client.ts';
 import type { Log } from '../settings/log.ts';
@@ -23,6 +23,21 @@ const SHARED =
   'DATABASE_URL leads to connections that share sessions (a pooler in transaction mode, or the embedded database): ' +
   'nobody can tell whether a worker lives, so nothing is rescued, and the jobs of one that dies wait for 4 hours. ' +
   'Connect directly, or through a pooler in session mode.';
+
+/** The heartbeat of each pool, from the moment it is registered. */
+const beginnings = new WeakMap<WorkerPool, Promise<unknown>>();
+
+/** A pool takes no job before it is registered: only pools that are can be rescued. */
+export const REGISTERS_FIRST: GraphileConfig.Plugin = {
+  name: 'fleettickets-registers-first',
+  worker: {
+    hooks: {
+      async startWorker(_, { worker }) {
+        await beginnings.get(worker.workerPool);
+      },
+    },
+  },
+};
 
 /** What remains to be waited for of each worker's heartbeats. */
 const endings = new WeakMap<WorkerEvents, Promise<void>[]>();
@@ -60,6 +75,7 @@ export function keepHeartbeat(
       else log.warn(reason);
       return undefined;
     });
+    beginnings.set(workerPool, heartbeat);
     log.info({ pool: workerPool.id }, 'worker started');
     ended.push(
       workerPool.promise

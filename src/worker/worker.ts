@@ -9,7 +9,7 @@ import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
 import { registerGeocoder } from '../geocoding/registration.ts';
 import { graphileLogger, type Log } from '../settings/log.ts';
 import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
-import { keepHeartbeat } from './heartbeat.ts';
+import { keepHeartbeat, REGISTERS_FIRST } from './heartbeat.ts';
 import { openPool } from './pool.ts';
 import { CRONTAB_FILE, recordSchedule } from './schedule.ts';
 import { markSessions } from './sessions.ts';
@@ -29,6 +29,7 @@ export function workerPreset(log: Log, onHeartbeatFailure: (reason: string) => v
     process.exitCode = 1;
   });
   return {
+    plugins: [REGISTERS_FIRST],
     worker: {
       // Of plain npx graphile-worker only; ours bring a pool (pool.ts).
       connectionString: pinnedUrl(markSessions(DATABASE_URL)),

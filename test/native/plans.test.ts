@@ -60,6 +60,12 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
     }
   });
 
+  test('a monitor counts the open tickets from their index, without a look at the table', async () => {
+    const query = 'select sla_state, at_risk, geo_source, count(*) from tickets.inc_open_sla group by 1, 2, 3';
+    await env.pool.query('vacuum tickets.inc'); // as autovacuum does
+    assert.match(await plan(query), /Index Only Scan using inc_open on inc\b/);
+  });
+
   test('the rule of the SLA is looked up once for each region', async () => {
     for (const query of [
       'select sla_state, count(*) from tickets.inc_open_sla group by 1',
