@@ -46,7 +46,7 @@ const decision = place.extend({
   updated_at: text,
   lat: z.number().min(-90).max(90).optional(),
   lng: z.number().min(-180).max(180).optional(),
-  guard_km: z.number().positive().max(2_000).optional(),
+  guard_km: z.number().min(0.1).max(1_000).optional(),
 });
 
 /** What can be done to jobs; the parameters are the fields of the request, in its order. */
