@@ -9,6 +9,7 @@ import { dataset } from '../src/settings/dataset.ts';
 import { ExpectedError } from '../src/settings/errors.ts';
 import { createLog } from '../src/settings/log.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
+import { print } from '../src/terminal/output.ts';
 import { showProgress } from '../src/terminal/progress.ts';
 import { table } from '../src/terminal/table.ts';
 import { workerEnded } from '../src/worker/pool.ts';
@@ -157,7 +158,7 @@ async function embedded() {
   }
 }
 
-const say = (text: string) => process.stdout.write(`${text}\n`);
+const say = (text: string) => print(`${text}\n`);
 
 async function put(bucket: Bucket, name: string, body: Uint8Array): Promise<void> {
   await bucket.client.send(

@@ -85,7 +85,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         ['breached', 'at_risk', 'ok'],
       );
       await list().getByText('Rose Court').click();
-      const tickets = list().locator('.ticket');
+      const tickets = list().locator('li:has(b)');
       await tickets.nth(11).waitFor();
       assert.equal(await tickets.first().innerText(), 'WOT0000012 breached 84 h\nOpen · Kilimani A · NW_Rose Court');
       await list().getByRole('button', { name: 'all places' }).click();
@@ -167,7 +167,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         await list().getByText('Nearest vehicles').waitFor();
         assert.match(await list().locator('li').last().innerText(), /^KDA 123A live\s+about 0\.8 km by road, \d min$/);
         await tab.getByLabel('2 vehicles').uncheck();
-        assert.equal(await tab.locator('.vehicle').count(), 0);
+        await tab.locator('.vehicle').first().waitFor({ state: 'detached' });
       } finally {
         await env.pool.query(vehicles('false'));
       }

@@ -18,13 +18,16 @@ interface Route<T extends z.ZodType = z.ZodType> {
 const route = <T extends z.ZodType>(role: Role, input: T, run: Route<T>['run']): Route =>
   ({ role, input, run }) as Route;
 
-/** More than anyone reviews at a sitting; 5 000 are painted within a second. */
-const QUEUE_SHOWN = 5_000;
 const JOBS_SHOWN = 200;
 const TICKETS_SHOWN = 500;
 
 const text = z.string().min(1).max(1_000);
-const optional = text.nullish().transform((value) => value ?? null);
+/** A field that is left empty says nothing. */
+const optional = z
+  .string()
+  .max(1_000)
+  .nullish()
+  .transform((value) => value || null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
 const degrees = z.coerce.number().min(-180).max(180);
 const id = z.coerce.number().int().positive();
@@ -46,7 +49,7 @@ const decision = place.extend({
   updated_at: text,
   lat: z.number().min(-90).max(90).optional(),
   lng: z.number().min(-180).max(180).optional(),
-  guard_km: z.number().positive().max(2_000).optional(),
+  guard_km: z.number().min(0.1).max(1_000).optional(),
 });
 
 /** What can be done to jobs; the parameters are the fields of the request, in its order. */
@@ -76,14 +79,13 @@ const flat = ({ geometry, properties }: { geometry: { coordinates: [number, numb
 export const ROUTES: Record<string, Route> = {
   'GET /api/queue': route('tickets_curator', z.object({ status: optional, text: optional }), async (db, asked) => {
     const { rows } = await db.query(
-      `select kind, cluster, location_key, status, doubt::float8 as doubt, open_tickets::integer as open, count(*) over ()::integer as total
+      `select kind, cluster, location_key, status, open_tickets::integer as open
        from tickets_ops.review_queue
        where ($1::text is null or status = $1 or kind = $1)
-         and ($2::text is null or strpos(lower(concat_ws(' ', location_key, location_name, cluster)), lower($2)) > 0)
-       limit ${QUEUE_SHOWN}`,
+         and ($2::text is null or strpos(lower(concat_ws(' ', location_key, location_name, cluster)), lower($2)) > 0)`,
       [asked.status, asked.text],
     );
-    return { total: rows[0]?.total ?? 0, places: rows.map(({ total, ...row }) => row) };
+    return rows;
   }),
 
   'GET /api/place': route('tickets_curator', place, async (db, { kind, cluster, location_key }) => {
@@ -129,12 +131,12 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/places': route('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
     const { rows } = await db.query(
       `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features' as features,
-         (select coalesce(json_agg(t), '[]') from (
-           select distinct assigned_team as team from tickets.inc where is_actionable and assigned_team is not null
-         ) as t) as teams`,
+         array(select distinct cluster from tickets.inc where is_actionable and cluster is not null order by 1) as clusters,
+         array(select distinct assigned_team from tickets.inc where is_actionable and assigned_team is not null order by 1) as teams`,
       [asked.cluster, asked.team],
     );
-    return { teams: rows[0].teams, places: rows[0].features.map(flat) };
+    const { features, ...choices } = rows[0];
+    return { ...choices, places: features.map(flat) };
   }),
 
   'GET /api/tickets': route(
@@ -176,7 +178,7 @@ export const ROUTES: Record<string, Route> = {
          from every where ($1::text is null or task = $1) and ($2::text is null or state = $2)
        )
        select
-         (select coalesce(json_agg(t), '[]') from (select distinct task from every) as t) as tasks,
+         array(select distinct task from every order by 1) as tasks,
          (select count(*)::integer from every where state = 'failed' and ($1::text is null or task = $1)) as failed,
          (select coalesce(json_agg(j), '[]') from (
            select * from matching order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at
