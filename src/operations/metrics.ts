@@ -32,13 +32,14 @@ export async function readMetrics(db: Db): Promise<Metric[]> {
  * @throws SchemaError, or ExpectedError with the grant that is missing
  */
 export async function requireMetrics(client: ClientBase): Promise<void> {
-  const { rows } = await client.query<{ role: string; exists: boolean; owns: boolean }>(
-    `select current_user as role, v.oid is not null as exists, coalesce(pg_has_role(v.relowner, 'usage'), false) as owns
+  const { rows } = await client.query<{ role: string; exists: boolean; owns: boolean; migrated: boolean }>(
+    `select current_user as role, v.oid is not null as exists, coalesce(pg_has_role(v.relowner, 'usage'), false) as owns,
+       to_regnamespace('graphile_migrate') is not null as migrated
      from (select) as one
      left join (pg_class v join pg_namespace n on n.oid = v.relnamespace and n.nspname = 'tickets_ops') on v.relname = 'metrics'`,
   );
-  const { role = '', exists = false, owns = false } = rows[0] ?? {};
-  if (owns) return requireCurrent(client);
+  const { role = '', exists = false, owns = false, migrated = false } = rows[0] ?? {};
+  if (owns || !migrated) return requireCurrent(client);
   if (!exists)
     throw new SchemaError('The schema of this database is not that of this release. Run: fleettickets migrate');
   await client.query('select from tickets_ops.metrics limit 0').catch((error: { code?: string }) => {
