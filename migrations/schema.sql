@@ -8965,6 +8965,8 @@ CREATE INDEX crq_geog_idx1 ON tickets.crq USING gist (geog);
 
 CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster), location_key);
 
+CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
+
 CREATE INDEX crq_ticket_id_region_created_at_service_first_seen_at_geo_s_idx ON tickets.crq USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
 
 CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
@@ -8997,7 +8999,9 @@ CREATE INDEX inc_first_seen_at ON tickets.inc USING btree (first_seen_at) INCLUD
 
 CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
 
-CREATE INDEX inc_open ON tickets.inc USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
+CREATE INDEX inc_open ON tickets.inc USING btree (ticket_id) WHERE is_actionable;
+
+CREATE INDEX inc_open_counts ON tickets.inc USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
 
 CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
