@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:58a75ae122f5753d276a0a01cb9243dd7b9c5498
+--! Hash: sha1:c0e0e32131b9ba75883018b1073801ae22870318
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4568,7 +4568,7 @@ comment on column tickets_ops.geocoding_answers.provider is 'Who answered.';
 comment on column tickets_ops.geocoding_answers.candidates is 'What came back; [] when the provider does not know it.';
 comment on column tickets_ops.geocoding_answers.answered_at is 'When.';
 
---! Included names.sql
+--! Included name-match.sql
 -- Whether two names of places mean the same place: how a provider's label is compared with what was asked for.
 
 create or replace function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
@@ -4763,7 +4763,7 @@ end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
   'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. literal: exact, without a slip. same_kind: no kind of thing was asked for, or one of those asked. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court, Langata for Langata Road). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
---! EndIncluded names.sql
+--! EndIncluded name-match.sql
 --! Included judge.sql
 -- The judge: which of a provider's candidates, if any, is the place that was asked for.
 --
