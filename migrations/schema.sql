@@ -1526,31 +1526,36 @@ $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 
-CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select
-    meta.snapshot_at, meta.ingested_at, meta.checked_at,
-    floor(extract(epoch from now() - meta.snapshot_at) / 60),
-    greatest(
-      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-    ),
-    meta.source_key
-  from (select) as one
-  left join lateral (
+begin
+  return query
     select
-      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-      m.metadata ->> 'source_key' as source_key
-    from tickets.import_meta m
-    where m.dataset = 'inc'
-  ) as meta on true
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60),
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ),
+      meta.source_key,
+      -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
+      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true;
+end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 
 CREATE FUNCTION tickets.gazetteer_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e5305e9be14c13b8af4d1ea3c2383fccff437ce7
+--! Hash: sha1:19173b16a9ea5c501ece6f59295291f42fc8df95
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3788,31 +3788,37 @@ comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the sna
 
 create or replace function tickets.freshness()
 returns table (
-  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text
+  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text,
+  problem text
 )
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select
-    meta.snapshot_at, meta.ingested_at, meta.checked_at,
-    floor(extract(epoch from now() - meta.snapshot_at) / 60),
-    greatest(
-      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-    ),
-    meta.source_key
-  from (select) as one
-  left join lateral (
+begin
+  return query
     select
-      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-      m.metadata ->> 'source_key' as source_key
-    from tickets.import_meta m
-    where m.dataset = 'inc'
-  ) as meta on true
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60),
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ),
+      meta.source_key,
+      -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
+      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true;
+end
 $$;
-comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 --! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.

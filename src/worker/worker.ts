@@ -1,6 +1,7 @@
 /** The worker: graphile-worker's settings, for our own command and for plain `npx graphile-worker` alike. */
 import { EventEmitter } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
 import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
 import { enqueue, JOB_KEYS } from '../database/jobs.ts';
@@ -15,6 +16,13 @@ import { CRONTAB_FILE, recordSchedule } from './schedule.ts';
 import { markSessions } from './sessions.ts';
 
 export const TASK_DIRECTORY = fileURLToPath(new URL('../../tasks', import.meta.url));
+
+/**
+ * Memory before speed: left to itself, V8 keeps up to 130 MB for what is new and lets the rest grow to a multiple of what
+ * is in use. Set here, so that it holds however the process was started; reading a file takes a sixth more of a processor.
+ */
+setFlagsFromString('--semi-space-growth-factor=1');
+setFlagsFromString('--heap-growing-percent=30');
 
 /**
  * graphile-worker's settings, from the environment.
