@@ -5923,6 +5923,14 @@ CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
+  -- A process without the settings must not switch off what a worker beside it has.
+  if p_provider is null and exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  ) then
+    return;
+  end if;
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
     values (p_provider, p_rate, p_daily_budget, p_found_days)
@@ -5945,7 +5953,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason, which counts only while no living worker has one. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:19173b16a9ea5c501ece6f59295291f42fc8df95
+--! Hash: sha1:7ff6b840cbf195ceb513d97dee9e9d8c53b01fe3
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4907,6 +4907,14 @@ returns void language plpgsql as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
+  -- A process without the settings must not switch off what a worker beside it has.
+  if p_provider is null and exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  ) then
+    return;
+  end if;
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
     values (p_provider, p_rate, p_daily_budget, p_found_days)
@@ -4929,7 +4937,7 @@ begin
 end
 $$;
 comment on function tickets_ops.register_geocoder(text, numeric, integer, numeric, text) is
-  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason, which counts only while no living worker has one. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (
