@@ -467,9 +467,14 @@ COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 begin
-  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
   if not tickets_ops.is_pipeline() then
     perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
   end if;
@@ -2785,6 +2790,7 @@ COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that 
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   v_job record;
@@ -2814,10 +2820,13 @@ begin
   end if;
   return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
     else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 
 CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.geometry
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3102,10 +3111,11 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
       else 'ready'
     end as state
   ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it, and so does unlock_pools. updated_at moves
+  -- whenever the key goes to a new job.
   cross join lateral (
     select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+      greatest(j.created_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
     end as failed_at
   ) as f
   left join lateral (
@@ -3648,6 +3658,20 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
 
+CREATE FUNCTION tickets_ops.has_geocoding_worker() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.has_geocoding_worker() IS 'Whether a living worker has a provider to ask.';
+
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
     raw jsonb NOT NULL,
@@ -3943,7 +3967,14 @@ CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem 
   select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
   from tickets_ops.queued_jobs() j
   where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+    and exists (select from tickets_ops.job_policy(j.task))
   having min(j.run_at) < now() - interval '10 minutes'
+  union all
+  select 'warning', format('%s job(s) wait for a task that there is not: %s. Cancel them: select tickets_ops.cancel_job(id) from tickets_ops.jobs where task = %L;',
+    count(*), j.task, j.task)
+  from tickets_ops.queued_jobs() j
+  where not exists (select from tickets_ops.job_policy(j.task)) and (j.locked_at is not null or j.attempts < j.max_attempts)
+  group by j.task
   union all
   select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
     count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
@@ -5426,6 +5457,31 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.queued_jobs() IS 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
 
+CREATE FUNCTION tickets_ops.raise_blocked() RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_blockers text := (
+    select string_agg(distinct format('process %s of user %s, %s since %s: %s', a.pid, a.usename, a.state, tickets_ops.wall_clock(a.state_change), left(a.query, 200)), '; ')
+    from pg_locks l
+    join pg_stat_activity a using (pid)
+    left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
+    where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
+      and (
+        c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_worker'))
+          and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+      )
+  );
+begin
+  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+    using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.raise_blocked() IS 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
+
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5924,11 +5980,7 @@ declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
   -- A process without the settings must not switch off what a worker beside it has.
-  if p_provider is null and exists (
-    select
-    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
-    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
-  ) then
+  if p_provider is null and tickets_ops.has_geocoding_worker() then
     return;
   end if;
   if p_provider is not null then
@@ -6118,6 +6170,19 @@ CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN (p_payload - ARRAY['waits'::text, 'looks'::text, '_cron'::text]) ELSE p_payload END;
 
 COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
+
+CREATE FUNCTION tickets_ops.require_task(p_task text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
+    raise exception 'There is no task %.', quote_literal(p_task)
+      using errcode = 'invalid_parameter_value', hint = 'Choose ' || (select string_agg(task, ', ' order by task) from tickets_ops.job_policy()) || '.';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.require_task(p_task text) IS 'Raises, and names the tasks that there are, where p_task is none of them. NULL passes.';
 
 CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -6377,9 +6442,11 @@ COMMENT ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts inte
 CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 begin
+  perform tickets_ops.require_task(p_task);
   return query
     with failed as materialized (
       select j.id, j.task, j.key, j.superseded,
@@ -6411,6 +6478,7 @@ COMMENT ON FUNCTION tickets_ops.retry_failed(p_task text) IS 'Tries every failed
 CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 declare
@@ -7053,6 +7121,7 @@ declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
+  v_over bigint[];
 begin
   with died as (
     update graphile_worker._private_jobs
@@ -7065,10 +7134,12 @@ begin
       end,
       last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
     where locked_by = any (p_pools)
-    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+    returning id, attempts >= max_attempts as is_over, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
-  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}'), array_agg(id) filter (where is_over) into v_set_aside, v_over from died;
   perform graphile_worker.force_unlock_workers(p_pools);
+  -- As a failure does: tickets_ops.jobs reads from it when the job failed.
+  update graphile_worker._private_jobs set run_at = now() + exp(least(attempts, 10)) * interval '1 second' where id = any (v_over);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -8889,6 +8960,8 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.has_geocoding_worker() FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
@@ -9018,6 +9091,8 @@ REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.queued_jobs() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.raise_blocked() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 
@@ -9059,6 +9134,8 @@ REVOKE ALL ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at ti
 REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.require_task(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rescore_locations(p_cluster text) FROM PUBLIC;
 

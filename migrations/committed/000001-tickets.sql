@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:7ff6b840cbf195ceb513d97dee9e9d8c53b01fe3
+--! Hash: sha1:d4ac5551dbc5658a2d671b74a4712d90d96e6584
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2589,9 +2589,13 @@ $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
 create or replace function tickets.claim_gazetteers() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 begin
-  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
   if not tickets_ops.is_pipeline() then
     perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
   end if;
@@ -2985,6 +2989,7 @@ declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
+  v_over bigint[];
 begin
   with died as (
     update graphile_worker._private_jobs
@@ -2997,10 +3002,12 @@ begin
       end,
       last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
     where locked_by = any (p_pools)
-    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+    returning id, attempts >= max_attempts as is_over, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
-  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}'), array_agg(id) filter (where is_over) into v_set_aside, v_over from died;
   perform graphile_worker.force_unlock_workers(p_pools);
+  -- As a failure does: tickets_ops.jobs reads from it when the job failed.
+  update graphile_worker._private_jobs set run_at = now() + exp(least(attempts, 10)) * interval '1 second' where id = any (v_over);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -4902,17 +4909,24 @@ create or replace function tickets_ops.seconds_per_call(p_rate numeric) returns 
 return 1.03 / p_rate;
 comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
+create or replace function tickets_ops.has_geocoding_worker() returns boolean language plpgsql stable as $$
+begin
+  return exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  );
+end
+$$;
+comment on function tickets_ops.has_geocoding_worker() is 'Whether a living worker has a provider to ask.';
+
 create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
 returns void language plpgsql as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
   -- A process without the settings must not switch off what a worker beside it has.
-  if p_provider is null and exists (
-    select
-    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
-    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
-  ) then
+  if p_provider is null and tickets_ops.has_geocoding_worker() then
     return;
   end if;
   if p_provider is not null then
@@ -7630,10 +7644,11 @@ language sql stable as $$
       else 'ready'
     end as state
   ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it, and so does unlock_pools. updated_at moves
+  -- whenever the key goes to a new job.
   cross join lateral (
     select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+      greatest(j.created_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
     end as failed_at
   ) as f
   left join lateral (
@@ -7745,7 +7760,7 @@ comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed
 
 create or replace function tickets_ops.retry_job(p_id bigint)
 returns table (job_id bigint, task text, job_key text, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 declare
   v_job record;
@@ -7772,11 +7787,22 @@ create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb
 return case jsonb_typeof(p_payload) when 'object' then p_payload - array['waits', 'looks', '_cron'] else p_payload end;
 comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
 
+create or replace function tickets_ops.require_task(p_task text) returns void language plpgsql stable as $$
+begin
+  if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
+    raise exception 'There is no task %.', quote_literal(p_task)
+      using errcode = 'invalid_parameter_value', hint = 'Choose ' || (select string_agg(task, ', ' order by task) from tickets_ops.job_policy()) || '.';
+  end if;
+end
+$$;
+comment on function tickets_ops.require_task(text) is 'Raises, and names the tasks that there are, where p_task is none of them. NULL passes.';
+
 create or replace function tickets_ops.retry_failed(p_task text default null)
 returns table (job_id bigint, task text, job_key text, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 begin
+  perform tickets_ops.require_task(p_task);
   return query
     with failed as materialized (
       select j.id, j.task, j.key, j.superseded,
@@ -7818,7 +7844,7 @@ $$;
 comment on function tickets_ops.jobs_of_snapshot(bigint) is 'The ids of the load jobs of a snapshot that are there, by their keys. Empty for NULL.';
 
 create or replace function tickets_ops.cancel_job(p_id bigint) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_job record;
   v_snapshot bigint;
@@ -7847,9 +7873,12 @@ begin
   end if;
   return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
     else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 --! EndIncluded retry.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
@@ -7930,7 +7959,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
   from tickets_ops.queued_jobs() j
   where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+    and exists (select from tickets_ops.job_policy(j.task))
   having min(j.run_at) < now() - interval '10 minutes'
+  union all
+  select 'warning', format('%s job(s) wait for a task that there is not: %s. Cancel them: select tickets_ops.cancel_job(id) from tickets_ops.jobs where task = %L;',
+    count(*), j.task, j.task)
+  from tickets_ops.queued_jobs() j
+  where not exists (select from tickets_ops.job_policy(j.task)) and (j.locked_at is not null or j.attempts < j.max_attempts)
+  group by j.task
   union all
   select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
     count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
@@ -7939,6 +7975,27 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   having count(*) > 0
 $$;
 comment on function tickets_ops.job_problems() is 'What is wrong with the jobs, as faults and warnings in words.';
+
+create or replace function tickets_ops.raise_blocked() returns void language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_blockers text := (
+    select string_agg(distinct format('process %s of user %s, %s since %s: %s', a.pid, a.usename, a.state, tickets_ops.wall_clock(a.state_change), left(a.query, 200)), '; ')
+    from pg_locks l
+    join pg_stat_activity a using (pid)
+    left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
+    where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
+      and (
+        c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_worker'))
+          and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+      )
+  );
+begin
+  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+    using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
+end
+$$;
+comment on function tickets_ops.raise_blocked() is 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
 
 create or replace function tickets_ops.blocking_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -19,10 +19,10 @@ export async function keepRegistered(db: Db): Promise<void> {
   if ('off' in geocoder) await registerGeocoder(db);
 }
 
-/** Whether a worker has registered a provider: where this process has none, others ask. */
+/** Whether a living worker has a provider: where this process has none, others ask. */
 export async function isAskedByOthers(db: Db): Promise<boolean> {
-  const { rowCount } = await db.query('select from tickets_ops.geocoding_setup where provider is not null');
-  return rowCount === 1;
+  const { rows } = await db.query('select tickets_ops.has_geocoding_worker() as others');
+  return rows[0].others;
 }
 
 /**
