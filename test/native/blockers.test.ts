@@ -43,11 +43,8 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
     const { rows } = await env.pool.query(
       `select id from graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}', job_key := 'upsert_batch:1:1') as job`,
     );
-    const columns = `dataset, source_key, status`;
-    await env.pool.query(
-      `insert into tickets_ops.snapshots (${columns}, source_last_modified, snapshot_at) values ('inc', 'x.csv', 'loading', now(), now())`,
-    );
-    await person.query('select from tickets_ops.snapshots for update');
+    await person.query(`select from graphile_worker._private_jobs for update`);
+    await person.query(`lock table tickets_ops.snapshots in exclusive mode`);
     const started = performance.now();
     await assert.rejects(
       env.pool.query('select tickets_ops.cancel_job($1)', [rows[0].id]),
