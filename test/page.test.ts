@@ -85,7 +85,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         ['breached', 'at_risk', 'ok'],
       );
       await list().getByText('Rose Court').click();
-      const tickets = list().locator('.ticket');
+      const tickets = list().locator('li:has(b)');
       await tickets.nth(11).waitFor();
       assert.equal(await tickets.first().innerText(), 'WOT0000012 breached 84 h\nOpen · Kilimani A · NW_Rose Court');
       await list().getByRole('button', { name: 'all places' }).click();
@@ -167,7 +167,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         await list().getByText('Nearest vehicles').waitFor();
         assert.match(await list().locator('li').last().innerText(), /^KDA 123A live\s+about 0\.8 km by road, \d min$/);
         await tab.getByLabel('2 vehicles').uncheck();
-        assert.equal(await tab.locator('.vehicle').count(), 0);
+        await tab.locator('.vehicle').first().waitFor({ state: 'detached' });
       } finally {
         await env.pool.query(vehicles('false'));
       }
@@ -179,7 +179,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
     const failing = `
       select tickets_ops.enqueue('upsert_batch', json_build_object('snapshot_id', 999999, 'batch', n)) from generate_series(1, 3) as n
       union all select tickets_ops.enqueue('geocode_location', '{"location_name": "", "cluster": "Kilimani"}')`;
-    const later = `select tickets_ops.enqueue('maintain', '{}', p_run_at => now() + interval '1 day')`;
+    const later = `select tickets_ops.enqueue('fleettickets_maintain', '{}', p_run_at => now() + interval '1 day')`;
     const rows = () => tab.locator('.jobs tr');
 
     beforeEach(async () => {
@@ -211,8 +211,8 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         `select task, state from tickets_ops.jobs where state <> 'failed' order by 1`,
       );
       assert.deepEqual(waiting, [
+        { task: 'fleettickets_maintain', state: 'scheduled' },
         { task: 'geocode_location', state: 'ready' },
-        { task: 'maintain', state: 'scheduled' },
       ]);
     });
 

@@ -18,25 +18,27 @@ interface Route<T extends z.ZodType = z.ZodType> {
 const route = <T extends z.ZodType>(role: Role, input: T, run: Route<T>['run']): Route =>
   ({ role, input, run }) as Route;
 
-/** More than anyone reviews at a sitting; 5 000 are painted within a second. */
-const QUEUE_SHOWN = 5_000;
 const JOBS_SHOWN = 200;
 const TICKETS_SHOWN = 500;
 
 const text = z.string().min(1).max(1_000);
-const optional = text.nullish().transform((value) => value ?? null);
+/** A field that is left empty says nothing. */
+const optional = z
+  .string()
+  .max(1_000)
+  .nullish()
+  .transform((value) => value || null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
 const degrees = z.coerce.number().min(-180).max(180);
 const id = z.coerce.number().int().positive();
 
-const POINT = 'st_setsrid(st_makepoint($4, $5), 4326)';
 /** The SET clause of each decision; the triggers of the gazetteers do the rest, as they do for psql. */
 const DECISIONS: Record<string, string> = {
   'location accept': `status = 'found', verified = true`,
-  'location pin': `geom = ${POINT}, status = 'found', verified = true`,
+  'location pin': `geom = $4, status = 'found', verified = true`,
   'location reject': `status = 'rejected', verified = true`,
   'cluster accept': `verified = true`,
-  'cluster pin': `geom = ${POINT}, verified = true`,
+  'cluster pin': `geom = $4, verified = true`,
   'cluster reject': `geom = null, verified = true`,
   'cluster guard': `guard_km = $4`,
 };
@@ -76,14 +78,13 @@ const flat = ({ geometry, properties }: { geometry: { coordinates: [number, numb
 export const ROUTES: Record<string, Route> = {
   'GET /api/queue': route('tickets_curator', z.object({ status: optional, text: optional }), async (db, asked) => {
     const { rows } = await db.query(
-      `select kind, cluster, location_key, status, doubt::float8 as doubt, open_tickets::integer as open, count(*) over ()::integer as total
+      `select kind, cluster, location_key, status, open_tickets::integer as open
        from tickets_ops.review_queue
        where ($1::text is null or status = $1 or kind = $1)
-         and ($2::text is null or strpos(lower(concat_ws(' ', location_key, location_name, cluster)), lower($2)) > 0)
-       limit ${QUEUE_SHOWN}`,
+         and ($2::text is null or strpos(lower(concat_ws(' ', location_key, location_name, cluster)), lower($2)) > 0)`,
       [asked.status, asked.text],
     );
-    return { total: rows[0]?.total ?? 0, places: rows.map(({ total, ...row }) => row) };
+    return rows;
   }),
 
   'GET /api/place': route('tickets_curator', place, async (db, { kind, cluster, location_key }) => {
@@ -99,7 +100,9 @@ export const ROUTES: Record<string, Route> = {
   'POST /api/decide': route('tickets_curator', decision, async (db, asked) => {
     const { kind, cluster, location_key, updated_at } = asked;
     const set = DECISIONS[`${kind} ${asked.decision}`];
-    const values = { accept: [], reject: [], pin: [asked.lng, asked.lat], guard: [asked.guard_km] }[asked.decision];
+    const { lng, lat, guard_km } = asked;
+    const pin = lng === undefined || lat === undefined ? undefined : `SRID=4326;POINT(${lng} ${lat})`;
+    const values = { accept: [], reject: [], pin: [pin], guard: [guard_km] }[asked.decision];
     if (!set || values.some((value) => value === undefined))
       throw new Refused(400, 'This decision lacks what it decides.');
     const { rowCount } = await db.query(
@@ -129,12 +132,12 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/places': route('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
     const { rows } = await db.query(
       `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features' as features,
-         (select coalesce(json_agg(t), '[]') from (
-           select distinct assigned_team as team from tickets.inc where is_actionable and assigned_team is not null
-         ) as t) as teams`,
+         array(select distinct cluster from tickets.inc where is_actionable and cluster is not null order by 1) as clusters,
+         array(select distinct assigned_team from tickets.inc where is_actionable and assigned_team is not null order by 1) as teams`,
       [asked.cluster, asked.team],
     );
-    return { teams: rows[0].teams, places: rows[0].features.map(flat) };
+    const { features, ...choices } = rows[0];
+    return { ...choices, places: features.map(flat) };
   }),
 
   'GET /api/tickets': route(
@@ -144,7 +147,7 @@ export const ROUTES: Record<string, Route> = {
       const { rows } = await db.query(
         `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, sla_state, at_risk
          from tickets.inc_open_sla
-         where st_x(geom) = $1 and st_y(geom) = $2
+         where (geom::point)[0] = $1 and (geom::point)[1] = $2
            and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
          order by hours_open desc nulls last, ticket_id
          limit ${TICKETS_SHOWN}`,
@@ -176,7 +179,7 @@ export const ROUTES: Record<string, Route> = {
          from every where ($1::text is null or task = $1) and ($2::text is null or state = $2)
        )
        select
-         (select coalesce(json_agg(t), '[]') from (select distinct task from every) as t) as tasks,
+         array(select distinct task from every order by 1) as tasks,
          (select count(*)::integer from every where state = 'failed' and ($1::text is null or task = $1)) as failed,
          (select coalesce(json_agg(j), '[]') from (
            select * from matching order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at

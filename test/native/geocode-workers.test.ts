@@ -454,7 +454,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     assert.equal(await state(), 'ready');
     first.kill('SIGTERM');
     await first.exited;
-    await env.pool.query(`select graphile_worker.add_job('maintain', '{}')`);
+    await env.pool.query(`select graphile_worker.add_job('fleettickets_maintain', '{}')`);
     await waitFor('the second to see that nobody has a provider', async () => (await state()) === 'off');
     second.kill('SIGTERM');
     await second.exited;

@@ -43,7 +43,7 @@ try {
     .getByText(/^Several near Kasarani/)
     .first()
     .click();
-  await tab.locator('#map .ticket').first().waitFor();
+  await tab.locator('#map .list li:has(b)').first().waitFor();
   await shoot(tab, 'map');
 
   await tab.getByRole('link', { name: 'Review' }).click();

@@ -1,8 +1,6 @@
 /** The review: a queue of doubtful places, decided one after the other by key or by button. */
-import { $, ask, chip, count, html, name, notice, on, say } from './dom.js';
-import { accepts, clear, draw, guard, nameOf, pin, pinTo, resize, shown, start as startPlace } from './place.js';
-
-/** @typedef {{ kind: 'cluster' | 'location', cluster: string, location_key: string | null }} Key */
+import { $, chip, count, get, html, name, nameOf, notice, post, put, safe, say } from './dom.js';
+import { clear, draw, guard, pin, pinTo, resize, shown } from './place.js';
 
 const LISTED = 100;
 const view = $('#review');
@@ -10,80 +8,76 @@ const filters = $('aside form', view);
 const list = $('.list', view);
 const help = $('dialog', view);
 const guardForm = $('form.guard', view);
-/** @type {(Key & { status: string, open: number })[]} */
+/** Rows of tickets_ops.review_queue; the first of them are listed. @type {any[]} */
 let queue = [];
-let total = 0;
 let at = 0;
-/** A decision is under way: keys wait. */
-let busy = false;
 /** The decisions of this sitting that can be undone, the last one last. @type {number[]} */
 const decided = [];
 /** Of several answers under way only the last one counts. */
 let turn = 0;
+/** The cluster whose guard is edited, as tickets_ops.review_place gives it. @type {any} */
+let guarded;
 
-/** The keys; each is a button too. @type {Record<string, () => unknown>} */
+/** The keys; each is a button too. */
 const ACTIONS = {
   j: () => open(at + 1),
   k: () => open(at - 1),
   n: skip,
-  a: () => (accepts() ? decide('accept') : say('Nothing is proposed where the pin is: s saves the pin.')),
-  s: () => (pin ? decide('pin', pin) : say('There is no pin: click the map, or type coordinates.')),
-  r: () => decide('reject'),
+  a: () => decide(shown.place, { decision: 'accept' }, 'accepted'),
+  s: () => decide(shown.place, { decision: 'pin', ...pin }, 'pinned'),
+  r: () => decide(shown.place, { decision: 'reject' }, 'rejected'),
   g: editGuard,
   u: undo,
   '?': () => help.showModal(),
 };
+const buttons = [...view.querySelectorAll('.actions button')];
+put(
+  buttons.map((button) => html`<dt><kbd>${button.ariaKeyShortcuts}</kbd></dt><dd>${button.title}</dd>`),
+  $('dl', help),
+);
 
-/** @param {import('./basemap.js').Context} context */
-export function start(context) {
-  startPlace(context);
-  for (const form of view.querySelectorAll('form:not([method])')) on(form, 'submit', (event) => event.preventDefault());
-  on(filters, 'input', () => show());
-  on($('form.pin-form', view), 'submit', () => press('s'));
-  on(guardForm, 'input', countInside);
-  on(guardForm, 'submit', saveGuard);
-  on(list, 'click', ({ target }) => target.closest('li') && open([...list.children].indexOf(target.closest('li'))));
-  on(list, 'scroll', () => list.scrollTop + 2 * list.clientHeight > list.scrollHeight && listMore());
-  on($('.actions', view), 'click', ({ target }) => press(target.getAttribute('aria-keyshortcuts')));
-  on(document, 'keydown', (event) => {
-    if (view.hidden || help.open || event.target.closest('input, select, textarea')) return;
-    if (!event.ctrlKey && !event.altKey && !event.metaKey && press(event.key)) event.preventDefault();
-  });
-}
+filters.oninput = () => show();
+guardForm.oninput = countInside;
+guardForm.onsubmit = () => {
+  const guard_km = guardForm.guard_km.valueAsNumber;
+  decide(guarded.place, { decision: 'guard', guard_km }, `guard of ${guard_km} km`);
+};
+$('form.pin-form', view).onsubmit = () => $('.actions [aria-keyshortcuts=s]', view).click();
+list.onclick = ({ target }) => target.closest('li') && open([...list.children].indexOf(target.closest('li')));
+list.onscroll = () => list.scrollTop + 2 * list.clientHeight > list.scrollHeight && listMore();
+document.onclick = (/** @type {any} */ { target }) => {
+  const key = target.closest('[aria-keyshortcuts]')?.ariaKeyShortcuts;
+  const candidate = shown?.candidates[key - 1];
+  if (key && !view.ariaBusy) candidate ? pinTo(candidate) : ACTIONS[key]();
+};
+document.onkeydown = (/** @type {any} */ { target, key, ctrlKey, altKey, metaKey }) => {
+  if (view.hidden || ctrlKey || altKey || metaKey || target.closest('input, select, dialog')) return;
+  const button = $(`[aria-keyshortcuts="${CSS.escape(key)}"]`, view);
+  if (button?.disabled) say(`Not now: ${button.title}.`);
+  button?.click();
+};
 
-/** @param {string} key @returns {boolean} whether it means something now */
-function press(key) {
-  const candidate = shown?.candidates[Number(key) - 1];
-  const action = candidate ? () => pinTo(candidate) : ACTIONS[key];
-  if (busy || !action || (!shown && 'asrg'.includes(key))) return false;
-  action();
-  return true;
-}
-
-/** Fetches the queue. @param {Key} [wanted] the place to show: the present one, if it is still there, or the first */
+/** Fetches the queue. @param {any} [wanted] the place to show: the present one, if it is still there, or the first */
 export async function show(wanted = shown?.place) {
   resize();
   const asked = ++turn;
   try {
-    const answer = await ask('/api/queue', { status: filters.status.value, text: filters.text.value });
+    const answer = await get('/api/queue', new FormData(filters));
     if (asked !== turn) return;
-    ({ places: queue, total } = answer);
-    list.replaceChildren();
-    const same = queue.findIndex(
-      (item) => item.cluster === wanted?.cluster && item.location_key === wanted.location_key,
-    );
-    await open(Math.max(same, 0));
+    queue = answer;
+    put('', list);
+    const isWanted = (item) => item.cluster === wanted?.cluster && item.location_key === wanted.location_key;
+    await open(Math.max(queue.findIndex(isWanted), 0));
   } catch (error) {
-    $('.summary', view).replaceChildren(notice(error));
+    put(notice(error), $('.summary', view));
   }
 }
 
 /** Lists more of the queue: thousands at once would take a second. */
 function listMore(upTo = list.children.length + LISTED) {
-  for (const item of queue.slice(list.children.length, upTo)) {
-    list.append(html`<li><button type="button"><span>${name(nameOf(item))}</span>${chip(item.status)}
-      <small>${item.location_key === null ? 'cluster' : name(item.cluster)} · ${item.open} open</small></button></li>`);
-  }
+  const row = (item) => html`<li><button type="button">${nameOf(item)}${chip(item.status)}
+    <small>${item.location_key === null ? 'cluster' : name(item.cluster)} · ${item.open} open</small></button></li>`;
+  list.insertAdjacentHTML('beforeend', safe(queue.slice(list.children.length, upTo).map(row)));
 }
 
 /** Shows a place of the queue. @param {number} index */
@@ -93,9 +87,9 @@ async function open(index) {
   at = index;
   guardForm.hidden = true;
   $('[aria-current]', list)?.removeAttribute('aria-current');
-  $('.summary', view).textContent = item ? `${at + 1} of ${total.toLocaleString('en')}` : 'Nothing is in doubt here.';
-  if (!item) return clear(html`<p>No place matches. Choose another filter, or have a rest.</p>`);
-  clear();
+  put(item ? `${at + 1} of ${queue.length.toLocaleString('en')}` : 'Nothing is in doubt here.', $('.summary', view));
+  clear(!item && 'No place matches. Choose another filter, or have a rest.');
+  if (!item) return;
   if (!list.children[at]) listMore(at + LISTED);
   const button = list.children[at].firstElementChild;
   button.ariaCurrent = 'true';
@@ -103,7 +97,7 @@ async function open(index) {
   const { kind, cluster, location_key } = item;
   const asked = ++turn;
   try {
-    const details = await ask('/api/place', { kind, cluster, location_key });
+    const details = await get('/api/place', { kind, cluster, location_key: location_key ?? '' });
     if (asked === turn) draw(details, item.open);
   } catch (error) {
     clear(notice(error));
@@ -111,96 +105,68 @@ async function open(index) {
 }
 
 function skip() {
+  if (queue.length === 0) return;
   queue.push(...queue.splice(at, 1));
   list.children[at].remove();
+  listMore();
   open(at);
 }
 
-/** Until it is done nothing else is; what went wrong is said. @param {() => Promise<unknown>} work */
+/** Until it is done nothing else is; what went wrong is said. */
 async function during(work) {
-  busy = true;
   view.ariaBusy = 'true';
   try {
     await work();
-  } catch (/** @type {any} */ error) {
+  } catch (error) {
     say(notice(error));
     if (error.status === 409) await show();
-  } finally {
-    busy = false;
-    view.ariaBusy = null;
   }
+  view.ariaBusy = null;
 }
 
-const DONE = { accept: 'accepted', pin: 'pinned', reject: 'rejected' };
-
-/** @param {keyof typeof DONE} decision @param {{ lat: number, lng: number }} [point] */
-function decide(decision, point) {
-  if (!shown) return;
-  const { kind, cluster, location_key, updated_at } = shown.place;
+/** @param {any} place @param {any} decision with what it takes @param {string} done in words */
+function decide(place, decision, done) {
+  const { kind, cluster, location_key, updated_at } = place;
   during(async () => {
-    await save(
-      { kind, cluster, location_key, updated_at, decision, ...point },
-      `${nameOf(shown.place)}: ${DONE[decision]}`,
-    );
+    const asked = { kind, cluster, location_key, updated_at, ...decision };
+    const { decision_id, tickets_moved, notices } = await post('/api/decide', asked);
+    decided.push(decision_id);
+    const remarks = notices.map((text) => html`<small>${text}</small>`);
+    say(html`<span>${nameOf(place)}: ${done}. ${count(tickets_moved, 'ticket')} moved</span>
+      <button type="button" aria-keyshortcuts="u">undo</button>${remarks}`);
+    if (decision.decision === 'guard') return show();
     queue.splice(at, 1);
     list.children[at].remove();
-    total -= 1;
     // A centroid that moved changes the verdict on the places around it.
-    await (kind === 'cluster' ? show() : open(Math.min(at, queue.length - 1)));
+    return kind === 'cluster' ? show(queue[at]) : open(Math.min(at, queue.length - 1));
   });
-}
-
-/** @param {object} decision @param {string} what for the message */
-async function save(decision, what) {
-  const { decision_id, tickets_moved, notices } = await ask('/api/decide', decision, 'POST');
-  decided.push(decision_id);
-  const remarks = notices.map((/** @type {string} */ text) => html`<small>${text}</small>`);
-  say(
-    `${what}. ${count(tickets_moved, 'ticket')} moved`,
-    html`<button type="button" @click=${undo}>undo</button>`,
-    ...remarks,
-  );
 }
 
 function undo() {
   const decision_id = decided.pop();
-  if (decision_id === undefined) return say('You have decided nothing yet that could be undone.');
-  during(async () => {
-    const undone = await ask('/api/undo', { decision_id }, 'POST');
-    say(`${nameOf(undone)} is as it was. ${count(undone.tickets_moved, 'ticket')} moved back`);
+  if (!decision_id) return void say('You have decided nothing yet that could be undone.');
+  return during(async () => {
+    const undone = await post('/api/undo', { decision_id });
+    say(html`<span>${nameOf(undone)} is as it was. ${count(undone.tickets_moved, 'ticket')} moved back</span>`);
     await show(undone);
   });
 }
 
-/** The cluster whose guard is edited, as tickets_ops.review_place gives it. @type {any} */
-let guarded;
-
 function editGuard() {
-  if (!shown?.centre?.lat) return say('The cluster has no centroid, so it has no guard.');
   during(async () => {
-    guarded = await ask('/api/place', { kind: 'cluster', cluster: shown.place.cluster });
+    guarded = await get('/api/place', { kind: 'cluster', cluster: shown.place.cluster });
     guardForm.hidden = false;
-    $('bdi', guardForm).textContent = guarded.place.cluster;
-    guardForm.km.value = guarded.centre.guard_km;
+    put(guarded.place.cluster, $('bdi', guardForm));
+    guardForm.guard_km.value = guarded.centre.guard_km;
     countInside();
-    guardForm.km.select();
+    guardForm.guard_km.select();
   });
 }
 
 /** While a number is typed, the places that it would let in are counted and the circle on the map grows. */
 function countInside() {
-  const km = guardForm.km.valueAsNumber || 0;
-  const inside = guarded.beyond.filter((/** @type {any} */ { needs_km }) => needs_km <= km).length;
-  $('output', guardForm).textContent =
-    `${inside} of ${count(guarded.beyond.length, 'rejected place')} would fall inside`;
+  const km = guardForm.guard_km.valueAsNumber || 0;
+  const inside = guarded.beyond.filter(({ needs_km }) => needs_km <= km).length;
+  put(`${inside} of ${count(guarded.beyond.length, 'rejected place')} would fall inside`, $('output', guardForm));
   guard.setRadius(km * 1000);
-}
-
-function saveGuard() {
-  const { kind, cluster, updated_at } = guarded.place;
-  const guard_km = guardForm.km.valueAsNumber;
-  during(async () => {
-    await save({ kind, cluster, updated_at, decision: 'guard', guard_km }, `Guard of ${cluster}: ${guard_km} km`);
-    await show();
-  });
 }
