@@ -468,9 +468,14 @@ COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 begin
-  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
   if not tickets_ops.is_pipeline() then
     perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
   end if;
@@ -1497,31 +1502,36 @@ $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 
-CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select
-    meta.snapshot_at, meta.ingested_at, meta.checked_at,
-    floor(extract(epoch from now() - meta.snapshot_at) / 60),
-    greatest(
-      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-    ),
-    meta.source_key
-  from (select) as one
-  left join lateral (
+begin
+  return query
     select
-      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-      m.metadata ->> 'source_key' as source_key
-    from tickets.import_meta m
-    where m.dataset = 'inc'
-  ) as meta on true
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60),
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ),
+      meta.source_key,
+      -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
+      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true;
+end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2859,6 +2869,7 @@ COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that 
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   v_job record;
@@ -2888,10 +2899,13 @@ begin
   end if;
   return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
     else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 
 CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.geometry
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3499,7 +3513,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
                  END AS state) s)
       CROSS JOIN LATERAL ( SELECT
                  CASE
-                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.updated_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
+                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.created_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
                      ELSE NULL::timestamp with time zone
                  END AS failed_at) f)
       LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
@@ -4100,6 +4114,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+
+CREATE FUNCTION tickets_ops.has_geocoding_worker() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.has_geocoding_worker() IS 'Whether a living worker has a provider to ask.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -5940,6 +5968,31 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 
+CREATE FUNCTION tickets_ops.raise_blocked() RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_blockers text := (
+    select string_agg(distinct format('process %s of user %s, %s since %s: %s', a.pid, a.usename, a.state, tickets_ops.wall_clock(a.state_change), left(a.query, 200)), '; ')
+    from pg_locks l
+    join pg_stat_activity a using (pid)
+    left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
+    where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
+      and (
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+          and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+      )
+  );
+begin
+  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+    using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.raise_blocked() IS 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
+
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6451,6 +6504,10 @@ CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
+  -- A process without the settings must not switch off what a worker beside it has.
+  if p_provider is null and tickets_ops.has_geocoding_worker() then
+    return;
+  end if;
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
     values (p_provider, p_rate, p_daily_budget, p_found_days)
@@ -6473,7 +6530,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason, which counts only while no living worker has one. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6641,6 +6698,19 @@ CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN (p_payload - ARRAY['waits'::text, 'looks'::text, '_cron'::text]) ELSE p_payload END;
 
 COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
+
+CREATE FUNCTION tickets_ops.require_task(p_task text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
+    raise exception 'There is no task %.', quote_literal(p_task)
+      using errcode = 'invalid_parameter_value', hint = 'Choose ' || (select string_agg(task, ', ' order by task) from tickets_ops.job_policy()) || '.';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.require_task(p_task text) IS 'Raises, and names the tasks that there are, where p_task is none of them. NULL passes.';
 
 CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -6905,9 +6975,11 @@ COMMENT ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts inte
 CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 begin
+  perform tickets_ops.require_task(p_task);
   return query
     with failed as materialized (
       select j.id, j.task, j.key, j.superseded,
@@ -6939,6 +7011,7 @@ COMMENT ON FUNCTION tickets_ops.retry_failed(p_task text) IS 'Tries every failed
 CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 declare
@@ -7589,6 +7662,7 @@ declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
+  v_over bigint[];
 begin
   with died as (
     update graphile_worker._private_jobs
@@ -7601,10 +7675,12 @@ begin
       end,
       last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
     where locked_by = any (p_pools)
-    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+    returning id, attempts >= max_attempts as is_over, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
-  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}'), array_agg(id) filter (where is_over) into v_set_aside, v_over from died;
   perform graphile_worker.force_unlock_workers(p_pools);
+  -- As a failure does: tickets_ops.jobs reads from it when the job failed.
+  update graphile_worker._private_jobs set run_at = now() + exp(least(attempts, 10)) * interval '1 second' where id = any (v_over);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -9526,6 +9602,8 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.has_geocoding_worker() FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
@@ -9663,6 +9741,8 @@ REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.raise_blocked() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
@@ -9707,6 +9787,8 @@ REVOKE ALL ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at ti
 REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.require_task(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rescore_locations(p_cluster text) FROM PUBLIC;
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c0e0e32131b9ba75883018b1073801ae22870318
+--! Hash: sha1:398a2135f66dc47a08f0b8ff85d73f438cbba3e3
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2614,9 +2614,13 @@ $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
 create or replace function tickets.claim_gazetteers() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 begin
-  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
   if not tickets_ops.is_pipeline() then
     perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
   end if;
@@ -3031,6 +3035,7 @@ declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
+  v_over bigint[];
 begin
   with died as (
     update :WORKER_SCHEMA._private_jobs
@@ -3043,10 +3048,12 @@ begin
       end,
       last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
     where locked_by = any (p_pools)
-    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+    returning id, attempts >= max_attempts as is_over, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
-  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}'), array_agg(id) filter (where is_over) into v_set_aside, v_over from died;
   perform :WORKER_SCHEMA.force_unlock_workers(p_pools);
+  -- As a failure does: tickets_ops.jobs reads from it when the job failed.
+  update :WORKER_SCHEMA._private_jobs set run_at = now() + exp(least(attempts, 10)) * interval '1 second' where id = any (v_over);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -3962,31 +3969,37 @@ comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the sna
 
 create or replace function tickets.freshness()
 returns table (
-  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text
+  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text,
+  problem text
 )
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select
-    meta.snapshot_at, meta.ingested_at, meta.checked_at,
-    floor(extract(epoch from now() - meta.snapshot_at) / 60),
-    greatest(
-      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-    ),
-    meta.source_key
-  from (select) as one
-  left join lateral (
+begin
+  return query
     select
-      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-      m.metadata ->> 'source_key' as source_key
-    from tickets.import_meta m
-    where m.dataset = 'inc'
-  ) as meta on true
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60),
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ),
+      meta.source_key,
+      -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
+      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true;
+end
 $$;
-comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 --! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
@@ -5076,11 +5089,26 @@ create or replace function tickets_ops.seconds_per_call(p_rate numeric) returns 
 return 1.03 / p_rate;
 comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
+create or replace function tickets_ops.has_geocoding_worker() returns boolean language plpgsql stable as $$
+begin
+  return exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  );
+end
+$$;
+comment on function tickets_ops.has_geocoding_worker() is 'Whether a living worker has a provider to ask.';
+
 create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
+  -- A process without the settings must not switch off what a worker beside it has.
+  if p_provider is null and tickets_ops.has_geocoding_worker() then
+    return;
+  end if;
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
     values (p_provider, p_rate, p_daily_budget, p_found_days)
@@ -5103,7 +5131,7 @@ begin
 end
 $$;
 comment on function tickets_ops.register_geocoder(text, numeric, integer, numeric, text) is
-  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason, which counts only while no living worker has one. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (
@@ -7854,10 +7882,11 @@ begin atomic
       else 'ready'
     end as state
   ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it, and so does unlock_pools. updated_at moves
+  -- whenever the key goes to a new job.
   cross join lateral (
     select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+      greatest(j.created_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
     end as failed_at
   ) as f
   left join lateral (
@@ -7971,7 +8000,7 @@ comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed
 
 create or replace function tickets_ops.retry_job(p_id bigint)
 returns table (job_id bigint, task text, job_key text, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 declare
   v_job record;
@@ -8002,11 +8031,22 @@ create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb
 return case jsonb_typeof(p_payload) when 'object' then p_payload - array['waits', 'looks', '_cron'] else p_payload end;
 comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
 
+create or replace function tickets_ops.require_task(p_task text) returns void language plpgsql stable as $$
+begin
+  if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
+    raise exception 'There is no task %.', quote_literal(p_task)
+      using errcode = 'invalid_parameter_value', hint = 'Choose ' || (select string_agg(task, ', ' order by task) from tickets_ops.job_policy()) || '.';
+  end if;
+end
+$$;
+comment on function tickets_ops.require_task(text) is 'Raises, and names the tasks that there are, where p_task is none of them. NULL passes.';
+
 create or replace function tickets_ops.retry_failed(p_task text default null)
 returns table (job_id bigint, task text, job_key text, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 begin
+  perform tickets_ops.require_task(p_task);
   return query
     with failed as materialized (
       select j.id, j.task, j.key, j.superseded,
@@ -8049,7 +8089,7 @@ $$;
 comment on function tickets_ops.jobs_of_snapshot(bigint) is 'The ids of the load jobs of a snapshot that are there, by their keys. Empty for NULL.';
 
 create or replace function tickets_ops.cancel_job(p_id bigint) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_job record;
   v_snapshot bigint;
@@ -8078,9 +8118,12 @@ begin
   end if;
   return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
     else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 --! EndIncluded retry.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
@@ -8176,6 +8219,27 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   having count(*) > 0
 $$;
 comment on function tickets_ops.job_problems() is 'What is wrong with the jobs, as faults and warnings in words.';
+
+create or replace function tickets_ops.raise_blocked() returns void language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_blockers text := (
+    select string_agg(distinct format('process %s of user %s, %s since %s: %s', a.pid, a.usename, a.state, tickets_ops.wall_clock(a.state_change), left(a.query, 200)), '; ')
+    from pg_locks l
+    join pg_stat_activity a using (pid)
+    left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
+    where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
+      and (
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+          and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+      )
+  );
+begin
+  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+    using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
+end
+$$;
+comment on function tickets_ops.raise_blocked() is 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
 
 create or replace function tickets_ops.blocking_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
