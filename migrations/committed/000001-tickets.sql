@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a67e505afccc253111f1e0962fc19cb0f1ad3f8f
+--! Hash: sha1:791156c6df74167bcfd89d496a339c8afd1c0a59
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -6269,7 +6269,7 @@ comment on table tickets.assignments is 'Which vehicle was sent to which ticket:
 comment on column tickets.assignments.assignment_id is 'Order of assigning.';
 comment on column tickets.assignments.ticket_id is 'tickets.inc.ticket_id. One vehicle at a time.';
 comment on column tickets.assignments.vehicle_id is 'tickets.vehicles.vehicle_id, which that view may no longer list.';
-comment on column tickets.assignments.position is 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+comment on column tickets.assignments.position is 'The vehicle''s first, second … ticket, each once. Gaps mean nothing.';
 comment on column tickets.assignments.state is 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
 comment on column tickets.assignments.assigned_at is 'When the vehicle was sent.';
 comment on column tickets.assignments.assigned_by is 'The role with which the dispatcher logged in to the database.';
@@ -6279,7 +6279,8 @@ comment on column tickets.assignments.end_reason is 'closed in snapshot N, or wh
 
 -- Nobody is sent twice: of two dispatchers the second fails.
 create unique index assignments_one_vehicle on tickets.assignments (ticket_id) where state = 'assigned';
-create index assignments_of_vehicle on tickets.assignments (vehicle_id, position) where state = 'assigned';
+-- A vehicle's tickets have an order, whoever sends it to one at the same moment.
+create unique index assignments_in_order on tickets.assignments (vehicle_id, position) where state = 'assigned';
 
 create type tickets.planned_ticket as (
   vehicle_id text,
@@ -6336,13 +6337,17 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return query
     select distinct on (v.vehicle_id)
-      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
     from tickets.vehicles v
+    -- No age can be taken of infinity: one such row would be an error for all vehicles.
+    cross join lateral (
+      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
+    ) as finite
     where v.vehicle_id is not null
-    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
 end
 $$;
-comment on function tickets.tracked_vehicles() is 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+comment on function tickets.tracked_vehicles() is 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
 
 create or replace function tickets.lng_lat(p_lng double precision, p_lat double precision) returns geography
 language sql immutable parallel safe
@@ -6784,26 +6789,26 @@ comment on function tickets_ops.min_cost_assignment(double precision[], integer,
 
 create or replace function tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean)
 returns table (
-  no integer, vehicle_id text, team text, geog geography, freshness text, age interval, room integer, open_assignments integer
+  no integer, vehicle_id text, team text, geog geography, freshness text, age interval, room integer, last_position integer
 )
 language sql stable
 begin atomic
   select
     (row_number() over (order by v.vehicle_id))::integer, v.vehicle_id, v.team,
-    coalesce(last_ticket.geog, v.geog), v.freshness, v.age, p_capacity - v.open_assignments, v.open_assignments
+    coalesce(held.last_place, v.geog), v.freshness, v.age, p_capacity - v.open_assignments, coalesce(held.last_position, 0)
   from tickets.vehicles_now v
   left join lateral (
-    select t.geog
-    from tickets.assignments a join tickets.inc t on t.ticket_id = a.ticket_id
-    where a.vehicle_id = v.vehicle_id and a.state = 'assigned' and t.geog is not null
-    order by a.position desc, a.assignment_id desc -- index assignments_of_vehicle
-    limit 1
-  ) as last_ticket on v.open_assignments > 0
+    select
+      max(a.position) as last_position,
+      (array_agg(t.geog order by a.position desc) filter (where t.geog is not null))[1] as last_place
+    from tickets.assignments a left join tickets.inc t on t.ticket_id = a.ticket_id
+    where a.vehicle_id = v.vehicle_id and a.state = 'assigned' -- index assignments_in_order
+  ) as held on v.open_assignments > 0
   where (v.usable or (p_stale and v.freshness = 'stale'))
     and v.open_assignments < p_capacity
     and (p_vehicles is null or v.vehicle_id = any (p_vehicles));
 end;
-comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 create or replace function tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[])
 returns table (
@@ -7031,13 +7036,13 @@ returns table (vehicle_id text, "position" integer, ticket_id text, metres doubl
 language sql stable
 begin atomic
   select
-    v.ids[g.vehicle], v.held[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
+    v.ids[g.vehicle], v.last_positions[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
     g.metres, g.cost_km
   from tickets.dispatch_settings s
   cross join (
     select
       array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.team order by d.no) as teams,
-      array_agg(d.room order by d.no) as rooms, array_agg(d.open_assignments order by d.no) as held
+      array_agg(d.room order by d.no) as rooms, array_agg(d.last_position order by d.no) as last_positions
     from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale) d
     where not p_same_team or d.team is not null
   ) as v
@@ -7178,11 +7183,11 @@ begin atomic
     )
   );
 end;
-comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org), for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back. VROOM takes the routing profile car unless each vehicle names another: openrouteservice calls it driving-car.';
 --! EndIncluded dispatch-plan.sql
 --! Included assignments.sql
 -- Assignments: who has been sent where. A ticket has one vehicle at most: the unique index assignments_one_vehicle decides, so
--- of two dispatchers one loses, and is told who has it.
+-- of two dispatchers one loses, and is told who has it. A vehicle's tickets are in order: the unique index assignments_in_order.
 
 -- With its owner's rights, because it locks the ticket and writes the assignment. It does not look at the vehicles, which are
 -- read by a view of others: tickets.assign does, with the caller's rights.
@@ -7203,13 +7208,15 @@ begin
     insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
     select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
     from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
-    on conflict (ticket_id) where state = 'assigned' do nothing
+    on conflict do nothing
     returning * into v_mine;
     if found then
       return v_mine;
     end if;
+    -- Another vehicle has the ticket; or this one was sent somewhere else at the same moment, and the position is taken.
+    p_position := null;
     select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
-    continue when not found; -- it has ended meanwhile
+    continue when not found; -- the position, or the ticket has been given back meanwhile
     if v_held.vehicle_id = p_vehicle_id then
       return v_held;
     elsif not p_take_over then
@@ -7223,7 +7230,7 @@ begin
   end loop;
 end
 $$;
-comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 create or replace function tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean default false)
 returns tickets.assignments language plpgsql set search_path = pg_catalog, pg_temp as $$

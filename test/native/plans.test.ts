@@ -98,7 +98,7 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       [`select * from tickets.assignments where ticket_id = 'WOT1' and state = 'assigned'`, 'assignments_one_vehicle'],
       [
         `select * from tickets.assignments where vehicle_id = 'V1' and state = 'assigned' order by position desc limit 1`,
-        'assignments_of_vehicle',
+        'assignments_in_order',
       ],
       [`select tickets_ops.end_assignments(1, 'WOT1', 'WOT2')`, 'assignments_one_vehicle'],
     ] as const)
