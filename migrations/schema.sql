@@ -1079,7 +1079,7 @@ CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
 COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE ROWS 200
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1325,7 +1325,17 @@ CREATE VIEW tickets.vehicles_now AS
     (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
     COALESCE(held.assignments, 0) AS open_assignments
    FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
-     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN ( SELECT dispatch_settings.only_row,
+            dispatch_settings.live_minutes,
+            dispatch_settings.stale_hours,
+            dispatch_settings.radius_km,
+            dispatch_settings.detour,
+            dispatch_settings.speed_kmh,
+            dispatch_settings.at_risk_bonus_km,
+            dispatch_settings.breached_bonus_km,
+            dispatch_settings.area
+           FROM tickets.dispatch_settings
+         LIMIT 1) s)
      CROSS JOIN LATERAL ( SELECT
                 CASE
                     WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
@@ -2212,6 +2222,7 @@ COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geograph
 CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_vehicle record;
@@ -2238,6 +2249,7 @@ COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, 
 CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_ticket record;
@@ -2567,6 +2579,7 @@ COMMENT ON FUNCTION tickets.snapshot_through() IS 'Export time of the newest INC
 CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_point record;

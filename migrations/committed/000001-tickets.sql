@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:791156c6df74167bcfd89d496a339c8afd1c0a59
+--! Hash: sha1:86a28c84b8b893cb67d4d59b7e10946602795c56
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -6332,7 +6332,7 @@ returns table (
   vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamptz,
   seen_at timestamptz, moving boolean, speed_kmh double precision, source text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable rows 200 set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
   return query
@@ -6375,7 +6375,8 @@ select
   belief.freshness in ('live', 'parked') as usable,
   coalesce(held.assignments, 0) as open_assignments
 from tickets.tracked_vehicles() v
-cross join tickets.dispatch_settings s
+-- A table of one row is never analyzed, and without LIMIT planned as 740: so costly that Postgres compiles the query, for a second.
+cross join (select * from tickets.dispatch_settings limit 1) as s
 cross join lateral (
   select case when (v.lng <> 0 or v.lat <> 0) and st_covers(s.area, point.geog::geometry) then point.geog end as geog
   from (select tickets.lng_lat(v.lng, v.lat) as geog) as point
@@ -6413,7 +6414,7 @@ comment on column tickets.vehicles_now.open_assignments is 'Tickets that it is a
 --! EndIncluded vehicles.sql
 --! Included nearest.sql
 -- Nearest vehicles of a ticket, nearest tickets of a vehicle, tickets around a point. Metres are straight lines on the WGS 84
--- spheroid. Everything here reads with the caller's rights.
+-- spheroid. Everything here reads with the caller's rights. Compiling these queries (jit) would take longer than they do.
 
 create or replace function tickets.metres(p_from geography, p_to geography) returns double precision
 language sql immutable parallel safe
@@ -6483,7 +6484,7 @@ returns table (
   ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text,
   at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_vehicle record;
 begin
@@ -6510,7 +6511,7 @@ returns table (
   ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text,
   at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_point record;
 begin
@@ -6531,7 +6532,7 @@ returns table (
   vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric,
   freshness text, located_at timestamptz, age interval, open_assignments integer
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_ticket record;
 begin
