@@ -179,6 +179,7 @@ describe('a tracker’s table', () => {
   test('that was dropped with the view is used again, by the same readers', async () => {
     await fleettickets('vehicles', '--use', 'live.positions', '--apply');
     await env.pool.query('drop view tickets.vehicles');
+    await report(env.pool, [{ id: 'WOT1', lng: 36.83, lat: -1.28 }]);
     const broken = await verdict();
     assert.equal(broken.state, 'failed');
     assert.match(broken.detail, /"tickets\.vehicles" does not exist/);

@@ -6,6 +6,7 @@
  */
 import { type ClientBase, DatabaseError } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
+import { postgisSchema } from '../database/foreign-code.ts';
 import { ExpectedError } from '../settings/errors.ts';
 
 /** A table that looks like positions. */
@@ -242,7 +243,7 @@ async function describe(client: ClientBase, { table, readable, grants }: Table, 
     grants,
     rows: counted?.rows ?? null,
     newest: counted?.newest ?? null,
-    statement: viewOver(table, found, counted?.isNairobi ?? false),
+    statement: viewOver(table, found, counted?.isNairobi ?? false, await postgisSchema(client)),
   };
 }
 
@@ -268,18 +269,22 @@ async function count(client: ClientBase, table: string, { quoted, type }: Column
 }
 const NAIROBI_MS = 3 * 3_600_000;
 
-function viewOver(table: string, found: Recognised, isNairobi: boolean): string {
+/** Names PostGIS's schema, which is in no path of ours. */
+function viewOver(table: string, found: Recognised, isNairobi: boolean, postgis: string): string {
   const { vehicle_id, located_at, seen_at = located_at, moving, place, lng, lat } = found;
   const zone = isNairobi ? 'Africa/Nairobi' : 'UTC';
   const hasZone = ({ type }: Column) => type.includes('with time zone');
   const time = (column: Column) =>
     `(p.${column.quoted}${hasZone(column) ? '' : ` at time zone '${zone}'`})::timestamptz`;
   const as = (column: Column | undefined, type: string) => (column ? `p.${column.quoted}::${type}` : `null::${type}`);
+  const geometry = `p.${place?.quoted}::${postgis}.geometry`;
   // Points that are not of WGS 84 are metres of some projection.
   const isProjected = /,(?!4326\))\d+\)$/.test(place?.type ?? '');
-  const point = isProjected ? `st_transform(p.${place?.quoted}, 4326)` : `p.${place?.quoted}::geometry`;
+  const point = isProjected ? `${postgis}.st_transform(${geometry}, 4326)` : geometry;
   const degrees =
-    lng && lat ? [as(lng, 'double precision'), as(lat, 'double precision')] : [`st_x(${point})`, `st_y(${point})`];
+    lng && lat
+      ? [as(lng, 'double precision'), as(lat, 'double precision')]
+      : [`${postgis}.st_x(${point})`, `${postgis}.st_y(${point})`];
   const newestOnly = `
 where p.${located_at.quoted} > ${hasZone(located_at) ? 'now()' : `(now() at time zone '${zone}')`} - interval '${HISTORY}'
 order by p.${vehicle_id.quoted}, p.${located_at.quoted} desc`;
