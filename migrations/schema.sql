@@ -351,7 +351,7 @@ COMMENT ON COLUMN tickets.assignments.ticket_id IS 'tickets.inc.ticket_id. One v
 
 COMMENT ON COLUMN tickets.assignments.vehicle_id IS 'tickets.vehicles.vehicle_id, which that view may no longer list.';
 
-COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket, each once. Gaps mean nothing.';
 
 COMMENT ON COLUMN tickets.assignments.state IS 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
 
@@ -1069,21 +1069,25 @@ CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
 COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE ROWS 200
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 begin
   return query
     select distinct on (v.vehicle_id)
-      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
     from tickets.vehicles v
+    -- No age can be taken of infinity: one such row would be an error for all vehicles.
+    cross join lateral (
+      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
+    ) as finite
     where v.vehicle_id is not null
-    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
 
 CREATE TABLE tickets.dispatch_settings (
     only_row boolean DEFAULT true NOT NULL,
@@ -1311,7 +1315,17 @@ CREATE VIEW tickets.vehicles_now AS
     (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
     COALESCE(held.assignments, 0) AS open_assignments
    FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
-     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN ( SELECT dispatch_settings.only_row,
+            dispatch_settings.live_minutes,
+            dispatch_settings.stale_hours,
+            dispatch_settings.radius_km,
+            dispatch_settings.detour,
+            dispatch_settings.speed_kmh,
+            dispatch_settings.at_risk_bonus_km,
+            dispatch_settings.breached_bonus_km,
+            dispatch_settings.area
+           FROM tickets.dispatch_settings
+         LIMIT 1) s)
      CROSS JOIN LATERAL ( SELECT
                 CASE
                     WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
@@ -1365,28 +1379,27 @@ COMMENT ON COLUMN tickets.vehicles_now.usable IS 'live or parked: a plan may sen
 
 COMMENT ON COLUMN tickets.vehicles_now.open_assignments IS 'Tickets that it is assigned to (tickets.assignments).';
 
-CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, open_assignments integer)
+CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, last_position integer)
     LANGUAGE sql STABLE
     BEGIN ATOMIC
  SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
      v.vehicle_id,
      v.team,
-     COALESCE(last_ticket.geog, v.geog) AS "coalesce",
+     COALESCE(held.last_place, v.geog) AS "coalesce",
      v.freshness,
      v.age,
      (dispatch_vehicles.p_capacity - v.open_assignments),
-     v.open_assignments
+     COALESCE(held.last_position, 0) AS "coalesce"
     FROM (tickets.vehicles_now v
-      LEFT JOIN LATERAL ( SELECT t.geog
+      LEFT JOIN LATERAL ( SELECT max(a."position") AS last_position,
+             (array_agg(t.geog ORDER BY a."position" DESC) FILTER (WHERE (t.geog IS NOT NULL)))[1] AS last_place
             FROM (tickets.assignments a
-              JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
-           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text) AND (t.geog IS NOT NULL))
-           ORDER BY a."position" DESC, a.assignment_id DESC
-          LIMIT 1) last_ticket ON ((v.open_assignments > 0)))
+              LEFT JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
+           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text))) held ON ((v.open_assignments > 0)))
    WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
 END;
 
-COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1406,9 +1419,9 @@ CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_
              v.freshness,
              v.age,
              v.room,
-             v.open_assignments,
+             v.last_position,
              dense_rank() OVER (ORDER BY v.team) AS skill
-            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, last_position)
          ), ticket AS MATERIALIZED (
           SELECT t.no,
              t.ticket_id,
@@ -1441,7 +1454,7 @@ CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_
             FROM ticket t)) AS jsonb_build_object;
 END;
 
-COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org), for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back. VROOM takes the routing profile car unless each vehicle names another: openrouteservice calls it driving-car.';
 
 CREATE FUNCTION tickets.eat_day(p_at timestamp with time zone) RETURNS date
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2231,6 +2244,7 @@ COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geograph
 CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_vehicle record;
@@ -2257,6 +2271,7 @@ COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, 
 CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_ticket record;
@@ -2589,6 +2604,7 @@ COMMENT ON FUNCTION tickets.snapshot_through() IS 'Export time of the newest INC
 CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_point record;
@@ -5814,8 +5830,8 @@ CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region 
              dispatch_vehicles.freshness,
              dispatch_vehicles.age,
              dispatch_vehicles.room,
-             dispatch_vehicles.open_assignments
-            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+             dispatch_vehicles.last_position
+            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, last_position)
          ), ticket AS MATERIALIZED (
           SELECT dispatch_tickets.no,
              dispatch_tickets.ticket_id,
@@ -5889,7 +5905,7 @@ CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double pr
     LANGUAGE sql STABLE
     BEGIN ATOMIC
  SELECT v.ids[g.vehicle] AS ids,
-     (v.held[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
+     (v.last_positions[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
      t.ids[g.ticket] AS ids,
      g.metres,
      g.cost_km
@@ -5898,8 +5914,8 @@ CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double pr
              array_agg(d.geog ORDER BY d.no) AS starts,
              array_agg(d.team ORDER BY d.no) AS teams,
              array_agg(d.room ORDER BY d.no) AS rooms,
-             array_agg(d.open_assignments ORDER BY d.no) AS held
-            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+             array_agg(d.last_position ORDER BY d.no) AS last_positions
+            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, last_position)
            WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
       CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
              array_agg(d.geog ORDER BY d.no) AS places,
@@ -7609,13 +7625,15 @@ begin
     insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
     select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
     from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
-    on conflict (ticket_id) where state = 'assigned' do nothing
+    on conflict do nothing
     returning * into v_mine;
     if found then
       return v_mine;
     end if;
+    -- Another vehicle has the ticket; or this one was sent somewhere else at the same moment, and the position is taken.
+    p_position := null;
     select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
-    continue when not found; -- it has ended meanwhile
+    continue when not found; -- the position, or the ticket has been given back meanwhile
     if v_held.vehicle_id = p_vehicle_id then
       return v_held;
     elsif not p_take_over then
@@ -7630,7 +7648,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
@@ -9123,7 +9141,7 @@ ALTER TABLE ONLY tickets_ops.snapshots
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
 
-CREATE INDEX assignments_of_vehicle ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
+CREATE UNIQUE INDEX assignments_in_order ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
 
 CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
 

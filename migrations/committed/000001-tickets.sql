@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:398a2135f66dc47a08f0b8ff85d73f438cbba3e3
+--! Hash: sha1:a510e56b80526af7fbd00621edc94a67d486ac52
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -6359,7 +6359,7 @@ comment on table tickets.assignments is 'Which vehicle was sent to which ticket:
 comment on column tickets.assignments.assignment_id is 'Order of assigning.';
 comment on column tickets.assignments.ticket_id is 'tickets.inc.ticket_id. One vehicle at a time.';
 comment on column tickets.assignments.vehicle_id is 'tickets.vehicles.vehicle_id, which that view may no longer list.';
-comment on column tickets.assignments.position is 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+comment on column tickets.assignments.position is 'The vehicle''s first, second … ticket, each once. Gaps mean nothing.';
 comment on column tickets.assignments.state is 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
 comment on column tickets.assignments.assigned_at is 'When the vehicle was sent.';
 comment on column tickets.assignments.assigned_by is 'The role with which the dispatcher logged in to the database.';
@@ -6369,7 +6369,8 @@ comment on column tickets.assignments.end_reason is 'closed in snapshot N, or wh
 
 -- Nobody is sent twice: of two dispatchers the second fails.
 create unique index assignments_one_vehicle on tickets.assignments (ticket_id) where state = 'assigned';
-create index assignments_of_vehicle on tickets.assignments (vehicle_id, position) where state = 'assigned';
+-- A vehicle's tickets have an order, whoever sends it to one at the same moment.
+create unique index assignments_in_order on tickets.assignments (vehicle_id, position) where state = 'assigned';
 
 create type tickets.planned_ticket as (
   vehicle_id text,
@@ -6421,18 +6422,22 @@ returns table (
   vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamptz,
   seen_at timestamptz, moving boolean, speed_kmh double precision, source text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable rows 200 set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
   return query
     select distinct on (v.vehicle_id)
-      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
     from tickets.vehicles v
+    -- No age can be taken of infinity: one such row would be an error for all vehicles.
+    cross join lateral (
+      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
+    ) as finite
     where v.vehicle_id is not null
-    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
 end
 $$;
-comment on function tickets.tracked_vehicles() is 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+comment on function tickets.tracked_vehicles() is 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
 
 create or replace function tickets.lng_lat(p_lng double precision, p_lat double precision) returns geography
 language sql immutable parallel safe
@@ -6460,7 +6465,8 @@ select
   belief.freshness in ('live', 'parked') as usable,
   coalesce(held.assignments, 0) as open_assignments
 from tickets.tracked_vehicles() v
-cross join tickets.dispatch_settings s
+-- A table of one row is never analyzed, and without LIMIT planned as 740: so costly that Postgres compiles the query, for a second.
+cross join (select * from tickets.dispatch_settings limit 1) as s
 cross join lateral (
   select case when (v.lng <> 0 or v.lat <> 0) and st_covers(s.area, point.geog::geometry) then point.geog end as geog
   from (select tickets.lng_lat(v.lng, v.lat) as geog) as point
@@ -6540,7 +6546,7 @@ comment on function tickets_ops.count_vehicles() is 'Vehicles by their freshness
 --! EndIncluded vehicles.sql
 --! Included nearest.sql
 -- Nearest vehicles of a ticket, nearest tickets of a vehicle, tickets around a point. Metres are straight lines on the WGS 84
--- spheroid. Everything here reads with the caller's rights.
+-- spheroid. Everything here reads with the caller's rights. Compiling these queries (jit) would take longer than they do.
 
 create or replace function tickets.metres(p_from geography, p_to geography) returns double precision
 language sql immutable parallel safe
@@ -6610,7 +6616,7 @@ returns table (
   ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text,
   at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_vehicle record;
 begin
@@ -6637,7 +6643,7 @@ returns table (
   ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text,
   at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_point record;
 begin
@@ -6658,7 +6664,7 @@ returns table (
   vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric,
   freshness text, located_at timestamptz, age interval, open_assignments integer
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_ticket record;
 begin
@@ -6916,26 +6922,26 @@ comment on function tickets_ops.min_cost_assignment(double precision[], integer,
 
 create or replace function tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean)
 returns table (
-  no integer, vehicle_id text, team text, geog geography, freshness text, age interval, room integer, open_assignments integer
+  no integer, vehicle_id text, team text, geog geography, freshness text, age interval, room integer, last_position integer
 )
 language sql stable
 begin atomic
   select
     (row_number() over (order by v.vehicle_id))::integer, v.vehicle_id, v.team,
-    coalesce(last_ticket.geog, v.geog), v.freshness, v.age, p_capacity - v.open_assignments, v.open_assignments
+    coalesce(held.last_place, v.geog), v.freshness, v.age, p_capacity - v.open_assignments, coalesce(held.last_position, 0)
   from tickets.vehicles_now v
   left join lateral (
-    select t.geog
-    from tickets.assignments a join tickets.inc t on t.ticket_id = a.ticket_id
-    where a.vehicle_id = v.vehicle_id and a.state = 'assigned' and t.geog is not null
-    order by a.position desc, a.assignment_id desc -- index assignments_of_vehicle
-    limit 1
-  ) as last_ticket on v.open_assignments > 0
+    select
+      max(a.position) as last_position,
+      (array_agg(t.geog order by a.position desc) filter (where t.geog is not null))[1] as last_place
+    from tickets.assignments a left join tickets.inc t on t.ticket_id = a.ticket_id
+    where a.vehicle_id = v.vehicle_id and a.state = 'assigned' -- index assignments_in_order
+  ) as held on v.open_assignments > 0
   where (v.usable or (p_stale and v.freshness = 'stale'))
     and v.open_assignments < p_capacity
     and (p_vehicles is null or v.vehicle_id = any (p_vehicles));
 end;
-comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 create or replace function tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[])
 returns table (
@@ -7163,13 +7169,13 @@ returns table (vehicle_id text, "position" integer, ticket_id text, metres doubl
 language sql stable
 begin atomic
   select
-    v.ids[g.vehicle], v.held[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
+    v.ids[g.vehicle], v.last_positions[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
     g.metres, g.cost_km
   from tickets.dispatch_settings s
   cross join (
     select
       array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.team order by d.no) as teams,
-      array_agg(d.room order by d.no) as rooms, array_agg(d.open_assignments order by d.no) as held
+      array_agg(d.room order by d.no) as rooms, array_agg(d.last_position order by d.no) as last_positions
     from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale) d
     where not p_same_team or d.team is not null
   ) as v
@@ -7310,11 +7316,11 @@ begin atomic
     )
   );
 end;
-comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org), for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back. VROOM takes the routing profile car unless each vehicle names another: openrouteservice calls it driving-car.';
 --! EndIncluded dispatch-plan.sql
 --! Included assignments.sql
 -- Assignments: who has been sent where. A ticket has one vehicle at most: the unique index assignments_one_vehicle decides, so
--- of two dispatchers one loses, and is told who has it.
+-- of two dispatchers one loses, and is told who has it. A vehicle's tickets are in order: the unique index assignments_in_order.
 
 -- With its owner's rights, because it locks the ticket and writes the assignment. It does not look at the vehicles, which are
 -- read by a view of others: tickets.assign does, with the caller's rights.
@@ -7335,13 +7341,15 @@ begin
     insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
     select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
     from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
-    on conflict (ticket_id) where state = 'assigned' do nothing
+    on conflict do nothing
     returning * into v_mine;
     if found then
       return v_mine;
     end if;
+    -- Another vehicle has the ticket; or this one was sent somewhere else at the same moment, and the position is taken.
+    p_position := null;
     select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
-    continue when not found; -- it has ended meanwhile
+    continue when not found; -- the position, or the ticket has been given back meanwhile
     if v_held.vehicle_id = p_vehicle_id then
       return v_held;
     elsif not p_take_over then
@@ -7355,7 +7363,7 @@ begin
   end loop;
 end
 $$;
-comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 create or replace function tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean default false)
 returns tickets.assignments language plpgsql set search_path = pg_catalog, pg_temp as $$
