@@ -1652,7 +1652,8 @@ begin
     group by 1, 2
   ),
   listed as (
-    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    -- What came and went on the day that is carried into the range is not of the range.
+    select distinct c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
     union
     select '(none)' where p_by is null
   )

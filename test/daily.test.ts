@@ -102,6 +102,8 @@ describe('the backlog by day', () => {
     assert.deepEqual(await backlog('2026-06-15', '2026-06-16'), [
       { day: '2026-06-15', value: null, open: 0, opened: 1, closed: 1, observed: true },
     ]);
+    // Carried forward is what is open, not what came and went that day.
+    assert.deepEqual(await backlog('2026-06-16', '2026-06-17', `'team'`), []);
     await put(`${PREFIX}2026-06-16T07-00-00.csv`, [open(2, '2026-06-14 12:00:00', { is_actionable: 'false' })]);
     assert.deepEqual(await backlog('2026-06-16', '2026-06-17'), [
       { day: '2026-06-16', value: null, open: 0, opened: 0, closed: 0, observed: true },

@@ -71,6 +71,9 @@ describe('fleettickets report', () => {
     [['--since', 'yesterday'], /--since yesterday is neither days/],
     [['--since', '0d'], /is neither/],
     [['--since', '2026-13-01'], /is neither/],
+    [['--since', '2026-02-30'], /is neither/],
+    [['--since', '2099-01-01'], /is neither/],
+    [['--since', '2010-01-01'], /of the last ten years/],
     [['--by', 'vehicle'], /--by vehicle: choose team, cluster, region, owner, status/],
   ] as const) {
     test(`${args.join(' ')} is refused`, async () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:76e082321865457f2b2493d63bdff871abf0645b
+--! Hash: sha1:3b2643b00a9955cbae284d1747db5c4cc7319db9
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8941,7 +8941,8 @@ begin
     group by 1, 2
   ),
   listed as (
-    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    -- What came and went on the day that is carried into the range is not of the range.
+    select distinct c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
     union
     select '(none)' where p_by is null
   )

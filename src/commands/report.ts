@@ -44,13 +44,20 @@ export async function run(args: string[]): Promise<number> {
 
 /** More than ten years of days would only be slow. */
 const LONGEST_DAYS = 3660;
+const DAY_MS = 86_400_000;
+/** UTC+3, all year. */
+const NAIROBI_AHEAD_MS = 3 * 3_600_000;
+
+/** The day of a time in UTC; '' where it is none. */
+const isoDay = (time: number): string => (Number.isNaN(time) ? '' : new Date(time).toISOString().slice(0, 10));
 
 function readSince(text: string): Since {
   const [, count, unit] = /^(\d{1,4})([dw])$/.exec(text) ?? [];
   const days = Number(count) * (unit === 'w' ? 7 : 1);
   if (count !== undefined && days >= 1 && days <= LONGEST_DAYS) return { days };
-  const isDay = /^\d{4}-\d\d-\d\d$/.test(text) && !Number.isNaN(Date.parse(text));
-  if (isDay && Date.parse(text) > Date.now() - LONGEST_DAYS * 86_400_000) return { day: text };
+  const isDay = /^\d{4}-\d\d-\d\d$/.test(text) && isoDay(Date.parse(text)) === text; // not 30 February
+  const age = Date.now() + NAIROBI_AHEAD_MS - Date.parse(text);
+  if (isDay && age >= 0 && age < LONGEST_DAYS * DAY_MS) return { day: text };
   throw new UsageError(
     `--since ${text} is neither days (30d), weeks (4w) nor a day (2026-06-01) of the last ten years.`,
   );
@@ -65,7 +72,7 @@ function readDimension(text: string): Dimension {
 /** The page, for a person. */
 export function page(report: Report): string {
   const { from, to, by, settled_through: settled, values } = report;
-  const last = new Date(Date.parse(to) - 86_400_000).toISOString().slice(0, 10);
+  const last = isoDay(Date.parse(to) - DAY_MS);
   const told =
     settled === null
       ? 'No snapshot has been loaded yet.'
