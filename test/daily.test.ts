@@ -164,7 +164,9 @@ describe('the backlog by day', () => {
         owner: long,
         is_actionable: 'false',
         normalized_status: long,
+        closed_at: '2026-06-15 07:30:00',
       }),
+      open(2, '2026-06-14 12:00:00', { assigned_team: long }),
     ]);
     assert.deepEqual(
       await ask(
@@ -173,5 +175,11 @@ describe('the backlog by day', () => {
       [{ team: 100, cluster: 100, closed: 1 }],
     );
     assert.deepEqual(await ask('select count(*)::int as n from tickets.inc_closures'), [{ n: 1 }]);
+    assert.deepEqual(
+      await ask(
+        `select closed::int, open_now::int from tickets.inc_team_scorecard('2026-06-15', '2026-06-16')`,
+      ),
+      [{ closed: 1, open_now: 1 }],
+    );
   });
 });

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:3b2643b00a9955cbae284d1747db5c4cc7319db9
+--! Hash: sha1:4f8583daf5d4aad620a4f46c327fea0618681f41
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8306,6 +8306,10 @@ begin
     raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
       using errcode = 'invalid_parameter_value';
   end if;
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
     raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
       using errcode = 'invalid_parameter_value';
@@ -9053,7 +9057,7 @@ begin
   ),
   waiting as (
     select
-      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      coalesce(left(o.assigned_team, 100), '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
       max(o.hours_open) as oldest
     from tickets.inc_open_sla o
     group by 1
