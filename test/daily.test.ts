@@ -176,9 +176,7 @@ describe('the backlog by day', () => {
     );
     assert.deepEqual(await ask('select count(*)::int as n from tickets.inc_closures'), [{ n: 1 }]);
     assert.deepEqual(
-      await ask(
-        `select closed::int, open_now::int from tickets.inc_team_scorecard('2026-06-15', '2026-06-16')`,
-      ),
+      await ask(`select closed::int, open_now::int from tickets.inc_team_scorecard('2026-06-15', '2026-06-16')`),
       [{ closed: 1, open_now: 1 }],
     );
   });

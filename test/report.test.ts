@@ -62,6 +62,11 @@ describe('fleettickets report', () => {
     const { rows } = await env.pool.query('select count(*)::int as n from tickets.inc where is_actionable');
     assert.equal(whole.backlog.at(-1).open, rows[0].n);
 
+    const year = (await report('--since', '52w')).out;
+    assert.match(year, /^Flow, 7 days a bar$/m);
+    assert.match(year, /^ {2}created {3}[▁-█]{52} {2}\d+$/m);
+    assert.match(year, /^40 earlier weeks: --json$|^39 earlier weeks: --json$/m);
+
     const [day] = (await env.pool.query('select tickets.eat_day(now())::text as day')).rows.map((row) => row.day);
     const fromToday = JSON.parse((await report('--since', day, '--json')).out);
     assert.deepEqual([fromToday.from, fromToday.flow.length], [day, 1]);

@@ -78,7 +78,7 @@ export function page(report: Report): string {
       ? 'No snapshot has been loaded yet.'
       : `As of the snapshot of ${wallClock(report.snapshot_through ?? '')}. What happened after ${wallClock(settled)} is not all told yet: ~`;
   return [
-    `${from} to ${last}, in days of Nairobi. ${told}\n`,
+    `${from} to ${last}, in days of Nairobi.\n${told}\n`,
     flowPart(report),
     backlogPart(report),
     repairPart(report),
@@ -91,19 +91,31 @@ export function page(report: Report): string {
     .join('\n');
 }
 
+/** Of a long range a bar is of several days, so that the line fits a terminal. */
+const BARS_SHOWN = 60;
+
+const daysABar = (days: readonly unknown[]): number => Math.ceil(days.length / BARS_SHOWN);
+
+const title = (text: string, days: readonly unknown[]): string =>
+  daysABar(days) > 1 ? `${text}, ${daysABar(days)} days a bar` : text;
+
+/** @param valueOf of the days of a bar, of which there is one at least */
+function bars<Day>(days: readonly Day[], valueOf: (days: readonly Day[]) => number | null): string {
+  const size = daysABar(days);
+  const count = Math.ceil(days.length / size);
+  return sparkline(Array.from({ length: count }, (_, n) => valueOf(days.slice(n * size, (n + 1) * size))));
+}
+
 function flowPart({ flow }: Report): string {
-  const sum = (of: 'created' | 'closed' | 'closed_final' | 'reopened' | 'undated') =>
-    flow.reduce((total, day) => total + day[of], 0);
+  type Count = 'created' | 'closed' | 'closed_final' | 'reopened' | 'undated';
+  const sum = (of: Count, days = flow) => days.reduce((total, day) => total + day[of], 0);
+  const series = (of: Count) => bars(flow, (days) => sum(of, days));
   const net = sum('created') + sum('reopened') - sum('closed');
   const undated = sum('undated') > 0 ? `; ${sum('undated')} more were closed nobody says when` : '';
-  return lines('Flow', [
-    ['created', sparkline(flow.map((day) => day.created)), String(sum('created'))],
-    [
-      'closed',
-      sparkline(flow.map((day) => day.closed)),
-      `${sum('closed')}, of which ${sum('closed_final')} still stand${undated}`,
-    ],
-    ['reopened', sparkline(flow.map((day) => day.reopened)), String(sum('reopened'))],
+  return lines(title('Flow', flow), [
+    ['created', series('created'), String(sum('created'))],
+    ['closed', series('closed'), `${sum('closed')}, of which ${sum('closed_final')} still stand${undated}`],
+    ['reopened', series('reopened'), String(sum('reopened'))],
     ['net', '', `${net > 0 ? '+' : ''}${net}: created + reopened - closed`],
   ]);
 }
@@ -112,22 +124,27 @@ function backlogPart({ backlog }: Report): string {
   const known = backlog.filter((day) => day.open !== null);
   const [first, last] = [known[0], known.at(-1)];
   if (!first || !last) return 'Backlog: no day of these has been looked at.\n';
-  const unseen = backlog.filter((day) => day.open !== null && !day.observed).length;
-  const of = (name: 'open_breached' | 'open_at_risk' | 'open_unknown') => last[name] ?? 'unknown';
-  return lines('Backlog at the end of each day', [
+  const unseen = known.filter((day) => !day.observed).length;
+  type Count = 'open' | 'open_breached' | 'open_at_risk' | 'open_unknown';
+  const series = (of: Count) => bars(backlog, (days) => days.at(-1)?.[of] ?? null);
+  const then = (of: Count) => String(last[of] ?? 'unknown');
+  return lines(title('Backlog at the end of each day', backlog), [
     [
       'open',
-      sparkline(backlog.map((day) => day.open)),
+      series('open'),
       `${first.open} on ${first.day}, ${last.open} on ${last.day}${unseen > 0 ? `; ${unseen} days without a look are carried forward` : ''}`,
     ],
-    ['breached', sparkline(backlog.map((day) => day.open_breached)), `${of('open_breached')} of the last day's`],
-    ['at risk', sparkline(backlog.map((day) => day.open_at_risk)), String(of('open_at_risk'))],
-    ['no clock', '', String(of('open_unknown'))],
+    ['breached', series('open_breached'), `${then('open_breached')} on ${last.day}`],
+    ['at risk', series('open_at_risk'), then('open_at_risk')],
+    ['no clock', '', then('open_unknown')],
   ]);
 }
 
+/** A quarter. */
+const WEEKS_SHOWN = 13;
+
 function repairPart({ repair_times, time_to_close: curve }: Report): string {
-  const rows = repair_times.map(({ period, n, provisional, ...row }) => ({
+  const rows = repair_times.slice(-WEEKS_SHOWN).map(({ period, n, provisional, ...row }) => ({
     week: `${period}${provisional ? ' ~' : ''}`,
     closed: n,
     mttr_min: row.mttr_median,
@@ -137,8 +154,9 @@ function repairPart({ repair_times, time_to_close: curve }: Report): string {
     '48h_pct': row.within_48h_pct,
     reopened_pct: row.reopened_pct,
   }));
+  const more = repair_times.length > WEEKS_SHOWN ? `${repair_times.length - WEEKS_SHOWN} earlier weeks: --json\n` : '';
   const hours = (value: number | null) => (value === null ? 'not reached' : `${value} h`);
-  return `Repair times of what was closed (mttr_min: the source's median in minutes; hours by the wall clock)\n${table(rows)}
+  return `Repair times of what was closed (mttr_min: the source's median in minutes; hours by the wall clock)\n${table(rows)}${more}
 Time to close of the ${curve.opened} that were opened, the ${curve.still_open} still open ones included (Kaplan-Meier):
   half ${hours(curve.median_hours)}, 80 % ${hours(curve.p80_hours)}, 95 % ${hours(curve.p95_hours)}; half of the closed ones alone ${hours(curve.naive_median_hours)}\n`;
 }
@@ -165,8 +183,8 @@ function teamsPart({ teams }: Report): string {
   return `Teams (few: under 20 closings, too few for a comparison)\n${table(rows)}${more}`;
 }
 
-const lines = (title: string, rows: readonly (readonly [name: string, series: string, text: string])[]) =>
-  `${title}\n${rows.map(([name, series, text]) => `  ${name.padEnd(9)} ${series}${series && '  '}${text}\n`).join('')}`;
+const lines = (heading: string, rows: readonly (readonly [name: string, series: string, text: string])[]) =>
+  `${heading}\n${rows.map(([name, series, text]) => `  ${name.padEnd(9)} ${series}${series && '  '}${text}\n`).join('')}`;
 
 const NAIROBI = new Intl.DateTimeFormat('en-GB', {
   timeZone: 'Africa/Nairobi',
