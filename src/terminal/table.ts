@@ -5,8 +5,6 @@ const cellOf = (value: unknown): string => {
   if (value === null || value === undefined) return '';
   if (value instanceof Date) return `${value.toISOString().slice(0, 19).replace('T', ' ')}Z`;
   if (typeof value !== 'object') return String(value);
-  // pg's intervals.
-  if ('toPostgres' in value && typeof value.toPostgres === 'function') return value.toPostgres();
   return JSON.stringify(value);
 };
 
