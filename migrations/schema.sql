@@ -2716,6 +2716,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) IS 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
 
+CREATE FUNCTION tickets_ops.alert_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'warning', format('%s message(s) about health could not be delivered yet: %s Check ALERT_WEBHOOK_URL; drop one: select tickets_ops.cancel_job(id), its id stands in tickets_ops.jobs.',
+    count(*), left((array_agg(j.last_error order by j.id desc))[1], 300))
+  from tickets_ops.queued_jobs() j
+  where j.task = 'fleettickets_alert' and j.last_error is not null
+  having count(*) > 0
+$$;
+
+COMMENT ON FUNCTION tickets_ops.alert_problems() IS 'Messages that the webhook does not take, in words. A warning: as a fault it would be a turn of health, and so one message more.';
+
+CREATE FUNCTION tickets_ops.announce_health() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_before tickets_ops.announced_health;
+  v_health record;
+begin
+  insert into tickets_ops.announced_health default values on conflict do nothing;
+  -- Who comes second compares with what the first has announced.
+  select * into v_before from tickets_ops.announced_health for update;
+  select ok, problems, workers_alive into v_health from tickets_ops.health;
+  -- A worker asks: where none lives, it was killed while it did, and has nothing to tell.
+  if v_health.workers_alive = 0 then
+    return null;
+  end if;
+  if v_health.ok is distinct from v_before.ok then
+    update tickets_ops.announced_health set ok = v_health.ok, since = clock_timestamp();
+    -- Without a key: a message that waits is not replaced by the next.
+    perform tickets_ops.enqueue('fleettickets_alert', json_build_object(
+      'ok', v_health.ok, 'problems', v_health.problems, 'at', tickets_ops.wall_clock(clock_timestamp()),
+      'lasted_seconds', extract(epoch from clock_timestamp() - v_before.since)::integer, 'database', current_database()
+    ));
+  end if;
+  return v_health.ok;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.announce_health() IS 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok; NULL, and announces nothing, while no worker is alive. Called by maintenance where that setting is.';
+
 CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (p_from + make_interval(secs => ((86400)::double precision * (CASE WHEN (p_status = 'found'::text) THEN COALESCE(p_found_days, (180)::numeric) WHEN ((p_status = 'not_found'::text) AND (p_attempts <= 1)) THEN (7)::numeric ELSE (30)::numeric END)::double precision)));
@@ -3088,6 +3131,71 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
 
+CREATE FUNCTION tickets_ops.count_vehicles() RETURNS TABLE(freshness text, vehicles bigint, severity text, trouble text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    SET row_security TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_foreign constant text := tickets_ops.foreign_vehicle_code();
+begin
+  if v_foreign is not null then
+    return query select null, null::bigint, 'warning', format(
+      'tickets.vehicles is not counted here: reading it runs %s, with the rights of the pipeline. Read the tracker''s table itself: fleettickets vehicles prints such a view.', v_foreign);
+    return;
+  end if;
+  return query select v.freshness, count(*), null, null from tickets.vehicles_now v group by v.freshness;
+exception
+  when lock_not_available then
+    return query select null, null::bigint, null, 'Somebody holds a lock on the tracker''s table.';
+  when others then
+    return query select null, null::bigint, 'fault', format(
+      'tickets.vehicles cannot be read, so no vehicle can be planned or sent: %s. fleettickets vehicles prints the view and the grants that it needs.', sqlerrm);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.count_vehicles() IS 'Vehicles by their freshness (tickets.vehicles_now); or one row that says why they cannot be counted: severity fault where a person must mend tickets.vehicles, warning where it would run what others made, NULL where it is a matter of a moment (a lock).';
+
+CREATE FUNCTION tickets_ops.dataset_metrics(p_dataset text) RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with meta as (
+    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at, tickets.eat_ts(i.metadata ->> 'snapshot_at') as data_at
+    from tickets.import_meta i where i.dataset = p_dataset
+  ),
+  figures (name, labels, value) as (
+    select 'checked_age_seconds', '{}'::jsonb, extract(epoch from now() - checked_at) from meta
+    union all select 'data_age_seconds', '{}', extract(epoch from now() - data_at) from meta
+    union all select 'content_lag_seconds', '{}', extract(epoch from lag) from tickets_ops.content_lag(p_dataset)
+    union all select 'missed_run', '{}', (tickets_ops.missed_run(p_dataset) is not null)::integer
+    union all select 'snapshot_load_seconds', '{}', extract(epoch from loaded_at - load_began_at) from tickets_ops.last_loaded(p_dataset)
+    union all select 'open_missing', '{}', open_missing from tickets_ops.last_loaded(p_dataset)
+    union all
+    select 'files_waiting', '{}', (
+      select count(*) from tickets_ops.snapshots s where s.dataset = p_dataset and (s.in_flight or s.status = 'held')
+    )
+    union all
+    select 'snapshot_rows', jsonb_build_object('outcome', o.outcome), coalesce(o.rows, 0)
+    from (select) as one
+    left join tickets_ops.last_loaded(p_dataset) s on true
+    cross join lateral (values
+      ('inserted', s.rows_inserted), ('updated', s.rows_updated), ('unchanged', s.rows_unchanged), ('duplicate', s.rows_duplicate),
+      ('dropped_alarm', s.rows_dropped_alarm), ('dropped_sentinel', s.rows_dropped_sentinel), ('rejected', s.rows_rejected)
+    ) as o (outcome, rows)
+  ),
+  -- Before the first load the table of the last ones has no row.
+  ages (name) as (
+    values ('checked_age_seconds'), ('data_age_seconds'), ('content_lag_seconds'), ('snapshot_load_seconds'), ('open_missing')
+  )
+  select coalesce(f.name, a.name), jsonb_build_object('dataset', p_dataset) || coalesce(f.labels, '{}'), coalesce(f.value, 'NaN')
+  from figures f full join ages a using (name)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) IS 'Metrics of the files of a dataset (inc, crq).';
+
 CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
@@ -3123,7 +3231,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
      policy.priority,
      policy.on_demand_priority,
      policy.flags
-    FROM ( VALUES ('fetch_snapshot'::text,6,'-10'::integer,'-10'::integer,'{}'::text[]), ('upsert_batch'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('finalize_snapshot'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('geocode_cluster'::text,6,20,10,'{geocode}'::text[]), ('geocode_location'::text,6,30,11,'{geocode}'::text[]), ('fleettickets_maintain'::text,3,'-20'::integer,NULL::integer,'{}'::text[])) policy(task, max_attempts, priority, on_demand_priority, flags)
+    FROM ( VALUES ('fetch_snapshot'::text,6,'-10'::integer,'-10'::integer,'{}'::text[]), ('upsert_batch'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('finalize_snapshot'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('geocode_cluster'::text,6,20,10,'{geocode}'::text[]), ('geocode_location'::text,6,30,11,'{geocode}'::text[]), ('fleettickets_maintain'::text,3,'-20'::integer,NULL::integer,'{}'::text[]), ('fleettickets_alert'::text,25,'-20'::integer,NULL::integer,'{}'::text[])) policy(task, max_attempts, priority, on_demand_priority, flags)
    WHERE ((job_policy.p_task IS NULL) OR (policy.task = job_policy.p_task));
 END;
 
@@ -3781,6 +3889,28 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant (never of a verified centroid: a person knows which). Called under as_pipeline(true).';
 
+CREATE FUNCTION tickets_ops.foreign_vehicle_code() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(distinct code.name, ', ')
+  from pg_rewrite r
+  join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+  left join pg_proc p on d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid
+  left join pg_class c on d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.oid <> r.ev_class
+  cross join lateral (
+    select case
+      when p.oid is not null or c.relkind = 'v' then pg_describe_object(d.refclassid, d.refobjid, 0)
+      when c.relrowsecurity then format('row security of %s', pg_describe_object(d.refclassid, d.refobjid, 0))
+    end as name
+  ) as code
+  where r.ev_class = to_regclass('tickets.vehicles') and code.name is not null
+    and coalesce(p.pronamespace, c.relnamespace) <> 'tickets'::regnamespace
+    and not exists (select from pg_depend e where e.classid = d.refclassid and e.objid = d.refobjid and e.deptype = 'e')
+$$;
+
+COMMENT ON FUNCTION tickets_ops.foreign_vehicle_code() IS 'Functions, views and row security of others that reading tickets.vehicles runs, with the rights of whoever reads it. NULL: none, as it should be.';
+
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3826,6 +3956,34 @@ CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETU
     RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key((p_payload ->> 'cluster'::text)) ELSE tickets_ops.location_job_key((p_payload ->> 'cluster'::text), tickets.location_key((p_payload ->> 'location_name'::text))) END;
 
 COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
+
+CREATE FUNCTION tickets_ops.geocoding_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with provider as (
+    select * from tickets_ops.geocoding where active limit 1
+  )
+  select 'geocoding_calls_today', jsonb_build_object('outcome', o.outcome),
+    coalesce((select (p.calls_today ->> o.outcome)::integer from provider p), 0)
+  from unnest(
+    array['found', 'not_found', 'rate_limited', 'quota_spent', 'key_refused', 'bad_request', 'trouble', 'unreadable']
+  ) as o (outcome)
+  union all
+  select 'geocoding_budget_left', '{}', coalesce(left_today::double precision, 'NaN') from provider
+  union all
+  select 'geocoding_stopped', '{}', (state not in ('ready', 'probing', 'off'))::integer from provider
+  union all
+  select 'places_for_review', jsonb_build_object('kind', s.kind, 'status', s.status), count(q.status)
+  from (values
+    ('cluster', 'suspicious'), ('cluster', 'not_found'), ('cluster', 'rejected'),
+    ('location', 'needs_review'), ('location', 'rejected'), ('location', 'not_found')
+  ) as s (kind, status)
+  left join tickets_ops.review_queue q using (kind, status)
+  group by s.kind, s.status
+$$;
+
+COMMENT ON FUNCTION tickets_ops.geocoding_metrics() IS 'Metrics of the provider and of the gazetteers.';
 
 CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -4071,6 +4229,23 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
 
+CREATE FUNCTION tickets_ops.health_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with problem as materialized (
+    select severity, subject from tickets_ops.list_problems()
+  )
+  select 'health_ok', '{}'::jsonb, (not exists (select from problem where severity = 'fault'))::integer
+  union all
+  select 'problems', jsonb_build_object('severity', s.severity, 'subject', s.subject), count(p.subject)
+  from (select * from unnest(array['fault', 'warning']) as severity, tickets_ops.problem_subjects() as subject) as s
+  left join problem p using (severity, subject)
+  group by s.severity, s.subject
+$$;
+
+COMMENT ON FUNCTION tickets_ops.health_metrics() IS 'Metrics of what needs a person.';
+
 CREATE FUNCTION tickets_ops.held(p_dataset text) RETURNS TABLE(snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamp with time zone)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4268,20 +4443,65 @@ CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETU
 
 COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
+CREATE FUNCTION tickets_ops.job_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with queued as materialized (
+    select
+      j.task,
+      case
+        when j.locked_at is not null then 'running'
+        when j.attempts >= j.max_attempts then 'failed'
+        when j.attempts > 0 then 'retrying'
+        when j.run_at > now() then 'scheduled'
+        else 'ready'
+      end as state,
+      count(*) as jobs, min(j.run_at) as run_at
+    from tickets_ops.queued_jobs() j
+    group by 1, 2
+  ),
+  -- Only these few have to be described, which takes a look at the payload of each.
+  failed as materialized (
+    select j.task, count(*) as jobs
+    from tickets_ops.described_jobs() j
+    where j.state = 'failed' and j.superseded is null and exists (select from queued q where q.state = 'failed')
+    group by 1
+  )
+  select 'jobs', jsonb_build_object('task', p.task, 'state', s.state), coalesce(case s.state when 'failed' then f.jobs else q.jobs end, 0)
+  from tickets_ops.job_policy() p
+  cross join unnest(array['ready', 'scheduled', 'running', 'retrying', 'failed']) as s (state)
+  left join queued q on q.task = p.task and q.state = s.state
+  left join failed f on f.task = p.task
+  union all
+  select 'oldest_job_age_seconds', jsonb_build_object('task', p.task),
+    coalesce(extract(epoch from greatest(now() - min(q.run_at) filter (where q.state in ('ready', 'retrying')), '0')), 0)
+  from tickets_ops.job_policy() p left join queued q on q.task = p.task
+  group by p.task
+  union all
+  select 'workers', jsonb_build_object('state', s.state),
+    count(w.pool_id) filter (where w.state <> 'unsure' or w.seen_at > now() - interval '1 minute')
+  from unnest(array['alive', 'unsure', 'hung', 'dead', 'stopped']) as s (state)
+  left join tickets_ops.worker_states() w on w.state = s.state
+  group by s.state
+$$;
+
+COMMENT ON FUNCTION tickets_ops.job_metrics() IS 'Metrics of jobs and workers.';
+
 CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  -- Geocoding waits for its rate as a matter of course.
+  -- Geocoding waits for its rate as a matter of course. What the webhook does not take is a warning (tickets_ops.alert_problems).
   select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
   from tickets_ops.queued_jobs() j
-  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%' and j.task <> 'fleettickets_alert'
   having min(j.run_at) < now() - interval '10 minutes'
   union all
   select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
     count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
   from tickets_ops.described_jobs() j
-  where j.state = 'failed' and j.superseded is null
+  where j.state = 'failed' and j.superseded is null and j.task <> 'fleettickets_alert'
   having count(*) > 0
   union all
   select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
@@ -4852,24 +5072,27 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'tickets_ops.described_jobs with the owner''s rights, for tickets_ops.jobs and tickets_ops.failed_jobs.';
 
-CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, problem text)
+CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, subject text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select p.severity, p.problem
+  select p.severity, p.subject, p.problem
   from (
-    select 1 as subject, * from tickets_ops.worker_problems()
-    union all select 2, * from tickets_ops.feed_problems('inc')
-    union all select 3, * from tickets_ops.snapshot_problems('inc')
-    union all select 4, * from tickets_ops.job_problems()
-    union all select 5, * from tickets_ops.blocking_problems()
-    union all select 6, * from tickets_ops.geocoding_problems()
-    union all select 7, * from tickets_ops.setting_problems()
+    select 'workers' as subject, * from tickets_ops.worker_problems()
+    union all select 'feed', * from tickets_ops.feed_problems('inc')
+    union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
+    union all select 'jobs', * from tickets_ops.job_problems()
+    union all select 'locks', * from tickets_ops.blocking_problems()
+    union all select 'geocoding', * from tickets_ops.geocoding_problems()
+    union all select 'settings', * from tickets_ops.setting_problems()
+    union all select 'vehicles', * from tickets_ops.vehicle_problems()
+    union all select 'alerts', * from tickets_ops.alert_problems()
   ) as p
-  order by p.severity = 'warning', p.subject
+  join tickets_ops.problem_subjects() with ordinality as s (subject, urgency) using (subject)
+  order by p.severity = 'warning', s.urgency
 $$;
 
-COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
+COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, what it is about (tickets_ops.problem_subjects), and the problem in words; faults first, the most urgent of each first.';
 
 CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) RETURNS record
     LANGUAGE plpgsql
@@ -5006,6 +5229,37 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text, help text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select *
+  from (values
+    (1, 'health_ok', '1 when nothing needs a person, 0 when tickets_ops.health has a fault.'),
+    (2, 'problems', 'Problems in tickets_ops.health; severity fault or warning, subject as the problem is about.'),
+    (3, 'checked_age_seconds', 'Since the bucket was last looked at with success. NaN before the first look.'),
+    (4, 'data_age_seconds', 'Since the export of the newest file that is loaded or was found unchanged: how old the tickets are. NaN before the first load.'),
+    (5, 'content_lag_seconds', 'How far the newest created_at_service or closed_at trails the newest file. About two days, in daily lumps, is normal. NaN before the first load.'),
+    (6, 'missed_run', '1 when nothing looked at the bucket within half an hour after the last scheduled run.'),
+    (7, 'snapshot_rows', 'Rows of the snapshot that was loaded last, by what became of them; together what was read.'),
+    (8, 'snapshot_load_seconds', 'How long that snapshot took from the first row that was written to its end. NaN before the first load.'),
+    (9, 'open_missing', 'Open tickets that it does not list. NaN before the first load, and where files hold changes only.'),
+    (10, 'files_waiting', 'Files that were seen in the folder and are not dealt with yet: in flight, held for a person, or behind another file.'),
+    (11, 'jobs', 'Jobs by task and state; failed ones only while they matter (tickets_ops.failed_jobs.superseded).'),
+    (12, 'oldest_job_age_seconds', 'How long the oldest job that is due has waited for a worker; 0 when none waits.'),
+    (13, 'workers', 'Worker processes of the last 7 days by state; alive, unsure (sessions are shared, heard of in the last minute), hung, dead, stopped.'),
+    (14, 'geocoding_calls_today', 'Answers of the provider in use today (UTC), by outcome.'),
+    (15, 'geocoding_budget_left', 'Calls left today (UTC). NaN without a limit or a provider.'),
+    (16, 'geocoding_stopped', '1 when a provider is set and is not asked: budget or quota spent, key refused, rate limited, in trouble.'),
+    (17, 'places_for_review', 'Doubtful places and clusters that no person has decided about (tickets_ops.review_queue).'),
+    (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok.'),
+    (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map.'),
+    (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
+    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.')
+  ) as described (place, name, help)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.metric_help() IS 'The metrics in their order: each name without its prefix fleettickets_, and what it tells.';
 
 CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) RETURNS integer[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -5665,6 +5919,14 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
+CREATE FUNCTION tickets_ops.problem_subjects() RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE ROWS 9 PARALLEL SAFE
+    AS $$
+  select unnest(array['workers', 'feed', 'snapshots', 'jobs', 'locks', 'geocoding', 'settings', 'vehicles', 'alerts'])
+$$;
+
+COMMENT ON FUNCTION tickets_ops.problem_subjects() IS 'What a problem can be about, the most urgent first.';
+
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5758,6 +6020,26 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
 $$;
 
 COMMENT ON FUNCTION tickets_ops.read_health() IS 'The row of tickets_ops.health, read with the owner''s rights.';
+
+CREATE FUNCTION tickets_ops.read_metrics() RETURNS TABLE(name text, labels jsonb, value double precision, kind text, help text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  select 'fleettickets_' || h.name, m.labels, m.value, 'gauge', h.help
+  from (
+    select * from tickets_ops.health_metrics()
+    union all select * from tickets_ops.dataset_metrics('inc')
+    union all select * from tickets_ops.job_metrics()
+    union all select * from tickets_ops.geocoding_metrics()
+    union all select * from tickets_ops.ticket_metrics()
+    union all select * from tickets_ops.vehicle_metrics()
+  ) as m
+  join tickets_ops.metric_help() h on h.name = m.name
+  order by h.place, m.labels
+$$;
+
+COMMENT ON FUNCTION tickets_ops.read_metrics() IS 'The rows of tickets_ops.metrics, read with the owner''s rights.';
 
 CREATE FUNCTION tickets_ops.rebuild_days() RETURNS integer
     LANGUAGE plpgsql
@@ -7288,6 +7570,28 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
 
+CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with open as materialized (
+    select case when at_risk then 'at_risk' else sla_state end as sla_state, geo_source, count(*) as tickets
+    from tickets.inc_open_sla
+    group by 1, 2
+  )
+  select 'tickets_open', jsonb_build_object('sla_state', s.state), coalesce(sum(o.tickets), 0)
+  from unnest(array['ok', 'at_risk', 'breached', 'unknown']) as s (state) left join open o on o.sla_state = s.state
+  group by s.state
+  union all
+  select 'tickets_placed', jsonb_build_object('geo_source', s.source), coalesce(sum(o.tickets), 0)
+  from unnest(array['feed', 'location', 'cluster', 'none']) as s (source) left join open o on o.geo_source = s.source
+  group by s.source
+  union all
+  select 'assignments_open', '{}', count(*) from tickets.assignments where state = 'assigned'
+$$;
+
+COMMENT ON FUNCTION tickets_ops.ticket_metrics() IS 'Metrics of open tickets.';
+
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -7319,6 +7623,30 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
+
+CREATE FUNCTION tickets_ops.vehicle_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with seen as materialized (
+    select * from tickets_ops.count_vehicles()
+  )
+  select 'vehicles', jsonb_build_object('freshness', f.freshness),
+    case when exists (select from seen where trouble is not null) then 'NaN' else coalesce(s.vehicles, 0)::double precision end
+  from unnest(array['live', 'parked', 'stale', 'lost', 'clock', 'nowhere']) as f (freshness)
+  left join seen s on s.freshness = f.freshness
+$$;
+
+COMMENT ON FUNCTION tickets_ops.vehicle_metrics() IS 'Metrics of the vehicles; what is wrong with tickets.vehicles stays here.';
+
+CREATE FUNCTION tickets_ops.vehicle_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select v.severity, v.trouble from tickets_ops.count_vehicles() v where v.severity is not null
+$$;
+
+COMMENT ON FUNCTION tickets_ops.vehicle_problems() IS 'Why tickets.vehicles cannot be read, in words. Tickets and their places do not depend on it.';
 
 CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
     LANGUAGE plpgsql STABLE
@@ -8051,6 +8379,21 @@ ALTER TABLE tickets.version_slots ALTER COLUMN slot ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+CREATE TABLE tickets_ops.announced_health (
+    one boolean DEFAULT true NOT NULL,
+    ok boolean,
+    since timestamp with time zone,
+    CONSTRAINT announced_health_one_check CHECK (one)
+);
+
+COMMENT ON TABLE tickets_ops.announced_health IS 'What people were told last of health.ok (ALERT_WEBHOOK_URL): one row, none before the first maintenance with that setting.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.one IS 'Makes it one row.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.ok IS 'health.ok, as it was announced. NULL: nothing was.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.since IS 'When it turned.';
+
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
     list_jobs.task,
@@ -8324,7 +8667,7 @@ COMMENT ON VIEW tickets_ops.jobs IS 'Every job that waits, runs or has failed; o
 
 COMMENT ON COLUMN tickets_ops.jobs.id IS 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
 
-COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or fleettickets_maintain. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
+COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, fleettickets_maintain or fleettickets_alert. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 
 COMMENT ON COLUMN tickets_ops.jobs.key IS 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
 
@@ -8347,6 +8690,26 @@ COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed. N
 COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
+
+CREATE VIEW tickets_ops.metrics AS
+ SELECT read_metrics.name,
+    read_metrics.labels,
+    read_metrics.value,
+    read_metrics.kind,
+    read_metrics.help
+   FROM tickets_ops.read_metrics() read_metrics(name, labels, value, kind, help);
+
+COMMENT ON VIEW tickets_ops.metrics IS 'Figures for monitors, as of now(): one row for each series, the rows of a name together. Every name has rows also in an empty database. For a role that is a member of tickets_monitor.';
+
+COMMENT ON COLUMN tickets_ops.metrics.name IS 'Prometheus''s name of the metric, with its unit.';
+
+COMMENT ON COLUMN tickets_ops.metrics.labels IS 'Labels as an object of texts; at most a dozen values each.';
+
+COMMENT ON COLUMN tickets_ops.metrics.value IS 'Seconds, a count, or 1 and 0. NaN: unknown.';
+
+COMMENT ON COLUMN tickets_ops.metrics.kind IS 'gauge: it goes up and down.';
+
+COMMENT ON COLUMN tickets_ops.metrics.help IS 'What it tells.';
 
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
@@ -8653,6 +9016,9 @@ ALTER TABLE ONLY tickets.inc
 ALTER TABLE ONLY tickets.version_slots
     ADD CONSTRAINT version_slots_pkey PRIMARY KEY (slot);
 
+ALTER TABLE ONLY tickets_ops.announced_health
+    ADD CONSTRAINT announced_health_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
 
@@ -8726,6 +9092,8 @@ CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster),
 
 CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
 
+CREATE INDEX crq_ticket_id_region_created_at_service_first_seen_at_geo_s_idx ON tickets.crq USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
+
 CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
 
 CREATE INDEX geo_decisions_place ON tickets.geo_decisions USING btree (cluster, location_key, decision_id);
@@ -8757,6 +9125,8 @@ CREATE INDEX inc_first_seen_at ON tickets.inc USING btree (first_seen_at) INCLUD
 CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
 
 CREATE INDEX inc_open ON tickets.inc USING btree (ticket_id) WHERE is_actionable;
+
+CREATE INDEX inc_open_counts ON tickets.inc USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
 
 CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
@@ -8900,6 +9270,7 @@ GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_monitor;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
@@ -9030,6 +9401,10 @@ GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_cur
 
 REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.alert_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.announce_health() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
@@ -9082,6 +9457,10 @@ REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.count_vehicles() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
 
@@ -9141,11 +9520,15 @@ REVOKE ALL ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day 
 
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.foreign_vehicle_code() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.geocoding_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
@@ -9162,6 +9545,8 @@ GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.health_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
 
@@ -9189,6 +9574,8 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.job_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
 
@@ -9237,6 +9624,8 @@ REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.metric_help() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) TO tickets_dispatcher;
 
@@ -9281,10 +9670,17 @@ GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km dou
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.read_metrics() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_monitor;
+GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 
@@ -9370,7 +9766,13 @@ REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text
 REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.ticket_metrics() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.vehicle_metrics() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.vehicle_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
 
@@ -9448,9 +9850,13 @@ GRANT SELECT ON TABLE tickets_ops.geocoding_calls TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.geocoding TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets_ops.health TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.health TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
+GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
