@@ -99,11 +99,11 @@ const daysABar = (days: readonly unknown[]): number => Math.ceil(days.length / B
 const title = (text: string, days: readonly unknown[]): string =>
   daysABar(days) > 1 ? `${text}, ${daysABar(days)} days a bar` : text;
 
-/** @param valueOf of the days of a bar, of which there is one at least */
-function bars<Day>(days: readonly Day[], valueOf: (days: readonly Day[]) => number | null): string {
+/** @param countOf of the days of a bar, of which there is one at least */
+function bars<Day>(days: readonly Day[], countOf: (days: readonly Day[]) => number | null): string {
   const size = daysABar(days);
   const count = Math.ceil(days.length / size);
-  return sparkline(Array.from({ length: count }, (_, n) => valueOf(days.slice(n * size, (n + 1) * size))));
+  return sparkline(Array.from({ length: count }, (_, n) => countOf(days.slice(n * size, (n + 1) * size))));
 }
 
 function flowPart({ flow }: Report): string {
