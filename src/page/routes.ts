@@ -33,7 +33,7 @@ const degrees = z.coerce.number().min(-180).max(180);
 const id = z.coerce.number().int().positive();
 
 const POINT = 'st_setsrid(st_makepoint($4, $5), 4326)';
-/** The SET clause of each decision; the triggers of the gazetteers do the rest, as they do for psql. */
+/** The SET clause of each decision, with its values in the order of its fields; the triggers of the gazetteers do the rest, as they do for psql. */
 const DECISIONS: Record<string, string> = {
   'location accept': `status = 'found', verified = true`,
   'location pin': `geom = ${POINT}, status = 'found', verified = true`,
@@ -43,14 +43,13 @@ const DECISIONS: Record<string, string> = {
   'cluster reject': `geom = null, verified = true`,
   'cluster guard': `guard_km = $4`,
 };
-const decision = place.extend({
-  decision: z.enum(['accept', 'pin', 'reject', 'guard']),
-  /** As it was read: another one means that somebody changed the place meanwhile. */
-  updated_at: text,
-  lat: z.number().min(-90).max(90).optional(),
-  lng: z.number().min(-180).max(180).optional(),
-  guard_km: z.number().positive().max(2_000).optional(),
-});
+/** With updated_at as it was read: another one means that somebody changed the place meanwhile. */
+const seen = place.extend({ updated_at: text });
+const decision = z.discriminatedUnion('decision', [
+  seen.extend({ decision: z.literal(['accept', 'reject']) }),
+  seen.extend({ decision: z.literal('pin'), lng: z.number().min(-180).max(180), lat: z.number().min(-90).max(90) }),
+  seen.extend({ decision: z.literal('guard'), kind: z.literal('cluster'), guard_km: z.number().positive().max(2_000) }),
+]);
 
 /** What can be done to jobs; the parameters are the fields of the request, in its order. */
 const jobAction = z.discriminatedUnion('action', [
@@ -99,15 +98,11 @@ export const ROUTES: Record<string, Route> = {
   }),
 
   'POST /api/decide': route('tickets_curator', decision, async (db, asked) => {
-    const { kind, cluster, location_key, updated_at } = asked;
-    const set = DECISIONS[`${kind} ${asked.decision}`];
-    const values = { accept: [], reject: [], pin: [asked.lng, asked.lat], guard: [asked.guard_km] }[asked.decision];
-    if (!set || values.some((value) => value === undefined))
-      throw new Refused(400, 'This decision lacks what it decides.');
+    const { kind, cluster, location_key, updated_at, decision, ...values } = asked;
     const { rowCount } = await db.query(
-      `update tickets.geo_${kind}s set ${set}
+      `update tickets.geo_${kind}s set ${DECISIONS[`${kind} ${decision}`]}
        where cluster = $1 and updated_at::text = $2 and ${kind === 'location' ? 'location_key = $3' : '$3::text is null'}`,
-      [cluster, updated_at, location_key, ...values],
+      [cluster, updated_at, location_key, ...Object.values(values)],
     );
     if (rowCount === 0) throw new Refused(409, 'Someone changed this place since you looked. Look at it again.');
     const { rows } = await db.query(

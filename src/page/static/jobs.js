@@ -54,7 +54,7 @@ const healthOf = (h) => html`
 
 const jobRow = (job) => html`<tr>
   <td>${job.id} <b>${job.task}</b></td><td>${chip(job.state)}</td><td>${job.attempts} of ${job.max_attempts}</td><td>${when(job.run_at)}</td>
-  <td class="long"><details><summary>${name(job.last_error?.split('\n')[0] ?? job.key ?? 'details')}</summary>
+  <td class="long"><details><summary>${name(job.last_error?.slice(0, 100) ?? job.key ?? JSON.stringify(job.payload))}</summary>
     ${job.last_error && html`<pre>${job.last_error}</pre>`}<pre>${JSON.stringify(job.payload, null, 2)}</pre>
     <small>${name(job.key ?? 'no key')} · asked for ${job.age} ago</small></details></td>
   <td><form method="dialog"><input type="hidden" name="id" value="${job.id}">

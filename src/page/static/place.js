@@ -97,8 +97,8 @@ export function draw(details, open) {
   }
   const typed = (n) => html`<li>${name(n.name)} <small>× ${n.tickets}</small></li>`;
   const candidate = ({ candidate_no, label, level, distance_km, verdict }) => html`<li>
-    <button type="button" aria-keyshortcuts="${candidate_no}"><kbd>${candidate_no}</kbd><span>${name(label)}
-      <small>${level && `${level} · `}${distance_km?.toFixed(1) ?? '?'} km${verdict && ` · ${verdict}`}</small></span></button></li>`;
+    <button type="button" aria-keyshortcuts="${candidate_no}">${name(label)}<kbd>${candidate_no}</kbd>
+      <small>${level && `${level} · `}${distance_km?.toFixed(1) ?? '?'} km${verdict && ` · ${verdict}`}</small></button></li>`;
   const made = ({ decided_at, decided_by, decision, tickets_moved }) =>
     html`<li>${when(decided_at)} · ${name(decided_by)} · ${decision} <small>${count(tickets_moved, 'ticket')} moved</small></li>`;
   put(

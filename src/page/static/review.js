@@ -32,8 +32,8 @@ const ACTIONS = {
 };
 const buttons = [...view.querySelectorAll('.actions button')];
 put(
-  buttons.map((button) => html`<dt><kbd>${button.ariaKeyShortcuts}</kbd></dt><dd>${button.title}</dd>`),
-  $('dl', help),
+  buttons.map((button) => html`<li><kbd>${button.ariaKeyShortcuts}</kbd> ${button.title}</li>`),
+  $('ul', help),
 );
 
 filters.oninput = () => show();
@@ -53,13 +53,14 @@ document.onclick = (/** @type {any} */ { target }) => {
 document.onkeydown = (/** @type {any} */ { target, key, ctrlKey, altKey, metaKey }) => {
   if (view.hidden || ctrlKey || altKey || metaKey || target.closest('input, select, dialog')) return;
   const button = $(`[aria-keyshortcuts="${CSS.escape(key)}"]`, view);
-  if (button?.disabled) say(`Not now: ${button.title}.`);
+  if (button?.disabled && shown) say(`Not now: ${button.title}.`);
   button?.click();
 };
 
 /** Fetches the queue. @param {any} [wanted] the place to show: the present one, if it is still there, or the first */
 export async function show(wanted = shown?.place) {
   resize();
+  if (!shown) clear();
   const asked = ++turn;
   try {
     const answer = await get('/api/queue', new FormData(filters));
@@ -69,7 +70,8 @@ export async function show(wanted = shown?.place) {
     const isWanted = (item) => item.cluster === wanted?.cluster && item.location_key === wanted.location_key;
     await open(Math.max(queue.findIndex(isWanted), 0));
   } catch (error) {
-    put(notice(error), $('.summary', view));
+    put('', $('.summary', view));
+    clear(notice(error));
   }
 }
 
