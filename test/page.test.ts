@@ -229,6 +229,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       await geocode.getByRole('button', { name: 'Retry' }).click();
       await message('It is due now.');
       await geocode.locator('.chip').getByText('ready').waitFor();
+      await geocode.getByRole('button', { name: 'Run now' }).and(tab.locator(':focus')).waitFor();
       await geocode.getByRole('button', { name: 'Cancel' }).click();
       await message('is cancelled.');
       await geocode.waitFor({ state: 'detached' });

@@ -107,7 +107,7 @@ export function draw(details, open) {
     <p class="why">${why}</p>
     <h3>As field staff typed it</h3>
     <ul class="names">${names.map(typed)}</ul>
-    <h3>${candidates.length > 0 ? 'What the provider found' : 'The provider found nothing'}</h3>
+    <h3>${candidates.length > 0 ? 'Where it may be' : 'The provider found nothing'}</h3>
     <p><small>${place.query && ['Asked: ', name(place.query)]}</small></p>
     <ol class="candidates">${candidates.map(candidate)}</ol>
     ${history.length > 0 && html`<h3>Decided before</h3><ul>${history.map(made)}</ul>`}`,
