@@ -3,10 +3,11 @@
 import { withClient } from './src/database/client.ts';
 import { createLog } from './src/settings/log.ts';
 import { DatabaseSettings, loadDotEnv, readSettings } from './src/settings/settings.ts';
+import { printError } from './src/terminal/output.ts';
 import { recordSchedule } from './src/worker/schedule.ts';
 import { workerPreset } from './src/worker/worker.ts';
 
-loadDotEnv();
+loadDotEnv((warning) => printError(`${warning}\n`));
 
 const log = await createLog();
 const preset = workerPreset(log);

@@ -9,6 +9,7 @@ import { dataset } from '../src/settings/dataset.ts';
 import { ExpectedError } from '../src/settings/errors.ts';
 import { createLog } from '../src/settings/log.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
+import { print } from '../src/terminal/output.ts';
 import { showProgress } from '../src/terminal/progress.ts';
 import { table } from '../src/terminal/table.ts';
 import { workerEnded } from '../src/worker/pool.ts';
@@ -55,7 +56,7 @@ const EXAMPLES: readonly (readonly [question: string, sql: string])[] = [
   ],
   [
     'The nearest open tickets to a vehicle in Westlands',
-    `select ticket_id, cluster, geo_source, round(ST_Distance(geog, ${VEHICLE}))::int as metres from tickets.inc_open_sla order by geog <-> ${VEHICLE} limit 5`,
+    `select ticket_id, location_name, geo_source, assigned_team, sla_state, round(ST_Distance(geog, ${VEHICLE}))::int as metres from tickets.inc_open_sla order by geog <-> ${VEHICLE} limit 5`,
   ],
   [
     'What came in and went out in the last weeks (provisional: not all told yet)',
@@ -124,9 +125,9 @@ export async function run(args: string[]): Promise<number> {
     await watchGeocoding(client);
     tracker = await startTracker(database.url);
     say(`The provider was asked ${provider.calls.length} times.\n`);
-    for (const [question, sql] of EXAMPLES) say(`${question}\n\n  ${sql};\n\n${table((await client.query(sql)).rows)}`);
-    const { rows: health } = await client.query('select * from tickets_ops.health');
-    say(`Health (select * from tickets_ops.health)\n\n${vertical(health[0] ?? {})}`);
+    for (const [question, sql] of EXAMPLES) say(`${question}\n\n  ${sql};\n\n${table(await shown(client, sql))}`);
+    const [health = {}] = await shown(client, 'select * from tickets_ops.health');
+    say(`Health (select * from tickets_ops.health)\n\n${vertical(health)}`);
   });
 
   if (!values.exit) {
@@ -157,7 +158,7 @@ async function embedded() {
   }
 }
 
-const say = (text: string) => process.stdout.write(`${text}\n`);
+const say = (text: string) => print(`${text}\n`);
 
 async function put(bucket: Bucket, name: string, body: Uint8Array): Promise<void> {
   await bucket.client.send(
@@ -211,6 +212,12 @@ async function watchGeocoding(client: ClientBase): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
   progress.stop();
+}
+
+/** Rows with their values as psql shows them. */
+async function shown(client: ClientBase, text: string): Promise<Record<string, string>[]> {
+  const { rows } = await client.query({ text, types: { getTypeParser: () => (value: string) => value } });
+  return rows;
 }
 
 /** One row with its columns below each other, as psql's \x. */

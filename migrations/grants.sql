@@ -12,6 +12,8 @@ begin
     return; -- after graphile-migrate has uncommitted the first migration
   end if;
 
+  perform set_config('search_path', 'pg_catalog, pg_temp', true); -- so that notices name tables with their schema
+
   -- Security definer functions are for those who are named below, not for everyone.
   revoke all on all functions in schema tickets_ops from public;
   revoke all on function

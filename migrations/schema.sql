@@ -58,7 +58,7 @@ $$;
 
 COMMENT ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster, p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 
@@ -114,7 +114,7 @@ $$;
 
 COMMENT ON FUNCTION reporting.fn_ticket_places(p_state text, p_from timestamp with time zone, p_to timestamp with time zone, p_cluster text, p_region text, p_team text) IS 'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
 
-Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team, NULL means all.
+Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case, NULL means all.
 
 Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20: open ones before closed ones, and where there are more, those that are open longest, then those that were closed last; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
 
@@ -135,7 +135,7 @@ $$;
 
 COMMENT ON FUNCTION reporting.fn_tickets_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The tickets map: a GeoJSON FeatureCollection (RFC 7946) with a foreign member `summary`. What dashboard_api serves.
 
-Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region (in any case), p_team: only tickets with exactly that cluster, region, assigned_team; NULL, the default, means all.
+Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case; NULL, the default, means all.
 
 features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
 
@@ -190,7 +190,8 @@ begin
     with open_places as (
       select
         longitude, latitude,
-        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as open,
@@ -215,7 +216,8 @@ begin
     closed_places as (
       select
         longitude, latitude,
-        min(cluster collate "C") as first_cluster, max(cluster collate "C") as last_cluster,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as closed,
@@ -238,11 +240,11 @@ begin
     )
     select
       case
-        when p.geo_source = 'location' and one_cluster and one_key then tickets.cluster_key(p.cluster) || '/' || p.location_key
+        when p.geo_source = 'location' and one_cluster and one_key then coalesce(g.cluster, p.cluster) || '/' || p.location_key
         else tickets.geohash(longitude, latitude)
       end,
       longitude, latitude,
-      case when one_cluster then p.cluster end,
+      case when one_cluster then coalesce(g.cluster, p.cluster) end,
       case when one_key then p.location_key end,
       case when one_key then least(o.location_name, c.location_name) end,
       p.geo_source, p.tickets,
@@ -257,7 +259,8 @@ begin
     left join last_closed l using (longitude, latitude)
     cross join lateral (
       select
-        least(o.first_cluster, c.first_cluster) as cluster,
+        least(o.cluster, c.cluster) as cluster,
+        least(o.first_cluster, c.first_cluster) as cluster_key,
         least(o.first_key, c.first_key) as location_key,
         least(o.geo_source, c.geo_source) as geo_source,
         coalesce(o.open, 0) + coalesce(c.closed, 0) as tickets,
@@ -274,10 +277,11 @@ begin
         )[:20] as ticket_ids
       offset 0 -- made once, not wherever it is named
     ) as p
+    left join tickets.geo_clusters g on tickets.cluster_key(g.cluster) = p.cluster_key
     cross join lateral tickets.sla(null, o.oldest, null) as oldest -- hours are worked out by place, not by ticket
     cross join lateral (
       select
-        tickets.cluster_key(p.cluster) = tickets.cluster_key(greatest(o.last_cluster, c.last_cluster)) as one_cluster,
+        p.cluster_key = greatest(o.last_cluster, c.last_cluster) as one_cluster,
         p.location_key = greatest(o.last_key, c.last_key) as one_key
     ) as same;
 end
@@ -477,9 +481,10 @@ COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gaze
 
 CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN NULLIF(btrim("left"(p_cluster, 200)), ''::text);
+    RETURN NULLIF("left"(lower(translate(p_cluster, ' 	
+ '::text, ''::text)), 200), ''::text);
 
-COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'The cluster as a key of the gazetteers: blanks around it do not count, and it is cut at 200 characters because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
+COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -548,7 +553,7 @@ CREATE FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from 
       count(*) filter (where t.sla_state = 'breached') as open_breached, count(*) filter (where t.at_risk) as open_at_risk,
       count(*) filter (where t.sla_state = 'unknown') as open_unknown, max(t.hours_open) as open_oldest_hours
     from tickets.inc_open_sla t
-    where (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+    where (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster)) and (p_status is null or t.normalized_status = p_status)
   ) as open_now
   cross join (
     select
@@ -563,7 +568,7 @@ CREATE FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from 
       end as lasted
     ) as clock
     where t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to
-      and (p_cluster is null or t.cluster = p_cluster) and (p_status is null or t.normalized_status = p_status)
+      and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster)) and (p_status is null or t.normalized_status = p_status)
   ) as closed_then
 $$;
 
@@ -644,7 +649,7 @@ $$;
 
 COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
 
-Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region (in any case), p_cluster, p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
 
 Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
 
@@ -1187,7 +1192,7 @@ COMMENT ON COLUMN tickets.inc.bucket IS 'Lifecycle flag of the export: closed or
 
 COMMENT ON COLUMN tickets.inc.is_actionable IS 'Open = true.';
 
-COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster; key of tickets.geo_clusters.';
+COMMENT ON COLUMN tickets.inc.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
 
 COMMENT ON COLUMN tickets.inc.region IS 'Region, lower case.';
 
@@ -1292,7 +1297,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
      t.geo_source
     FROM (tickets.inc_open_sla t
       CROSS JOIN tickets.dispatch_settings s)
-   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (t.cluster = dispatch_tickets.p_cluster)) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
             FROM tickets.assignments a
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
@@ -1514,12 +1519,12 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
   from tickets.inc t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or t.cluster = p_cluster)
+    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
     and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or t.assigned_team = p_team)
+    and (p_team is null or lower(t.assigned_team) = lower(p_team))
 $$;
 
-COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; with exactly that cluster, region (in any case) and assigned_team, where NULL means all.';
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 
 CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
     LANGUAGE sql STABLE
@@ -1551,8 +1556,8 @@ CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RET
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN format('
   left join tickets.geo_locations l
-    on l.cluster = tickets.cluster_key(%1$s) and l.location_key = %2$s and l.status = ''found'' -- primary key
-  left join tickets.geo_clusters c on c.cluster = tickets.cluster_key(%1$s) -- primary key
+    on tickets.cluster_key(l.cluster) = tickets.cluster_key(%1$s) and l.location_key = %2$s and l.status = ''found'' -- index geo_locations_place
+  left join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(%1$s) -- index geo_clusters_key
 '::text, p_cluster, p_location_key);
 
 COMMENT ON FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) IS 'SQL that joins what the gazetteers know of a place, as l (its geocoded location) and c (its cluster), to the FROM clause before it. p_cluster, p_location_key: expressions of that clause. A text, because a statement over a whole table must be able to hash it.';
@@ -1569,7 +1574,7 @@ CREATE FUNCTION tickets.geocode_cluster(cluster text, force boolean DEFAULT fals
     AS $$
 #variable_conflict use_column
 declare
-  v_cluster text := tickets.cluster_key(geocode_cluster.cluster);
+  v_cluster text := tickets_ops.cluster_name(geocode_cluster.cluster);
   v_force boolean := coalesce(geocode_cluster.force, false);
 begin
   if v_cluster is null then
@@ -1582,7 +1587,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
+COMMENT ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) IS 'Asks the provider where a cluster is, ahead of all planned places. force: although its centroid is known; never when a person verified it; also a cluster that no ticket and no gazetteer has. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster.';
 
 CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1590,7 +1595,7 @@ CREATE FUNCTION tickets.geocode_location(location_name text, cluster text, force
     AS $$
 #variable_conflict use_column
 declare
-  v_cluster text := tickets.cluster_key(geocode_location.cluster);
+  v_cluster text := tickets_ops.cluster_name(geocode_location.cluster);
   v_force boolean := coalesce(geocode_location.force, false);
   v_key text := tickets.location_key(geocode_location.location_name);
 begin
@@ -1610,7 +1615,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known; never when a person verified it. Returns the job''s id and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
+COMMENT ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) IS 'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known, or no ticket and no gazetteer has the cluster; never when a person verified it. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 
 CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1993,6 +1998,32 @@ value: of p_by, "(none)" where there is none. opened: tickets of the cohort. clo
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
+CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.keep_spelling() IS 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
+
+CREATE FUNCTION tickets.known_spelling(p_cluster text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return coalesce(
+    (select c.cluster from tickets.geo_clusters c where tickets.cluster_key(c.cluster) = tickets.cluster_key(p_cluster)),
+    -- Relies on the index on (cluster_key(cluster), location_key).
+    (select l.cluster from tickets.geo_locations l where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) limit 1)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the gazetteers write it. NULL where they do not have it.';
+
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -2328,9 +2359,9 @@ CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT 
 declare
   v_scope text := case
     when p_clusters is null then ''
-    when p_location_keys is null then 'join unnest($1) as scope (cluster) on tickets.cluster_key(t.cluster) = scope.cluster'
+    when p_location_keys is null then 'join unnest($1) as scope (cluster) on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster)'
     else 'join unnest($1, $2) as scope (cluster, location_key)
-      on tickets.cluster_key(t.cluster) = scope.cluster and t.location_key = scope.location_key'
+      on tickets.cluster_key(t.cluster) = tickets.cluster_key(scope.cluster) and t.location_key = scope.location_key'
   end;
   v_placed bigint;
   v_moves jsonb;
@@ -2341,10 +2372,10 @@ begin
   execute format(
     $sql$
       with placed as (
-        %s returning tickets.cluster_key(t.cluster) as cluster, t.location_key
+        %s returning tickets.cluster_key(t.cluster) as cluster_key, t.location_key
       ),
       moves as (
-        select cluster, location_key, count(*) as tickets from placed group by cluster, location_key
+        select cluster_key, location_key, count(*) as tickets from placed group by cluster_key, location_key
       )
       select coalesce(sum(tickets), 0), coalesce(jsonb_agg(moves), '[]') from moves
     $sql$,
@@ -2809,6 +2840,20 @@ CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team tex
 
 COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) IS 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
 
+CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_refusal text := tickets_ops.refusal_by_hand(p_geom);
+begin
+  if v_refusal is not null then
+    raise exception 'The coordinate % of % is refused. %', p_geom::point, p_name, v_refusal using errcode = 'check_violation';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) IS 'Raises check_violation, with the reason, where a person puts a place of that name at a coordinate that cannot be meant (tickets_ops.refusal_by_hand).';
+
 CREATE FUNCTION tickets_ops.check_transition() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2852,6 +2897,10 @@ begin
       -- Places of a cluster that nobody knew have no job.
       perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
     end if;
+    if not tickets_ops.is_pipeline() and tickets_ops.is_far_from_its_places(new.cluster) then
+      raise notice 'Most known places of % lie beyond its guard of % km. It is taken as you set it; see tickets_ops.review_queue.',
+        new.cluster, new.guard_km;
+    end if;
   end if;
   return null;
 end
@@ -2861,9 +2910,15 @@ COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came o
 
 CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE
-    RETURN ('geocode_cluster:'::text || p_cluster);
+    RETURN ('geocode_cluster:'::text || tickets.cluster_key(p_cluster));
 
 COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
+
+CREATE FUNCTION tickets_ops.cluster_name(p_cluster text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN COALESCE(tickets.known_spelling(p_cluster), (SELECT mode() WITHIN GROUP (ORDER BY t.name) AS mode FROM (SELECT "left"(btrim(inc.cluster), 200) AS name FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000) t), CASE WHEN (tickets.cluster_key(p_cluster) IS NOT NULL) THEN "left"(btrim(p_cluster), 200) ELSE NULL::text END);
+
+COMMENT ON FUNCTION tickets_ops.cluster_name(p_cluster text) IS 'A cluster as the gazetteers write it, else as most of its tickets do, else as it is given. NULL for an empty name.';
 
 CREATE FUNCTION tickets_ops.cluster_name_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2875,13 +2930,14 @@ CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_
     LANGUAGE plpgsql
     AS $$
 declare
-  v_cluster text := tickets.cluster_key(p_cluster);
+  v_cluster text := tickets_ops.cluster_name(p_cluster);
 begin
   return query
     select
       case
         when v_cluster is null then 'nothing to ask'
         when c.verified then 'verified'
+        when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
         when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
         else 'ask'
       end,
@@ -2894,11 +2950,11 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
+COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_cluster job has to ask. state: ask, known (a centroid, or asked in vain lately), verified, unknown cluster, nothing to ask. name: the cluster as a provider may read it; region: of most of its tickets; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
-    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = cluster_region.p_cluster) LIMIT 1000) t);
+    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_region.p_cluster)) LIMIT 1000) t);
 
 COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
@@ -3112,6 +3168,27 @@ CREATE FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.ge
 
 COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) IS 'Geodesic kilometres between two points. NULL if one is.';
 
+CREATE FUNCTION tickets_ops.distrust_answers(p_provider text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_since constant timestamptz := (select found_at from tickets_ops.geocoding_providers where provider = p_provider);
+  v_until constant timestamptz := now() + interval '1 hour';
+  v_before boolean := tickets_ops.as_pipeline(true);
+begin
+  delete from tickets_ops.geocoding_answers where provider = p_provider and answered_at > v_since and candidates = '[]';
+  update tickets.geo_locations
+  set expires_at = v_until, attempts = greatest(attempts - 1, 0)
+  where provider = p_provider and status = 'not_found' and not verified and fetched_at > v_since and expires_at > v_until;
+  update tickets.geo_clusters
+  set expires_at = v_until, attempts = greatest(attempts - 1, 0)
+  where provider = p_provider and geom is null and not verified and fetched_at > v_since and expires_at > v_until;
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.distrust_answers(p_provider text) IS 'A provider is suspected: what it did not find since it last found anything expires in an hour, and does not count as an attempt.';
+
 CREATE FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3146,6 +3223,8 @@ CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload
 #variable_conflict use_column
 declare
   v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
+  v_warning constant text := case when not tickets_ops.has_tickets(p_payload ->> 'cluster') then
+    format('No ticket has the cluster "%s".', p_payload ->> 'cluster') end;
   v_waiting record;
   v_job_id bigint;
   v_provider text := (
@@ -3153,6 +3232,11 @@ declare
     from tickets_ops.geocoding g where g.active limit 1
   );
 begin
+  if p_known = 'unknown cluster' then
+    return query select
+      null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
+    return;
+  end if;
   select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
@@ -3177,6 +3261,7 @@ begin
     p_key,
     v_waiting.id is not null,
     concat_ws(' ',
+      v_warning,
       case when v_waiting.id is not null then 'A job for it waited already; it goes first now.' end,
       case when p_known = 'verified' then 'A person verified it: it will not be asked.'
         when p_known = 'known' and not p_force then 'An answer is known: it will not be asked again without force.'
@@ -3186,7 +3271,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note. Raises when a worker takes the job in the same moment.';
+COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment.';
 
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
@@ -3393,11 +3478,11 @@ begin
 
   update tickets.geo_clusters
   set suspicious = v_suspicious
-  where cluster = p_cluster and not verified and suspicious <> v_suspicious;
+  where cluster = p_cluster and suspicious <> v_suspicious;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant. A verified centroid is never flagged. Called under as_pipeline(true).';
+COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant (never of a verified centroid: a person knows which). Called under as_pipeline(true).';
 
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
@@ -3436,13 +3521,13 @@ COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the
 
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
-    RETURN ((('geocode_location:'::text || p_cluster) || ':'::text) || p_location_key);
+    RETURN ((('geocode_location:'::text || tickets.cluster_key(p_cluster)) || ':'::text) || p_location_key);
 
 COMMENT ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) IS 'Key of the geocode_location job of a place: at most one waits.';
 
 CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETURNS text
     LANGUAGE sql STABLE
-    RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text))) ELSE tickets_ops.location_job_key(tickets.cluster_key((p_payload ->> 'cluster'::text)), tickets.location_key((p_payload ->> 'location_name'::text))) END;
+    RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key((p_payload ->> 'cluster'::text)) ELSE tickets_ops.location_job_key((p_payload ->> 'cluster'::text), tickets.location_key((p_payload ->> 'location_name'::text))) END;
 
 COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
 
@@ -3450,12 +3535,12 @@ CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, pr
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select case when g.state in ('key refused', 'trouble') then 'fault' else 'warning' end,
+  select case when g.state in ('key refused', 'trouble', 'suspected') then 'fault' else 'warning' end,
     format('Geocoding stands still (%s): %s', g.state, g.reason)
   from tickets_ops.geocoding g
   where g.active
     and (
-      g.state in ('key refused', 'trouble')
+      g.state in ('key refused', 'trouble', 'suspected')
       or g.state in ('quota spent', 'budget spent') and exists (
         select from tickets_ops.queued_jobs() j
         where j.task like 'geocode%' and (j.locked_at is not null or j.attempts < j.max_attempts)
@@ -3464,7 +3549,7 @@ CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, pr
   limit 1
 $$;
 
-COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands still, in words: a refused key or a provider in trouble is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
+COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands still, in words: a refused key, a provider in trouble or one that finds nothing any more is a fault; a spent quota or budget, which comes back by itself, a warning while places wait.';
 
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
@@ -3571,6 +3656,102 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+
+CREATE TABLE tickets.crq (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+);
+
+COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
+
+COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets_ops.has_tickets(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((EXISTS (SELECT FROM tickets.inc t WHERE (tickets.cluster_key(t.cluster) = tickets.cluster_key(has_tickets.p_cluster)))) OR (EXISTS (SELECT FROM tickets.crq t WHERE (tickets.cluster_key(t.cluster) = tickets.cluster_key(has_tickets.p_cluster)))));
+
+COMMENT ON FUNCTION tickets_ops.has_tickets(p_cluster text) IS 'Whether any ticket, open or closed, names the cluster.';
 
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -3691,11 +3872,39 @@ CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestam
 
 COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
 
+CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
+    LANGUAGE sql STABLE
+    AS $$
+  -- Relies on the primary key (cluster, location_key).
+  select
+    count(*) filter (where l.status = 'found' and km <= c.guard_km),
+    count(*) filter (where l.status = 'found' and km > c.guard_km),
+    count(*) filter (where l.status = 'rejected' and l.distance_km > c.guard_km)
+  from tickets.geo_clusters c
+  join tickets.geo_locations l on l.cluster = c.cluster
+  cross join lateral tickets_ops.distance_km(c.geom, l.geom) as km
+  where c.cluster = p_cluster
+$$;
+
+COMMENT ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) IS 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it.';
+
+CREATE FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (SELECT ((p.beyond > p.within) OR ((p.within = 0) AND (p.rejected > 0))) FROM tickets_ops.places_of(is_far_from_its_places.p_cluster) p(within, beyond, rejected));
+
+COMMENT ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) IS 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known.';
+
 CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
     LANGUAGE sql STABLE
     RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
 
 COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+CREATE FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((tickets.known_spelling(p_cluster) IS NULL) AND (NOT tickets_ops.has_tickets(p_cluster)));
+
+COMMENT ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) IS 'Whether neither a ticket nor the gazetteers have the cluster: probably a slip of the pen, asked for by force only.';
 
 CREATE TABLE tickets.geo_clusters (
     cluster text NOT NULL,
@@ -3716,12 +3925,12 @@ CREATE TABLE tickets.geo_clusters (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geo_clusters_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
     CONSTRAINT geo_clusters_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT geo_clusters_guard_km_check CHECK ((guard_km > (0)::numeric))
+    CONSTRAINT geo_clusters_guard_km_check CHECK (((guard_km >= 0.1) AND (guard_km <= (1000)::numeric)))
 );
 
 COMMENT ON TABLE tickets.geo_clusters IS 'One coordinate per cluster: the coarse place of its tickets, and the centre of the wrong-city guard of its locations.';
 
-COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster as the feed writes it (tickets.inc.cluster).';
+COMMENT ON COLUMN tickets.geo_clusters.cluster IS 'The cluster in one spelling, the first that came: later rows of either gazetteer get it too. Tickets belong to it in any case and with any blanks (tickets.cluster_key).';
 
 COMMENT ON COLUMN tickets.geo_clusters.geom IS 'Centroid, WGS 84 longitude/latitude. NULL: asked, but nothing usable is known.';
 
@@ -3735,7 +3944,7 @@ COMMENT ON COLUMN tickets.geo_clusters.verified_by IS 'The role of the person wh
 
 COMMENT ON COLUMN tickets.geo_clusters.verified_at IS 'When that was. NULL where verified_by is.';
 
-COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km) is rejected as the wrong city. Widen it for a large cluster.';
+COMMENT ON COLUMN tickets.geo_clusters.guard_km IS 'A location farther than this from the centroid (geodesic km, 0.1 to 1000) is rejected as the wrong city. Widen it for a large cluster.';
 
 COMMENT ON COLUMN tickets.geo_clusters.suspicious IS 'Many results of this cluster were rejected but agree among themselves: the centroid is probably the wrong one. Check it.';
 
@@ -4164,25 +4373,36 @@ CREATE FUNCTION tickets_ops.keep_cluster_verified() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  v_decided boolean := tg_op = 'INSERT' or new.verified <> old.verified;
 begin
   if tickets_ops.is_pipeline() then
-    -- No row is written: what a person checked stays as it is.
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+    if tg_op = 'INSERT' or not old.verified then
+      return new;
+    end if;
+    -- What a person checked stays as it is; that its places lie elsewhere is said all the same.
+    if new.suspicious is not distinct from old.suspicious then
+      return null; -- no row is written
+    end if;
+    old.suspicious := new.suspicious;
+    return old;
   end if;
   -- Taken away is decided too: the pipeline would only find the same centroid again.
   if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
+    perform tickets_ops.check_by_hand(new.cluster, new.geom);
     new.verified := true;
     new.provider := 'manual';
+    v_decided := true;
   end if;
   if new.verified then
-    new.suspicious := false;
+    new.suspicious := new.suspicious and not v_decided;
     new.expires_at := null;
   end if;
   return new;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets or takes away is verified; the pipeline cannot overwrite a verified row.';
+COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid that a person sets or takes away is verified, and one outside Kenya is refused; the pipeline cannot overwrite a verified row, but for the flag suspicious.';
 
 CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
@@ -4203,6 +4423,8 @@ CREATE FUNCTION tickets_ops.keep_location_verified() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  v_guard_km numeric;
 begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified then null else new end;
@@ -4212,6 +4434,7 @@ begin
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
   if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
+    perform tickets_ops.check_by_hand(format('%s in %s', new.location_key, new.cluster), new.geom);
     new.verified := true;
     new.provider := 'manual';
     new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
@@ -4220,9 +4443,12 @@ begin
     if tg_op = 'UPDATE' and new.status = old.status then
       new.status := 'found';
     end if;
-    new.distance_km := (
-      select tickets_ops.distance_km(c.geom, new.geom) from tickets.geo_clusters c where c.cluster = new.cluster
-    );
+    select tickets_ops.distance_km(c.geom, new.geom), c.guard_km into new.distance_km, v_guard_km
+    from tickets.geo_clusters c where c.cluster = new.cluster;
+    if new.distance_km > v_guard_km then
+      raise notice '% is % km from the centre of %, beyond its guard of % km. It is taken as you set it.',
+        new.location_key, round(new.distance_km, 1), new.cluster, v_guard_km;
+    end if;
   elsif tg_op = 'UPDATE' and (new.status <> old.status or new.geom::bytea is distinct from old.geom::bytea) then
     -- Accepted, rejected, or the coordinate taken away: a person decided.
     new.verified := true;
@@ -4242,7 +4468,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back); the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
+COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back), refused outside Kenya and accepted with a notice beyond the guard; the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
 
 CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4528,7 +4754,8 @@ begin
     clusters as materialized (
       -- A name is normalised only where its cluster has a place to compare it with: that is a tenth of a load of new rows.
       select n.cluster, exists (
-        select from tickets.geo_locations l where l.cluster = tickets.cluster_key(n.cluster) and l.status = 'found' -- primary key
+        select from tickets.geo_locations l
+        where tickets.cluster_key(l.cluster) = tickets.cluster_key(n.cluster) and l.status = 'found' -- index geo_locations_place
       ) as has_places
       from (select distinct raw ->> 'cluster' as cluster from written) as n
     ),
@@ -4578,7 +4805,7 @@ CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster te
     LANGUAGE plpgsql
     AS $$
 declare
-  v_cluster text := tickets.cluster_key(p_cluster);
+  v_cluster text := tickets_ops.cluster_name(p_cluster);
   v_key text := tickets.location_key(p_location_name);
 begin
   return query
@@ -4586,6 +4813,7 @@ begin
       case
         when v_cluster is null or v_key is null then 'nothing to ask'
         when l.verified then 'verified'
+        when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
         when l.cluster is not null and (l.expires_at is null or l.expires_at > now()) and not p_force then 'known'
         when c.geom is null then 'no centroid'
         else 'ask'
@@ -4603,7 +4831,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
+COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text) IS 'What a geocode_location job has to ask. state: ask, known (an answer that has not expired), verified, no centroid (the cluster comes first), unknown cluster, nothing to ask (no cluster, or a name of network codes only). name: what the provider reads; lat, lng, guard_km: of the cluster; answered: queries that p_provider has answered already. p_force asks although known.';
 
 CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
     LANGUAGE sql
@@ -4762,7 +4990,7 @@ CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN COALESCE((NULLIF(current_setting('tickets_ops.moves'::text, true), ''::text))::jsonb, '[]'::jsonb);
 
-COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
+COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster_key, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
@@ -4789,6 +5017,89 @@ CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
     RETURN ((date_trunc('day'::text, (clock_timestamp() AT TIME ZONE 'UTC'::text)) + '1 day'::interval) AT TIME ZONE 'UTC'::text);
 
 COMMENT ON FUNCTION tickets_ops.next_utc_midnight() IS 'When the daily quotas come back.';
+
+CREATE TABLE tickets_ops.geocoding_providers (
+    provider text NOT NULL,
+    rate_per_second numeric NOT NULL,
+    daily_budget integer,
+    found_days numeric DEFAULT 180 NOT NULL,
+    next_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    used_on date,
+    used integer DEFAULT 0 NOT NULL,
+    breaker text,
+    breaker_reason text,
+    breaker_since timestamp with time zone,
+    breaker_until timestamp with time zone,
+    probing_until timestamp with time zone,
+    consecutive_failures integer DEFAULT 0 NOT NULL,
+    last_failed_place text,
+    consecutive_nothing integer DEFAULT 0 NOT NULL,
+    found_at timestamp with time zone DEFAULT now() NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text, 'suspected'::text]))),
+    CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
+    CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
+    CONSTRAINT geocoding_providers_found_days_check CHECK ((found_days > (0)::numeric)),
+    CONSTRAINT geocoding_providers_rate_per_second_check CHECK ((rate_per_second > (0)::numeric))
+);
+
+COMMENT ON TABLE tickets_ops.geocoding_providers IS 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.provider IS 'locationiq, opencage or nominatim.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that registered last.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.daily_budget IS 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.found_days IS 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.next_at IS 'The next free slot for a call.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.used_on IS 'The UTC day that `used` counts.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.used IS 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker IS 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_reason IS 'The provider''s answer in words, without the key.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_since IS 'When it opened.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the next call may be tried.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_failures IS 'Failures in a row, of one place only the first.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.last_failed_place IS 'The place that failed last.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_nothing IS 'Answers in a row that say the provider does not know the place.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.found_at IS 'When it last found anything, or was registered first: what it did not find since is in doubt while it is suspected.';
+
+COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worker last registered this provider.';
+
+CREATE FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+begin
+  -- One that is open for longer stays.
+  if p_before.breaker_until > p_until then
+    return p_before.breaker_until;
+  end if;
+  update tickets_ops.geocoding_providers
+  set
+    breaker = p_breaker,
+    breaker_reason = p_reason,
+    breaker_since = coalesce(breaker_since, clock_timestamp()),
+    breaker_until = p_until,
+    probing_until = null
+  where provider = p_before.provider;
+  return p_until;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) IS 'Opens the breaker of a provider, or keeps it open, until p_until at least. Returns until when.';
 
 CREATE FUNCTION tickets_ops.person() RETURNS text
     LANGUAGE sql STABLE
@@ -4961,19 +5272,22 @@ begin
   return query execute format($sql$
     with open_tickets as materialized (
       select
-        tickets.cluster_key(t.cluster) as cluster, t.location_key, t.location_name,
+        tickets.cluster_key(t.cluster) as cluster_key, left(btrim(t.cluster), 200) as cluster, t.location_key, t.location_name,
         least(coalesce(t.created_at_service, t.first_seen_at, t.ingested_at), now()) as seen_at
       from tickets.%I t
       where t.is_actionable and t.geo_source <> 'feed' and tickets.cluster_key(t.cluster) is not null
-        and ($1 is null or tickets.cluster_key(t.cluster) = any ($1))
+        and ($1 = '{}' or tickets.cluster_key(t.cluster) = any ($1))
     ),
     clusters as (
-      select t.cluster, count(*) as tickets, max(t.seen_at) as newest_at from open_tickets t group by t.cluster
+      select
+        t.cluster_key, coalesce(tickets.known_spelling(t.cluster_key), mode() within group (order by t.cluster)) as cluster,
+        count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t group by t.cluster_key
     ),
     places as (
       select
-        t.cluster, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
-      from open_tickets t where t.location_key is not null group by t.cluster, t.location_key
+        t.cluster_key, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
+      from open_tickets t where t.location_key is not null group by t.cluster_key, t.location_key
     )
     select 'geocode_cluster', p.cluster, null, null, p.tickets, p.newest_at,
       case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
@@ -4981,18 +5295,19 @@ begin
     from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
     where c.geom is null and coalesce(c.verified, false) = false and (c.expires_at is null or c.expires_at <= now())
     union all
-    select 'geocode_location', p.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
+    select 'geocode_location', n.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
       case when l.cluster is null then 'never asked' when l.status = 'found' then 'expired' else l.status || ', due again' end,
       c.geom is not null
     from places p
-    left join tickets.geo_clusters c on c.cluster = p.cluster
-    left join tickets.geo_locations l on l.cluster = p.cluster and l.location_key = p.location_key
+    join clusters n on n.cluster_key = p.cluster_key
+    left join tickets.geo_clusters c on c.cluster = n.cluster
+    left join tickets.geo_locations l on l.cluster = n.cluster and l.location_key = p.location_key
     where (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
       and not coalesce(tickets_ops.is_unresolvable(c), false)
     order by 1, 6 desc, 5 desc, 2, 3
   $sql$, p_dataset)
-  using p_clusters;
+  using array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
 end
 $_$;
 
@@ -5288,7 +5603,7 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   review as (
     select
       (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
-      + (select count(*) from tickets.geo_clusters where suspicious and not verified) as places
+      + (select count(*) from tickets.geo_clusters where suspicious) as places
   )
   select
     problem.ok, problem.problems,
@@ -5459,6 +5774,47 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.location_key, tickets.crq.location_key and the keys of tickets.geo_locations anew by the present tickets.location_key, and places the tickets again: select * from tickets_ops.rebuild_location_keys(). Where two places fall together a verified one stays, else a found one, else the one written last; the coordinate of another verified one goes to its note. Returns how many tickets and places got another key and how many places were merged into another. Blocks loads and geocoding until the transaction ends.';
 
+CREATE FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+declare
+  -- At most three questions a place: some four places in a row. The control question costs one call, so it may come early.
+  c_suspected_after constant integer := 10;
+  c_suspected constant interval := '10 minutes';
+  v_provider tickets_ops.geocoding_providers;
+begin
+  update tickets_ops.geocoding_providers
+  set
+    consecutive_nothing = case when p_found then 0 else consecutive_nothing + 1 end,
+    found_at = case when p_found then clock_timestamp() else found_at end
+  where provider = p_provider
+  returning * into v_provider;
+  -- An answer to a call that was made before the breaker opened proves nothing.
+  if v_provider.breaker_since > p_slot_at then
+    return v_provider.breaker_until;
+  elsif not p_found and p_is_control then
+    return tickets_ops.open_breaker(
+      v_provider, 'suspected',
+      format('%s finds nothing any more, not even Nairobi. What it did not find is asked again.', p_provider),
+      clock_timestamp() + c_suspected
+    );
+  elsif not p_found and v_provider.consecutive_nothing >= c_suspected_after then
+    -- Open, and its time is over at once: the next call is the control question.
+    return tickets_ops.open_breaker(
+      v_provider, 'suspected', format('%s found nothing %s times in a row', p_provider, v_provider.consecutive_nothing), clock_timestamp()
+    );
+  elsif v_provider.breaker is not null or v_provider.consecutive_failures > 0 or p_is_control then
+    update tickets_ops.geocoding_providers
+    set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
+      consecutive_failures = 0, last_failed_place = null
+    where provider = p_provider;
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) IS 'An answer came, with a place or without: closes the breaker, or opens it for a provider that finds nothing any more. Only for tickets_ops.record_geocoding_call.';
+
 CREATE FUNCTION tickets_ops.record_day(p_dataset text DEFAULT 'inc'::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5537,8 +5893,8 @@ begin
     tickets_ops.decision_of(b.whole, a.whole), b.whole - place.left_out, a.whole - place.left_out,
     (
       select coalesce(sum(m.tickets), 0)
-      from jsonb_to_recordset(tickets_ops.moves()) as m (cluster text, location_key text, tickets bigint)
-      where m.cluster = place.cluster and (place.location_key is null or m.location_key = place.location_key)
+      from jsonb_to_recordset(tickets_ops.moves()) as m (cluster_key text, location_key text, tickets bigint)
+      where m.cluster_key = tickets.cluster_key(place.cluster) and (place.location_key is null or m.location_key = place.location_key)
     ),
     tickets_ops.undoing()
   from unnest(v_before) as b (whole)
@@ -5559,7 +5915,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_decisions() IS 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
 
-CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
+CREATE FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     AS $$
 declare
@@ -5568,39 +5924,16 @@ declare
   c_longest_pause constant double precision := 900;
   -- One failure may be chance, and calls in flight together fail together; so many places in a row are trouble.
   c_trouble_after constant integer := 5;
-  v_place constant text := p_cluster || ':' || p_location_key;
   v_provider tickets_ops.geocoding_providers;
   v_failures integer;
   v_breaker text;
-  v_until timestamptz;
 begin
-  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
-  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
-  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
-
-  if p_outcome in ('found', 'not_found') then
-    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
-    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
-    on conflict (cluster, location_key, query)
-    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
-  end if;
-
   select * into v_provider from tickets_ops.geocoding_providers where provider = p_provider for update;
-
-  if p_outcome in ('found', 'not_found') then
-    -- An answer to a call that was made before the breaker opened proves nothing.
-    if v_provider.consecutive_failures > 0 and coalesce(v_provider.breaker_since <= p_slot_at, true) then
-      update tickets_ops.geocoding_providers
-      set breaker = null, breaker_reason = null, breaker_since = null, breaker_until = null, probing_until = null,
-        consecutive_failures = 0, last_failed_place = null
-      where provider = p_provider;
-      return null;
-    end if;
-    return v_provider.breaker_until;
-  end if;
-
   v_failures := v_provider.consecutive_failures
-    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from v_place)::integer;
+    + (v_provider.breaker is not null or v_provider.last_failed_place is distinct from p_place)::integer;
+  update tickets_ops.geocoding_providers
+  set consecutive_failures = v_failures, last_failed_place = p_place
+  where provider = p_provider;
   -- A request that is refused as a bad one is the question's fault; a run of them is ours, or the provider has changed.
   v_breaker := case
     when p_outcome = 'quota_spent' then 'quota spent'
@@ -5608,7 +5941,10 @@ begin
     when p_outcome = 'rate_limited' then 'rate limited'
     when v_provider.breaker is not null or v_failures >= c_trouble_after or p_retry_seconds is not null then 'trouble'
   end;
-  v_until := case
+  if v_breaker is null then
+    return null;
+  end if;
+  return tickets_ops.open_breaker(v_provider, v_breaker, p_reason, case
     when p_outcome = 'quota_spent' and p_retry_seconds is null then tickets_ops.next_utc_midnight()
     when p_outcome = 'quota_spent' then clock_timestamp() + make_interval(secs => p_retry_seconds)
     when p_outcome = 'key_refused' then clock_timestamp() + c_refused
@@ -5616,29 +5952,37 @@ begin
       coalesce(p_retry_seconds, c_pause),
       least(c_longest_pause, coalesce(p_retry_seconds, c_pause) * 2 ^ least(greatest(v_failures - 1 - c_trouble_after, 0), 20))
     ))
-  end;
-  -- A breaker that is open for longer stays.
-  if v_breaker is null or v_provider.breaker_until > v_until then
-    update tickets_ops.geocoding_providers
-    set consecutive_failures = v_failures, last_failed_place = v_place
-    where provider = p_provider;
-    return v_provider.breaker_until;
-  end if;
-  update tickets_ops.geocoding_providers
-  set
-    consecutive_failures = v_failures,
-    last_failed_place = v_place,
-    breaker = v_breaker,
-    breaker_reason = p_reason,
-    breaker_since = coalesce(breaker_since, clock_timestamp()),
-    breaker_until = v_until,
-    probing_until = null
-  where provider = p_provider;
-  return v_until;
+  end);
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. Returns when the next call may be tried, NULL when the breaker is closed.';
+COMMENT ON FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) IS 'A call came to no answer: counts it, of one place once, and opens the breaker where that says something about the provider. Only for tickets_ops.record_geocoding_call.';
+
+CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_is_answer constant boolean := p_outcome in ('found', 'not_found');
+  v_is_control constant boolean := p_cluster is null;
+begin
+  insert into tickets_ops.geocoding_calls as c (provider, called_on, outcome, calls)
+  values (p_provider, (clock_timestamp() at time zone 'UTC')::date, p_outcome, 1)
+  on conflict (provider, called_on, outcome) do update set calls = c.calls + 1;
+
+  if not v_is_answer then
+    return tickets_ops.record_failure(p_provider, p_outcome, p_reason, p_retry_seconds, p_cluster || ':' || p_location_key);
+  end if;
+  if not v_is_control then
+    insert into tickets_ops.geocoding_answers (cluster, location_key, query, provider, candidates)
+    values (p_cluster, p_location_key, p_query, p_provider, coalesce(p_candidates, '[]'))
+    on conflict (cluster, location_key, query)
+    do update set provider = excluded.provider, candidates = excluded.candidates, answered_at = now();
+  end if;
+  return tickets_ops.record_answer(p_provider, p_slot_at, p_outcome = 'found', v_is_control);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) IS 'Writes down what a call came to: counts it, opens or closes the breaker, keeps the candidates of an answer. p_slot_at: of its reservation. p_retry_seconds: when the provider said it may be asked again. p_cluster NULL: it was the control question. Returns when the next call may be tried, NULL when the breaker is closed.';
 
 CREATE FUNCTION tickets_ops.record_schedule(p_entries jsonb) RETURNS void
     LANGUAGE sql
@@ -5672,6 +6016,20 @@ CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RE
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) IS 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
+
+CREATE FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT
+         CASE
+             WHEN ((p_geom IS NULL) OR tickets.in_kenya(p_geom)) THEN NULL::text
+             WHEN tickets.in_kenya(public.st_flipcoordinates(p_geom)) THEN format('It lies outside Kenya; longitude and latitude are probably swapped. Write st_setsrid(st_makepoint(%s, %s), 4326).'::text, public.st_y(p_geom), public.st_x(p_geom))
+             WHEN ((abs(public.st_x(p_geom)) < (0.01)::double precision) AND (abs(public.st_y(p_geom)) < (0.01)::double precision)) THEN 'It is 0,0, which is what an empty coordinate becomes. Write st_setsrid(st_makepoint(longitude, latitude), 4326); Nairobi is st_makepoint(36.82, -1.29).'::text
+             ELSE 'It lies outside Kenya. Longitude comes first: Nairobi is st_setsrid(st_makepoint(36.82, -1.29), 4326).'::text
+         END AS "case";
+END;
+
+COMMENT ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) IS 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
 
 CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
     LANGUAGE plpgsql
@@ -5855,8 +6213,13 @@ begin
   where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
   if v_waiting.id is null then
     perform tickets_ops.enqueue(
-      'geocode_cluster', json_build_object('cluster', p_cluster, 'planned', true), tickets_ops.cluster_job_key(p_cluster),
-      p_priority := v_priority
+      'geocode_cluster',
+      json_strip_nulls(json_build_object(
+        'cluster', p_cluster, 'planned', true,
+        -- A place of a cluster that nobody knows comes this far by force only.
+        'force', case when tickets_ops.is_unknown_cluster(p_cluster) then true end
+      )),
+      tickets_ops.cluster_job_key(p_cluster), p_priority := v_priority
     );
   elsif v_waiting.priority > v_priority then
     perform tickets_ops.run_jobs_now(array[v_waiting.id], p_priority := v_priority);
@@ -5931,7 +6294,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.rescore_locations(p_cluster text) IS 'Rescores a cluster''s places: judges their stored candidates against its present centroid and guard, without a call. Verified rows stay.';
 
-CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, reason text)
+CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, is_control boolean, reason text)
     LANGUAGE plpgsql
     AS $$
 declare
@@ -5958,6 +6321,7 @@ begin
         - clock_timestamp()))::double precision,
       clock_timestamp(),
       p.next_at - make_interval(secs => tickets_ops.seconds_per_call(p.rate_per_second)),
+      p.breaker is not distinct from 'suspected',
       null::text;
   if found then
     return;
@@ -5975,6 +6339,7 @@ begin
       end::double precision,
       null::timestamptz,
       null::timestamptz,
+      null::boolean,
       case
         when p.breaker is null or budget.is_spent then format('the daily budget of %s calls is spent', p.daily_budget)
         else format('%s: %s', p.breaker, p.breaker_reason)
@@ -5990,7 +6355,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
+COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. is_control: the provider is suspected, so ask it the control question, whatever you came for. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
 
 CREATE FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
@@ -6072,6 +6437,15 @@ begin
     end if;
   end loop;
   v_before := tickets_ops.as_pipeline(true);
+  -- A place that was found, and is not any more: its coordinate is still the best there is.
+  update tickets.geo_locations as l
+  set attempts = l.attempts + 1, fetched_at = now(), expires_at = tickets_ops.answer_expires_at('not_found', l.attempts + 1, null, now())
+  where v_verdict.status = 'not_found' and l.cluster = p_cluster and l.location_key = p_location_key and l.status = 'found';
+  if found then
+    perform tickets_ops.as_pipeline(v_before);
+    delete from tickets_ops.geocoding_answers where cluster = p_cluster and location_key = p_location_key;
+    return v_verdict.status;
+  end if;
   insert into tickets.geo_locations as l (
     cluster, location_key, location_name, status, geom, provider, query, precision, confidence, distance_km, candidates, note,
     attempts, fetched_at, expires_at
@@ -6275,7 +6649,7 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      count(*) AS tickets,
                      count(*) FILTER (WHERE t.is_actionable) AS open
                     FROM tickets.inc t
-                   WHERE ((tickets.cluster_key(t.cluster) = review_place.p_cluster) AND ((review_place.p_kind = 'cluster'::text) OR (t.location_key = review_place.p_location_key)))
+                   WHERE ((tickets.cluster_key(t.cluster) = tickets.cluster_key(review_place.p_cluster)) AND ((review_place.p_kind = 'cluster'::text) OR (t.location_key = review_place.p_location_key)))
                    GROUP BY t.location_name
                    ORDER BY (count(*) FILTER (WHERE t.is_actionable)) DESC, (count(*)) DESC, t.location_name
                   LIMIT 12) n), 'found', ( SELECT COALESCE(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]'::json) AS "coalesce"
@@ -7011,96 +7385,6 @@ COMMENT ON COLUMN tickets.assignments_in_doubt.seen_at IS 'When its tracker last
 
 COMMENT ON COLUMN tickets.assignments_in_doubt.doubt IS 'Why, in words.';
 
-CREATE TABLE tickets.crq (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-);
-
-COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
-
-COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster; key of tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
-
 CREATE TABLE tickets.crq_events (
     event_id bigint NOT NULL,
     ticket_id text NOT NULL,
@@ -7689,61 +7973,6 @@ COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was ta
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.calls IS 'How many.';
 
-CREATE TABLE tickets_ops.geocoding_providers (
-    provider text NOT NULL,
-    rate_per_second numeric NOT NULL,
-    daily_budget integer,
-    found_days numeric DEFAULT 180 NOT NULL,
-    next_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
-    used_on date,
-    used integer DEFAULT 0 NOT NULL,
-    breaker text,
-    breaker_reason text,
-    breaker_since timestamp with time zone,
-    breaker_until timestamp with time zone,
-    probing_until timestamp with time zone,
-    consecutive_failures integer DEFAULT 0 NOT NULL,
-    last_failed_place text,
-    registered_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text]))),
-    CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
-    CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
-    CONSTRAINT geocoding_providers_found_days_check CHECK ((found_days > (0)::numeric)),
-    CONSTRAINT geocoding_providers_rate_per_second_check CHECK ((rate_per_second > (0)::numeric))
-);
-
-COMMENT ON TABLE tickets_ops.geocoding_providers IS 'Geocoding providers that a worker was set up for: allowed rate, calls used, and the breaker. Shared by all workers. Holds no key.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.provider IS 'locationiq, opencage or nominatim.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.rate_per_second IS 'GEOCODER_RATE_PER_SECOND of the worker that registered last.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.daily_budget IS 'GEOCODER_DAILY_BUDGET: calls a UTC day. NULL: no limit.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.found_days IS 'GEOCODER_FOUND_DAYS: after so many days a found place may be asked again.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.next_at IS 'The next free slot for a call.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.used_on IS 'The UTC day that `used` counts.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.used IS 'Calls reserved on that day. One that was never made, because its worker died, counts too.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker IS 'Why nobody calls at present; NULL: closed. Beyond breaker_until one caller at a time may probe.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_reason IS 'The provider''s answer in words, without the key.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_since IS 'When it opened.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.breaker_until IS 'When the next call may be tried.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.probing_until IS 'Somebody is finding out whether the provider works again; after this time the prober is taken for dead and another may try.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_failures IS 'Failures in a row, of one place only the first.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.last_failed_place IS 'The place that failed last.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worker last registered this provider.';
-
 CREATE TABLE tickets_ops.geocoding_setup (
     one boolean DEFAULT true NOT NULL,
     provider text,
@@ -7811,13 +8040,13 @@ UNION ALL
      LEFT JOIN tickets_ops.geocoding_setup s ON (true))
   WHERE (s.provider IS NULL);
 
-COMMENT ON VIEW tickets_ops.geocoding IS 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
+COMMENT ON VIEW tickets_ops.geocoding IS 'Geocoding at a glance, one row per provider: state (ready, budget spent, rate limited, quota spent, key refused, trouble, suspected, probing, off, not in use) with reason and until when, rate, budget used and left today (UTC), calls by outcome today. A row without provider says why nobody is asked.';
 
 COMMENT ON COLUMN tickets_ops.geocoding.provider IS 'The provider; NULL when there is none.';
 
 COMMENT ON COLUMN tickets_ops.geocoding.active IS 'Whether it is the one that the workers ask.';
 
-COMMENT ON COLUMN tickets_ops.geocoding.state IS 'ready, budget spent, rate limited, quota spent, key refused, trouble, probing (one call at a time finds out whether it works again), off, not in use.';
+COMMENT ON COLUMN tickets_ops.geocoding.state IS 'ready, budget spent, rate limited, quota spent, key refused, trouble, suspected (it finds nothing, not even the control question), probing (one call at a time finds out whether it works again), off, not in use.';
 
 COMMENT ON COLUMN tickets_ops.geocoding.reason IS 'Why it is not ready.';
 
@@ -7994,41 +8223,45 @@ COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
 
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
-         SELECT tickets.cluster_key(t.cluster) AS cluster,
+         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
             t.location_key,
             count(*) AS tickets
            FROM tickets.inc t
           WHERE t.is_actionable
           GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
         ), per_cluster AS (
-         SELECT o.cluster,
+         SELECT o.cluster_key,
             (sum(o.tickets))::bigint AS tickets,
             count(o.location_key) AS places
            FROM open_tickets o
-          GROUP BY o.cluster
+          GROUP BY o.cluster_key
         ), rows_in_doubt AS (
          SELECT 'cluster'::text AS kind,
             c.cluster,
             NULL::text AS location_key,
             NULL::text AS location_name,
                 CASE
+                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
+                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
                     WHEN c.verified THEN 'rejected'::text
-                    WHEN (c.geom IS NULL) THEN 'not_found'::text
-                    WHEN c.suspicious THEN 'suspicious'::text
-                    ELSE 'found'::text
+                    ELSE 'not_found'::text
                 END AS status,
                 CASE
+                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
+                    WHEN (c.geom IS NOT NULL) THEN 0.3
                     WHEN c.verified THEN 0.1
-                    WHEN c.suspicious THEN (1)::numeric
-                    WHEN (c.geom IS NULL) THEN 0.95
-                    ELSE 0.3
+                    ELSE 0.95
                 END AS doubt,
             NULL::text AS "precision",
             NULL::numeric AS confidence,
             NULL::numeric AS distance_km,
             NULLIF(concat_ws(' '::text, c.note,
                 CASE
-                    WHEN (c.suspicious AND (c.note IS NULL)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
                     ELSE NULL::text
                 END,
                 CASE
@@ -8040,9 +8273,10 @@ CREATE VIEW tickets_ops.review_queue AS
             jsonb_array_length(c.candidates) AS candidates,
             c.fetched_at,
             COALESCE(t.tickets, (0)::bigint) AS open_tickets
-           FROM (tickets.geo_clusters c
-             LEFT JOIN per_cluster t ON ((t.cluster = c.cluster)))
-          WHERE ((NOT c.verified) OR (c.geom IS NULL))
+           FROM ((tickets.geo_clusters c
+             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
+             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
+          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
         UNION ALL
          SELECT 'location'::text,
             l.cluster,
@@ -8065,7 +8299,7 @@ CREATE VIEW tickets_ops.review_queue AS
             l.fetched_at,
             COALESCE(t.tickets, (0)::bigint) AS "coalesce"
            FROM (tickets.geo_locations l
-             LEFT JOIN open_tickets t ON (((t.cluster = l.cluster) AND (t.location_key = l.location_key))))
+             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
           WHERE (NOT l.verified)
         )
  SELECT rows_in_doubt.kind,
@@ -8087,7 +8321,7 @@ CREATE VIEW tickets_ops.review_queue AS
    FROM rows_in_doubt
   ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
 
-COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified, and clusters whose centroid a person took away (rejected), the most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
 
 COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
 
@@ -8365,7 +8599,11 @@ CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster),
 
 CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
 
+CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
+
 CREATE INDEX geo_decisions_place ON tickets.geo_decisions USING btree (cluster, location_key, decision_id);
+
+CREATE UNIQUE INDEX geo_locations_place ON tickets.geo_locations USING btree (tickets.cluster_key(cluster), location_key);
 
 CREATE INDEX inc_closed_at ON tickets.inc USING btree (closed_at);
 
@@ -8412,6 +8650,10 @@ CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btr
 CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FROM tickets.inc;
 
 COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
+
+CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
+
+CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
 
 CREATE TRIGGER _050_verified BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.keep_cluster_verified();
 
@@ -8681,6 +8923,8 @@ REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLI
 REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
@@ -8688,6 +8932,8 @@ REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.cluster_name(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) FROM PUBLIC;
 
@@ -8724,6 +8970,8 @@ GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.distrust_answers(p_provider text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) FROM PUBLIC;
@@ -8758,6 +9006,13 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
+GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
@@ -8770,7 +9025,13 @@ REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
@@ -8847,6 +9108,8 @@ REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time z
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
 
 GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
@@ -8885,15 +9148,21 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.refuse_rewriting() FROM PUBLIC;
 
@@ -8985,11 +9254,6 @@ GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_reader;
 GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_curator;
 GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_operator;
 GRANT SELECT ON TABLE tickets.assignments_in_doubt TO tickets_dispatcher;
-
-GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
-GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
-GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
-GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;

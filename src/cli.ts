@@ -8,9 +8,10 @@
  * (measured; with a nursery of 1 MB staging took a third longer).
  */
 import { existsSync } from 'node:fs';
-import { ExpectedError } from './settings/errors.ts';
+import { reasonOf } from './settings/errors.ts';
 import { hideSecrets } from './settings/secrets.ts';
 import { loadDotEnv } from './settings/settings.ts';
+import { endWithReader, print, printError, printJson } from './terminal/output.ts';
 import { UsageError } from './terminal/usage.ts';
 
 export interface Command {
@@ -18,6 +19,8 @@ export interface Command {
   readonly summary: string;
   /** What `--help` prints. */
   readonly usage: string;
+  /** Set where what it says goes to the log: then the reason why it failed is the log's last line. */
+  readonly logs?: boolean;
   run(args: string[]): Promise<number>;
 }
 
@@ -42,43 +45,45 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
 
 async function main([name = '', ...args]: string[]): Promise<number> {
   if (['', 'help', '-h', '--help'].includes(name)) {
-    process.stdout.write(await overview());
+    print(await overview());
     return name === '' ? 2 : 0;
   }
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!load && name === 'demo') {
-    process.stderr.write(
-      'The demo is not installed here. In a checkout of the repository: npm install && npm run demo\n',
-    );
+    printError('The demo is not installed here. In a checkout of the repository: npm install && npm run demo\n');
     return 1;
   }
   if (!load) {
-    process.stderr.write(`There is no command ${name}.\n\n${await overview()}`);
+    printError(`There is no command ${name}.\n\n${await overview()}`);
     return 2;
   }
   const command = await load();
   if (args.includes('--help') || args.includes('-h')) {
-    process.stdout.write(command.usage);
+    print(command.usage);
     return 0;
   }
   try {
-    loadDotEnv();
+    loadDotEnv((warning) => printError(`${warning}\n`));
     return await command.run(args);
   } catch (error) {
     if (isUsageError(error)) {
-      process.stderr.write(`${(error as Error).message}\n\n${command.usage}`);
+      printError(`${(error as Error).message}\n\n${command.usage}`);
       return 2;
     }
-    const expected = error instanceof ExpectedError;
-    const text = error instanceof Error ? ((expected ? undefined : error.stack) ?? error.message) : String(error);
-    process.stderr.write(`${hideSecrets(text)}\n`);
+    const reason = reasonOf(error);
+    if (!command.logs || !(await logged(reason))) printError(`${hideSecrets(reason)}\n`);
     // Whoever asked for JSON gets some, whatever happens.
-    if (args.includes('--json'))
-      process.stdout.write(
-        `${JSON.stringify({ error: hideSecrets(error instanceof Error ? error.message : text) })}\n`,
-      );
+    if (args.includes('--json')) printJson({ error: hideSecrets(error instanceof Error ? error.message : reason) });
     return 1;
   }
+}
+
+/** @returns false where there can be no log: its own settings are wrong */
+async function logged(reason: string): Promise<boolean> {
+  const { createLog } = await import('./settings/log.ts');
+  const log = await createLog().catch(() => undefined);
+  log?.fatal(reason);
+  return log !== undefined;
 }
 
 const isUsageError = (error: unknown) =>
@@ -92,4 +97,7 @@ export async function overview(): Promise<string> {
   return `Usage: fleettickets <command> [options]\n\n${lines.join('')}\nfleettickets <command> --help tells more. Settings come from the environment and from .env (see .env.example).\n`;
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+if (import.meta.main) {
+  endWithReader();
+  process.exitCode = await main(process.argv.slice(2));
+}

@@ -58,6 +58,7 @@ describe('usage', () => {
     ['two sources', ['ingest', '--from-bucket', '--inc-csv', 'x.csv'], /Give either/],
     ['two modes', ['ingest', '--from-bucket', '--force', '--backfill'], /exclude each other/],
     ['a mode that a file has not', ['ingest', '--inc-csv', 'x.csv', '--force'], /go with --from-bucket/],
+    ['a folder in place of a file', ['ingest', '--inc-csv', '/tmp'], /\/tmp is a folder/],
     ['a file that is not there', ['ingest', '--inc-csv', '/nowhere/x.csv'], /\/nowhere\/x\.csv cannot be read/],
   ] as const) {
     test(`${what} is wrong usage`, async () => {

@@ -84,7 +84,7 @@ describe('the dashboard functions', () => {
   });
 
   test('filters concern what is open, what was closed and the figures', async () => {
-    const { open, closed, metrics } = await dashboard(`p_cluster => 'Nyali', p_window => 'today'`);
+    const { open, closed, metrics } = await dashboard(`p_cluster => 'NYALI', p_window => 'today'`);
     assert.deepEqual([ids(open), ids(closed), metrics.open, metrics.closed], [[], ['WOT7'], 1, 1]);
     const byStatus = await dashboard(`p_status => 'Closed'`);
     assert.deepEqual([byStatus.metrics.open, ids(byStatus.closed)], [0, ['WOT3']]);

@@ -121,10 +121,32 @@ test('what cannot be asked now is left to a worker, with the reason', async () =
   assert.match(dry.out, /^At present nothing is asked: key refused\. LocationIQ answered 401: Invalid key$/m);
 });
 
-test('without a provider it says so; without a kind it is wrong usage', async () => {
-  const off = await geocode(['clusters'], { GEOCODER_PROVIDER: '' });
-  assert.equal(off.status, 1);
-  assert.match(off.err, /GEOCODER_PROVIDER is not set/);
+test('without a provider the dry run shows places and calls all the same, and --apply says why it cannot', async () => {
+  for (const [settings, reason] of [
+    [{ GEOCODER_PROVIDER: '' }, /GEOCODER_PROVIDER is not set/],
+    [{ GEOCODER_API_KEY: '' }, /GEOCODER_API_KEY is not set, and locationiq needs one/],
+  ] as const) {
+    const { out, err, status } = await geocode(['locations'], settings);
+    assert.equal(status, 0, err);
+    assert.match(out, /^3 locations would be asked:$/m);
+    assert.match(out, /^ {2}Buruburu Phase 5, Kilimani, Kenya {2}\(1 open, never asked\)$/m);
+    assert.match(out, /^Cost: 3 to 7 calls\.$/m);
+    assert.match(out, reason);
+    const plan = JSON.parse((await geocode(['locations', '--json'], settings)).out);
+    assert.deepEqual(
+      [plan.provider, plan.ratePerSecond, plan.fewestCalls, plan.mostCalls, plan.fewestSeconds, plan.places.length],
+      [null, null, 3, 7, null, 3],
+    );
+    const applied = await geocode(['locations', '--apply'], settings);
+    assert.equal(applied.status, 1);
+    assert.match(applied.err, reason);
+    assert.equal(applied.err.trim().split('\n').length, 1, 'one line, no stack');
+  }
+  const { rows } = await env.pool.query('select from graphile_worker.jobs');
+  assert.deepEqual(rows, []);
+});
+
+test('without a kind it is wrong usage', async () => {
   for (const args of [[], ['towns'], ['clusters', 'locations'], ['clusters', '--aply']]) {
     const wrong = await geocode(args);
     assert.equal(wrong.status, 2, args.join(' '));

@@ -665,24 +665,24 @@ describe('status', () => {
       `Needs attention:
   - Fault: Snapshot 8 (automations/inc/2026-06-15T10-00-00.csv) failed: No ticket CSV: it is empty
 
-Tickets    as of Mon 15 Jun 09:00, 80 min ago; 3 open tickets are not in the newest file
-Last look  Mon 15 Jun 10:15, 5 min ago: automations/inc/2026-06-15T10-00-00.csv failed
-Last load  Mon 15 Jun 09:15, 65 min ago: snapshot 7, automations/inc/2026-06-15T09-00-00.csv done
+Tickets    as of Mon 15 Jun 09:00 EAT, 80 min ago; 3 open tickets are not in the newest file
+Last look  Mon 15 Jun 10:15 EAT, 5 min ago: automations/inc/2026-06-15T10-00-00.csv failed
+Last load  Mon 15 Jun 09:15 EAT, 65 min ago: snapshot 7, automations/inc/2026-06-15T09-00-00.csv done
 In flight  snapshot 9 is loading, moved 2 s ago
-Next run   Mon 15 Jun 11:15
+Next run   Mon 15 Jun 11:15 EAT
 Jobs       4 due (the oldest for 00:01:05), 2 running, 1 failed
 Workers    2 alive
 Geocoding  ready, 4832 calls left today; 12 places wait, 5 are to be reviewed
 
 Last snapshots
- id | file                    | when             | status | read | inserted | updated | rejected | reason
-----+-------------------------+------------------+--------+------+----------+---------+----------+----------------------------
-  8 | 2026-06-15T10-00-00.csv | Mon 15 Jun 10:15 | failed |    0 |        0 |       0 |        0 | No ticket CSV: it is empty
+ id | file                    | when                 | status | read | inserted | updated | rejected | reason
+----+-------------------------+----------------------+--------+------+----------+---------+----------+----------------------------
+  8 | 2026-06-15T10-00-00.csv | Mon 15 Jun 10:15 EAT | failed |    0 |        0 |       0 |        0 | No ticket CSV: it is empty
 
 Failing jobs: select * from tickets_ops.retry_job(id) tries one again
- id | task            | state    | attempts | next             | error
-----+-----------------+----------+----------+------------------+-----------------------
- 17 | geocode_cluster | retrying | 2 of 6   | Mon 15 Jun 10:21 | locationiq: no answer
+ id | task            | state    | attempts | next                 | error
+----+-----------------+----------+----------+----------------------+-----------------------
+ 17 | geocode_cluster | retrying | 2 of 6   | Mon 15 Jun 10:21 EAT | locationiq: no answer
 `,
     );
   });
@@ -809,6 +809,19 @@ describe('doctor', () => {
   test('a setting that is wrong is named', async () => {
     const { status, of } = await examined({ RUSTFS_PREFIX: '/no/slash/at/the/end', KEEP_LEDGER_DAYS: '0' });
     assert.equal(status, 1);
-    assert.match(of('settings')?.detail ?? '', /RUSTFS_PREFIX: must end with a slash/);
+    assert.match(of('settings')?.detail ?? '', /RUSTFS_PREFIX: must end with a slash[\s\S]*KEEP_LEDGER_DAYS/);
+  });
+
+  test('a provider that lacks its key or its address is a failure; none at all is none', async () => {
+    for (const [settings, what] of [
+      [{ GEOCODER_PROVIDER: 'opencage' }, /GEOCODER_API_KEY is not set, and opencage needs one/],
+      [{ GEOCODER_PROVIDER: 'nominatim' }, /GEOCODER_BASE_URL is not set, and nominatim needs one/],
+    ] as const) {
+      const { status, of } = await examined(settings);
+      assert.deepEqual([status, of('provider')?.state], [1, 'failed']);
+      assert.match(of('provider')?.detail ?? '', what);
+      assert.match(of('provider')?.remedy ?? '', /take GEOCODER_PROVIDER away/);
+    }
+    assert.equal((await examined({ GEOCODER_PROVIDER: '' })).of('provider')?.state, 'skipped');
   });
 });

@@ -3,6 +3,7 @@ import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { makePlan, type Plan } from '../dispatch/plan.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { print, printJson } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -34,7 +35,8 @@ export async function run(args: string[]): Promise<number> {
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const plan = await makePlan(client, Number(values.capacity), apply);
-    process.stdout.write(json ? `${JSON.stringify({ ...plan, applied: apply }, null, 2)}\n` : page(plan, apply));
+    if (json) printJson({ ...plan, applied: apply });
+    else print(page(plan, apply));
     return 0;
   });
 }

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { examine } from '../operations/doctor/doctor.ts';
 import type { Finding } from '../operations/doctor/finding.ts';
+import { print, printJson } from '../terminal/output.ts';
 
 export const summary = 'check everything the pipeline needs, each with a remedy';
 export const usage = `Usage: fleettickets doctor [--json]
@@ -23,9 +24,9 @@ export async function run(args: string[]): Promise<number> {
   const findings: Finding[] = [];
   for await (const finding of examine()) {
     findings.push(finding);
-    if (!values.json) process.stdout.write(describe(finding));
+    if (!values.json) print(describe(finding));
   }
-  if (values.json) process.stdout.write(`${JSON.stringify(findings, null, 2)}\n`);
+  if (values.json) printJson(findings);
   return findings.some(({ state }) => state === 'failed') ? 1 : 0;
 }
 

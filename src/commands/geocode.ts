@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import geocode_cluster from '../../tasks/geocode_cluster.ts';
 import geocode_location from '../../tasks/geocode_location.ts';
 import { type Db, withClient } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
 import {
   askNow,
   type Cost,
@@ -12,9 +13,12 @@ import {
   type Progress,
 } from '../geocoding/on-demand.ts';
 import { geocoderInUse } from '../geocoding/registration.ts';
-import { type Geocoder, GeocoderSettings, geocoderFrom } from '../geocoding/settings.ts';
+import { type Geocoder, GeocoderSettings, geocoderFrom, type NoGeocoder } from '../geocoding/settings.ts';
+import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { print, printJson } from '../terminal/output.ts';
+import { printableLine } from '../terminal/printable.ts';
 import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -22,7 +26,7 @@ export const summary = 'ask where clusters or locations are';
 export const usage = `Usage: fleettickets geocode clusters|locations [--apply] [--cluster NAME]... [--json]
 
 Lists the clusters, or the locations, of open tickets whose place is unknown or expired,
-and what asking for them would cost: calls, time at the allowed rate, budget. With --apply
+and what asking for them would cost: calls, and with a provider time and budget. With --apply
 they are asked now, ahead of what is planned, whether or not a worker runs elsewhere.
 
   --apply          ask; without it nothing is asked and nothing is written
@@ -51,21 +55,18 @@ export async function run(args: string[]): Promise<number> {
     throw new UsageError('Say what to ask for: clusters or locations.');
   }
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    // Registered only if no worker has done so: a shell without the settings must not switch geocoding off for everyone.
-    const geocoder = values.apply ? await geocoderInUse(client) : geocoderFrom(readSettings(GeocoderSettings));
-    if ('off' in geocoder) {
-      process.stderr.write(`${geocoder.off}\n`);
-      return 1;
-    }
+    await requireCurrent(client);
     const places = await duePlaces(client, kind, values.cluster);
-    const budget = () => budgetOf(client, geocoder);
     if (!values.apply) {
-      const left = await budget();
-      const cost = await costOf(client, places, geocoder.rate);
-      const text = () => listed(kind, places, geocoder, left, cost);
-      print(values.json, { ...plan(kind, geocoder, left, cost), places }, text);
+      const geocoder = geocoderFrom(readSettings(GeocoderSettings));
+      const budget = await budgetOf(client, geocoder);
+      const cost = await costOf(client, places, 'off' in geocoder ? null : geocoder.rate);
+      if (values.json) printJson({ ...plan(kind, geocoder, budget, cost), places });
+      else print(listed(kind, places, geocoder, budget, cost));
       return 0;
     }
+    const geocoder = await geocoderInUse(client);
+    if ('off' in geocoder) throw new ExpectedError(geocoder.off);
     const log = await createLog({ to: process.stderr, level: 'warn' });
     const bar = showProgress();
     const progress = await askNow(
@@ -76,28 +77,30 @@ export async function run(args: string[]): Promise<number> {
       log,
       ({ done, failed, waiting, total }) => bar.update(kind, done + failed + waiting, total),
     ).finally(() => bar.stop());
-    const { state, reason } = await budget();
-    print(values.json, { ...progress, state, reason }, () => outcome(progress, state, reason));
+    const { state, reason } = await budgetOf(client, geocoder);
+    if (values.json) printJson({ ...progress, state, reason });
+    else print(outcome(progress, state, reason));
     return progress.done === progress.total ? 0 : 1;
   });
 }
 
 /** As the workers know it; a provider that none has registered yet has all of its budget. */
-async function budgetOf(client: Db, { provider, dailyBudget }: Geocoder): Promise<Budget> {
+async function budgetOf(client: Db, geocoder: Geocoder | NoGeocoder): Promise<Budget> {
+  if ('off' in geocoder) return { left_today: null, state: 'off', reason: geocoder.off };
+  const { provider, dailyBudget } = geocoder;
   const { rows } = await client.query('select * from tickets_ops.geocoding where provider = $1', [provider.name]);
   return rows[0] ?? { left_today: dailyBudget, state: 'ready', reason: null };
 }
 
-function print(json: boolean, object: object, text: () => string): void {
-  process.stdout.write(json ? `${JSON.stringify(object, null, 2)}\n` : text());
-}
-
-function plan(kind: PlaceKind, geocoder: Geocoder, budget: Budget, cost: Cost) {
+function plan(kind: PlaceKind, geocoder: Geocoder | NoGeocoder, budget: Budget, cost: Cost) {
+  const isOff = 'off' in geocoder;
   return {
     what: kind,
-    provider: geocoder.provider.name,
-    ratePerSecond: geocoder.rate,
+    provider: isOff ? null : geocoder.provider.name,
+    ratePerSecond: isOff ? null : geocoder.rate,
     budgetLeftToday: budget.left_today,
+    state: budget.state,
+    reason: budget.reason,
     ...cost,
   };
 }
@@ -105,27 +108,32 @@ function plan(kind: PlaceKind, geocoder: Geocoder, budget: Budget, cost: Cost) {
 function listed(
   kind: PlaceKind,
   places: readonly DuePlace[],
-  geocoder: Geocoder,
-  budget: Budget,
+  geocoder: Geocoder | NoGeocoder,
+  { left_today, state, reason }: Budget,
   { fewestCalls, mostCalls, fewestSeconds, mostSeconds }: Cost,
 ): string {
   if (places.length === 0)
     return `No ${kind} are due: every one of open tickets is known, was asked lately, or lies in a cluster that nobody knows (tickets_ops.review_queue).\n`;
   const rows = places.slice(0, SHOWN).map((place) => {
     const waits = kind === 'locations' && !place.has_centroid ? '; waits for its cluster' : '';
-    return `  ${place.queries[0]}  (${place.tickets} open, ${place.reason}${waits})\n`;
+    return `  ${printableLine(place.queries[0] ?? '')}  (${place.tickets} open, ${place.reason}${waits})\n`;
   });
   if (places.length > SHOWN) rows.push(`  … and ${places.length - SHOWN} more\n`);
-  const left = budget.left_today === null ? 'no daily limit' : `${budget.left_today} calls left today`;
+  const calls = `Cost: ${fewestCalls} to ${mostCalls} calls`;
+  if ('off' in geocoder)
+    return `${places.length} ${kind} would be asked:\n${rows.join('')}${calls}.\nThis was a dry run, and there is nobody to ask: ${geocoder.off}\n`;
+  const { provider, rate, dailyBudget } = geocoder;
+  const left = left_today === null ? 'no daily limit' : `${left_today} calls left today`;
   const days =
-    geocoder.dailyBudget && mostCalls > geocoder.dailyBudget
-      ? ` At ${geocoder.dailyBudget} calls a day that is up to ${Math.ceil(mostCalls / geocoder.dailyBudget)} days.`
+    dailyBudget && mostCalls > dailyBudget
+      ? ` At ${dailyBudget} calls a day that is up to ${Math.ceil(mostCalls / dailyBudget)} days.`
       : '';
   return (
-    `${places.length} ${kind} would be asked of ${geocoder.provider.name}:\n${rows.join('')}` +
-    `Cost: ${fewestCalls} to ${mostCalls} calls, ${duration(fewestSeconds)} to ${duration(mostSeconds)} at ${geocoder.rate} a second; ${left}.${days}\n` +
-    (budget.state === 'ready' ? '' : `At present nothing is asked: ${budget.state}. ${budget.reason ?? ''}\n`) +
-    'Nothing was asked: this was a dry run. Add --apply to ask.\n'
+    `${places.length} ${kind} would be asked of ${provider.name}:\n${rows.join('')}` +
+    `${calls}, ${duration(fewestSeconds ?? 0)} to ${duration(mostSeconds ?? 0)} at ${rate} a second; ${left}.${days}\n` +
+    (state === 'ready'
+      ? 'Nothing was asked: this was a dry run. Add --apply to ask.\n'
+      : `At present nothing is asked: ${state}. ${reason ?? ''}\nThis was a dry run. With --apply they wait until ${provider.name} may be asked.\n`)
   );
 }
 

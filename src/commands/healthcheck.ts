@@ -4,6 +4,7 @@ import { requireCurrent } from '../database/schema.ts';
 import { workersHere } from '../operations/health.ts';
 import { hideSecrets } from '../settings/secrets.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { print, printJson } from '../terminal/output.ts';
 
 export const summary = 'for containers: does the worker of this host work?';
 export const usage = `Usage: fleettickets healthcheck [--json]
@@ -32,7 +33,8 @@ export async function run(args: string[]): Promise<number> {
     (error: Error): Verdict => ({ healthy: false, error: hideSecrets(error.message) }),
   );
   const text = verdict.healthy ? verdict.reason : verdict.error;
-  process.stdout.write(`${values.json ? JSON.stringify(verdict) : text}\n`);
+  if (values.json) printJson(verdict);
+  else print(`${text}\n`);
   return verdict.healthy ? 0 : 1;
 }
 

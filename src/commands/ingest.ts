@@ -13,12 +13,15 @@ import { openBucket } from '../bucket/s3.ts';
 import { csvBytes } from '../csv/gunzip.ts';
 import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
 import { type Dataset, dataset } from '../settings/dataset.ts';
 import { createLog } from '../settings/log.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
 import { type LoadResult, loadFile, loadFromBucket, refusalOf } from '../snapshots/run-inline.ts';
+import * as output from '../terminal/output.ts';
+import { printableLine } from '../terminal/printable.ts';
 import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -68,6 +71,7 @@ export async function run(args: string[]): Promise<number> {
   const local = file === undefined ? undefined : await localFile(file);
 
   return withClient(DATABASE_URL, async (client) => {
+    await requireCurrent(client);
     if (!values.apply && local) {
       const plan = await planFile(client, inc, local);
       print(values.json, plan, describeFilePlan);
@@ -90,7 +94,8 @@ export async function run(args: string[]): Promise<number> {
 }
 
 function print<T>(json: boolean, result: T, describe: (result: T) => string): void {
-  process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : describe(result));
+  if (json) output.printJson(result);
+  else output.print(describe(result));
 }
 
 interface LocalFile extends Claimable {
@@ -99,9 +104,11 @@ interface LocalFile extends Claimable {
 }
 
 async function localFile(path: string): Promise<LocalFile> {
-  const { size, mtime } = await stat(path).catch((error: Error) => {
+  const found = await stat(path).catch((error: Error) => {
     throw new UsageError(`${path} cannot be read: ${error.message}.`);
   });
+  if (found.isDirectory()) throw new UsageError(`${path} is a folder, not a file.`);
+  const { size, mtime } = found;
   const key = basename(path);
   return { path, key, size, etag: null, lastModified: mtime, snapshotAt: timeInName(key) ?? mtime };
 }
@@ -137,7 +144,7 @@ const DRY_RUN = 'Dry run: nothing is written.';
 const APPLY = ['', 'Run it again with --apply to do this.'];
 
 function describeFilePlan({ file, snapshotAt, refusal, changes }: FilePlan): string {
-  const lines = [DRY_RUN, `File       ${file}  (${snapshotAt.toISOString()})`];
+  const lines = [DRY_RUN, `File       ${printableLine(file)}  (${snapshotAt.toISOString()})`];
   if (refusal) lines.push(`It would be refused: ${refusal}`);
   if (changes) lines.push(...describeChanges(changes), ...APPLY);
   return `${lines.join('\n')}\n`;
@@ -155,11 +162,15 @@ const WOULD: Record<Action, string> = {
 
 function describeDryRun({ steps, refused, changes }: DryRun): string {
   const lines = [DRY_RUN];
-  for (const { key, reason } of refused) lines.push(`Would fail: ${key}: ${reason}`);
-  for (const { action, file, reason } of steps) lines.push(`${WOULD[action]}: ${file.key}: ${reason}`);
   if (!['load', 'mark unchanged'].includes(steps.at(-1)?.action ?? '')) lines.push('No file would be loaded.');
+  for (const { key, reason } of refused) lines.push(`Would fail: ${printableLine(key)}: ${reason}`);
+  const isHeld = changes?.verdict.verdict === 'hold';
+  for (const { action, file, reason } of steps) {
+    const would = action === 'load' && isHeld ? 'Would be staged' : WOULD[action];
+    lines.push(`${would}: ${printableLine(file.key)}: ${reason}`);
+  }
   if (changes) lines.push(...describeChanges(changes));
-  if (steps.length > 0) lines.push(...APPLY);
+  if (steps.some(({ action }) => action !== 'leave held')) lines.push(...APPLY);
   return `${lines.join('\n')}\n`;
 }
 
@@ -178,10 +189,12 @@ function describeChanges({ counts, rejects, changedFields, verdict, ...changes }
   if (counts.repaired > 0)
     lines.push(`${row('Repaired', counts.repaired)}   a NUL or an invalid UTF-8 byte became U+FFFD`);
   if (changes.brokenOff) lines.push(changes.brokenOff);
-  const [most, ...others] = changedFields.slice(0, FIELDS_SHOWN).map(([field, tickets]) => `${field} ${tickets}`);
+  const [most, ...others] = changedFields
+    .slice(0, FIELDS_SHOWN)
+    .map(([field, tickets]) => `${printableLine(field)} ${tickets}`);
   if (most) lines.push(`Fields that change most: ${[most, ...others].join(', ')}`);
   for (const { line, reason, text } of rejects.slice(0, REJECTS_SHOWN)) {
-    lines.push(`  line ${line}: ${reason}: ${text.length > 80 ? `${text.slice(0, 80)}…` : text}`);
+    lines.push(`  line ${line}: ${reason}: ${printableLine(text.length > 80 ? `${text.slice(0, 80)}…` : text)}`);
   }
   if (counts.rejected > REJECTS_SHOWN) lines.push(`  … and ${counts.rejected - REJECTS_SHOWN} more`);
   if (verdict.verdict === 'hold') lines.push(`It would be held for a person to decide: ${verdict.reason}`);
@@ -198,7 +211,7 @@ function describeResult(result: LoadResult): string {
       const detail = ['done', 'partial'].includes(s.status) ? `  ${counts}\n` : '';
       const reason = s.reason ? `  ${s.reason}\n` : '';
       const warnings = s.warnings.map((warning) => `  Warning: ${warning}\n`).join('');
-      return `Snapshot ${s.snapshot_id}  ${s.source_key}  ${s.status}\n${detail}${reason}${warnings}`;
+      return `Snapshot ${s.snapshot_id}  ${printableLine(s.source_key)}  ${s.status}\n${detail}${reason}${warnings}`;
     })
     .join('');
 }

@@ -3,20 +3,21 @@ import { migrate } from '../database/schema.ts';
 import { createLog } from '../settings/log.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 
+/** What it says goes to the log: so does the reason when it fails. */
+export const logs = true;
 export const summary = 'bring the database to the current schema';
 export const usage = `Usage: fleettickets migrate
 
 Brings the database to the schema of this release: graphile-worker's tables, then the
-committed migrations, then the grants. Does nothing where it is there already; safe to
-start twice at once. A failing migration is rolled back whole.
+committed migrations, then the grants; says what it did, and what the DBA has to do. Does
+nothing where it is there already; safe to start twice at once. A failing migration is
+rolled back whole.
 
 Settings: DATABASE_URL.
 `;
 
 export async function run(args: string[]): Promise<number> {
   parseArgs({ args, options: {} });
-  const log = await createLog();
-  await migrate(readSettings(DatabaseSettings).DATABASE_URL, log);
-  log.info('the schema is current');
+  await migrate(readSettings(DatabaseSettings).DATABASE_URL, await createLog());
   return 0;
 }

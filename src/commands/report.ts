@@ -3,6 +3,7 @@ import { DIMENSIONS, type Dimension, type Report, readReport, type Since } from 
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { print, printJson } from '../terminal/output.ts';
 import { sparkline } from '../terminal/sparkline.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
@@ -35,7 +36,8 @@ export async function run(args: string[]): Promise<number> {
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const report = await readReport(client, since, by);
-    process.stdout.write(values.json ? `${JSON.stringify(report, null, 2)}\n` : page(report));
+    if (values.json) printJson(report);
+    else print(page(report));
     return 0;
   });
 }

@@ -3,6 +3,8 @@ import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { type Health, readStatus, type Status } from '../operations/health.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { print, printJson } from '../terminal/output.ts';
+import { printableLine } from '../terminal/printable.ts';
 import { table } from '../terminal/table.ts';
 
 export const summary = 'how the pipeline is doing';
@@ -21,18 +23,20 @@ export async function run(args: string[]): Promise<number> {
   return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const status = await readStatus(client);
-    process.stdout.write(values.json ? `${JSON.stringify(status, null, 2)}\n` : page(status, new Date()));
+    if (values.json) printJson(status);
+    else print(page(status, new Date()));
     return status.health.ok ? 0 : 1;
   });
 }
 
 /** The page, for a person; `now` is the reader's. */
 export function page({ health, snapshots, failing }: Status, now: Date): string {
+  const problems = health.problems.map((problem) => `  - ${problem.replaceAll('\n', '\n    ')}\n`).join('');
   const verdict = health.ok
     ? health.problems.length === 0
       ? 'All is well.\n'
-      : `All is well. Worth knowing:\n${health.problems.map((problem) => `  - ${problem}\n`).join('')}`
-    : `Needs attention:\n${health.problems.map((problem) => `  - ${problem}\n`).join('')}`;
+      : `All is well. Worth knowing:\n${problems}`
+    : `Needs attention:\n${problems}`;
   const summary = lines(health, now)
     .map(([name, text]) => `${name.padEnd(11)}${text}\n`)
     .join('');
@@ -61,11 +65,12 @@ export function page({ health, snapshots, failing }: Status, now: Date): string 
 function lines(health: Health, now: Date): [string, string][] {
   const when = (time: string | null) => (time === null ? 'never' : `${wallClock(time)}, ${ago(time, now)}`);
   const missing = health.open_missing ? `; ${health.open_missing} open tickets are not in the newest file` : '';
-  const fileOf = (key: string | null, status: string | null) => (key === null ? '' : `: ${key} ${status}`);
+  const fileOf = (key: string | null, status: string | null) =>
+    key === null ? '' : `: ${printableLine(key)} ${status}`;
   const loaded =
     health.loaded_snapshot_id === null
       ? ''
-      : `: snapshot ${health.loaded_snapshot_id}, ${health.loaded_key} ${health.loaded_status}`;
+      : `: snapshot ${health.loaded_snapshot_id}, ${printableLine(health.loaded_key ?? '')} ${health.loaded_status}`;
   const waiting = health.oldest_waiting_age === null ? '' : ` (the oldest for ${clock(health.oldest_waiting_age)})`;
   const budget = health.geocoding_budget_left === null ? '' : `, ${health.geocoding_budget_left} calls left today`;
   const unsure = health.workers_unsure > 0 ? '; their connections share sessions, so a dead one is not noticed' : '';
@@ -100,7 +105,7 @@ const NAIROBI = new Intl.DateTimeFormat('en-GB', {
   minute: '2-digit',
 });
 
-const wallClock = (time: string) => NAIROBI.format(new Date(time)).replace(',', '').replace(' at ', ' ');
+const wallClock = (time: string) => `${NAIROBI.format(new Date(time)).replace(',', '').replace(' at ', ' ')} EAT`;
 
 function ago(time: string, now: Date): string {
   const minutes = Math.round((now.getTime() - new Date(time).getTime()) / 60_000);

@@ -3,6 +3,7 @@ import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { countVehicles, findTracker, listTrackers, pointVehiclesAt, type Tracker } from '../dispatch/trackers.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { print, printJson } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -41,13 +42,12 @@ export async function run(args: string[]): Promise<number> {
     // A view that cannot be read is the doctor's matter: this command is its remedy.
     const vehicles = await countVehicles(client).catch((error: Error) => error.message);
     if (json) {
-      process.stdout.write(`${JSON.stringify({ trackers, applied: apply, vehicles }, null, 2)}\n`);
+      printJson({ trackers, applied: apply, vehicles });
       return 0;
     }
-    process.stdout.write(apply ? `tickets.vehicles reads ${trackers[0]?.table} now.\n` : listed(trackers));
-    process.stdout.write(seen(vehicles));
-    if (use !== undefined && !apply)
-      process.stdout.write('Nothing was changed: this was a dry run. Add --apply to do it.\n');
+    print(apply ? `tickets.vehicles reads ${trackers[0]?.table} now.\n` : listed(trackers));
+    print(seen(vehicles));
+    if (use !== undefined && !apply) print('Nothing was changed: this was a dry run. Add --apply to do it.\n');
     return 0;
   });
 }

@@ -1,11 +1,14 @@
 import { parseArgs } from 'node:util';
-import { migrate } from '../database/schema.ts';
+import { withClient } from '../database/client.ts';
+import { migrate, requireCurrent } from '../database/schema.ts';
 import { createLog, type Log } from '../settings/log.ts';
-import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { DatabaseSettings, readSettings, requireSettings } from '../settings/settings.ts';
 import { drain } from '../worker/drain.ts';
 import { workerEnded } from '../worker/pool.ts';
 import { startWorker } from '../worker/worker.ts';
 
+/** What it says goes to the log: so does the reason when it fails. */
+export const logs = true;
 export const summary = 'run jobs and the schedule until SIGTERM';
 export const usage = `Usage: fleettickets worker [--migrate] [--once]
 
@@ -23,10 +26,11 @@ export async function run(args: string[]): Promise<number> {
     args,
     options: { migrate: { type: 'boolean', default: false }, once: { type: 'boolean', default: false } },
   });
-  readSettings(BucketSettings); // a missing setting is better found now than by the first job
+  requireSettings(); // a wrong one is better found now than by the first job that reads it
   const log = await createLog();
   const stop = values.once ? undefined : stopOnSignal(log);
   if (values.migrate) await migrateUnlessStopped(log, stop);
+  else await withClient(readSettings(DatabaseSettings).DATABASE_URL, requireCurrent);
   if (values.once) return (await drain(log)) === 0 ? 0 : 1;
   const runner = await startWorker(log, stop);
   await runner.promise;

@@ -85,7 +85,10 @@ function unconnected(url: string): pg.Client {
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       application_name: 'fleettickets',
     });
-  } catch {
+  } catch (error) {
+    // A file of sslrootcert, sslcert or sslkey.
+    if ((error as NodeJS.ErrnoException).syscall)
+      throw new ConnectionError(`DATABASE_URL names a file that cannot be read: ${(error as Error).message}`);
     throw new ConnectionError(
       'DATABASE_URL is not a connection string. It must look like postgres://user:password@host:5432/database, ' +
         'with special characters percent-encoded.',

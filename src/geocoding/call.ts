@@ -4,12 +4,20 @@
  * Guarantees: at most CALL_TIMEOUT_MS and BODY_LIMIT_BYTES; no redirect is followed (it would carry the key to another host);
  * neither the key nor the URL is in the outcome, and every string in it can be stored as jsonb. It does not retry.
  */
+import { setDefaultAutoSelectFamilyAttemptTimeout } from 'node:net';
+import { printableLine } from '../terminal/printable.ts';
 import type { Outcome } from './outcome.ts';
 import type { Answer, Question } from './provider.ts';
 import type { Geocoder } from './settings.ts';
 
 export const CALL_TIMEOUT_MS = 10_000;
 export const BODY_LIMIT_BYTES = 2 * 1024 * 1024;
+
+/**
+ * Of a host with several addresses Node gives each a quarter of a second to answer the handshake. From Nairobi to a provider
+ * in America that is a round trip: then none answers in time. For every connection of the process; the call has its own limit.
+ */
+setDefaultAutoSelectFamilyAttemptTimeout(3_000);
 
 /** Ten places are a few kilobytes; a reset later than this is a mistake, and would stop geocoding for weeks. */
 const LONGEST_WAIT_SECONDS = 24 * 3600;
@@ -40,11 +48,12 @@ export async function call(
     const body = await readBody(response);
     if (body === undefined)
       return { kind: 'unreadable', reason: `${name} answered more than ${BODY_LIMIT_BYTES} bytes` };
-    return geocoder.provider.read({
+    const outcome = geocoder.provider.read({
       status: response.status,
       retryAfter: retryAfter(response.headers.get('retry-after')),
-      json: parse(withoutKey(body, geocoder.key)),
+      json: parse(body, geocoder.key),
     });
+    return 'reason' in outcome ? { ...outcome, reason: printableLine(outcome.reason) } : outcome;
   } catch (error) {
     if (signal?.aborted) return undefined;
     const reason = timeout.aborted ? `no answer in ${timeoutMs / 1000} s` : networkReason(error);
@@ -64,23 +73,28 @@ async function readBody(response: Response): Promise<string | undefined> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-/** Error pages like to quote the request. */
-function withoutKey(body: string, key: string): string {
-  if (key === '') return body;
-  return body.replaceAll(key, '[key]').replaceAll(encodeURIComponent(key), '[key]');
-}
-
-function parse(body: string): Answer['json'] {
+/** Without the key, which answers like to quote: once the JSON is parsed, however it was escaped there. */
+function parse(body: string, key: string): Answer['json'] {
+  const clean = (text: string) => withoutKey(storable(text), key);
   try {
-    return JSON.parse(body, (_name, value) => storable(value));
+    return JSON.parse(body, (_name, value) => eachText(value, clean));
   } catch {
     return undefined; // the provider's table says what an answer that is no JSON means under its status
   }
 }
 
-/** jsonb refuses NUL and half surrogates, in names and in values: one such answer must not fail the job for ever. */
-function storable(value: unknown): unknown {
-  const clean = (text: string) => text.toWellFormed().replaceAll('\0', '\uFFFD');
+/** The key as it stands and as URLs encode it, whatever the case of their digits. */
+function withoutKey(text: string, key: string): string {
+  if (key === '') return text;
+  const inUrl = encodeURIComponent(key).replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
+  return text.replaceAll(key, '[key]').replaceAll(new RegExp(inUrl, 'gi'), '[key]');
+}
+
+/** jsonb refuses NUL and half surrogates: one such answer must not fail the job for ever. */
+const storable = (text: string) => text.toWellFormed().replaceAll('\0', '\uFFFD');
+
+/** A value of JSON with its text, or the names of its members, changed; what lies deeper has been visited before. */
+function eachText(value: unknown, clean: (text: string) => string): unknown {
   if (typeof value === 'string') return clean(value);
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return value;
   return Object.fromEntries(Object.entries(value).map(([name, member]) => [clean(name), member]));

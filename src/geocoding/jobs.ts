@@ -66,13 +66,14 @@ export async function geocodeCluster(payload: ClusterPayload, context: TaskConte
       geocoder.provider.name,
     ]);
     const { state, cluster, name, region, answered } = rows[0] as {
-      state: 'ask' | 'known' | 'verified' | 'nothing to ask';
+      state: 'ask' | 'known' | 'verified' | 'unknown cluster' | 'nothing to ask';
       cluster: string;
       name: string;
       region: string | null;
       answered: string[];
     };
     if (state === 'nothing to ask') throw new PermanentError('A cluster is needed: its name is empty.');
+    if (state === 'unknown cluster') return unknownCluster(context, cluster, payload.planned);
     if (state !== 'ask') return nothingAsked(context, cluster, state);
     return askUntilResolved(context, geocoder, {
       cluster,
@@ -96,7 +97,7 @@ export async function geocodeLocation(payload: LocationPayload, context: TaskCon
       geocoder.provider.name,
     ]);
     const { state, cluster, location_key, name, lat, lng, guard_km, answered } = rows[0] as {
-      state: 'ask' | 'known' | 'verified' | 'no centroid' | 'nothing to ask';
+      state: 'ask' | 'known' | 'verified' | 'no centroid' | 'unknown cluster' | 'nothing to ask';
       cluster: string;
       location_key: string;
       name: string;
@@ -109,6 +110,7 @@ export async function geocodeLocation(payload: LocationPayload, context: TaskCon
       const text = `Nothing but network codes is left of "${payload.location_name}", or the cluster is empty`;
       throw new PermanentError(`${text}: there is no place to ask for. See tickets.location_key().`);
     }
+    if (state === 'unknown cluster') return unknownCluster(context, cluster, payload.planned);
     if (state === 'no centroid') return awaitCentroid(context, cluster, payload.planned);
     if (state !== 'ask') return nothingAsked(context, `${location_key} in ${cluster}`, state);
     return askUntilResolved(context, geocoder, {
@@ -166,7 +168,8 @@ async function askUntilResolved(context: TaskContext, geocoder: Geocoder, asked:
       const hasFailed = context.job.attempts > 1;
       return { ms: result.retryMs + (hasFailed ? GIVE_WAY_MS : 0), reason: result.reason };
     }
-    const closedUntil = await record(context, geocoder, asked, text, result.outcome, result.slotAt);
+    const closedUntil = await record(context, geocoder, result.isControl ? null : asked, text, result);
+    if (result.isControl) return afterControl(context, geocoder, result.outcome, closedUntil);
     const snooze = refusalOf(result.outcome, closedUntil);
     if (snooze) return snooze;
     status = await asked.resolve(index === unasked.length - 1);
@@ -180,14 +183,36 @@ function nothingAsked(context: TaskContext, what: string, state: string): undefi
   context.log.info(`${what} is ${state}: nothing is asked`);
 }
 
-/** @returns milliseconds until the next call may be tried; null while the breaker is closed */
+/** Probably a slip of the pen: whoever made it finds it among the failed jobs. */
+function unknownCluster(context: TaskContext, cluster: string, planned: boolean): undefined {
+  // Planned for a ticket that has another cluster by now.
+  if (planned) return nothingAsked(context, cluster, 'no longer the cluster of any ticket');
+  throw new PermanentError(
+    `No ticket has the cluster "${cluster}", so nothing is asked: check its spelling, or ask all the same with "force": true.`,
+  );
+}
+
+/** The provider is suspected, and was asked what it must know. The place comes back, at once if it did. */
+async function afterControl(
+  db: Db,
+  { provider }: Geocoder,
+  outcome: Outcome,
+  closedUntil: number | null,
+): Promise<Snooze> {
+  if (outcome.kind === 'not_found') await db.query('select tickets_ops.distrust_answers($1)', [provider.name]);
+  return { ms: Math.max(0, closedUntil ?? 0), reason: `${provider.name} is suspected: ${outcome.kind}` };
+}
+
+/**
+ * @param asked null: it was the control question
+ * @returns milliseconds until the next call may be tried; null while the breaker is closed
+ */
 async function record(
   db: Db,
   geocoder: Geocoder,
-  { cluster, key }: Asked,
+  asked: Asked | null,
   query: string,
-  outcome: Outcome,
-  slotAt: Date,
+  { outcome, slotAt }: { outcome: Outcome; slotAt: Date },
 ): Promise<number | null> {
   return one<number>(
     db,
@@ -199,8 +224,8 @@ async function record(
       outcome.kind,
       'reason' in outcome ? outcome.reason : null,
       'retrySeconds' in outcome ? outcome.retrySeconds : null,
-      cluster,
-      key,
+      asked?.cluster ?? null,
+      asked?.key ?? null,
       query,
       outcome.kind === 'found' ? JSON.stringify(outcome.candidates) : null,
     ],

@@ -44,26 +44,30 @@ export async function duePlaces(db: Db, kind: PlaceKind, clusters: readonly stri
   }));
 }
 
+/** A place costs as many calls as it takes until one of its queries fits. The seconds are NULL where there is nobody to ask. */
 export type Cost = {
   places: number;
   fewestCalls: number;
   mostCalls: number;
-  fewestSeconds: number;
-  mostSeconds: number;
+  fewestSeconds: number | null;
+  mostSeconds: number | null;
 };
 
-/** What asking them costs, at that many calls a second; the database spaces them. */
-export async function costOf(db: Db, places: readonly DuePlace[], rate: number): Promise<Cost> {
-  const { rows } = await db.query<{ seconds: number }>('select tickets_ops.seconds_per_call($1) as seconds', [rate]);
-  const secondsPerCall = rows[0]?.seconds ?? 0;
+/** What asking them costs; the database spaces the calls. @param rate calls a second, NULL without a provider */
+export async function costOf(db: Db, places: readonly DuePlace[], rate: number | null): Promise<Cost> {
   const fewestCalls = places.length;
   const mostCalls = places.reduce((calls, { queries }) => calls + queries.length, 0);
+  const { rows } = await db.query<{ fewest: number | null; most: number | null }>(
+    `select ceil($2 * s.per_call) as fewest, ceil($3 * s.per_call) as most
+     from tickets_ops.seconds_per_call($1) as s (per_call)`,
+    [rate, fewestCalls, mostCalls],
+  );
   return {
     places: places.length,
     fewestCalls,
     mostCalls,
-    fewestSeconds: Math.ceil(fewestCalls * secondsPerCall),
-    mostSeconds: Math.ceil(mostCalls * secondsPerCall),
+    fewestSeconds: rows[0]?.fewest ?? null,
+    mostSeconds: rows[0]?.most ?? null,
   };
 }
 

@@ -12,7 +12,7 @@ import type { Db } from '../database/client.ts';
 import { call } from './call.ts';
 import { geocodingSlots } from './concurrency.ts';
 import type { Outcome } from './outcome.ts';
-import type { Question } from './provider.ts';
+import { CONTROL, type Question } from './provider.ts';
 import type { Geocoder } from './settings.ts';
 
 /** How late a call may start. A timer that slips under load is 10 to 50 ms late. */
@@ -23,11 +23,13 @@ type Reservation = {
   wait_ms: number;
   reserved_at: Date;
   slot_at: Date;
+  is_control: boolean;
   reason: string | null;
 };
 
 export type AtSlot =
-  | { readonly outcome: Outcome; readonly slotAt: Date }
+  /** `isControl`: the provider is suspected, and was asked the control question instead. */
+  | { readonly outcome: Outcome; readonly slotAt: Date; readonly isControl: boolean }
   /** The budget is spent, the breaker is open or the worker stops: not before `retryMs`. */
   | { readonly outcome: null; readonly retryMs: number; readonly reason: string };
 
@@ -41,7 +43,7 @@ function pacerOf({ provider, rate }: Geocoder): Bottleneck {
   return pacer;
 }
 
-/** Reserves a slot, waits for it, and asks. */
+/** Reserves a slot, waits for it, and asks; a suspected provider something else than the question. */
 export async function callAtSlot(
   db: Db,
   geocoder: Geocoder,
@@ -53,7 +55,7 @@ export async function callAtSlot(
     // Before the query: the time that its answer takes is lateness too.
     const asked = performance.now();
     const { rows } = await db.query('select * from tickets_ops.reserve_geocoding_call($1)', [name]);
-    const { granted, wait_ms, reserved_at, slot_at, reason } = rows[0] as Reservation;
+    const { granted, wait_ms, reserved_at, slot_at, is_control, reason } = rows[0] as Reservation;
     if (!granted) return { outcome: null, retryMs: Math.max(0, wait_ms), reason: reason ?? '' };
     const start = asked + wait_ms;
     // Cut short when the worker stops: then no call is made.
@@ -70,9 +72,9 @@ export async function callAtSlot(
         await db.query('select tickets_ops.return_geocoding_call($1, $2)', [name, reserved_at]);
         return undefined;
       }
-      return call(geocoder, question, signal && { signal });
+      return call(geocoder, is_control ? CONTROL : question, signal && { signal });
     });
-    if (outcome) return { outcome, slotAt: slot_at };
+    if (outcome) return { outcome, slotAt: slot_at, isControl: is_control };
     if (signal?.aborted) return { outcome: null, retryMs: 0, reason: 'the worker stops' };
   }
 }

@@ -3,42 +3,54 @@
  * What one process is told here it registers in the database (tickets_ops.geocoding_providers), where rate and budget are kept.
  */
 import { z } from 'zod';
-import { PROVIDER_NAMES, type Provider, type ProviderName } from './provider.ts';
+import type { Provider } from './provider.ts';
 import { locationiq } from './providers/locationiq.ts';
 import { nominatim } from './providers/nominatim.ts';
 import { opencage } from './providers/opencage.ts';
 
-const PROVIDERS: Record<ProviderName, Provider> = { locationiq, opencage, nominatim };
+const PROVIDERS = { locationiq, opencage, nominatim } satisfies Record<string, Provider>;
+const NAMES = Object.keys(PROVIDERS) as (keyof typeof PROVIDERS)[];
+const namesOf = (kind: (provider: Provider) => boolean) => NAMES.filter((name) => kind(PROVIDERS[name]));
+const listOf = (conjunction: 'and' | 'or', names: readonly string[]) =>
+  names.join(', ').replace(/, (?=\w+$)/, ` ${conjunction} `);
 
 export const GeocoderSettings = z.object({
   GEOCODER_PROVIDER: z
-    .enum(PROVIDER_NAMES, `must be one of ${PROVIDER_NAMES.join(', ')}`)
+    .enum(NAMES, `must be one of ${NAMES.join(', ')}`)
     .optional()
-    .describe('Who is asked where places are: locationiq, opencage or nominatim (self-hosted). Unset: nobody is asked'),
+    .describe(`Who is asked where places are: ${listOf('or', NAMES)}. Unset: nobody is asked`),
   GEOCODER_API_KEY: z
     .string()
     .min(8, 'is too short to be a key')
     .optional()
-    .describe("The provider's key; locationiq and opencage need one"),
+    .describe(
+      `The provider's key; needed by ${listOf(
+        'and',
+        namesOf(({ needsKey }) => needsKey),
+      )}`,
+    ),
   GEOCODER_BASE_URL: z
     .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
     .refine((url) => !/\/\/[^/]*@/.test(url), 'must not hold a user or password')
     .optional()
-    .describe("Address of the provider's API; nominatim needs one, e.g. http://nominatim:8080"),
+    .describe(
+      `Address of the provider's API, e.g. http://nominatim:8080; needed by ${listOf(
+        'and',
+        namesOf(({ baseUrl }) => baseUrl === null),
+      )}, whose server is your own`,
+    ),
   GEOCODER_RATE_PER_SECOND: z.coerce
     .number()
     .min(1 / 60, 'must be at least one call a minute (0.0167)')
     .max(100, 'must be at most 100')
     .optional()
-    .describe('Calls a second for the key, over all workers. Unset: what the free plan sustains, 1 (nominatim 5)'),
+    .describe('Calls a second for the key, over all workers. Unset: what the provider’s free plan sustains'),
   GEOCODER_DAILY_BUDGET: z.coerce
     .number('must be a whole number of calls')
     .int('must be a whole number of calls')
     .min(1, 'must be at least 1')
     .optional()
-    .describe(
-      'Calls a day (UTC) for the key. Unset: what the free plan allows, 5000 (opencage 2500, nominatim no limit)',
-    ),
+    .describe('Calls a day (UTC) for the key. Unset: what the provider’s free plan allows'),
   GEOCODER_FOUND_DAYS: z.coerce
     .number()
     .min(1, 'must be at least 1')
@@ -69,10 +81,10 @@ export type NoGeocoder = { readonly off: string };
 export function geocoderFrom(settings: GeocoderSettings): Geocoder | NoGeocoder {
   if (!settings.GEOCODER_PROVIDER) {
     return {
-      off: 'GEOCODER_PROVIDER is not set, so no place is looked up. Set it to locationiq, opencage or nominatim.',
+      off: `GEOCODER_PROVIDER is not set, so no place is looked up. Set it to ${listOf('or', NAMES)}.`,
     };
   }
-  const provider = PROVIDERS[settings.GEOCODER_PROVIDER];
+  const provider: Provider = PROVIDERS[settings.GEOCODER_PROVIDER];
   const key = settings.GEOCODER_API_KEY ?? '';
   const baseUrl = settings.GEOCODER_BASE_URL ?? provider.baseUrl;
   if (provider.needsKey && !key) {

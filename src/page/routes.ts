@@ -48,7 +48,7 @@ const seen = place.extend({ updated_at: text });
 const decision = z.discriminatedUnion('decision', [
   seen.extend({ decision: z.literal(['accept', 'reject']) }),
   seen.extend({ decision: z.literal('pin'), lng: z.number().min(-180).max(180), lat: z.number().min(-90).max(90) }),
-  seen.extend({ decision: z.literal('guard'), kind: z.literal('cluster'), guard_km: z.number().positive().max(2_000) }),
+  seen.extend({ decision: z.literal('guard'), kind: z.literal('cluster'), guard_km: z.number().min(0.1).max(1_000) }),
 ]);
 
 /** What can be done to jobs; the parameters are the fields of the request, in its order. */

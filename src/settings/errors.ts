@@ -5,3 +5,28 @@
 export class ExpectedError extends Error {
   override name = 'ExpectedError';
 }
+
+interface Coded {
+  readonly code?: unknown;
+  readonly severity?: unknown;
+  readonly detail?: unknown;
+  readonly hint?: unknown;
+  readonly syscall?: unknown;
+}
+
+/** pg's own words for a connection that went away; they have no code. */
+const CONNECTION_LOST = /^(Connection terminated|Client has encountered a connection error)/;
+
+/**
+ * What to tell a person about an error: the message where it is expected (ours, Postgres's, the operating system's), with
+ * the stack where it is a mistake of the program.
+ */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code, severity, detail, hint, syscall } = error as Coded;
+  if (severity !== undefined)
+    return [`Postgres refuses: ${error.message} (SQLSTATE ${code})`, detail, hint].filter(Boolean).join('\n');
+  if (CONNECTION_LOST.test(error.message)) return `The connection to Postgres was lost: ${error.message}`;
+  if (error instanceof ExpectedError || syscall !== undefined) return error.message;
+  return error.stack ?? error.message;
+}

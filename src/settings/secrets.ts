@@ -8,14 +8,20 @@ const HIDDEN = '[hidden]';
 
 function secretsOf(env: NodeJS.ProcessEnv): string[] {
   const secrets = SECRET_SETTINGS.map((name) => env[name] ?? '');
-  try {
-    const { password } = new URL(env.DATABASE_URL ?? '');
-    secrets.push(password, decodeURIComponent(password));
-  } catch {
-    // No connection string, or not a URL: readSettings says so; the pattern below still hides a password in it.
-  }
+  secrets.push(...passwordsIn(env.DATABASE_URL ?? ''));
   // A secret of three letters would blank ordinary words out of every line.
   return secrets.filter((secret) => secret.length > 3).flatMap(forms);
+}
+
+/** The password of a connection string, as it stands and decoded; also of one that is no URL because of its password. */
+function passwordsIn(connectionString: string): string[] {
+  const unencoded = /^\w+:\/\/[^:/?#]*:(.*)@/s.exec(connectionString)?.[1] ?? '';
+  const encoded = URL.parse(connectionString)?.password ?? '';
+  try {
+    return [unencoded, encoded, decodeURIComponent(encoded)];
+  } catch {
+    return [unencoded, encoded]; // a percent sign that encodes nothing
+  }
 }
 
 /** A secret as it stands, in URLs, and in JSON. */

@@ -3,13 +3,20 @@
  * An error names every variable that is wrong, and its remedy; no message ever shows a value, which may be a secret.
  */
 
+import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { GeocoderSettings } from '../geocoding/settings.ts';
+import { asLibpq, refusalOfUrl } from './database-url.ts';
 import { ExpectedError } from './errors.ts';
 
 export const DatabaseSettings = z.object({
   DATABASE_URL: z
-    .url({ protocol: /^postgres(ql)?$/ })
+    .string()
+    .superRefine((url, context) => {
+      const refusal = refusalOfUrl(url);
+      if (refusal) context.addIssue(refusal);
+    })
+    .transform(asLibpq)
     .describe('Postgres connection string of the database, e.g. postgres://worker:…@db:5432/tracksolid_db'),
 });
 
@@ -120,16 +127,34 @@ export function readSettings<T extends z.ZodType>(group: T, env: NodeJS.ProcessE
     const meaning = shape[name]?.description;
     return `  ${name}: ${problem}.${meaning ? ` ${meaning}.` : ''}`;
   });
-  throw new SettingsError(
-    `Wrong settings:\n${wrong.join('\n')}\nSet them in the environment or in a .env file (see .env.example).`,
-  );
+  throw new SettingsError(`Wrong settings, in the environment or in .env (see .env.example):\n${wrong.join('\n')}`);
 }
 
-/** Loads `.env` of the working directory, if there is one, without overriding what is set already. */
-export function loadDotEnv(): void {
+/**
+ * Reads all of them, so that a wrong one is found before any work begins.
+ * @throws SettingsError naming every wrong variable of every group
+ */
+export function requireSettings(env: NodeJS.ProcessEnv = process.env): void {
+  const shapes = Object.values(SETTINGS).map((group) => group.shape);
+  readSettings(z.object(Object.assign({}, ...shapes)), env);
+}
+
+/**
+ * Loads `.env` of the working directory, if there is one, without overriding what is set already.
+ * @param warn is told of each value that is probably cut short
+ */
+export function loadDotEnv(warn: (warning: string) => void): void {
   try {
     process.loadEnvFile();
+    for (const name of cutShort(readFileSync('.env', 'utf8')))
+      warn(`.env: the value of ${name} ends before its first #, where a comment begins. Put it in quotes.`);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
 }
+
+/** Variables with an unquoted # that no blank precedes: whoever wrote it meant it as part of the value. */
+export const cutShort = (dotEnv: string): string[] =>
+  [...dotEnv.matchAll(/^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=(?![ \t]*["'`])[^#\n]*#/gm)]
+    .filter(([assignment]) => !/\s#$/.test(assignment))
+    .map(([, name = '']) => name);

@@ -1,5 +1,6 @@
 /** Progress on stderr: a bar on a terminal, a plain line now and then elsewhere (a cron mail, a container's log). */
 import { Presets, SingleBar } from 'cli-progress';
+import { printError } from './output.ts';
 
 export interface Progress {
   /** @param done of total, whatever is counted; both may change */
@@ -42,7 +43,7 @@ function lines(): Progress {
     update(phase, done, total) {
       const tenths = total > 0 ? Math.floor((done / total) * 10) : 0;
       const line = `${phase} ${tenths * 10} %`;
-      if (line !== last) process.stderr.write(`${line} (${done} of ${total})\n`);
+      if (line !== last) printError(`${line} (${done} of ${total})\n`);
       last = line;
     },
     stop() {},

@@ -1,11 +1,10 @@
 /** Rows of a query as a table of text, as psql draws it. */
+import { printableLine } from './printable.ts';
 
 const cellOf = (value: unknown): string => {
   if (value === null || value === undefined) return '';
   if (value instanceof Date) return `${value.toISOString().slice(0, 19).replace('T', ' ')}Z`;
   if (typeof value !== 'object') return String(value);
-  // pg's intervals.
-  if ('toPostgres' in value && typeof value.toPostgres === 'function') return value.toPostgres();
   return JSON.stringify(value);
 };
 
@@ -17,7 +16,7 @@ export function table(rows: readonly Record<string, unknown>[]): string {
   const names = Object.keys(rows[0] ?? {});
   if (names.length === 0) return ' (no rows)\n';
   const columns = names.map((name) => {
-    const cells = rows.map((row) => cellOf(row[name]));
+    const cells = rows.map((row) => printableLine(cellOf(row[name])));
     const isNumeric = cells.every((cell) => /^-?[\d.]*$/.test(cell));
     const width = Math.max(...[name, ...cells].map((cell) => cell.length));
     return { name, cells, width, isNumeric };

@@ -10,6 +10,7 @@ import { hostname } from 'node:os';
 import type { WorkerEvents } from 'graphile-worker';
 import type pg from 'pg';
 import { connect } from '../database/client.ts';
+import { requireCurrent } from '../database/schema.ts';
 import type { Log } from '../settings/log.ts';
 import { recordSettings } from '../settings/recorded.ts';
 import { rescue } from './rescue.ts';
@@ -84,6 +85,7 @@ async function start(
   client.on('error', (error) => end(`the connection to the database broke: ${error.message}`));
   client.on('end', () => end('the connection to the database was closed'));
   try {
+    await requireCurrent(client); // plain npx graphile-worker has not asked
     return await keepBeating(client, pool, databaseUrl, log, end);
   } catch (error) {
     client.removeAllListeners('end'); // the caller is to hear of the error, not of what follows from it

@@ -166,7 +166,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     };
     /** A job of a place in Rongai, in the hands of a worker. */
     const runningJob = async () => {
-      await env.pool.query(`select tickets.geocode_location('NW_Rose Court', 'Rongai')`);
+      await env.pool.query(`select tickets.geocode_location('NW_Rose Court', 'Rongai', true)`);
       await env.pool.query(
         `update graphile_worker._private_jobs set locked_at = now(), locked_by = 'test', attempts = 1`,
       );
@@ -199,7 +199,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
       await env.pool.query(WRITE);
       await env.pool.query('delete from graphile_worker._private_jobs');
       await ticket();
-      const said = await meanwhile(`select tickets.geocode_location('NW_Rose Court', 'Rongai')`);
+      const said = await meanwhile(`select tickets.geocode_location('NW_Rose Court', 'Rongai', true)`);
       assert.match(said, /places are planned in the next run/);
       await waiting();
     });

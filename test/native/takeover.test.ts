@@ -673,7 +673,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
       await add('fetch_snapshot', { dataset: 'inc' }, 'fetch_snapshot:inc:newest');
       await add('upsert_batch', { snapshot_id: 1, batch: 1 }, 'upsert_batch:1:1');
       await add('finalize_snapshot', { snapshot_id: 1 }, 'held by a dead worker');
-      await add('geocode_cluster', { cluster: 'Nyali' }, 'geocode_cluster:Nyali');
+      await add('geocode_cluster', { cluster: 'Nyali' }, 'geocode_cluster:nyali');
       await client.query(
         `update graphile_worker._private_jobs set locked_at = now(), locked_by = 'killed' where key like 'held%'`,
       );
@@ -685,7 +685,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
       await client.query('select tickets_takeover.go_back()');
     });
     await takeOver(database);
-    assert.deepEqual(await rows(database, 'select key from tickets_ops.jobs'), [{ key: 'geocode_cluster:Nyali' }]);
+    assert.deepEqual(await rows(database, 'select key from tickets_ops.jobs'), [{ key: 'geocode_cluster:nyali' }]);
   });
 
   describe('the doctor, before the first migration, names what the worker’s role lacks; with exactly that it migrates', () => {

@@ -1,16 +1,14 @@
 /**
- * Documentation that is made from the code: the settings table of the README and docs/commands.md.
+ * Documentation that is made from the code: docs/settings.md and docs/commands.md.
  * `node test/support/docs.ts` writes them; a test compares.
  */
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
 import { COMMANDS, overview } from '../../src/cli.ts';
 import { SETTINGS } from '../../src/settings/settings.ts';
 
 export const ROOT = new URL('../..', import.meta.url);
-const BEGIN = '<!-- settings: made by npm run docs -->';
-const END = '<!-- end of settings -->';
 
 function defaultOf(type: z.ZodType): string {
   const parsed = type.safeParse(undefined);
@@ -19,7 +17,7 @@ function defaultOf(type: z.ZodType): string {
 }
 
 /** The settings as a Markdown table, from their zod schema. */
-export function settingsTable(): string {
+function settingsTable(): string {
   const rows = Object.values(SETTINGS).flatMap((group) =>
     Object.entries(group.shape as Record<string, z.ZodType>).map(
       ([name, type]) => `| \`${name}\` | ${defaultOf(type)} | ${(type.description ?? '').replaceAll('|', '\\|')} |`,
@@ -28,14 +26,9 @@ export function settingsTable(): string {
   return ['| setting | default | meaning |', '|---|---|---|', ...rows].join('\n');
 }
 
-/** The README with a fresh table of settings. */
-export async function readme(): Promise<{ current: string; fresh: string }> {
-  const current = await readFile(new URL('README.md', ROOT), 'utf8');
-  const [before, rest] = current.split(BEGIN);
-  const after = rest?.split(END)[1];
-  if (before === undefined || after === undefined) throw new Error(`README.md lacks the lines ${BEGIN} and ${END}`);
-  return { current, fresh: `${before}${BEGIN}\n${settingsTable()}\n${END}${after}` };
-}
+/** docs/settings.md: the table of settings. */
+export const settingsPage = () =>
+  `# Settings\n\nFrom the environment, and from \`.env\` on the command line. Nothing else is configured. Made by \`npm run docs\` from src.\n\n${settingsTable()}\n`;
 
 /** docs/commands.md: what --help prints. */
 export async function commandsPage(): Promise<string> {
@@ -46,6 +39,6 @@ export async function commandsPage(): Promise<string> {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await writeFile(new URL('README.md', ROOT), (await readme()).fresh);
+  await writeFile(new URL('docs/settings.md', ROOT), settingsPage());
   await writeFile(new URL('docs/commands.md', ROOT), await commandsPage());
 }

@@ -4,15 +4,8 @@
  */
 import type pg from 'pg';
 import { connect } from '../../database/client.ts';
-import { GeocoderSettings } from '../../geocoding/settings.ts';
 import { hideSecrets } from '../../settings/secrets.ts';
-import {
-  BucketSettings,
-  DatabaseSettings,
-  RetentionSettings,
-  readSettings,
-  WorkerSettings,
-} from '../../settings/settings.ts';
+import { DatabaseSettings, readSettings, requireSettings } from '../../settings/settings.ts';
 import { examineBucket } from './bucket.ts';
 import { DATABASE_CHECKS, server } from './database.ts';
 import { attempt, check, type Finding, failed, ok, skipped, type Verdict } from './finding.ts';
@@ -35,8 +28,7 @@ export async function* examine(): AsyncGenerator<Finding> {
 }
 
 function settings(): Verdict {
-  for (const group of [DatabaseSettings, BucketSettings, WorkerSettings, GeocoderSettings, RetentionSettings])
-    readSettings(group);
+  requireSettings();
   return ok('complete and valid');
 }
 

@@ -1,0 +1,112 @@
+/** One cluster of the gazetteer however the feed, a person or a payload spells it; the ticket keeps what the feed wrote. */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, test } from 'node:test';
+import { type Environment, startEnvironment } from './support/environment.ts';
+import { csvOf, fetchNow, keyOf } from './support/pipeline.ts';
+
+let env: Environment;
+before(async () => {
+  env = await startEnvironment();
+});
+after(() => env.close());
+beforeEach(() => env.reset());
+
+const sql = async (text: string, values: unknown[] = []) => (await env.pool.query(text, values)).rows;
+const SPELLINGS = ['Ongata Rongai', 'ONGATA RONGAI', 'ongata  rongai', ' Ongata Rongai\u00a0'];
+const RONGAI = 'st_setsrid(st_makepoint(36.76, -1.4), 4326)';
+
+/** Loads a file with an open ticket for each spelling. */
+const load = async (hour = 7, spellings = SPELLINGS) => {
+  const records = spellings.map((cluster, n) => ({
+    ticket_id: `WOT${n}`,
+    cluster,
+    location_name: n % 2 ? 'NW_TUSKYS MALL' : 'Tuskys Mall_FDT4',
+    is_actionable: 'true',
+  }));
+  await env.putObject(keyOf(hour), csvOf(records));
+  assert.deepEqual(await fetchNow(env), []);
+};
+const sources = async () =>
+  (await sql('select geo_source from tickets.inc order by ticket_id')).map((r) => r.geo_source);
+const jobKeys = async () => (await sql('select key from tickets_ops.jobs order by key')).map(({ key }) => key);
+
+test('case and blanks are no part of its key', async () => {
+  const [row] = await sql(
+    'select array_agg(distinct tickets.cluster_key(name)) as keys from unnest($1::text[]) as name',
+    [SPELLINGS],
+  );
+  assert.deepEqual(row?.keys, ['ongatarongai']);
+  assert.deepEqual(await sql(`select tickets.cluster_key(e'  \\t\\u00a0') as key`), [{ key: null }]);
+});
+
+test('a load places the tickets of every spelling, and each keeps its own', async () => {
+  await sql(`insert into tickets.geo_clusters (cluster, geom) values ('Ongata Rongai', ${RONGAI})`);
+  await load();
+  assert.deepEqual(await sources(), Array(4).fill('cluster'));
+  await sql(
+    `insert into tickets.geo_locations (cluster, location_name, geom) values ('ongata rongai', 'Tuskys Mall', ${RONGAI})`,
+  );
+  assert.deepEqual(await sources(), Array(4).fill('location'), 'a place that comes later too');
+  await load(8, [...SPELLINGS].reverse());
+  assert.deepEqual(await sources(), Array(4).fill('location'), 'and tickets that come after it');
+  assert.deepEqual(
+    (await sql('select raw, cluster from tickets.inc order by ticket_id')).map(({ raw, cluster }) => [
+      raw.cluster,
+      cluster,
+    ]),
+    [...SPELLINGS].reverse().map((name) => [name, name]),
+  );
+});
+
+test('it is planned, asked for by hand and reviewed as one', async () => {
+  await sql(`select tickets_ops.register_geocoder('locationiq', 100, null, 180, null)`);
+  await load(7, [...SPELLINGS, 'Ongata Rongai']);
+  assert.deepEqual(await jobKeys(), ['geocode_cluster:ongatarongai', 'geocode_location:ongatarongai:tuskys mall']);
+  const due = await sql(
+    `select cluster, tickets::int from tickets_ops.places_to_geocode('inc', array['ONGATA RONGAI'])`,
+  );
+  assert.deepEqual(due, Array(2).fill({ cluster: 'Ongata Rongai', tickets: 5 }), 'as most tickets write it');
+
+  for (const spelling of SPELLINGS) {
+    const [cluster] = await sql('select * from tickets.geocode_cluster($1)', [spelling]);
+    const [place] = await sql('select * from tickets.geocode_location($1, $2)', ['NW_Tuskys Mall', spelling]);
+    assert.ok(cluster?.already_waiting && place?.already_waiting, spelling);
+  }
+  assert.equal((await jobKeys()).length, 2);
+  assert.deepEqual(await sql(`select distinct payload ->> 'cluster' as cluster from tickets_ops.jobs`), [
+    { cluster: 'Ongata Rongai' },
+  ]);
+
+  await sql(`insert into tickets.geo_clusters (cluster, geom, verified) values ('Ongata Rongai', null, false)`);
+  const queue = await sql('select cluster, open_tickets::int from tickets_ops.review_queue');
+  assert.deepEqual(queue, [{ cluster: 'Ongata Rongai', open_tickets: 5 }]);
+});
+
+test('the gazetteers write it as who came first, and have it once', async () => {
+  await sql(
+    `insert into tickets.geo_locations (cluster, location_name, geom) values ('Ongata Rongai', 'Tuskys Mall', ${RONGAI})`,
+  );
+  await sql(`insert into tickets.geo_clusters (cluster, geom) values ('ONGATA RONGAI', ${RONGAI})`);
+  await sql(
+    `insert into tickets.geo_clusters (cluster, guard_km) values ('ongata rongai', 40) on conflict (cluster) do update set guard_km = excluded.guard_km`,
+  );
+  assert.deepEqual(await sql('select cluster, guard_km::int from tickets.geo_clusters'), [
+    { cluster: 'Ongata Rongai', guard_km: 40 },
+  ]);
+  await assert.rejects(
+    sql(`insert into tickets.geo_clusters (cluster) values ('OngataRongai')`),
+    /duplicate key.*geo_clusters/,
+  );
+  await load();
+  assert.deepEqual(await sources(), Array(4).fill('location'));
+});
+
+test('a guard is a finite distance of this country', async () => {
+  for (const wrong of ['NaN', 'Infinity', '-Infinity', '0', '0.01', '40000', '-5'])
+    await assert.rejects(
+      sql(`insert into tickets.geo_clusters (cluster, guard_km) values ('Kilimani', '${wrong}')`),
+      /geo_clusters_guard_km_check/,
+      wrong,
+    );
+  await sql(`insert into tickets.geo_clusters (cluster, guard_km) values ('Turkana', 450.5)`);
+});
