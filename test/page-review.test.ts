@@ -63,6 +63,8 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
   /** Waits until a place is shown, ready to be decided. */
   const shows = (name: string) => heading().filter({ hasText: name }).waitFor();
   const says = (text: string) => message().filter({ hasText: text }).waitFor();
+  /** Keys wait for a decision that is under way. */
+  const isIdle = () => tab.locator('#review[aria-busy]').waitFor({ state: 'detached' });
   const press = (...keys: string[]) =>
     keys.reduce((before, key) => before.then(() => tab.keyboard.press(key)), Promise.resolve());
   const row = async (key: string) =>
@@ -249,7 +251,7 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     await tab.keyboard.press('Enter');
     await says('Kilimani: guard of 30 km. 5 tickets moved');
     assert.equal(await ticketsAt(env.pool, 'palm court'), 'location -1.1466 36.9609 × 5');
-    await tab.locator('#review[aria-busy]').waitFor({ state: 'detached' });
+    await isIdle();
     await press('u');
     await says('Kilimani is as it was. 5 tickets moved back');
     assert.equal((await row('palm court')).status, 'rejected');
@@ -257,6 +259,18 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
 
   test('a cluster gets its centroid by a click', async () => {
     await shows('Nyali');
+    await tab.locator('#review .leaflet').click({ position: { x: 300, y: 300 } });
+    await press('s');
+    await says('Nyali: pinned');
+    await isIdle();
+    await press('u');
+    await says('Nyali is as it was');
+    await isIdle();
+    await press('r');
+    await says('Nyali: rejected');
+    await isIdle();
+    await tab.locator('#review .list').getByText('Nyali').click();
+    await tab.locator('.why').getByText('its tickets are on no map').waitFor();
     await tab.locator('#review .leaflet').click({ position: { x: 300, y: 300 } });
     await press('s');
     await says('Nyali: pinned');
@@ -281,6 +295,7 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     await tab.locator('article .candidates').getByText('4 of its 4 rejected places lie together here').waitFor();
     assert.match(await tab.locator('article .candidates').innerText(), /140\.0 km/);
     assert.equal(await tab.locator('.beyond').count(), 4);
+    await tab.locator('.why').getByText('its centroid is probably the wrong one').waitFor();
     await press('1', 's');
     await says('Milimani: pinned. 4 tickets moved');
     assert.equal(await ticketsAt(env.pool, 'heron plaza'), 'location -0.2770 36.0700 × 1');
@@ -369,7 +384,7 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
         async () =>
           (await tab.locator('#review .summary').innerText()).endsWith(` of ${11 - n}`) && heading().isVisible(),
       );
-      await tab.locator('#review[aria-busy]').waitFor({ state: 'detached' });
+      await isIdle();
       await press('1', ['s', 'r'][n % 2] as string);
       await waitFor(
         `decision ${n + 1}`,

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a67e505afccc253111f1e0962fc19cb0f1ad3f8f
+--! Hash: sha1:95b02172d44c4c09f8d1be3b42a6cbdbe5c13ff8
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -6153,9 +6153,11 @@ begin atomic
         where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
         union all
         select
-          'cluster', c.cluster, null, null, case when c.suspicious then 'suspicious' when c.geom is null then 'not_found' else 'found' end,
-          c.verified, c.verified_by, c.note, null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+          'cluster', c.cluster, null, null, coalesce(q.status, 'found'), c.verified, c.verified_by, coalesce(q.note, c.note),
+          null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
         from tickets.geo_clusters c
+        -- Why a cluster is in doubt depends on its places, and is said there.
+        left join tickets_ops.review_queue q on q.kind = 'cluster' and q.cluster = c.cluster
         where p_kind = 'cluster' and c.cluster = p_cluster
       ) as r
     ),

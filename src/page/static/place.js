@@ -76,12 +76,11 @@ export function clear(words) {
   setPin(null);
 }
 
-/** In words, where the judge left none. */
+/** In words, where the queue has none. */
 const DOUBTS = {
   found: 'It was found; nobody has checked it.',
   not_found: 'The provider knows no such place.',
-  suspicious: 'Many of its places lie together elsewhere: its centroid is probably the wrong one.',
-  centreless: 'It has no centroid: its tickets are on no map, and its places are not asked.',
+  rejected: 'Somebody decided that it is nowhere: its tickets are on no map.',
 };
 
 /** @param {any} details as tickets_ops.review_place gives them @param {number} open tickets */
@@ -89,7 +88,7 @@ export function draw(details, open) {
   shown = details;
   const { place, together, candidates, names, history } = details;
   const isCluster = place.kind === 'cluster';
-  const why = place.note ?? DOUBTS[isCluster && place.lat === null ? 'centreless' : place.status];
+  const why = place.note ?? DOUBTS[place.status];
   // Where the places of a suspicious cluster lie is one more place for its pin.
   if (together) {
     const label = `${together.places} of its ${count(together.of_all, 'rejected place')} lie together here`;
