@@ -213,6 +213,24 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     assert.equal((await row('rose court')).verified, true);
   });
 
+  test('a filter counts also when a place of the old list is chosen before its answer is there', async () => {
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    await tab.route('**/api/queue?*', async (route) => {
+      await held;
+      await route.continue();
+    });
+    await tab.getByRole('combobox', { name: 'Status' }).selectOption('rejected');
+    await tab.locator('#review .list').getByText('Palm Court').click();
+    await shows('Palm Court');
+    release();
+    await tab.locator('#review .summary').getByText('1 of 1').waitFor();
+    await shows('Palm Court');
+    assert.equal(await tab.locator('#review .list [aria-current]').count(), 1);
+  });
+
   test('no key with Ctrl, Alt or Meta, in a text field, or while a decision is under way', async () => {
     await press('j');
     await shows('Rose Court');
@@ -220,6 +238,7 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     await tab.getByLabel('Place or cluster').pressSequentially('nya');
     await shows('Nyali');
     await tab.getByLabel('Place or cluster').fill('');
+    await tab.locator('#review .summary').getByText('1 of 6').waitFor();
     assert.equal((await env.pool.query('select from tickets.geo_decisions')).rows.length, 0);
     await press('Tab', 'Tab', 'Tab');
     await tab.locator('#review .list').getByText('Rose Court').click();
