@@ -445,6 +445,7 @@ COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the 
 
 CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
@@ -512,6 +513,30 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+
+CREATE TABLE tickets.geo_country (
+    name text NOT NULL,
+    outline public.geometry(MultiPolygon,4326) NOT NULL,
+    reach public.geometry(MultiPolygon,4326) NOT NULL
+);
+
+COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+
+COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
+
+COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
+
+COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+CREATE FUNCTION tickets.country_outline() RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT (public.st_asgeojson(c.outline, 4))::json AS st_asgeojson
+    FROM tickets.geo_country c
+  LIMIT 1;
+END;
+
+COMMENT ON FUNCTION tickets.country_outline() IS 'tickets.geo_country.outline as a GeoJSON geometry with four decimals (11 m). NULL where there is no country.';
 
 CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -707,18 +732,21 @@ begin
     return null;
   end if;
   n := head::bigint;
+  -- Both sides bigint, here and below: `bigint % integer` is found only by a cast, and an operator of others that needs none would win.
   year := n / 10000000000;
-  month := n / 100000000 % 100;
-  day := n / 1000000 % 100;
+  month := n / 100000000 % 100::bigint;
+  day := n / 1000000 % 100::bigint;
   -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
   if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
-    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or n / 10000 % 100::bigint > 23 or n / 100 % 100::bigint > 59 or n % 100::bigint > 59
     or (day > 30 and month in (4, 6, 9, 11))
     or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
   then
     return null;
   end if;
-  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  wall := make_timestamp(
+    year, month, day, (n / 10000 % 100::bigint)::integer, (n / 100 % 100::bigint)::integer, (n % 100::bigint)::double precision + fraction
+  );
   if tail = '' then
     return wall at time zone 'Africa/Nairobi';
   end if;
@@ -746,7 +774,7 @@ begin
   if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
     return null;
   end if;
-  return round(value::numeric * 60);
+  return round(value::numeric * 60::numeric);
 end
 $_$;
 
@@ -1465,20 +1493,6 @@ CREATE FUNCTION tickets.eat_midnight(p_day date) RETURNS timestamp with time zon
 
 COMMENT ON FUNCTION tickets.eat_midnight(p_day date) IS 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
 
-CREATE TABLE tickets.geo_country (
-    name text NOT NULL,
-    outline public.geometry(MultiPolygon,4326) NOT NULL,
-    reach public.geometry(MultiPolygon,4326) NOT NULL
-);
-
-COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
-
-COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
-
-COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
-
-COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
-
 CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
@@ -1999,7 +2013,8 @@ value: of p_by, "(none)" where there is none. opened: tickets of the cohort. clo
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
 CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
@@ -2010,7 +2025,7 @@ $$;
 COMMENT ON FUNCTION tickets.keep_spelling() IS 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
 
 CREATE FUNCTION tickets.known_spelling(p_cluster text) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
@@ -2026,6 +2041,7 @@ COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the 
 
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   token text;
@@ -2324,15 +2340,14 @@ COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit 
 
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    (row_number() over (order by first))::integer,
-    first::date,
-    tickets.eat_midnight(first::date),
-    tickets.eat_midnight(greatest(first::date, p_from)),
-    tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
-  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
-$$;
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY first.first))::integer AS row_number,
+     (first.first)::date AS first,
+     tickets.eat_midnight((first.first)::date) AS eat_midnight,
+     tickets.eat_midnight(GREATEST((first.first)::date, periods.p_from)) AS eat_midnight,
+     tickets.eat_midnight(LEAST(((first.first + (('1 '::text || periods.p_step))::interval))::date, periods.p_to)) AS eat_midnight
+    FROM generate_series(date_trunc(periods.p_step, (periods.p_from)::timestamp without time zone), (periods.p_to - '1 day'::interval), (('1 '::text || periods.p_step))::interval) first(first);
+END;
 
 COMMENT ON FUNCTION tickets.periods(p_from date, p_to date, p_step text) IS 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 
@@ -2355,6 +2370,7 @@ COMMENT ON FUNCTION tickets.place(p_raw jsonb, p_location public.geometry, p_clu
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   v_scope text := case
@@ -2394,6 +2410,7 @@ COMMENT ON FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[], p_l
 
 CREATE FUNCTION tickets.place_written_tickets() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
@@ -2409,6 +2426,7 @@ COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing ti
 
 CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select format($sql$
     with disagreeing as materialized (
@@ -2539,6 +2557,7 @@ COMMENT ON FUNCTION tickets.settled_through() IS 'Lifecycle times (created_at_se
 
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
@@ -2580,6 +2599,7 @@ COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double 
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   new.updated_at := now();
@@ -2679,6 +2699,7 @@ COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a deci
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update graphile_worker._private_jobs
   set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
@@ -2688,6 +2709,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) IS 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
 
+CREATE FUNCTION tickets_ops.alert_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'warning', format('%s message(s) about health could not be delivered yet: %s Check ALERT_WEBHOOK_URL; drop one: select tickets_ops.cancel_job(id), its id stands in tickets_ops.jobs.',
+    count(*), left((array_agg(j.last_error order by j.id desc))[1], 300))
+  from tickets_ops.queued_jobs() j
+  where j.task = 'fleettickets_alert' and j.last_error is not null
+  having count(*) > 0
+$$;
+
+COMMENT ON FUNCTION tickets_ops.alert_problems() IS 'Messages that the webhook does not take, in words. A warning: as a fault it would be a turn of health, and so one message more.';
+
+CREATE FUNCTION tickets_ops.announce_health() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_before tickets_ops.announced_health;
+  v_health record;
+begin
+  insert into tickets_ops.announced_health default values on conflict do nothing;
+  -- Who comes second compares with what the first has announced.
+  select * into v_before from tickets_ops.announced_health for update;
+  select ok, problems, workers_alive into v_health from tickets_ops.health;
+  -- A worker asks: where none lives, it was killed while it did, and has nothing to tell.
+  if v_health.workers_alive = 0 then
+    return null;
+  end if;
+  if v_health.ok is distinct from v_before.ok then
+    update tickets_ops.announced_health set ok = v_health.ok, since = clock_timestamp();
+    -- Without a key: a message that waits is not replaced by the next.
+    perform tickets_ops.enqueue('fleettickets_alert', json_build_object(
+      'ok', v_health.ok, 'problems', v_health.problems, 'at', tickets_ops.wall_clock(clock_timestamp()),
+      'lasted_seconds', extract(epoch from clock_timestamp() - v_before.since)::integer, 'database', current_database()
+    ));
+  end if;
+  return v_health.ok;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.announce_health() IS 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok; NULL, and announces nothing, while no worker is alive. Called by maintenance where that setting is.';
+
 CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (p_from + make_interval(secs => ((86400)::double precision * (CASE WHEN (p_status = 'found'::text) THEN COALESCE(p_found_days, (180)::numeric) WHEN ((p_status = 'not_found'::text) AND (p_attempts <= 1)) THEN (7)::numeric ELSE (30)::numeric END)::double precision)));
@@ -2696,6 +2760,7 @@ COMMENT ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts inte
 
 CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) RETURNS record
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with fresh as (
     select * from tickets_ops.geocoding_answers
@@ -2716,10 +2781,11 @@ CREATE FUNCTION tickets_ops.answers_count_since() RETURNS timestamp with time zo
     LANGUAGE sql STABLE
     RETURN (now() - '1 day'::interval);
 
-COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
+COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and fleettickets_maintain removes them.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean := tickets_ops.is_pipeline();
@@ -2733,6 +2799,7 @@ COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazettee
 
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with needed as (
     select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
@@ -2786,7 +2853,9 @@ CREATE FUNCTION tickets_ops.blocking_problems() RETURNS TABLE(severity text, pro
     coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
     b.blocker)
   from blocking b left join pg_stat_activity a on a.pid = b.blocker
-  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+  where b.since < now() - interval '1 minute'
+    -- Anybody can call a session of his so.
+    and not (coalesce(a.application_name, '') like 'fleettickets worker%' and a.usename = current_user)
 $$;
 
 COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
@@ -2842,6 +2911,7 @@ COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team
 
 CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_refusal text := tickets_ops.refusal_by_hand(p_geom);
@@ -2928,6 +2998,7 @@ COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''
 
 CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_cluster text := tickets_ops.cluster_name(p_cluster);
@@ -3005,6 +3076,7 @@ COMMENT ON FUNCTION tickets_ops.content_through(p_dataset text) IS 'The newest c
 
 CREATE FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text DEFAULT NULL::text, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_max_attempts integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_policy record;
@@ -3052,6 +3124,71 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
 
+CREATE FUNCTION tickets_ops.count_vehicles() RETURNS TABLE(freshness text, vehicles bigint, severity text, trouble text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    SET row_security TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_foreign constant text := tickets_ops.foreign_vehicle_code();
+begin
+  if v_foreign is not null then
+    return query select null, null::bigint, 'warning', format(
+      'tickets.vehicles is not counted here: reading it runs %s, with the rights of the pipeline. Read the tracker''s table itself: fleettickets vehicles prints such a view.', v_foreign);
+    return;
+  end if;
+  return query select v.freshness, count(*), null, null from tickets.vehicles_now v group by v.freshness;
+exception
+  when lock_not_available then
+    return query select null, null::bigint, null, 'Somebody holds a lock on the tracker''s table.';
+  when others then
+    return query select null, null::bigint, 'fault', format(
+      'tickets.vehicles cannot be read, so no vehicle can be planned or sent: %s. fleettickets vehicles prints the view and the grants that it needs.', sqlerrm);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.count_vehicles() IS 'Vehicles by their freshness (tickets.vehicles_now); or one row that says why they cannot be counted: severity fault where a person must mend tickets.vehicles, warning where it would run what others made, NULL where it is a matter of a moment (a lock).';
+
+CREATE FUNCTION tickets_ops.dataset_metrics(p_dataset text) RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with meta as (
+    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at, tickets.eat_ts(i.metadata ->> 'snapshot_at') as data_at
+    from tickets.import_meta i where i.dataset = p_dataset
+  ),
+  figures (name, labels, value) as (
+    select 'checked_age_seconds', '{}'::jsonb, extract(epoch from now() - checked_at) from meta
+    union all select 'data_age_seconds', '{}', extract(epoch from now() - data_at) from meta
+    union all select 'content_lag_seconds', '{}', extract(epoch from lag) from tickets_ops.content_lag(p_dataset)
+    union all select 'missed_run', '{}', (tickets_ops.missed_run(p_dataset) is not null)::integer
+    union all select 'snapshot_load_seconds', '{}', extract(epoch from loaded_at - load_began_at) from tickets_ops.last_loaded(p_dataset)
+    union all select 'open_missing', '{}', open_missing from tickets_ops.last_loaded(p_dataset)
+    union all
+    select 'files_waiting', '{}', (
+      select count(*) from tickets_ops.snapshots s where s.dataset = p_dataset and (s.in_flight or s.status = 'held')
+    )
+    union all
+    select 'snapshot_rows', jsonb_build_object('outcome', o.outcome), coalesce(o.rows, 0)
+    from (select) as one
+    left join tickets_ops.last_loaded(p_dataset) s on true
+    cross join lateral (values
+      ('inserted', s.rows_inserted), ('updated', s.rows_updated), ('unchanged', s.rows_unchanged), ('duplicate', s.rows_duplicate),
+      ('dropped_alarm', s.rows_dropped_alarm), ('dropped_sentinel', s.rows_dropped_sentinel), ('rejected', s.rows_rejected)
+    ) as o (outcome, rows)
+  ),
+  -- Before the first load the table of the last ones has no row.
+  ages (name) as (
+    values ('checked_age_seconds'), ('data_age_seconds'), ('content_lag_seconds'), ('snapshot_load_seconds'), ('open_missing')
+  )
+  select coalesce(f.name, a.name), jsonb_build_object('dataset', p_dataset) || coalesce(f.labels, '{}'), coalesce(f.value, 'NaN')
+  from figures f full join ages a using (name)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) IS 'Metrics of the files of a dataset (inc, crq).';
+
 CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
@@ -3066,6 +3203,7 @@ COMMENT ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) IS 'W
 
 CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with deleted as (
     delete from graphile_worker._private_jobs j
@@ -3078,59 +3216,315 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
+CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT policy.task,
+     policy.max_attempts,
+     policy.priority,
+     policy.on_demand_priority,
+     policy.flags
+    FROM ( VALUES ('fetch_snapshot'::text,6,'-10'::integer,'-10'::integer,'{}'::text[]), ('upsert_batch'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('finalize_snapshot'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('geocode_cluster'::text,6,20,10,'{geocode}'::text[]), ('geocode_location'::text,6,30,11,'{geocode}'::text[]), ('fleettickets_maintain'::text,3,'-20'::integer,NULL::integer,'{}'::text[]), ('fleettickets_alert'::text,25,'-20'::integer,NULL::integer,'{}'::text[])) policy(task, max_attempts, priority, on_demand_priority, flags)
+   WHERE ((job_policy.p_task IS NULL) OR (policy.task = job_policy.p_task));
+END;
+
+COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
+
+CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  select
+    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
+    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
+  from graphile_worker._private_jobs j
+  join graphile_worker._private_tasks t on t.id = j.task_id
+  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
+
+CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+CREATE TABLE tickets_ops.settings (
+    name text NOT NULL,
+    pool_id text NOT NULL,
+    value text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+
+COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
+
+COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
+
+COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
+
+COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
+
+CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+
+CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
+
+COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
+CREATE FUNCTION tickets_ops.worker_schema_is_shared() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((tickets_ops.setting('WORKER_SCHEMA_SHARED'::text) = 'true'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.worker_schema_is_shared() IS 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
+
+CREATE TABLE tickets.import_meta (
+    dataset text NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
+
+COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
+
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    hold_reason text,
+    held_since timestamp with time zone,
+    warnings text[] DEFAULT '{}'::text[] NOT NULL,
+    statistics jsonb,
+    cleaning_version integer,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rejects_kept bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    content_through timestamp with time zone,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
 CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
     LANGUAGE sql STABLE
-    AS $_$
-  select
-    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
-    case when s.state = 'failed' then
-      case
-        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
-          format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
-        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
-      end
-    end
-  from tickets_ops.queued_jobs() j
-  cross join lateral (
-    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
-    select case
-      when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
-        then j.payload::jsonb
-      else tickets_ops.readable_payload(j.payload)
-    end as payload
-    offset 0 -- computed once
-  ) as r
-  cross join lateral (
-    select case
-      when j.locked_at is not null then 'running'
-      when j.attempts >= j.max_attempts then 'failed'
-      when j.attempts > 0 then 'retrying'
-      when j.run_at > now() then 'scheduled'
-      else 'ready'
-    end as state
-  ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
-  cross join lateral (
-    select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
-    end as failed_at
-  ) as f
-  left join lateral (
-    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
-  ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
-  left join lateral (
-    select
-      n.snapshot_id, n.status, n.in_flight,
-      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
-    from tickets_ops.snapshots n
-    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
-  ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
-$_$;
+    BEGIN ATOMIC
+ SELECT j.id,
+     j.task,
+     j.key,
+     r.payload,
+     j.queue,
+     j.priority,
+     s.state,
+     j.run_at,
+     j.attempts,
+     j.max_attempts,
+         CASE
+             WHEN (p.task IS NOT NULL) THEN j.last_error
+             ELSE NULL::text
+         END AS "case",
+     j.locked_by,
+     date_trunc('second'::text, (now() - j.created_at)) AS date_trunc,
+     f.failed_at,
+         CASE
+             WHEN (s.state = 'failed'::text) THEN
+             CASE
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
+                 WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
+                 WHEN ((l.status <> 'failed'::text) AND (NOT l.in_flight)) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
+                 ELSE NULL::text
+             END
+             ELSE NULL::text
+         END AS "case"
+    FROM ((((((tickets_ops.queued_jobs(p_unknown_too => true) j(id, task, key, payload, queue, priority, run_at, attempts, max_attempts, last_error, locked_at, locked_by, flags, created_at, updated_at)
+      LEFT JOIN tickets_ops.job_policy() p(task, max_attempts, priority, on_demand_priority, flags) ON ((p.task = j.task)))
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (p.task IS NULL) THEN NULL::jsonb
+                     WHEN ((length((j.payload)::text) < 1000) AND (strpos((j.payload)::text, (chr(92) || 'u0000'::text)) = 0) AND ((j.payload)::text !~ '[0-9][eE][+-]?[0-9]{3}'::text)) THEN (j.payload)::jsonb
+                     ELSE tickets_ops.readable_payload(j.payload)
+                 END AS payload
+          OFFSET 0) r)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (p.task IS NULL) THEN 'unknown task'::text
+                     WHEN (j.locked_at IS NOT NULL) THEN 'running'::text
+                     WHEN (j.attempts >= j.max_attempts) THEN 'failed'::text
+                     WHEN (j.attempts > 0) THEN 'retrying'::text
+                     WHEN (j.run_at > now()) THEN 'scheduled'::text
+                     ELSE 'ready'::text
+                 END AS state) s)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.updated_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
+                     ELSE NULL::timestamp with time zone
+                 END AS failed_at) f)
+      LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
+            FROM tickets.import_meta i
+           WHERE (i.dataset = COALESCE((r.payload ->> 'dataset'::text), 'inc'::text))) m ON (((s.state = 'failed'::text) AND (j.task = 'fetch_snapshot'::text))))
+      LEFT JOIN LATERAL ( SELECT n.snapshot_id,
+             n.status,
+             n.in_flight,
+             ( SELECT min(x.snapshot_id) AS min
+                    FROM tickets_ops.snapshots x
+                   WHERE ((x.dataset = n.dataset) AND (x.load_began_at > n.load_began_at))) AS newer
+            FROM tickets_ops.snapshots n
+           WHERE (n.snapshot_id =
+                 CASE
+                     WHEN ((r.payload ->> 'snapshot_id'::text) ~ '^[0-9]{1,18}$'::text) THEN ((r.payload ->> 'snapshot_id'::text))::bigint
+                     ELSE NULL::bigint
+                 END)) l ON (((s.state = 'failed'::text) AND (j.task = ANY (ARRAY['upsert_batch'::text, 'finalize_snapshot'::text])))))
+   WHERE ((p.task IS NOT NULL) OR (NOT ( SELECT tickets_ops.worker_schema_is_shared() AS worker_schema_is_shared)));
+END;
 
-COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
+COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs; where no other application shares their schema, also those of tasks that no worker of ours has. With the caller''s rights: only the owner sees any.';
 
 CREATE FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3170,6 +3564,7 @@ COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other publi
 
 CREATE FUNCTION tickets_ops.distrust_answers(p_provider text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_since constant timestamptz := (select found_at from tickets_ops.geocoding_providers where provider = p_provider);
@@ -3204,10 +3599,11 @@ COMMENT ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ti
 
 CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*)
   from graphile_worker.add_jobs(array(
-    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+    select cast(row(job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags) as graphile_worker.job_spec)
     from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
       as job (task, payload, key, run_at, priority, no)
     join tickets_ops.job_policy() policy on policy.task = job.task
@@ -3219,6 +3615,7 @@ COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p
 
 CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -3429,6 +3826,7 @@ COMMENT ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day dat
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- Two rejected places may be chance.
@@ -3484,20 +3882,41 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant (never of a verified centroid: a person knows which). Called under as_pipeline(true).';
 
+CREATE FUNCTION tickets_ops.foreign_vehicle_code() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(distinct code.name, ', ')
+  from pg_rewrite r
+  join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+  left join pg_proc p on d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid
+  left join pg_class c on d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.oid <> r.ev_class
+  cross join lateral (
+    select case
+      when p.oid is not null or c.relkind = 'v' then pg_describe_object(d.refclassid, d.refobjid, 0)
+      when c.relrowsecurity then format('row security of %s', pg_describe_object(d.refclassid, d.refobjid, 0))
+    end as name
+  ) as code
+  where r.ev_class = to_regclass('tickets.vehicles') and code.name is not null
+    and coalesce(p.pronamespace, c.relnamespace) <> 'tickets'::regnamespace
+    and not exists (select from pg_depend e where e.classid = d.refclassid and e.objid = d.refobjid and e.deptype = 'e')
+$$;
+
+COMMENT ON FUNCTION tickets_ops.foreign_vehicle_code() IS 'Functions, views and row security of others that reading tickets.vehicles runs, with the rights of whoever reads it. NULL: none, as it should be.';
+
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- A pool that is starting may lock jobs some milliseconds before it is registered.
-  c_unregistered_after constant interval := interval '30 seconds';
   v_dead text[];
   v_set_aside bigint[];
 begin
   select coalesce(array_agg(h.pool_id), '{}') into v_dead
   from tickets_ops.pools_with_work() h
-  left join tickets_ops.worker_states() w using (pool_id)
-  where h.pool_id <> p_own_pool
-    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  -- Only pools that registered, which ours do before they take a job: another may be another application's.
+  join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool and w.state in ('dead', 'hung', 'stopped');
   if v_dead = '{}' then
     return v_dead;
   end if;
@@ -3517,7 +3936,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
+COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the jobs and queues that dead worker pools of ours hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -3530,6 +3949,34 @@ CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETU
     RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key((p_payload ->> 'cluster'::text)) ELSE tickets_ops.location_job_key((p_payload ->> 'cluster'::text), tickets.location_key((p_payload ->> 'location_name'::text))) END;
 
 COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
+
+CREATE FUNCTION tickets_ops.geocoding_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with provider as (
+    select * from tickets_ops.geocoding where active limit 1
+  )
+  select 'geocoding_calls_today', jsonb_build_object('outcome', o.outcome),
+    coalesce((select (p.calls_today ->> o.outcome)::integer from provider p), 0)
+  from unnest(
+    array['found', 'not_found', 'rate_limited', 'quota_spent', 'key_refused', 'bad_request', 'trouble', 'unreadable']
+  ) as o (outcome)
+  union all
+  select 'geocoding_budget_left', '{}', coalesce(left_today::double precision, 'NaN') from provider
+  union all
+  select 'geocoding_stopped', '{}', (state not in ('ready', 'probing', 'off'))::integer from provider
+  union all
+  select 'places_for_review', jsonb_build_object('kind', s.kind, 'status', s.status), count(q.status)
+  from (values
+    ('cluster', 'suspicious'), ('cluster', 'not_found'), ('cluster', 'rejected'),
+    ('location', 'needs_review'), ('location', 'rejected'), ('location', 'not_found')
+  ) as s (kind, status)
+  left join tickets_ops.review_queue q using (kind, status)
+  group by s.kind, s.status
+$$;
+
+COMMENT ON FUNCTION tickets_ops.geocoding_metrics() IS 'Metrics of the provider and of the gazetteers.';
 
 CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -3553,6 +4000,7 @@ COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands st
 
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update graphile_worker._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
@@ -3755,6 +4203,7 @@ COMMENT ON FUNCTION tickets_ops.has_tickets(p_cluster text) IS 'Whether any tick
 
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_word text;
@@ -3772,6 +4221,23 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
+
+CREATE FUNCTION tickets_ops.health_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with problem as materialized (
+    select severity, subject from tickets_ops.list_problems()
+  )
+  select 'health_ok', '{}'::jsonb, (not exists (select from problem where severity = 'fault'))::integer
+  union all
+  select 'problems', jsonb_build_object('severity', s.severity, 'subject', s.subject), count(p.subject)
+  from (select * from unnest(array['fault', 'warning']) as severity, tickets_ops.problem_subjects() as subject) as s
+  left join problem p using (severity, subject)
+  group by s.severity, s.subject
+$$;
+
+COMMENT ON FUNCTION tickets_ops.health_metrics() IS 'Metrics of what needs a person.';
 
 CREATE FUNCTION tickets_ops.held(p_dataset text) RETURNS TABLE(snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -3874,6 +4340,7 @@ COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at time
 
 CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   -- Relies on the primary key (cluster, location_key).
   select
@@ -3889,7 +4356,8 @@ $$;
 COMMENT ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) IS 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it.';
 
 CREATE FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) RETURNS boolean
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN (SELECT ((p.beyond > p.within) OR ((p.within = 0) AND (p.rejected > 0))) FROM tickets_ops.places_of(is_far_from_its_places.p_cluster) p(within, beyond, rejected));
 
 COMMENT ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) IS 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known.';
@@ -3968,39 +4436,71 @@ CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETU
 
 COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
-CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION tickets_ops.job_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select policy.*
-  from (values
-    -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
-    ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
-    ('upsert_batch', 6, -10, null, '{}'),
-    ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
-    ('geocode_cluster', 6, 20, 10, '{geocode}'),
-    ('geocode_location', 6, 30, 11, '{geocode}'),
-    ('maintain', 3, -20, null, '{}')
-  ) as policy (task, max_attempts, priority, on_demand_priority, flags)
-  where p_task is null or policy.task = p_task
+  with queued as materialized (
+    select
+      j.task,
+      case
+        when j.locked_at is not null then 'running'
+        when j.attempts >= j.max_attempts then 'failed'
+        when j.attempts > 0 then 'retrying'
+        when j.run_at > now() then 'scheduled'
+        else 'ready'
+      end as state,
+      count(*) as jobs, min(j.run_at) as run_at
+    from tickets_ops.queued_jobs() j
+    group by 1, 2
+  ),
+  -- Only these few have to be described, which takes a look at the payload of each.
+  failed as materialized (
+    select j.task, count(*) as jobs
+    from tickets_ops.described_jobs() j
+    where j.state = 'failed' and j.superseded is null and exists (select from queued q where q.state = 'failed')
+    group by 1
+  )
+  select 'jobs', jsonb_build_object('task', p.task, 'state', s.state), coalesce(case s.state when 'failed' then f.jobs else q.jobs end, 0)
+  from tickets_ops.job_policy() p
+  cross join unnest(array['ready', 'scheduled', 'running', 'retrying', 'failed']) as s (state)
+  left join queued q on q.task = p.task and q.state = s.state
+  left join failed f on f.task = p.task
+  union all
+  select 'oldest_job_age_seconds', jsonb_build_object('task', p.task),
+    coalesce(extract(epoch from greatest(now() - min(q.run_at) filter (where q.state in ('ready', 'retrying')), '0')), 0)
+  from tickets_ops.job_policy() p left join queued q on q.task = p.task
+  group by p.task
+  union all
+  select 'workers', jsonb_build_object('state', s.state),
+    count(w.pool_id) filter (where w.state <> 'unsure' or w.seen_at > now() - interval '1 minute')
+  from unnest(array['alive', 'unsure', 'hung', 'dead', 'stopped']) as s (state)
+  left join tickets_ops.worker_states() w on w.state = s.state
+  group by s.state
 $$;
 
-COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
+COMMENT ON FUNCTION tickets_ops.job_metrics() IS 'Metrics of jobs and workers.';
 
 CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  -- Geocoding waits for its rate as a matter of course.
+  -- Geocoding waits for its rate as a matter of course. What the webhook does not take is a warning (tickets_ops.alert_problems).
   select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
   from tickets_ops.queued_jobs() j
-  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%' and j.task <> 'fleettickets_alert'
   having min(j.run_at) < now() - interval '10 minutes'
   union all
   select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
     count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
   from tickets_ops.described_jobs() j
-  where j.state = 'failed' and j.superseded is null
+  where j.state = 'failed' and j.superseded is null and j.task <> 'fleettickets_alert'
+  having count(*) > 0
+  union all
+  select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
+    count(*), string_agg(distinct j.task, ', '))
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  where j.task not in (select p.task from tickets_ops.job_policy() p) and not (select tickets_ops.worker_schema_is_shared())
   having count(*) > 0
 $$;
 
@@ -4008,6 +4508,7 @@ COMMENT ON FUNCTION tickets_ops.job_problems() IS 'What is wrong with the jobs, 
 
 CREATE FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) RETURNS bigint[]
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select array(
     select j.id
@@ -4024,6 +4525,7 @@ COMMENT ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) IS 'The i
 
 CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
@@ -4282,6 +4784,7 @@ COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_
 
 CREATE FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre public.geometry, p_guard_km numeric, OUT status text, OUT distance_km numeric, OUT doubt text) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   distance_km := tickets_ops.distance_km(p_centre, p_geom);
@@ -4406,6 +4909,7 @@ COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid 
 
 CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with given_back as (
     update tickets_ops.geocoding_providers
@@ -4516,154 +5020,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) IS 'ETag and SHA-256 of the bytes that the tickets are at: a file with the same need not be loaded. NULL after a load that was partial or failed, or was cleaned by older rules than these, and of a local file, after which whatever the bucket holds next is loaded. Before the first load the ETag is what a takeover inherited.';
 
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
-    error text,
-    opens_at timestamp with time zone,
-    ignored boolean DEFAULT false NOT NULL,
-    dismissed_at timestamp with time zone,
-    broken_off text,
-    hold_reason text,
-    held_since timestamp with time zone,
-    warnings text[] DEFAULT '{}'::text[] NOT NULL,
-    statistics jsonb,
-    cleaning_version integer,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    load_began_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rejects_kept bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    content_through timestamp with time zone,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
-
 CREATE FUNCTION tickets_ops.last_loaded(p_dataset text) RETURNS SETOF tickets_ops.snapshots
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4709,27 +5065,31 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'tickets_ops.described_jobs with the owner''s rights, for tickets_ops.jobs and tickets_ops.failed_jobs.';
 
-CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, problem text)
+CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, subject text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select p.severity, p.problem
+  select p.severity, p.subject, p.problem
   from (
-    select 1 as subject, * from tickets_ops.worker_problems()
-    union all select 2, * from tickets_ops.feed_problems('inc')
-    union all select 3, * from tickets_ops.snapshot_problems('inc')
-    union all select 4, * from tickets_ops.job_problems()
-    union all select 5, * from tickets_ops.blocking_problems()
-    union all select 6, * from tickets_ops.geocoding_problems()
-    union all select 7, * from tickets_ops.setting_problems()
+    select 'workers' as subject, * from tickets_ops.worker_problems()
+    union all select 'feed', * from tickets_ops.feed_problems('inc')
+    union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
+    union all select 'jobs', * from tickets_ops.job_problems()
+    union all select 'locks', * from tickets_ops.blocking_problems()
+    union all select 'geocoding', * from tickets_ops.geocoding_problems()
+    union all select 'settings', * from tickets_ops.setting_problems()
+    union all select 'vehicles', * from tickets_ops.vehicle_problems()
+    union all select 'alerts', * from tickets_ops.alert_problems()
   ) as p
-  order by p.severity = 'warning', p.subject
+  join tickets_ops.problem_subjects() with ordinality as s (subject, urgency) using (subject)
+  order by p.severity = 'warning', s.urgency
 $$;
 
-COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
+COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, what it is about (tickets_ops.problem_subjects), and the problem in words; faults first, the most urgent of each first.';
 
 CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) RETURNS record
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
   execute format($sql$
@@ -4803,6 +5163,7 @@ COMMENT ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, 
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_cluster text := tickets_ops.cluster_name(p_cluster);
@@ -4835,6 +5196,7 @@ COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluste
 
 CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select from graphile_worker._private_jobs where id = p_id for update
 $$;
@@ -4860,6 +5222,37 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text, help text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select *
+  from (values
+    (1, 'health_ok', '1 when nothing needs a person, 0 when tickets_ops.health has a fault.'),
+    (2, 'problems', 'Problems in tickets_ops.health; severity fault or warning, subject as the problem is about.'),
+    (3, 'checked_age_seconds', 'Since the bucket was last looked at with success. NaN before the first look.'),
+    (4, 'data_age_seconds', 'Since the export of the newest file that is loaded or was found unchanged: how old the tickets are. NaN before the first load.'),
+    (5, 'content_lag_seconds', 'How far the newest created_at_service or closed_at trails the newest file. About two days, in daily lumps, is normal. NaN before the first load.'),
+    (6, 'missed_run', '1 when nothing looked at the bucket within half an hour after the last scheduled run.'),
+    (7, 'snapshot_rows', 'Rows of the snapshot that was loaded last, by what became of them; together what was read.'),
+    (8, 'snapshot_load_seconds', 'How long that snapshot took from the first row that was written to its end. NaN before the first load.'),
+    (9, 'open_missing', 'Open tickets that it does not list. NaN before the first load, and where files hold changes only.'),
+    (10, 'files_waiting', 'Files that were seen in the folder and are not dealt with yet: in flight, held for a person, or behind another file.'),
+    (11, 'jobs', 'Jobs by task and state; failed ones only while they matter (tickets_ops.failed_jobs.superseded).'),
+    (12, 'oldest_job_age_seconds', 'How long the oldest job that is due has waited for a worker; 0 when none waits.'),
+    (13, 'workers', 'Worker processes of the last 7 days by state; alive, unsure (sessions are shared, heard of in the last minute), hung, dead, stopped.'),
+    (14, 'geocoding_calls_today', 'Answers of the provider in use today (UTC), by outcome.'),
+    (15, 'geocoding_budget_left', 'Calls left today (UTC). NaN without a limit or a provider.'),
+    (16, 'geocoding_stopped', '1 when a provider is set and is not asked: budget or quota spent, key refused, rate limited, in trouble.'),
+    (17, 'places_for_review', 'Doubtful places and clusters that no person has decided about (tickets_ops.review_queue).'),
+    (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok.'),
+    (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map.'),
+    (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
+    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.')
+  ) as described (place, name, help)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.metric_help() IS 'The metrics in their order: each name without its prefix fleettickets_, and what it tells.';
 
 CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) RETURNS integer[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -5081,6 +5474,7 @@ COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worke
 
 CREATE FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- One that is open for longer stays.
@@ -5266,6 +5660,7 @@ COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where th
 
 CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
   -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
@@ -5315,6 +5710,7 @@ COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters tex
 
 CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_planned integer;
@@ -5375,7 +5771,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
 CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
     LANGUAGE sql STABLE
@@ -5503,6 +5899,7 @@ COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km doubl
 
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select locked_by, max(locked_at)
   from (
@@ -5513,10 +5910,19 @@ CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked
   group by locked_by
 $$;
 
-COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue, and since when at the latest.';
+COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
+
+CREATE FUNCTION tickets_ops.problem_subjects() RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE ROWS 9 PARALLEL SAFE
+    AS $$
+  select unnest(array['workers', 'feed', 'snapshots', 'jobs', 'locks', 'geocoding', 'settings', 'vehicles', 'alerts'])
+$$;
+
+COMMENT ON FUNCTION tickets_ops.problem_subjects() IS 'What a problem can be about, the most urgent first.';
 
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   update tickets_ops.snapshots s
@@ -5537,19 +5943,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
-
-CREATE FUNCTION tickets_ops.queued_jobs() RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
-    LANGUAGE sql STABLE
-    AS $$
-  select
-    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
-    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
-$$;
-
-COMMENT ON FUNCTION tickets_ops.queued_jobs() IS 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -5621,18 +6014,25 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.read_health() IS 'The row of tickets_ops.health, read with the owner''s rights.';
 
-CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE
+CREATE FUNCTION tickets_ops.read_metrics() RETURNS TABLE(name text, labels jsonb, value double precision, kind text, help text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
+  select 'fleettickets_' || h.name, m.labels, m.value, 'gauge', h.help
+  from (
+    select * from tickets_ops.health_metrics()
+    union all select * from tickets_ops.dataset_metrics('inc')
+    union all select * from tickets_ops.job_metrics()
+    union all select * from tickets_ops.geocoding_metrics()
+    union all select * from tickets_ops.ticket_metrics()
+    union all select * from tickets_ops.vehicle_metrics()
+  ) as m
+  join tickets_ops.metric_help() h on h.name = m.name
+  order by h.place, m.labels
 $$;
 
-COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+COMMENT ON FUNCTION tickets_ops.read_metrics() IS 'The rows of tickets_ops.metrics, read with the owner''s rights.';
 
 CREATE FUNCTION tickets_ops.rebuild_days() RETURNS integer
     LANGUAGE plpgsql
@@ -5705,6 +6105,7 @@ COMMENT ON FUNCTION tickets_ops.rebuild_days() IS 'Writes the days before the fi
 
 CREATE FUNCTION tickets_ops.rebuild_location_keys() RETURNS TABLE(tickets_changed bigint, places_changed bigint, places_merged bigint)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean;
@@ -5776,6 +6177,7 @@ COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.lo
 
 CREATE FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- At most three questions a place: some four places in a row. The control question costs one call, so it may come early.
@@ -5917,6 +6319,7 @@ COMMENT ON FUNCTION tickets_ops.record_decisions() IS 'Trigger after a person''s
 
 CREATE FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   c_refused constant interval := '10 minutes';
@@ -5960,6 +6363,7 @@ COMMENT ON FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, 
 
 CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_is_answer constant boolean := p_outcome in ('found', 'not_found');
@@ -6005,6 +6409,7 @@ COMMENT ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) IS 'A worker th
 
 CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   -- Of a process that is forgotten only what still stands is kept.
   delete from tickets_ops.settings s
@@ -6033,6 +6438,7 @@ COMMENT ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) IS 'Why 
 
 CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
@@ -6044,6 +6450,7 @@ COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.ge
 
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
@@ -6116,6 +6523,7 @@ COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads
 
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*) from graphile_worker.complete_jobs(p_ids)
 $$;
@@ -6124,6 +6532,7 @@ COMMENT ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) IS 'Removes jobs tha
 
 CREATE FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -6197,6 +6606,7 @@ COMMENT ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at times
 
 CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
@@ -6238,6 +6648,7 @@ COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload a
 
 CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean := tickets_ops.as_pipeline(true);
@@ -6296,6 +6707,7 @@ COMMENT ON FUNCTION tickets_ops.rescore_locations(p_cluster text) IS 'Rescores a
 
 CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, is_control boolean, reason text)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
@@ -6359,6 +6771,7 @@ COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Rese
 
 CREATE FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_answers record;
@@ -6410,6 +6823,7 @@ COMMENT ON FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text,
 
 CREATE FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_answers record;
@@ -6477,6 +6891,7 @@ COMMENT ON FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key 
 
 CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] DEFAULT '{}'::text[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with restarted as (
     update graphile_worker._private_jobs
@@ -6538,6 +6953,10 @@ begin
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
+  if v_job.state = 'unknown task' then
+    raise exception 'Job % is not tried again. There is no task %.', p_id, v_job.task
+      using hint = format('Remove it (select tickets_ops.cancel_job(%s);) and add it with the right name. See tickets_ops.job_policy().', p_id);
+  end if;
   v_obstacle := tickets_ops.revive_job(p_id);
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
@@ -6554,6 +6973,7 @@ COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job ag
 
 CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update tickets_ops.geocoding_providers
   set used = used - 1
@@ -6809,6 +7229,7 @@ COMMENT ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_loca
 
 CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   v_job record;
@@ -6859,6 +7280,7 @@ COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or f
 
 CREATE FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer DEFAULT NULL::integer, p_priority integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
 $$;
@@ -6867,6 +7289,7 @@ COMMENT ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer,
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
@@ -6933,30 +7356,6 @@ CREATE FUNCTION tickets_ops.seconds_per_call(p_rate numeric) RETURNS double prec
     RETURN (1.03 / p_rate);
 
 COMMENT ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) IS 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
-
-CREATE TABLE tickets_ops.settings (
-    name text NOT NULL,
-    pool_id text NOT NULL,
-    value text NOT NULL,
-    recorded_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
-
-COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
-
-COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers).';
-
-COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
-
-COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
-
-CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
-
-COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
 
 CREATE FUNCTION tickets_ops.setting_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -7203,6 +7602,7 @@ COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wr
 
 CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_job record;
@@ -7294,8 +7694,31 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
 
+CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with open as materialized (
+    select case when at_risk then 'at_risk' else sla_state end as sla_state, geo_source, count(*) as tickets
+    from tickets.inc_open_sla
+    group by 1, 2
+  )
+  select 'tickets_open', jsonb_build_object('sla_state', s.state), coalesce(sum(o.tickets), 0)
+  from unnest(array['ok', 'at_risk', 'breached', 'unknown']) as s (state) left join open o on o.sla_state = s.state
+  group by s.state
+  union all
+  select 'tickets_placed', jsonb_build_object('geo_source', s.source), coalesce(sum(o.tickets), 0)
+  from unnest(array['feed', 'location', 'cluster', 'none']) as s (source) left join open o on o.geo_source = s.source
+  group by s.source
+  union all
+  select 'assignments_open', '{}', count(*) from tickets.assignments where state = 'assigned'
+$$;
+
+COMMENT ON FUNCTION tickets_ops.ticket_metrics() IS 'Metrics of open tickets.';
+
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
@@ -7324,6 +7747,30 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
+
+CREATE FUNCTION tickets_ops.vehicle_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with seen as materialized (
+    select * from tickets_ops.count_vehicles()
+  )
+  select 'vehicles', jsonb_build_object('freshness', f.freshness),
+    case when exists (select from seen where trouble is not null) then 'NaN' else coalesce(s.vehicles, 0)::double precision end
+  from unnest(array['live', 'parked', 'stale', 'lost', 'clock', 'nowhere']) as f (freshness)
+  left join seen s on s.freshness = f.freshness
+$$;
+
+COMMENT ON FUNCTION tickets_ops.vehicle_metrics() IS 'Metrics of the vehicles; what is wrong with tickets.vehicles stays here.';
+
+CREATE FUNCTION tickets_ops.vehicle_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select v.severity, v.trouble from tickets_ops.count_vehicles() v where v.severity is not null
+$$;
+
+COMMENT ON FUNCTION tickets_ops.vehicle_problems() IS 'Why tickets.vehicles cannot be read, in words. Tickets and their places do not depend on it.';
 
 CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
     LANGUAGE plpgsql STABLE
@@ -7372,6 +7819,7 @@ COMMENT ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text
 
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
@@ -7382,6 +7830,7 @@ COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that wa
 
 CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
@@ -7393,20 +7842,24 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
-CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
-
-COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
-
 CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
   delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
+
+CREATE FUNCTION tickets_ops.worker_breaking_revision() RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select max(id) from graphile_worker.migrations where breaking
+$$;
+
+COMMENT ON FUNCTION tickets_ops.worker_breaking_revision() IS 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -7429,6 +7882,12 @@ CREATE FUNCTION tickets_ops.worker_problems() RETURNS TABLE(severity text, probl
 $$;
 
 COMMENT ON FUNCTION tickets_ops.worker_problems() IS 'What is wrong with the workers, as faults and warnings in words.';
+
+CREATE FUNCTION tickets_ops.worker_schema() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 'graphile_worker'::text;
+
+COMMENT ON FUNCTION tickets_ops.worker_schema() IS 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
 
 CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state text, host text, pid integer, sessions text, started_at timestamp with time zone, seen_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -7591,17 +8050,6 @@ ALTER TABLE tickets.geo_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS 
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE tickets.import_meta (
-    dataset text NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
-);
-
-COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
-
-COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
 
 CREATE VIEW tickets.inc_ageing AS
  SELECT t.assigned_team,
@@ -8055,6 +8503,21 @@ ALTER TABLE tickets.version_slots ALTER COLUMN slot ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+CREATE TABLE tickets_ops.announced_health (
+    one boolean DEFAULT true NOT NULL,
+    ok boolean,
+    since timestamp with time zone,
+    CONSTRAINT announced_health_one_check CHECK (one)
+);
+
+COMMENT ON TABLE tickets_ops.announced_health IS 'What people were told last of health.ok (ALERT_WEBHOOK_URL): one row, none before the first maintenance with that setting.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.one IS 'Makes it one row.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.ok IS 'health.ok, as it was announced. NULL: nothing was.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.since IS 'When it turned.';
+
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
     list_jobs.task,
@@ -8328,17 +8791,17 @@ COMMENT ON VIEW tickets_ops.jobs IS 'Every job that waits, runs or has failed; o
 
 COMMENT ON COLUMN tickets_ops.jobs.id IS 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
 
-COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or maintain.';
+COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, fleettickets_maintain or fleettickets_alert. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 
 COMMENT ON COLUMN tickets_ops.jobs.key IS 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
 
-COMMENT ON COLUMN tickets_ops.jobs.payload IS 'What the task was asked to do.';
+COMMENT ON COLUMN tickets_ops.jobs.payload IS 'What the task was asked to do. NULL for an unknown task: it may be another application''s.';
 
 COMMENT ON COLUMN tickets_ops.jobs.queue IS 'Named queue, whose jobs run one by one. NULL: none.';
 
 COMMENT ON COLUMN tickets_ops.jobs.priority IS 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
 
-COMMENT ON COLUMN tickets_ops.jobs.state IS 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+COMMENT ON COLUMN tickets_ops.jobs.state IS 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left. unknown task: no worker of ours will ever run it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.run_at IS 'Not before this time.';
 
@@ -8346,11 +8809,31 @@ COMMENT ON COLUMN tickets_ops.jobs.attempts IS 'Attempts so far, the running one
 
 COMMENT ON COLUMN tickets_ops.jobs.max_attempts IS 'Attempts allowed. One more for each worker that died over the job.';
 
-COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed.';
+COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed. NULL for an unknown task.';
 
 COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
+
+CREATE VIEW tickets_ops.metrics AS
+ SELECT read_metrics.name,
+    read_metrics.labels,
+    read_metrics.value,
+    read_metrics.kind,
+    read_metrics.help
+   FROM tickets_ops.read_metrics() read_metrics(name, labels, value, kind, help);
+
+COMMENT ON VIEW tickets_ops.metrics IS 'Figures for monitors, as of now(): one row for each series, the rows of a name together. Every name has rows also in an empty database. For a role that is a member of tickets_monitor.';
+
+COMMENT ON COLUMN tickets_ops.metrics.name IS 'Prometheus''s name of the metric, with its unit.';
+
+COMMENT ON COLUMN tickets_ops.metrics.labels IS 'Labels as an object of texts; at most a dozen values each.';
+
+COMMENT ON COLUMN tickets_ops.metrics.value IS 'Seconds, a count, or 1 and 0. NaN: unknown.';
+
+COMMENT ON COLUMN tickets_ops.metrics.kind IS 'gauge: it goes up and down.';
+
+COMMENT ON COLUMN tickets_ops.metrics.help IS 'What it tells.';
 
 CREATE TABLE tickets_ops.snapshot_batches (
     snapshot_id bigint NOT NULL,
@@ -8523,6 +9006,9 @@ ALTER TABLE ONLY tickets.inc
 ALTER TABLE ONLY tickets.version_slots
     ADD CONSTRAINT version_slots_pkey PRIMARY KEY (slot);
 
+ALTER TABLE ONLY tickets_ops.announced_health
+    ADD CONSTRAINT announced_health_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
 
@@ -8596,6 +9082,8 @@ CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster),
 
 CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
 
+CREATE INDEX crq_ticket_id_region_created_at_service_first_seen_at_geo_s_idx ON tickets.crq USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
+
 CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
 
 CREATE INDEX geo_decisions_place ON tickets.geo_decisions USING btree (cluster, location_key, decision_id);
@@ -8627,6 +9115,8 @@ CREATE INDEX inc_first_seen_at ON tickets.inc USING btree (first_seen_at) INCLUD
 CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
 
 CREATE INDEX inc_open ON tickets.inc USING btree (ticket_id) WHERE is_actionable;
+
+CREATE INDEX inc_open_counts ON tickets.inc USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
 
 CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
@@ -8770,6 +9260,7 @@ GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_monitor;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
@@ -8831,6 +9322,11 @@ REVOKE ALL ON FUNCTION tickets.claim_gazetteers() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
@@ -8872,16 +9368,13 @@ GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to pub
 REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
-
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.keep_spelling() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
@@ -8897,6 +9390,10 @@ REVOKE ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_curator;
 
 REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.alert_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.announce_health() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
@@ -8951,11 +9448,34 @@ REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC
 REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.count_vehicles() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_schema_is_shared() FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 
@@ -8990,11 +9510,15 @@ REVOKE ALL ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day 
 
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.foreign_vehicle_code() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.geocoding_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
@@ -9012,6 +9536,8 @@ REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.health_metrics() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_at timestamp with time zone, OUT last_modified timestamp with time zone, OUT key text) FROM PUBLIC;
@@ -9025,6 +9551,8 @@ REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at t
 REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) TO tickets_curator;
+GRANT ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
@@ -9037,7 +9565,7 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.job_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
 
@@ -9067,8 +9595,6 @@ REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[])
 
 REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
-
 REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
@@ -9087,6 +9613,8 @@ REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_clu
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.metric_help() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) TO tickets_dispatcher;
@@ -9132,14 +9660,17 @@ GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km dou
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.queued_jobs() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 
-REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.read_metrics() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_monitor;
+GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 
@@ -9214,8 +9745,6 @@ REVOKE ALL ON FUNCTION tickets_ops.scheduled_time(p_dataset text, p_from timesta
 
 REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) FROM PUBLIC;
@@ -9230,7 +9759,13 @@ REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text
 REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.ticket_metrics() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.vehicle_metrics() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.vehicle_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
 
@@ -9238,14 +9773,16 @@ REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_breaking_revision() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_schema() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
@@ -9259,11 +9796,6 @@ GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_dispatcher;
-
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_curator;
@@ -9311,9 +9843,13 @@ GRANT SELECT ON TABLE tickets_ops.geocoding_calls TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.geocoding TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets_ops.health TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.health TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
+GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 

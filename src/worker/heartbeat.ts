@@ -7,10 +7,11 @@
  * half a minute or that another one declared dead ends itself at once, without touching its jobs: others may have them.
  */
 import { hostname } from 'node:os';
-import type { WorkerEvents } from 'graphile-worker';
+import type { WorkerEvents, WorkerPool } from 'graphile-worker';
 import type pg from 'pg';
 import { connect } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { REVISION } from '../database/worker-schema.ts';
 import type { Log } from '../settings/log.ts';
 import { recordSettings } from '../settings/recorded.ts';
 import { rescue } from './rescue.ts';
@@ -24,6 +25,21 @@ const SHARED =
   'DATABASE_URL leads to connections that share sessions (a pooler in transaction mode, or the embedded database): ' +
   'nobody can tell whether a worker lives, so nothing is rescued, and the jobs of one that dies wait for 4 hours. ' +
   'Connect directly, or through a pooler in session mode.';
+
+/** The heartbeat of each pool, from the moment it is registered. */
+const beginnings = new WeakMap<WorkerPool, Promise<unknown>>();
+
+/** A pool takes no job before it is registered: only pools that are can be rescued. */
+export const REGISTERS_FIRST: GraphileConfig.Plugin = {
+  name: 'fleettickets-registers-first',
+  worker: {
+    hooks: {
+      async startWorker(_, { worker }) {
+        await beginnings.get(worker.workerPool);
+      },
+    },
+  },
+};
 
 /** What remains to be waited for of each worker's heartbeats. */
 const endings = new WeakMap<WorkerEvents, Promise<void>[]>();
@@ -61,6 +77,7 @@ export function keepHeartbeat(
       else log.warn(reason);
       return undefined;
     });
+    beginnings.set(workerPool, heartbeat);
     log.info({ pool: workerPool.id }, 'worker started');
     ended.push(
       workerPool.promise
@@ -113,14 +130,15 @@ async function keepBeating(
   if (!isShared) await rescue(client, pool, log);
 
   const beat = async () => {
-    const { rows } = await client.query<{ shared: boolean }>(
+    const { rows } = await client.query<{ shared: boolean; outgrown: boolean }>(
       `update tickets_ops.workers
        set seen_at = now(), shares_sessions = shares_sessions or pg_backend_pid() <> $2
        where pool_id = $1 and declared_dead_at is null
-       returning shares_sessions as shared`,
-      [pool, session],
+       returning shares_sessions as shared, tickets_ops.worker_breaking_revision() > $3 as outgrown`,
+      [pool, session, REVISION],
     );
     if (!rows[0]) return end('another worker declared this one dead: it had not been heard of for minutes');
+    if (rows[0].outgrown) return end('the tables of the jobs were migrated for a newer release');
     if (rows[0].shared && !isShared) log.warn(SHARED);
     isShared = rows[0].shared;
     if (!isShared) await rescue(client, pool, log);
