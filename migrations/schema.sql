@@ -799,14 +799,13 @@ declare
   name text := left(location_name, 500);
   kept text;
   seen text;         -- the words of names, bound and as they were typed
-  typed text;
   token text;
   word text;
   stem text;         -- the word without the digits at its end
-  number text;
   rule text;
-  kind text;
+  kind text;         -- the first word of the rule
   added text;        -- what the token adds to `kept`; NULL: it goes
+  number text;       -- the number that the token is or ends with
   last text;         -- the last word kept
   binding text;
   expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
@@ -816,11 +815,13 @@ declare
   soft_end integer;
   gap boolean;       -- something went since the last word kept
   again boolean;
+  mixed boolean;     -- a digit stands before something else within a word
 begin
   if name collate "C" ~ '[^A-Za-z0-9_ ]' then
     name := tickets.plain_name(name);
   end if;
 
+  mixed := name collate "C" ~ '[0-9][^0-9 _]';
   loop
     kept := '';
     seen := '';
@@ -832,7 +833,7 @@ begin
     gap := false;
     again := false;
 
-    foreach token in array string_to_array(replace(name, '_', ' _'), ' ') loop
+    foreach token in array tickets.location_tokens(name) loop
       continue when token = '';
       if strpos('_-''=', left(token, 1)) > 0 then
         if binding = ' ' or left(token, 1) = '_' then
@@ -850,9 +851,11 @@ begin
         expects := 'numbers';
         gap := kept <> '';
         continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
+      elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
+        and (not mixed or word collate "C" !~ '[0-9]')
+      then
         kept := kept || binding || word;
-        seen := seen || binding || token || ' ';
+        seen := seen || binding || token;
         last := word;
         binding := ' ';
         expects := '';
@@ -862,171 +865,125 @@ begin
         end if;
         continue;
       end if;
-
-      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
-      number := null;
-      added := null;
-      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
-        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
-      then
-        number := word;
-        rule := null;
-      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
-        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
-      elsif word collate "C" ~ '^[a-z]+[0-9]' then
-        stem := substring(word collate "C" from '^[a-z]+');
-        rule := tickets.location_vocabulary() ->> stem;
-        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
-          number := substr(word, length(stem) + 1);
-          word := stem;
-          token := left(token, length(stem));
-        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
-          rule := 'site';
-        else
-          rule := null;
+        -- Classify: by the vocabulary, or, with a number in it, by tickets.location_rule().
+        number := null;
+        if binding = '=' then
+          rule := '';
+          number := word;
+        elsif rule is null or stem <> word then
+          rule := tickets.location_rule(word, expects);
+          number := nullif(split_part(rule, '#', 2), '');
+          rule := split_part(rule, '#', 1);
+          word := left(word, length(word) - coalesce(length(number), 0));
         end if;
-      end if;
-
-      if rule is not null then
         kind := split_part(rule, ' ', 1);
-        case kind
-          when 'code' then
-            expects := 'numbers';
-          when 'site' then
-            expects := '';
-          when 'ticket' then
-            added := word;
+        added := case
+          when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
+          when kind not in ('code', 'site', 'floor', 'relation', '') then word
+        end;
+
+        -- What the word does to those before it, and what it makes of a number to come.
+        if kind in ('no', 'floor', 'of', 'front') then
+          if kind = 'no' and expects in ('premise', 'numbered') then
+            kept := left(kept, from_at);
+            soft_end := least(soft_end, from_at);
+            last := '';
+            added := null;
+            expects := 'id';
+          elsif (case kind  -- H No, 2nd Floor, next to, in front: the word before goes as well
+            when 'no' then last = 'h'
+            when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
+            when 'of' then word = 'to' and last in ('next', 'close')
+            when 'front' then last = 'in'
+          end) then
+            kept := left(kept, -length(last) - 1);
+            last := '';
+            added := null;
+            expects := case kind when 'of' then '' when 'front' then 'relation' else 'id' end;
+          elsif kind = 'no' then
             from_at := length(kept);
             expects := 'numbered';
-          when 'soft' then
-            added := word;
-            from_at := length(kept);
-            expects := 'numbered';
+          else
+            added := case when kind = 'front' or (kind = 'of' and expects <> 'relation') then word end;
+            expects := case kind when 'floor' then 'id' else '' end;
+          end if;
+        elsif kind in ('premise', 'numbered', 'soft', 'ticket') then
+          from_at := length(kept);
+          expects := case kind when 'premise' then kind else 'numbered' end;
+          if kind = 'soft' then
             if soft_at is null or soft_end <> from_at then
               soft_at := case when binding = '_' or kept = '' then from_at end;
             end if;
-            soft_end := from_at + 1 + length(word);
-          when 'numbered', 'premise' then
-            added := split_part(rule, ' ', 2);
-            from_at := length(kept);
-            expects := kind;
-          when 'no' then
-            if expects in ('premise', 'numbered') then
-              kept := left(kept, from_at);
-              soft_end := least(soft_end, from_at);
-              last := '';
-              expects := 'id';
-            elsif last = 'h' then
-              kept := left(kept, -2);
-              last := '';
-              expects := 'id';
-            else
-              added := word;
-              from_at := length(kept);
-              expects := 'numbered';
-            end if;
-          when 'floor' then
-            if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            end if;
-            expects := 'id';
-          when 'relation' then
-            expects := 'relation';
-          when 'of' then
-            if word = 'to' and last in ('next', 'close') then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            elsif expects <> 'relation' then
-              added := word;
-            end if;
-            expects := '';
-          when 'front' then
-            if last = 'in' then
-              kept := left(kept, -3);
-              last := '';
-              expects := 'relation';
-            else
-              added := word;
-              expects := '';
-            end if;
-          when 'kept' then
-            added := split_part(rule, ' ', 2);
-            limits := split_part(rule, ' ', 3);
-            expects := kind;
-          else  -- city, word
-            added := split_part(rule, ' ', 2);
-            expects := '';
-            if kind = 'city' and last = 'st' and length(kept) > 3 then
-              kept := kept || 'reet';
-            end if;
-        end case;
-      elsif number is null then
-        kind := 'plain';
-        added := word;
-        expects := '';
-      end if;
+            soft_end := from_at + 1 + length(added);
+          end if;
+        elsif kind = 'kept' then
+          limits := split_part(rule, ' ', 3);
+          expects := kind;
+        elsif kind <> '' then
+          if kind = 'city' and last = 'st' and length(kept) > 3 then
+            kept := kept || 'reet';
+          end if;
+          expects := case kind when 'code' then 'numbers' when 'relation' then kind else '' end;
+        end if;
 
-      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-        if word = 'buru' and last = 'buru' then
-          kept := left(kept, -5);
-          added := 'buruburu';
-        elsif kind <> 'plain' and last = added then
-          added := null;
-        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
-        then
-          typed := translate(seen, '_', ' ');
-          if (last = added and (gap or binding = '_'))
-            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
+        -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
+        if added is not null and kind in ('plain', 'kept', 'city', 'word') then
+          if word = 'buru' and last = 'buru' then
+            kept := left(kept, -5);
+            added := 'buruburu';
+          elsif (kind <> 'plain' and last = added)
+            or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
+              and word not in ('saba', 'sawa', 'lunga')
+              and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)))
           then
             added := null;
           end if;
+          seen := seen || binding || token;
         end if;
-        seen := seen || binding || token || ' ';
-      end if;
 
-      if number is not null then
-        if added is not null then
-          kept := kept || binding || added;
-          binding := '=';
-        end if;
-        if expects in ('premise', 'numbered') then
-          kept := left(kept, from_at);
-          soft_end := least(soft_end, from_at);
-          last := '';
-          added := null;
-          expects := 'numbers';
-        elsif expects in ('numbers', 'id') then
-          added := null;
-          expects := 'numbers';
-        else
-          if expects <> 'kept' or (limits <> '' and number collate "C" !~ ('^' || limits || '$')) then
-            binding := case when binding = '=' then ' ' else binding end;
-          else
+        if number is not null then
+          if added is not null then
+            kept := kept || binding || added;
             binding := '=';
           end if;
-          added := number;
-          expects := '';
+          if expects in ('premise', 'numbered') then
+            kept := left(kept, from_at);
+            soft_end := least(soft_end, from_at);
+            last := '';
+            added := null;
+            expects := 'numbers';
+          elsif expects in ('numbers', 'id') then
+            added := null;
+            expects := 'numbers';
+          else
+            binding := case
+              when expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then '='
+              when binding = '=' then ' '
+              else binding
+            end;
+            added := number;
+            expects := '';
+          end if;
         end if;
-      end if;
 
-      if added is null then
-        gap := kept <> '';
-      else
+      -- Render.
+      if added is not null then
         kept := kept || binding || added;
         last := added;
+        binding := ' ';
         if gap then
           again := true;
           gap := false;
         end if;
-      end if;
-      if added is not null or binding <> '_' then
-        binding := ' ';
+      else
+        gap := kept <> '';
+        if binding <> '_' then
+          binding := ' ';
+        end if;
       end if;
     end loop;
 
+    -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
     if soft_end = length(kept) and soft_at is not null then
       kept := left(kept, soft_at);
     end if;
@@ -2069,6 +2026,45 @@ end
 $_$;
 
 COMMENT ON FUNCTION tickets.location_query(location_name text) IS 'tickets.location_key() as a text for people and geocoding providers: capitals, hyphens and apostrophes as in the name, abbreviations spelled out. NULL where the key is; tickets.location_key(tickets.location_query(x)) = tickets.location_key(x).';
+
+CREATE FUNCTION tickets.location_retyped(seen text, token text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((strpos((lower((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) COLLATE "C")) || ' '::text), ((' '::text || lower((token COLLATE "C"))) || ' '::text)) > 0) AND (strpos((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) || ' '::text), ((' '::text || token) || ' '::text)) = 0));
+
+COMMENT ON FUNCTION tickets.location_retyped(seen text, token text) IS 'Whether a word stands among those seen (each with what binds it in front of it, as it was typed) in another case and not in this one; one bound by `-` or `''` is not the word alone.';
+
+CREATE FUNCTION tickets.location_rule(word text, expects text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  stem text;
+  rule text;
+begin
+  if expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$' then
+    return '#' || word;
+  elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
+    return '#' || array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+  elsif word collate "C" !~ '[0-9]' then
+    return 'plain';
+  elsif word collate "C" ~ '^[0-9]+[a-z]?$' then
+    return '#' || word;
+  end if;
+  stem := substring(word collate "C" from '^([a-z]+)[0-9]');
+  rule := tickets.location_vocabulary() ->> stem;
+  if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
+    return rule || '#' || substr(word, length(stem) + 1);
+  end if;
+  return case when word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then 'site' else 'plain' end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.location_rule(word text, expects text) IS 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what the words before make of a number: id and premise take a letter for one, kept a Roman one.';
+
+CREATE FUNCTION tickets.location_tokens(name text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN string_to_array(replace(name, '_'::text, ' _'::text), ' '::text);
+
+COMMENT ON FUNCTION tickets.location_tokens(name text) IS 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_words().';
 
 CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
