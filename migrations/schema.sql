@@ -7074,6 +7074,140 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
+CREATE VIEW tickets_ops.review_queue AS
+ WITH open_tickets AS (
+         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
+            t.location_key,
+            count(*) AS tickets
+           FROM tickets.inc t
+          WHERE t.is_actionable
+          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
+        ), per_cluster AS (
+         SELECT o.cluster_key,
+            (sum(o.tickets))::bigint AS tickets,
+            count(o.location_key) AS places
+           FROM open_tickets o
+          GROUP BY o.cluster_key
+        ), rows_in_doubt AS (
+         SELECT 'cluster'::text AS kind,
+            c.cluster,
+            NULL::text AS location_key,
+            NULL::text AS location_name,
+                CASE
+                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
+                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
+                    WHEN c.verified THEN 'rejected'::text
+                    ELSE 'not_found'::text
+                END AS status,
+                CASE
+                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
+                    WHEN (c.geom IS NOT NULL) THEN 0.3
+                    WHEN c.verified THEN 0.1
+                    ELSE 0.95
+                END AS doubt,
+            NULL::text AS "precision",
+            NULL::numeric AS confidence,
+            NULL::numeric AS distance_km,
+            NULLIF(concat_ws(' '::text, c.note,
+                CASE
+                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
+                    ELSE NULL::text
+                END), ''::text) AS note,
+            c.query,
+            c.geom,
+            jsonb_array_length(c.candidates) AS candidates,
+            c.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS open_tickets
+           FROM ((tickets.geo_clusters c
+             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
+             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
+          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
+        UNION ALL
+         SELECT 'location'::text,
+            l.cluster,
+            l.location_key,
+            l.location_name,
+            l.status,
+                CASE l.status
+                    WHEN 'needs_review'::text THEN 0.8
+                    WHEN 'rejected'::text THEN 0.7
+                    WHEN 'not_found'::text THEN 0.6
+                    ELSE (0.5 * ((1)::numeric - COALESCE(l.confidence, (0)::numeric)))
+                END AS "case",
+            l."precision",
+            l.confidence,
+            l.distance_km,
+            l.note,
+            l.query,
+            l.geom,
+            jsonb_array_length(l.candidates) AS jsonb_array_length,
+            l.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS "coalesce"
+           FROM (tickets.geo_locations l
+             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
+          WHERE (NOT l.verified)
+        )
+ SELECT rows_in_doubt.kind,
+    rows_in_doubt.cluster,
+    rows_in_doubt.location_key,
+    rows_in_doubt.location_name,
+    rows_in_doubt.status,
+    round(rows_in_doubt.doubt, 2) AS doubt,
+    rows_in_doubt.open_tickets,
+    rows_in_doubt.note,
+    rows_in_doubt."precision",
+    rows_in_doubt.confidence,
+    rows_in_doubt.distance_km,
+    public.st_y(rows_in_doubt.geom) AS latitude,
+    public.st_x(rows_in_doubt.geom) AS longitude,
+    rows_in_doubt.candidates,
+    rows_in_doubt.query,
+    rows_in_doubt.fetched_at
+   FROM rows_in_doubt
+  ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
+
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+
+COMMENT ON COLUMN tickets_ops.review_queue.cluster IS 'The cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for a cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.note IS 'Why it is doubtful.';
+
+COMMENT ON COLUMN tickets_ops.review_queue."precision" IS 'What the coordinate stands for.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.confidence IS 'The judge''s score, 0 to 1.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.latitude IS 'Of the proposed coordinate; only a found one places tickets.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.longitude IS 'Of the proposed coordinate.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.candidates IS 'How many candidates are stored.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.query IS 'What was sent to the provider.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.fetched_at IS 'When it was answered.';
+
 CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE
     SET jit TO 'off'
@@ -7112,14 +7246,10 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      c.cluster,
                      NULL::text,
                      NULL::text,
-                         CASE
-                             WHEN c.suspicious THEN 'suspicious'::text
-                             WHEN (c.geom IS NULL) THEN 'not_found'::text
-                             ELSE 'found'::text
-                         END AS "case",
+                     COALESCE(q.status, 'found'::text) AS "coalesce",
                      c.verified,
                      c.verified_by,
-                     c.note,
+                     COALESCE(q.note, c.note) AS "coalesce",
                      NULL::text,
                      NULL::numeric,
                      NULL::numeric,
@@ -7128,7 +7258,8 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      public.st_x(c.geom) AS st_x,
                      public.st_y(c.geom) AS st_y,
                      (c.updated_at)::text AS updated_at
-                    FROM tickets.geo_clusters c
+                    FROM (tickets.geo_clusters c
+                      LEFT JOIN tickets_ops.review_queue q ON (((q.kind = 'cluster'::text) AND (q.cluster = c.cluster))))
                    WHERE ((review_place.p_kind = 'cluster'::text) AND (c.cluster = review_place.p_cluster))) r), 'centre', ( SELECT to_json(r.*) AS to_json
             FROM ( SELECT c.guard_km,
                      c.suspicious,
@@ -8801,140 +8932,6 @@ COMMENT ON COLUMN tickets_ops.metrics.kind IS 'gauge: it goes up and down.';
 
 COMMENT ON COLUMN tickets_ops.metrics.help IS 'What it tells.';
 
-CREATE VIEW tickets_ops.review_queue AS
- WITH open_tickets AS (
-         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
-            t.location_key,
-            count(*) AS tickets
-           FROM tickets.inc t
-          WHERE t.is_actionable
-          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
-        ), per_cluster AS (
-         SELECT o.cluster_key,
-            (sum(o.tickets))::bigint AS tickets,
-            count(o.location_key) AS places
-           FROM open_tickets o
-          GROUP BY o.cluster_key
-        ), rows_in_doubt AS (
-         SELECT 'cluster'::text AS kind,
-            c.cluster,
-            NULL::text AS location_key,
-            NULL::text AS location_name,
-                CASE
-                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
-                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
-                    WHEN c.verified THEN 'rejected'::text
-                    ELSE 'not_found'::text
-                END AS status,
-                CASE
-                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
-                    WHEN (c.geom IS NOT NULL) THEN 0.3
-                    WHEN c.verified THEN 0.1
-                    ELSE 0.95
-                END AS doubt,
-            NULL::text AS "precision",
-            NULL::numeric AS confidence,
-            NULL::numeric AS distance_km,
-            NULLIF(concat_ws(' '::text, c.note,
-                CASE
-                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
-                    ELSE NULL::text
-                END,
-                CASE
-                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
-                    ELSE NULL::text
-                END,
-                CASE
-                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
-                    ELSE NULL::text
-                END), ''::text) AS note,
-            c.query,
-            c.geom,
-            jsonb_array_length(c.candidates) AS candidates,
-            c.fetched_at,
-            COALESCE(t.tickets, (0)::bigint) AS open_tickets
-           FROM ((tickets.geo_clusters c
-             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
-             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
-          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
-        UNION ALL
-         SELECT 'location'::text,
-            l.cluster,
-            l.location_key,
-            l.location_name,
-            l.status,
-                CASE l.status
-                    WHEN 'needs_review'::text THEN 0.8
-                    WHEN 'rejected'::text THEN 0.7
-                    WHEN 'not_found'::text THEN 0.6
-                    ELSE (0.5 * ((1)::numeric - COALESCE(l.confidence, (0)::numeric)))
-                END AS "case",
-            l."precision",
-            l.confidence,
-            l.distance_km,
-            l.note,
-            l.query,
-            l.geom,
-            jsonb_array_length(l.candidates) AS jsonb_array_length,
-            l.fetched_at,
-            COALESCE(t.tickets, (0)::bigint) AS "coalesce"
-           FROM (tickets.geo_locations l
-             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
-          WHERE (NOT l.verified)
-        )
- SELECT rows_in_doubt.kind,
-    rows_in_doubt.cluster,
-    rows_in_doubt.location_key,
-    rows_in_doubt.location_name,
-    rows_in_doubt.status,
-    round(rows_in_doubt.doubt, 2) AS doubt,
-    rows_in_doubt.open_tickets,
-    rows_in_doubt.note,
-    rows_in_doubt."precision",
-    rows_in_doubt.confidence,
-    rows_in_doubt.distance_km,
-    public.st_y(rows_in_doubt.geom) AS latitude,
-    public.st_x(rows_in_doubt.geom) AS longitude,
-    rows_in_doubt.candidates,
-    rows_in_doubt.query,
-    rows_in_doubt.fetched_at
-   FROM rows_in_doubt
-  ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
-
-COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
-
-COMMENT ON COLUMN tickets_ops.review_queue.cluster IS 'The cluster.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for a cluster.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.note IS 'Why it is doubtful.';
-
-COMMENT ON COLUMN tickets_ops.review_queue."precision" IS 'What the coordinate stands for.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.confidence IS 'The judge''s score, 0 to 1.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.latitude IS 'Of the proposed coordinate; only a found one places tickets.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.longitude IS 'Of the proposed coordinate.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.candidates IS 'How many candidates are stored.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.query IS 'What was sent to the provider.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.fetched_at IS 'When it was answered.';
-
 CREATE TABLE tickets_ops.snapshot_batches (
     snapshot_id bigint NOT NULL,
     batch integer NOT NULL,
@@ -9833,6 +9830,9 @@ GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) TO tickets_curator;
 
@@ -9953,9 +9953,6 @@ GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
-GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 

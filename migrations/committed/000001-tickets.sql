@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:cf5f837493b5cda418a7b583450c151403d1a5d9
+--! Hash: sha1:58126c29cc39b10e456c7bd745993ecd786cbf5c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -6243,9 +6243,11 @@ begin atomic
         where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
         union all
         select
-          'cluster', c.cluster, null, null, case when c.suspicious then 'suspicious' when c.geom is null then 'not_found' else 'found' end,
-          c.verified, c.verified_by, c.note, null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+          'cluster', c.cluster, null, null, coalesce(q.status, 'found'), c.verified, c.verified_by, coalesce(q.note, c.note),
+          null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
         from tickets.geo_clusters c
+        -- Why a cluster is in doubt depends on its places, and is said there.
+        left join tickets_ops.review_queue q on q.kind = 'cluster' and q.cluster = c.cluster
         where p_kind = 'cluster' and c.cluster = p_cluster
       ) as r
     ),
