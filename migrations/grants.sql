@@ -19,7 +19,7 @@ begin
   revoke all on function
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean), tickets.undo_decision(bigint),
     -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.claim_gazetteers(), tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version(),
+    tickets.claim_gazetteers(), tickets.keep_spelling(), tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version(),
     tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
@@ -87,7 +87,7 @@ begin
     grant insert, update on tickets.geo_clusters, tickets.geo_locations to tickets_curator;
     grant execute on function
       tickets_ops.review_place(text, text, text), tickets_ops.place_candidates(text, text), tickets_ops.places_beyond_guard(text),
-      tickets.undo_decision(bigint)
+      tickets_ops.is_far_from_its_places(text), tickets.undo_decision(bigint)
       to tickets_curator;
   end if;
 
@@ -123,7 +123,7 @@ begin
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_metrics(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
     tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint), tickets_ops.skip_file(text, text),
-    tickets_ops.worker_states(), tickets_ops.worker_lock(text),
+    tickets_ops.worker_states(), tickets_ops.worker_lock(text), tickets_ops.is_far_from_its_places(text),
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
     to tickets_operator;
 end

@@ -445,6 +445,7 @@ COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the 
 
 CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
@@ -512,6 +513,30 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+
+CREATE TABLE tickets.geo_country (
+    name text NOT NULL,
+    outline public.geometry(MultiPolygon,4326) NOT NULL,
+    reach public.geometry(MultiPolygon,4326) NOT NULL
+);
+
+COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+
+COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
+
+COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
+
+COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+CREATE FUNCTION tickets.country_outline() RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT (public.st_asgeojson(c.outline, 4))::json AS st_asgeojson
+    FROM tickets.geo_country c
+  LIMIT 1;
+END;
+
+COMMENT ON FUNCTION tickets.country_outline() IS 'tickets.geo_country.outline as a GeoJSON geometry with four decimals (11 m). NULL where there is no country.';
 
 CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -707,18 +732,21 @@ begin
     return null;
   end if;
   n := head::bigint;
+  -- Both sides bigint, here and below: `bigint % integer` is found only by a cast, and an operator of others that needs none would win.
   year := n / 10000000000;
-  month := n / 100000000 % 100;
-  day := n / 1000000 % 100;
+  month := n / 100000000 % 100::bigint;
+  day := n / 1000000 % 100::bigint;
   -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
   if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
-    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or n / 10000 % 100::bigint > 23 or n / 100 % 100::bigint > 59 or n % 100::bigint > 59
     or (day > 30 and month in (4, 6, 9, 11))
     or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
   then
     return null;
   end if;
-  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  wall := make_timestamp(
+    year, month, day, (n / 10000 % 100::bigint)::integer, (n / 100 % 100::bigint)::integer, (n % 100::bigint)::double precision + fraction
+  );
   if tail = '' then
     return wall at time zone 'Africa/Nairobi';
   end if;
@@ -746,7 +774,7 @@ begin
   if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
     return null;
   end if;
-  return round(value::numeric * 60);
+  return round(value::numeric * 60::numeric);
 end
 $_$;
 
@@ -1465,20 +1493,6 @@ CREATE FUNCTION tickets.eat_midnight(p_day date) RETURNS timestamp with time zon
 
 COMMENT ON FUNCTION tickets.eat_midnight(p_day date) IS 'The instant at which a day begins in Nairobi: 21:00Z of the day before. A range of days is >= eat_midnight(first) and < eat_midnight(last + 1), which an index on the time can answer.';
 
-CREATE TABLE tickets.geo_country (
-    name text NOT NULL,
-    outline public.geometry(MultiPolygon,4326) NOT NULL,
-    reach public.geometry(MultiPolygon,4326) NOT NULL
-);
-
-COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
-
-COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
-
-COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
-
-COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
-
 CREATE FUNCTION tickets.in_kenya(place public.geometry) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
@@ -1999,7 +2013,8 @@ value: of p_by, "(none)" where there is none. opened: tickets of the cohort. clo
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
 CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
@@ -2010,7 +2025,7 @@ $$;
 COMMENT ON FUNCTION tickets.keep_spelling() IS 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
 
 CREATE FUNCTION tickets.known_spelling(p_cluster text) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
@@ -2026,6 +2041,7 @@ COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the 
 
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   token text;
@@ -2324,15 +2340,14 @@ COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit 
 
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    (row_number() over (order by first))::integer,
-    first::date,
-    tickets.eat_midnight(first::date),
-    tickets.eat_midnight(greatest(first::date, p_from)),
-    tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
-  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
-$$;
+    BEGIN ATOMIC
+ SELECT (row_number() OVER (ORDER BY first.first))::integer AS row_number,
+     (first.first)::date AS first,
+     tickets.eat_midnight((first.first)::date) AS eat_midnight,
+     tickets.eat_midnight(GREATEST((first.first)::date, periods.p_from)) AS eat_midnight,
+     tickets.eat_midnight(LEAST(((first.first + (('1 '::text || periods.p_step))::interval))::date, periods.p_to)) AS eat_midnight
+    FROM generate_series(date_trunc(periods.p_step, (periods.p_from)::timestamp without time zone), (periods.p_to - '1 day'::interval), (('1 '::text || periods.p_step))::interval) first(first);
+END;
 
 COMMENT ON FUNCTION tickets.periods(p_from date, p_to date, p_step text) IS 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 
@@ -2355,6 +2370,7 @@ COMMENT ON FUNCTION tickets.place(p_raw jsonb, p_location public.geometry, p_clu
 CREATE FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[] DEFAULT NULL::text[], p_location_keys text[] DEFAULT NULL::text[]) RETURNS bigint
     LANGUAGE plpgsql
     SET jit TO 'off'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   v_scope text := case
@@ -2394,6 +2410,7 @@ COMMENT ON FUNCTION tickets.place_tickets(p_dataset text, p_clusters text[], p_l
 
 CREATE FUNCTION tickets.place_written_tickets() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
@@ -2409,6 +2426,7 @@ COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing ti
 
 CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select format($sql$
     with disagreeing as materialized (
@@ -2539,6 +2557,7 @@ COMMENT ON FUNCTION tickets.settled_through() IS 'Lifecycle times (created_at_se
 
 CREATE FUNCTION tickets.share_gazetteers() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
@@ -2580,6 +2599,7 @@ COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double 
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   new.updated_at := now();
@@ -2679,6 +2699,7 @@ COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a deci
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update graphile_worker._private_jobs
   set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
@@ -2739,6 +2760,7 @@ COMMENT ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts inte
 
 CREATE FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) RETURNS record
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with fresh as (
     select * from tickets_ops.geocoding_answers
@@ -2759,10 +2781,11 @@ CREATE FUNCTION tickets_ops.answers_count_since() RETURNS timestamp with time zo
     LANGUAGE sql STABLE
     RETURN (now() - '1 day'::interval);
 
-COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
+COMMENT ON FUNCTION tickets_ops.answers_count_since() IS 'Answers that came before are of an earlier job that never ended: they do not count, and fleettickets_maintain removes them.';
 
 CREATE FUNCTION tickets_ops.as_pipeline(p_on boolean) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean := tickets_ops.is_pipeline();
@@ -2776,6 +2799,7 @@ COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazettee
 
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with needed as (
     select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
@@ -3001,7 +3025,9 @@ CREATE FUNCTION tickets_ops.blocking_problems() RETURNS TABLE(severity text, pro
     coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
     b.blocker)
   from blocking b left join pg_stat_activity a on a.pid = b.blocker
-  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+  where b.since < now() - interval '1 minute'
+    -- Anybody can call a session of his so.
+    and not (coalesce(a.application_name, '') like 'fleettickets worker%' and a.usename = current_user)
 $$;
 
 COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
@@ -3081,6 +3107,7 @@ COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team
 
 CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_refusal text := tickets_ops.refusal_by_hand(p_geom);
@@ -3167,6 +3194,7 @@ COMMENT ON FUNCTION tickets_ops.cluster_name_key(p_cluster text) IS 'A cluster''
 
 CREATE FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, name text, region text, answered text[])
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_cluster text := tickets_ops.cluster_name(p_cluster);
@@ -3244,6 +3272,7 @@ COMMENT ON FUNCTION tickets_ops.content_through(p_dataset text) IS 'The newest c
 
 CREATE FUNCTION tickets_ops.enqueue(p_task text, p_payload json, p_job_key text DEFAULT NULL::text, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_max_attempts integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_policy record;
@@ -3370,6 +3399,7 @@ COMMENT ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) IS 'W
 
 CREATE FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with deleted as (
     delete from graphile_worker._private_jobs j
@@ -3382,59 +3412,167 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
+CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT policy.task,
+     policy.max_attempts,
+     policy.priority,
+     policy.on_demand_priority,
+     policy.flags
+    FROM ( VALUES ('fetch_snapshot'::text,6,'-10'::integer,'-10'::integer,'{}'::text[]), ('upsert_batch'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('finalize_snapshot'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('geocode_cluster'::text,6,20,10,'{geocode}'::text[]), ('geocode_location'::text,6,30,11,'{geocode}'::text[]), ('fleettickets_maintain'::text,3,'-20'::integer,NULL::integer,'{}'::text[]), ('fleettickets_alert'::text,25,'-20'::integer,NULL::integer,'{}'::text[])) policy(task, max_attempts, priority, on_demand_priority, flags)
+   WHERE ((job_policy.p_task IS NULL) OR (policy.task = job_policy.p_task));
+END;
+
+COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
+
+CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  select
+    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
+    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
+  from graphile_worker._private_jobs j
+  join graphile_worker._private_tasks t on t.id = j.task_id
+  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
+
+CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+CREATE TABLE tickets_ops.settings (
+    name text NOT NULL,
+    pool_id text NOT NULL,
+    value text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+
+COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
+
+COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
+
+COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
+
+COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
+
+CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+
+CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
+
+COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
+
+CREATE FUNCTION tickets_ops.worker_schema_is_shared() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((tickets_ops.setting('WORKER_SCHEMA_SHARED'::text) = 'true'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.worker_schema_is_shared() IS 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
+
+CREATE TABLE tickets.import_meta (
+    dataset text NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
+
+COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
+
 CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
     LANGUAGE sql STABLE
-    AS $_$
-  select
-    j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
-    case when s.state = 'failed' then
-      case
-        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
-          format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
-        when l.newer is not null then format('Snapshot %s came after it.', l.newer)
-        when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
-      end
-    end
-  from tickets_ops.queued_jobs() j
-  cross join lateral (
-    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
-    select case
-      when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
-        then j.payload::jsonb
-      else tickets_ops.readable_payload(j.payload)
-    end as payload
-    offset 0 -- computed once
-  ) as r
-  cross join lateral (
-    select case
-      when j.locked_at is not null then 'running'
-      when j.attempts >= j.max_attempts then 'failed'
-      when j.attempts > 0 then 'retrying'
-      when j.run_at > now() then 'scheduled'
-      else 'ready'
-    end as state
-  ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
-  cross join lateral (
-    select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
-    end as failed_at
-  ) as f
-  left join lateral (
-    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
-  ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
-  left join lateral (
-    select
-      n.snapshot_id, n.status, n.in_flight,
-      (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
-    from tickets_ops.snapshots n
-    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
-  ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
-$_$;
+    BEGIN ATOMIC
+ SELECT j.id,
+     j.task,
+     j.key,
+     r.payload,
+     j.queue,
+     j.priority,
+     s.state,
+     j.run_at,
+     j.attempts,
+     j.max_attempts,
+         CASE
+             WHEN (p.task IS NOT NULL) THEN j.last_error
+             ELSE NULL::text
+         END AS "case",
+     j.locked_by,
+     date_trunc('second'::text, (now() - j.created_at)) AS date_trunc,
+     f.failed_at,
+         CASE
+             WHEN (s.state = 'failed'::text) THEN
+             CASE
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
+                 WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
+                 WHEN ((l.status <> 'failed'::text) AND (NOT l.in_flight)) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
+                 ELSE NULL::text
+             END
+             ELSE NULL::text
+         END AS "case"
+    FROM ((((((tickets_ops.queued_jobs(p_unknown_too => true) j(id, task, key, payload, queue, priority, run_at, attempts, max_attempts, last_error, locked_at, locked_by, flags, created_at, updated_at)
+      LEFT JOIN tickets_ops.job_policy() p(task, max_attempts, priority, on_demand_priority, flags) ON ((p.task = j.task)))
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (p.task IS NULL) THEN NULL::jsonb
+                     WHEN ((length((j.payload)::text) < 1000) AND (strpos((j.payload)::text, (chr(92) || 'u0000'::text)) = 0) AND ((j.payload)::text !~ '[0-9][eE][+-]?[0-9]{3}'::text)) THEN (j.payload)::jsonb
+                     ELSE tickets_ops.readable_payload(j.payload)
+                 END AS payload
+          OFFSET 0) r)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (p.task IS NULL) THEN 'unknown task'::text
+                     WHEN (j.locked_at IS NOT NULL) THEN 'running'::text
+                     WHEN (j.attempts >= j.max_attempts) THEN 'failed'::text
+                     WHEN (j.attempts > 0) THEN 'retrying'::text
+                     WHEN (j.run_at > now()) THEN 'scheduled'::text
+                     ELSE 'ready'::text
+                 END AS state) s)
+      CROSS JOIN LATERAL ( SELECT
+                 CASE
+                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.updated_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
+                     ELSE NULL::timestamp with time zone
+                 END AS failed_at) f)
+      LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
+            FROM tickets.import_meta i
+           WHERE (i.dataset = COALESCE((r.payload ->> 'dataset'::text), 'inc'::text))) m ON (((s.state = 'failed'::text) AND (j.task = 'fetch_snapshot'::text))))
+      LEFT JOIN LATERAL ( SELECT n.snapshot_id,
+             n.status,
+             n.in_flight,
+             ( SELECT min(x.snapshot_id) AS min
+                    FROM tickets_ops.snapshots x
+                   WHERE ((x.dataset = n.dataset) AND (x.load_began_at > n.load_began_at))) AS newer
+            FROM tickets_ops.snapshots n
+           WHERE (n.snapshot_id =
+                 CASE
+                     WHEN ((r.payload ->> 'snapshot_id'::text) ~ '^[0-9]{1,18}$'::text) THEN ((r.payload ->> 'snapshot_id'::text))::bigint
+                     ELSE NULL::bigint
+                 END)) l ON (((s.state = 'failed'::text) AND (j.task = ANY (ARRAY['upsert_batch'::text, 'finalize_snapshot'::text])))))
+   WHERE ((p.task IS NOT NULL) OR (NOT ( SELECT tickets_ops.worker_schema_is_shared() AS worker_schema_is_shared)));
+END;
 
-COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
+COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs; where no other application shares their schema, also those of tasks that no worker of ours has. With the caller''s rights: only the owner sees any.';
 
 CREATE FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3474,6 +3612,7 @@ COMMENT ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other publi
 
 CREATE FUNCTION tickets_ops.distrust_answers(p_provider text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_since constant timestamptz := (select found_at from tickets_ops.geocoding_providers where provider = p_provider);
@@ -3508,10 +3647,11 @@ COMMENT ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ti
 
 CREATE FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamp with time zone[], p_priorities integer[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*)
   from graphile_worker.add_jobs(array(
-    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+    select cast(row(job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags) as graphile_worker.job_spec)
     from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
       as job (task, payload, key, run_at, priority, no)
     join tickets_ops.job_policy() policy on policy.task = job.task
@@ -3523,6 +3663,7 @@ COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p
 
 CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -3605,30 +3746,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) IS 'A snapshot in flight becomes failed, with a reason for people; its staging is kept for a retry. A backfill that it belongs to goes on with the next file, and the gap stands in the ledger. Returns whether it was in flight.';
-
-CREATE TABLE tickets_ops.settings (
-    name text NOT NULL,
-    pool_id text NOT NULL,
-    value text NOT NULL,
-    recorded_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
-
-COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
-
-COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers).';
-
-COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
-
-COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
-
-CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
-
-COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
 
 CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
     LANGUAGE sql STABLE
@@ -3766,6 +3883,7 @@ COMMENT ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day dat
 
 CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- Two rejected places may be chance.
@@ -3845,18 +3963,17 @@ COMMENT ON FUNCTION tickets_ops.foreign_vehicle_code() IS 'Functions, views and 
 
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- A pool that is starting may lock jobs some milliseconds before it is registered.
-  c_unregistered_after constant interval := interval '30 seconds';
   v_dead text[];
   v_set_aside bigint[];
 begin
   select coalesce(array_agg(h.pool_id), '{}') into v_dead
   from tickets_ops.pools_with_work() h
-  left join tickets_ops.worker_states() w using (pool_id)
-  where h.pool_id <> p_own_pool
-    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  -- Only pools that registered, which ours do before they take a job: another may be another application's.
+  join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool and w.state in ('dead', 'hung', 'stopped');
   if v_dead = '{}' then
     return v_dead;
   end if;
@@ -3876,7 +3993,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
+COMMENT ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) IS 'Frees the jobs and queues that dead worker pools of ours hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 
 CREATE FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -3940,6 +4057,7 @@ COMMENT ON FUNCTION tickets_ops.geocoding_problems() IS 'Why geocoding stands st
 
 CREATE FUNCTION tickets_ops.give_up(p_job_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update graphile_worker._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
@@ -4142,6 +4260,7 @@ COMMENT ON FUNCTION tickets_ops.has_tickets(p_cluster text) IS 'Whether any tick
 
 CREATE FUNCTION tickets_ops.has_word(p_words text[], p_word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_word text;
@@ -4285,6 +4404,7 @@ COMMENT ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timesta
 
 CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   -- Relies on the primary key (cluster, location_key).
   select
@@ -4300,7 +4420,8 @@ $$;
 COMMENT ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) IS 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it.';
 
 CREATE FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) RETURNS boolean
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN (SELECT ((p.beyond > p.within) OR ((p.within = 0) AND (p.rejected > 0))) FROM tickets_ops.places_of(is_far_from_its_places.p_cluster) p(within, beyond, rejected));
 
 COMMENT ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) IS 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known.';
@@ -4424,27 +4545,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.job_metrics() IS 'Metrics of jobs and workers.';
 
-CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-  select policy.*
-  from (values
-    -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
-    ('fetch_snapshot', 6, -10, -10, '{}'::text[]),
-    ('upsert_batch', 6, -10, null, '{}'),
-    ('finalize_snapshot', 6, -10, null, '{}'),
-    -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
-    ('geocode_cluster', 6, 20, 10, '{geocode}'),
-    ('geocode_location', 6, 30, 11, '{geocode}'),
-    ('maintain', 3, -20, null, '{}'),
-    -- 25 attempts are four days: a message outlasts a weekend without its receiver.
-    ('fleettickets_alert', 25, -20, null, '{}')
-  ) as policy (task, max_attempts, priority, on_demand_priority, flags)
-  where p_task is null or policy.task = p_task
-$$;
-
-COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
-
 CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4460,12 +4560,19 @@ CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem 
   from tickets_ops.described_jobs() j
   where j.state = 'failed' and j.superseded is null and j.task <> 'fleettickets_alert'
   having count(*) > 0
+  union all
+  select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
+    count(*), string_agg(distinct j.task, ', '))
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  where j.task not in (select p.task from tickets_ops.job_policy() p) and not (select tickets_ops.worker_schema_is_shared())
+  having count(*) > 0
 $$;
 
 COMMENT ON FUNCTION tickets_ops.job_problems() IS 'What is wrong with the jobs, as faults and warnings in words.';
 
 CREATE FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) RETURNS bigint[]
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select array(
     select j.id
@@ -4482,6 +4589,7 @@ COMMENT ON FUNCTION tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) IS 'The i
 
 CREATE FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_label text, OUT named boolean, OUT surrounded boolean, OUT exact boolean, OUT literal boolean, OUT same_kind boolean, OUT overlap numeric, OUT contradicted text[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
@@ -4740,6 +4848,7 @@ COMMENT ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_
 
 CREATE FUNCTION tickets_ops.judge_inherited(p_geom public.geometry, p_centre public.geometry, p_guard_km numeric, OUT status text, OUT distance_km numeric, OUT doubt text) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   distance_km := tickets_ops.distance_km(p_centre, p_geom);
@@ -4864,6 +4973,7 @@ COMMENT ON FUNCTION tickets_ops.keep_cluster_verified() IS 'Trigger: a centroid 
 
 CREATE FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with given_back as (
     update tickets_ops.geocoding_providers
@@ -5044,6 +5154,7 @@ COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severit
 
 CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) RETURNS record
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
   execute format($sql$
@@ -5117,6 +5228,7 @@ COMMENT ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, 
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_cluster text := tickets_ops.cluster_name(p_cluster);
@@ -5149,6 +5261,7 @@ COMMENT ON FUNCTION tickets_ops.location_question(p_location_name text, p_cluste
 
 CREATE FUNCTION tickets_ops.lock_job(p_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select from graphile_worker._private_jobs where id = p_id for update
 $$;
@@ -5429,6 +5542,7 @@ COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worke
 
 CREATE FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- One that is open for longer stays.
@@ -5614,6 +5728,7 @@ COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where th
 
 CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
   -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
@@ -5663,6 +5778,7 @@ COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters tex
 
 CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_planned integer;
@@ -5723,7 +5839,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
 CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
     LANGUAGE sql STABLE
@@ -5851,6 +5967,7 @@ COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km doubl
 
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select locked_by, max(locked_at)
   from (
@@ -5861,7 +5978,7 @@ CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked
   group by locked_by
 $$;
 
-COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue, and since when at the latest.';
+COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
 CREATE FUNCTION tickets_ops.problem_subjects() RETURNS SETOF text
     LANGUAGE sql IMMUTABLE ROWS 9 PARALLEL SAFE
@@ -5873,6 +5990,7 @@ COMMENT ON FUNCTION tickets_ops.problem_subjects() IS 'What a problem can be abo
 
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   update tickets_ops.snapshots s
@@ -5893,19 +6011,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
-
-CREATE FUNCTION tickets_ops.queued_jobs() RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
-    LANGUAGE sql STABLE
-    AS $$
-  select
-    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
-    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
-$$;
-
-COMMENT ON FUNCTION tickets_ops.queued_jobs() IS 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -5997,19 +6102,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.read_metrics() IS 'The rows of tickets_ops.metrics, read with the owner''s rights.';
 
-CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE
-    AS $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
-
 CREATE FUNCTION tickets_ops.rebuild_days() RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6081,6 +6173,7 @@ COMMENT ON FUNCTION tickets_ops.rebuild_days() IS 'Writes the days before the fi
 
 CREATE FUNCTION tickets_ops.rebuild_location_keys() RETURNS TABLE(tickets_changed bigint, places_changed bigint, places_merged bigint)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean;
@@ -6152,6 +6245,7 @@ COMMENT ON FUNCTION tickets_ops.rebuild_location_keys() IS 'Makes tickets.inc.lo
 
 CREATE FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- At most three questions a place: some four places in a row. The control question costs one call, so it may come early.
@@ -6293,6 +6387,7 @@ COMMENT ON FUNCTION tickets_ops.record_decisions() IS 'Trigger after a person''s
 
 CREATE FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   c_refused constant interval := '10 minutes';
@@ -6336,6 +6431,7 @@ COMMENT ON FUNCTION tickets_ops.record_failure(p_provider text, p_outcome text, 
 
 CREATE FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot_at timestamp with time zone, p_outcome text, p_reason text, p_retry_seconds double precision, p_cluster text, p_location_key text, p_query text, p_candidates jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_is_answer constant boolean := p_outcome in ('found', 'not_found');
@@ -6381,6 +6477,7 @@ COMMENT ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) IS 'A worker th
 
 CREATE FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   -- Of a process that is forgotten only what still stands is kept.
   delete from tickets_ops.settings s
@@ -6409,6 +6506,7 @@ COMMENT ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) IS 'Why 
 
 CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
@@ -6420,6 +6518,7 @@ COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.ge
 
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
@@ -6492,6 +6591,7 @@ COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads
 
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*) from graphile_worker.complete_jobs(p_ids)
 $$;
@@ -6500,6 +6600,7 @@ COMMENT ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) IS 'Removes jobs tha
 
 CREATE FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -6573,6 +6674,7 @@ COMMENT ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at times
 
 CREATE FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
@@ -6614,6 +6716,7 @@ COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload a
 
 CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_before boolean := tickets_ops.as_pipeline(true);
@@ -6672,6 +6775,7 @@ COMMENT ON FUNCTION tickets_ops.rescore_locations(p_cluster text) IS 'Rescores a
 
 CREATE FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) RETURNS TABLE(granted boolean, wait_ms double precision, reserved_at timestamp with time zone, slot_at timestamp with time zone, is_control boolean, reason text)
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
@@ -6735,6 +6839,7 @@ COMMENT ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) IS 'Rese
 
 CREATE FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_answers record;
@@ -6786,6 +6891,7 @@ COMMENT ON FUNCTION tickets_ops.resolve_cluster(p_cluster text, p_provider text,
 
 CREATE FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_answers record;
@@ -6853,6 +6959,7 @@ COMMENT ON FUNCTION tickets_ops.resolve_location(p_cluster text, p_location_key 
 
 CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] DEFAULT '{}'::text[]) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with restarted as (
     update graphile_worker._private_jobs
@@ -6914,6 +7021,10 @@ begin
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
+  if v_job.state = 'unknown task' then
+    raise exception 'Job % is not tried again. There is no task %.', p_id, v_job.task
+      using hint = format('Remove it (select tickets_ops.cancel_job(%s);) and add it with the right name. See tickets_ops.job_policy().', p_id);
+  end if;
   v_obstacle := tickets_ops.revive_job(p_id);
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
@@ -6930,6 +7041,7 @@ COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job ag
 
 CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update tickets_ops.geocoding_providers
   set used = used - 1
@@ -7054,6 +7166,7 @@ COMMENT ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_loca
 
 CREATE FUNCTION tickets_ops.revive_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   v_job record;
@@ -7104,6 +7217,7 @@ COMMENT ON FUNCTION tickets_ops.revive_job(p_id bigint) IS 'Makes a waiting or f
 
 CREATE FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer DEFAULT NULL::integer, p_priority integer DEFAULT NULL::integer) RETURNS bigint
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
 $$;
@@ -7112,6 +7226,7 @@ COMMENT ON FUNCTION tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer,
 
 CREATE FUNCTION tickets_ops.same_word(p_one text, p_other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
@@ -7459,6 +7574,7 @@ COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wr
 
 CREATE FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_job record;
@@ -7574,6 +7690,7 @@ COMMENT ON FUNCTION tickets_ops.ticket_metrics() IS 'Metrics of open tickets.';
 
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
@@ -7674,6 +7791,7 @@ COMMENT ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text
 
 CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
@@ -7684,6 +7802,7 @@ COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that wa
 
 CREATE FUNCTION tickets_ops.wake_locations(p_cluster text) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
@@ -7695,20 +7814,24 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
-CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
-
-COMMENT ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) IS 'A time as people in Nairobi read it, with its zone.';
-
 CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
   delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
+
+CREATE FUNCTION tickets_ops.worker_breaking_revision() RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select max(id) from graphile_worker.migrations where breaking
+$$;
+
+COMMENT ON FUNCTION tickets_ops.worker_breaking_revision() IS 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
 
 CREATE FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -7731,6 +7854,12 @@ CREATE FUNCTION tickets_ops.worker_problems() RETURNS TABLE(severity text, probl
 $$;
 
 COMMENT ON FUNCTION tickets_ops.worker_problems() IS 'What is wrong with the workers, as faults and warnings in words.';
+
+CREATE FUNCTION tickets_ops.worker_schema() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 'graphile_worker'::text;
+
+COMMENT ON FUNCTION tickets_ops.worker_schema() IS 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
 
 CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state text, host text, pid integer, sessions text, started_at timestamp with time zone, seen_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -7893,17 +8022,6 @@ ALTER TABLE tickets.geo_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS 
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE tickets.import_meta (
-    dataset text NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL
-);
-
-COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each; reporting.fn_tickets_for_map() shows it as summary.freshness.';
-
-COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
 
 CREATE VIEW tickets.inc_ageing AS
  SELECT t.assigned_team,
@@ -8645,17 +8763,17 @@ COMMENT ON VIEW tickets_ops.jobs IS 'Every job that waits, runs or has failed; o
 
 COMMENT ON COLUMN tickets_ops.jobs.id IS 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
 
-COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, maintain or fleettickets_alert.';
+COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, fleettickets_maintain or fleettickets_alert. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 
 COMMENT ON COLUMN tickets_ops.jobs.key IS 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
 
-COMMENT ON COLUMN tickets_ops.jobs.payload IS 'What the task was asked to do.';
+COMMENT ON COLUMN tickets_ops.jobs.payload IS 'What the task was asked to do. NULL for an unknown task: it may be another application''s.';
 
 COMMENT ON COLUMN tickets_ops.jobs.queue IS 'Named queue, whose jobs run one by one. NULL: none.';
 
 COMMENT ON COLUMN tickets_ops.jobs.priority IS 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
 
-COMMENT ON COLUMN tickets_ops.jobs.state IS 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+COMMENT ON COLUMN tickets_ops.jobs.state IS 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left. unknown task: no worker of ours will ever run it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.run_at IS 'Not before this time.';
 
@@ -8663,7 +8781,7 @@ COMMENT ON COLUMN tickets_ops.jobs.attempts IS 'Attempts so far, the running one
 
 COMMENT ON COLUMN tickets_ops.jobs.max_attempts IS 'Attempts allowed. One more for each worker that died over the job.';
 
-COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed.';
+COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed. NULL for an unknown task.';
 
 COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
 
@@ -9310,6 +9428,11 @@ REVOKE ALL ON FUNCTION tickets.claim_gazetteers() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.clusters_moved() FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
@@ -9351,16 +9474,13 @@ GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to pub
 REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
-GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
-
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_location(location_name text, cluster text, force boolean) TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets.keep_spelling() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.locations_moved() FROM PUBLIC;
 
@@ -9450,6 +9570,23 @@ REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FR
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_schema_is_shared() FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
+GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
@@ -9469,8 +9606,6 @@ REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[]
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.feed(p_dataset text) FROM PUBLIC;
 
@@ -9530,6 +9665,8 @@ REVOKE ALL ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at time
 REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) TO tickets_curator;
+GRANT ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
@@ -9543,8 +9680,6 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_metrics() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
 
@@ -9643,8 +9778,6 @@ REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.queued_jobs() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
@@ -9652,8 +9785,6 @@ GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets_ops.read_metrics() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_operator;
-
-REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 
@@ -9756,14 +9887,16 @@ REVOKE ALL ON FUNCTION tickets_ops.wake_geocoding() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wake_locations(p_cluster text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_breaking_revision() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer, OUT number integer) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.worker_schema() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
@@ -9777,11 +9910,6 @@ GRANT SELECT ON TABLE tickets.crq_events TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_dispatcher;
-
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_reader;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
-GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_curator;

@@ -51,7 +51,7 @@ const problems = async (): Promise<string[]> =>
   (await env.pool.query('select problems from tickets_ops.health')).rows[0].problems;
 /** A worker's maintenance, and what follows from it. */
 async function maintain() {
-  await env.pool.query(`select tickets_ops.enqueue('maintain', '{}')`);
+  await env.pool.query(`select tickets_ops.enqueue('fleettickets_maintain', '{}')`);
   return env.runJobs();
 }
 /** Health turns: the feed has never brought a file. */

@@ -893,7 +893,7 @@ describe('ingesting', () => {
       const age = (days: number) =>
         env.pool.query('update tickets_ops.snapshots set progress_at = now() - make_interval(days => $1)', [days]);
       const maintain = async () => {
-        await env.pool.query(`select graphile_worker.add_job('maintain')`);
+        await env.pool.query(`select graphile_worker.add_job('fleettickets_maintain')`);
         await env.runJobs();
       };
       await age(6);
@@ -926,7 +926,7 @@ describe('ingesting', () => {
         await freeDisk();
       }
       await env.pool.query('delete from graphile_worker._private_jobs');
-      await env.pool.query(`select graphile_worker.add_job('maintain')`);
+      await env.pool.query(`select graphile_worker.add_job('fleettickets_maintain')`);
       assert.deepEqual(await env.runJobs(), []);
       assert.deepEqual(await statuses(env), [[7, 'done']]);
     });
@@ -938,7 +938,7 @@ describe('ingesting', () => {
       assert.deepEqual(await statuses(env), [[7, 'staging']]);
       await env.pool.query('delete from graphile_worker._private_jobs');
       await env.pool.query(`update tickets_ops.snapshots set progress_at = now() - interval '3 minutes'`);
-      await env.pool.query(`select graphile_worker.add_job('maintain')`);
+      await env.pool.query(`select graphile_worker.add_job('fleettickets_maintain')`);
       assert.deepEqual(await env.runJobs(), []);
       assert.match((await ledger(env))[0]?.error ?? '', /Reading it broke off, and no attempt is left/);
       await put(8, TWO);

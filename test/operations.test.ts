@@ -101,12 +101,12 @@ describe('tickets_ops.jobs', () => {
   test('shows what graphile-worker hides, in its states', async () => {
     await addJob('geocode_cluster', { cluster: 'Kilimani' }, `, job_key := 'ready'`);
     await addJob(
-      'maintain',
+      'fleettickets_maintain',
       {},
       `, run_at := now() + interval '1 hour', job_key := 'scheduled', queue_name := 'some queue'`,
     );
     for (const key of ['running', 'retrying', 'failed'])
-      await addJob('maintain', { key }, `, job_key := '${key}', max_attempts := 3`);
+      await addJob('fleettickets_maintain', { key }, `, job_key := '${key}', max_attempts := 3`);
     await env.pool.query(`
       update graphile_worker._private_jobs set attempts = 1, locked_at = now(), locked_by = 'pool-x' where key = 'running';
       update graphile_worker._private_jobs set attempts = 1, last_error = 'no', run_at = now() + interval '9 s' where key = 'retrying';
@@ -332,7 +332,7 @@ describe('trying again', () => {
   });
 
   test('one task only, and of those that ask for the same the last', async () => {
-    for (const task of ['maintain', 'fetch_snapshot', 'fetch_snapshot']) await addJob(task, {});
+    for (const task of ['fleettickets_maintain', 'fetch_snapshot', 'fetch_snapshot']) await addJob(task, {});
     await env.pool.query('update graphile_worker._private_jobs set attempts = max_attempts');
     const tried = await rows<{ note: string }>(`select note from tickets_ops.retry_failed('fetch_snapshot')`);
     assert.deepEqual(
@@ -347,7 +347,7 @@ describe('trying again', () => {
 
   test('what is not there or runs is an error that says so', async () => {
     await assert.rejects(one('select * from tickets_ops.retry_job(4711)'), /There is no job 4711/);
-    const id = await addJob('maintain', {});
+    const id = await addJob('fleettickets_maintain', {});
     await env.pool.query(
       `update graphile_worker._private_jobs set attempts = 1, locked_at = now(), locked_by = 'pool-x'`,
     );
@@ -358,7 +358,7 @@ describe('trying again', () => {
 describe('cancelling', () => {
   test('a waiting job is gone; a running one is not tried again', async () => {
     const waiting = await addJob('geocode_cluster', { cluster: 'Kilimani' });
-    const running = await addJob('maintain', {});
+    const running = await addJob('fleettickets_maintain', {});
     await env.pool.query(
       `update graphile_worker._private_jobs set attempts = 1, locked_at = now(), locked_by = 'pool-x' where id = $1`,
       [running],
@@ -504,8 +504,8 @@ describe('tickets_ops.health', () => {
 
 async function maintain(settings: Record<string, string> = {}): Promise<void> {
   Object.assign(process.env, settings);
-  await addJob('maintain', {}, `, job_key := 'maintain', max_attempts := 1`);
-  const failures = (await env.runJobs()).filter(({ task }) => task === 'maintain');
+  await addJob('fleettickets_maintain', {}, `, job_key := 'fleettickets_maintain', max_attempts := 1`);
+  const failures = (await env.runJobs()).filter(({ task }) => task === 'fleettickets_maintain');
   for (const name of Object.keys(settings)) delete process.env[name];
   assert.deepEqual(failures, []);
 }

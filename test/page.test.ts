@@ -179,7 +179,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
     const failing = `
       select tickets_ops.enqueue('upsert_batch', json_build_object('snapshot_id', 999999, 'batch', n)) from generate_series(1, 3) as n
       union all select tickets_ops.enqueue('geocode_location', '{"location_name": "", "cluster": "Kilimani"}')`;
-    const later = `select tickets_ops.enqueue('maintain', '{}', p_run_at => now() + interval '1 day')`;
+    const later = `select tickets_ops.enqueue('fleettickets_maintain', '{}', p_run_at => now() + interval '1 day')`;
     const rows = () => tab.locator('.jobs tr');
 
     beforeEach(async () => {
@@ -211,8 +211,8 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         `select task, state from tickets_ops.jobs where state <> 'failed' order by 1`,
       );
       assert.deepEqual(waiting, [
+        { task: 'fleettickets_maintain', state: 'scheduled' },
         { task: 'geocode_location', state: 'ready' },
-        { task: 'maintain', state: 'scheduled' },
       ]);
     });
 

@@ -40,11 +40,14 @@ describe('a rule that SQL and TypeScript both need', () => {
         { maxAttempts, priority },
         task,
       );
-      const key = task === 'maintain' ? JOB_KEYS.maintain : JOB_KEYS.fetch(String(payload?.dataset), 'newest');
+      const key =
+        task === 'fleettickets_maintain'
+          ? JOB_KEYS.fleettickets_maintain
+          : JOB_KEYS.fetch(String(payload?.dataset), 'newest');
       assert.equal(options.jobKey, key);
       assert.equal(options.jobKeyMode ?? 'replace', 'replace');
     }
-    assert.deepEqual([...new Set(entries.map(({ task }) => task))].sort(), ['fetch_snapshot', 'maintain']);
+    assert.deepEqual([...new Set(entries.map(({ task }) => task))].sort(), ['fetch_snapshot', 'fleettickets_maintain']);
   });
 
   test('job keys: a look has the same one, whoever asks for it', async () => {
@@ -53,12 +56,14 @@ describe('a rule that SQL and TypeScript both need', () => {
   });
 
   test('a job that TypeScript adds has what its task says', async () => {
-    await enqueue(env.pool, 'maintain', {}, { key: JOB_KEYS.maintain, seconds: 60 });
+    await enqueue(env.pool, 'fleettickets_maintain', {}, { key: JOB_KEYS.fleettickets_maintain, seconds: 60 });
     const { rows } = await env.pool.query(
       'select task, key, priority, max_attempts as "maxAttempts", run_at > now() as later from tickets_ops.queued_jobs()',
     );
-    const { priority, maxAttempts } = JOB_POLICY.maintain;
-    assert.deepEqual(rows, [{ task: 'maintain', key: 'maintain', priority, maxAttempts, later: true }]);
+    const { priority, maxAttempts } = JOB_POLICY.fleettickets_maintain;
+    assert.deepEqual(rows, [
+      { task: 'fleettickets_maintain', key: 'fleettickets_maintain', priority, maxAttempts, later: true },
+    ]);
     await assert.rejects(env.pool.query(`select tickets_ops.enqueue('fetch', '{}')`), /There is no task fetch\./);
   });
 

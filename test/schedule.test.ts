@@ -52,7 +52,7 @@ describe('the crontab', () => {
   test('has maintenance around the clock, every two minutes', () => {
     const day = ticks(item('maintain'), '2026-06-15T00:00:00Z', 1);
     assert.equal(day.length, 720);
-    assert.equal(item('maintain').task, 'maintain');
+    assert.equal(item('maintain').task, 'fleettickets_maintain');
   });
 });
 

@@ -4,7 +4,8 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { DeleteObjectCommand, GetObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import pg from 'pg';
 import { pino } from 'pino';
-import { migrate, pending } from '../src/database/schema.ts';
+import { pending } from '../src/database/committed.ts';
+import { migrate } from '../src/database/schema.ts';
 import { type Environment, startEnvironment, waitFor } from './support/environment.ts';
 import { cutAfter, type FaultProxy, hang, meanwhile, startFaultProxy, status } from './support/fault-proxy.ts';
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:47793f5eac2ed6250ee49e27050147dfa8bb9048
+--! Hash: sha1:26e6b1f72c90958c5e4c4fea45ba3382ab274ccf
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1004,6 +1004,8 @@ begin
     raise exception 'A worker is alive: stop it first.' using hint = 'select * from tickets_ops.worker_states();';
   end if;
   perform tickets_takeover.lock_tickets();
+  -- Whom nobody would know for ours any more.
+  perform tickets_ops.free_dead_workers('');
   -- Another takeover counts its snapshots from 1 again: what waits to load snapshot 7 would load another one. Not by
   -- complete_jobs, which leaves those that a dead worker still holds.
   perform tickets_ops.delete_jobs_of(array['fetch_snapshot', 'upsert_batch', 'finalize_snapshot']);
@@ -1047,7 +1049,7 @@ $$;
 do $$
 begin
   if not exists (select from pg_extension where extname = 'postgis') then
-    create extension postgis;
+    create extension postgis schema public; -- it need not be the first of the path
   end if;
 end
 $$;
@@ -1093,7 +1095,8 @@ comment on schema tickets_ops is 'The fleettickets pipeline: its ledger, its wor
 -- because the answer must not depend on the database's (and it is faster).
 -- Each is immutable in fact, not only in name: no cast from text to a time (DateStyle and TimeZone decide what it says).
 -- Bodies written as `return …` are bound to PostGIS where it is at the time of creation: they need no search_path, so
--- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own.
+-- they hold in pg_restore, under a pinned path, and with PostGIS in a schema of its own. Those with a text for a body run for every row
+-- and pin no path, which would cost a tenth of a load: all that they call is Postgres's own by the exact types of its arguments.
 
 -- plpgsql, not inlined SQL, where a text is looked at more than once: inlining repeats `raw ->> …` each time.
 -- Cut up by position: a regular expression that captures the parts took 250 µs a call, and seven of these run per row.
@@ -1149,18 +1152,21 @@ begin
     return null;
   end if;
   n := head::bigint;
+  -- Both sides bigint, here and below: `bigint % integer` is found only by a cast, and an operator of others that needs none would win.
   year := n / 10000000000;
-  month := n / 100000000 % 100;
-  day := n / 1000000 % 100;
+  month := n / 100000000 % 100::bigint;
+  day := n / 1000000 % 100::bigint;
   -- make_timestamp raises on a day that does not exist, and takes 24:00 and :60, which are none.
   if year not between 1900 and 2100 or month not between 1 and 12 or day not between 1 and 31
-    or n / 10000 % 100 > 23 or n / 100 % 100 > 59 or n % 100 > 59
+    or n / 10000 % 100::bigint > 23 or n / 100 % 100::bigint > 59 or n % 100::bigint > 59
     or (day > 30 and month in (4, 6, 9, 11))
     or (day > 28 and month = 2 and (day > 29 or year % 4 <> 0 or year in (1900, 2100)))
   then
     return null;
   end if;
-  wall := make_timestamp(year, month, day, (n / 10000 % 100)::integer, (n / 100 % 100)::integer, n % 100 + fraction);
+  wall := make_timestamp(
+    year, month, day, (n / 10000 % 100::bigint)::integer, (n / 100 % 100::bigint)::integer, (n % 100::bigint)::double precision + fraction
+  );
   if tail = '' then
     return wall at time zone 'Africa/Nairobi';
   end if;
@@ -1200,7 +1206,7 @@ begin
   if length(value) > 40 or value collate "C" !~ '^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)$' then
     return null;
   end if;
-  return round(value::numeric * 60);
+  return round(value::numeric * 60::numeric);
 end
 $$;
 comment on function tickets.hours_to_minutes(text) is 'Decimal hours as whole minutes (halves away from zero). Plain decimals with an optional sign, at most 40 characters; NULL for anything else (NaN, inf, 1e3, 1,5). Numeric, so that no number of hours overflows and `mttr / 60` is not cut.';
@@ -1608,7 +1614,7 @@ create or replace function tickets.location_key(location_name text) returns text
 comment on function tickets.location_key(text) is 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
 create or replace function tickets.location_query(location_name text) returns text
-  language plpgsql immutable strict parallel safe
+  language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
   token text;
@@ -1815,6 +1821,13 @@ begin atomic
 end;
 comment on function tickets.in_kenya(geometry) is 'Whether a point (SRID 4326) lies in Kenya, with the tolerance of tickets.geo_country.reach. False for NULL, for what is no longitude/latitude, and so for 0,0 and for swapped axes.';
 
+create or replace function tickets.country_outline() returns json
+  language sql stable parallel safe
+begin atomic
+  select st_asgeojson(c.outline, 4)::json from tickets.geo_country c limit 1;
+end;
+comment on function tickets.country_outline() is 'tickets.geo_country.outline as a GeoJSON geometry with four decimals (11 m). NULL where there is no country.';
+
 -- Inlined, and the feed's coordinates are empty so far: two look-ups in raw are all that a row costs.
 create or replace function tickets.feed_point(raw jsonb) returns geometry
   language sql stable parallel safe
@@ -1965,7 +1978,7 @@ return nullif(left(lower(translate(p_cluster, E' \t\r\n\u00a0', '')), 200), '');
 comment on function tickets.cluster_key(text) is 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
 create or replace function tickets.known_spelling(p_cluster text) returns text
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return coalesce(
     (select c.cluster from tickets.geo_clusters c where tickets.cluster_key(c.cluster) = tickets.cluster_key(p_cluster)),
@@ -1976,7 +1989,9 @@ end
 $$;
 comment on function tickets.known_spelling(text) is 'A cluster as the gazetteers write it. NULL where they do not have it.';
 
-create or replace function tickets.keep_spelling() returns trigger language plpgsql as $$
+-- Security definer: whoever writes one gazetteer need not read the other.
+create or replace function tickets.keep_spelling() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   new.cluster := coalesce(tickets.known_spelling(new.cluster), new.cluster);
   return new;
@@ -1984,7 +1999,7 @@ end
 $$;
 comment on function tickets.keep_spelling() is 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
 
-create or replace function tickets.touch_updated_at() returns trigger language plpgsql as $$
+create or replace function tickets.touch_updated_at() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   new.updated_at := now();
   return new;
@@ -1996,7 +2011,8 @@ create or replace function tickets_ops.is_pipeline() returns boolean language sq
 return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
 comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
 
-create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean language plpgsql as $$
+create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean := tickets_ops.is_pipeline();
 begin
@@ -2019,7 +2035,7 @@ begin atomic
 end;
 comment on function tickets_ops.refusal_by_hand(geometry) is 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
 
-create or replace function tickets_ops.check_by_hand(p_name text, p_geom geometry) returns void language plpgsql as $$
+create or replace function tickets_ops.check_by_hand(p_name text, p_geom geometry) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_refusal text := tickets_ops.refusal_by_hand(p_geom);
 begin
@@ -2139,7 +2155,8 @@ create or replace function tickets_ops.undoing() returns bigint language sql sta
 return nullif(current_setting('tickets_ops.undoing', true), '')::bigint;
 comment on function tickets_ops.undoing() is 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
 
-create or replace function tickets_ops.refuse_rewriting() returns trigger language plpgsql as $$
+create or replace function tickets_ops.refuse_rewriting() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
@@ -2524,7 +2541,7 @@ comment on function tickets.place(jsonb, geometry, geometry) is 'Where a ticket 
 -- First what disagrees, which after a load is nothing: updating by a join with all of the rows would hash the table for
 -- every batch.
 create or replace function tickets.placing_statement(p_dataset text, p_rows text, p_locking text) returns text
-language sql stable parallel safe as $fn$
+language sql stable parallel safe set search_path = pg_catalog, pg_temp as $fn$
   select format($sql$
     with disagreeing as materialized (
       select t.ticket_id, place.*
@@ -2548,7 +2565,7 @@ comment on function tickets_ops.moves() is 'The tickets that followed the gazett
 create or replace function tickets.place_tickets(p_dataset text, p_clusters text[] default null, p_location_keys text[] default null)
 returns bigint language plpgsql
 -- Compiling the sweep of a large table takes longer than the sweep.
-set jit = off
+set jit = off set search_path = pg_catalog, pg_temp
 as $fn$
 declare
   v_scope text := case
@@ -2585,7 +2602,7 @@ end
 $fn$;
 comment on function tickets.place_tickets(text, text[], text[]) is 'Re-resolves geom and geo_source of the tickets of a dataset (inc, crq) that disagree with the gazetteers: all of them, those of the given clusters, or those of the given (cluster, location_key) pairs. One statement; returns how many tickets moved.';
 
-create or replace function tickets.share_gazetteers() returns trigger language plpgsql as $$
+create or replace function tickets.share_gazetteers() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock_shared(tickets.gazetteer_lock());
   return null;
@@ -2605,7 +2622,7 @@ end
 $$;
 comment on function tickets.claim_gazetteers() is 'Trigger before writing a gazetteer: no ticket is written meanwhile.';
 
-create or replace function tickets.place_written_tickets() returns trigger language plpgsql as $fn$
+create or replace function tickets.place_written_tickets() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
   -- An UPDATE of no rows fires this trigger too: without this, its own UPDATE below would never end.
   if not exists (select from written) then
@@ -2684,7 +2701,7 @@ comment on function tickets.locations_moved() is 'Trigger after writing tickets.
 
 create or replace function tickets_ops.rebuild_location_keys()
 returns table (tickets_changed bigint, places_changed bigint, places_merged bigint)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean;
   v_places tickets.geo_locations[];
@@ -2812,7 +2829,8 @@ $$;
 
 create or replace function tickets_ops.job_policy(p_task text default null)
 returns table (task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
-language sql immutable parallel safe as $$
+language sql immutable parallel safe
+begin atomic
   select policy.*
   from (values
     -- Six attempts: the last comes about 4 minutes after the first, so a load that fails never outlives its hour.
@@ -2822,12 +2840,13 @@ language sql immutable parallel safe as $$
     -- By their flag a worker that runs enough of them keeps further ones off (src/geocoding/concurrency.ts).
     ('geocode_cluster', 6, 20, 10, '{geocode}'),
     ('geocode_location', 6, 30, 11, '{geocode}'),
-    ('maintain', 3, -20, null, '{}'),
+    -- Prefixed, because others may have a task of that name in the same schema, whose jobs it would take.
+    ('fleettickets_maintain', 3, -20, null, '{}'),
     -- 25 attempts are four days: a message outlasts a weekend without its receiver.
     ('fleettickets_alert', 25, -20, null, '{}')
   ) as policy (task, max_attempts, priority, on_demand_priority, flags)
-  where p_task is null or policy.task = p_task
-$$;
+  where p_task is null or policy.task = p_task;
+end;
 comment on function tickets_ops.job_policy(text) is 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
 create or replace function tickets_ops.fetch_job_key(p_dataset text, p_which text) returns text language sql immutable parallel safe
@@ -2859,14 +2878,25 @@ comment on function tickets_ops.geocoding_job_key(text, jsonb) is 'The key that 
 --! EndIncluded job-policy.sql
 --! Included worker-schema.sql
 -- graphile-worker's schema, which no other SQL of ours names: what we ask of it and do to it goes through these functions.
+-- :WORKER_SCHEMA is the setting of that name: graphile-migrate puts the schema's name in its place (.gmrc).
 --
 -- Where it has a function that does it, ours calls that. Of its private tables they touch what its functions do not: those
 -- skip the row of a job that runs, and none changes a payload or an attempt's flag.
 -- Each body is a text, which binds to nothing: a view or a bound body would keep that library's own migrations from changing
 -- its tables. They run with the caller's rights, so all but the owner see nothing (its tables have row security).
 
+create or replace function tickets_ops.worker_schema() returns text language sql immutable parallel safe
+return ':WORKER_SCHEMA'::text;
+comment on function tickets_ops.worker_schema() is 'The schema that holds the jobs (setting WORKER_SCHEMA), fixed by the first migration.';
+
+create or replace function tickets_ops.worker_breaking_revision() returns integer
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select max(id) from :WORKER_SCHEMA.migrations where breaking
+$$;
+comment on function tickets_ops.worker_breaking_revision() is 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
+
 -- Inlined into the query that asks, so that a look-up by key uses the index on it.
-create or replace function tickets_ops.queued_jobs()
+create or replace function tickets_ops.queued_jobs(p_unknown_too boolean default false)
 returns table (
   id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_at timestamptz, locked_by text, flags jsonb, created_at timestamptz,
@@ -2876,17 +2906,18 @@ language sql stable as $$
   select
     j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
     j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
-  from graphile_worker._private_jobs j
-  join graphile_worker._private_tasks t on t.id = j.task_id
-  left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+  from :WORKER_SCHEMA._private_jobs j
+  join :WORKER_SCHEMA._private_tasks t on t.id = j.task_id
+  left join :WORKER_SCHEMA._private_job_queues q on q.id = j.job_queue_id
+  where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
 $$;
-comment on function tickets_ops.queued_jobs() is 'Every job that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). For operators: tickets_ops.jobs.';
+comment on function tickets_ops.queued_jobs(boolean) is 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
 
 create or replace function tickets_ops.enqueue(
   p_task text, p_payload json, p_job_key text default null, p_run_at timestamptz default null, p_priority integer default null,
   p_max_attempts integer default null
 )
-returns bigint language plpgsql as $$
+returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_policy record;
 begin
@@ -2894,7 +2925,7 @@ begin
   if not found then
     raise exception 'There is no task %.', p_task using hint = 'See tickets_ops.job_policy().';
   end if;
-  return (graphile_worker.add_job(
+  return (:WORKER_SCHEMA.add_job(
     p_task, p_payload, job_key := p_job_key, run_at := p_run_at, flags := v_policy.flags,
     max_attempts := coalesce(p_max_attempts, v_policy.max_attempts), priority := coalesce(p_priority, v_policy.priority)
   )).id;
@@ -2905,10 +2936,10 @@ comment on function tickets_ops.enqueue(text, json, text, timestamptz, integer, 
 create or replace function tickets_ops.enqueue_all(
   p_tasks text[], p_payloads json[], p_job_keys text[], p_run_at timestamptz[], p_priorities integer[]
 )
-returns bigint language sql as $$
+returns bigint language sql set search_path = pg_catalog, pg_temp as $$
   select count(*)
-  from graphile_worker.add_jobs(array(
-    select (job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags)::graphile_worker.job_spec
+  from :WORKER_SCHEMA.add_jobs(array(
+    select cast(row(job.task, job.payload, null, job.run_at, policy.max_attempts, job.key, job.priority, policy.flags) as :WORKER_SCHEMA.job_spec)
     from unnest(p_tasks, p_payloads, p_job_keys, p_run_at, p_priorities) with ordinality
       as job (task, payload, key, run_at, priority, no)
     join tickets_ops.job_policy() policy on policy.task = job.task
@@ -2918,15 +2949,15 @@ $$;
 comment on function tickets_ops.enqueue_all(text[], json[], text[], timestamptz[], integer[]) is 'tickets_ops.enqueue for many jobs at once (measured: 10 000 in 0.1 s, one by one in 6.6 s). The arrays are of one length; a task that is not ours is left out. Returns how many were added.';
 
 create or replace function tickets_ops.run_jobs_now(p_ids bigint[], p_attempts integer default null, p_priority integer default null)
-returns bigint language sql as $$
-  select count(*) from graphile_worker.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
+returns bigint language sql set search_path = pg_catalog, pg_temp as $$
+  select count(*) from :WORKER_SCHEMA.reschedule_jobs(p_ids, run_at := now(), attempts := p_attempts, priority := p_priority)
 $$;
 comment on function tickets_ops.run_jobs_now(bigint[], integer, integer) is 'Makes jobs that do not run due now; with p_attempts and p_priority in place of theirs unless NULL. Returns how many.';
 
 create or replace function tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer, p_forget text[] default '{}') returns bigint
-language sql as $$
+language sql set search_path = pg_catalog, pg_temp as $$
   with restarted as (
-    update graphile_worker._private_jobs
+    update :WORKER_SCHEMA._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
       payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
@@ -2937,38 +2968,41 @@ language sql as $$
 $$;
 comment on function tickets_ops.restart_jobs(bigint[], integer, text[]) is 'Makes jobs that do not run due now as if they had never run, with p_max_attempts or more; p_forget: keys to leave out of the payload. Returns how many.';
 
-create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql as $$
-  select from graphile_worker._private_jobs where id = p_id for update
+create or replace function tickets_ops.lock_job(p_id bigint) returns void language sql set search_path = pg_catalog, pg_temp as $$
+  select from :WORKER_SCHEMA._private_jobs where id = p_id for update
 $$;
 comment on function tickets_ops.lock_job(bigint) is 'Holds a job''s row until the end of the transaction: no worker takes or ends it meanwhile, and nobody replaces it.';
 
 create or replace function tickets_ops.advance_job(
   p_id bigint, p_run_at timestamptz default null, p_priority integer default null, p_add jsonb default '{}', p_remove text default ''
 )
-returns void language sql as $$
-  update graphile_worker._private_jobs
+returns void language sql set search_path = pg_catalog, pg_temp as $$
+  update :WORKER_SCHEMA._private_jobs
   set run_at = least(run_at, p_run_at), priority = least(priority, p_priority),
     payload = case when p_add = '{}' and p_remove = '' then payload else (payload::jsonb - p_remove || p_add)::json end
   where id = p_id
 $$;
 comment on function tickets_ops.advance_job(bigint, timestamptz, integer, jsonb, text) is 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
 
-create or replace function tickets_ops.give_up(p_job_id bigint) returns void language sql as $$
-  update graphile_worker._private_jobs
+create or replace function tickets_ops.give_up(p_job_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update :WORKER_SCHEMA._private_jobs
   set max_attempts = greatest(attempts, 1), flags = coalesce(flags, '{}') || '{"given_up": true}'
   where id = p_job_id;
 $$;
 comment on function tickets_ops.give_up(bigint) is 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
-create or replace function tickets_ops.remove_jobs(p_ids bigint[]) returns bigint language sql as $$
-  select count(*) from graphile_worker.complete_jobs(p_ids)
+create or replace function tickets_ops.remove_jobs(p_ids bigint[]) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  select count(*) from :WORKER_SCHEMA.complete_jobs(p_ids)
 $$;
 comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do not run. Returns how many.';
 
-create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint language sql as $$
+create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
   with deleted as (
-    delete from graphile_worker._private_jobs j
-    using graphile_worker._private_tasks t
+    delete from :WORKER_SCHEMA._private_jobs j
+    using :WORKER_SCHEMA._private_tasks t
     where t.id = j.task_id and t.identifier = any (p_tasks)
     returning 1
   )
@@ -2976,25 +3010,27 @@ create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bi
 $$;
 comment on function tickets_ops.delete_jobs_of(text[]) is 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
-create or replace function tickets_ops.pools_with_work() returns table (pool_id text, locked_at timestamptz) language sql stable as $$
+create or replace function tickets_ops.pools_with_work() returns table (pool_id text, locked_at timestamptz)
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select locked_by, max(locked_at)
   from (
-    select locked_by, locked_at from graphile_worker._private_jobs where locked_by is not null
+    select locked_by, locked_at from :WORKER_SCHEMA._private_jobs where locked_by is not null
     union all
-    select locked_by, locked_at from graphile_worker._private_job_queues where locked_by is not null
+    select locked_by, locked_at from :WORKER_SCHEMA._private_job_queues where locked_by is not null
   ) as locked
   group by locked_by
 $$;
-comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue, and since when at the latest.';
+comment on function tickets_ops.pools_with_work() is 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
-create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[] language plpgsql as $$
+create or replace function tickets_ops.unlock_pools(p_pools text[]) returns bigint[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
 begin
   with died as (
-    update graphile_worker._private_jobs
+    update :WORKER_SCHEMA._private_jobs
     set flags = coalesce(flags, '{}') || '{"worker_died": true}',
       max_attempts = case
         -- Twice: it may be what kills them, and the next worker would be the third.
@@ -3007,7 +3043,7 @@ begin
     returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
   select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
-  perform graphile_worker.force_unlock_workers(p_pools);
+  perform :WORKER_SCHEMA.force_unlock_workers(p_pools);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -3336,7 +3372,8 @@ comment on function tickets_ops.last_load(text, integer) is 'ETag and SHA-256 of
 --! Included ledger.sql
 -- The ledger's rules: what is loaded already, and how a snapshot comes back into flight.
 
-create or replace function tickets_ops.check_transition() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function tickets_ops.check_transition() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_from text;
 begin
@@ -3393,7 +3430,8 @@ return tickets_ops.enqueue(
 );
 comment on function tickets_ops.continue_backfill(text) is 'Asks for the next file of a backfill. Returns the job''s id.';
 
-create or replace function tickets_ops.ask_for_missing_jobs() returns bigint language sql as $$
+create or replace function tickets_ops.ask_for_missing_jobs() returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
   with needed as (
     select 'upsert_batch' as task, tickets_ops.batch_job_key(b.snapshot_id, b.batch) as key,
       json_build_object('snapshot_id', b.snapshot_id, 'batch', b.batch) as payload
@@ -3412,7 +3450,8 @@ create or replace function tickets_ops.ask_for_missing_jobs() returns bigint lan
 $$;
 comment on function tickets_ops.ask_for_missing_jobs() is 'Adds the jobs that snapshots in flight need and that are not there: someone deleted them, or they ended while their snapshot counted as failed. Returns how many.';
 
-create or replace function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text language plpgsql as $$
+create or replace function tickets_ops.reopen_snapshot(p_snapshot_id bigint) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_snapshot tickets_ops.snapshots;
   v_newer bigint;
@@ -3449,7 +3488,8 @@ end
 $$;
 comment on function tickets_ops.reopen_snapshot(bigint) is 'Puts a failed snapshot back in flight, with the jobs that are gone; the caller revives those that failed. The only way back from failed. Returns why it cannot, NULL when it is in flight.';
 
-create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void language plpgsql as $$
+create or replace function tickets_ops.put_back(p_snapshot_id bigint, p_from text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   update tickets_ops.snapshots s
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
@@ -3522,7 +3562,7 @@ create or replace function tickets_ops.load_rows(
   p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[],
   out inserted integer, out updated integer, out unchanged integer
 )
-language plpgsql as $fn$
+language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
   execute format($sql$
     with batch as materialized (
@@ -3686,7 +3726,8 @@ end
 $$;
 comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
-create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void language sql as $$
+create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
   delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
 $$;
@@ -4554,7 +4595,8 @@ comment on function tickets_ops.kind_words() is 'Words that say what kind of pla
 
 -- plpgsql from here on: a SQL function is planned anew on each call, and these are called for each word of each candidate
 -- (measured: 2.3 ms to compare two names; 0.2 ms so).
-create or replace function tickets_ops.same_word(p_one text, p_other text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.same_word(p_one text, p_other text) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_long text := case when length(p_one) >= length(p_other) then p_one else p_other end;
   v_short text := case when length(p_one) >= length(p_other) then p_other else p_one end;
@@ -4576,7 +4618,8 @@ end
 $$;
 comment on function tickets_ops.same_word(text, text) is 'Whether two words are the same but for one letter left out, added or changed (words of five letters and more, without digits): tickets are typed in the field.';
 
-create or replace function tickets_ops.has_word(p_words text[], p_word text) returns boolean language plpgsql immutable parallel safe as $$
+create or replace function tickets_ops.has_word(p_words text[], p_word text) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_word text;
 begin
@@ -4598,7 +4641,7 @@ create or replace function tickets_ops.name_match(
   out named boolean, out surrounded boolean, out exact boolean, out literal boolean, out same_kind boolean, out overlap numeric,
   out contradicted text[]
 )
-language plpgsql immutable parallel safe as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   -- Umoja 2, Section 58, South B, A104: what tells places of one name apart. Longer numbers are postal codes.
   c_number constant text := '^([0-9]{1,3}[a-z]?|[a-z][0-9]{0,3})$';
@@ -4904,7 +4947,8 @@ create or replace function tickets_ops.is_unresolvable(p_cluster tickets.geo_clu
 return p_cluster.geom is null and (p_cluster.verified or coalesce(p_cluster.expires_at > now(), false));
 comment on function tickets_ops.is_unresolvable(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
-create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean language plpgsql as $$
+create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_priority constant integer := least((select priority from tickets_ops.job_policy('geocode_cluster')), p_priority);
   v_waiting record;
@@ -4940,7 +4984,7 @@ create or replace function tickets_ops.snooze_geocoding(
   p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text default null
 )
 returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_job_id bigint;
@@ -4990,7 +5034,8 @@ end
 $$;
 comment on function tickets_ops.snooze_geocoding(bigint, text, double precision, text) is 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
-create or replace function tickets_ops.wake_locations(p_cluster text) returns void language sql as $$
+create or replace function tickets_ops.wake_locations(p_cluster text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
   where j.task = 'geocode_location'
@@ -5000,7 +5045,7 @@ create or replace function tickets_ops.wake_locations(p_cluster text) returns vo
 $$;
 comment on function tickets_ops.wake_locations(text) is 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
-create or replace function tickets_ops.wake_geocoding() returns void language sql as $$
+create or replace function tickets_ops.wake_geocoding() returns void language sql set search_path = pg_catalog, pg_temp as $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
   where j.task in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null;
@@ -5031,7 +5076,7 @@ return 1.03 / p_rate;
 comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
 create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
-returns void language plpgsql as $$
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
@@ -5063,7 +5108,7 @@ create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (
   granted boolean, wait_ms double precision, reserved_at timestamptz, slot_at timestamptz, is_control boolean, reason text
 )
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- Longer than a call may take: a prober that dies must not keep the breaker open for ever.
   c_probe constant interval := '15 seconds';
@@ -5125,7 +5170,7 @@ comment on function tickets_ops.reserve_geocoding_call(text) is
   'Reserves the next slot for one call to a provider, over all workers; call it in a transaction of its own. granted: make the call in wait_ms milliseconds (a delta, so that clocks need not agree), and reserve again if you wake much later. is_control: the provider is suspected, so ask it the control question, whatever you came for. Not granted: the budget is spent or the breaker is open; ask again in wait_ms. reserved_at and slot_at are this moment and the slot by the database''s clock.';
 
 create or replace function tickets_ops.keep_geocoding_call(p_provider text, p_reserved_at timestamptz) returns boolean
-language sql volatile as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
   with given_back as (
     update tickets_ops.geocoding_providers
     -- `used` counts one day; a call of yesterday is not today's.
@@ -5139,7 +5184,7 @@ comment on function tickets_ops.keep_geocoding_call(text, timestamptz) is
   'Asked when the slot of a reservation has come: may the call still be made? False when the breaker opened meanwhile; then the call goes back to the budget of its day.';
 
 create or replace function tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamptz) returns void
-language sql volatile as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
   update tickets_ops.geocoding_providers
   set used = used - 1
   where provider = p_provider and used > 0 and used_on = (p_reserved_at at time zone 'UTC')::date;
@@ -5148,7 +5193,7 @@ comment on function tickets_ops.return_geocoding_call(text, timestamptz) is
   'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
 create or replace function tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamptz)
-returns timestamptz language plpgsql as $$
+returns timestamptz language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   -- One that is open for longer stays.
   if p_before.breaker_until > p_until then
@@ -5168,7 +5213,7 @@ $$;
 comment on function tickets_ops.open_breaker(tickets_ops.geocoding_providers, text, text, timestamptz) is 'Opens the breaker of a provider, or keeps it open, until p_until at least. Returns until when.';
 
 create or replace function tickets_ops.record_answer(p_provider text, p_slot_at timestamptz, p_found boolean, p_is_control boolean)
-returns timestamptz language plpgsql as $$
+returns timestamptz language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- At most three questions a place: some four places in a row. The control question costs one call, so it may come early.
   c_suspected_after constant integer := 10;
@@ -5209,7 +5254,7 @@ comment on function tickets_ops.record_answer(text, timestamptz, boolean, boolea
 create or replace function tickets_ops.record_failure(
   p_provider text, p_outcome text, p_reason text, p_retry_seconds double precision, p_place text
 )
-returns timestamptz language plpgsql as $$
+returns timestamptz language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c_refused constant interval := '10 minutes';
   c_pause constant double precision := 60;
@@ -5253,7 +5298,7 @@ create or replace function tickets_ops.record_geocoding_call(
   p_provider text, p_slot_at timestamptz, p_outcome text, p_reason text, p_retry_seconds double precision,
   p_cluster text, p_location_key text, p_query text, p_candidates jsonb
 )
-returns timestamptz language plpgsql as $$
+returns timestamptz language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_is_answer constant boolean := p_outcome in ('found', 'not_found');
   v_is_control constant boolean := p_cluster is null;
@@ -5371,7 +5416,7 @@ comment on function tickets_ops.cluster_name_key(text) is 'A cluster''s name as 
 
 create or replace function tickets_ops.cluster_question(p_cluster text, p_force boolean, p_provider text default null)
 returns table (state text, cluster text, name text, region text, answered text[])
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_cluster text := tickets_ops.cluster_name(p_cluster);
 begin
@@ -5400,7 +5445,7 @@ returns table (
   state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision,
   answered text[]
 )
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_cluster text := tickets_ops.cluster_name(p_cluster);
   v_key text := tickets.location_key(p_location_name);
@@ -5438,12 +5483,12 @@ comment on function tickets_ops.location_question(text, text, boolean, text) is
 
 create or replace function tickets_ops.answers_count_since() returns timestamptz language sql stable
 return now() - interval '1 day';
-comment on function tickets_ops.answers_count_since() is 'Answers that came before are of an earlier job that never ended: they do not count, and maintain removes them.';
+comment on function tickets_ops.answers_count_since() is 'Answers that came before are of an earlier job that never ended: they do not count, and fleettickets_maintain removes them.';
 
 create or replace function tickets_ops.answers(
   p_cluster text, p_location_key text, p_provider text, out candidates jsonb, out queries text[]
 )
-language sql stable as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
   with fresh as (
     select * from tickets_ops.geocoding_answers
     where cluster = p_cluster and location_key = p_location_key and provider = p_provider
@@ -5458,7 +5503,8 @@ language sql stable as $$
 $$;
 comment on function tickets_ops.answers(text, text, text) is 'All candidates of the place that is being asked, in the order they came, and the queries. p_location_key empty: of the cluster. Answers of another provider, or older than a day, are of an earlier job that never ended: they do not count.';
 
-create or replace function tickets_ops.distrust_answers(p_provider text) returns void language plpgsql as $$
+create or replace function tickets_ops.distrust_answers(p_provider text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_since constant timestamptz := (select found_at from tickets_ops.geocoding_providers where provider = p_provider);
   v_until constant timestamptz := now() + interval '1 hour';
@@ -5476,7 +5522,8 @@ end
 $$;
 comment on function tickets_ops.distrust_answers(text) is 'A provider is suspected: what it did not find since it last found anything expires in an hour, and does not count as an attempt.';
 
-create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text language plpgsql as $$
+create or replace function tickets_ops.resolve_cluster(p_cluster text, p_provider text, p_last boolean) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_answers record;
   v_verdict record;
@@ -5528,7 +5575,7 @@ comment on function tickets_ops.resolve_cluster(text, text, boolean) is
 create or replace function tickets_ops.resolve_location(
   p_cluster text, p_location_key text, p_location_name text, p_provider text, p_last boolean
 )
-returns text language plpgsql as $$
+returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_answers record;
   v_verdict record;
@@ -5597,7 +5644,8 @@ comment on function tickets_ops.resolve_location(text, text, text, text, boolean
 -- What follows when a centroid or a guard changes: the stored candidates are rescored, with no call to a provider.
 -- Places that a person verified are judged by nobody.
 
-create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void language plpgsql as $$
+create or replace function tickets_ops.flag_suspicious(p_cluster text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- Two rejected places may be chance.
   c_agreeing constant integer := 3;
@@ -5654,7 +5702,7 @@ comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets
 create or replace function tickets_ops.judge_inherited(
   p_geom geometry, p_centre geometry, p_guard_km numeric, out status text, out distance_km numeric, out doubt text
 )
-language plpgsql immutable parallel safe as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   distance_km := tickets_ops.distance_km(p_centre, p_geom);
   status := case when distance_km > p_guard_km or not tickets.in_kenya(p_geom) then 'needs_review' else 'found' end;
@@ -5664,7 +5712,8 @@ $$;
 comment on function tickets_ops.judge_inherited(geometry, geometry, numeric) is
   'The verdict over a coordinate without candidates, which was taken over from the Python version: of the rules only the guard and the country can be applied to it. doubt: the note of one that needs review. p_centre NULL: without the guard.';
 
-create or replace function tickets_ops.rescore_locations(p_cluster text) returns void language plpgsql as $$
+create or replace function tickets_ops.rescore_locations(p_cluster text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before boolean := tickets_ops.as_pipeline(true);
 begin
@@ -5719,7 +5768,8 @@ end
 $$;
 comment on function tickets_ops.rescore_locations(text) is 'Rescores a cluster''s places: judges their stored candidates against its present centroid and guard, without a call. Verified rows stay.';
 
-create or replace function tickets_ops.places_of(p_cluster text, out within bigint, out beyond bigint, out rejected bigint) language sql stable as $$
+create or replace function tickets_ops.places_of(p_cluster text, out within bigint, out beyond bigint, out rejected bigint)
+language sql stable set search_path = pg_catalog, pg_temp as $$
   -- Relies on the primary key (cluster, location_key).
   select
     count(*) filter (where l.status = 'found' and km <= c.guard_km),
@@ -5732,7 +5782,8 @@ create or replace function tickets_ops.places_of(p_cluster text, out within bigi
 $$;
 comment on function tickets_ops.places_of(text) is 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it.';
 
-create or replace function tickets_ops.is_far_from_its_places(p_cluster text) returns boolean language sql stable
+create or replace function tickets_ops.is_far_from_its_places(p_cluster text) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
 return (select p.beyond > p.within or (p.within = 0 and p.rejected > 0) from tickets_ops.places_of(p_cluster) as p);
 comment on function tickets_ops.is_far_from_its_places(text) is 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known.';
 
@@ -5763,7 +5814,7 @@ create or replace function tickets_ops.places_to_geocode(p_dataset text, p_clust
 returns table (
   task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamptz, reason text, has_centroid boolean
 )
-language plpgsql stable as $fn$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
 begin
   -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
   return query execute format($sql$
@@ -5810,7 +5861,8 @@ $fn$;
 comment on function tickets_ops.places_to_geocode(text, text[]) is
   'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer language plpgsql as $$
+create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_planned integer;
 begin
@@ -5870,7 +5922,7 @@ begin
 end
 $$;
 comment on function tickets_ops.plan_geocoding(text, text[]) is
-  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 --! EndIncluded planning.sql
 --! Included on-demand.sql
 -- What a person asks for, ahead of all that is planned: a look at the bucket, the place of a cluster or location.
@@ -5915,7 +5967,7 @@ comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket
 
 create or replace function tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
   v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
@@ -7416,7 +7468,7 @@ create table tickets_ops.settings (
 );
 comment on table tickets_ops.settings is 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
 comment on column tickets_ops.settings.name is 'The environment''s variable.';
-comment on column tickets_ops.settings.pool_id is 'The worker pool of the process (tickets_ops.workers).';
+comment on column tickets_ops.settings.pool_id is 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
 comment on column tickets_ops.settings.value is 'Its value as text.';
 comment on column tickets_ops.settings.recorded_at is 'When the process started.';
 
@@ -7477,18 +7529,17 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
 
-create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[] language plpgsql as $$
+create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  -- A pool that is starting may lock jobs some milliseconds before it is registered.
-  c_unregistered_after constant interval := interval '30 seconds';
   v_dead text[];
   v_set_aside bigint[];
 begin
   select coalesce(array_agg(h.pool_id), '{}') into v_dead
   from tickets_ops.pools_with_work() h
-  left join tickets_ops.worker_states() w using (pool_id)
-  where h.pool_id <> p_own_pool
-    and (w.state in ('dead', 'hung', 'stopped') or (w.state is null and h.locked_at < now() - c_unregistered_after));
+  -- Only pools that registered, which ours do before they take a job: another may be another application's.
+  join tickets_ops.worker_states() w using (pool_id)
+  where h.pool_id <> p_own_pool and w.state in ('dead', 'hung', 'stopped');
   if v_dead = '{}' then
     return v_dead;
   end if;
@@ -7507,13 +7558,14 @@ begin
   return v_dead;
 end
 $$;
-comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
+comment on function tickets_ops.free_dead_workers(text) is 'Frees the jobs and queues that dead worker pools of ours hold, and ends the sessions of those that hang; a job under which a worker died twice is set aside. p_own_pool: of the worker that asks. Returns the dead pools. Only where sessions are not shared (tickets_ops.workers.shares_sessions).';
 --! EndIncluded workers.sql
 --! Included settings.sql
 -- Settings of the processes that SQL goes by as well. A process records those that its environment gives it; one without
 -- goes by what is recorded.
 
-create or replace function tickets_ops.record_settings(p_pool_id text, p_settings jsonb) returns void language sql as $$
+create or replace function tickets_ops.record_settings(p_pool_id text, p_settings jsonb) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
   -- Of a process that is forgotten only what still stands is kept.
   delete from tickets_ops.settings s
   where s.pool_id not in (select w.pool_id from tickets_ops.workers w)
@@ -7834,7 +7886,8 @@ comment on function tickets_ops.feed_problems(text) is 'What is wrong with the f
 -- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
 -- functions' bodies are texts, which bind to nothing.
 
-create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb language plpgsql immutable as $$
+create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   return p_payload::jsonb;
 exception
@@ -7844,16 +7897,21 @@ end
 $$;
 comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
 
+create or replace function tickets_ops.worker_schema_is_shared() returns boolean language sql stable
+return coalesce(tickets_ops.setting('WORKER_SCHEMA_SHARED') = 'true', false);
+comment on function tickets_ops.worker_schema_is_shared() is 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
+
 -- Inlined into the query that asks, so that one job is found by index among 200 000.
 create or replace function tickets_ops.described_jobs()
 returns table (
   id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamptz, attempts integer,
   max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamptz, superseded text
 )
-language sql stable as $$
+language sql stable
+begin atomic
   select
     j.id, j.task, j.key, r.payload, j.queue, j.priority, s.state, j.run_at, j.attempts, j.max_attempts,
-    j.last_error, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
+    case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
@@ -7862,10 +7920,12 @@ language sql stable as $$
         when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
       end
     end
-  from tickets_ops.queued_jobs() j
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  left join tickets_ops.job_policy() p on p.task = j.task
   cross join lateral (
     -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
     select case
+      when p.task is null then null -- another application's, perhaps: what it tells its workers is not for our operators
       when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
         then j.payload::jsonb
       else tickets_ops.readable_payload(j.payload)
@@ -7874,6 +7934,7 @@ language sql stable as $$
   ) as r
   cross join lateral (
     select case
+      when p.task is null then 'unknown task'
       when j.locked_at is not null then 'running'
       when j.attempts >= j.max_attempts then 'failed'
       when j.attempts > 0 then 'retrying'
@@ -7898,8 +7959,9 @@ language sql stable as $$
     from tickets_ops.snapshots n
     where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
-$$;
-comment on function tickets_ops.described_jobs() is 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs. With the caller''s rights: only the owner sees any.';
+  where p.task is not null or not (select tickets_ops.worker_schema_is_shared());
+end;
+comment on function tickets_ops.described_jobs() is 'The jobs of the pipeline in the words of tickets_ops.jobs and tickets_ops.failed_jobs; where no other application shares their schema, also those of tasks that no worker of ours has. With the caller''s rights: only the owner sees any.';
 
 create or replace function tickets_ops.list_jobs()
 returns table (
@@ -7916,16 +7978,16 @@ select id, task, key, payload, queue, priority, state, run_at, attempts, max_att
 from tickets_ops.list_jobs();
 comment on view tickets_ops.jobs is 'Every job that waits, runs or has failed; one that succeeded is gone (tickets_ops.snapshots remembers the loads).';
 comment on column tickets_ops.jobs.id is 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
-comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, maintain or fleettickets_alert.';
+comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, fleettickets_maintain or fleettickets_alert. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 comment on column tickets_ops.jobs.key is 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
-comment on column tickets_ops.jobs.payload is 'What the task was asked to do.';
+comment on column tickets_ops.jobs.payload is 'What the task was asked to do. NULL for an unknown task: it may be another application''s.';
 comment on column tickets_ops.jobs.queue is 'Named queue, whose jobs run one by one. NULL: none.';
 comment on column tickets_ops.jobs.priority is 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
-comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left.';
+comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left. unknown task: no worker of ours will ever run it.';
 comment on column tickets_ops.jobs.run_at is 'Not before this time.';
 comment on column tickets_ops.jobs.attempts is 'Attempts so far, the running one included.';
 comment on column tickets_ops.jobs.max_attempts is 'Attempts allowed. One more for each worker that died over the job.';
-comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed.';
+comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed. NULL for an unknown task.';
 comment on column tickets_ops.jobs.locked_by is 'tickets_ops.workers.pool_id of the worker that runs it.';
 comment on column tickets_ops.jobs.age is 'Since it was asked for.';
 
@@ -7947,7 +8009,8 @@ comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matter
 --! Included retry.sql
 -- What an operator does with a job: try it again, or cancel it.
 
-create or replace function tickets_ops.revive_job(p_id bigint) returns text language plpgsql as $$
+create or replace function tickets_ops.revive_job(p_id bigint) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_job record;
   v_obstacle text;
@@ -8006,6 +8069,10 @@ begin
   if not found then
     raise exception 'There is no job %.', p_id using hint = 'A job that succeeded is gone. See tickets_ops.jobs.';
   end if;
+  if v_job.state = 'unknown task' then
+    raise exception 'Job % is not tried again. There is no task %.', p_id, v_job.task
+      using hint = format('Remove it (select tickets_ops.cancel_job(%s);) and add it with the right name. See tickets_ops.job_policy().', p_id);
+  end if;
   v_obstacle := tickets_ops.revive_job(p_id);
   if v_obstacle is not null then
     raise exception 'Job % is not tried again. %', p_id, v_obstacle;
@@ -8055,7 +8122,8 @@ end
 $$;
 comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
 
-create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[] language sql stable as $$
+create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select array(
     select j.id
     from tickets_ops.queued_jobs() j
@@ -8189,6 +8257,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   from tickets_ops.described_jobs() j
   where j.state = 'failed' and j.superseded is null and j.task <> 'fleettickets_alert'
   having count(*) > 0
+  union all
+  select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
+    count(*), string_agg(distinct j.task, ', '))
+  from tickets_ops.queued_jobs(p_unknown_too := true) j
+  where j.task not in (select p.task from tickets_ops.job_policy() p) and not (select tickets_ops.worker_schema_is_shared())
+  having count(*) > 0
 $$;
 comment on function tickets_ops.job_problems() is 'What is wrong with the jobs, as faults and warnings in words.';
 
@@ -8217,7 +8291,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     coalesce(format('%s, its query of %s ago: %s', a.state, date_trunc('second', now() - a.query_start), left(a.query, 200)), 'what it does only its role can see'),
     b.blocker)
   from blocking b left join pg_stat_activity a on a.pid = b.blocker
-  where b.since < now() - interval '1 minute' and coalesce(a.application_name, '') not like 'fleettickets worker%'
+  where b.since < now() - interval '1 minute'
+    -- Anybody can call a session of his so.
+    and not (coalesce(a.application_name, '') like 'fleettickets worker%' and a.usename = current_user)
 $$;
 comment on function tickets_ops.blocking_problems() is 'Sessions of others that have kept ours waiting for more than a minute, as faults in words, with process, user and query.';
 
@@ -8453,19 +8529,19 @@ comment on function tickets.eat_midnight(date) is 'The instant at which a day be
 create or replace function tickets.periods(p_from date, p_to date, p_step text)
 returns table (n integer, period date, starts_at timestamptz, counted_from timestamptz, counted_to timestamptz)
 language sql stable parallel safe
-as $$
+begin atomic
   select
     (row_number() over (order by first))::integer,
     first::date,
     tickets.eat_midnight(first::date),
     tickets.eat_midnight(greatest(first::date, p_from)),
     tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
-  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
-$$;
+  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first;
+end;
 comment on function tickets.periods(date, date, text) is 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 
 create or replace function tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) returns void
-  language plpgsql immutable parallel safe
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then

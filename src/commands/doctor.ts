@@ -6,10 +6,10 @@ import { print, printJson } from '../terminal/output.ts';
 export const summary = 'check everything the pipeline needs, each with a remedy';
 export const usage = `Usage: fleettickets doctor [--json]
 
-Checks settings, database, PostGIS, schema, rights (before the first migration those that
-it needs), roles, clock, schedule, vehicles, bucket and provider, and says what to do about
-what is wrong. It moves a small object of its own through the bucket to try the rights
-there, and asks the provider one question.
+Checks settings, database, PostGIS, other applications in the database, schema, rights
+(before the first migration those that it needs), roles, clock, schedule, vehicles, bucket
+and provider, and says what to do about what is wrong. It moves a small object of its own
+through the bucket to try the rights there, and asks the provider one question.
 
   --json   print one JSON array
 

@@ -33,7 +33,7 @@ they are asked now, ahead of what is planned, whether or not a worker runs elsew
   --cluster NAME   only this cluster; may be repeated
   --json           print one JSON object
 
-Settings: DATABASE_URL, GEOCODER_*.
+Settings: DATABASE_URL, WORKER_SCHEMA, GEOCODER_*.
 `;
 
 const SHOWN = 20;

@@ -6,7 +6,7 @@ import type { ClientBase } from 'pg';
 import fetch_snapshot from '../../tasks/fetch_snapshot.ts';
 import finalize_snapshot from '../../tasks/finalize_snapshot.ts';
 import fleettickets_alert from '../../tasks/fleettickets_alert.ts';
-import maintain from '../../tasks/maintain.ts';
+import fleettickets_maintain from '../../tasks/fleettickets_maintain.ts';
 import upsert_batch from '../../tasks/upsert_batch.ts';
 import { timeInName } from '../bucket/files.ts';
 import type { Action, Mode } from '../bucket/plan.ts';
@@ -42,11 +42,11 @@ worker runs elsewhere. It runs load tasks only: no schedule, no geocoding.
   --json          print the result as JSON
 
 Exit status: 0 loaded or nothing to do, 1 failed, held or only partly loaded, 2 wrong usage.
-Settings: DATABASE_URL, and RUSTFS_* for --from-bucket.
+Settings: DATABASE_URL, WORKER_SCHEMA, and RUSTFS_* for --from-bucket.
 `;
 
 /** What --apply runs in this process. */
-const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, maintain, fleettickets_alert };
+const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, fleettickets_maintain, fleettickets_alert };
 
 const OPTIONS = {
   'from-bucket': { type: 'boolean', default: false },

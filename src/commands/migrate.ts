@@ -11,9 +11,10 @@ export const usage = `Usage: fleettickets migrate
 Brings the database to the schema of this release: graphile-worker's tables, then the
 committed migrations, then the grants; says what it did, and what the DBA has to do. Does
 nothing where it is there already; safe to start twice at once. A failing migration is
-rolled back whole.
+rolled back whole. It looks first: where another application's jobs or migrations are in
+the way, it changes nothing and says what to choose.
 
-Settings: DATABASE_URL.
+Settings: DATABASE_URL, WORKER_SCHEMA, WORKER_SCHEMA_SHARED.
 `;
 
 export async function run(args: string[]): Promise<number> {

@@ -18,7 +18,8 @@ holds and exits (a second SIGTERM ends it at once). Any number of workers may ru
   --migrate   first bring the database to the schema of this release, as migrate does
   --once      run every job that is due, then exit (1 if any failed); no schedule
 
-Settings: DATABASE_URL, RUSTFS_*, GEOCODER_*, WORKER_CONCURRENCY, LOG_LEVEL.
+Settings: DATABASE_URL, WORKER_SCHEMA, RUSTFS_*, GEOCODER_*, WORKER_CONCURRENCY,
+LOG_LEVEL.
 `;
 
 export async function run(args: string[]): Promise<number> {
@@ -36,7 +37,7 @@ export async function run(args: string[]): Promise<number> {
   await runner.promise;
   await workerEnded(runner.events);
   log.info('worker stopped');
-  return process.exitCode === 1 ? 1 : 0;
+  return process.exitCode ? 1 : 0; // set by whatever ended it that was no signal: the container is to start it again
 }
 
 /** From the first moment on, not only while jobs run: PID 1 of a container gets no signal that it has no handler for. */

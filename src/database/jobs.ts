@@ -31,7 +31,7 @@ export const JOB_POLICY = {
   finalize_snapshot: { maxAttempts: 6, priority: -10, onDemandPriority: null, flags: [] },
   geocode_cluster: { maxAttempts: 6, priority: 20, onDemandPriority: 10, flags: [GEOCODING_FLAG] },
   geocode_location: { maxAttempts: 6, priority: 30, onDemandPriority: 11, flags: [GEOCODING_FLAG] },
-  maintain: { maxAttempts: 3, priority: -20, onDemandPriority: null, flags: [] },
+  fleettickets_maintain: { maxAttempts: 3, priority: -20, onDemandPriority: null, flags: [] },
   fleettickets_alert: { maxAttempts: 25, priority: -20, onDemandPriority: null, flags: [] },
 } as const satisfies Record<string, Policy>;
 
@@ -41,7 +41,7 @@ export type TaskName = keyof typeof JOB_POLICY;
 /** Keys: of the jobs that wait, only one has it. Those that only SQL uses stand in job-policy.sql. */
 export const JOB_KEYS = {
   fetch: (dataset: string, mode: string) => `fetch_snapshot:${dataset}:${mode}`,
-  maintain: 'maintain',
+  fleettickets_maintain: 'fleettickets_maintain',
 } as const;
 
 export interface JobOptions {

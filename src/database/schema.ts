@@ -6,33 +6,26 @@
  * A session lock keeps order, so DATABASE_URL must not go through a transaction-pooling proxy. On the embedded
  * database all connections are one session and a lock excludes nobody: start one migration at a time there.
  */
-import { readdir, readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
+import { readFile } from 'node:fs/promises';
 import { stripVTControlCharacters } from 'node:util';
 import { migrate as applyCommitted, Logger } from 'graphile-migrate';
 import { clearAllPools } from 'graphile-migrate/dist/pg.js';
-import { runMigrations } from 'graphile-worker';
 import type { ClientBase } from 'pg';
-import { graphileLogger, type Log } from '../settings/log.ts';
+import type { Log } from '../settings/log.ts';
+import { JobSchemaSettings, readSettings } from '../settings/settings.ts';
 import { SchemaError, withClient } from './client.ts';
-import { pinnedUrlIfNeeded } from './session.ts';
+import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
+import { postgisSchema } from './foreign-code.ts';
+import { obstacles, unknownTasks } from './preflight.ts';
+import { settingsToPin } from './session.ts';
+import { migrateWorkerSchema } from './worker-schema.ts';
 
-const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const GMRC = new URL('../../.gmrc', import.meta.url);
 
-/** "fleettickets migrate" as an advisory lock, apart from those of graphile-migrate and graphile-worker. */
+/** "fleettickets migrate" as an advisory lock, apart from graphile-migrate's own. */
 const LOCK = '7216406330421507';
 /** graphile-migrate's own, for which it does not wait: https://github.com/graphile/migrate/blob/main/src/pgReal.ts */
 const GRAPHILE_MIGRATE_LOCK = '4727445306447283';
-
-/** The first migration as it was before the release, when it could still be made anew. */
-const FORMER_FIRST = 'sha1:5e306a9b341ecf5ca2cffda8447bd551325c9bc6';
-export const FORMER_REMEDY =
-  'migrate an empty database, which the next file fills; one that took over the Python version can go back first ' +
-  '(select tickets_takeover.go_back();) and be migrated again';
-
-/** A committed migration that the database has not, or has in another version: `former` is the one before the release. */
-export type Pending = { migration: string; state: 'missing' | 'changed' | 'former' };
 
 /**
  * Brings the database to the committed schema, and says in the log what was done; does nothing where it is there already,
@@ -41,27 +34,23 @@ export type Pending = { migration: string; state: 'missing' | 'changed' | 'forme
  * having changed nothing, for a database of before the release
  */
 export async function migrate(databaseUrl: string, log: Log): Promise<void> {
+  const jobs = readSettings(JobSchemaSettings);
   await withClient(databaseUrl, async (client) => {
     await takeLock(client, LOCK, 'another process is migrating this database', log);
     // A migration that was killed goes on in the database until its statement ends, and is rolled back then.
     await takeLock(client, GRAPHILE_MIGRATE_LOCK, 'a migration whose process is gone is still at work', log);
     await client.query('select pg_advisory_unlock($1)', [GRAPHILE_MIGRATE_LOCK]);
+    await requireNoObstacles(client, jobs);
     const isNew = (await appliedMigrations(client)).size === 0;
     const missing = await pending(client);
     requireUpgradable(missing);
-    const pinned = await pinnedUrlIfNeeded(client, databaseUrl);
-    await migrateWorker(client, pinned, log);
-    await applyMigrations(pinned, log);
-    const left = await pending(client);
-    if (left.length > 0) {
-      throw new SchemaError(
-        `The database has another version of ${left.map(({ migration }) => migration).join(', ')} than this release. ` +
-          'A committed migration must never change once applied: restore the file from git, or start from an empty database.',
-      );
-    }
+    await migrateWorkerSchema(client, databaseUrl, jobs.WORKER_SCHEMA, log);
+    await applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, log);
+    await recordShared(client, jobs);
     for (const { migration } of missing) log.info(`applied ${migration}`);
     if (isNew) await tellTakeover(client, log);
     await runActions(client, log);
+    await tellUnknownTasks(client, jobs, log);
     log.info(missing.length > 0 ? 'the schema is current' : 'the schema is current: no migration was missing');
   }); // closing the session frees the lock, even when the process dies
 }
@@ -77,11 +66,36 @@ export async function requireCurrent(client: ClientBase): Promise<void> {
     );
 }
 
+async function requireNoObstacles(client: ClientBase, jobs: JobSchemaSettings): Promise<void> {
+  const found = await obstacles(client, jobs);
+  if (found.length === 0) return;
+  const list = found.map(({ what, remedy }) => `- ${what}.\n  ${remedy}`);
+  throw new SchemaError(`This database is not migrated, and nothing in it was changed:\n${list.join('\n')}`);
+}
+
 function requireUpgradable(left: Pending[]): void {
   if (left.some(({ state }) => state === 'former'))
     throw new SchemaError(
       `This database was made by a version from before the release, which cannot be upgraded: ${FORMER_REMEDY}.`,
     );
+  const changed = left.filter(({ state }) => state === 'changed').map(({ migration }) => migration);
+  if (changed.length > 0)
+    throw new SchemaError(
+      `The database has another version of ${changed.join(', ')} than this release. A committed migration must never ` +
+        'change once applied: restore the file from git, or start from an empty database.',
+    );
+}
+
+/** SQL has no environment: what this process is told of the schema of the jobs is recorded for it. */
+async function recordShared(client: ClientBase, { WORKER_SCHEMA_SHARED }: JobSchemaSettings): Promise<void> {
+  if (WORKER_SCHEMA_SHARED === undefined) return;
+  await client.query(`select tickets_ops.record_settings('migrate', $1)`, [JSON.stringify({ WORKER_SCHEMA_SHARED })]);
+}
+
+async function tellUnknownTasks(client: ClientBase, { WORKER_SCHEMA }: JobSchemaSettings, log: Log): Promise<void> {
+  const tasks = await unknownTasks(client, WORKER_SCHEMA);
+  if (tasks.length > 0)
+    log.info({ tasks }, `the schema ${WORKER_SCHEMA} has tasks that are not ours: misspelt, or another application’s`);
 }
 
 /** What a takeover could not carry over as it was: graphile-migrate swallows the migration's notices. */
@@ -95,48 +109,23 @@ async function tellTakeover(client: ClientBase, log: Log): Promise<void> {
   for (const { about, count } of rows) log.warn(`${count} ${about}: see tickets_takeover.notes`);
 }
 
-/** Committed migrations that the database lacks, oldest first; empty when the schema is current or newer. */
-export async function pending(client: ClientBase): Promise<Pending[]> {
-  const applied = await appliedMigrations(client);
-  return (await committedMigrations()).flatMap(({ migration, number, hash }): Pending[] => {
-    const appliedHash = applied.get(number);
-    if (appliedHash === hash) return [];
-    if (appliedHash === FORMER_FIRST) return [{ migration, state: 'former' }];
-    return [{ migration, state: appliedHash === undefined ? 'missing' : 'changed' }];
-  });
-}
-
-/** Waits for an advisory lock, and says for whom. */
+/** Waits for an advisory lock, and says for whom: anybody who may connect can hold it. */
 async function takeLock(client: ClientBase, lock: string, holder: string, log: Log): Promise<void> {
-  const { rows } = await client.query<{ taken: boolean; pid: number | null }>(
-    `select pg_try_advisory_lock($1) as taken, (
-       select pid from pg_locks
-       where locktype = 'advisory' and granted and objsubid = 1 and (classid::bigint << 32) + objid::bigint = $1
-         and database = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
-     ) as pid`,
-    [lock],
-  );
+  const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [lock]);
   if (rows[0]?.taken) return;
-  log.info(`${holder} (database process ${rows[0]?.pid ?? 'unknown'}): waiting for it`);
+  log.info(`${holder} (${await holderOf(client, lock)}): waiting for it`);
   await client.query('select pg_advisory_lock($1)', [lock]);
 }
 
-/** graphile-worker's tables. Our SQL names their schema: GRAPHILE_WORKER_SCHEMA in the environment must not move it. */
-async function migrateWorker(client: ClientBase, databaseUrl: string, log: Log): Promise<void> {
-  const before = await workerRevision(client);
-  await runMigrations({ connectionString: databaseUrl, schema: 'graphile_worker', logger: graphileLogger(log) });
-  const after = await workerRevision(client);
-  if (before === null) log.info(`installed graphile-worker's tables, revision ${after}`);
-  else if (after !== before) log.info(`brought graphile-worker's tables from revision ${before} to ${after}`);
-}
-
-async function workerRevision(client: ClientBase): Promise<number | null> {
-  const { rows: found } = await client.query(`select where to_regclass('graphile_worker.migrations') is not null`);
-  if (found.length === 0) return null;
-  const { rows } = await client.query<{ revision: number | null }>(
-    'select max(id) as revision from graphile_worker.migrations',
+async function holderOf(client: ClientBase, lock: string): Promise<string> {
+  const { rows } = await client.query<{ holder: string }>(
+    `select format('database process %s of user %s', a.pid, a.usename) as holder
+     from pg_locks l join pg_stat_activity a on a.pid = l.pid
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = current_database()
+       and l.database = a.datid and (l.classid::bigint << 32) + l.objid::bigint = $1`,
+    [lock],
   );
-  return rows[0]?.revision ?? null;
+  return rows.map(({ holder }) => holder).join(', ') || 'one that has just ended';
 }
 
 /** Runs `afterAllMigrations` of `.gmrc` in our own session, because graphile-migrate swallows their notices. */
@@ -155,10 +144,22 @@ async function runActions(client: ClientBase, log: Log): Promise<void> {
 
 const readGmrc = async (): Promise<{ afterAllMigrations: string[] }> => JSON.parse(await readFile(GMRC, 'utf8'));
 
-async function applyMigrations(databaseUrl: string, log: Log): Promise<void> {
+/**
+ * Under what migrations run. Those that are pending make tables and functions of PostGIS's types and by its functions, and need
+ * its schema in the path; nobody has put anything there that could win (foreign-code.ts).
+ */
+async function sessionSettings(client: ClientBase): Promise<Record<string, string>> {
+  const pinned = await settingsToPin(client);
+  if ((await pending(client)).length === 0) return pinned;
+  return { ...pinned, search_path: `pg_catalog, ${await postgisSchema(client)}, pg_temp` };
+}
+
+async function applyMigrations(client: ClientBase, databaseUrl: string, workerSchema: string, log: Log): Promise<void> {
   const settings = {
     ...(await readGmrc()),
     afterAllMigrations: [], // runActions
+    placeholders: { ':WORKER_SCHEMA': workerSchema },
+    pgSettings: await sessionSettings(client),
     connectionString: databaseUrl,
     migrationsFolder: MIGRATIONS,
     // Its own copy of the logger's class, by which it knows a logger; each of its steps is a detail to whoever runs them.
@@ -167,6 +168,11 @@ async function applyMigrations(databaseUrl: string, log: Log): Promise<void> {
   try {
     await applyCommitted(settings);
   } catch (error) {
+    const { message } = error as Error;
+    if (message === 'Failed to get exclusive lock')
+      throw new SchemaError(
+        `Another graphile-migrate is at work in this database: ${await holderOf(client, GRAPHILE_MIGRATE_LOCK)}. Run it again when that has ended.`,
+      );
     throw new SchemaError(`Migration failed: ${explain(error as MigrationError)}`);
   } finally {
     // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports
@@ -181,27 +187,4 @@ type MigrationError = Error & { detail?: string; hint?: string; _gmMessageOverri
 function explain({ message, detail, hint, _gmMessageOverride: excerpt }: MigrationError): string {
   const lines = [excerpt ?? message, detail && `Detail: ${detail}`, hint && `Hint: ${hint}`];
   return stripVTControlCharacters(lines.filter(Boolean).join('\n'));
-}
-
-/** What graphile-migrate applied, hash by number (`000001.sql`); its table does not exist before the first migration. */
-async function appliedMigrations(client: ClientBase): Promise<Map<string, string>> {
-  const { rows: found } = await client.query(`select where to_regclass('graphile_migrate.migrations') is not null`);
-  if (found.length === 0) return new Map();
-  const { rows } = await client.query<{ filename: string; hash: string }>(
-    'select filename, hash from graphile_migrate.migrations',
-  );
-  return new Map(rows.map(({ filename, hash }) => [filename, hash]));
-}
-
-async function committedMigrations(): Promise<{ migration: string; number: string; hash: string }[]> {
-  const files = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => /^\d{6}.*\.sql$/.test(file)).sort();
-  return Promise.all(
-    files.map(async (migration) => {
-      const text = await readFile(`${MIGRATIONS}/committed/${migration}`, 'utf8');
-      const hash = /^--! Hash: (\S+)$/m.exec(text)?.[1];
-      if (!hash)
-        throw new Error(`migrations/committed/${migration} has no "--! Hash" line: commit it with graphile-migrate.`);
-      return { migration, number: `${migration.slice(0, 6)}.sql`, hash };
-    }),
-  );
 }

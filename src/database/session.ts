@@ -1,11 +1,14 @@
 /**
  * What every session of ours pins, so that nothing depends on what a database, a role or a server sets by default
- * (`alter database … set`), and no name is looked up where others may create.
+ * (`alter database … set`), and nothing that others may create runs as us.
  */
 import type { Db } from './client.ts';
 
 /** Setting, value, and what goes wrong with another one. */
 const PINNED: readonly (readonly [setting: string, value: string])[] = [
+  // Functions and operators are looked up by how well their arguments fit before it is asked where they stand: in any other
+  // schema of the path, somebody's format(text, bigint) would win over Postgres's own. So ours and PostGIS's are always named.
+  ['search_path', 'pg_catalog, pg_temp'],
   ['DateStyle', 'ISO, MDY'], // times are read and written as text by pg, and by our own SQL
   ['TimeZone', 'UTC'], // a day of a timestamptz is another one elsewhere
   ['IntervalStyle', 'postgres'], // pg reads intervals in this form
@@ -19,54 +22,47 @@ const PINNED: readonly (readonly [setting: string, value: string])[] = [
   ['idle_in_transaction_session_timeout', '0'],
 ];
 
-/**
- * pg_catalog first, so that nobody's function or operator wins over Postgres's own; then our schemas, in which nobody else
- * may create; then PostGIS's, wherever the DBA put it. Not public as such, nor a schema named like the role.
- */
-const SEARCH_PATH = `pg_catalog.concat_ws(', ', 'pg_catalog', 'tickets', 'tickets_ops', (
-  select pg_catalog.quote_ident(n.nspname)
-  from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
-  where e.extname = 'postgis' and n.nspname <> 'pg_catalog'
-), 'pg_temp')`;
+const SETTINGS = PINNED.map(([setting]) => setting);
+const VALUES = PINNED.map(([, value]) => value);
 
 /**
- * Pins the settings and the search path of this session. Only a setting that differs is touched, since one of them may
- * take a right that the role has not.
+ * All but the search path on the embedded database (PGlite): that is one process with one session for all its clients, and a
+ * person's psql would no longer find PostGIS. It is this machine's own, and nobody else makes anything in it.
+ */
+const AS_ROWS = `(
+  select * from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)
+  where setting operator(pg_catalog.<>) 'search_path' or pg_catalog.version() operator(pg_catalog.!~~) '%PGlite%'
+) as pinned`;
+
+/**
+ * Pins the settings of this session. Only one that differs is touched, since some of them may take a right that the role has
+ * not. This statement itself runs before the path is pinned: it names the schema of all that it calls.
  */
 export async function pinSession(db: Db): Promise<void> {
   await db.query(
-    `select pg_catalog.set_config(setting, value, false)
-     from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)
-     where pg_catalog.current_setting(setting, true) is distinct from value
-     union all
-     select pg_catalog.set_config('search_path', ${SEARCH_PATH}, false)`,
-    [PINNED.map(([setting]) => setting), PINNED.map(([, value]) => value)],
+    `select pg_catalog.set_config(setting, value, false) from ${AS_ROWS}
+     where not coalesce(pg_catalog.current_setting(setting, true) operator(pg_catalog.=) value, false)`,
+    [SETTINGS, VALUES],
   );
 }
 
 /** The connection string for a library that opens its own connections: its sessions start under the pinned settings. */
-export function pinnedUrl(databaseUrl: string, searchPath?: string): string {
-  const options = [...PINNED, ...(searchPath ? [['search_path', searchPath] as const] : [])];
+export function pinnedUrl(databaseUrl: string): string {
   const url = new URL(databaseUrl);
   // As libpq reads them: a backslash before a blank.
   url.searchParams.set(
     'options',
-    options.map(([setting, value]) => `-c ${setting}=${value.replaceAll(' ', '\\ ')}`).join(' '),
+    PINNED.map(([setting, value]) => `-c ${setting}=${value.replaceAll(' ', '\\ ')}`).join(' '),
   );
   return url.href;
 }
 
-/** The same, with the search path, only where a database's defaults are others: a pooler may refuse start-up options. */
-export async function pinnedUrlIfNeeded(db: Db, databaseUrl: string): Promise<string> {
-  const { rows } = await db.query<{ differs: boolean; path: string }>(
-    `select ${SEARCH_PATH} as path, exists (
-       select from pg_catalog.pg_settings s
-       left join rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as pinned (setting, value)
-         on pg_catalog.lower(s.name) = pg_catalog.lower(pinned.setting)
-       where s.reset_val <> case s.name when 'search_path' then '"$user", public' else pinned.value end
-         and not (s.name = 'TimeZone' and s.reset_val in ('UTC', 'Etc/UTC'))
-     ) as differs`,
-    [PINNED.map(([setting]) => setting), PINNED.map(([, value]) => value)],
+/** The pinned settings that a new session does not have by itself, for a library that sets them: value by name. */
+export async function settingsToPin(db: Db): Promise<Record<string, string>> {
+  const { rows } = await db.query<{ setting: string; value: string }>(
+    `select pinned.setting, pinned.value from ${AS_ROWS} join pg_settings s on lower(s.name) = lower(pinned.setting)
+     where s.reset_val <> pinned.value`,
+    [SETTINGS, VALUES],
   );
-  return rows[0]?.differs ? pinnedUrl(databaseUrl, rows[0].path) : databaseUrl;
+  return Object.fromEntries(rows.map(({ setting, value }) => [setting, value]));
 }

@@ -6,6 +6,7 @@
  */
 import type { ClientBase } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
+import { postgisSchema } from '../database/foreign-code.ts';
 import { ExpectedError } from '../settings/errors.ts';
 
 /** A table that looks like positions. */
@@ -243,7 +244,7 @@ async function describe(client: ClientBase, { table, readable, grants }: Table, 
     grants,
     rows: counted?.rows ?? null,
     newest: counted?.newest ?? null,
-    statement: viewOver(table, found, counted?.isNairobi ?? false),
+    statement: viewOver(table, found, counted?.isNairobi ?? false, await postgisSchema(client)),
   };
 }
 
@@ -268,7 +269,8 @@ async function count(client: ClientBase, table: string, { quoted, type }: Column
 }
 const NAIROBI_MS = 3 * 3_600_000;
 
-function viewOver(table: string, found: Recognised, isNairobi: boolean): string {
+/** Names PostGIS's schema, which is in no path of ours. */
+function viewOver(table: string, found: Recognised, isNairobi: boolean, postgis: string): string {
   const { vehicle_id, located_at, seen_at = located_at, moving, place, lng, lat } = found;
   const zone = isNairobi ? 'Africa/Nairobi' : 'UTC';
   const hasZone = ({ type }: Column) => type.includes('with time zone');
@@ -278,7 +280,7 @@ function viewOver(table: string, found: Recognised, isNairobi: boolean): string 
   const degrees =
     lng && lat
       ? [as(lng, 'double precision'), as(lat, 'double precision')]
-      : [`st_x(p.${place?.quoted}::geometry)`, `st_y(p.${place?.quoted}::geometry)`];
+      : ['st_x', 'st_y'].map((part) => `${postgis}.${part}(p.${place?.quoted}::${postgis}.geometry)`);
   const newestOnly = `
 where p.${located_at.quoted} > ${hasZone(located_at) ? 'now()' : `(now() at time zone '${zone}')`} - interval '${HISTORY}'
 order by p.${vehicle_id.quoted}, p.${located_at.quoted} desc`;

@@ -125,7 +125,7 @@ async function progressOf(db: Db, keys: readonly string[], clusters: readonly st
     `with jobs as (
        select key, locked_at is null and attempts >= max_attempts as failed,
          locked_at is null and attempts < max_attempts and run_at > now() + interval '1 minute' as waiting
-       from graphile_worker.jobs
+       from tickets_ops.queued_jobs()
      ),
      asked as (
        select cluster from unnest($2::text[]) as cluster

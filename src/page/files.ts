@@ -46,8 +46,8 @@ async function contextOf(db: Db): Promise<object> {
     throw new SchemaError('The schema of this database is not that of this release. Run: fleettickets migrate');
   const { rows } = await db.query(
     `select current_user as role, current_database() as database,
-       (select st_asgeojson(outline, 4)::json from tickets.geo_country limit 1) as outline,
-       (select coalesce(json_agg(json_build_array(cluster, st_y(geom), st_x(geom), 3) order by cluster), '[]')
+       tickets.country_outline() as outline,
+       (select coalesce(json_agg(json_build_array(cluster, (geom::point)[1], (geom::point)[0], 3) order by cluster), '[]')
         from tickets.geo_clusters where geom is not null and cluster <> all ($1)) as clusters`,
     [towns.towns.map(([name]) => name)], // a cluster may be called like its town
   );

@@ -32,14 +32,13 @@ const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, l
 const degrees = z.coerce.number().min(-180).max(180);
 const id = z.coerce.number().int().positive();
 
-const POINT = 'st_setsrid(st_makepoint($4, $5), 4326)';
 /** The SET clause of each decision; the triggers of the gazetteers do the rest, as they do for psql. */
 const DECISIONS: Record<string, string> = {
   'location accept': `status = 'found', verified = true`,
-  'location pin': `geom = ${POINT}, status = 'found', verified = true`,
+  'location pin': `geom = $4, status = 'found', verified = true`,
   'location reject': `status = 'rejected', verified = true`,
   'cluster accept': `verified = true`,
-  'cluster pin': `geom = ${POINT}, verified = true`,
+  'cluster pin': `geom = $4, verified = true`,
   'cluster reject': `geom = null, verified = true`,
   'cluster guard': `guard_km = $4`,
 };
@@ -101,7 +100,9 @@ export const ROUTES: Record<string, Route> = {
   'POST /api/decide': route('tickets_curator', decision, async (db, asked) => {
     const { kind, cluster, location_key, updated_at } = asked;
     const set = DECISIONS[`${kind} ${asked.decision}`];
-    const values = { accept: [], reject: [], pin: [asked.lng, asked.lat], guard: [asked.guard_km] }[asked.decision];
+    const { lng, lat, guard_km } = asked;
+    const pin = lng === undefined || lat === undefined ? undefined : `SRID=4326;POINT(${lng} ${lat})`;
+    const values = { accept: [], reject: [], pin: [pin], guard: [guard_km] }[asked.decision];
     if (!set || values.some((value) => value === undefined))
       throw new Refused(400, 'This decision lacks what it decides.');
     const { rowCount } = await db.query(
@@ -146,7 +147,7 @@ export const ROUTES: Record<string, Route> = {
       const { rows } = await db.query(
         `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, sla_state, at_risk
          from tickets.inc_open_sla
-         where st_x(geom) = $1 and st_y(geom) = $2
+         where (geom::point)[0] = $1 and (geom::point)[1] = $2
            and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
          order by hours_open desc nulls last, ticket_id
          limit ${TICKETS_SHOWN}`,

@@ -13,6 +13,7 @@ import type { AddressInfo } from 'node:net';
 import { json } from 'node:stream/consumers';
 import pg from 'pg';
 import { withClient } from '../database/client.ts';
+import { pinSession } from '../database/session.ts';
 import type { PageSettings } from '../settings/settings.ts';
 import { type PageFile, pageFiles } from './files.ts';
 import { Refused, refusalOf } from './refused.ts';
@@ -33,7 +34,12 @@ export interface Page {
  */
 export async function startPage(databaseUrl: string, port: number, tiles: PageSettings): Promise<Page> {
   const files = await withClient(databaseUrl, (client) => pageFiles(client, tiles));
-  const pool = new pg.Pool({ connectionString: databaseUrl, max: 4, application_name: 'fleettickets page' });
+  const pool = new pg.Pool({
+    connectionString: databaseUrl,
+    max: 4,
+    application_name: 'fleettickets page',
+    onConnect: pinSession,
+  });
   // A connection that breaks: its statement fails, and the next request opens another or is told why not.
   pool.on('error', () => undefined).on('connect', (client) => client.on('error', () => undefined));
   const server = createServer();

@@ -20,6 +20,24 @@ export const DatabaseSettings = z.object({
     .describe('Postgres connection string of the database, e.g. postgres://worker:…@db:5432/tracksolid_db'),
 });
 
+const OTHER_SCHEMAS =
+  /^(pg_.*|information_schema|public|reporting|graphile_migrate|tickets(_ops|_legacy|_takeover|_set_aside|_ops_set_aside)?)$/;
+
+export const JobSchemaSettings = z.object({
+  WORKER_SCHEMA: z
+    .string()
+    .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be lower-case letters, digits and underscores, 63 at most')
+    .refine((name) => !OTHER_SCHEMAS.test(name), 'must not be a schema that holds something else')
+    .default('graphile_worker')
+    .describe(
+      'Schema of the jobs: another one where graphile_worker is another application’s; fixed by the first migrate',
+    ),
+  WORKER_SCHEMA_SHARED: z
+    .enum(['true', 'false'])
+    .optional()
+    .describe('true: another application has its jobs in the same schema, and must be of the same revision'),
+});
+
 export const BucketSettings = z.object({
   RUSTFS_ENDPOINT: z.url({ protocol: /^https?$/ }).describe('URL of the S3 server, e.g. http://rustfs:9000'),
   RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
@@ -111,6 +129,7 @@ export const PageSettings = z.object({
 /** Every setting, by group: the README's table is made from it. */
 export const SETTINGS = {
   Database: DatabaseSettings,
+  JobSchema: JobSchemaSettings,
   Bucket: BucketSettings,
   Worker: WorkerSettings,
   Feed: FeedSettings,
@@ -121,6 +140,7 @@ export const SETTINGS = {
 } as const;
 
 export type AlertSettings = z.infer<typeof AlertSettings>;
+export type JobSchemaSettings = z.infer<typeof JobSchemaSettings>;
 export type BucketSettings = z.infer<typeof BucketSettings>;
 export type PageSettings = z.infer<typeof PageSettings>;
 export type RetentionSettings = z.infer<typeof RetentionSettings>;

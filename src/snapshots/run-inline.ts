@@ -185,7 +185,7 @@ async function withLoadTasks<T>(client: ClientBase, tasks: TaskList, log: Log, w
   const runner = await startRunner({ preset, pgPool: openPool(preset.worker.events) }, tasks, []);
   try {
     // A run before this one may have been killed, and be the only other worker there ever was.
-    await enqueue(client, 'maintain', {}, { key: JOB_KEYS.maintain });
+    await enqueue(client, 'fleettickets_maintain', {}, { key: JOB_KEYS.fleettickets_maintain });
     return await work();
   } finally {
     await runner.stop().catch(() => undefined); // it rejects when the runner has stopped by itself

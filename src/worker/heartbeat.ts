@@ -11,6 +11,7 @@ import type { WorkerEvents, WorkerPool } from 'graphile-worker';
 import type pg from 'pg';
 import { connect } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { REVISION } from '../database/worker-schema.ts';
 import type { Log } from '../settings/log.ts';
 import { recordSettings } from '../settings/recorded.ts';
 import { rescue } from './rescue.ts';
@@ -129,14 +130,15 @@ async function keepBeating(
   if (!isShared) await rescue(client, pool, log);
 
   const beat = async () => {
-    const { rows } = await client.query<{ shared: boolean }>(
+    const { rows } = await client.query<{ shared: boolean; outgrown: boolean }>(
       `update tickets_ops.workers
        set seen_at = now(), shares_sessions = shares_sessions or pg_backend_pid() <> $2
        where pool_id = $1 and declared_dead_at is null
-       returning shares_sessions as shared`,
-      [pool, session],
+       returning shares_sessions as shared, tickets_ops.worker_breaking_revision() > $3 as outgrown`,
+      [pool, session, REVISION],
     );
     if (!rows[0]) return end('another worker declared this one dead: it had not been heard of for minutes');
+    if (rows[0].outgrown) return end('the tables of the jobs were migrated for a newer release');
     if (rows[0].shared && !isShared) log.warn(SHARED);
     isShared = rows[0].shared;
     if (!isShared) await rescue(client, pool, log);

@@ -29,7 +29,7 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
   await client.query(
     `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = $1 and state = 'failed'`,
-    ['maintain' satisfies TaskName],
+    ['fleettickets_maintain' satisfies TaskName],
   );
   const pruned = await transaction(client, () => prune(client, keep));
   if (Object.keys(pruned).length > 0) log.info(pruned, 'pruned by age');

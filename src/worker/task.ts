@@ -11,6 +11,7 @@ import { ExpectedError } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import { createLog } from '../settings/log.ts';
 import { hideSecrets } from '../settings/secrets.ts';
+import { JobSchemaSettings, readSettings } from '../settings/settings.ts';
 
 /** No further attempt of this job can succeed; the message says why and what to do instead. */
 export class PermanentError extends ExpectedError {
@@ -58,7 +59,8 @@ function parsePayload<S extends z.ZodType>(
   const { _cron, ...given } = (payload ?? {}) as Record<string, unknown>;
   const parsed = schema.safeParse(typeof payload === 'object' && !Array.isArray(payload) ? given : payload);
   if (parsed.success) return parsed.data;
-  const right = `select graphile_worker.add_job('${name}', '${JSON.stringify(example)}');`;
+  const { WORKER_SCHEMA } = readSettings(JobSchemaSettings);
+  const right = `select ${WORKER_SCHEMA}.add_job('${name}', '${JSON.stringify(example)}');`;
   throw new PermanentError(`Wrong payload:\n${z.prettifyError(parsed.error)}\nA right one: ${right}`);
 }
 

@@ -5,10 +5,11 @@ import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
 import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import { pinnedUrl } from '../database/session.ts';
+import { NEVER_MIGRATES } from '../database/worker-schema.ts';
 import { forbiddenFlags, geocodingSlots } from '../geocoding/concurrency.ts';
 import { registerGeocoder } from '../geocoding/registration.ts';
 import { graphileLogger, type Log } from '../settings/log.ts';
-import { DatabaseSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
+import { DatabaseSettings, JobSchemaSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
 import { keepHeartbeat, REGISTERS_FIRST } from './heartbeat.ts';
 import { openPool } from './pool.ts';
 import { CRONTAB_FILE, recordSchedule } from './schedule.ts';
@@ -28,13 +29,16 @@ export function workerPreset(log: Log, onHeartbeatFailure: (reason: string) => v
   events.on('pool:fatalError', () => {
     process.exitCode = 1;
   });
+  // Whoever may connect can send this notice; migrations of our tables come with the heartbeat.
+  events.on('pool:listen:notification', ({ message }) => {
+    if (message.channel === 'worker:migrate') message.payload = '';
+  });
   return {
-    plugins: [REGISTERS_FIRST],
+    plugins: [NEVER_MIGRATES, REGISTERS_FIRST],
     worker: {
       // Of plain npx graphile-worker only; ours bring a pool (pool.ts).
       connectionString: pinnedUrl(markSessions(DATABASE_URL)),
-      // Our SQL names it; without this GRAPHILE_WORKER_SCHEMA in the environment would move it.
-      schema: 'graphile_worker',
+      schema: readSettings(JobSchemaSettings).WORKER_SCHEMA,
       concurrentJobs: readSettings(WorkerSettings).WORKER_CONCURRENCY,
       taskDirectory: TASK_DIRECTORY,
       crontabFile: CRONTAB_FILE,
@@ -77,7 +81,7 @@ export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner>
   if (stop?.aborted) end();
   else stop?.addEventListener('abort', end);
   // What a dead worker held is freed now, not at the next tick of the schedule.
-  await enqueue(pgPool, 'maintain', {}, { key: JOB_KEYS.maintain, maxAttempts: 1 });
+  await enqueue(pgPool, 'fleettickets_maintain', {}, { key: JOB_KEYS.fleettickets_maintain, maxAttempts: 1 });
   return runner;
 }
 

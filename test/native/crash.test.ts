@@ -39,7 +39,7 @@ describe('kill -9', { skip: !native && 'needs a native Postgres' }, () => {
          when s.status is null or s.status = 'superseded' then 'not read'
          when s.status not in ('done', 'unchanged') then s.status
          when s.archived_at is null then 'not archived'
-         when exists (select from graphile_worker.jobs where task_identifier <> 'maintain') then 'jobs left'
+         when exists (select from graphile_worker.jobs where task_identifier <> 'fleettickets_maintain') then 'jobs left'
          else 'done'
        end as stage
        from (select) as one left join tickets_ops.snapshots s on s.source_key = $1`,

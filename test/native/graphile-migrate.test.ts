@@ -12,6 +12,7 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { withClient } from '../../src/database/client.ts';
+import { asPerson } from '../support/environment.ts';
 
 const server = process.env.TEST_DATABASE_URL ?? '';
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
@@ -92,7 +93,7 @@ comment on column tickets.${table}.service_type is 'Kind of service, as the feed
       map.replaceAll('t.geo_source, t.ingested_at, ', '$&t.service_type, '),
     );
     const raw = { service_type: 'FTTH', is_actionable: 'true', cluster: 'Kilimani' };
-    await withClient(at(scratch), async (client) => {
+    await asPerson(at(scratch), async (client) => {
       await client.query(`insert into tickets.inc (ticket_id, raw) values ('1', $1)`, [JSON.stringify(raw)]);
       await client.query(
         `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_point(36.78, -1.29, 4326))`,

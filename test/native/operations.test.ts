@@ -8,7 +8,7 @@ import { feed } from '../../demo/feed.ts';
 import { run as healthcheck } from '../../src/commands/healthcheck.ts';
 import { connect, withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
-import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { type Environment, inJobSchema, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
 const silent = pino({ level: 'silent' });
@@ -188,6 +188,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'tickets_ops.cancel_job(bigint)',
         'tickets_ops.dismiss_snapshot(bigint)',
         'tickets_ops.fetch_now(text,boolean)',
+        'tickets_ops.is_far_from_its_places(text)',
         'tickets_ops.list_jobs()',
         'tickets_ops.next_utc_midnight()',
         'tickets_ops.read_health()',
@@ -204,7 +205,10 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
       callable.filter(({ role, name }) => role === 'tickets_reader' && name.startsWith('tickets')),
       [],
     );
-    await assert.rejects(operator.query(`select graphile_worker.add_job('maintain')`), DENIED);
+    await assert.rejects(
+      operator.query(inJobSchema(`select graphile_worker.add_job('fleettickets_maintain')`)),
+      DENIED,
+    );
     await assert.rejects(operator.query(`update tickets.inc set raw = '{}'`), DENIED);
   });
 
@@ -258,7 +262,9 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     try {
       await other.query(`select pg_advisory_lock(7216406330421507)`); // src/database/schema.ts
       await other.query(
-        'begin; lock table tickets.inc, tickets_ops.snapshots, graphile_worker._private_jobs in access exclusive mode',
+        inJobSchema(
+          'begin; lock table tickets.inc, tickets_ops.snapshots, graphile_worker._private_jobs in access exclusive mode',
+        ),
       );
       assert.equal(await healthcheck([]), 0);
     } finally {

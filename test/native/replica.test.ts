@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type pg from 'pg';
 import { pino } from 'pino';
-import { connect, withClient } from '../../src/database/client.ts';
+import { withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
-import { native, waitFor } from '../support/environment.ts';
+import { connectAsPerson, native, waitFor } from '../support/environment.ts';
 import { startNativePostgres, startReplica } from '../support/native.ts';
 
 /** Whose answers do not change with time: the tickets below have no clock. */
@@ -31,11 +31,11 @@ describe('a streaming replica', { skip: !native && 'needs a native Postgres' }, 
     await withClient(server.url, (client) => client.query('create database tickets'));
     const url = Object.assign(new URL(server.url), { pathname: '/tickets' }).href;
     await migrate(url, pino({ level: 'silent' }));
-    primary = await connect(url);
+    primary = await connectAsPerson(url);
     closing.push(() => primary.end());
     const standby = await startReplica(url);
     closing.push(standby.close);
-    replica = await connect(standby.url);
+    replica = await connectAsPerson(standby.url);
     closing.push(() => replica.end());
   });
   after(async () => {

@@ -94,7 +94,7 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
   const assertLoadedOnce = async () => {
     await loaded();
     await waitFor('the queue to be empty', async () => {
-      const { rows } = await env.pool.query(`select from tickets_ops.jobs where task not in ('maintain')`);
+      const { rows } = await env.pool.query(`select from tickets_ops.jobs where task <> 'fleettickets_maintain'`);
       return rows.length === 0;
     });
     const { rows: tickets } = await env.pool.query<{ ticket_id: string; raw: Record<string, string> }>(
@@ -170,7 +170,9 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
           return rows.length === 3 && rows.every(({ last_error }) => last_error.startsWith(SET_ASIDE));
         });
         await waitFor('health to say so', async () => {
-          await env.pool.query(`select graphile_worker.add_job('maintain', job_key := 'maintain')`);
+          await env.pool.query(
+            `select graphile_worker.add_job('fleettickets_maintain', job_key := 'fleettickets_maintain')`,
+          );
           const { rows } = await env.pool.query<{ problems: string }>(
             `select array_to_string(problems, ' ') as problems from tickets_ops.health`,
           );
@@ -276,10 +278,13 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
       await inTheMiddle(busy);
       const idle = await startWorkerProcess();
       await registered(idle);
-      await env.pool.query(`select graphile_worker.add_job('maintain', job_key := 'maintain')`);
+      await env.pool.query(
+        `select graphile_worker.add_job('fleettickets_maintain', job_key := 'fleettickets_maintain')`,
+      );
       await waitFor(
         'maintain to run',
-        async () => (await env.pool.query(`select from tickets_ops.jobs where task = 'maintain'`)).rows.length === 0,
+        async () =>
+          (await env.pool.query(`select from tickets_ops.jobs where task = 'fleettickets_maintain'`)).rows.length === 0,
       );
       assert.equal(await heldBy(busy), 3);
       assert.equal(await stateOf(busy), 'alive');
@@ -408,9 +413,11 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
       await env.pool.query(`update tickets_ops.workers set seen_at = now() - interval '1 hour' where pool_id = $1`, [
         first.pool,
       ]);
-      await env.pool.query(`select graphile_worker.add_job('maintain', job_key := 'maintain')`);
+      await env.pool.query(
+        `select graphile_worker.add_job('fleettickets_maintain', job_key := 'fleettickets_maintain')`,
+      );
       await waitFor('maintain to run', () =>
-        second.log.some(({ task, msg }) => task === 'maintain' && /sessions are shared/.test(msg)),
+        second.log.some(({ task, msg }) => task === 'fleettickets_maintain' && /sessions are shared/.test(msg)),
       );
       assert.equal(await heldBy(first), 3);
       assert.ok(second.log.some(({ level, msg }) => level === 'warn' && /session mode/.test(msg)));

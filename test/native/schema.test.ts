@@ -4,9 +4,10 @@ import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
 import { ConnectionError, connect, SchemaError, withClient } from '../../src/database/client.ts';
-import { migrate, pending, requireCurrent } from '../../src/database/schema.ts';
+import { pending } from '../../src/database/committed.ts';
+import { migrate, requireCurrent } from '../../src/database/schema.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
-import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { type Environment, inJobSchema, native, startEnvironment } from '../support/environment.ts';
 import { dumpSchema, SCHEMA_FILE } from '../support/schema-dump.ts';
 
 const silent = pino({ level: 'silent' });
@@ -36,7 +37,11 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
 
   test('schema.sql is what the committed migrations make', async () => {
     const committed = await readFile(SCHEMA_FILE, 'utf8').catch(() => '');
-    assert.equal(await dumpSchema(env.databaseUrl), committed, 'run npm run schema:dump and commit the result');
+    assert.equal(
+      await dumpSchema(env.databaseUrl),
+      inJobSchema(committed),
+      'run npm run schema:dump and commit the result',
+    );
   });
 
   test('an owner without superuser migrates where PostGIS is installed, started thrice at once', async () => {
@@ -58,23 +63,15 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
     });
   });
 
-  test('a migration that was changed after it was applied is named', async () => {
-    await withClient(as(owner), async (client) => {
-      await client.query(`update graphile_migrate.migrations set hash = 'sha1:other' where filename = '000001.sql'`);
-      assert.deepEqual(
-        (await pending(client)).map(({ state }) => state),
-        ['changed'],
-      );
-    });
-    await assert.rejects(migrate(as(owner), silent), /another version of 000001-/);
-  });
-
   test('a database of before the release is told so in one line, and nothing is changed', async () => {
     const told = /^This database was made by a version from before the release, which cannot be upgraded: [^\n]+\.$/;
     const isTold = (error: unknown) => error instanceof SchemaError && told.test(error.message);
     await withClient(as(owner), async (client) => {
-      const former = 'sha1:5e306a9b341ecf5ca2cffda8447bd551325c9bc6';
-      await client.query(`update graphile_migrate.migrations set hash = $1 where filename = '000001.sql'`, [former]);
+      await client.query(`update graphile_migrate.migrations set hash = 'sha1:former' where filename = '000001.sql'`);
+      assert.deepEqual(
+        (await pending(client)).map(({ state }) => state),
+        ['former'],
+      );
       const before = (await client.query(`select xmin::text, * from graphile_migrate.migrations`)).rows;
       await assert.rejects(migrate(as(owner), silent), isTold);
       await assert.rejects(requireCurrent(client), isTold);

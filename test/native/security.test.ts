@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import pg from 'pg';
+import type pg from 'pg';
 import { pino } from 'pino';
 import { feed, type Snapshot } from '../../demo/feed.ts';
 import { startProvider } from '../../demo/provider.ts';
@@ -16,7 +16,14 @@ import { withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
 import type { Finding } from '../../src/operations/doctor/finding.ts';
-import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import {
+  asPerson,
+  connectAsPerson,
+  type Environment,
+  native,
+  startEnvironment,
+  waitFor,
+} from '../support/environment.ts';
 import { type Fault, startFaultProxy } from '../support/fault-proxy.ts';
 import { LICENCES_FILE, listLicences } from '../support/licences.ts';
 import { type NativeServers, startNativeServers } from '../support/native.ts';
@@ -61,8 +68,7 @@ describe('least privilege', { skip }, () => {
     await withClient(TEST_DATABASE_URL, (client) => client.query('create database tracksolid_db'));
     const url = new URL(TEST_DATABASE_URL);
     url.pathname = '/tracksolid_db';
-    admin = new pg.Client({ connectionString: url.href }); // a person's session, with what the database sets
-    await admin.connect();
+    admin = await connectAsPerson(url.href);
     url.username = 'fleettickets';
     url.password = password;
     worker = url.href;
@@ -169,7 +175,8 @@ describe('least privilege', { skip }, () => {
   test('the doctor, as that role, finds its rights sufficient', async () => {
     const findings = await diagnose();
     assert.deepEqual(
-      findings.filter(({ state }) => state === 'failed'),
+      // The test's files are of last June.
+      findings.filter(({ check, state }) => state === 'failed' && check !== 'feed'),
       [],
     );
     assert.equal(findings.find(({ check }) => check === 'rights')?.detail, 'fleettickets owns the tables');
@@ -276,7 +283,7 @@ describe('hostile input', { skip }, () => {
       ['fetch_snapshot', { dataset: `inc'; drop table tickets.inc; --` }],
       ['upsert_batch', { snapshot_id: '1; drop table tickets.inc', batch: 1 }],
       ['finalize_snapshot', { snapshot_id: `1' or '1'='1` }],
-      ['maintain', { prune: 'everything' }],
+      ['fleettickets_maintain', { prune: 'everything' }],
       ['geocode_cluster', { cluster: { $ne: '' } }],
     ];
     for (const [task, payload] of payloads) {
@@ -287,8 +294,7 @@ describe('hostile input', { skip }, () => {
       failures.map(({ task, attempts }) => [task, attempts]).sort(),
       payloads.map(([task]) => [task, 1]).sort(),
     );
-    for (const { error } of failures)
-      assert.match(error, /^Wrong payload:[\s\S]*A right one: select graphile_worker\.add_job/);
+    for (const { error } of failures) assert.match(error, /^Wrong payload:[\s\S]*A right one: select [a-z_]+\.add_job/);
     // A number may come as text, from whoever builds JSON by hand; the functions read it as a number or not at all.
     await env.pool.query('select id, superseded from tickets_ops.failed_jobs');
     await env.pool.query('select * from tickets_ops.retry_failed()');
@@ -339,7 +345,7 @@ describe('hostile input', { skip }, () => {
         await client.query(`alter database ${quoted(database)} set search_path = public, ${quoted(schema)}`);
       });
       await migrate(url.href, silent);
-      await withClient(url.href, async (client) => {
+      await asPerson(url.href, async (client) => {
         await client.query(
           `insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani", "is_actionable": "true"}')`,
         );

@@ -11,12 +11,15 @@ import { runMigrations } from 'graphile-worker';
 import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
 import { withClient } from '../../src/database/client.ts';
-import { migrate, pending } from '../../src/database/schema.ts';
-import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { pending } from '../../src/database/committed.ts';
+import { migrate } from '../../src/database/schema.ts';
+import { JobSchemaSettings, readSettings } from '../../src/settings/settings.ts';
+import { asPerson, type Environment, native, startEnvironment } from '../support/environment.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const committed = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => file.endsWith('.sql')).sort();
 const silent = pino({ level: 'silent' });
+const { WORKER_SCHEMA } = readSettings(JobSchemaSettings);
 
 describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
   const name = `fleettickets_upgrade_${randomBytes(4).toString('hex')}`;
@@ -32,7 +35,7 @@ describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
     test(`from ${last} keeps every ticket, its place and its history`, async () => {
       await env.pool.query(`create database ${name}`);
       try {
-        await runMigrations({ connectionString: url });
+        await runMigrations({ connectionString: url, schema: WORKER_SCHEMA });
         await applyFirst(url, index + 1);
         const [snapshot] = feed({ seed: 5, hours: 1, tickets: 200 });
         assert.ok(snapshot);
@@ -59,12 +62,13 @@ async function applyFirst(url: string, count: number): Promise<void> {
     await cp(`${MIGRATIONS}/committed/${file}`, `${folder}/committed/${file}`);
   const { afterAllMigrations: _, ...gmrc } = JSON.parse(await readFile(`${MIGRATIONS}/../.gmrc`, 'utf8'));
   const logger = new Logger(() => () => {});
-  await applyCommitted({ ...gmrc, connectionString: url, migrationsFolder: folder, logger });
+  const placeholders = { ':WORKER_SCHEMA': WORKER_SCHEMA };
+  await applyCommitted({ ...gmrc, placeholders, connectionString: url, migrationsFolder: folder, logger });
   await rm(folder, { recursive: true });
 }
 
 async function fill(url: string, tickets: ReadonlyMap<string, object>): Promise<void> {
-  await withClient(url, async (client) => {
+  await asPerson(url, async (client) => {
     await client.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.7833, -1.2907), 4326))`,
     );
@@ -78,7 +82,7 @@ async function fill(url: string, tickets: ReadonlyMap<string, object>): Promise<
 }
 
 async function contents(url: string): Promise<unknown[]> {
-  return withClient(url, async (client) => {
+  return asPerson(url, async (client) => {
     const { rows } = await client.query(
       `select ticket_id, raw, st_astext(geom) as place, geo_source, ingested_at,
          (select count(*) from tickets.inc_events e where e.ticket_id = t.ticket_id) as events

@@ -12,6 +12,7 @@ import { pino } from 'pino';
 import { startDatabase } from '../../demo/embedded.ts';
 import { withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
+import { JobSchemaSettings, readSettings } from '../../src/settings/settings.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 const CACHE = `${PROJECT}/node_modules/.cache/fleettickets`;
@@ -90,7 +91,7 @@ async function schemaHash(): Promise<string> {
   const sql = (await readdir(migrations, { recursive: true }))
     .filter((file) => /^committed\/|^[^/]*\.sql$/.test(file))
     .sort();
-  const hash = createHash('sha256');
+  const hash = createHash('sha256').update(readSettings(JobSchemaSettings).WORKER_SCHEMA);
   for (const file of [...sql.map((name) => `migrations/${name}`), '.gmrc', 'package-lock.json']) {
     hash.update(`${file}\n`).update(await readFile(`${PROJECT}/${file}`));
   }

@@ -2,14 +2,21 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { ClientBase } from 'pg';
+import { JobSchemaSettings, readSettings } from '../../src/settings/settings.ts';
 
 const FIXTURES = fileURLToPath(new URL('../../migrations/fixtures', import.meta.url));
 
-/** The text of every fixture by its path in the folder, `takeover/readers.sql`. */
+/** The text of every fixture by its path in the folder, `takeover/readers.sql`, with the schema of the jobs in its place. */
 export async function fixtures(): Promise<Map<string, string>> {
+  const { WORKER_SCHEMA } = readSettings(JobSchemaSettings);
   const files = (await readdir(FIXTURES, { recursive: true })).filter((file) => file.endsWith('.sql')).sort();
   return new Map(
-    await Promise.all(files.map(async (file) => [file, await readFile(`${FIXTURES}/${file}`, 'utf8')] as const)),
+    await Promise.all(
+      files.map(
+        async (file) =>
+          [file, (await readFile(`${FIXTURES}/${file}`, 'utf8')).replaceAll(':WORKER_SCHEMA', WORKER_SCHEMA)] as const,
+      ),
+    ),
   );
 }
 

@@ -17,6 +17,7 @@ import {
 import pg from 'pg';
 import { pino } from 'pino';
 import { type EmbeddedBucket, startBucket } from '../../demo/embedded.ts';
+import { JobSchemaSettings, readSettings } from '../../src/settings/settings.ts';
 import { drain } from '../../src/worker/drain.ts';
 import { embeddedDatabase, nativeDatabase } from './databases.ts';
 
@@ -25,6 +26,38 @@ const PATIENCE_MS = 30_000;
 const POLL_MS = 20;
 
 type Nothing = undefined | null | false | 0 | '';
+
+/**
+ * Statements of the tests say graphile_worker for the schema of the jobs. Where a run has another one (WORKER_SCHEMA, as it
+ * must not matter to anything), this makes them say that.
+ */
+export const inJobSchema = (sql: string) =>
+  sql.replaceAll('graphile_worker', readSettings(JobSchemaSettings).WORKER_SCHEMA);
+
+/** A session as a person's psql has it: nothing in it is pinned, so names are looked up in public too, where PostGIS is. */
+export async function connectAsPerson(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url });
+  client.on('error', () => {}); // of a connection that a test broke: its query fails
+  nameJobSchema(client);
+  await client.connect();
+  return client;
+}
+
+export async function asPerson<T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = await connectAsPerson(url);
+  try {
+    return await use(client);
+  } finally {
+    await client.end();
+  }
+}
+
+function nameJobSchema(client: pg.ClientBase): void {
+  const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+  Object.assign(client, {
+    query: (sql: unknown, ...rest: unknown[]) => query(typeof sql === 'string' ? inJobSchema(sql) : sql, ...rest),
+  });
+}
 
 /** Whether the tests of this process run on real servers. */
 export const native = process.env.TEST_DATABASE_URL !== undefined;
@@ -65,6 +98,7 @@ export async function startEnvironment(): Promise<Environment> {
   const pool = new pg.Pool({ connectionString: database.url, max: 8 });
   pool.on('error', () => {}); // of an idle connection that a test broke: the next query gets a new one
   pool.on('connect', (client) => client.on('error', () => {})); // of one in use: its query fails
+  pool.on('connect', nameJobSchema);
   const bucket = bucketClient(s3);
   await bucket.send(new CreateBucketCommand({ Bucket: s3.bucket }));
   const objects = objectsOf(bucket, s3.bucket);

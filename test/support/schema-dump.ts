@@ -29,6 +29,7 @@ export async function dumpSchema(databaseUrl: string): Promise<string> {
 
 /** Writes the schema file, from a database that is made for it on the server. */
 export async function writeSchema(serverUrl: string): Promise<void> {
+  delete process.env.WORKER_SCHEMA; // the file says what a database has by default
   const database = await nativeDatabase(serverUrl);
   try {
     await writeFile(SCHEMA_FILE, await dumpSchema(database.url));

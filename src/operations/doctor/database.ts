@@ -1,20 +1,23 @@
 /** The doctor's checks of the database: server, sessions, PostGIS, schema, rights, roles, clock, schedule, feed, vehicles. */
 import type pg from 'pg';
-import { FORMER_REMEDY, pending } from '../../database/schema.ts';
-import { DatabaseSettings, readSettings } from '../../settings/settings.ts';
+import { FORMER_REMEDY, pending } from '../../database/committed.ts';
+import { obstacles } from '../../database/preflight.ts';
+import { DatabaseSettings, JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
 import { backendOf, sharesSessions } from '../../worker/sessions.ts';
 import { readHealth } from '../health.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
+import { otherApplications, othersRights } from './others.ts';
 import { vehicles } from './vehicles.ts';
 
 /** Each looks at one thing, in this order. */
 export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: pg.Client) => Promise<Verdict>])[] = [
   ['sessions', sessions],
   ['postgis', postgis],
+  ['other applications', otherApplications],
   ['schema', schema],
   ['rights', rights],
-  ['search path', searchPath],
+  ['search path', othersRights],
   ['roles', roles],
   ['clock', clock],
   ['schedule', schedule],
@@ -55,6 +58,8 @@ async function postgis(client: pg.Client): Promise<Verdict> {
 }
 
 async function schema(client: pg.Client): Promise<Verdict> {
+  if ((await obstacles(client, readSettings(JobSchemaSettings))).length > 0)
+    return skipped('see above: this database is not ours to migrate');
   const left = await pending(client);
   if (left.length === 0) return ok('current');
   const names = left.map(({ migration, state }) => `${migration} is ${state}`).join(', ');
@@ -67,22 +72,17 @@ async function schema(client: pg.Client): Promise<Verdict> {
 }
 
 async function rights(client: pg.Client): Promise<Verdict> {
-  const { rows } = await client.query<{ me: string; owner: string; mine: boolean; table: string }>(
-    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine, relname as table
-     from pg_class
-     where (relname = '_private_jobs' and relnamespace = to_regnamespace('graphile_worker'))
-       or (relname = 'snapshots' and relnamespace = to_regnamespace('tickets_ops'))`,
+  const { rows } = await client.query<{ me: string; owner: string; mine: boolean }>(
+    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine
+     from pg_class where relname = 'snapshots' and relnamespace = to_regnamespace('tickets_ops')`,
   );
-  const foreign = rows.find(({ mine }) => !mine);
-  if (foreign) {
-    return failed(
-      `the tables belong to ${foreign.owner}, not to ${foreign.me}`,
-      `connect as ${foreign.owner}, or let the DBA run: grant ${foreign.owner} to ${foreign.me}`,
-    );
-  }
-  // graphile-worker's own schema is there even after a first migration that failed.
-  const ours = rows.find(({ table }) => table === 'snapshots');
-  return ours ? ok(`${ours.me} owns the tables`) : firstRights(client);
+  const [ours] = rows;
+  if (!ours) return firstRights(client);
+  if (ours.mine) return ok(`${ours.me} owns the tables`);
+  return failed(
+    `the tables belong to ${ours.owner}, not to ${ours.me}`,
+    `connect as ${ours.owner}, or let the DBA run: grant ${ours.owner} to ${ours.me}`,
+  );
 }
 
 /** Before the first migration. */
@@ -94,21 +94,6 @@ async function firstRights(client: pg.Client): Promise<Verdict> {
   return failed(
     missing.map(({ what }) => `${me} ${what}`).join('\n'),
     `let the DBA run:\n${missing.map(({ remedy }) => remedy).join('\n')}`,
-  );
-}
-
-/** Names are looked up there as well: whoever may create in it can put a function of his own in the place of another. */
-async function searchPath(client: pg.Client): Promise<Verdict> {
-  const { rows } = await client.query<{ schema: string }>(
-    `select quote_ident(n.nspname) as schema from pg_namespace n
-     where n.nspname = any (current_schemas(false))
-       and exists (select from aclexplode(n.nspacl) a where a.grantee = 0 and a.privilege_type = 'CREATE')`,
-  );
-  if (rows.length === 0) return ok('nobody else can put anything where functions are looked up');
-  const schemas = rows.map(({ schema: name }) => name).join(', ');
-  return warning(
-    `everybody may create functions in ${schemas}, and the worker could be made to call them`,
-    `let the DBA run: revoke create on schema ${schemas} from public`,
   );
 }
 

@@ -1,6 +1,6 @@
 /** The doctor's check of the vehicles: whether tickets.vehicles can be read, and whether what it says can be true. */
 import type pg from 'pg';
-import { pending } from '../../database/schema.ts';
+import { pending } from '../../database/committed.ts';
 import { countVehicles } from '../../dispatch/trackers.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
 

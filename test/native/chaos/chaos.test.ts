@@ -228,7 +228,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
       async () => {
         await retrySetAside();
         const rows = await ask(
-          `select from tickets_ops.jobs where task not like 'geocode%' and task <> 'maintain' and state <> 'failed'`,
+          `select from tickets_ops.jobs where task not like 'geocode%' and task <> 'fleettickets_maintain' and state <> 'failed'`,
         );
         return rows?.length === 0;
       },
@@ -242,10 +242,10 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
         (await ask(`select from tickets_ops.jobs where task = 'fetch_snapshot' and state <> 'failed'`))?.length === 0,
       60_000,
     );
-    await ask(`select graphile_worker.add_job('maintain', job_key := 'maintain')`);
+    await ask(`select graphile_worker.add_job('fleettickets_maintain', job_key := 'fleettickets_maintain')`);
     await waitFor(
       'the last maintenance',
-      async () => (await ask(`select from tickets_ops.jobs where task = 'maintain'`))?.length === 0,
+      async () => (await ask(`select from tickets_ops.jobs where task = 'fleettickets_maintain'`))?.length === 0,
       60_000,
     );
 

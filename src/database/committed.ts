@@ -1,0 +1,51 @@
+/** The committed migrations, and which of them a database has. */
+import { readdir, readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import type { ClientBase } from 'pg';
+
+export const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
+
+/** For a database whose first migration is one of before the release, when it could still be made anew. */
+export const FORMER_REMEDY =
+  'migrate an empty database, which the next file fills; one that took over the Python version can go back first ' +
+  '(select tickets_takeover.go_back();) and be migrated again';
+
+/**
+ * A committed migration that the database has not (missing), or has in another version: the first one as it was before the
+ * release (former), or a later one, which must never change (changed).
+ */
+export type Pending = { migration: string; state: 'missing' | 'changed' | 'former' };
+
+/** Committed migrations that the database lacks, oldest first; empty when the schema is current or newer. */
+export async function pending(client: ClientBase): Promise<Pending[]> {
+  const applied = await appliedMigrations(client);
+  return (await committedMigrations()).flatMap(({ migration, number, hash }, index): Pending[] => {
+    const appliedHash = applied.get(number);
+    if (appliedHash === hash) return [];
+    if (appliedHash === undefined) return [{ migration, state: 'missing' }];
+    return [{ migration, state: index === 0 ? 'former' : 'changed' }];
+  });
+}
+
+/** What graphile-migrate applied, hash by number (`000001.sql`); its table does not exist before the first migration. */
+export async function appliedMigrations(client: ClientBase): Promise<Map<string, string>> {
+  const { rows: found } = await client.query(`select where to_regclass('graphile_migrate.migrations') is not null`);
+  if (found.length === 0) return new Map();
+  const { rows } = await client.query<{ filename: string; hash: string }>(
+    'select filename, hash from graphile_migrate.migrations',
+  );
+  return new Map(rows.map(({ filename, hash }) => [filename, hash]));
+}
+
+async function committedMigrations(): Promise<{ migration: string; number: string; hash: string }[]> {
+  const files = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => /^\d{6}.*\.sql$/.test(file)).sort();
+  return Promise.all(
+    files.map(async (migration) => {
+      const text = await readFile(`${MIGRATIONS}/committed/${migration}`, 'utf8');
+      const hash = /^--! Hash: (\S+)$/m.exec(text)?.[1];
+      if (!hash)
+        throw new Error(`migrations/committed/${migration} has no "--! Hash" line: commit it with graphile-migrate.`);
+      return { migration, number: `${migration.slice(0, 6)}.sql`, hash };
+    }),
+  );
+}
