@@ -321,7 +321,7 @@ describe('a feed of snapshots', () => {
     );
     assert.match(
       found[0].warnings.join('\n'),
-      /It has 3 rows, 5\.0 % of the 60 of the last load\. If it looks like a file of changes: INC_FEED\?/,
+      /It has 3 rows, 5\.0 % of the 60 of the last load\. It looks like a file of changes: INC_FEED\?/,
     );
   });
 });

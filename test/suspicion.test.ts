@@ -198,6 +198,11 @@ describe('a file is loaded with a warning', () => {
     assert.deepEqual(judged(reading(10), { last: null }), ['load']);
   });
 
+  test('and not for its few rows, or none, where files hold changes only', () => {
+    for (const rows of [0, 3, 599]) assert.deepEqual(judged(reading(rows), { feed: 'changes' }), ['load']);
+    assert.match(judged(reading(100))[1] ?? '', /of the last load\. It looks like a file of changes: INC_FEED\?/);
+  });
+
   test('when a column is gone or new', () => {
     assert.deepEqual(judged(reading(1_000, 0, without('mttr'))), ['load', '1 column of the last load is gone: mttr.']);
     assert.deepEqual(judged(reading(1_000, 0, { columns: [...COLUMNS, 'a\u202e', 'b'] })), [

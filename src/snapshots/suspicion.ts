@@ -72,6 +72,8 @@ export const HELD_MS = 3_600_000;
 const MAX_REJECTED_SHARE = 0.5;
 const MANY_REJECTED_SHARE = 0.02;
 const FEW_ROWS_SHARE = 0.6;
+/** So few rows are more like what changed in an hour. */
+const CHANGES_SHARE = 0.2;
 /** A column reads far fewer values: half of the share it had, or so much more of what stands there is unreadable. */
 const HALF = 0.5;
 const UNREADABLE_SHARE = 0.2;
@@ -157,7 +159,7 @@ function comparedWith(last: Figures, now: Figures, feed: Feed): string[] {
   return [
     ...(feed === 'snapshots' && now.rows < FEW_ROWS_SHARE * last.rows
       ? [
-          `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load. If it looks like a file of changes: INC_FEED?`,
+          `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ' It looks like a file of changes: INC_FEED?' : ''}`,
         ]
       : []),
     ...(gone.length > 0
