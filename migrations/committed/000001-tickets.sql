@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:58126c29cc39b10e456c7bd745993ecd786cbf5c
+--! Hash: sha1:9bf7d271d9458b566687318531224dddb708915d
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3117,6 +3117,7 @@ create table tickets_ops.snapshots (
   error text,
   opens_at timestamptz,
   ignored boolean not null default false,
+  is_late boolean not null default false,
   dismissed_at timestamptz,
   broken_off text,
   hold_reason text,
@@ -3179,7 +3180,8 @@ comment on column tickets_ops.snapshots.in_flight is 'Work on it is under way (s
 comment on column tickets_ops.snapshots.error is 'Why it failed, in words for people.';
 comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
 comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+comment on column tickets_ops.snapshots.is_late is 'Of a feed of changes: failed without being read, since a newer file was loaded when it came.';
+comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot), or gave the file up (tickets_ops.skip_file).';
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
 comment on column tickets_ops.snapshots.hold_reason is 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
 comment on column tickets_ops.snapshots.held_since is 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
@@ -3210,7 +3212,7 @@ comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ti
 comment on column tickets_ops.snapshots.rows_rejected is 'Rows that could not be loaded, all of them.';
 comment on column tickets_ops.snapshots.rejects_kept is 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
+comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list. NULL for a file of changes, which lists few.';
 comment on column tickets_ops.snapshots.content_through is 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
 
 -- Rows of the snapshot in flight. An unchanged row leaves its id only (raw is NULL): it is recognised while staging,
@@ -3278,7 +3280,8 @@ create table tickets_ops.looks (
   newest_key text,
   newest_last_modified timestamptz,
   new_file_at timestamptz,
-  future_dated text[] not null
+  future_dated text[] not null,
+  waiting bigint not null default 0
 );
 comment on table tickets_ops.looks is 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
 comment on column tickets_ops.looks.dataset is 'inc or crq.';
@@ -3289,6 +3292,7 @@ comment on column tickets_ops.looks.newest_key is 'The file with the latest Last
 comment on column tickets_ops.looks.newest_last_modified is 'Its LastModified.';
 comment on column tickets_ops.looks.new_file_at is 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 comment on column tickets_ops.looks.future_dated is 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
+comment on column tickets_ops.looks.waiting is 'Of a feed of changes: files behind the one that is loaded, or that stops them. 0 for snapshots, of which the newest is enough.';
 
 --! Included high-water-mark.sql
 -- What is loaded already, and the one order of versions of files: the time in the name, then LastModified, then the key.
@@ -7640,6 +7644,93 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.setting_problems() is 'Settings that processes which run at the same time have with different values.';
 --! EndIncluded settings.sql
+--! Included feed-of-changes.sql
+-- Feeds of changes (setting INC_FEED): a baseline, then files that hold changed rows only. Each is needed, in its order: one
+-- that cannot be loaded stops those behind it, until it is mended or a person gives it up.
+
+create or replace function tickets_ops.feed(p_dataset text) returns text language sql stable set search_path = pg_catalog, pg_temp
+return coalesce(tickets_ops.setting(upper(p_dataset) || '_FEED'), 'snapshots');
+comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED); snapshots where none ever was.';
+
+create or replace function tickets_ops.blocking_file(p_dataset text) returns setof tickets_ops.snapshots
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.*
+  from tickets_ops.snapshots s
+  where tickets_ops.feed(p_dataset) = 'changes'
+    and s.dataset = p_dataset and s.origin = 'bucket' and s.dismissed_at is null
+    and (s.status in ('held', 'partial') or (s.status = 'failed' and s.opens_at is null and not s.ignored and not s.is_late))
+    and not tickets_ops.is_below_mark(p_dataset, s.snapshot_at, s.source_last_modified, s.source_key)
+    -- Read again by force, or replaced by another version of its name.
+    and not exists (
+      select from tickets_ops.snapshots g
+      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id and g.status in ('done', 'unchanged') -- index snapshots_by_file
+    )
+  order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
+  limit 1
+$$;
+comment on function tickets_ops.blocking_file(text) is 'Of a feed of changes: the file that failed, is held, or was loaded only in part, and that nobody has given up: no later one is loaded. No row where none does, and for a feed of snapshots.';
+
+create or replace function tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamptz, p_last_modified timestamptz, p_key text)
+returns boolean language sql stable set search_path = pg_catalog, pg_temp
+return exists (
+  select from tickets_ops.blocking_file(p_dataset) b
+  where b.source_key <> p_key
+    and (b.snapshot_at, b.source_last_modified, b.source_key collate "C") < (p_snapshot_at, p_last_modified, p_key collate "C")
+);
+comment on function tickets_ops.is_blocked(text, timestamptz, timestamptz, text) is 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
+
+create or replace function tickets_ops.skip_file(p_key text, p_dataset text default 'inc') returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select s.* into v_snapshot
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.source_key = p_key and s.dismissed_at is null and s.status in ('failed', 'held', 'partial') -- index snapshots_by_file
+  order by s.snapshot_id desc limit 1;
+  if not found then
+    raise exception 'No file % has failed, is held, or is loaded only in part.', p_key
+      using hint = 'Give its whole key, as tickets_ops.health names it: automations/inc/2026-06-15T09-00-00.csv.';
+  end if;
+  v_snapshot := tickets_ops.locked_snapshot(v_snapshot.snapshot_id);
+  if v_snapshot.status = 'held' then
+    perform tickets_ops.dismiss_snapshot(v_snapshot.snapshot_id);
+  elsif v_snapshot.status not in ('failed', 'partial') then
+    raise exception '% is %: it need not be skipped any more.', p_key, v_snapshot.status;
+  end if;
+  update tickets_ops.snapshots
+  set dismissed_at = now(), progress_at = now(),
+    error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
+  where snapshot_id = v_snapshot.snapshot_id;
+  if tickets_ops.feed(p_dataset) = 'changes' then
+    perform tickets_ops.continue_backfill(p_dataset);
+  end if;
+  return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
+end
+$$;
+comment on function tickets_ops.skip_file(text, text) is 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
+
+create or replace function tickets_ops.changes_problems(p_dataset text) returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'fault', format('%s %s, and %s later file(s) wait for it: %s Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
+    b.source_key, case b.status when 'failed' then 'failed' when 'held' then 'is held' else 'is loaded only in part' end,
+    coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0),
+    coalesce(b.error, b.broken_off, b.hold_reason),
+    case b.status
+      when 'held' then format(', load it as it is: select tickets_ops.release_snapshot(%s)', b.snapshot_id)
+      else format(', read it again: select * from tickets_ops.fetch_now(%L, true)', p_dataset)
+    end, b.source_key)
+  from tickets_ops.blocking_file(p_dataset) b
+  union all
+  (
+    select 'fault', format('%s came too late: %s', s.source_key, s.error)
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.is_late and s.status = 'failed' and s.dismissed_at is null
+    order by s.snapshot_at limit 1 -- index snapshots_by_time
+  )
+$$;
+comment on function tickets_ops.changes_problems(text) is 'What is wrong with a feed of changes, as faults in words: the file that stops it, with how many wait behind it, and one that came too late to be loaded in its order.';
+--! EndIncluded feed-of-changes.sql
 --! Included schedule.sql
 -- When the schedule looks at the bucket: the entries of the crontab, which a worker records when it starts
 -- (src/worker/schedule.ts). No SQL knows an hour of its own.
@@ -7811,7 +7902,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   union all
   select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
     tickets_ops.wall_clock(new_file_at), extract(epoch from idle)::integer / 3600)
-  from look where idle >= allowed
+  from look
+  -- Where nothing has changed no file of changes has to come.
+  where idle >= allowed and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   select 'fault', format('The feed stands still: the tickets are as of %s, %s hours ago.', tickets_ops.wall_clock(data_at), extract(epoch from now() - data_at)::integer / 3600)
   from data where data_at < now() - interval '26 hours'
@@ -8161,12 +8254,13 @@ comment on function tickets_ops.last_loaded(text) is 'The snapshot of a dataset 
 
 create or replace function tickets_ops.snapshot_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
+  -- Of changes each file is needed: tickets_ops.changes_problems. Of snapshots, what was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
   -- nothing before its time has come.
   (
     select 'fault', format('Snapshot %s (%s) failed: %s', s.snapshot_id, s.source_key, s.error)
     from tickets_ops.snapshots s
-    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored
+    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored and not s.is_late
+      and tickets_ops.feed(p_dataset) = 'snapshots'
       and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
       and not exists (
         select from tickets_ops.snapshots g
@@ -8183,11 +8277,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
     end)
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status = 'held'
+  where s.dataset = p_dataset and s.status = 'held' and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
   from tickets_ops.last_loaded(p_dataset) s
-  where s.status = 'partial'
+  where s.status = 'partial' and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   -- Until a better one comes.
   select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
@@ -8200,7 +8294,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
+  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and not s.is_late and tickets_ops.feed(p_dataset) = 'snapshots' and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
   union all
   select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
   from tickets_ops.snapshots s
@@ -8327,6 +8421,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select 'workers' as subject, * from tickets_ops.worker_problems()
     union all select 'feed', * from tickets_ops.feed_problems('inc')
     union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
+    union all select 'snapshots', * from tickets_ops.changes_problems('inc')
     union all select 'jobs', * from tickets_ops.job_problems()
     union all select 'locks', * from tickets_ops.blocking_problems()
     union all select 'geocoding', * from tickets_ops.geocoding_problems()
@@ -8435,7 +8530,7 @@ comment on column tickets_ops.health.loaded_age is 'Since then. Most hours nothi
 comment on column tickets_ops.health.loaded_status is 'done or partial.';
 comment on column tickets_ops.health.data_at is 'Export time of the newest file that is loaded or was found unchanged.';
 comment on column tickets_ops.health.data_age is 'Since then: how old the tickets are.';
-comment on column tickets_ops.health.open_missing is 'Open tickets that the last loaded snapshot no longer lists.';
+comment on column tickets_ops.health.open_missing is 'Open tickets that the last loaded snapshot no longer lists. NULL for a file of changes, which lists few.';
 comment on column tickets_ops.health.in_flight_snapshot_id is 'The snapshot that is being loaded.';
 comment on column tickets_ops.health.in_flight_status is 'staging, loading or finalizing.';
 comment on column tickets_ops.health.in_flight_idle is 'Since work on it last committed something.';
@@ -9591,7 +9686,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     union all
     select 'files_waiting', '{}', (
       select count(*) from tickets_ops.snapshots s where s.dataset = p_dataset and (s.in_flight or s.status = 'held')
-    )
+    ) + coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0)
     union all
     select 'snapshot_rows', jsonb_build_object('outcome', o.outcome), coalesce(o.rows, 0)
     from (select) as one

@@ -67,6 +67,12 @@ export const WorkerSettings = z.object({
 
 /** What SQL goes by as well: each process records those that its environment gives it (recorded.ts). */
 export const FeedSettings = z.object({
+  INC_FEED: z
+    .enum(['snapshots', 'changes'], 'must be snapshots or changes')
+    .optional()
+    .describe(
+      'What the files are: snapshots (every ticket in each; the newest is enough) or changes (each is needed, in its order). Unset: snapshots',
+    ),
   ON_SUSPECT_SNAPSHOT: z
     .enum(['hold', 'load'], 'must be hold or load')
     .optional()
