@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:6fd0764b61dc3a9569c027cbdc5aadeeb482d63b
+--! Hash: sha1:06d265d57aa0bc017ceb041c4eceb096d0647896
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -49,6 +49,11 @@ comment on table tickets_takeover.old_map_interface is 'tickets_takeover.map_int
 comment on column tickets_takeover.old_map_interface.part is 'parameter, property, summary key or freshness key.';
 comment on column tickets_takeover.old_map_interface.name is 'Its name.';
 comment on column tickets_takeover.old_map_interface.value is 'Position of a parameter; ticket_id to value of a property.';
+
+create table tickets_takeover.carried_over (kind text not null check (kind in ('table', 'type')), name text not null, primary key (kind, name));
+comment on table tickets_takeover.carried_over is 'What people made in the old schema and that is in ours now.';
+comment on column tickets_takeover.carried_over.kind is 'table or type.';
+comment on column tickets_takeover.carried_over.name is 'Its name in the schema.';
 
 create table tickets_takeover.old_maps (function_id oid primary key, definition text not null);
 comment on table tickets_takeover.old_maps is 'The overloads of reporting.fn_tickets_for_map before the takeover.';
@@ -338,6 +343,19 @@ as $$
 $$;
 comment on function tickets_takeover.let_go(tickets_takeover.readers) is 'The statement by which a reader lets go of what it uses: a view becomes a row of NULLs and keeps its OID, what cannot be replaced is dropped. NULL where there is nothing to do.';
 
+create or replace function tickets_takeover.with_old_types(p_reader tickets_takeover.readers) returns text
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select regexp_replace(
+    p_reader.definition, '^(create or replace view .*? as )(.*)$',
+    format('\1select %s from (\2) as old', (
+      select string_agg(format('old.%1$I::%2$s as %1$I', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+      from pg_attribute a where a.attrelid = p_reader.object_id and a.attnum > 0 and not a.attisdropped
+    ))
+  )
+$$;
+comment on function tickets_takeover.with_old_types(tickets_takeover.readers) is 'The statement that makes a view with the column types that it had, where our tables have others: its query, with casts.';
+
 create or replace function tickets_takeover.repoint_readers(p_own boolean) returns void
   language plpgsql set check_function_bodies = off
 as $$
@@ -401,7 +419,14 @@ begin
   loop
     begin
       foreach v_statement in array array_remove(v_step.statements, null) loop
-        execute v_statement;
+        begin
+          execute v_statement;
+        exception when invalid_table_definition then
+          -- A column has another type with us: the view keeps its own, which others rely on.
+          select tickets_takeover.with_old_types(r) into strict v_statement
+          from tickets_takeover.readers r where r.name = v_step.name and r.kind = 'view' and r.replaced and r.definition = v_statement;
+          execute v_statement;
+        end;
       end loop;
     exception when others then
       v_stopping := v_stopping || format('%s (%s)', v_step.name, sqlerrm);
@@ -579,7 +604,7 @@ begin
   -- share row exclusive: readers go on, writers wait. The tickets first, as a load does.
   for v_table in
     select c.oid from pg_class c
-    where c.relnamespace = 'tickets'::regnamespace and c.relkind in ('r', 'p')
+    where c.relnamespace = 'tickets'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'usage')
     order by c.relname <> 'inc', c.relname
   loop
     execute format('lock table %s in share row exclusive mode', v_table);
@@ -1020,7 +1045,13 @@ declare
   c_kept constant text[] := array['SELECT', 'REFERENCES'];
 begin
   create table tickets_takeover.exchanged as
-  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded
+  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded,
+    -- A view that read with its reader's rights is not for whoever could not read the table: ours reads with its owner's.
+    array(
+      select item from unnest(coalesce(old.relacl, acldefault('r', old.relowner))) as item
+      where not coalesce('security_invoker=true' = any (old.reloptions) or 'security_invoker=on' = any (old.reloptions), false)
+        or has_table_privilege((select a.grantee from aclexplode(array[item]) a limit 1), 'tickets_legacy.inc', 'select')
+    ) as acl
   from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
   where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm');
   create table tickets_takeover.exchanged_functions as
@@ -1035,9 +1066,9 @@ begin
 
   for v_statement in
     select tickets_takeover.grants(
-      coalesce(c.relacl, acldefault('r', c.relowner)), r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
+      r.acl, r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
     )
-    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+    from tickets_takeover.exchanged r
     union all
     select tickets_takeover.grants(a.attacl, r.new::regclass::text, a.attname, case when r.is_loaded then c_kept end)
     from tickets_takeover.exchanged r
@@ -1123,6 +1154,7 @@ comment on function tickets_takeover.complete() is 'Tells what was noted, and po
 
 create or replace function tickets_takeover.fill() returns void language plpgsql as $$
 begin
+  perform tickets_takeover.carry_over();
   perform tickets_takeover.fill_import_meta(); -- it says how old the baseline of the history is
   perform tickets_takeover.fill_tickets();
   perform tickets_ops.rebuild_days();
@@ -1171,6 +1203,46 @@ end
 $$;
 comment on function tickets_takeover.fence_off() is 'Puts the trigger on the tables that the old loader wrote.';
 --! EndIncluded takeover/fence.sql
+--! Included takeover/carry-over.sql
+-- What people made in the old schema itself: it comes along where nothing of the old tables hangs on it.
+
+create or replace function tickets_takeover.carry_over() returns void language plpgsql as $$
+declare
+  v_object record;
+begin
+  for v_object in
+    select 'table' as kind, c.relname as name
+    from tickets_takeover.left_behind l
+    join pg_class c on c.oid = to_regclass(l.name)
+    where l.kind = 'table' and pg_has_role(c.relowner, 'usage')
+      and not exists (select from pg_constraint k where k.contype = 'f' and c.oid in (k.conrelid, k.confrelid) and k.conrelid <> k.confrelid)
+      and not exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent))
+    union all
+    -- Columns of other people's views may be of it.
+    select 'type', t.typname
+    from tickets_takeover.left_behind l join pg_type t on t.oid = to_regtype(l.name)
+    where l.kind = 'type' and pg_has_role(t.typowner, 'usage')
+  loop
+    execute format('alter %s tickets_legacy.%I set schema tickets', v_object.kind, v_object.name);
+    insert into tickets_takeover.carried_over values (v_object.kind, v_object.name);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.carry_over() is 'Moves tables and types that people made in the old schema into ours, and writes them down.';
+
+create or replace function tickets_takeover.carry_back() returns void language plpgsql as $$
+declare
+  v_object record;
+begin
+  for v_object in
+    select * from tickets_takeover.carried_over
+  loop
+    execute format('alter %s tickets_set_aside.%I set schema tickets', v_object.kind, v_object.name);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.carry_back() is 'On the way back, when the schema tickets is the old one again: moves into it what was carried over.';
+--! EndIncluded takeover/carry-over.sql
 --! Included takeover/clean-up.sql
 -- Giving the old tables up, when a person is sure to stay.
 
@@ -1264,6 +1336,7 @@ begin
     execute format('alter function %s set schema tickets_set_aside', v_function);
   end loop;
   alter schema tickets_legacy rename to tickets;
+  perform tickets_takeover.carry_back();
   perform tickets_takeover.move_map_functions('tickets', 'reporting');
   perform tickets_takeover.bind_old_maps(); -- those that were kept read ours until now
   perform tickets_takeover.repoint_readers(p_own := false);
