@@ -3,13 +3,19 @@
  * everything is compared before and after, from outside, as each role sees it.
  */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import type pg from 'pg';
 import { pino } from 'pino';
 import { migrate } from '../../src/database/schema.ts';
 import { asPerson, native } from '../support/environment.ts';
+import { postgresPrograms } from '../support/native.ts';
 
 const server = process.env.TEST_DATABASE_URL ?? '';
 const silent = pino({ level: 'silent' });
@@ -89,7 +95,7 @@ const VIEWS = [
   'select ticket_id, cluster, st_astext(geom) from tickets.inc order by 1',
   'select ticket_id from tickets.inc_open_sla order by 1',
   'select dataset from tickets.import_meta',
-  'select name_of.verified from tickets.geo_locations as name_of order by 1',
+  'select count(*) from tickets.geo_locations where verified',
   'select assignment_id, ticket_id, plate, hours_open > 0 from dispatch.v_open_assignments order by 1',
   'select ticket_id, cluster, geo_source::text from reporting.v_tickets_recent order by 1',
   'select * from analytics.v_closures_weekly order by 1',
@@ -235,5 +241,39 @@ describe('an old system of somebody else, in a database of many', {
       ask(database, 'select tickets_takeover.go_back()', 'owner'),
       /no schema tickets_legacy to go back to/,
     );
+  });
+
+  test('the rehearsal of docs/taking-over.md runs on a copy, as a role that is no superuser', async () => {
+    const database = await oldDatabase();
+    const copy = `takeover_others_${suffix}_${databases.length}`;
+    databases.push(copy);
+    await ask('postgres', `create database ${copy} owner ${roleOf('owner')}`);
+    await ask(copy, 'create extension postgis schema public');
+    const page = await readFile(new URL('../../docs/taking-over.md', import.meta.url), 'utf8');
+    const commands = /^ *```sh rehearsal\n([\s\S]*?)^ *```/m.exec(page)?.[1];
+    assert.ok(commands);
+    const folder = await mkdtemp(join(tmpdir(), 'fleettickets-rehearsal-'));
+    try {
+      const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
+      await writeFile(join(folder, 'fleettickets'), `#!/bin/sh\nexec ${process.execPath} ${cli} "$@"\n`, {
+        mode: 0o755,
+      });
+      const env = {
+        ...process.env,
+        PATH: `${folder}:${await postgresPrograms()}:${process.env.PATH}`,
+        DATABASE_URL: url(database, 'owner'),
+        COPY_URL: url(copy, 'owner'),
+        MIGRATE_KEEP_OLD_MAP: '1',
+      };
+      const { stdout } = await promisify(execFile)('sh', ['-e', '-c', commands.replaceAll('/tmp/', `${folder}/`)], {
+        env,
+      });
+      assert.match(stdout, /the Python version was taken over/);
+      assert.match(stdout, /left in tickets_legacy/);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+    assert.deepEqual(await ask(copy, 'select count(*)::int from tickets.inc'), [[2400]]);
+    assert.deepEqual(await ask(database, `select to_regnamespace('tickets_legacy')`), [[null]]);
   });
 });
