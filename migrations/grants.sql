@@ -26,7 +26,7 @@ begin
     tickets.assign(text, text, boolean), tickets.release(text, text)
     from public;
 
-  foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher'] loop
+  foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher', 'tickets_monitor'] loop
     if not exists (select from pg_roles where rolname = v_role) then
       begin
         execute format('create role %I nologin', v_role);
@@ -34,7 +34,8 @@ begin
           when 'tickets_reader' then 'fleettickets: reads tickets and the map'
           when 'tickets_curator' then 'fleettickets: reads, and decides where places are'
           when 'tickets_operator' then 'fleettickets: reads, and operates the pipeline'
-          else 'fleettickets: reads, plans, and assigns vehicles to tickets'
+          when 'tickets_dispatcher' then 'fleettickets: reads, plans, and assigns vehicles to tickets'
+          else 'fleettickets: reads health and metrics, and no ticket'
         end);
       exception
         -- Roles belong to the server: another of its databases may be migrated at the same moment.
@@ -44,6 +45,7 @@ begin
           continue;
       end;
     end if;
+    continue when v_role = 'tickets_monitor'; -- its rights stand below
 
     execute format('grant usage on schema tickets to %I', v_role);
     for v_table in
@@ -103,17 +105,22 @@ begin
       execute format('grant execute on function %s to tickets_dispatcher', v_function);
     end loop;
   end if;
+  if exists (select from pg_roles where rolname = 'tickets_monitor') then
+    grant usage on schema tickets_ops to tickets_monitor;
+    grant select on tickets_ops.metrics, tickets_ops.health to tickets_monitor;
+    grant execute on function tickets_ops.read_metrics(), tickets_ops.read_health() to tickets_monitor;
+  end if;
   if not exists (select from pg_roles where rolname = 'tickets_operator') then
     return;
   end if;
   grant usage on schema tickets_ops to tickets_operator;
   grant select on
-    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.geocoding, tickets_ops.review_queue,
+    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.metrics, tickets_ops.geocoding, tickets_ops.review_queue,
     tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.schedule,
     tickets_ops.geocoding_calls
     to tickets_operator;
   grant execute on function
-    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.next_utc_midnight(),
+    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_metrics(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
     tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint),
     tickets_ops.worker_states(), tickets_ops.worker_lock(text), tickets_ops.is_far_from_its_places(text),

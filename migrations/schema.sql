@@ -799,14 +799,13 @@ declare
   name text := left(location_name, 500);
   kept text;
   seen text;         -- the words of names, bound and as they were typed
-  typed text;
   token text;
   word text;
   stem text;         -- the word without the digits at its end
-  number text;
   rule text;
-  kind text;
+  kind text;         -- the first word of the rule
   added text;        -- what the token adds to `kept`; NULL: it goes
+  number text;       -- the number that the token is or ends with
   last text;         -- the last word kept
   binding text;
   expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
@@ -816,11 +815,13 @@ declare
   soft_end integer;
   gap boolean;       -- something went since the last word kept
   again boolean;
+  mixed boolean;     -- a digit stands before something else within a word
 begin
   if name collate "C" ~ '[^A-Za-z0-9_ ]' then
     name := tickets.plain_name(name);
   end if;
 
+  mixed := name collate "C" ~ '[0-9][^0-9 _]';
   loop
     kept := '';
     seen := '';
@@ -832,7 +833,7 @@ begin
     gap := false;
     again := false;
 
-    foreach token in array string_to_array(replace(name, '_', ' _'), ' ') loop
+    foreach token in array tickets.location_tokens(name) loop
       continue when token = '';
       if strpos('_-''=', left(token, 1)) > 0 then
         if binding = ' ' or left(token, 1) = '_' then
@@ -850,9 +851,11 @@ begin
         expects := 'numbers';
         gap := kept <> '';
         continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
+      elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
+        and (not mixed or word collate "C" !~ '[0-9]')
+      then
         kept := kept || binding || word;
-        seen := seen || binding || token || ' ';
+        seen := seen || binding || token;
         last := word;
         binding := ' ';
         expects := '';
@@ -862,171 +865,125 @@ begin
         end if;
         continue;
       end if;
-
-      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
-      number := null;
-      added := null;
-      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
-        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
-      then
-        number := word;
-        rule := null;
-      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
-        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
-      elsif word collate "C" ~ '^[a-z]+[0-9]' then
-        stem := substring(word collate "C" from '^[a-z]+');
-        rule := tickets.location_vocabulary() ->> stem;
-        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
-          number := substr(word, length(stem) + 1);
-          word := stem;
-          token := left(token, length(stem));
-        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
-          rule := 'site';
-        else
-          rule := null;
+        -- Classify: by the vocabulary, or, with a number in it, by tickets.location_rule().
+        number := null;
+        if binding = '=' then
+          rule := '';
+          number := word;
+        elsif rule is null or stem <> word then
+          rule := tickets.location_rule(word, expects);
+          number := nullif(split_part(rule, '#', 2), '');
+          rule := split_part(rule, '#', 1);
+          word := left(word, length(word) - coalesce(length(number), 0));
         end if;
-      end if;
-
-      if rule is not null then
         kind := split_part(rule, ' ', 1);
-        case kind
-          when 'code' then
-            expects := 'numbers';
-          when 'site' then
-            expects := '';
-          when 'ticket' then
-            added := word;
+        added := case
+          when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
+          when kind not in ('code', 'site', 'floor', 'relation', '') then word
+        end;
+
+        -- What the word does to those before it, and what it makes of a number to come.
+        if kind in ('no', 'floor', 'of', 'front') then
+          if kind = 'no' and expects in ('premise', 'numbered') then
+            kept := left(kept, from_at);
+            soft_end := least(soft_end, from_at);
+            last := '';
+            added := null;
+            expects := 'id';
+          elsif (case kind  -- H No, 2nd Floor, next to, in front: the word before goes as well
+            when 'no' then last = 'h'
+            when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
+            when 'of' then word = 'to' and last in ('next', 'close')
+            when 'front' then last = 'in'
+          end) then
+            kept := left(kept, -length(last) - 1);
+            last := '';
+            added := null;
+            expects := case kind when 'of' then '' when 'front' then 'relation' else 'id' end;
+          elsif kind = 'no' then
             from_at := length(kept);
             expects := 'numbered';
-          when 'soft' then
-            added := word;
-            from_at := length(kept);
-            expects := 'numbered';
+          else
+            added := case when kind = 'front' or (kind = 'of' and expects <> 'relation') then word end;
+            expects := case kind when 'floor' then 'id' else '' end;
+          end if;
+        elsif kind in ('premise', 'numbered', 'soft', 'ticket') then
+          from_at := length(kept);
+          expects := case kind when 'premise' then kind else 'numbered' end;
+          if kind = 'soft' then
             if soft_at is null or soft_end <> from_at then
               soft_at := case when binding = '_' or kept = '' then from_at end;
             end if;
-            soft_end := from_at + 1 + length(word);
-          when 'numbered', 'premise' then
-            added := split_part(rule, ' ', 2);
-            from_at := length(kept);
-            expects := kind;
-          when 'no' then
-            if expects in ('premise', 'numbered') then
-              kept := left(kept, from_at);
-              soft_end := least(soft_end, from_at);
-              last := '';
-              expects := 'id';
-            elsif last = 'h' then
-              kept := left(kept, -2);
-              last := '';
-              expects := 'id';
-            else
-              added := word;
-              from_at := length(kept);
-              expects := 'numbered';
-            end if;
-          when 'floor' then
-            if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            end if;
-            expects := 'id';
-          when 'relation' then
-            expects := 'relation';
-          when 'of' then
-            if word = 'to' and last in ('next', 'close') then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            elsif expects <> 'relation' then
-              added := word;
-            end if;
-            expects := '';
-          when 'front' then
-            if last = 'in' then
-              kept := left(kept, -3);
-              last := '';
-              expects := 'relation';
-            else
-              added := word;
-              expects := '';
-            end if;
-          when 'kept' then
-            added := split_part(rule, ' ', 2);
-            limits := split_part(rule, ' ', 3);
-            expects := kind;
-          else  -- city, word
-            added := split_part(rule, ' ', 2);
-            expects := '';
-            if kind = 'city' and last = 'st' and length(kept) > 3 then
-              kept := kept || 'reet';
-            end if;
-        end case;
-      elsif number is null then
-        kind := 'plain';
-        added := word;
-        expects := '';
-      end if;
+            soft_end := from_at + 1 + length(added);
+          end if;
+        elsif kind = 'kept' then
+          limits := split_part(rule, ' ', 3);
+          expects := kind;
+        elsif kind <> '' then
+          if kind = 'city' and last = 'st' and length(kept) > 3 then
+            kept := kept || 'reet';
+          end if;
+          expects := case kind when 'code' then 'numbers' when 'relation' then kind else '' end;
+        end if;
 
-      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-        if word = 'buru' and last = 'buru' then
-          kept := left(kept, -5);
-          added := 'buruburu';
-        elsif kind <> 'plain' and last = added then
-          added := null;
-        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
-        then
-          typed := translate(seen, '_', ' ');
-          if (last = added and (gap or binding = '_'))
-            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
+        -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
+        if added is not null and kind in ('plain', 'kept', 'city', 'word') then
+          if word = 'buru' and last = 'buru' then
+            kept := left(kept, -5);
+            added := 'buruburu';
+          elsif (kind <> 'plain' and last = added)
+            or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
+              and word not in ('saba', 'sawa', 'lunga')
+              and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)))
           then
             added := null;
           end if;
+          seen := seen || binding || token;
         end if;
-        seen := seen || binding || token || ' ';
-      end if;
 
-      if number is not null then
-        if added is not null then
-          kept := kept || binding || added;
-          binding := '=';
-        end if;
-        if expects in ('premise', 'numbered') then
-          kept := left(kept, from_at);
-          soft_end := least(soft_end, from_at);
-          last := '';
-          added := null;
-          expects := 'numbers';
-        elsif expects in ('numbers', 'id') then
-          added := null;
-          expects := 'numbers';
-        else
-          if expects <> 'kept' or (limits <> '' and number collate "C" !~ ('^' || limits || '$')) then
-            binding := case when binding = '=' then ' ' else binding end;
-          else
+        if number is not null then
+          if added is not null then
+            kept := kept || binding || added;
             binding := '=';
           end if;
-          added := number;
-          expects := '';
+          if expects in ('premise', 'numbered') then
+            kept := left(kept, from_at);
+            soft_end := least(soft_end, from_at);
+            last := '';
+            added := null;
+            expects := 'numbers';
+          elsif expects in ('numbers', 'id') then
+            added := null;
+            expects := 'numbers';
+          else
+            binding := case
+              when expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then '='
+              when binding = '=' then ' '
+              else binding
+            end;
+            added := number;
+            expects := '';
+          end if;
         end if;
-      end if;
 
-      if added is null then
-        gap := kept <> '';
-      else
+      -- Render.
+      if added is not null then
         kept := kept || binding || added;
         last := added;
+        binding := ' ';
         if gap then
           again := true;
           gap := false;
         end if;
-      end if;
-      if added is not null or binding <> '_' then
-        binding := ' ';
+      else
+        gap := kept <> '';
+        if binding <> '_' then
+          binding := ' ';
+        end if;
       end if;
     end loop;
 
+    -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
     if soft_end = length(kept) and soft_at is not null then
       kept := left(kept, soft_at);
     end if;
@@ -2070,6 +2027,45 @@ $_$;
 
 COMMENT ON FUNCTION tickets.location_query(location_name text) IS 'tickets.location_key() as a text for people and geocoding providers: capitals, hyphens and apostrophes as in the name, abbreviations spelled out. NULL where the key is; tickets.location_key(tickets.location_query(x)) = tickets.location_key(x).';
 
+CREATE FUNCTION tickets.location_retyped(seen text, token text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((strpos((lower((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) COLLATE "C")) || ' '::text), ((' '::text || lower((token COLLATE "C"))) || ' '::text)) > 0) AND (strpos((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) || ' '::text), ((' '::text || token) || ' '::text)) = 0));
+
+COMMENT ON FUNCTION tickets.location_retyped(seen text, token text) IS 'Whether a word stands among those seen (each with what binds it in front of it, as it was typed) in another case and not in this one; one bound by `-` or `''` is not the word alone.';
+
+CREATE FUNCTION tickets.location_rule(word text, expects text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  stem text;
+  rule text;
+begin
+  if expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$' then
+    return '#' || word;
+  elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
+    return '#' || array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+  elsif word collate "C" !~ '[0-9]' then
+    return 'plain';
+  elsif word collate "C" ~ '^[0-9]+[a-z]?$' then
+    return '#' || word;
+  end if;
+  stem := substring(word collate "C" from '^([a-z]+)[0-9]');
+  rule := tickets.location_vocabulary() ->> stem;
+  if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
+    return rule || '#' || substr(word, length(stem) + 1);
+  end if;
+  return case when word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then 'site' else 'plain' end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.location_rule(word text, expects text) IS 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what the words before make of a number: id and premise take a letter for one, kept a Roman one.';
+
+CREATE FUNCTION tickets.location_tokens(name text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN string_to_array(replace(name, '_'::text, ' _'::text), ' '::text);
+
+COMMENT ON FUNCTION tickets.location_tokens(name text) IS 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_words().';
+
 CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '{"av": "word avenue", "ct": "numbered court", "fl": "floor", "hs": "premise house", "ln": "word lane", "no": "no", "nr": "relation", "nw": "code", "of": "of", "ph": "kept phase", "rd": "word road", "rm": "premise room", "to": "of", "adj": "relation", "adr": "code", "apt": "premise apartment", "ave": "word avenue", "blk": "premise block", "cab": "soft", "crq": "ticket", "crt": "numbered court", "ctr": "word centre", "eld": "city eldoret", "est": "word estate", "fat": "code", "fdt": "code", "flr": "floor", "hno": "premise house", "hse": "premise house", "hwy": "word highway", "inc": "ticket", "jct": "word junction", "ksm": "city kisumu", "mdu": "code", "mkt": "word market", "mnt": "code", "msa": "city mombasa", "nbo": "city nairobi", "nku": "city nakuru", "nrb": "city nairobi", "num": "no", "odf": "code", "off": "relation", "olt": "code", "ont": "code", "onu": "code", "opp": "relation", "pon": "code", "pop": "soft", "sch": "word school", "sdu": "code", "stn": "word station", "twr": "word tower", "wot": "ticket", "appt": "premise apartment", "apts": "premise apartments", "bldg": "word building", "card": "soft", "core": "soft", "door": "premise door", "fats": "code", "fdts": "code", "flat": "premise flat", "from": "of", "gdns": "word gardens", "gpon": "code", "hosp": "word hospital", "mdus": "code", "mile": "kept mile", "near": "relation", "node": "soft", "olts": "code", "onts": "code", "onus": "code", "past": "relation", "plot": "premise plot", "pole": "soft", "port": "soft", "ring": "soft", "room": "premise room", "sdus": "code", "shop": "premise shop", "slot": "soft", "twrs": "word towers", "unit": "premise unit", "along": "relation", "block": "premise block", "cores": "soft", "court": "numbered court", "floor": "floor", "front": "front", "house": "premise house", "phase": "kept phase", "suite": "premise suite", "umoja": "kept umoja [1-3]", "villa": "premise villa", "behind": "relation", "beside": "relation", "center": "word centre", "kisumu": "city kisumu", "nakuru": "city nakuru", "number": "no", "southb": "word south_b", "southc": "word south_c", "splice": "soft", "cabinet": "soft", "closure": "soft", "eldoret": "city eldoret", "infront": "relation", "manhole": "soft", "mombasa": "city mombasa", "nairobi": "city nairobi", "section": "kept section", "adjacent": "relation", "githurai": "kept githurai 4[45]", "handhole": "soft", "opposite": "relation", "splitter": "soft", "apartment": "premise apartment", "apartments": "premise apartments"}'::jsonb;
@@ -2709,6 +2705,49 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) IS 'Makes a job more urgent, also one that runs, for when it puts itself back: no later than p_run_at, with no higher priority than p_priority (NULL: as it is), with p_add in its payload and without the key p_remove.';
 
+CREATE FUNCTION tickets_ops.alert_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'warning', format('%s message(s) about health could not be delivered yet: %s Check ALERT_WEBHOOK_URL; drop one: select tickets_ops.cancel_job(id), its id stands in tickets_ops.jobs.',
+    count(*), left((array_agg(j.last_error order by j.id desc))[1], 300))
+  from tickets_ops.queued_jobs() j
+  where j.task = 'fleettickets_alert' and j.last_error is not null
+  having count(*) > 0
+$$;
+
+COMMENT ON FUNCTION tickets_ops.alert_problems() IS 'Messages that the webhook does not take, in words. A warning: as a fault it would be a turn of health, and so one message more.';
+
+CREATE FUNCTION tickets_ops.announce_health() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_before tickets_ops.announced_health;
+  v_health record;
+begin
+  insert into tickets_ops.announced_health default values on conflict do nothing;
+  -- Who comes second compares with what the first has announced.
+  select * into v_before from tickets_ops.announced_health for update;
+  select ok, problems, workers_alive into v_health from tickets_ops.health;
+  -- A worker asks: where none lives, it was killed while it did, and has nothing to tell.
+  if v_health.workers_alive = 0 then
+    return null;
+  end if;
+  if v_health.ok is distinct from v_before.ok then
+    update tickets_ops.announced_health set ok = v_health.ok, since = clock_timestamp();
+    -- Without a key: a message that waits is not replaced by the next.
+    perform tickets_ops.enqueue('fleettickets_alert', json_build_object(
+      'ok', v_health.ok, 'problems', v_health.problems, 'at', tickets_ops.wall_clock(clock_timestamp()),
+      'lasted_seconds', extract(epoch from clock_timestamp() - v_before.since)::integer, 'database', current_database()
+    ));
+  end if;
+  return v_health.ok;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.announce_health() IS 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok; NULL, and announces nothing, while no worker is alive. Called by maintenance where that setting is.';
+
 CREATE FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (p_from + make_interval(secs => ((86400)::double precision * (CASE WHEN (p_status = 'found'::text) THEN COALESCE(p_found_days, (180)::numeric) WHEN ((p_status = 'not_found'::text) AND (p_attempts <= 1)) THEN (7)::numeric ELSE (30)::numeric END)::double precision)));
@@ -3081,6 +3120,71 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
 
+CREATE FUNCTION tickets_ops.count_vehicles() RETURNS TABLE(freshness text, vehicles bigint, severity text, trouble text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    SET row_security TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_foreign constant text := tickets_ops.foreign_vehicle_code();
+begin
+  if v_foreign is not null then
+    return query select null, null::bigint, 'warning', format(
+      'tickets.vehicles is not counted here: reading it runs %s, with the rights of the pipeline. Read the tracker''s table itself: fleettickets vehicles prints such a view.', v_foreign);
+    return;
+  end if;
+  return query select v.freshness, count(*), null, null from tickets.vehicles_now v group by v.freshness;
+exception
+  when lock_not_available then
+    return query select null, null::bigint, null, 'Somebody holds a lock on the tracker''s table.';
+  when others then
+    return query select null, null::bigint, 'fault', format(
+      'tickets.vehicles cannot be read, so no vehicle can be planned or sent: %s. fleettickets vehicles prints the view and the grants that it needs.', sqlerrm);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.count_vehicles() IS 'Vehicles by their freshness (tickets.vehicles_now); or one row that says why they cannot be counted: severity fault where a person must mend tickets.vehicles, warning where it would run what others made, NULL where it is a matter of a moment (a lock).';
+
+CREATE FUNCTION tickets_ops.dataset_metrics(p_dataset text) RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with meta as (
+    select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at, tickets.eat_ts(i.metadata ->> 'snapshot_at') as data_at
+    from tickets.import_meta i where i.dataset = p_dataset
+  ),
+  figures (name, labels, value) as (
+    select 'checked_age_seconds', '{}'::jsonb, extract(epoch from now() - checked_at) from meta
+    union all select 'data_age_seconds', '{}', extract(epoch from now() - data_at) from meta
+    union all select 'content_lag_seconds', '{}', extract(epoch from lag) from tickets_ops.content_lag(p_dataset)
+    union all select 'missed_run', '{}', (tickets_ops.missed_run(p_dataset) is not null)::integer
+    union all select 'snapshot_load_seconds', '{}', extract(epoch from loaded_at - load_began_at) from tickets_ops.last_loaded(p_dataset)
+    union all select 'open_missing', '{}', open_missing from tickets_ops.last_loaded(p_dataset)
+    union all
+    select 'files_waiting', '{}', (
+      select count(*) from tickets_ops.snapshots s where s.dataset = p_dataset and (s.in_flight or s.status = 'held')
+    )
+    union all
+    select 'snapshot_rows', jsonb_build_object('outcome', o.outcome), coalesce(o.rows, 0)
+    from (select) as one
+    left join tickets_ops.last_loaded(p_dataset) s on true
+    cross join lateral (values
+      ('inserted', s.rows_inserted), ('updated', s.rows_updated), ('unchanged', s.rows_unchanged), ('duplicate', s.rows_duplicate),
+      ('dropped_alarm', s.rows_dropped_alarm), ('dropped_sentinel', s.rows_dropped_sentinel), ('rejected', s.rows_rejected)
+    ) as o (outcome, rows)
+  ),
+  -- Before the first load the table of the last ones has no row.
+  ages (name) as (
+    values ('checked_age_seconds'), ('data_age_seconds'), ('content_lag_seconds'), ('snapshot_load_seconds'), ('open_missing')
+  )
+  select coalesce(f.name, a.name), jsonb_build_object('dataset', p_dataset) || coalesce(f.labels, '{}'), coalesce(f.value, 'NaN')
+  from figures f full join ages a using (name)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) IS 'Metrics of the files of a dataset (inc, crq).';
+
 CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
@@ -3116,7 +3220,7 @@ CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS T
      policy.priority,
      policy.on_demand_priority,
      policy.flags
-    FROM ( VALUES ('fetch_snapshot'::text,6,'-10'::integer,'-10'::integer,'{}'::text[]), ('upsert_batch'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('finalize_snapshot'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('geocode_cluster'::text,6,20,10,'{geocode}'::text[]), ('geocode_location'::text,6,30,11,'{geocode}'::text[]), ('fleettickets_maintain'::text,3,'-20'::integer,NULL::integer,'{}'::text[])) policy(task, max_attempts, priority, on_demand_priority, flags)
+    FROM ( VALUES ('fetch_snapshot'::text,6,'-10'::integer,'-10'::integer,'{}'::text[]), ('upsert_batch'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('finalize_snapshot'::text,6,'-10'::integer,NULL::integer,'{}'::text[]), ('geocode_cluster'::text,6,20,10,'{geocode}'::text[]), ('geocode_location'::text,6,30,11,'{geocode}'::text[]), ('fleettickets_maintain'::text,3,'-20'::integer,NULL::integer,'{}'::text[]), ('fleettickets_alert'::text,25,'-20'::integer,NULL::integer,'{}'::text[])) policy(task, max_attempts, priority, on_demand_priority, flags)
    WHERE ((job_policy.p_task IS NULL) OR (policy.task = job_policy.p_task));
 END;
 
@@ -3774,6 +3878,28 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) IS 'Sets or clears tickets.geo_clusters.suspicious: three or more rejected places agree among themselves and outnumber the found ones, or a namesake of the cluster lies far away and its region does not tell which is meant (never of a verified centroid: a person knows which). Called under as_pipeline(true).';
 
+CREATE FUNCTION tickets_ops.foreign_vehicle_code() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(distinct code.name, ', ')
+  from pg_rewrite r
+  join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+  left join pg_proc p on d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid
+  left join pg_class c on d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.oid <> r.ev_class
+  cross join lateral (
+    select case
+      when p.oid is not null or c.relkind = 'v' then pg_describe_object(d.refclassid, d.refobjid, 0)
+      when c.relrowsecurity then format('row security of %s', pg_describe_object(d.refclassid, d.refobjid, 0))
+    end as name
+  ) as code
+  where r.ev_class = to_regclass('tickets.vehicles') and code.name is not null
+    and coalesce(p.pronamespace, c.relnamespace) <> 'tickets'::regnamespace
+    and not exists (select from pg_depend e where e.classid = d.refclassid and e.objid = d.refobjid and e.deptype = 'e')
+$$;
+
+COMMENT ON FUNCTION tickets_ops.foreign_vehicle_code() IS 'Functions, views and row security of others that reading tickets.vehicles runs, with the rights of whoever reads it. NULL: none, as it should be.';
+
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3819,6 +3945,34 @@ CREATE FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) RETU
     RETURN CASE p_task WHEN 'geocode_cluster'::text THEN tickets_ops.cluster_job_key((p_payload ->> 'cluster'::text)) ELSE tickets_ops.location_job_key((p_payload ->> 'cluster'::text), tickets.location_key((p_payload ->> 'location_name'::text))) END;
 
 COMMENT ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) IS 'The key that a geocoding job added without one (by graphile-worker''s own add_job) gets when it has to come back later.';
+
+CREATE FUNCTION tickets_ops.geocoding_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with provider as (
+    select * from tickets_ops.geocoding where active limit 1
+  )
+  select 'geocoding_calls_today', jsonb_build_object('outcome', o.outcome),
+    coalesce((select (p.calls_today ->> o.outcome)::integer from provider p), 0)
+  from unnest(
+    array['found', 'not_found', 'rate_limited', 'quota_spent', 'key_refused', 'bad_request', 'trouble', 'unreadable']
+  ) as o (outcome)
+  union all
+  select 'geocoding_budget_left', '{}', coalesce(left_today::double precision, 'NaN') from provider
+  union all
+  select 'geocoding_stopped', '{}', (state not in ('ready', 'probing', 'off'))::integer from provider
+  union all
+  select 'places_for_review', jsonb_build_object('kind', s.kind, 'status', s.status), count(q.status)
+  from (values
+    ('cluster', 'suspicious'), ('cluster', 'not_found'), ('cluster', 'rejected'),
+    ('location', 'needs_review'), ('location', 'rejected'), ('location', 'not_found')
+  ) as s (kind, status)
+  left join tickets_ops.review_queue q using (kind, status)
+  group by s.kind, s.status
+$$;
+
+COMMENT ON FUNCTION tickets_ops.geocoding_metrics() IS 'Metrics of the provider and of the gazetteers.';
 
 CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -4064,6 +4218,23 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) IS 'Whether a word is among others, but for a slip of one letter.';
 
+CREATE FUNCTION tickets_ops.health_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with problem as materialized (
+    select severity, subject from tickets_ops.list_problems()
+  )
+  select 'health_ok', '{}'::jsonb, (not exists (select from problem where severity = 'fault'))::integer
+  union all
+  select 'problems', jsonb_build_object('severity', s.severity, 'subject', s.subject), count(p.subject)
+  from (select * from unnest(array['fault', 'warning']) as severity, tickets_ops.problem_subjects() as subject) as s
+  left join problem p using (severity, subject)
+  group by s.severity, s.subject
+$$;
+
+COMMENT ON FUNCTION tickets_ops.health_metrics() IS 'Metrics of what needs a person.';
+
 CREATE FUNCTION tickets_ops.held(p_dataset text) RETURNS TABLE(snapshot_id bigint, source_etag text, source_sha256 text, judged_again_at timestamp with time zone)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4261,20 +4432,65 @@ CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETU
 
 COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
+CREATE FUNCTION tickets_ops.job_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with queued as materialized (
+    select
+      j.task,
+      case
+        when j.locked_at is not null then 'running'
+        when j.attempts >= j.max_attempts then 'failed'
+        when j.attempts > 0 then 'retrying'
+        when j.run_at > now() then 'scheduled'
+        else 'ready'
+      end as state,
+      count(*) as jobs, min(j.run_at) as run_at
+    from tickets_ops.queued_jobs() j
+    group by 1, 2
+  ),
+  -- Only these few have to be described, which takes a look at the payload of each.
+  failed as materialized (
+    select j.task, count(*) as jobs
+    from tickets_ops.described_jobs() j
+    where j.state = 'failed' and j.superseded is null and exists (select from queued q where q.state = 'failed')
+    group by 1
+  )
+  select 'jobs', jsonb_build_object('task', p.task, 'state', s.state), coalesce(case s.state when 'failed' then f.jobs else q.jobs end, 0)
+  from tickets_ops.job_policy() p
+  cross join unnest(array['ready', 'scheduled', 'running', 'retrying', 'failed']) as s (state)
+  left join queued q on q.task = p.task and q.state = s.state
+  left join failed f on f.task = p.task
+  union all
+  select 'oldest_job_age_seconds', jsonb_build_object('task', p.task),
+    coalesce(extract(epoch from greatest(now() - min(q.run_at) filter (where q.state in ('ready', 'retrying')), '0')), 0)
+  from tickets_ops.job_policy() p left join queued q on q.task = p.task
+  group by p.task
+  union all
+  select 'workers', jsonb_build_object('state', s.state),
+    count(w.pool_id) filter (where w.state <> 'unsure' or w.seen_at > now() - interval '1 minute')
+  from unnest(array['alive', 'unsure', 'hung', 'dead', 'stopped']) as s (state)
+  left join tickets_ops.worker_states() w on w.state = s.state
+  group by s.state
+$$;
+
+COMMENT ON FUNCTION tickets_ops.job_metrics() IS 'Metrics of jobs and workers.';
+
 CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  -- Geocoding waits for its rate as a matter of course.
+  -- Geocoding waits for its rate as a matter of course. What the webhook does not take is a warning (tickets_ops.alert_problems).
   select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
   from tickets_ops.queued_jobs() j
-  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%'
+  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%' and j.task <> 'fleettickets_alert'
   having min(j.run_at) < now() - interval '10 minutes'
   union all
   select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
     count(*), (array_agg(j.task order by j.failed_at desc))[1], left((array_agg(j.last_error order by j.failed_at desc))[1], 300))
   from tickets_ops.described_jobs() j
-  where j.state = 'failed' and j.superseded is null
+  where j.state = 'failed' and j.superseded is null and j.task <> 'fleettickets_alert'
   having count(*) > 0
   union all
   select 'warning', format('%s job(s) have a task that no worker of ours has: %s. Misspelt? See tickets_ops.jobs, and remove one with tickets_ops.cancel_job(id).',
@@ -4845,24 +5061,27 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.list_jobs() IS 'tickets_ops.described_jobs with the owner''s rights, for tickets_ops.jobs and tickets_ops.failed_jobs.';
 
-CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, problem text)
+CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, subject text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select p.severity, p.problem
+  select p.severity, p.subject, p.problem
   from (
-    select 1 as subject, * from tickets_ops.worker_problems()
-    union all select 2, * from tickets_ops.feed_problems('inc')
-    union all select 3, * from tickets_ops.snapshot_problems('inc')
-    union all select 4, * from tickets_ops.job_problems()
-    union all select 5, * from tickets_ops.blocking_problems()
-    union all select 6, * from tickets_ops.geocoding_problems()
-    union all select 7, * from tickets_ops.setting_problems()
+    select 'workers' as subject, * from tickets_ops.worker_problems()
+    union all select 'feed', * from tickets_ops.feed_problems('inc')
+    union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
+    union all select 'jobs', * from tickets_ops.job_problems()
+    union all select 'locks', * from tickets_ops.blocking_problems()
+    union all select 'geocoding', * from tickets_ops.geocoding_problems()
+    union all select 'settings', * from tickets_ops.setting_problems()
+    union all select 'vehicles', * from tickets_ops.vehicle_problems()
+    union all select 'alerts', * from tickets_ops.alert_problems()
   ) as p
-  order by p.severity = 'warning', p.subject
+  join tickets_ops.problem_subjects() with ordinality as s (subject, urgency) using (subject)
+  order by p.severity = 'warning', s.urgency
 $$;
 
-COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, and the problem in words; faults first, the most urgent of each first.';
+COMMENT ON FUNCTION tickets_ops.list_problems() IS 'What needs a person: severity fault or warning, what it is about (tickets_ops.problem_subjects), and the problem in words; faults first, the most urgent of each first.';
 
 CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) RETURNS record
     LANGUAGE plpgsql
@@ -4999,6 +5218,38 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
+
+CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text, help text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select *
+  from (values
+    (1, 'health_ok', '1 when nothing needs a person, 0 when tickets_ops.health has a fault.'),
+    (2, 'problems', 'Problems in tickets_ops.health; severity fault or warning, subject as the problem is about.'),
+    (3, 'checked_age_seconds', 'Since the bucket was last looked at with success. NaN before the first look.'),
+    (4, 'data_age_seconds', 'Since the export of the newest file that is loaded or was found unchanged: how old the tickets are. NaN before the first load.'),
+    (5, 'content_lag_seconds', 'How far the newest created_at_service or closed_at trails the newest file. About two days, in daily lumps, is normal. NaN before the first load.'),
+    (6, 'missed_run', '1 when nothing looked at the bucket within half an hour after the last scheduled run.'),
+    (7, 'snapshot_rows', 'Rows of the snapshot that was loaded last, by what became of them; together what was read.'),
+    (8, 'snapshot_load_seconds', 'How long that snapshot took from the first row that was written to its end. NaN before the first load.'),
+    (9, 'open_missing', 'Open tickets that it does not list. NaN before the first load, and where files hold changes only.'),
+    (10, 'files_waiting', 'Files that were seen in the folder and are not dealt with yet: in flight, held for a person, or behind another file.'),
+    (11, 'jobs', 'Jobs by task and state; failed ones only while they matter (tickets_ops.failed_jobs.superseded).'),
+    (12, 'oldest_job_age_seconds', 'How long the oldest job that is due has waited for a worker; 0 when none waits.'),
+    (13, 'workers', 'Worker processes of the last 7 days by state; alive, unsure (sessions are shared, heard of in the last minute), hung, dead, stopped.'),
+    (14, 'geocoding_calls_today', 'Answers of the provider in use today (UTC), by outcome.'),
+    (15, 'geocoding_budget_left', 'Calls left today (UTC). NaN without a limit or a provider.'),
+    (16, 'geocoding_stopped', '1 when a provider is set and is not asked: budget or quota spent, key refused, rate limited, in trouble.'),
+    (17, 'places_for_review', 'Doubtful places and clusters that no person has decided about (tickets_ops.review_queue).'),
+    (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok.'),
+    (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map.'),
+    (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
+    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.')
+  ) as described (place, name, help)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.metric_help() IS 'The metrics in their order: each name without its prefix fleettickets_, and what it tells.';
 
 CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) RETURNS integer[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -5658,6 +5909,15 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a job or a queue; where the schema is shared, those of the other application too.';
 
+CREATE FUNCTION tickets_ops.problem_subjects() RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE ROWS 9 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select unnest(array['workers', 'feed', 'snapshots', 'jobs', 'locks', 'geocoding', 'settings', 'vehicles', 'alerts'])
+$$;
+
+COMMENT ON FUNCTION tickets_ops.problem_subjects() IS 'What a problem can be about, the most urgent first.';
+
 CREATE FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5751,6 +6011,26 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
 $$;
 
 COMMENT ON FUNCTION tickets_ops.read_health() IS 'The row of tickets_ops.health, read with the owner''s rights.';
+
+CREATE FUNCTION tickets_ops.read_metrics() RETURNS TABLE(name text, labels jsonb, value double precision, kind text, help text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  select 'fleettickets_' || h.name, m.labels, m.value, 'gauge', h.help
+  from (
+    select * from tickets_ops.health_metrics()
+    union all select * from tickets_ops.dataset_metrics('inc')
+    union all select * from tickets_ops.job_metrics()
+    union all select * from tickets_ops.geocoding_metrics()
+    union all select * from tickets_ops.ticket_metrics()
+    union all select * from tickets_ops.vehicle_metrics()
+  ) as m
+  join tickets_ops.metric_help() h on h.name = m.name
+  order by h.place, m.labels
+$$;
+
+COMMENT ON FUNCTION tickets_ops.read_metrics() IS 'The rows of tickets_ops.metrics, read with the owner''s rights.';
 
 CREATE FUNCTION tickets_ops.rebuild_days() RETURNS integer
     LANGUAGE plpgsql
@@ -7307,6 +7587,28 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
 
+CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with open as materialized (
+    select case when at_risk then 'at_risk' else sla_state end as sla_state, geo_source, count(*) as tickets
+    from tickets.inc_open_sla
+    group by 1, 2
+  )
+  select 'tickets_open', jsonb_build_object('sla_state', s.state), coalesce(sum(o.tickets), 0)
+  from unnest(array['ok', 'at_risk', 'breached', 'unknown']) as s (state) left join open o on o.sla_state = s.state
+  group by s.state
+  union all
+  select 'tickets_placed', jsonb_build_object('geo_source', s.source), coalesce(sum(o.tickets), 0)
+  from unnest(array['feed', 'location', 'cluster', 'none']) as s (source) left join open o on o.geo_source = s.source
+  group by s.source
+  union all
+  select 'assignments_open', '{}', count(*) from tickets.assignments where state = 'assigned'
+$$;
+
+COMMENT ON FUNCTION tickets_ops.ticket_metrics() IS 'Metrics of open tickets.';
+
 CREATE FUNCTION tickets_ops.unlock_pools(p_pools text[]) RETURNS bigint[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -7338,6 +7640,30 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
+
+CREATE FUNCTION tickets_ops.vehicle_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with seen as materialized (
+    select * from tickets_ops.count_vehicles()
+  )
+  select 'vehicles', jsonb_build_object('freshness', f.freshness),
+    case when exists (select from seen where trouble is not null) then 'NaN' else coalesce(s.vehicles, 0)::double precision end
+  from unnest(array['live', 'parked', 'stale', 'lost', 'clock', 'nowhere']) as f (freshness)
+  left join seen s on s.freshness = f.freshness
+$$;
+
+COMMENT ON FUNCTION tickets_ops.vehicle_metrics() IS 'Metrics of the vehicles; what is wrong with tickets.vehicles stays here.';
+
+CREATE FUNCTION tickets_ops.vehicle_problems() RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select v.severity, v.trouble from tickets_ops.count_vehicles() v where v.severity is not null
+$$;
+
+COMMENT ON FUNCTION tickets_ops.vehicle_problems() IS 'Why tickets.vehicles cannot be read, in words. Tickets and their places do not depend on it.';
 
 CREATE FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) RETURNS SETOF text
     LANGUAGE plpgsql STABLE
@@ -8070,6 +8396,21 @@ ALTER TABLE tickets.version_slots ALTER COLUMN slot ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+CREATE TABLE tickets_ops.announced_health (
+    one boolean DEFAULT true NOT NULL,
+    ok boolean,
+    since timestamp with time zone,
+    CONSTRAINT announced_health_one_check CHECK (one)
+);
+
+COMMENT ON TABLE tickets_ops.announced_health IS 'What people were told last of health.ok (ALERT_WEBHOOK_URL): one row, none before the first maintenance with that setting.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.one IS 'Makes it one row.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.ok IS 'health.ok, as it was announced. NULL: nothing was.';
+
+COMMENT ON COLUMN tickets_ops.announced_health.since IS 'When it turned.';
+
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
     list_jobs.task,
@@ -8343,7 +8684,7 @@ COMMENT ON VIEW tickets_ops.jobs IS 'Every job that waits, runs or has failed; o
 
 COMMENT ON COLUMN tickets_ops.jobs.id IS 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
 
-COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location or fleettickets_maintain. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
+COMMENT ON COLUMN tickets_ops.jobs.task IS 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, fleettickets_maintain or fleettickets_alert. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
 
 COMMENT ON COLUMN tickets_ops.jobs.key IS 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
 
@@ -8366,6 +8707,26 @@ COMMENT ON COLUMN tickets_ops.jobs.last_error IS 'Why the last attempt failed. N
 COMMENT ON COLUMN tickets_ops.jobs.locked_by IS 'tickets_ops.workers.pool_id of the worker that runs it.';
 
 COMMENT ON COLUMN tickets_ops.jobs.age IS 'Since it was asked for.';
+
+CREATE VIEW tickets_ops.metrics AS
+ SELECT read_metrics.name,
+    read_metrics.labels,
+    read_metrics.value,
+    read_metrics.kind,
+    read_metrics.help
+   FROM tickets_ops.read_metrics() read_metrics(name, labels, value, kind, help);
+
+COMMENT ON VIEW tickets_ops.metrics IS 'Figures for monitors, as of now(): one row for each series, the rows of a name together. Every name has rows also in an empty database. For a role that is a member of tickets_monitor.';
+
+COMMENT ON COLUMN tickets_ops.metrics.name IS 'Prometheus''s name of the metric, with its unit.';
+
+COMMENT ON COLUMN tickets_ops.metrics.labels IS 'Labels as an object of texts; at most a dozen values each.';
+
+COMMENT ON COLUMN tickets_ops.metrics.value IS 'Seconds, a count, or 1 and 0. NaN: unknown.';
+
+COMMENT ON COLUMN tickets_ops.metrics.kind IS 'gauge: it goes up and down.';
+
+COMMENT ON COLUMN tickets_ops.metrics.help IS 'What it tells.';
 
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
@@ -8672,6 +9033,9 @@ ALTER TABLE ONLY tickets.inc
 ALTER TABLE ONLY tickets.version_slots
     ADD CONSTRAINT version_slots_pkey PRIMARY KEY (slot);
 
+ALTER TABLE ONLY tickets_ops.announced_health
+    ADD CONSTRAINT announced_health_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
 
@@ -8745,6 +9109,8 @@ CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster),
 
 CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
 
+CREATE INDEX crq_ticket_id_region_created_at_service_first_seen_at_geo_s_idx ON tickets.crq USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
+
 CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
 
 CREATE INDEX geo_decisions_place ON tickets.geo_decisions USING btree (cluster, location_key, decision_id);
@@ -8776,6 +9142,8 @@ CREATE INDEX inc_first_seen_at ON tickets.inc USING btree (first_seen_at) INCLUD
 CREATE INDEX inc_geog ON tickets.inc USING gist (geog);
 
 CREATE INDEX inc_open ON tickets.inc USING btree (ticket_id) WHERE is_actionable;
+
+CREATE INDEX inc_open_counts ON tickets.inc USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
 
 CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
@@ -8919,6 +9287,7 @@ GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_monitor;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
@@ -9049,6 +9418,10 @@ GRANT ALL ON FUNCTION tickets.undo_decision(p_decision_id bigint) TO tickets_cur
 
 REVOKE ALL ON FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone, p_priority integer, p_add jsonb, p_remove text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.alert_problems() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.announce_health() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.answer_expires_at(p_status text, p_attempts integer, p_found_days numeric, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.answers(p_cluster text, p_location_key text, p_provider text, OUT candidates jsonb, OUT queries text[]) FROM PUBLIC;
@@ -9101,6 +9474,10 @@ REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.count_vehicles() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
 
@@ -9160,11 +9537,15 @@ REVOKE ALL ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day 
 
 REVOKE ALL ON FUNCTION tickets_ops.flag_suspicious(p_cluster text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.foreign_vehicle_code() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.free_dead_workers(p_own_pool text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.location_job_key(p_cluster text, p_location_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_job_key(p_task text, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.geocoding_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.geocoding_problems() FROM PUBLIC;
 
@@ -9181,6 +9562,8 @@ GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_word(p_words text[], p_word text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.health_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.held(p_dataset text) FROM PUBLIC;
 
@@ -9208,6 +9591,8 @@ GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
 GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.job_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_problems() FROM PUBLIC;
 
@@ -9256,6 +9641,8 @@ REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.metric_help() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) TO tickets_dispatcher;
 
@@ -9300,10 +9687,17 @@ GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km dou
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.read_metrics() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_monitor;
+GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 
@@ -9391,7 +9785,13 @@ REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text
 REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.ticket_metrics() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.vehicle_metrics() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.vehicle_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.violating_rows(p_dataset text, p_constraint text, p_snapshot_id bigint, p_first text, p_last text) FROM PUBLIC;
 
@@ -9469,9 +9869,13 @@ GRANT SELECT ON TABLE tickets_ops.geocoding_calls TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.geocoding TO tickets_operator;
 
+GRANT SELECT ON TABLE tickets_ops.health TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.health TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
+GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;

@@ -37,6 +37,7 @@ export const COMMANDS: Record<string, () => Promise<Command>> = {
   vehicles: () => import('./commands/vehicles.ts'),
   dispatch: () => import('./commands/dispatch.ts'),
   status: () => import('./commands/status.ts'),
+  metrics: () => import('./commands/metrics.ts'),
   report: () => import('./commands/report.ts'),
   doctor: () => import('./commands/doctor.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),

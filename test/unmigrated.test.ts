@@ -14,6 +14,8 @@ import { csvOf } from './support/pipeline.ts';
 const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 const COMMANDS: [name: string, ...args: string[]][] = [
   ['status'],
+  ['metrics'],
+  ['metrics', '--listen', '127.0.0.1:0'],
   ['healthcheck'],
   ['worker'],
   ['worker', '--once'],

@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import type { ClientBase } from 'pg';
 import fetch_snapshot from '../../tasks/fetch_snapshot.ts';
 import finalize_snapshot from '../../tasks/finalize_snapshot.ts';
+import fleettickets_alert from '../../tasks/fleettickets_alert.ts';
 import fleettickets_maintain from '../../tasks/fleettickets_maintain.ts';
 import upsert_batch from '../../tasks/upsert_batch.ts';
 import { timeInName } from '../bucket/files.ts';
@@ -45,7 +46,7 @@ Settings: DATABASE_URL, WORKER_SCHEMA, and RUSTFS_* for --from-bucket.
 `;
 
 /** What --apply runs in this process. */
-const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, fleettickets_maintain };
+const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, fleettickets_maintain, fleettickets_alert };
 
 const OPTIONS = {
   'from-bucket': { type: 'boolean', default: false },

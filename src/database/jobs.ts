@@ -32,6 +32,7 @@ export const JOB_POLICY = {
   geocode_cluster: { maxAttempts: 6, priority: 20, onDemandPriority: 10, flags: [GEOCODING_FLAG] },
   geocode_location: { maxAttempts: 6, priority: 30, onDemandPriority: 11, flags: [GEOCODING_FLAG] },
   fleettickets_maintain: { maxAttempts: 3, priority: -20, onDemandPriority: null, flags: [] },
+  fleettickets_alert: { maxAttempts: 25, priority: -20, onDemandPriority: null, flags: [] },
 } as const satisfies Record<string, Policy>;
 
 /** A task, as its file in tasks/ is called. */

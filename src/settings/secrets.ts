@@ -3,7 +3,7 @@
  * graphile-worker stores in `last_error`. Nobody has to remember which message might hold one.
  */
 
-const SECRET_SETTINGS = ['RUSTFS_SECRET_KEY', 'GEOCODER_API_KEY'];
+const SECRET_SETTINGS = ['RUSTFS_SECRET_KEY', 'GEOCODER_API_KEY', 'ALERT_WEBHOOK_URL', 'ALERT_PING_URL'];
 const HIDDEN = '[hidden]';
 
 function secretsOf(env: NodeJS.ProcessEnv): string[] {

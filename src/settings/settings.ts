@@ -104,6 +104,17 @@ export const RetentionSettings = z.object({
   ),
 });
 
+const httpUrl = z.url({ protocol: /^https?$/, error: 'must be an http or https URL' }).optional();
+
+export const AlertSettings = z.object({
+  ALERT_WEBHOOK_URL: httpUrl.describe(
+    'Where a message is posted when health turns, as Slack, Mattermost and their like take it. A secret. Unset: nowhere',
+  ),
+  ALERT_PING_URL: httpUrl.describe(
+    'What is asked for every two minutes while health is ok: a push monitor of Uptime Kuma or healthchecks, which alarms when that ends. A secret. Unset: nothing',
+  ),
+});
+
 export const PageSettings = z.object({
   MAP_TILES_URL: z
     .string()
@@ -128,9 +139,11 @@ export const SETTINGS = {
   Feed: FeedSettings,
   Geocoding: GeocoderSettings,
   Retention: RetentionSettings,
+  Alert: AlertSettings,
   Page: PageSettings,
 } as const;
 
+export type AlertSettings = z.infer<typeof AlertSettings>;
 export type JobSchemaSettings = z.infer<typeof JobSchemaSettings>;
 export type BucketSettings = z.infer<typeof BucketSettings>;
 export type PageSettings = z.infer<typeof PageSettings>;
@@ -184,7 +197,7 @@ export function loadDotEnv(warn: (warning: string) => void): void {
 }
 
 /** Variables with an unquoted # that no blank precedes: whoever wrote it meant it as part of the value. */
-export const cutShort = (dotEnv: string): string[] =>
+const cutShort = (dotEnv: string): string[] =>
   [...dotEnv.matchAll(/^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=(?![ \t]*["'`])[^#\n]*#/gm)]
     .filter(([assignment]) => !/\s#$/.test(assignment))
     .map(([, name = '']) => name);

@@ -55,7 +55,7 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       `select * from tickets.inc_open_sla where assigned_team = 'Team 25' and sla_state = 'breached'`,
     ]) {
       const text = await plan(query);
-      assert.match(text, /(using|on) inc_(open|open_geog|place)\b/, text);
+      assert.match(text, /(using|on) inc_(open|open_counts|open_geog|place)\b/, text);
       assert.doesNotMatch(text, /Seq Scan on inc\b/, text);
     }
   });
@@ -169,6 +169,12 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       `insert into tickets.inc (ticket_id, raw) values ('long', jsonb_build_object('cluster', 'Cluster 1', 'owner', repeat('x', 10000)))`,
     );
     assert.deepEqual(await map(), { listed: TICKETS, truncated: true, mapped: TICKETS + 1 });
+  });
+
+  test('a monitor counts the open tickets from their index, without a look at the table', async () => {
+    const query = 'select sla_state, at_risk, geo_source, count(*) from tickets.inc_open_sla group by 1, 2, 3';
+    await env.pool.query('vacuum tickets.inc'); // as autovacuum does
+    assert.match(await plan(query), /Index Only Scan using inc_open_counts on inc\b/);
   });
 
   /** How often a statement used an index, and how often it read the whole of tickets.inc. */

@@ -145,19 +145,19 @@ describe('least privilege', { skip }, () => {
     });
 
     // The DBA makes the roles, and the next migration grants.
-    await admin.query(`${roles}; create role monitor login`);
+    await admin.query(roles);
     await migrate(worker, silent);
     await admin.query(monitor);
     for (const [role, sql] of [
       ['tickets_reader', 'select * from tickets.inc_open_sla'],
       ['tickets_operator', 'select * from tickets_ops.fetch_now()'],
-      ['monitor', 'select ok, problems from tickets_ops.health'],
+      ['tickets_monitoring', 'select ok, problems from tickets_ops.health'],
     ]) {
       await admin.query(`set role ${role}`);
       await admin.query(sql ?? '');
       await admin.query('reset role');
     }
-    await admin.query('set role monitor');
+    await admin.query('set role tickets_monitoring');
     await assert.rejects(admin.query('select * from tickets_ops.jobs'), /permission denied/);
     await admin.query('reset role');
 

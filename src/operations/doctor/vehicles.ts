@@ -65,15 +65,7 @@ async function look(client: pg.Client): Promise<Facts> {
     `select
        (select count(*)::integer from (select from tickets.vehicles where vehicle_id is not null group by vehicle_id having count(*) > 1) as v) as several_rows,
        (select extract(epoch from now() - max(located_at))::float8 / 60 from tickets.vehicles) as newest_minutes,
-       (
-         select string_agg(distinct pg_describe_object(d.refclassid, d.refobjid, 0), ', ')
-         from pg_rewrite r
-         join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
-         left join pg_proc p on d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid
-         left join pg_class c on d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relkind = 'v' and c.oid <> r.ev_class
-         where r.ev_class = 'tickets.vehicles'::regclass and coalesce(p.pronamespace, c.relnamespace) <> 'tickets'::regnamespace
-           and not exists (select from pg_depend e where e.classid = d.refclassid and e.objid = d.refobjid and e.deptype = 'e')
-       ) as "foreign"`,
+       tickets_ops.foreign_vehicle_code() as "foreign"`,
   );
   return rows[0] as Facts;
 }
