@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ca1b742d86146931456cdc2a4320607f706cd56e
+--! Hash: sha1:0cedaa62399ac781ef034186c86df50605bc2a24
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1048,13 +1048,7 @@ declare
   c_kept constant text[] := array['SELECT', 'REFERENCES'];
 begin
   create table tickets_takeover.exchanged as
-  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded,
-    -- A view that read with its reader's rights is not for whoever could not read the table: ours reads with its owner's.
-    array(
-      select item from unnest(coalesce(old.relacl, acldefault('r', old.relowner))) as item
-      where not coalesce('security_invoker=true' = any (old.reloptions) or 'security_invoker=on' = any (old.reloptions), false)
-        or has_table_privilege((select a.grantee from aclexplode(array[item]) a limit 1), 'tickets_legacy.inc', 'select')
-    ) as acl
+  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded
   from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
   where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm');
   create table tickets_takeover.exchanged_functions as
@@ -1069,14 +1063,22 @@ begin
 
   for v_statement in
     select tickets_takeover.grants(
-      r.acl, r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
+      coalesce(c.relacl, acldefault('r', c.relowner)), r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
     )
-    from tickets_takeover.exchanged r
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
     union all
     select tickets_takeover.grants(a.attacl, r.new::regclass::text, a.attname, case when r.is_loaded then c_kept end)
     from tickets_takeover.exchanged r
     join pg_attribute a on a.attrelid = r.old and not a.attisdropped
     join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
+    union all
+    -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
+    select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
+      select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
+    ))
+    from pg_class c
+    where c.oid = to_regclass('tickets_legacy.inc_open_sla')
+      and exists (select from pg_options_to_table(c.reloptions) o where o.option_name = 'security_invoker' and o.option_value::boolean)
     union all
     select g
     from tickets_takeover.exchanged_functions f

@@ -35,7 +35,7 @@ const ask = async (database: string, sql: string, role?: Name): Promise<unknown[
 
 /** What a role sees, or why it sees nothing. */
 const seenBy = (database: string, sql: string, role: Name) =>
-  ask(database, sql, role).catch((error: pg.DatabaseError) => error.message.replace(/ \w+$/, ''));
+  ask(database, sql, role).catch((error: pg.DatabaseError) => error.message.replace(/ for (table|view) \w+$/, ''));
 
 const fixture = async (name: string) =>
   (await readFile(new URL(`../fixtures/takeover/${name}`, import.meta.url), 'utf8'))
@@ -101,7 +101,7 @@ const VIEWS = [
   'select * from analytics.v_closures_weekly order by 1',
   'select cluster, sum(n) from analytics.mv_backlog group by 1 order by 1',
   'select * from analytics.v_backlog_top order by 1',
-  `select reporting.fn_tickets_for_map() - 'summary'`,
+  `select jsonb_agg(f order by f::text) from jsonb_array_elements(reporting.fn_tickets_for_map() -> 'features') f`,
   `select reporting.fn_tickets_for_map('all', 'Nyali', null, false) #> '{summary,by_status}'`,
   `select count(*) from dispatch.open_of_team('Team 1')`,
   `select dispatch.age_of('WOT700004') > interval '1 day'`,
