@@ -5337,6 +5337,7 @@ COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snap
 
 CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text, help text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select *
   from (values
@@ -6029,6 +6030,7 @@ COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a j
 
 CREATE FUNCTION tickets_ops.problem_subjects() RETURNS SETOF text
     LANGUAGE sql IMMUTABLE ROWS 9 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select unnest(array['workers', 'feed', 'snapshots', 'jobs', 'locks', 'geocoding', 'settings', 'vehicles', 'alerts'])
 $$;
@@ -6356,6 +6358,32 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) IS 'An answer came, with a place or without: closes the breaker, or opens it for a provider that finds nothing any more. Only for tickets_ops.record_geocoding_call.';
+
+CREATE FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_written bigint;
+begin
+  -- An anti-join of two indexes: the primary key and *_events_ticket.
+  execute format($sql$
+    insert into tickets.%1$I (
+      ticket_id, event, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
+    )
+    select
+      t.ticket_id, 'baseline', t.normalized_status, $1, $2,
+      left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
+    from tickets.%2$I t
+    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id)
+    order by t.ticket_id
+  $sql$, p_dataset || '_events', p_dataset) using p_snapshot_id, p_snapshot_at;
+  get diagnostics v_written = row_count;
+  return v_written;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) IS 'Gives every ticket of a dataset that has no history a `baseline`: those of a takeover, and rows that somebody wrote past the pipeline. Returns how many.';
 
 CREATE FUNCTION tickets_ops.record_day(p_dataset text DEFAULT 'inc'::text) RETURNS void
     LANGUAGE plpgsql
@@ -9889,6 +9917,8 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 

@@ -38,6 +38,15 @@ export const JobSchemaSettings = z.object({
     .describe('true: another application has its jobs in the same schema, and must be of the same revision'),
 });
 
+export const TakeoverSettings = z.object({
+  MIGRATE_KEEP_OLD_MAP: z
+    .literal('1')
+    .optional()
+    .describe(
+      '1: a takeover leaves the old map function under its name, and ours is reporting.fn_tickets_for_map_v2 (docs/taking-over.md)',
+    ),
+});
+
 export const BucketSettings = z.object({
   RUSTFS_ENDPOINT: z.url({ protocol: /^https?$/ }).describe('URL of the S3 server, e.g. http://rustfs:9000'),
   RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
@@ -130,6 +139,7 @@ export const PageSettings = z.object({
 export const SETTINGS = {
   Database: DatabaseSettings,
   JobSchema: JobSchemaSettings,
+  Takeover: TakeoverSettings,
   Bucket: BucketSettings,
   Worker: WorkerSettings,
   Feed: FeedSettings,

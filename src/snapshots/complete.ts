@@ -87,6 +87,12 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
 
   const status = snapshot.broken_off === null ? 'done' : 'partial';
   await client.query('select tickets.place_tickets($1)', [snapshot.dataset]);
+  // Of rows that somebody wrote past us.
+  await client.query('select tickets_ops.record_baselines($1, $2, $3)', [
+    snapshot.dataset,
+    snapshotId,
+    snapshot.snapshot_at,
+  ]);
   await client.query(
     `update tickets_ops.snapshots
      set status = $2, loaded_at = clock_timestamp(), progress_at = clock_timestamp(),
