@@ -351,7 +351,7 @@ COMMENT ON COLUMN tickets.assignments.ticket_id IS 'tickets.inc.ticket_id. One v
 
 COMMENT ON COLUMN tickets.assignments.vehicle_id IS 'tickets.vehicles.vehicle_id, which that view may no longer list.';
 
-COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket, each once. Gaps mean nothing.';
 
 COMMENT ON COLUMN tickets.assignments.state IS 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
 
@@ -450,6 +450,10 @@ CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by
 begin
   if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
     raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
       using errcode = 'invalid_parameter_value';
   end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
@@ -1069,21 +1073,25 @@ CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
 COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE ROWS 200
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 begin
   return query
     select distinct on (v.vehicle_id)
-      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
     from tickets.vehicles v
+    -- No age can be taken of infinity: one such row would be an error for all vehicles.
+    cross join lateral (
+      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
+    ) as finite
     where v.vehicle_id is not null
-    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
 
 CREATE TABLE tickets.dispatch_settings (
     only_row boolean DEFAULT true NOT NULL,
@@ -1311,7 +1319,17 @@ CREATE VIEW tickets.vehicles_now AS
     (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
     COALESCE(held.assignments, 0) AS open_assignments
    FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
-     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN ( SELECT dispatch_settings.only_row,
+            dispatch_settings.live_minutes,
+            dispatch_settings.stale_hours,
+            dispatch_settings.radius_km,
+            dispatch_settings.detour,
+            dispatch_settings.speed_kmh,
+            dispatch_settings.at_risk_bonus_km,
+            dispatch_settings.breached_bonus_km,
+            dispatch_settings.area
+           FROM tickets.dispatch_settings
+         LIMIT 1) s)
      CROSS JOIN LATERAL ( SELECT
                 CASE
                     WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
@@ -1365,28 +1383,27 @@ COMMENT ON COLUMN tickets.vehicles_now.usable IS 'live or parked: a plan may sen
 
 COMMENT ON COLUMN tickets.vehicles_now.open_assignments IS 'Tickets that it is assigned to (tickets.assignments).';
 
-CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, open_assignments integer)
+CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, last_position integer)
     LANGUAGE sql STABLE
     BEGIN ATOMIC
  SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
      v.vehicle_id,
      v.team,
-     COALESCE(last_ticket.geog, v.geog) AS "coalesce",
+     COALESCE(held.last_place, v.geog) AS "coalesce",
      v.freshness,
      v.age,
      (dispatch_vehicles.p_capacity - v.open_assignments),
-     v.open_assignments
+     COALESCE(held.last_position, 0) AS "coalesce"
     FROM (tickets.vehicles_now v
-      LEFT JOIN LATERAL ( SELECT t.geog
+      LEFT JOIN LATERAL ( SELECT max(a."position") AS last_position,
+             (array_agg(t.geog ORDER BY a."position" DESC) FILTER (WHERE (t.geog IS NOT NULL)))[1] AS last_place
             FROM (tickets.assignments a
-              JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
-           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text) AND (t.geog IS NOT NULL))
-           ORDER BY a."position" DESC, a.assignment_id DESC
-          LIMIT 1) last_ticket ON ((v.open_assignments > 0)))
+              LEFT JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
+           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text))) held ON ((v.open_assignments > 0)))
    WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
 END;
 
-COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1406,9 +1423,9 @@ CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_
              v.freshness,
              v.age,
              v.room,
-             v.open_assignments,
+             v.last_position,
              dense_rank() OVER (ORDER BY v.team) AS skill
-            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, last_position)
          ), ticket AS MATERIALIZED (
           SELECT t.no,
              t.ticket_id,
@@ -1441,7 +1458,7 @@ CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_
             FROM ticket t)) AS jsonb_build_object;
 END;
 
-COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org), for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back. VROOM takes the routing profile car unless each vehicle names another: openrouteservice calls it driving-car.';
 
 CREATE FUNCTION tickets.eat_day(p_at timestamp with time zone) RETURNS date
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1633,7 +1650,8 @@ begin
     group by 1, 2
   ),
   listed as (
-    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    -- What came and went on the day that is carried into the range is not of the range.
+    select distinct c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
     union
     select '(none)' where p_by is null
   )
@@ -1852,7 +1870,7 @@ begin
   ),
   waiting as (
     select
-      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      coalesce(left(o.assigned_team, 100), '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
       max(o.hours_open) as oldest
     from tickets.inc_open_sla o
     group by 1
@@ -1893,49 +1911,50 @@ begin
   return query
   with first_closings as (
     -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
-    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.is_final and c.closed_at >= v_from
   ),
-  reopened_baselines as (
-    -- Closed before history began, and opened since: their first closing is not in inc_closures.
-    select b.ticket_id, b.closed_at
-    from tickets.inc_events b -- index inc_events_baseline_closed_at
-    where b.event = 'baseline' and (
-      select e.event from tickets.inc_events e
-      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
-      order by e.event_id limit 1
-    ) = 'reopened'
+  reopened as (
+    select ticket_id, min(event_id) as event_id from tickets.inc_events where event = 'reopened' group by ticket_id -- index inc_events_revisions
   ),
   cohort as (
     select
       coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
-      c.source = 'created_at_service' as clock_known,
-      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
-      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+      c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
+      case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
     left join first_closings f on f.ticket_id = c.ticket_id
-    left join reopened_baselines b on b.ticket_id = c.ticket_id
-    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
-    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    cross join lateral (
+      select coalesce(f.closed_at, (
+        -- Of one that was reopened, as it was last told before; one of before history is not in inc_closures.
+        select l.closed_at from tickets.inc_events l -- index inc_events_ticket
+        where l.ticket_id = r.ticket_id and l.event_id < r.event_id and l.event in ('baseline', 'closed', 'closure_corrected')
+        order by l.event_id desc limit 1
+      )) as at
+    ) as ended
     where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
   ),
   moments as (
+    -- Of the closings after v_through only some have been told: counted beside open tickets that may have closed as soon, they
+    -- would make all look quick. So a ticket that was open then is watched until then, whether it closed since or not; unless
+    -- none of its value is open now, for then every closing has been told.
     -- Integers: their sums are no numerics, which take twice as long.
     select
-      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
-      (count(*) filter (where clock_known))::integer as clock_known
-    from cohort group by value, hours
+      c.value, case when seen.ended then c.hours else date_part('epoch', v_through - c.started_at) / 3600 end as hours,
+      count(*)::integer as tickets, (count(*) filter (where seen.ended))::integer as ended
+    from cohort c
+    left join (select distinct value from cohort where not closed) as unfinished on unfinished.value = c.value
+    cross join lateral (select c.closed and (unfinished.value is null or c.ended_at <= v_through) as ended) as seen
+    where c.hours is not null or not c.closed
+    group by 1, 2
   ),
   -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
   watched as (
-    select
-      value, hours, closed as ended,
-      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
-      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    select value, hours, ended, sum(tickets) over (partition by value order by hours desc) as at_risk
     from moments where hours >= 0
-    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
   ),
   curve as (
     select
@@ -1950,20 +1969,21 @@ begin
       min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
       min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
       case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
-      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
-      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
-      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h
     from curve group by value
   ),
   counted as (
-    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+    select
+      value, count(*) as opened, count(*) filter (where closed) as closed, count(*) filter (where clock_known) as clock_known,
+      count(hours) as hours_known, avg(hours) as naive_mean, percentile_disc(0.5) within group (order by hours) as naive_median
+    from cohort group by value
   )
   select
     case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
     round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
     case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
     case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
-    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+    round(c.naive_mean::numeric, 2), case when c.hours_known >= 5 then round(c.naive_median::numeric, 2) end, v_through
   from (select c.value from counted c union select '(none)' where p_by is null) as v
   left join counted c on c.value = v.value
   left join quantiles q on q.value = v.value
@@ -1971,11 +1991,11 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text) IS 'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text) IS 'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. What was open at through is censored then (known to take longer than so far), whether it closed since or not: of the closings since then only some have been told. Where nothing is open any more, every closing counts. The naive figures leave the open ones out and are too short, the more so the younger the cohort. One row for each value of p_by.
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
@@ -2231,6 +2251,7 @@ COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geograph
 CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_vehicle record;
@@ -2257,6 +2278,7 @@ COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, 
 CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_ticket record;
@@ -2589,6 +2611,7 @@ COMMENT ON FUNCTION tickets.snapshot_through() IS 'Export time of the newest INC
 CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_point record;
@@ -5814,8 +5837,8 @@ CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region 
              dispatch_vehicles.freshness,
              dispatch_vehicles.age,
              dispatch_vehicles.room,
-             dispatch_vehicles.open_assignments
-            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+             dispatch_vehicles.last_position
+            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, last_position)
          ), ticket AS MATERIALIZED (
           SELECT dispatch_tickets.no,
              dispatch_tickets.ticket_id,
@@ -5889,7 +5912,7 @@ CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double pr
     LANGUAGE sql STABLE
     BEGIN ATOMIC
  SELECT v.ids[g.vehicle] AS ids,
-     (v.held[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
+     (v.last_positions[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
      t.ids[g.ticket] AS ids,
      g.metres,
      g.cost_km
@@ -5898,8 +5921,8 @@ CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double pr
              array_agg(d.geog ORDER BY d.no) AS starts,
              array_agg(d.team ORDER BY d.no) AS teams,
              array_agg(d.room ORDER BY d.no) AS rooms,
-             array_agg(d.open_assignments ORDER BY d.no) AS held
-            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+             array_agg(d.last_position ORDER BY d.no) AS last_positions
+            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, last_position)
            WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
       CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
              array_agg(d.geog ORDER BY d.no) AS places,
@@ -7051,6 +7074,140 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
+CREATE VIEW tickets_ops.review_queue AS
+ WITH open_tickets AS (
+         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
+            t.location_key,
+            count(*) AS tickets
+           FROM tickets.inc t
+          WHERE t.is_actionable
+          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
+        ), per_cluster AS (
+         SELECT o.cluster_key,
+            (sum(o.tickets))::bigint AS tickets,
+            count(o.location_key) AS places
+           FROM open_tickets o
+          GROUP BY o.cluster_key
+        ), rows_in_doubt AS (
+         SELECT 'cluster'::text AS kind,
+            c.cluster,
+            NULL::text AS location_key,
+            NULL::text AS location_name,
+                CASE
+                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
+                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
+                    WHEN c.verified THEN 'rejected'::text
+                    ELSE 'not_found'::text
+                END AS status,
+                CASE
+                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
+                    WHEN (c.geom IS NOT NULL) THEN 0.3
+                    WHEN c.verified THEN 0.1
+                    ELSE 0.95
+                END AS doubt,
+            NULL::text AS "precision",
+            NULL::numeric AS confidence,
+            NULL::numeric AS distance_km,
+            NULLIF(concat_ws(' '::text, c.note,
+                CASE
+                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
+                    ELSE NULL::text
+                END), ''::text) AS note,
+            c.query,
+            c.geom,
+            jsonb_array_length(c.candidates) AS candidates,
+            c.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS open_tickets
+           FROM ((tickets.geo_clusters c
+             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
+             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
+          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
+        UNION ALL
+         SELECT 'location'::text,
+            l.cluster,
+            l.location_key,
+            l.location_name,
+            l.status,
+                CASE l.status
+                    WHEN 'needs_review'::text THEN 0.8
+                    WHEN 'rejected'::text THEN 0.7
+                    WHEN 'not_found'::text THEN 0.6
+                    ELSE (0.5 * ((1)::numeric - COALESCE(l.confidence, (0)::numeric)))
+                END AS "case",
+            l."precision",
+            l.confidence,
+            l.distance_km,
+            l.note,
+            l.query,
+            l.geom,
+            jsonb_array_length(l.candidates) AS jsonb_array_length,
+            l.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS "coalesce"
+           FROM (tickets.geo_locations l
+             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
+          WHERE (NOT l.verified)
+        )
+ SELECT rows_in_doubt.kind,
+    rows_in_doubt.cluster,
+    rows_in_doubt.location_key,
+    rows_in_doubt.location_name,
+    rows_in_doubt.status,
+    round(rows_in_doubt.doubt, 2) AS doubt,
+    rows_in_doubt.open_tickets,
+    rows_in_doubt.note,
+    rows_in_doubt."precision",
+    rows_in_doubt.confidence,
+    rows_in_doubt.distance_km,
+    public.st_y(rows_in_doubt.geom) AS latitude,
+    public.st_x(rows_in_doubt.geom) AS longitude,
+    rows_in_doubt.candidates,
+    rows_in_doubt.query,
+    rows_in_doubt.fetched_at
+   FROM rows_in_doubt
+  ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
+
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+
+COMMENT ON COLUMN tickets_ops.review_queue.cluster IS 'The cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for a cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.note IS 'Why it is doubtful.';
+
+COMMENT ON COLUMN tickets_ops.review_queue."precision" IS 'What the coordinate stands for.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.confidence IS 'The judge''s score, 0 to 1.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.latitude IS 'Of the proposed coordinate; only a found one places tickets.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.longitude IS 'Of the proposed coordinate.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.candidates IS 'How many candidates are stored.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.query IS 'What was sent to the provider.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.fetched_at IS 'When it was answered.';
+
 CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE
     SET jit TO 'off'
@@ -7089,14 +7246,10 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      c.cluster,
                      NULL::text,
                      NULL::text,
-                         CASE
-                             WHEN c.suspicious THEN 'suspicious'::text
-                             WHEN (c.geom IS NULL) THEN 'not_found'::text
-                             ELSE 'found'::text
-                         END AS "case",
+                     COALESCE(q.status, 'found'::text) AS "coalesce",
                      c.verified,
                      c.verified_by,
-                     c.note,
+                     COALESCE(q.note, c.note) AS "coalesce",
                      NULL::text,
                      NULL::numeric,
                      NULL::numeric,
@@ -7105,7 +7258,8 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      public.st_x(c.geom) AS st_x,
                      public.st_y(c.geom) AS st_y,
                      (c.updated_at)::text AS updated_at
-                    FROM tickets.geo_clusters c
+                    FROM (tickets.geo_clusters c
+                      LEFT JOIN tickets_ops.review_queue q ON (((q.kind = 'cluster'::text) AND (q.cluster = c.cluster))))
                    WHERE ((review_place.p_kind = 'cluster'::text) AND (c.cluster = review_place.p_cluster))) r), 'centre', ( SELECT to_json(r.*) AS to_json
             FROM ( SELECT c.guard_km,
                      c.suspicious,
@@ -7609,13 +7763,15 @@ begin
     insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
     select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
     from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
-    on conflict (ticket_id) where state = 'assigned' do nothing
+    on conflict do nothing
     returning * into v_mine;
     if found then
       return v_mine;
     end if;
+    -- Another vehicle has the ticket; or this one was sent somewhere else at the same moment, and the position is taken.
+    p_position := null;
     select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
-    continue when not found; -- it has ended meanwhile
+    continue when not found; -- the position, or the ticket has been given back meanwhile
     if v_held.vehicle_id = p_vehicle_id then
       return v_held;
     elsif not p_take_over then
@@ -7630,7 +7786,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
@@ -8776,140 +8932,6 @@ COMMENT ON COLUMN tickets_ops.metrics.kind IS 'gauge: it goes up and down.';
 
 COMMENT ON COLUMN tickets_ops.metrics.help IS 'What it tells.';
 
-CREATE VIEW tickets_ops.review_queue AS
- WITH open_tickets AS (
-         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
-            t.location_key,
-            count(*) AS tickets
-           FROM tickets.inc t
-          WHERE t.is_actionable
-          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
-        ), per_cluster AS (
-         SELECT o.cluster_key,
-            (sum(o.tickets))::bigint AS tickets,
-            count(o.location_key) AS places
-           FROM open_tickets o
-          GROUP BY o.cluster_key
-        ), rows_in_doubt AS (
-         SELECT 'cluster'::text AS kind,
-            c.cluster,
-            NULL::text AS location_key,
-            NULL::text AS location_name,
-                CASE
-                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
-                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
-                    WHEN c.verified THEN 'rejected'::text
-                    ELSE 'not_found'::text
-                END AS status,
-                CASE
-                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
-                    WHEN (c.geom IS NOT NULL) THEN 0.3
-                    WHEN c.verified THEN 0.1
-                    ELSE 0.95
-                END AS doubt,
-            NULL::text AS "precision",
-            NULL::numeric AS confidence,
-            NULL::numeric AS distance_km,
-            NULLIF(concat_ws(' '::text, c.note,
-                CASE
-                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
-                    ELSE NULL::text
-                END,
-                CASE
-                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
-                    ELSE NULL::text
-                END,
-                CASE
-                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
-                    ELSE NULL::text
-                END), ''::text) AS note,
-            c.query,
-            c.geom,
-            jsonb_array_length(c.candidates) AS candidates,
-            c.fetched_at,
-            COALESCE(t.tickets, (0)::bigint) AS open_tickets
-           FROM ((tickets.geo_clusters c
-             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
-             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
-          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
-        UNION ALL
-         SELECT 'location'::text,
-            l.cluster,
-            l.location_key,
-            l.location_name,
-            l.status,
-                CASE l.status
-                    WHEN 'needs_review'::text THEN 0.8
-                    WHEN 'rejected'::text THEN 0.7
-                    WHEN 'not_found'::text THEN 0.6
-                    ELSE (0.5 * ((1)::numeric - COALESCE(l.confidence, (0)::numeric)))
-                END AS "case",
-            l."precision",
-            l.confidence,
-            l.distance_km,
-            l.note,
-            l.query,
-            l.geom,
-            jsonb_array_length(l.candidates) AS jsonb_array_length,
-            l.fetched_at,
-            COALESCE(t.tickets, (0)::bigint) AS "coalesce"
-           FROM (tickets.geo_locations l
-             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
-          WHERE (NOT l.verified)
-        )
- SELECT rows_in_doubt.kind,
-    rows_in_doubt.cluster,
-    rows_in_doubt.location_key,
-    rows_in_doubt.location_name,
-    rows_in_doubt.status,
-    round(rows_in_doubt.doubt, 2) AS doubt,
-    rows_in_doubt.open_tickets,
-    rows_in_doubt.note,
-    rows_in_doubt."precision",
-    rows_in_doubt.confidence,
-    rows_in_doubt.distance_km,
-    public.st_y(rows_in_doubt.geom) AS latitude,
-    public.st_x(rows_in_doubt.geom) AS longitude,
-    rows_in_doubt.candidates,
-    rows_in_doubt.query,
-    rows_in_doubt.fetched_at
-   FROM rows_in_doubt
-  ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
-
-COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
-
-COMMENT ON COLUMN tickets_ops.review_queue.cluster IS 'The cluster.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for a cluster.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.note IS 'Why it is doubtful.';
-
-COMMENT ON COLUMN tickets_ops.review_queue."precision" IS 'What the coordinate stands for.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.confidence IS 'The judge''s score, 0 to 1.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.latitude IS 'Of the proposed coordinate; only a found one places tickets.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.longitude IS 'Of the proposed coordinate.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.candidates IS 'How many candidates are stored.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.query IS 'What was sent to the provider.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.fetched_at IS 'When it was answered.';
-
 CREATE TABLE tickets_ops.snapshot_batches (
     snapshot_id bigint NOT NULL,
     batch integer NOT NULL,
@@ -9123,7 +9145,7 @@ ALTER TABLE ONLY tickets_ops.snapshots
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
 
-CREATE INDEX assignments_of_vehicle ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
+CREATE UNIQUE INDEX assignments_in_order ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
 
 CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
 
@@ -9808,6 +9830,9 @@ GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) TO tickets_curator;
 
@@ -9928,9 +9953,6 @@ GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
-GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 

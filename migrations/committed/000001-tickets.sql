@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:cf409f26ee36b72b6c67b3eead34eccd1d0209e7
+--! Hash: sha1:58126c29cc39b10e456c7bd745993ecd786cbf5c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4581,7 +4581,7 @@ comment on column tickets_ops.geocoding_answers.provider is 'Who answered.';
 comment on column tickets_ops.geocoding_answers.candidates is 'What came back; [] when the provider does not know it.';
 comment on column tickets_ops.geocoding_answers.answered_at is 'When.';
 
---! Included names.sql
+--! Included name-match.sql
 -- Whether two names of places mean the same place: how a provider's label is compared with what was asked for.
 
 create or replace function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
@@ -4776,7 +4776,7 @@ end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
   'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. literal: exact, without a slip. same_kind: no kind of thing was asked for, or one of those asked. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court, Langata for Langata Road). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
---! EndIncluded names.sql
+--! EndIncluded name-match.sql
 --! Included judge.sql
 -- The judge: which of a provider's candidates, if any, is the place that was asked for.
 --
@@ -6243,9 +6243,11 @@ begin atomic
         where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
         union all
         select
-          'cluster', c.cluster, null, null, case when c.suspicious then 'suspicious' when c.geom is null then 'not_found' else 'found' end,
-          c.verified, c.verified_by, c.note, null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+          'cluster', c.cluster, null, null, coalesce(q.status, 'found'), c.verified, c.verified_by, coalesce(q.note, c.note),
+          null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
         from tickets.geo_clusters c
+        -- Why a cluster is in doubt depends on its places, and is said there.
+        left join tickets_ops.review_queue q on q.kind = 'cluster' and q.cluster = c.cluster
         where p_kind = 'cluster' and c.cluster = p_cluster
       ) as r
     ),
@@ -6359,7 +6361,7 @@ comment on table tickets.assignments is 'Which vehicle was sent to which ticket:
 comment on column tickets.assignments.assignment_id is 'Order of assigning.';
 comment on column tickets.assignments.ticket_id is 'tickets.inc.ticket_id. One vehicle at a time.';
 comment on column tickets.assignments.vehicle_id is 'tickets.vehicles.vehicle_id, which that view may no longer list.';
-comment on column tickets.assignments.position is 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+comment on column tickets.assignments.position is 'The vehicle''s first, second … ticket, each once. Gaps mean nothing.';
 comment on column tickets.assignments.state is 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
 comment on column tickets.assignments.assigned_at is 'When the vehicle was sent.';
 comment on column tickets.assignments.assigned_by is 'The role with which the dispatcher logged in to the database.';
@@ -6369,7 +6371,8 @@ comment on column tickets.assignments.end_reason is 'closed in snapshot N, or wh
 
 -- Nobody is sent twice: of two dispatchers the second fails.
 create unique index assignments_one_vehicle on tickets.assignments (ticket_id) where state = 'assigned';
-create index assignments_of_vehicle on tickets.assignments (vehicle_id, position) where state = 'assigned';
+-- A vehicle's tickets have an order, whoever sends it to one at the same moment.
+create unique index assignments_in_order on tickets.assignments (vehicle_id, position) where state = 'assigned';
 
 create type tickets.planned_ticket as (
   vehicle_id text,
@@ -6421,18 +6424,22 @@ returns table (
   vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamptz,
   seen_at timestamptz, moving boolean, speed_kmh double precision, source text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable rows 200 set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
   return query
     select distinct on (v.vehicle_id)
-      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
     from tickets.vehicles v
+    -- No age can be taken of infinity: one such row would be an error for all vehicles.
+    cross join lateral (
+      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
+    ) as finite
     where v.vehicle_id is not null
-    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
 end
 $$;
-comment on function tickets.tracked_vehicles() is 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+comment on function tickets.tracked_vehicles() is 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
 
 create or replace function tickets.lng_lat(p_lng double precision, p_lat double precision) returns geography
 language sql immutable parallel safe
@@ -6460,7 +6467,8 @@ select
   belief.freshness in ('live', 'parked') as usable,
   coalesce(held.assignments, 0) as open_assignments
 from tickets.tracked_vehicles() v
-cross join tickets.dispatch_settings s
+-- A table of one row is never analyzed, and without LIMIT planned as 740: so costly that Postgres compiles the query, for a second.
+cross join (select * from tickets.dispatch_settings limit 1) as s
 cross join lateral (
   select case when (v.lng <> 0 or v.lat <> 0) and st_covers(s.area, point.geog::geometry) then point.geog end as geog
   from (select tickets.lng_lat(v.lng, v.lat) as geog) as point
@@ -6540,7 +6548,7 @@ comment on function tickets_ops.count_vehicles() is 'Vehicles by their freshness
 --! EndIncluded vehicles.sql
 --! Included nearest.sql
 -- Nearest vehicles of a ticket, nearest tickets of a vehicle, tickets around a point. Metres are straight lines on the WGS 84
--- spheroid. Everything here reads with the caller's rights.
+-- spheroid. Everything here reads with the caller's rights. Compiling these queries (jit) would take longer than they do.
 
 create or replace function tickets.metres(p_from geography, p_to geography) returns double precision
 language sql immutable parallel safe
@@ -6610,7 +6618,7 @@ returns table (
   ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text,
   at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_vehicle record;
 begin
@@ -6637,7 +6645,7 @@ returns table (
   ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text,
   at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_point record;
 begin
@@ -6658,7 +6666,7 @@ returns table (
   vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric,
   freshness text, located_at timestamptz, age interval, open_assignments integer
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_ticket record;
 begin
@@ -6916,26 +6924,26 @@ comment on function tickets_ops.min_cost_assignment(double precision[], integer,
 
 create or replace function tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean)
 returns table (
-  no integer, vehicle_id text, team text, geog geography, freshness text, age interval, room integer, open_assignments integer
+  no integer, vehicle_id text, team text, geog geography, freshness text, age interval, room integer, last_position integer
 )
 language sql stable
 begin atomic
   select
     (row_number() over (order by v.vehicle_id))::integer, v.vehicle_id, v.team,
-    coalesce(last_ticket.geog, v.geog), v.freshness, v.age, p_capacity - v.open_assignments, v.open_assignments
+    coalesce(held.last_place, v.geog), v.freshness, v.age, p_capacity - v.open_assignments, coalesce(held.last_position, 0)
   from tickets.vehicles_now v
   left join lateral (
-    select t.geog
-    from tickets.assignments a join tickets.inc t on t.ticket_id = a.ticket_id
-    where a.vehicle_id = v.vehicle_id and a.state = 'assigned' and t.geog is not null
-    order by a.position desc, a.assignment_id desc -- index assignments_of_vehicle
-    limit 1
-  ) as last_ticket on v.open_assignments > 0
+    select
+      max(a.position) as last_position,
+      (array_agg(t.geog order by a.position desc) filter (where t.geog is not null))[1] as last_place
+    from tickets.assignments a left join tickets.inc t on t.ticket_id = a.ticket_id
+    where a.vehicle_id = v.vehicle_id and a.state = 'assigned' -- index assignments_in_order
+  ) as held on v.open_assignments > 0
   where (v.usable or (p_stale and v.freshness = 'stale'))
     and v.open_assignments < p_capacity
     and (p_vehicles is null or v.vehicle_id = any (p_vehicles));
 end;
-comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 create or replace function tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[])
 returns table (
@@ -7163,13 +7171,13 @@ returns table (vehicle_id text, "position" integer, ticket_id text, metres doubl
 language sql stable
 begin atomic
   select
-    v.ids[g.vehicle], v.held[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
+    v.ids[g.vehicle], v.last_positions[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
     g.metres, g.cost_km
   from tickets.dispatch_settings s
   cross join (
     select
       array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.team order by d.no) as teams,
-      array_agg(d.room order by d.no) as rooms, array_agg(d.open_assignments order by d.no) as held
+      array_agg(d.room order by d.no) as rooms, array_agg(d.last_position order by d.no) as last_positions
     from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale) d
     where not p_same_team or d.team is not null
   ) as v
@@ -7310,11 +7318,11 @@ begin atomic
     )
   );
 end;
-comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+comment on function tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org), for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back. VROOM takes the routing profile car unless each vehicle names another: openrouteservice calls it driving-car.';
 --! EndIncluded dispatch-plan.sql
 --! Included assignments.sql
 -- Assignments: who has been sent where. A ticket has one vehicle at most: the unique index assignments_one_vehicle decides, so
--- of two dispatchers one loses, and is told who has it.
+-- of two dispatchers one loses, and is told who has it. A vehicle's tickets are in order: the unique index assignments_in_order.
 
 -- With its owner's rights, because it locks the ticket and writes the assignment. It does not look at the vehicles, which are
 -- read by a view of others: tickets.assign does, with the caller's rights.
@@ -7335,13 +7343,15 @@ begin
     insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
     select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
     from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
-    on conflict (ticket_id) where state = 'assigned' do nothing
+    on conflict do nothing
     returning * into v_mine;
     if found then
       return v_mine;
     end if;
+    -- Another vehicle has the ticket; or this one was sent somewhere else at the same moment, and the position is taken.
+    p_position := null;
     select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
-    continue when not found; -- it has ended meanwhile
+    continue when not found; -- the position, or the ticket has been given back meanwhile
     if v_held.vehicle_id = p_vehicle_id then
       return v_held;
     elsif not p_take_over then
@@ -7355,7 +7365,7 @@ begin
   end loop;
 end
 $$;
-comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 create or replace function tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean default false)
 returns tickets.assignments language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -8522,6 +8532,10 @@ begin
     raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
       using errcode = 'invalid_parameter_value';
   end if;
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
     raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
       using errcode = 'invalid_parameter_value';
@@ -8910,49 +8924,50 @@ begin
   return query
   with first_closings as (
     -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
-    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.is_final and c.closed_at >= v_from
   ),
-  reopened_baselines as (
-    -- Closed before history began, and opened since: their first closing is not in inc_closures.
-    select b.ticket_id, b.closed_at
-    from tickets.inc_events b -- index inc_events_baseline_closed_at
-    where b.event = 'baseline' and (
-      select e.event from tickets.inc_events e
-      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
-      order by e.event_id limit 1
-    ) = 'reopened'
+  reopened as (
+    select ticket_id, min(event_id) as event_id from tickets.inc_events where event = 'reopened' group by ticket_id -- index inc_events_revisions
   ),
   cohort as (
     select
       coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
-      c.source = 'created_at_service' as clock_known,
-      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
-      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+      c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
+      case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
     left join first_closings f on f.ticket_id = c.ticket_id
-    left join reopened_baselines b on b.ticket_id = c.ticket_id
-    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
-    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    cross join lateral (
+      select coalesce(f.closed_at, (
+        -- Of one that was reopened, as it was last told before; one of before history is not in inc_closures.
+        select l.closed_at from tickets.inc_events l -- index inc_events_ticket
+        where l.ticket_id = r.ticket_id and l.event_id < r.event_id and l.event in ('baseline', 'closed', 'closure_corrected')
+        order by l.event_id desc limit 1
+      )) as at
+    ) as ended
     where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
   ),
   moments as (
+    -- Of the closings after v_through only some have been told: counted beside open tickets that may have closed as soon, they
+    -- would make all look quick. So a ticket that was open then is watched until then, whether it closed since or not; unless
+    -- none of its value is open now, for then every closing has been told.
     -- Integers: their sums are no numerics, which take twice as long.
     select
-      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
-      (count(*) filter (where clock_known))::integer as clock_known
-    from cohort group by value, hours
+      c.value, case when seen.ended then c.hours else date_part('epoch', v_through - c.started_at) / 3600 end as hours,
+      count(*)::integer as tickets, (count(*) filter (where seen.ended))::integer as ended
+    from cohort c
+    left join (select distinct value from cohort where not closed) as unfinished on unfinished.value = c.value
+    cross join lateral (select c.closed and (unfinished.value is null or c.ended_at <= v_through) as ended) as seen
+    where c.hours is not null or not c.closed
+    group by 1, 2
   ),
   -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
   watched as (
-    select
-      value, hours, closed as ended,
-      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
-      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    select value, hours, ended, sum(tickets) over (partition by value order by hours desc) as at_risk
     from moments where hours >= 0
-    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
   ),
   curve as (
     select
@@ -8967,20 +8982,21 @@ begin
       min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
       min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
       case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
-      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
-      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
-      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h
     from curve group by value
   ),
   counted as (
-    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+    select
+      value, count(*) as opened, count(*) filter (where closed) as closed, count(*) filter (where clock_known) as clock_known,
+      count(hours) as hours_known, avg(hours) as naive_mean, percentile_disc(0.5) within group (order by hours) as naive_median
+    from cohort group by value
   )
   select
     case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
     round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
     case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
     case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
-    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+    round(c.naive_mean::numeric, 2), case when c.hours_known >= 5 then round(c.naive_median::numeric, 2) end, v_through
   from (select c.value from counted c union select '(none)' where p_by is null) as v
   left join counted c on c.value = v.value
   left join quantiles q on q.value = v.value
@@ -8988,11 +9004,11 @@ begin
 end
 $$;
 comment on function tickets.inc_time_to_close(date, date, text) is
-'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. What was open at through is censored then (known to take longer than so far), whether it closed since or not: of the closings since then only some have been told. Where nothing is open any more, every closing counts. The naive figures leave the open ones out and are too short, the more so the younger the cohort. One row for each value of p_by.
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 --! EndIncluded time-to-close.sql
@@ -9155,7 +9171,8 @@ begin
     group by 1, 2
   ),
   listed as (
-    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    -- What came and went on the day that is carried into the range is not of the range.
+    select distinct c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
     union
     select '(none)' where p_by is null
   )
@@ -9266,7 +9283,7 @@ begin
   ),
   waiting as (
     select
-      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      coalesce(left(o.assigned_team, 100), '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
       max(o.hours_open) as oldest
     from tickets.inc_open_sla o
     group by 1
