@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { dataset } from '../src/settings/dataset.ts';
 import {
   BucketSettings,
   DatabaseSettings,
+  loadDotEnv,
   readSettings,
   SETTINGS,
   SettingsError,
@@ -78,4 +81,36 @@ describe('settings', () => {
     process.env.RUSTFS_PREFIX = 'exports/tickets/';
     assert.deepEqual([dataset('inc').prefix, dataset('crq').prefix], ['exports/tickets/', 'exports/crq/']);
   });
+});
+
+test('.env: a value that ends before an unquoted # is warned about, and one that a comment follows is not', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'fleettickets-dotenv-'));
+  const before = process.cwd();
+  try {
+    await writeFile(
+      join(folder, '.env'),
+      [
+        'ZZ_A=pass#word',
+        'export ZZ_B = x#y',
+        'ZZ_C="pass#word"',
+        "ZZ_D='a#b'",
+        'ZZ_E=plain # a comment',
+        '# ZZ_F=a#b',
+        '',
+      ].join('\n'),
+    );
+    process.chdir(folder);
+    const warnings: string[] = [];
+    loadDotEnv((warning) => warnings.push(warning));
+    assert.deepEqual(
+      warnings.map((warning) => /the value of (\w+) ends/.exec(warning)?.[1]),
+      ['ZZ_A', 'ZZ_B'],
+    );
+    assert.ok(warnings.every((warning) => !warning.includes('word')));
+    assert.equal(process.env['ZZ_C'], 'pass#word');
+  } finally {
+    process.chdir(before);
+    for (const name of Object.keys(process.env)) if (name.startsWith('ZZ_')) delete process.env[name];
+    await rm(folder, { recursive: true });
+  }
 });

@@ -18,15 +18,20 @@ const WRONG: Record<string, [payload: unknown, complaint: RegExp][]> = {
     [{}, /at snapshot_id(.|\n)*at batch/],
     [{ snapshot_id: 1, batch: 0 }, /at batch/],
     [{ snapshot_id: 'one', batch: 1 }, /at snapshot_id/],
+    [{ snapshot_id: 1e30, batch: 1 }, /at snapshot_id/],
+    [{ snapshot_id: '9999999999999999999', batch: 1 }, /at snapshot_id/],
+    [{ snapshot_id: 1, batch: 3_000_000_000 }, /at batch/],
   ],
   finalize_snapshot: [
     [{ snapshot_id: -1 }, /at snapshot_id/],
     [{ snapshot: 1 }, /Unrecognized key: "snapshot"/],
   ],
+  fleettickets_alert: [[{ ok: 'no' }, /expected boolean(.|\n)*at ok/]],
   fleettickets_maintain: [[{ now: true }, /Unrecognized key: "now"/]],
   geocode_cluster: [
     [{ cluster: '' }, /at cluster/],
     [{ name: 'Kilimani' }, /Unrecognized key: "name"/],
+    [{ cluster: 'Kilimani', snoozes: 1e12 }, /at snoozes/],
   ],
   geocode_location: [[{ location_name: 'Yaya' }, /at cluster/]],
 };
