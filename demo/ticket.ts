@@ -22,7 +22,7 @@ export type Ticket = { raw: Raw; place: Place | null };
 const hour = 3_600_000;
 const day = 24 * hour;
 /** The tickets' content trails the file's own time by two days. */
-export const contentLag = 2 * day;
+const contentLag = 2 * day;
 /** Of all rows; nearly all of them are open. */
 const withoutCreation = 0.3;
 

@@ -48,6 +48,9 @@ begin
     continue when v_role = 'tickets_monitor'; -- its rights stand below
 
     execute format('grant usage on schema tickets to %I', v_role);
+    -- Every command first asks whether the schema is current.
+    execute format('grant usage on schema graphile_migrate to %I', v_role);
+    execute format('grant select on graphile_migrate.migrations to %I', v_role);
     for v_table in
       select oid from pg_class where relnamespace = 'tickets'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f') order by oid
     loop

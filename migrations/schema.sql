@@ -351,7 +351,7 @@ COMMENT ON COLUMN tickets.assignments.ticket_id IS 'tickets.inc.ticket_id. One v
 
 COMMENT ON COLUMN tickets.assignments.vehicle_id IS 'tickets.vehicles.vehicle_id, which that view may no longer list.';
 
-COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket. Gaps mean nothing.';
+COMMENT ON COLUMN tickets.assignments."position" IS 'The vehicle''s first, second … ticket, each once. Gaps mean nothing.';
 
 COMMENT ON COLUMN tickets.assignments.state IS 'assigned: on its way. done: a load closed the ticket. released: taken back. A ticket that is opened again starts unassigned.';
 
@@ -472,9 +472,14 @@ COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 begin
-  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
   if not tickets_ops.is_pipeline() then
     perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
   end if;
@@ -803,14 +808,13 @@ declare
   name text := left(location_name, 500);
   kept text;
   seen text;         -- the words of names, bound and as they were typed
-  typed text;
   token text;
   word text;
   stem text;         -- the word without the digits at its end
-  number text;
   rule text;
-  kind text;
+  kind text;         -- the first word of the rule
   added text;        -- what the token adds to `kept`; NULL: it goes
+  number text;       -- the number that the token is or ends with
   last text;         -- the last word kept
   binding text;
   expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
@@ -820,11 +824,13 @@ declare
   soft_end integer;
   gap boolean;       -- something went since the last word kept
   again boolean;
+  mixed boolean;     -- a digit stands before something else within a word
 begin
   if name collate "C" ~ '[^A-Za-z0-9_ ]' then
     name := tickets.plain_name(name);
   end if;
 
+  mixed := name collate "C" ~ '[0-9][^0-9 _]';
   loop
     kept := '';
     seen := '';
@@ -836,7 +842,7 @@ begin
     gap := false;
     again := false;
 
-    foreach token in array string_to_array(replace(name, '_', ' _'), ' ') loop
+    foreach token in array tickets.location_tokens(name) loop
       continue when token = '';
       if strpos('_-''=', left(token, 1)) > 0 then
         if binding = ' ' or left(token, 1) = '_' then
@@ -854,9 +860,11 @@ begin
         expects := 'numbers';
         gap := kept <> '';
         continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and strpos(kept, word) = 0 and word collate "C" !~ '[0-9]' then
+      elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
+        and (not mixed or word collate "C" !~ '[0-9]')
+      then
         kept := kept || binding || word;
-        seen := seen || binding || token || ' ';
+        seen := seen || binding || token;
         last := word;
         binding := ' ';
         expects := '';
@@ -866,171 +874,125 @@ begin
         end if;
         continue;
       end if;
-
-      -- A number, alone or joined to a word that takes one (FDT12 is FDT 12). After Block or House a letter is one, too.
-      number := null;
-      added := null;
-      if word collate "C" ~ '^[0-9]+[a-z]?$' or binding = '='
-        or (expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$')
-      then
-        number := word;
-        rule := null;
-      elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
-        number := array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
-      elsif word collate "C" ~ '^[a-z]+[0-9]' then
-        stem := substring(word collate "C" from '^[a-z]+');
-        rule := tickets.location_vocabulary() ->> stem;
-        if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
-          number := substr(word, length(stem) + 1);
-          word := stem;
-          token := left(token, length(stem));
-        elsif word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then
-          rule := 'site';
-        else
-          rule := null;
+        -- Classify: by the vocabulary, or, with a number in it, by tickets.location_rule().
+        number := null;
+        if binding = '=' then
+          rule := '';
+          number := word;
+        elsif rule is null or stem <> word then
+          rule := tickets.location_rule(word, expects);
+          number := nullif(split_part(rule, '#', 2), '');
+          rule := split_part(rule, '#', 1);
+          word := left(word, length(word) - coalesce(length(number), 0));
         end if;
-      end if;
-
-      if rule is not null then
         kind := split_part(rule, ' ', 1);
-        case kind
-          when 'code' then
-            expects := 'numbers';
-          when 'site' then
-            expects := '';
-          when 'ticket' then
-            added := word;
+        added := case
+          when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
+          when kind not in ('code', 'site', 'floor', 'relation', '') then word
+        end;
+
+        -- What the word does to those before it, and what it makes of a number to come.
+        if kind in ('no', 'floor', 'of', 'front') then
+          if kind = 'no' and expects in ('premise', 'numbered') then
+            kept := left(kept, from_at);
+            soft_end := least(soft_end, from_at);
+            last := '';
+            added := null;
+            expects := 'id';
+          elsif (case kind  -- H No, 2nd Floor, next to, in front: the word before goes as well
+            when 'no' then last = 'h'
+            when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
+            when 'of' then word = 'to' and last in ('next', 'close')
+            when 'front' then last = 'in'
+          end) then
+            kept := left(kept, -length(last) - 1);
+            last := '';
+            added := null;
+            expects := case kind when 'of' then '' when 'front' then 'relation' else 'id' end;
+          elsif kind = 'no' then
             from_at := length(kept);
             expects := 'numbered';
-          when 'soft' then
-            added := word;
-            from_at := length(kept);
-            expects := 'numbered';
+          else
+            added := case when kind = 'front' or (kind = 'of' and expects <> 'relation') then word end;
+            expects := case kind when 'floor' then 'id' else '' end;
+          end if;
+        elsif kind in ('premise', 'numbered', 'soft', 'ticket') then
+          from_at := length(kept);
+          expects := case kind when 'premise' then kind else 'numbered' end;
+          if kind = 'soft' then
             if soft_at is null or soft_end <> from_at then
               soft_at := case when binding = '_' or kept = '' then from_at end;
             end if;
-            soft_end := from_at + 1 + length(word);
-          when 'numbered', 'premise' then
-            added := split_part(rule, ' ', 2);
-            from_at := length(kept);
-            expects := kind;
-          when 'no' then
-            if expects in ('premise', 'numbered') then
-              kept := left(kept, from_at);
-              soft_end := least(soft_end, from_at);
-              last := '';
-              expects := 'id';
-            elsif last = 'h' then
-              kept := left(kept, -2);
-              last := '';
-              expects := 'id';
-            else
-              added := word;
-              from_at := length(kept);
-              expects := 'numbered';
-            end if;
-          when 'floor' then
-            if last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$' then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            end if;
-            expects := 'id';
-          when 'relation' then
-            expects := 'relation';
-          when 'of' then
-            if word = 'to' and last in ('next', 'close') then
-              kept := left(kept, -length(last) - 1);
-              last := '';
-            elsif expects <> 'relation' then
-              added := word;
-            end if;
-            expects := '';
-          when 'front' then
-            if last = 'in' then
-              kept := left(kept, -3);
-              last := '';
-              expects := 'relation';
-            else
-              added := word;
-              expects := '';
-            end if;
-          when 'kept' then
-            added := split_part(rule, ' ', 2);
-            limits := split_part(rule, ' ', 3);
-            expects := kind;
-          else  -- city, word
-            added := split_part(rule, ' ', 2);
-            expects := '';
-            if kind = 'city' and last = 'st' and length(kept) > 3 then
-              kept := kept || 'reet';
-            end if;
-        end case;
-      elsif number is null then
-        kind := 'plain';
-        added := word;
-        expects := '';
-      end if;
+            soft_end := from_at + 1 + length(added);
+          end if;
+        elsif kind = 'kept' then
+          limits := split_part(rule, ' ', 3);
+          expects := kind;
+        elsif kind <> '' then
+          if kind = 'city' and last = 'st' and length(kept) > 3 then
+            kept := kept || 'reet';
+          end if;
+          expects := case kind when 'code' then 'numbers' when 'relation' then kind else '' end;
+        end if;
 
-      -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-      if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-        if word = 'buru' and last = 'buru' then
-          kept := left(kept, -5);
-          added := 'buruburu';
-        elsif kind <> 'plain' and last = added then
-          added := null;
-        elsif kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-          and strpos(' saba sawa lunga ', ' ' || word || ' ') = 0
-        then
-          typed := translate(seen, '_', ' ');
-          if (last = added and (gap or binding = '_'))
-            or (strpos(lower(typed collate "C"), ' ' || word || ' ') > 0 and strpos(typed, ' ' || token || ' ') = 0)
+        -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
+        if added is not null and kind in ('plain', 'kept', 'city', 'word') then
+          if word = 'buru' and last = 'buru' then
+            kept := left(kept, -5);
+            added := 'buruburu';
+          elsif (kind <> 'plain' and last = added)
+            or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
+              and word not in ('saba', 'sawa', 'lunga')
+              and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)))
           then
             added := null;
           end if;
+          seen := seen || binding || token;
         end if;
-        seen := seen || binding || token || ' ';
-      end if;
 
-      if number is not null then
-        if added is not null then
-          kept := kept || binding || added;
-          binding := '=';
-        end if;
-        if expects in ('premise', 'numbered') then
-          kept := left(kept, from_at);
-          soft_end := least(soft_end, from_at);
-          last := '';
-          added := null;
-          expects := 'numbers';
-        elsif expects in ('numbers', 'id') then
-          added := null;
-          expects := 'numbers';
-        else
-          if expects <> 'kept' or (limits <> '' and number collate "C" !~ ('^' || limits || '$')) then
-            binding := case when binding = '=' then ' ' else binding end;
-          else
+        if number is not null then
+          if added is not null then
+            kept := kept || binding || added;
             binding := '=';
           end if;
-          added := number;
-          expects := '';
+          if expects in ('premise', 'numbered') then
+            kept := left(kept, from_at);
+            soft_end := least(soft_end, from_at);
+            last := '';
+            added := null;
+            expects := 'numbers';
+          elsif expects in ('numbers', 'id') then
+            added := null;
+            expects := 'numbers';
+          else
+            binding := case
+              when expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then '='
+              when binding = '=' then ' '
+              else binding
+            end;
+            added := number;
+            expects := '';
+          end if;
         end if;
-      end if;
 
-      if added is null then
-        gap := kept <> '';
-      else
+      -- Render.
+      if added is not null then
         kept := kept || binding || added;
         last := added;
+        binding := ' ';
         if gap then
           again := true;
           gap := false;
         end if;
-      end if;
-      if added is not null or binding <> '_' then
-        binding := ' ';
+      else
+        gap := kept <> '';
+        if binding <> '_' then
+          binding := ' ';
+        end if;
       end if;
     end loop;
 
+    -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
     if soft_end = length(kept) and soft_at is not null then
       kept := left(kept, soft_at);
     end if;
@@ -1111,21 +1073,25 @@ CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
 COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
 
 CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE ROWS 200
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 begin
   return query
     select distinct on (v.vehicle_id)
-      v.vehicle_id, v.label, v.team, v.lng, v.lat, v.located_at, v.seen_at, v.moving, v.speed_kmh, v.source
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
     from tickets.vehicles v
+    -- No age can be taken of infinity: one such row would be an error for all vehicles.
+    cross join lateral (
+      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
+    ) as finite
     where v.vehicle_id is not null
-    order by v.vehicle_id, v.located_at desc nulls last, v.seen_at desc nulls last, v.lng, v.lat;
+    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position.';
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
 
 CREATE TABLE tickets.dispatch_settings (
     only_row boolean DEFAULT true NOT NULL,
@@ -1353,7 +1319,17 @@ CREATE VIEW tickets.vehicles_now AS
     (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
     COALESCE(held.assignments, 0) AS open_assignments
    FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
-     CROSS JOIN tickets.dispatch_settings s)
+     CROSS JOIN ( SELECT dispatch_settings.only_row,
+            dispatch_settings.live_minutes,
+            dispatch_settings.stale_hours,
+            dispatch_settings.radius_km,
+            dispatch_settings.detour,
+            dispatch_settings.speed_kmh,
+            dispatch_settings.at_risk_bonus_km,
+            dispatch_settings.breached_bonus_km,
+            dispatch_settings.area
+           FROM tickets.dispatch_settings
+         LIMIT 1) s)
      CROSS JOIN LATERAL ( SELECT
                 CASE
                     WHEN (((v.lng <> (0)::double precision) OR (v.lat <> (0)::double precision)) AND public.st_covers(s.area, (point.geog)::public.geometry)) THEN point.geog
@@ -1407,28 +1383,27 @@ COMMENT ON COLUMN tickets.vehicles_now.usable IS 'live or parked: a plan may sen
 
 COMMENT ON COLUMN tickets.vehicles_now.open_assignments IS 'Tickets that it is assigned to (tickets.assignments).';
 
-CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, open_assignments integer)
+CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) RETURNS TABLE(no integer, vehicle_id text, team text, geog public.geography, freshness text, age interval, room integer, last_position integer)
     LANGUAGE sql STABLE
     BEGIN ATOMIC
  SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
      v.vehicle_id,
      v.team,
-     COALESCE(last_ticket.geog, v.geog) AS "coalesce",
+     COALESCE(held.last_place, v.geog) AS "coalesce",
      v.freshness,
      v.age,
      (dispatch_vehicles.p_capacity - v.open_assignments),
-     v.open_assignments
+     COALESCE(held.last_position, 0) AS "coalesce"
     FROM (tickets.vehicles_now v
-      LEFT JOIN LATERAL ( SELECT t.geog
+      LEFT JOIN LATERAL ( SELECT max(a."position") AS last_position,
+             (array_agg(t.geog ORDER BY a."position" DESC) FILTER (WHERE (t.geog IS NOT NULL)))[1] AS last_place
             FROM (tickets.assignments a
-              JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
-           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text) AND (t.geog IS NOT NULL))
-           ORDER BY a."position" DESC, a.assignment_id DESC
-          LIMIT 1) last_ticket ON ((v.open_assignments > 0)))
+              LEFT JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
+           WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text))) held ON ((v.open_assignments > 0)))
    WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
 END;
 
-COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take.';
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1448,9 +1423,9 @@ CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_
              v.freshness,
              v.age,
              v.room,
-             v.open_assignments,
+             v.last_position,
              dense_rank() OVER (ORDER BY v.team) AS skill
-            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+            FROM tickets_ops.dispatch_vehicles(dispatch_problem.p_capacity, dispatch_problem.p_vehicles, dispatch_problem.p_stale) v(no, vehicle_id, team, geog, freshness, age, room, last_position)
          ), ticket AS MATERIALIZED (
           SELECT t.no,
              t.ticket_id,
@@ -1483,7 +1458,7 @@ CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_
             FROM ticket t)) AS jsonb_build_object;
 END;
 
-COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org) or of openrouteservice''s optimization, for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back.';
+COMMENT ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The problem of tickets.dispatch_plan as the input of VROOM (vroom-project.org), for planning on roads: vehicles and jobs by number, with our ids as description, start and location as [longitude, latitude], capacity and delivery in tickets, priority from the bonus in km, with p_same_team the teams as skills. Arguments as there; p_radius_km leaves out the tickets that are farther from where every vehicle starts, and one without a place is left out too. The answer''s steps give the numbers back. VROOM takes the routing profile car unless each vehicle names another: openrouteservice calls it driving-car.';
 
 CREATE FUNCTION tickets.eat_day(p_at timestamp with time zone) RETURNS date
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1544,31 +1519,36 @@ $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 
-CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select
-    meta.snapshot_at, meta.ingested_at, meta.checked_at,
-    floor(extract(epoch from now() - meta.snapshot_at) / 60),
-    greatest(
-      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-    ),
-    meta.source_key
-  from (select) as one
-  left join lateral (
+begin
+  return query
     select
-      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-      m.metadata ->> 'source_key' as source_key
-    from tickets.import_meta m
-    where m.dataset = 'inc'
-  ) as meta on true
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60),
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ),
+      meta.source_key,
+      -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
+      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true;
+end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2077,6 +2057,45 @@ $_$;
 
 COMMENT ON FUNCTION tickets.location_query(location_name text) IS 'tickets.location_key() as a text for people and geocoding providers: capitals, hyphens and apostrophes as in the name, abbreviations spelled out. NULL where the key is; tickets.location_key(tickets.location_query(x)) = tickets.location_key(x).';
 
+CREATE FUNCTION tickets.location_retyped(seen text, token text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((strpos((lower((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) COLLATE "C")) || ' '::text), ((' '::text || lower((token COLLATE "C"))) || ' '::text)) > 0) AND (strpos((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) || ' '::text), ((' '::text || token) || ' '::text)) = 0));
+
+COMMENT ON FUNCTION tickets.location_retyped(seen text, token text) IS 'Whether a word stands among those seen (each with what binds it in front of it, as it was typed) in another case and not in this one; one bound by `-` or `''` is not the word alone.';
+
+CREATE FUNCTION tickets.location_rule(word text, expects text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  stem text;
+  rule text;
+begin
+  if expects in ('id', 'premise') and word collate "C" ~ '^[a-z](?:[0-9]+[a-z]?)?$' then
+    return '#' || word;
+  elsif expects = 'kept' and word in ('i', 'ii', 'iii', 'iv', 'v') then
+    return '#' || array_position(array['i', 'ii', 'iii', 'iv', 'v'], word);
+  elsif word collate "C" !~ '[0-9]' then
+    return 'plain';
+  elsif word collate "C" ~ '^[0-9]+[a-z]?$' then
+    return '#' || word;
+  end if;
+  stem := substring(word collate "C" from '^([a-z]+)[0-9]');
+  rule := tickets.location_vocabulary() ->> stem;
+  if split_part(rule, ' ', 1) in ('code', 'soft', 'ticket', 'premise', 'numbered', 'no', 'floor', 'kept') then
+    return rule || '#' || substr(word, length(stem) + 1);
+  end if;
+  return case when word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then 'site' else 'plain' end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.location_rule(word text, expects text) IS 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what the words before make of a number: id and premise take a letter for one, kept a Roman one.';
+
+CREATE FUNCTION tickets.location_tokens(name text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN string_to_array(replace(name, '_'::text, ' _'::text), ' '::text);
+
+COMMENT ON FUNCTION tickets.location_tokens(name text) IS 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_words().';
+
 CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '{"av": "word avenue", "ct": "numbered court", "fl": "floor", "hs": "premise house", "ln": "word lane", "no": "no", "nr": "relation", "nw": "code", "of": "of", "ph": "kept phase", "rd": "word road", "rm": "premise room", "to": "of", "adj": "relation", "adr": "code", "apt": "premise apartment", "ave": "word avenue", "blk": "premise block", "cab": "soft", "crq": "ticket", "crt": "numbered court", "ctr": "word centre", "eld": "city eldoret", "est": "word estate", "fat": "code", "fdt": "code", "flr": "floor", "hno": "premise house", "hse": "premise house", "hwy": "word highway", "inc": "ticket", "jct": "word junction", "ksm": "city kisumu", "mdu": "code", "mkt": "word market", "mnt": "code", "msa": "city mombasa", "nbo": "city nairobi", "nku": "city nakuru", "nrb": "city nairobi", "num": "no", "odf": "code", "off": "relation", "olt": "code", "ont": "code", "onu": "code", "opp": "relation", "pon": "code", "pop": "soft", "sch": "word school", "sdu": "code", "stn": "word station", "twr": "word tower", "wot": "ticket", "appt": "premise apartment", "apts": "premise apartments", "bldg": "word building", "card": "soft", "core": "soft", "door": "premise door", "fats": "code", "fdts": "code", "flat": "premise flat", "from": "of", "gdns": "word gardens", "gpon": "code", "hosp": "word hospital", "mdus": "code", "mile": "kept mile", "near": "relation", "node": "soft", "olts": "code", "onts": "code", "onus": "code", "past": "relation", "plot": "premise plot", "pole": "soft", "port": "soft", "ring": "soft", "room": "premise room", "sdus": "code", "shop": "premise shop", "slot": "soft", "twrs": "word towers", "unit": "premise unit", "along": "relation", "block": "premise block", "cores": "soft", "court": "numbered court", "floor": "floor", "front": "front", "house": "premise house", "phase": "kept phase", "suite": "premise suite", "umoja": "kept umoja [1-3]", "villa": "premise villa", "behind": "relation", "beside": "relation", "center": "word centre", "kisumu": "city kisumu", "nakuru": "city nakuru", "number": "no", "southb": "word south_b", "southc": "word south_c", "splice": "soft", "cabinet": "soft", "closure": "soft", "eldoret": "city eldoret", "infront": "relation", "manhole": "soft", "mombasa": "city mombasa", "nairobi": "city nairobi", "section": "kept section", "adjacent": "relation", "githurai": "kept githurai 4[45]", "handhole": "soft", "opposite": "relation", "splitter": "soft", "apartment": "premise apartment", "apartments": "premise apartments"}'::jsonb;
@@ -2232,6 +2251,7 @@ COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geograph
 CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_vehicle record;
@@ -2258,6 +2278,7 @@ COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, 
 CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_ticket record;
@@ -2590,6 +2611,7 @@ COMMENT ON FUNCTION tickets.snapshot_through() IS 'Export time of the newest INC
 CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_point record;
@@ -2870,6 +2892,7 @@ COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that 
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   v_job record;
@@ -2899,10 +2922,13 @@ begin
   end if;
   return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
     else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 
 CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.geometry
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3510,7 +3536,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
                  END AS state) s)
       CROSS JOIN LATERAL ( SELECT
                  CASE
-                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.updated_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
+                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.created_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
                      ELSE NULL::timestamp with time zone
                  END AS failed_at) f)
       LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
@@ -4111,6 +4137,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+
+CREATE FUNCTION tickets_ops.has_geocoding_worker() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.has_geocoding_worker() IS 'Whether a living worker has a provider to ask.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -5797,8 +5837,8 @@ CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region 
              dispatch_vehicles.freshness,
              dispatch_vehicles.age,
              dispatch_vehicles.room,
-             dispatch_vehicles.open_assignments
-            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+             dispatch_vehicles.last_position
+            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, last_position)
          ), ticket AS MATERIALIZED (
           SELECT dispatch_tickets.no,
              dispatch_tickets.ticket_id,
@@ -5872,7 +5912,7 @@ CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double pr
     LANGUAGE sql STABLE
     BEGIN ATOMIC
  SELECT v.ids[g.vehicle] AS ids,
-     (v.held[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
+     (v.last_positions[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
      t.ids[g.ticket] AS ids,
      g.metres,
      g.cost_km
@@ -5881,8 +5921,8 @@ CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double pr
              array_agg(d.geog ORDER BY d.no) AS starts,
              array_agg(d.team ORDER BY d.no) AS teams,
              array_agg(d.room ORDER BY d.no) AS rooms,
-             array_agg(d.open_assignments ORDER BY d.no) AS held
-            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, open_assignments)
+             array_agg(d.last_position ORDER BY d.no) AS last_positions
+            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, last_position)
            WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
       CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
              array_agg(d.geog ORDER BY d.no) AS places,
@@ -5950,6 +5990,31 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
+
+CREATE FUNCTION tickets_ops.raise_blocked() RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_blockers text := (
+    select string_agg(distinct format('process %s of user %s, %s since %s: %s', a.pid, a.usename, a.state, tickets_ops.wall_clock(a.state_change), left(a.query, 200)), '; ')
+    from pg_locks l
+    join pg_stat_activity a using (pid)
+    left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
+    where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
+      and (
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+          and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+      )
+  );
+begin
+  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+    using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.raise_blocked() IS 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
 
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -6462,6 +6527,10 @@ CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
+  -- A process without the settings must not switch off what a worker beside it has.
+  if p_provider is null and tickets_ops.has_geocoding_worker() then
+    return;
+  end if;
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
     values (p_provider, p_rate, p_daily_budget, p_found_days)
@@ -6484,7 +6553,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason, which counts only while no living worker has one. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6652,6 +6721,19 @@ CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN (p_payload - ARRAY['waits'::text, 'looks'::text, '_cron'::text]) ELSE p_payload END;
 
 COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
+
+CREATE FUNCTION tickets_ops.require_task(p_task text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
+    raise exception 'There is no task %.', quote_literal(p_task)
+      using errcode = 'invalid_parameter_value', hint = 'Choose ' || (select string_agg(task, ', ' order by task) from tickets_ops.job_policy()) || '.';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.require_task(p_task text) IS 'Raises, and names the tasks that there are, where p_task is none of them. NULL passes.';
 
 CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -6916,9 +6998,11 @@ COMMENT ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts inte
 CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 begin
+  perform tickets_ops.require_task(p_task);
   return query
     with failed as materialized (
       select j.id, j.task, j.key, j.superseded,
@@ -6950,6 +7034,7 @@ COMMENT ON FUNCTION tickets_ops.retry_failed(p_task text) IS 'Tries every failed
 CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 declare
@@ -7547,13 +7632,15 @@ begin
     insert into tickets.assignments (ticket_id, vehicle_id, position, metres)
     select p_ticket_id, p_vehicle_id, coalesce(p_position, max(a.position) + 1, 1), p_metres
     from tickets.assignments a where a.vehicle_id = p_vehicle_id and a.state = 'assigned'
-    on conflict (ticket_id) where state = 'assigned' do nothing
+    on conflict do nothing
     returning * into v_mine;
     if found then
       return v_mine;
     end if;
+    -- Another vehicle has the ticket; or this one was sent somewhere else at the same moment, and the position is taken.
+    p_position := null;
     select a.* into v_held from tickets.assignments a where a.ticket_id = p_ticket_id and a.state = 'assigned' for update;
-    continue when not found; -- it has ended meanwhile
+    continue when not found; -- the position, or the ticket has been given back meanwhile
     if v_held.vehicle_id = p_vehicle_id then
       return v_held;
     elsif not p_take_over then
@@ -7568,7 +7655,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL: as its last. Called by tickets.assign and tickets.assign_plan.';
+COMMENT ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) IS 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
 
 CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
@@ -7600,6 +7687,7 @@ declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
+  v_over bigint[];
 begin
   with died as (
     update graphile_worker._private_jobs
@@ -7612,10 +7700,12 @@ begin
       end,
       last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
     where locked_by = any (p_pools)
-    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+    returning id, attempts >= max_attempts as is_over, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
-  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}'), array_agg(id) filter (where is_over) into v_set_aside, v_over from died;
   perform graphile_worker.force_unlock_workers(p_pools);
+  -- As a failure does: tickets_ops.jobs reads from it when the job failed.
+  update graphile_worker._private_jobs set run_at = now() + exp(least(attempts, 10)) * interval '1 second' where id = any (v_over);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -9058,7 +9148,7 @@ ALTER TABLE ONLY tickets_ops.snapshots
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
 
-CREATE INDEX assignments_of_vehicle ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
+CREATE UNIQUE INDEX assignments_in_order ON tickets.assignments USING btree (vehicle_id, "position") WHERE (state = 'assigned'::text);
 
 CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
 
@@ -9537,6 +9627,8 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.has_geocoding_worker() FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
@@ -9674,6 +9766,8 @@ REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.raise_blocked() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
@@ -9718,6 +9812,8 @@ REVOKE ALL ON FUNCTION tickets_ops.replace_held(p_dataset text, p_snapshot_at ti
 REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.require_task(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.rescore_locations(p_cluster text) FROM PUBLIC;
 

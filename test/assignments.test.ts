@@ -70,6 +70,22 @@ describe('assignments', () => {
     ]);
   });
 
+  test('a plan goes on after the tickets that a vehicle has, although it gave earlier ones back', async () => {
+    await report(
+      env.pool,
+      ['WOT1', 'WOT2', 'WOT3', 'WOT4'].map((id) => ({ id, ...NAIROBI })),
+    );
+    for (const id of ['WOT1', 'WOT2', 'WOT3']) await env.pool.query('select tickets.assign($1, $2)', [id, 'V1']);
+    for (const id of ['WOT1', 'WOT2']) await env.pool.query('select tickets.release($1, $2)', [id, 'not today']);
+    const { rows } = await env.pool.query(
+      `select ticket_id, position from tickets.assign_plan(3, p_vehicles => '{V1}') where vehicle_id = 'V1'`,
+    );
+    assert.deepEqual(rows, [
+      { ticket_id: 'WOT1', position: 4 },
+      { ticket_id: 'WOT2', position: 5 },
+    ]);
+  });
+
   test('what is not there is said, and nothing is written', async () => {
     await report(env.pool, [{ id: 'WOT1', ...NAIROBI, open: false }, { id: 'WOT2' }]);
     for (const [call, reason] of [
@@ -93,6 +109,7 @@ describe('assignments', () => {
     await env.pool.query(`select tickets.assign('WOT1', 'V1')`);
     for (const write of [
       `insert into tickets.assignments (ticket_id, vehicle_id, position) values ('WOT1', 'V2', 1)`,
+      `insert into tickets.assignments (ticket_id, vehicle_id, position) values ('WOT2', 'V1', 1)`,
       `update tickets.assignments set state = 'done'`,
       `update tickets.assignments set ended_at = now()`,
       `update tickets.assignments set state = 'on its way'`,

@@ -41,6 +41,16 @@ test('docs/commands.md is what --help prints (npm run docs)', async () => {
   assert.equal(await page('docs/commands.md'), await commandsPage());
 });
 
+test('docs/privileges.md names every role that a migration makes', async () => {
+  const made =
+    /array\['(tickets_reader'[^\]]+)'\]/.exec(await page('migrations/grants.sql'))?.[1]?.split(/', *'|'/) ?? [];
+  const named = [...(await page('docs/privileges.md')).matchAll(/^create role (tickets_\w+);/gm)].map(
+    ([, role]) => role,
+  );
+  assert.ok(made.length > 3);
+  assert.deepEqual(named, made.filter(Boolean));
+});
+
 for (const name of PAGES) {
   test(`the links of ${name} lead somewhere`, async () => {
     const base = new URL(name, ROOT);

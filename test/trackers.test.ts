@@ -133,6 +133,34 @@ describe('a tracker’s table', () => {
     );
   });
 
+  test('of points in a projection is read in degrees', async () => {
+    await env.pool.query(
+      `create table gis.projected (unit text unique, geom geometry(Point, 21037), ts timestamptz);
+       insert into gis.projected values ('U1', st_transform(st_setsrid(st_makepoint(36.82, -1.28), 4326), 21037), now())`,
+    );
+    assert.equal((await fleettickets('vehicles', '--use', 'gis.projected', '--apply')).status, 0);
+    const [found] = await now();
+    assert.deepEqual([found.lng.toFixed(6), found.lat.toFixed(6), found.freshness], ['36.820000', '-1.280000', 'live']);
+  });
+
+  test('that is an error to read, or has times of infinity, hides no other', async () => {
+    await env.pool.query(
+      `create materialized view gis.unread as select * from gis.units with no data;
+       insert into gis.units values ('U2', null, 'infinity', null, false)`,
+    );
+    const { status, out } = await fleettickets('vehicles', '--json');
+    assert.equal(status, 0, out);
+    const { trackers } = JSON.parse(out);
+    const rows = trackers.map((tracker: { table: string; rows: number | null }) => [tracker.table, tracker.rows]);
+    assert.deepEqual(rows.slice(1, 3), [
+      ['gis.units', 2],
+      ['gis.unread', null],
+    ]);
+    assert.ok(Math.abs(Date.now() - Date.parse(trackers[1].newest)) < 120_000);
+    assert.equal((await fleettickets('vehicles', '--use', 'gis.units', '--apply')).status, 0);
+    assert.equal((await verdict()).state, 'warning', 'one of two is nowhere');
+  });
+
   test('is refused with a reason where it is no such table, a view, or not understood', async () => {
     for (const [name, reason] of [
       ['live.nothing', /There is no table live\.nothing in this database/],
@@ -151,10 +179,15 @@ describe('a tracker’s table', () => {
   test('that was dropped with the view is used again, by the same readers', async () => {
     await fleettickets('vehicles', '--use', 'live.positions', '--apply');
     await env.pool.query('drop view tickets.vehicles');
+    await report(env.pool, [{ id: 'WOT1', lng: 36.83, lat: -1.28 }]);
     const broken = await verdict();
     assert.equal(broken.state, 'failed');
     assert.match(broken.detail, /"tickets\.vehicles" does not exist/);
     assert.match((await fleettickets('vehicles')).out, /tickets\.vehicles cannot be read: /);
+    assert.match(
+      (await fleettickets('dispatch')).err,
+      /^The view tickets\.vehicles is gone, as it goes with the table that it reads\. Make it again: fleettickets vehicles$/m,
+    );
     assert.equal((await fleettickets('vehicles', '--use', 'live.positions', '--apply')).status, 0);
     assert.equal((await now()).length, 2);
     const { rows } = await env.pool.query(

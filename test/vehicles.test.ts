@@ -98,6 +98,34 @@ describe('vehicles', () => {
       }
     });
 
+    test('a time of infinity is none, and no error for the other vehicles', async () => {
+      for (const value of ['infinity', '-infinity']) {
+        await park(env.pool, [
+          { id: 'V1', ...NAIROBI },
+          { id: 'V2', ...NAIROBI, located: 5 },
+          { id: 'V3', ...NAIROBI, located: 16, moving: false },
+        ]);
+        await env.pool.query(
+          `update tracker.positions set fix_time = case imei when 'V1' then $1::timestamptz else fix_time end, heartbeat = $1
+           where imei <> 'V2'`,
+          [value],
+        );
+        assert.deepEqual(
+          (await seen()).map(({ vehicle_id, freshness }) => [vehicle_id, freshness]),
+          [
+            ['V1', 'lost'],
+            ['V2', 'live'],
+            ['V3', 'stale'],
+          ],
+          value,
+        );
+        await report(env.pool, [{ id: `WOT ${value}` }]);
+        await env.pool.query('select tickets.assign($1, $2)', [`WOT ${value}`, 'V1']);
+      }
+      const { rows } = await env.pool.query('select distinct doubt from tickets.assignments_in_doubt');
+      assert.deepEqual(rows, [{ doubt: 'nothing was ever heard of the vehicle' }]);
+    });
+
     test('follow the settings, which refuse nonsense', async () => {
       await park(env.pool, [{ id: 'V1', ...NAIROBI, located: 20 }]);
       const client = await env.pool.connect();

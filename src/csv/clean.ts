@@ -16,12 +16,12 @@ export const CLEANING_VERSION = 1;
 const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|department|source_type)$/;
 
 /** Characters. Longer ids break the B-tree of the primary key (2704 bytes an entry); real ones have ten characters. */
-export const MAX_TICKET_ID = 200;
+const MAX_TICKET_ID = 200;
 /** With what is invisible, and blanks: more is not even looked through. */
 const MAX_ID_FIELD = 1_000;
 
 /** Characters of a ticket's JSON. A record becomes larger than it was only where control characters are escaped. */
-const MAX_RAW = 8 * 1024 * 1024;
+const MAX_RAW = 4 * 1024 * 1024;
 
 /** Characters before it are written as \\u0000 in JSON, or as \\n and the like. */
 const FIRST_PRINTABLE = 32;

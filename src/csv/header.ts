@@ -9,7 +9,7 @@ export interface Header {
 }
 
 /** What is built on a header grows with it: a row of 1 000 empty fields becomes as many keys. */
-export const MAX_COLUMNS = 1_000;
+const MAX_COLUMNS = 1_000;
 export const MAX_HEADER_BYTES = 64 * 1024;
 
 /**

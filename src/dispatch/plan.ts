@@ -1,5 +1,6 @@
 /** The plan of dispatch for the command line: tickets.dispatch_plan with what a dispatcher calls things. */
 import type { Db } from '../database/client.ts';
+import { ExpectedError } from '../settings/errors.ts';
 
 /** A ticket that a vehicle goes to. */
 export interface Stop {
@@ -33,9 +34,10 @@ export interface Plan {
 /**
  * Makes the plan, and assigns it when `apply` says so (tickets.assign_plan).
  * @param capacity tickets that a vehicle may have at once, those that it has already included
+ * @throws ExpectedError when tickets.vehicles is gone
  */
 export async function makePlan(db: Db, capacity: number, apply: boolean): Promise<Plan> {
-  const { rows } = await db.query<Omit<Stop, 'vehicle_id'> & { vehicle_id: string | null }>(
+  const query = db.query<Omit<Stop, 'vehicle_id'> & { vehicle_id: string | null }>(
     `select p.vehicle_id, coalesce(nullif(v.label, ''), p.vehicle_id) as vehicle, p.position, p.ticket_id,
        e.road_km_estimate::float8 as road_km, case when p.at_risk then 'at risk' else p.sla_state end as sla,
        trunc(t.hours_open)::float8 as hours_open, t.cluster, t.location_name, p.note
@@ -46,6 +48,12 @@ export async function makePlan(db: Db, capacity: number, apply: boolean): Promis
      order by p.vehicle_id, p.position, p.ticket_id`,
     [capacity],
   );
+  const { rows } = await query.catch((error: Error & { code?: string }) => {
+    if (error.code !== UNDEFINED_TABLE) throw error;
+    throw new ExpectedError(
+      'The view tickets.vehicles is gone, as it goes with the table that it reads. Make it again: fleettickets vehicles',
+    );
+  });
   return {
     stops: rows.filter((row): row is Stop => row.vehicle_id !== null),
     leftOut: rows.flatMap(({ vehicle_id, ticket_id, note }) =>
@@ -53,3 +61,4 @@ export async function makePlan(db: Db, capacity: number, apply: boolean): Promis
     ),
   };
 }
+const UNDEFINED_TABLE = '42P01';

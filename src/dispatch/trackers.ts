@@ -4,7 +4,7 @@
  * writes by hand (docs/dispatch.md).
  * Only tables are offered, not views of others: functions in those would run with the rights of every reader of ours.
  */
-import type { ClientBase } from 'pg';
+import { type ClientBase, DatabaseError } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
 import { postgisSchema } from '../database/foreign-code.ts';
 import { ExpectedError } from '../settings/errors.ts';
@@ -13,7 +13,7 @@ import { ExpectedError } from '../settings/errors.ts';
 export interface Tracker {
   /** As it is typed: `tracker.positions`, quoted where it must be. */
   readonly table: string;
-  /** NULL where the table may not be read, or is too large to be counted. */
+  /** NULL where the table may not be read, is too large to be counted, or is an error to read (of a foreign server). */
   readonly rows: number | null;
   /** Time of its newest position; NULL as rows. */
   readonly newest: Date | null;
@@ -99,7 +99,6 @@ const TYPES: Record<Meaning, RegExp> = {
 
 /** Longer than this nobody waits for a count. */
 const COUNT_TIMEOUT = '5s';
-const TIMED_OUT = '57014';
 /** A table that keeps every position is read no farther back: a vehicle that has been silent for longer is gone. */
 const HISTORY = '30 days';
 
@@ -250,7 +249,8 @@ async function describe(client: ClientBase, { table, readable, grants }: Table, 
 
 /** How many rows, and the newest time; a time without zone is Nairobi's when as UTC it would lie ahead. */
 async function count(client: ClientBase, table: string, { quoted, type }: Column) {
-  const newest = type.includes('with time zone') ? `max(${quoted})` : `max(${quoted} at time zone 'UTC')`;
+  const time = type.includes('with time zone') ? quoted : `${quoted} at time zone 'UTC'`;
+  const newest = `max(${time}) filter (where isfinite(${quoted}))`;
   try {
     return await transaction(client, async () => {
       await client.query(`set local statement_timeout = '${COUNT_TIMEOUT}'`);
@@ -263,7 +263,7 @@ async function count(client: ClientBase, table: string, { quoted, type }: Column
       return { rows: found.rows, newest: shift, isNairobi };
     });
   } catch (error) {
-    if ((error as { code?: string }).code === TIMED_OUT) return undefined;
+    if (error instanceof DatabaseError) return undefined;
     throw error;
   }
 }
@@ -277,10 +277,14 @@ function viewOver(table: string, found: Recognised, isNairobi: boolean, postgis:
   const time = (column: Column) =>
     `(p.${column.quoted}${hasZone(column) ? '' : ` at time zone '${zone}'`})::timestamptz`;
   const as = (column: Column | undefined, type: string) => (column ? `p.${column.quoted}::${type}` : `null::${type}`);
+  const geometry = `p.${place?.quoted}::${postgis}.geometry`;
+  // Points that are not of WGS 84 are metres of some projection.
+  const isProjected = /,(?!4326\))\d+\)$/.test(place?.type ?? '');
+  const point = isProjected ? `${postgis}.st_transform(${geometry}, 4326)` : geometry;
   const degrees =
     lng && lat
       ? [as(lng, 'double precision'), as(lat, 'double precision')]
-      : ['st_x', 'st_y'].map((part) => `${postgis}.${part}(p.${place?.quoted}::${postgis}.geometry)`);
+      : [`${postgis}.st_x(${point})`, `${postgis}.st_y(${point})`];
   const newestOnly = `
 where p.${located_at.quoted} > ${hasZone(located_at) ? 'now()' : `(now() at time zone '${zone}')`} - interval '${HISTORY}'
 order by p.${vehicle_id.quoted}, p.${located_at.quoted} desc`;

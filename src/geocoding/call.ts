@@ -10,8 +10,8 @@ import type { Outcome } from './outcome.ts';
 import type { Answer, Question } from './provider.ts';
 import type { Geocoder } from './settings.ts';
 
-export const CALL_TIMEOUT_MS = 10_000;
-export const BODY_LIMIT_BYTES = 2 * 1024 * 1024;
+const CALL_TIMEOUT_MS = 10_000;
+const BODY_LIMIT_BYTES = 2 * 1024 * 1024;
 
 /**
  * Of a host with several addresses Node gives each a quarter of a second to answer the handshake. From Nairobi to a provider

@@ -4,7 +4,7 @@
  */
 
 /** What a coordinate stands for, from precise to vague. A town is a place when it was asked for, else a fallback. */
-export const LEVELS = ['point', 'street', 'neighbourhood', 'town', 'city'] as const;
+const LEVELS = ['point', 'street', 'neighbourhood', 'town', 'city'] as const;
 export type Level = (typeof LEVELS)[number];
 
 /** One place that a provider proposes, in the one shape that tickets_ops.score_candidates reads. */

@@ -187,7 +187,7 @@ export function loadDotEnv(warn: (warning: string) => void): void {
 }
 
 /** Variables with an unquoted # that no blank precedes: whoever wrote it meant it as part of the value. */
-export const cutShort = (dotEnv: string): string[] =>
+const cutShort = (dotEnv: string): string[] =>
   [...dotEnv.matchAll(/^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=(?![ \t]*["'`])[^#\n]*#/gm)]
     .filter(([assignment]) => !/\s#$/.test(assignment))
     .map(([, name = '']) => name);

@@ -65,7 +65,7 @@ const MAX_CLOSING_SHARE = 0.8;
 const MAX_CLOSING = 50;
 const OUTAGE_HOURS = 24;
 /** After so long a second file that shows the same closings is believed. */
-export const HELD_MS = 3_600_000;
+const HELD_MS = 3_600_000;
 const MAX_REJECTED_SHARE = 0.5;
 const MANY_REJECTED_SHARE = 0.02;
 const FEW_ROWS_SHARE = 0.6;

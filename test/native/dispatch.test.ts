@@ -3,8 +3,12 @@
  * agree at every moment, across kill -9 too, and the dispatcher's role can do what it must and nothing else.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { Dice } from '../../demo/chance.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
@@ -12,6 +16,7 @@ import { createTracker, park, report } from '../support/fleet.ts';
 import { addFetch, csvOf, fetchNow, keyOf } from '../support/pipeline.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
+const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const NAIROBI = { lng: 36.82, lat: -1.28 };
 const SEED = Number(process.env['DISPATCH_SEED'] ?? Date.now() % 1_000_000);
 
@@ -32,12 +37,24 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
   });
   beforeEach(() => env.reset());
 
-  const sessions: pg.Client[] = [];
-  const session = async (role?: string) => {
+  const urlOf = (role?: string) => {
     const url = new URL(env.databaseUrl);
     const login = roles.find((known) => known.role === role)?.login;
     if (login) Object.assign(url, { username: login, password });
-    const client = new pg.Client({ connectionString: url.href });
+    return url.href;
+  };
+  const fleettickets = async (role: string, ...args: string[]) => {
+    const child = spawn(process.execPath, [CLI, ...args], {
+      cwd: tmpdir(),
+      env: { ...process.env, DATABASE_URL: urlOf(role) },
+    });
+    const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
+    const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+    return { status: await closed, out, err };
+  };
+  const sessions: pg.Client[] = [];
+  const session = async (role?: string) => {
+    const client = new pg.Client({ connectionString: urlOf(role) });
     await client.connect();
     sessions.push(client);
     return client;
@@ -129,6 +146,26 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
          count(distinct ticket_id)::int as tickets from tickets.assignments`,
     );
     assert.deepEqual(rows, [{ held: 20, released: 60, tickets: 20 }]);
+  });
+
+  test('a vehicle that four dispatchers send at once has its tickets in one order', async () => {
+    const tickets = Array.from({ length: 200 }, (_, n) => `WOT${n}`);
+    await report(
+      env.pool,
+      tickets.map((id) => ({ id, ...NAIROBI })),
+    );
+    await park(env.pool, [{ id: 'V1', ...NAIROBI }]);
+    await Promise.all(
+      Array.from({ length: 4 }, async (_, n) => {
+        const client = await session('dispatcher');
+        for (const ticket of tickets.filter((_, nth) => nth % 4 === n))
+          await client.query(`select tickets.assign($1, 'V1')`, [ticket]);
+      }),
+    );
+    const { rows } = await env.pool.query(
+      'select count(*)::int as assigned, count(distinct position)::int as positions, max(position) as last from tickets.assignments',
+    );
+    assert.deepEqual(rows, [{ assigned: 200, positions: 200, last: 200 }]);
   });
 
   test('two plans that are carried out at once fill no vehicle beyond its capacity', async () => {
@@ -330,6 +367,17 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
         'select * from tracker.positions',
       ])
         await assert.rejects(client.query(write), DENIED, write);
+    });
+
+    test('the command works for a dispatcher, and tells a reader what he may not', async () => {
+      const { status, out } = await fleettickets('dispatcher', 'dispatch', '--apply');
+      assert.equal(status, 0, out);
+      assert.match(out, /1 tickets for 1 vehicles, .*\n1 left out: .*\nThey are assigned/);
+      const refused = await fleettickets('reader', 'dispatch');
+      assert.deepEqual(
+        [refused.status, refused.err],
+        [1, 'Postgres refuses: permission denied for function dispatch_plan (SQLSTATE 42501)\n'],
+      );
     });
 
     test('a reader looks, and sends nobody', async () => {

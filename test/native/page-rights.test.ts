@@ -163,6 +163,7 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
       [PEOPLE.curator],
     );
     assert.deepEqual(relations, [
+      { name: 'graphile_migrate.migrations', may: 'select' },
       { name: 'tickets.geo_clusters', may: 'insert, update' },
       { name: 'tickets.geo_locations', may: 'insert, update' },
       { name: 'tickets_ops.review_queue', may: 'select' },

@@ -98,12 +98,54 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
       [`select * from tickets.assignments where ticket_id = 'WOT1' and state = 'assigned'`, 'assignments_one_vehicle'],
       [
         `select * from tickets.assignments where vehicle_id = 'V1' and state = 'assigned' order by position desc limit 1`,
-        'assignments_of_vehicle',
+        'assignments_in_order',
       ],
       [`select tickets_ops.end_assignments(1, 'WOT1', 'WOT2')`, 'assignments_one_vehicle'],
     ] as const)
       assert.ok((await scansDuring(query, index)).index > 0, query);
     await env.pool.query('truncate tickets.assignments');
+  });
+
+  test('nothing of dispatch is compiled, which takes a second where the query takes milliseconds', async () => {
+    await createTracker(env.pool);
+    await park(
+      env.pool,
+      Array.from({ length: 200 }, (_, n) => ({ id: `V${n}`, lng: 36.8 + (n % 20) * 0.01, lat: -1.28 })),
+    );
+    const client = await env.pool.connect();
+    const plans: string[] = [];
+    client.on('notice', ({ message }) => plans.push(message ?? ''));
+    try {
+      // Of every statement within the functions, too.
+      await client.query(
+        `load 'auto_explain';
+         set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on; set auto_explain.log_analyze = on;
+         set client_min_messages = log`,
+      );
+      for (const query of [
+        'select * from tickets.vehicles_now',
+        `select * from tickets.nearest_vehicles('WOT0000025')`,
+        `select * from tickets.nearest_tickets('V7')`,
+        'select * from tickets.tickets_within(36.8, -1.29, 20)',
+        'select * from tickets.dispatch_plan()',
+        'select * from tickets.dispatch_plan(3)',
+        'select tickets.dispatch_problem()',
+        `select * from tickets.assign('WOT0000025', 'V7')`,
+        'select * from tickets.assignments_in_doubt',
+      ]) {
+        plans.length = 0;
+        await client.query(query);
+        assert.ok(plans.length > 0, query);
+        assert.deepEqual(
+          plans.filter((text) => /^JIT:/m.test(text)),
+          [],
+          query,
+        );
+      }
+    } finally {
+      client.release(true);
+      await env.pool.query('truncate tickets.assignments');
+    }
   });
 
   test('a radius search over closed tickets, too', async () => {

@@ -64,7 +64,7 @@ async function look(client: pg.Client): Promise<Facts> {
   const { rows } = await client.query<Facts>(
     `select
        (select count(*)::integer from (select from tickets.vehicles where vehicle_id is not null group by vehicle_id having count(*) > 1) as v) as several_rows,
-       (select extract(epoch from now() - max(located_at))::float8 / 60 from tickets.vehicles) as newest_minutes,
+       (select extract(epoch from now() - max(located_at))::float8 / 60 from tickets.tracked_vehicles()) as newest_minutes,
        tickets_ops.foreign_vehicle_code() as "foreign"`,
   );
   return rows[0] as Facts;

@@ -1,0 +1,93 @@
+/** The jobs as people see them: tickets_ops.jobs, whatever payload somebody typed. */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { type Environment, startEnvironment } from './support/environment.ts';
+import { operations } from './support/operations.ts';
+
+let env: Environment;
+before(async () => {
+  env = await startEnvironment();
+});
+after(() => env.close());
+beforeEach(() => env.reset());
+
+const { rows, addJob } = operations(() => env);
+
+describe('tickets_ops.jobs', () => {
+  test('shows what graphile-worker hides, in its states', async () => {
+    await addJob('geocode_cluster', { cluster: 'Kilimani' }, `, job_key := 'ready'`);
+    await addJob(
+      'fleettickets_maintain',
+      {},
+      `, run_at := now() + interval '1 hour', job_key := 'scheduled', queue_name := 'some queue'`,
+    );
+    for (const key of ['running', 'retrying', 'failed'])
+      await addJob('fleettickets_maintain', { key }, `, job_key := '${key}', max_attempts := 3`);
+    await env.pool.query(`
+      update graphile_worker._private_jobs set attempts = 1, locked_at = now(), locked_by = 'pool-x' where key = 'running';
+      update graphile_worker._private_jobs set attempts = 1, last_error = 'no', run_at = now() + interval '9 s' where key = 'retrying';
+      update graphile_worker._private_jobs set attempts = 3, last_error = 'never' where key = 'failed'`);
+    const found = await rows(
+      "select key, state, locked_by, payload, queue, age >= interval '0' as aged from tickets_ops.jobs order by id",
+    );
+    const plain = { locked_by: null, queue: null, aged: true };
+    assert.deepEqual(found, [
+      { ...plain, key: 'ready', state: 'ready', payload: { cluster: 'Kilimani' } },
+      { ...plain, key: 'scheduled', state: 'scheduled', payload: {}, queue: 'some queue' },
+      { ...plain, key: 'running', state: 'running', payload: { key: 'running' }, locked_by: 'pool-x' },
+      { ...plain, key: 'retrying', state: 'retrying', payload: { key: 'retrying' } },
+      { ...plain, key: 'failed', state: 'failed', payload: { key: 'failed' } },
+    ]);
+    assert.deepEqual(await rows('select key, attempts, last_error, superseded from tickets_ops.failed_jobs'), [
+      { key: 'failed', attempts: 3, last_error: 'never', superseded: null },
+    ]);
+  });
+
+  test('nothing of ours depends on graphile-worker’s tables, whose migrations it would block', async () => {
+    const dependent = await rows(`
+      select distinct d.classid::regclass, d.objid
+      from pg_depend d join pg_class c on d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+      left join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+      left join pg_class v on v.oid = r.ev_class
+      left join pg_proc p on d.classid = 'pg_proc'::regclass and p.oid = d.objid
+      where c.relnamespace = 'graphile_worker'::regnamespace
+        and coalesce(v.relnamespace, p.pronamespace)::regnamespace::text in ('tickets', 'tickets_ops', 'reporting')
+        and c.relname like '\\_private%'`);
+    assert.deepEqual(dependent, []);
+  });
+
+  test('every table, view, column and function of ours has a comment', async () => {
+    const bare = await rows<{ name: string }>(`
+      select c.oid::regclass::text as name from pg_class c
+      where c.relkind in ('r', 'v') and c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, 'reporting'::regnamespace)
+        and obj_description(c.oid, 'pg_class') is null
+      union all
+      select a.attrelid::regclass || '.' || a.attname from pg_attribute a join pg_class c on c.oid = a.attrelid
+      where c.relkind in ('r', 'v') and c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, 'reporting'::regnamespace)
+        and a.attnum > 0 and not a.attisdropped and col_description(a.attrelid, a.attnum) is null
+      union all
+      select p.oid::regprocedure::text from pg_proc p
+      where p.pronamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, 'reporting'::regnamespace)
+        and obj_description(p.oid, 'pg_proc') is null
+      order by 1`);
+    assert.deepEqual(
+      bare.map(({ name }) => name),
+      [],
+    );
+  });
+});
+
+describe('payloads that people type', () => {
+  test('one that jsonb cannot hold, or that is no object, hides no other job and stops no function', async () => {
+    for (const payload of ['{"cluster":"\\u0000"}', '{"a":1e999999}', '"Kilimani"']) {
+      await env.pool.query(`select graphile_worker.add_job('geocode_cluster', $1::json, max_attempts := 1)`, [payload]);
+    }
+    assert.equal((await env.pool.query('select from tickets_ops.jobs')).rowCount, 3);
+    await env.pool.query('update graphile_worker._private_jobs set attempts = max_attempts');
+    assert.equal((await env.pool.query('select from tickets_ops.failed_jobs')).rowCount, 3);
+    assert.equal((await env.pool.query('select from tickets_ops.retry_failed()')).rowCount, 3);
+    await env.pool.query('select ok from tickets_ops.health');
+    await env.pool.query('select tickets_ops.cancel_job(id) from tickets_ops.jobs');
+    assert.equal((await env.pool.query('select from tickets_ops.jobs')).rowCount, 0);
+  });
+});

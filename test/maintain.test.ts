@@ -1,0 +1,87 @@
+/** Maintenance: jobs that vanished are asked for again, what stalled fails, what is old goes. */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { type Environment, startEnvironment } from './support/environment.ts';
+import { first, operations, PREFIX, second } from './support/operations.ts';
+
+let env: Environment;
+before(async () => {
+  env = await startEnvironment();
+});
+after(() => env.close());
+beforeEach(() => env.reset());
+
+const { one, snapshots, put, load, broken, addJob, maintain } = operations(() => env);
+
+describe('maintain', () => {
+  test('asks again for jobs that vanished', async () => {
+    const repair = await broken('tickets.inc');
+    await put(first);
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.runJobs().finally(repair);
+    await env.pool.query('delete from graphile_worker._private_jobs');
+    await maintain();
+    await env.runJobs();
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['done'],
+    );
+  });
+
+  test('fails what has stalled, so that the next snapshot is not blocked', async () => {
+    const repair = await broken('tickets.inc');
+    await put(first);
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.runJobs().finally(repair);
+    // As if the last attempt had died with its worker.
+    await env.pool.query(
+      `update graphile_worker._private_jobs set attempts = max_attempts, last_error = null where key like 'upsert%'`,
+    );
+    await maintain();
+    const [failed] = await snapshots();
+    assert.deepEqual(
+      [failed?.status, failed?.error],
+      ['failed', 'upsert_batch:1:1 used up its attempts: its worker died'],
+    );
+    await load(second).catch(() => undefined);
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['failed', 'done'],
+    );
+  });
+
+  test('prunes by age, as set, and keeps what the next file is compared with', async () => {
+    await load(first);
+    await load(second);
+    await addJob('geocode_cluster', { cluster: 'Kilimani' }, `, job_key := 'old'`);
+    const age = `interval '20 days'`;
+    await env.pool.query(`
+      update tickets_ops.snapshots set progress_at = now() - ${age};
+      update graphile_worker._private_jobs set attempts = max_attempts, run_at = now() - ${age};
+      insert into tickets_ops.workers (pool_id, host, pid, sessions, seen_at) values ('gone', 'h', 1, 's', now() - ${age})`);
+    await env.pool.query(
+      `alter table graphile_worker._private_jobs disable trigger all; update graphile_worker._private_jobs set updated_at = now() - ${age}; alter table graphile_worker._private_jobs enable trigger all`,
+    );
+    const counts = () =>
+      one(`select (select count(*)::int from tickets_ops.snapshots) as snapshots, (select count(*)::int from tickets_ops.snapshot_rejects) as rejects,
+        (select count(*)::int from tickets_ops.failed_jobs) as failed, (select count(*)::int from tickets_ops.workers where pool_id = 'gone') as workers`);
+    const rejects = first.expected.rows_rejected + second.expected.rows_rejected;
+    await maintain();
+    assert.deepEqual(await counts(), { snapshots: 2, rejects, failed: 1, workers: 0 });
+    await maintain({ KEEP_REJECTS_DAYS: '19', KEEP_FAILED_JOBS_DAYS: '21' });
+    assert.deepEqual(await counts(), { snapshots: 2, rejects: 0, failed: 1, workers: 0 });
+    await maintain({ KEEP_FAILED_JOBS_DAYS: '19', KEEP_LEDGER_DAYS: '19' });
+    assert.deepEqual(await counts(), { snapshots: 1, rejects: 0, failed: 0, workers: 0 });
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['done'],
+    );
+    await env.putObject(`${PREFIX}${second.name.replace('-00-00.csv', '-10-00.csv')}`, second.csv);
+    await one('select * from tickets_ops.fetch_now()');
+    await env.runJobs();
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['done', 'unchanged'],
+    );
+  });
+});
