@@ -452,6 +452,10 @@ begin
     raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
       using errcode = 'invalid_parameter_value';
   end if;
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
     raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
       using errcode = 'invalid_parameter_value';
@@ -468,9 +472,14 @@ COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 begin
-  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
   if not tickets_ops.is_pipeline() then
     perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
   end if;
@@ -1510,31 +1519,36 @@ $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 
-CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select
-    meta.snapshot_at, meta.ingested_at, meta.checked_at,
-    floor(extract(epoch from now() - meta.snapshot_at) / 60),
-    greatest(
-      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-    ),
-    meta.source_key
-  from (select) as one
-  left join lateral (
+begin
+  return query
     select
-      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-      m.metadata ->> 'source_key' as source_key
-    from tickets.import_meta m
-    where m.dataset = 'inc'
-  ) as meta on true
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60),
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ),
+      meta.source_key,
+      -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
+      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true;
+end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1636,7 +1650,8 @@ begin
     group by 1, 2
   ),
   listed as (
-    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    -- What came and went on the day that is carried into the range is not of the range.
+    select distinct c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
     union
     select '(none)' where p_by is null
   )
@@ -1855,7 +1870,7 @@ begin
   ),
   waiting as (
     select
-      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      coalesce(left(o.assigned_team, 100), '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
       max(o.hours_open) as oldest
     from tickets.inc_open_sla o
     group by 1
@@ -1896,49 +1911,50 @@ begin
   return query
   with first_closings as (
     -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
-    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.is_final and c.closed_at >= v_from
   ),
-  reopened_baselines as (
-    -- Closed before history began, and opened since: their first closing is not in inc_closures.
-    select b.ticket_id, b.closed_at
-    from tickets.inc_events b -- index inc_events_baseline_closed_at
-    where b.event = 'baseline' and (
-      select e.event from tickets.inc_events e
-      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
-      order by e.event_id limit 1
-    ) = 'reopened'
+  reopened as (
+    select ticket_id, min(event_id) as event_id from tickets.inc_events where event = 'reopened' group by ticket_id -- index inc_events_revisions
   ),
   cohort as (
     select
       coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
-      c.source = 'created_at_service' as clock_known,
-      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
-      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+      c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
+      case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
     left join first_closings f on f.ticket_id = c.ticket_id
-    left join reopened_baselines b on b.ticket_id = c.ticket_id
-    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
-    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    cross join lateral (
+      select coalesce(f.closed_at, (
+        -- Of one that was reopened, as it was last told before; one of before history is not in inc_closures.
+        select l.closed_at from tickets.inc_events l -- index inc_events_ticket
+        where l.ticket_id = r.ticket_id and l.event_id < r.event_id and l.event in ('baseline', 'closed', 'closure_corrected')
+        order by l.event_id desc limit 1
+      )) as at
+    ) as ended
     where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
   ),
   moments as (
+    -- Of the closings after v_through only some have been told: counted beside open tickets that may have closed as soon, they
+    -- would make all look quick. So a ticket that was open then is watched until then, whether it closed since or not; unless
+    -- none of its value is open now, for then every closing has been told.
     -- Integers: their sums are no numerics, which take twice as long.
     select
-      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
-      (count(*) filter (where clock_known))::integer as clock_known
-    from cohort group by value, hours
+      c.value, case when seen.ended then c.hours else date_part('epoch', v_through - c.started_at) / 3600 end as hours,
+      count(*)::integer as tickets, (count(*) filter (where seen.ended))::integer as ended
+    from cohort c
+    left join (select distinct value from cohort where not closed) as unfinished on unfinished.value = c.value
+    cross join lateral (select c.closed and (unfinished.value is null or c.ended_at <= v_through) as ended) as seen
+    where c.hours is not null or not c.closed
+    group by 1, 2
   ),
   -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
   watched as (
-    select
-      value, hours, closed as ended,
-      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
-      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    select value, hours, ended, sum(tickets) over (partition by value order by hours desc) as at_risk
     from moments where hours >= 0
-    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
   ),
   curve as (
     select
@@ -1953,20 +1969,21 @@ begin
       min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
       min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
       case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
-      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
-      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
-      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h
     from curve group by value
   ),
   counted as (
-    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+    select
+      value, count(*) as opened, count(*) filter (where closed) as closed, count(*) filter (where clock_known) as clock_known,
+      count(hours) as hours_known, avg(hours) as naive_mean, percentile_disc(0.5) within group (order by hours) as naive_median
+    from cohort group by value
   )
   select
     case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
     round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
     case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
     case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
-    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+    round(c.naive_mean::numeric, 2), case when c.hours_known >= 5 then round(c.naive_median::numeric, 2) end, v_through
   from (select c.value from counted c union select '(none)' where p_by is null) as v
   left join counted c on c.value = v.value
   left join quantiles q on q.value = v.value
@@ -1974,11 +1991,11 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text) IS 'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text) IS 'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. What was open at through is censored then (known to take longer than so far), whether it closed since or not: of the closings since then only some have been told. Where nothing is open any more, every closing counts. The naive figures leave the open ones out and are too short, the more so the younger the cohort. One row for each value of p_by.
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
@@ -2875,6 +2892,7 @@ COMMENT ON FUNCTION tickets_ops.blocking_problems() IS 'Sessions of others that 
 CREATE FUNCTION tickets_ops.cancel_job(p_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   v_job record;
@@ -2904,10 +2922,13 @@ begin
   end if;
   return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
     else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+COMMENT ON FUNCTION tickets_ops.cancel_job(p_id bigint) IS 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 
 CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.geometry
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3515,7 +3536,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
                  END AS state) s)
       CROSS JOIN LATERAL ( SELECT
                  CASE
-                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.updated_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
+                     WHEN (s.state = 'failed'::text) THEN GREATEST(j.created_at, (j.run_at - (exp((LEAST(j.attempts, 10))::double precision) * '00:00:01'::interval)))
                      ELSE NULL::timestamp with time zone
                  END AS failed_at) f)
       LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
@@ -4116,6 +4137,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+
+CREATE FUNCTION tickets_ops.has_geocoding_worker() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.has_geocoding_worker() IS 'Whether a living worker has a provider to ask.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -5956,6 +5991,31 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) IS 'A snapshot whose reading broke off is to be read again: from staging or failed (the state it must be in, else nothing happens) to superseded, which a look takes. The new attempt number shuts out the reader that was cut off; its last statement may still be running, so the rows are wiped by later statements, which see what that one wrote.';
 
+CREATE FUNCTION tickets_ops.raise_blocked() RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_blockers text := (
+    select string_agg(distinct format('process %s of user %s, %s since %s: %s', a.pid, a.usename, a.state, tickets_ops.wall_clock(a.state_change), left(a.query, 200)), '; ')
+    from pg_locks l
+    join pg_stat_activity a using (pid)
+    left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
+    where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
+      and (
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+          and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+      )
+  );
+begin
+  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+    using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.raise_blocked() IS 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
+
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6467,6 +6527,10 @@ CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
+  -- A process without the settings must not switch off what a worker beside it has.
+  if p_provider is null and tickets_ops.has_geocoding_worker() then
+    return;
+  end if;
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
     values (p_provider, p_rate, p_daily_budget, p_found_days)
@@ -6489,7 +6553,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) IS 'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason, which counts only while no living worker has one. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6657,6 +6721,19 @@ CREATE FUNCTION tickets_ops.request_of(p_payload jsonb) RETURNS jsonb
     RETURN CASE jsonb_typeof(p_payload) WHEN 'object'::text THEN (p_payload - ARRAY['waits'::text, 'looks'::text, '_cron'::text]) ELSE p_payload END;
 
 COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload asks for, without what the schedule and waiting add to it.';
+
+CREATE FUNCTION tickets_ops.require_task(p_task text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
+    raise exception 'There is no task %.', quote_literal(p_task)
+      using errcode = 'invalid_parameter_value', hint = 'Choose ' || (select string_agg(task, ', ' order by task) from tickets_ops.job_policy()) || '.';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.require_task(p_task text) IS 'Raises, and names the tasks that there are, where p_task is none of them. NULL passes.';
 
 CREATE FUNCTION tickets_ops.rescore_locations(p_cluster text) RETURNS void
     LANGUAGE plpgsql
@@ -6921,9 +6998,11 @@ COMMENT ON FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts inte
 CREATE FUNCTION tickets_ops.retry_failed(p_task text DEFAULT NULL::text) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 begin
+  perform tickets_ops.require_task(p_task);
   return query
     with failed as materialized (
       select j.id, j.task, j.key, j.superseded,
@@ -6955,6 +7034,7 @@ COMMENT ON FUNCTION tickets_ops.retry_failed(p_task text) IS 'Tries every failed
 CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 declare
@@ -6994,6 +7074,140 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
+CREATE VIEW tickets_ops.review_queue AS
+ WITH open_tickets AS (
+         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
+            t.location_key,
+            count(*) AS tickets
+           FROM tickets.inc t
+          WHERE t.is_actionable
+          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
+        ), per_cluster AS (
+         SELECT o.cluster_key,
+            (sum(o.tickets))::bigint AS tickets,
+            count(o.location_key) AS places
+           FROM open_tickets o
+          GROUP BY o.cluster_key
+        ), rows_in_doubt AS (
+         SELECT 'cluster'::text AS kind,
+            c.cluster,
+            NULL::text AS location_key,
+            NULL::text AS location_name,
+                CASE
+                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
+                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
+                    WHEN c.verified THEN 'rejected'::text
+                    ELSE 'not_found'::text
+                END AS status,
+                CASE
+                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
+                    WHEN (c.geom IS NOT NULL) THEN 0.3
+                    WHEN c.verified THEN 0.1
+                    ELSE 0.95
+                END AS doubt,
+            NULL::text AS "precision",
+            NULL::numeric AS confidence,
+            NULL::numeric AS distance_km,
+            NULLIF(concat_ws(' '::text, c.note,
+                CASE
+                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
+                    ELSE NULL::text
+                END,
+                CASE
+                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
+                    ELSE NULL::text
+                END), ''::text) AS note,
+            c.query,
+            c.geom,
+            jsonb_array_length(c.candidates) AS candidates,
+            c.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS open_tickets
+           FROM ((tickets.geo_clusters c
+             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
+             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
+          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
+        UNION ALL
+         SELECT 'location'::text,
+            l.cluster,
+            l.location_key,
+            l.location_name,
+            l.status,
+                CASE l.status
+                    WHEN 'needs_review'::text THEN 0.8
+                    WHEN 'rejected'::text THEN 0.7
+                    WHEN 'not_found'::text THEN 0.6
+                    ELSE (0.5 * ((1)::numeric - COALESCE(l.confidence, (0)::numeric)))
+                END AS "case",
+            l."precision",
+            l.confidence,
+            l.distance_km,
+            l.note,
+            l.query,
+            l.geom,
+            jsonb_array_length(l.candidates) AS jsonb_array_length,
+            l.fetched_at,
+            COALESCE(t.tickets, (0)::bigint) AS "coalesce"
+           FROM (tickets.geo_locations l
+             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
+          WHERE (NOT l.verified)
+        )
+ SELECT rows_in_doubt.kind,
+    rows_in_doubt.cluster,
+    rows_in_doubt.location_key,
+    rows_in_doubt.location_name,
+    rows_in_doubt.status,
+    round(rows_in_doubt.doubt, 2) AS doubt,
+    rows_in_doubt.open_tickets,
+    rows_in_doubt.note,
+    rows_in_doubt."precision",
+    rows_in_doubt.confidence,
+    rows_in_doubt.distance_km,
+    public.st_y(rows_in_doubt.geom) AS latitude,
+    public.st_x(rows_in_doubt.geom) AS longitude,
+    rows_in_doubt.candidates,
+    rows_in_doubt.query,
+    rows_in_doubt.fetched_at
+   FROM rows_in_doubt
+  ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
+
+COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+
+COMMENT ON COLUMN tickets_ops.review_queue.cluster IS 'The cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for a cluster.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.note IS 'Why it is doubtful.';
+
+COMMENT ON COLUMN tickets_ops.review_queue."precision" IS 'What the coordinate stands for.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.confidence IS 'The judge''s score, 0 to 1.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.latitude IS 'Of the proposed coordinate; only a found one places tickets.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.longitude IS 'Of the proposed coordinate.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.candidates IS 'How many candidates are stored.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.query IS 'What was sent to the provider.';
+
+COMMENT ON COLUMN tickets_ops.review_queue.fetched_at IS 'When it was answered.';
+
 CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql STABLE
     SET jit TO 'off'
@@ -7032,14 +7246,10 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      c.cluster,
                      NULL::text,
                      NULL::text,
-                         CASE
-                             WHEN c.suspicious THEN 'suspicious'::text
-                             WHEN (c.geom IS NULL) THEN 'not_found'::text
-                             ELSE 'found'::text
-                         END AS "case",
+                     COALESCE(q.status, 'found'::text) AS "coalesce",
                      c.verified,
                      c.verified_by,
-                     c.note,
+                     COALESCE(q.note, c.note) AS "coalesce",
                      NULL::text,
                      NULL::numeric,
                      NULL::numeric,
@@ -7048,7 +7258,8 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      public.st_x(c.geom) AS st_x,
                      public.st_y(c.geom) AS st_y,
                      (c.updated_at)::text AS updated_at
-                    FROM tickets.geo_clusters c
+                    FROM (tickets.geo_clusters c
+                      LEFT JOIN tickets_ops.review_queue q ON (((q.kind = 'cluster'::text) AND (q.cluster = c.cluster))))
                    WHERE ((review_place.p_kind = 'cluster'::text) AND (c.cluster = review_place.p_cluster))) r), 'centre', ( SELECT to_json(r.*) AS to_json
             FROM ( SELECT c.guard_km,
                      c.suspicious,
@@ -7607,6 +7818,7 @@ declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
+  v_over bigint[];
 begin
   with died as (
     update graphile_worker._private_jobs
@@ -7619,10 +7831,12 @@ begin
       end,
       last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
     where locked_by = any (p_pools)
-    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+    returning id, attempts >= max_attempts as is_over, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
-  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}'), array_agg(id) filter (where is_over) into v_set_aside, v_over from died;
   perform graphile_worker.force_unlock_workers(p_pools);
+  -- As a failure does: tickets_ops.jobs reads from it when the job failed.
+  update graphile_worker._private_jobs set run_at = now() + exp(least(attempts, 10)) * interval '1 second' where id = any (v_over);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -8718,140 +8932,6 @@ COMMENT ON COLUMN tickets_ops.metrics.kind IS 'gauge: it goes up and down.';
 
 COMMENT ON COLUMN tickets_ops.metrics.help IS 'What it tells.';
 
-CREATE VIEW tickets_ops.review_queue AS
- WITH open_tickets AS (
-         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
-            t.location_key,
-            count(*) AS tickets
-           FROM tickets.inc t
-          WHERE t.is_actionable
-          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
-        ), per_cluster AS (
-         SELECT o.cluster_key,
-            (sum(o.tickets))::bigint AS tickets,
-            count(o.location_key) AS places
-           FROM open_tickets o
-          GROUP BY o.cluster_key
-        ), rows_in_doubt AS (
-         SELECT 'cluster'::text AS kind,
-            c.cluster,
-            NULL::text AS location_key,
-            NULL::text AS location_name,
-                CASE
-                    WHEN (c.suspicious OR p.is_far) THEN 'suspicious'::text
-                    WHEN (c.geom IS NOT NULL) THEN 'found'::text
-                    WHEN c.verified THEN 'rejected'::text
-                    ELSE 'not_found'::text
-                END AS status,
-                CASE
-                    WHEN (c.suspicious OR p.is_far) THEN (1)::numeric
-                    WHEN (c.geom IS NOT NULL) THEN 0.3
-                    WHEN c.verified THEN 0.1
-                    ELSE 0.95
-                END AS doubt,
-            NULL::text AS "precision",
-            NULL::numeric AS confidence,
-            NULL::numeric AS distance_km,
-            NULLIF(concat_ws(' '::text, c.note,
-                CASE
-                    WHEN (c.suspicious AND ((c.note IS NULL) OR c.verified)) THEN 'Many of its places lie together elsewhere: its centroid is probably the wrong one.'::text
-                    ELSE NULL::text
-                END,
-                CASE
-                    WHEN (p.is_far AND (NOT c.suspicious)) THEN 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.'::text
-                    ELSE NULL::text
-                END,
-                CASE
-                    WHEN ((c.geom IS NULL) AND (t.places > 0)) THEN format('Without a centroid none of its %s place(s) is asked or checked: set one.'::text, t.places)
-                    ELSE NULL::text
-                END), ''::text) AS note,
-            c.query,
-            c.geom,
-            jsonb_array_length(c.candidates) AS candidates,
-            c.fetched_at,
-            COALESCE(t.tickets, (0)::bigint) AS open_tickets
-           FROM ((tickets.geo_clusters c
-             LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
-             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
-          WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
-        UNION ALL
-         SELECT 'location'::text,
-            l.cluster,
-            l.location_key,
-            l.location_name,
-            l.status,
-                CASE l.status
-                    WHEN 'needs_review'::text THEN 0.8
-                    WHEN 'rejected'::text THEN 0.7
-                    WHEN 'not_found'::text THEN 0.6
-                    ELSE (0.5 * ((1)::numeric - COALESCE(l.confidence, (0)::numeric)))
-                END AS "case",
-            l."precision",
-            l.confidence,
-            l.distance_km,
-            l.note,
-            l.query,
-            l.geom,
-            jsonb_array_length(l.candidates) AS jsonb_array_length,
-            l.fetched_at,
-            COALESCE(t.tickets, (0)::bigint) AS "coalesce"
-           FROM (tickets.geo_locations l
-             LEFT JOIN open_tickets t ON (((t.cluster_key = tickets.cluster_key(l.cluster)) AND (t.location_key = l.location_key))))
-          WHERE (NOT l.verified)
-        )
- SELECT rows_in_doubt.kind,
-    rows_in_doubt.cluster,
-    rows_in_doubt.location_key,
-    rows_in_doubt.location_name,
-    rows_in_doubt.status,
-    round(rows_in_doubt.doubt, 2) AS doubt,
-    rows_in_doubt.open_tickets,
-    rows_in_doubt.note,
-    rows_in_doubt."precision",
-    rows_in_doubt.confidence,
-    rows_in_doubt.distance_km,
-    public.st_y(rows_in_doubt.geom) AS latitude,
-    public.st_x(rows_in_doubt.geom) AS longitude,
-    rows_in_doubt.candidates,
-    rows_in_doubt.query,
-    rows_in_doubt.fetched_at
-   FROM rows_in_doubt
-  ORDER BY (round(rows_in_doubt.doubt, 2)) DESC, rows_in_doubt.open_tickets DESC, rows_in_doubt.cluster, rows_in_doubt.location_key;
-
-COMMENT ON VIEW tickets_ops.review_queue IS 'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.kind IS 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
-
-COMMENT ON COLUMN tickets_ops.review_queue.cluster IS 'The cluster.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.location_key IS 'The place; NULL for a cluster.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.location_name IS 'One raw spelling of the place.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.status IS 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.doubt IS '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.open_tickets IS 'Actionable tickets there.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.note IS 'Why it is doubtful.';
-
-COMMENT ON COLUMN tickets_ops.review_queue."precision" IS 'What the coordinate stands for.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.confidence IS 'The judge''s score, 0 to 1.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.latitude IS 'Of the proposed coordinate; only a found one places tickets.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.longitude IS 'Of the proposed coordinate.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.candidates IS 'How many candidates are stored.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.query IS 'What was sent to the provider.';
-
-COMMENT ON COLUMN tickets_ops.review_queue.fetched_at IS 'When it was answered.';
-
 CREATE TABLE tickets_ops.snapshot_batches (
     snapshot_id bigint NOT NULL,
     batch integer NOT NULL,
@@ -9544,6 +9624,8 @@ REVOKE ALL ON FUNCTION tickets_ops.give_up(p_job_id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.has_geocoding_worker() FROM PUBLIC;
+
 GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
 GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
@@ -9681,6 +9763,8 @@ REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.raise_blocked() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
@@ -9726,6 +9810,8 @@ REVOKE ALL ON FUNCTION tickets_ops.request_centroid(p_cluster text, p_priority i
 
 REVOKE ALL ON FUNCTION tickets_ops.request_of(p_payload jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.require_task(p_task text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.rescore_locations(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reserve_geocoding_call(p_provider text) FROM PUBLIC;
@@ -9743,6 +9829,9 @@ REVOKE ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
+GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text) TO tickets_curator;
@@ -9864,9 +9953,6 @@ GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
-GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 

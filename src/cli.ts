@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=16 --heap-growing-percent=30
+#!/usr/bin/env node
 /**
  * The command line: `fleettickets <command>`. Exit status 0 done, 1 failed, 2 wrong usage.
  * A command is one file in commands/: its usage text, and a function that takes the arguments and gives the status.

@@ -10,7 +10,7 @@ const Payload = z.strictObject({
   /** Added by the planner, not by a person. */
   planned: z.boolean().default(false),
   /** How often the job has put itself back. */
-  snoozes: z.int().min(0).default(0),
+  snoozes: z.int32().min(0).default(0),
 });
 
 export default defineTask('geocode_cluster', Payload, { cluster: 'Kilimani' }, geocodeCluster);

@@ -8,7 +8,7 @@ import { fail } from '../src/snapshots/ledger.ts';
 import { loadBatch } from '../src/snapshots/load.ts';
 import { defineTask, Id, PermanentError, type TaskContext } from '../src/worker/task.ts';
 
-const Payload = z.strictObject({ snapshot_id: Id, batch: z.int().positive() });
+const Payload = z.strictObject({ snapshot_id: Id, batch: z.int32().positive() });
 
 /**
  * Batches at once in this process. A worker can hold more, in what it has on top for geocoding; but every batch keeps a core

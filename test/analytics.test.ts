@@ -320,10 +320,13 @@ for (const seed of SEEDS) {
             if (valueIn(firstSight.state, by) !== value) return [];
             return [{ clock: clock.at, end: firstClosing(simulation, closed, life.id) }];
           });
+          // Who was open when the past was settled is watched until then; where none is open now, all closings are told.
+          const known = cohort.some(({ end }) => end === undefined) ? settled.getTime() : Number.POSITIVE_INFINITY;
           const subjects = cohort
-            .map(({ clock, end }) => ({
-              lasted: (end === undefined ? settled.getTime() : (end ?? Number.NaN)) - clock,
-              ended: end !== undefined,
+            .filter(({ clock, end }) => end === undefined || (end !== null && end >= clock))
+            .map(({ clock, end = Number.POSITIVE_INFINITY }) => ({
+              lasted: Math.min(end ?? Number.NaN, known) - clock,
+              ended: (end ?? Number.NaN) <= known,
             }))
             .filter(({ lasted }) => lasted >= 0);
           const at = (share: number) => {
@@ -505,11 +508,11 @@ function periodEnd(period: string, step: string): number {
   return date.getTime() - 3 * HOUR;
 }
 
-/** When it was first closed; null: nobody told; undefined: never. */
+/** When it was first closed, as it was last told before a reopening; null: nobody told; undefined: never. */
 function firstClosing(simulation: Simulation, closed: readonly Closing[], id: string): number | null | undefined {
   const life = simulation.lives.find((one) => one.id === id);
-  const [firstSight] = life ? sights(life, simulation) : [];
-  if (firstSight?.look === -1 && !firstSight.state.open && !closed.some((c) => c.life.id === id && !c.observed))
-    return firstSight.state.closed;
+  const seen = life ? sights(life, simulation) : [];
+  const undone = seen.findIndex(({ state }) => state.open);
+  if (seen[0]?.look === -1 && !seen[0].state.open) return (seen[undone - 1] ?? seen.at(-1))?.state.closed;
   return closed.find(({ life: { id: other } }) => other === id)?.closed;
 }

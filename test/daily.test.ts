@@ -102,6 +102,8 @@ describe('the backlog by day', () => {
     assert.deepEqual(await backlog('2026-06-15', '2026-06-16'), [
       { day: '2026-06-15', value: null, open: 0, opened: 1, closed: 1, observed: true },
     ]);
+    // Carried forward is what is open, not what came and went that day.
+    assert.deepEqual(await backlog('2026-06-16', '2026-06-17', `'team'`), []);
     await put(`${PREFIX}2026-06-16T07-00-00.csv`, [open(2, '2026-06-14 12:00:00', { is_actionable: 'false' })]);
     assert.deepEqual(await backlog('2026-06-16', '2026-06-17'), [
       { day: '2026-06-16', value: null, open: 0, opened: 0, closed: 0, observed: true },
@@ -162,7 +164,9 @@ describe('the backlog by day', () => {
         owner: long,
         is_actionable: 'false',
         normalized_status: long,
+        closed_at: '2026-06-15 07:30:00',
       }),
+      open(2, '2026-06-14 12:00:00', { assigned_team: long }),
     ]);
     assert.deepEqual(
       await ask(
@@ -171,5 +175,9 @@ describe('the backlog by day', () => {
       [{ team: 100, cluster: 100, closed: 1 }],
     );
     assert.deepEqual(await ask('select count(*)::int as n from tickets.inc_closures'), [{ n: 1 }]);
+    assert.deepEqual(
+      await ask(`select closed::int, open_now::int from tickets.inc_team_scorecard('2026-06-15', '2026-06-16')`),
+      [{ closed: 1, open_now: 1 }],
+    );
   });
 });

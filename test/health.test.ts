@@ -37,6 +37,31 @@ describe('the feed', () => {
     assert.deepEqual(await problems(), []);
   });
 
+  test('that stands still is named by the map too, and none that lives', async () => {
+    const told = async () => {
+      const { rows } = await sql(
+        `select reporting.fn_tickets_for_map() -> 'summary' -> 'freshness' ->> 'problem' as map,
+           reporting.fn_inc_dashboard() -> 'freshness' ->> 'problem' as dashboard`,
+      );
+      assert.equal(rows[0].map, rows[0].dashboard);
+      return rows[0].map as string | null;
+    };
+    await fetchNow(env);
+    assert.match((await told()) ?? '', /^The feed stands still: no look has ever found a file/);
+    await put(0);
+    await fetchNow(env);
+    assert.equal(await told(), null);
+    const age = (hours: number) =>
+      sql(
+        `update tickets.import_meta set metadata = metadata || jsonb_build_object('snapshot_at', now() - $1 * interval '1 hour')`,
+        [hours],
+      );
+    await age(9 * 24);
+    assert.match((await told()) ?? '', /^The feed stands still: the tickets are as of .* EAT, 216 hours ago/);
+    await age(-2);
+    assert.match((await told()) ?? '', /^A clock is wrong: /);
+  });
+
   test('stands still when no new file came for three hours of scheduled time, and as long as the setting says', async () => {
     await put(0);
     await fetchNow(env);

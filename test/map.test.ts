@@ -78,6 +78,7 @@ describe('the read side', () => {
             age_minutes: null,
             content_through: null,
             source_key: null,
+            problem: null,
           },
         },
       });

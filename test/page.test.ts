@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import type { Browser, Page as Tab } from 'playwright-core';
 import { type Page, startPage } from '../src/page/server.ts';
-import { paintTime, startBrowser, type Visit, visit, withoutBrowser } from './support/browser.ts';
+import { assertPrompt, paintTime, startBrowser, type Visit, visit, withoutBrowser } from './support/browser.ts';
 import { type Environment, startEnvironment, waitFor } from './support/environment.ts';
 import { makePlaces } from './support/places.ts';
 
@@ -84,6 +84,14 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
           .evaluateAll((circles) => circles.map((circle) => circle.getAttribute('class')?.split(' ')[1])),
         ['breached', 'at_risk', 'ok'],
       );
+      const widths = await tab
+        .locator('path.place')
+        .evaluateAll((circles) => circles.map((circle) => Math.round(circle.getBoundingClientRect().width)));
+      assert.deepEqual(
+        [...new Set(widths)],
+        widths.toSorted((a, b) => b - a),
+        'the more tickets the larger',
+      );
       await list().getByText('Rose Court').click();
       const tickets = list().locator('li:has(b)');
       await tickets.nth(11).waitFor();
@@ -114,15 +122,15 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
     });
 
     test('2 500 places are painted within a second', async (t) => {
+      const few = await paintTime(tab, 'map', `document.querySelector('path.place')`);
       await env.pool.query(
         `insert into tickets.inc (ticket_id, raw)
          select 'P' || n, jsonb_build_object('cluster', 'Kilimani', 'location_name', 'NW_Place ' || n, 'is_actionable', 'true',
            'latitude', (-1.4 + (n % 50) * 0.01)::text, 'longitude', (36.6 + n / 50 * 0.01)::text)
          from generate_series(1, 2500) as n`,
       );
-      const milliseconds = await paintTime(tab, 'map', `document.querySelectorAll('path.place').length >= 2500`);
-      t.diagnostic(`${Math.round(milliseconds)} ms`);
-      assert.ok(milliseconds < 1000, `${milliseconds} ms`);
+      const many = await paintTime(tab, 'map', `document.querySelectorAll('path.place').length >= 2500`);
+      assertPrompt(t, many, few);
     });
 
     test('with tiles set, only their server is asked, and nothing else', async (t) => {
@@ -194,7 +202,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       assert.match(await tab.locator('.health').innerText(), /4 job\(s\) failed/);
       const wrong = rows().filter({ hasText: 'geocode_location' });
       await wrong.locator('summary').getByText('Wrong payload').click();
-      await wrong.getByText('A right one').waitFor();
+      await wrong.locator('pre').getByText('A right one').waitFor();
       assert.equal(await rows().first().locator('.chip').innerText(), 'failed');
       assert.equal(await rows().last().locator('.chip').innerText(), 'scheduled');
     });
@@ -221,6 +229,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       await geocode.getByRole('button', { name: 'Retry' }).click();
       await message('It is due now.');
       await geocode.locator('.chip').getByText('ready').waitFor();
+      await geocode.getByRole('button', { name: 'Run now' }).and(tab.locator(':focus')).waitFor();
       await geocode.getByRole('button', { name: 'Cancel' }).click();
       await message('is cancelled.');
       await geocode.waitFor({ state: 'detached' });

@@ -94,6 +94,10 @@ describe('periods', () => {
     );
     await refused(`tickets.inc_repair_times('2021-01-01', '2021-02-01', null)`, /p_step is NULL/);
     await refused(`tickets.inc_time_to_close('2021-01-01', 'infinity')`, /both must be finite/);
+    await refused(
+      `tickets.inc_backlog_daily('2021-02-01', '2021-01-01')`,
+      /p_from \(2021-02-01\) is after p_to \(2021-01-01\)/,
+    );
     await refused(`tickets.inc_team_scorecard(null, '2021-02-01')`, /both are needed/);
   });
 });

@@ -62,6 +62,11 @@ describe('fleettickets report', () => {
     const { rows } = await env.pool.query('select count(*)::int as n from tickets.inc where is_actionable');
     assert.equal(whole.backlog.at(-1).open, rows[0].n);
 
+    const year = (await report('--since', '52w')).out;
+    assert.match(year, /^Flow, 7 days a bar$/m);
+    assert.match(year, /^ {2}created {3}[▁-█]{52} {2}\d+$/m);
+    assert.match(year, /^40 earlier weeks: --json$|^39 earlier weeks: --json$/m);
+
     const [day] = (await env.pool.query('select tickets.eat_day(now())::text as day')).rows.map((row) => row.day);
     const fromToday = JSON.parse((await report('--since', day, '--json')).out);
     assert.deepEqual([fromToday.from, fromToday.flow.length], [day, 1]);
@@ -71,6 +76,9 @@ describe('fleettickets report', () => {
     [['--since', 'yesterday'], /--since yesterday is neither days/],
     [['--since', '0d'], /is neither/],
     [['--since', '2026-13-01'], /is neither/],
+    [['--since', '2026-02-30'], /is neither/],
+    [['--since', '2099-01-01'], /is neither/],
+    [['--since', '2010-01-01'], /of the last ten years/],
     [['--by', 'vehicle'], /--by vehicle: choose team, cluster, region, owner, status/],
   ] as const) {
     test(`${args.join(' ')} is refused`, async () => {

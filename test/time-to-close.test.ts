@@ -102,6 +102,86 @@ describe('tickets.inc_time_to_close', () => {
     assert.deepEqual([opened, ended, median_hours, naive_mean_hours, within_24h_pct], [6, 6, null, 5, 100]);
   });
 
+  test('what closed after the past was settled is no better known than what is still open', async () => {
+    // All opened a day before the snapshot: the quick ones have been told, of the others nobody knows yet.
+    const opened = SNAPSHOT - 24 * HOUR;
+    const young = (n: number, closed: number | null) => ({
+      ticket_id: `WOT${n}`,
+      is_actionable: String(closed === null),
+      created_at_service: eat(opened),
+      closed_at: closed === null ? '' : eat(opened + closed * HOUR),
+    });
+    const quick = [1, 2, 3, 4, 5, 6].map((hours) => young(hours, hours));
+    const slow = Array.from({ length: 60 }, (_, n) => young(100 + n, null));
+    await load([], [], [...quick, ...slow]);
+    const { opened: all, closed, still_open, ...figures } = await ask('2026-06-14', '2026-06-15');
+    assert.deepEqual([all, closed, still_open], [66, 6, 60]);
+    assert.deepEqual(figures, {
+      clock_known_pct: 100,
+      within_24h_pct: null,
+      within_48h_pct: null,
+      median_hours: null,
+      p80_hours: null,
+      p95_hours: null,
+      naive_mean_hours: 3.5,
+      naive_median_hours: 3,
+      through: new Date(SETTLED),
+    });
+  });
+
+  test('one that was open when the past was settled counts as open until then, whether it closed since or not', async () => {
+    // Ten opened ten hours before: five closed after 1 to 5 hours, two after 20, three not.
+    const opened = SETTLED - 10 * HOUR;
+    const record = (n: number, closed: number | null) => ({
+      ticket_id: `WOT${n}`,
+      is_actionable: String(closed === null),
+      created_at_service: eat(opened),
+      closed_at: closed === null ? '' : eat(opened + closed * HOUR),
+    });
+    await load(
+      [],
+      [],
+      [1, 2, 3, 4, 5, 20, 20, null, null, null].map((hours, n) => record(n, hours)),
+    );
+    const { closed, still_open, median_hours, p80_hours, within_24h_pct } = await ask();
+    assert.deepEqual([closed, still_open, median_hours, p80_hours, within_24h_pct], [7, 3, 5, null, null]);
+  });
+
+  test('is the plain quantile of what closed lately, too, where nothing is open', async () => {
+    const opened = SNAPSHOT - 24 * HOUR;
+    const closed = [1, 2, 3, 4, 5].map((hours) => ({
+      ticket_id: `WOT${hours}`,
+      is_actionable: 'false',
+      created_at_service: eat(opened),
+      closed_at: eat(opened + hours * HOUR),
+    }));
+    await load([], [], closed);
+    const { median_hours, p95_hours, within_24h_pct } = await ask('2026-06-14', '2026-06-15');
+    assert.deepEqual([median_hours, p95_hours, within_24h_pct], [3, 5, 100]);
+  });
+
+  test('a closing of before history that was corrected and then undone counts as it was last told', async () => {
+    const ticket = { ticket_id: 'WOT1', created_at_service: '2026-06-10 00:00:00', cluster: 'Kilimani' };
+    const closed = (at: string) => ({ ...ticket, is_actionable: 'false', closed_at: at });
+    await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('WOT1', $1)`, [
+      closed('2026-06-10 05:00:00'),
+    ]);
+    await env.pool.query(
+      `insert into tickets.inc_events (ticket_id, event, snapshot_at, closed_at)
+       select ticket_id, 'baseline', '2026-06-15 06:00:00+03', closed_at from tickets.inc`,
+    );
+    for (const [hour, record] of [
+      [7, closed('2026-06-10 08:00:00')],
+      [8, { ...ticket, is_actionable: 'true', closed_at: '' }],
+      [9, closed('2026-06-12 00:00:00')],
+    ] as const) {
+      await env.putObject(keyOf(hour), csvOf([record]));
+      assert.deepEqual(await fetchNow(env), []);
+    }
+    const { opened, closed: ended, naive_mean_hours } = await ask();
+    assert.deepEqual([opened, ended, naive_mean_hours], [1, 1, 8]);
+  });
+
   test('of an empty cohort it counts none and estimates nothing', async () => {
     await load([5], []);
     const { opened, closed, median_hours, clock_known_pct } = await ask('2025-01-01', '2025-02-01');

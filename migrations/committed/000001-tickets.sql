@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:6afadbe3aba9a3a32c6cd0772c8e5ed0bd7a8106
+--! Hash: sha1:58126c29cc39b10e456c7bd745993ecd786cbf5c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2614,9 +2614,13 @@ $$;
 comment on function tickets.share_gazetteers() is 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
 create or replace function tickets.claim_gazetteers() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 begin
-  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
   if not tickets_ops.is_pipeline() then
     perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
   end if;
@@ -3031,6 +3035,7 @@ declare
   -- A killed worker costs its jobs an attempt; it is given back, up to this many.
   c_most_attempts constant integer := 25;
   v_set_aside bigint[];
+  v_over bigint[];
 begin
   with died as (
     update :WORKER_SCHEMA._private_jobs
@@ -3043,10 +3048,12 @@ begin
       end,
       last_error = case when flags ? 'worker_died' then 'Its worker died while it ran, twice, so it is set aside: it may be the cause. Try it again: select * from tickets_ops.retry_job(' || id || ');' else last_error end
     where locked_by = any (p_pools)
-    returning id, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
+    returning id, attempts >= max_attempts as is_over, attempts >= max_attempts and last_error like 'Its worker died while it ran%' as is_set_aside
   )
-  select coalesce(array_agg(id) filter (where is_set_aside), '{}') into v_set_aside from died;
+  select coalesce(array_agg(id) filter (where is_set_aside), '{}'), array_agg(id) filter (where is_over) into v_set_aside, v_over from died;
   perform :WORKER_SCHEMA.force_unlock_workers(p_pools);
+  -- As a failure does: tickets_ops.jobs reads from it when the job failed.
+  update :WORKER_SCHEMA._private_jobs set run_at = now() + exp(least(attempts, 10)) * interval '1 second' where id = any (v_over);
   -- As adding a job does: workers look now, not at their next poll.
   perform pg_notify('jobs:insert', '{"r":0,"count":64}');
   return v_set_aside;
@@ -3962,31 +3969,37 @@ comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the sna
 
 create or replace function tickets.freshness()
 returns table (
-  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text
+  snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text,
+  problem text
 )
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select
-    meta.snapshot_at, meta.ingested_at, meta.checked_at,
-    floor(extract(epoch from now() - meta.snapshot_at) / 60),
-    greatest(
-      (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-      (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-    ),
-    meta.source_key
-  from (select) as one
-  left join lateral (
+begin
+  return query
     select
-      tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
-      tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
-      tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
-      m.metadata ->> 'source_key' as source_key
-    from tickets.import_meta m
-    where m.dataset = 'inc'
-  ) as meta on true
+      meta.snapshot_at, meta.ingested_at, meta.checked_at,
+      floor(extract(epoch from now() - meta.snapshot_at) / 60),
+      greatest(
+        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
+        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
+      ),
+      meta.source_key,
+      -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
+      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+    from (select) as one
+    left join lateral (
+      select
+        tickets.eat_ts(m.metadata ->> 'snapshot_at') as snapshot_at,
+        tickets.eat_ts(m.metadata ->> 'ingested_at') as ingested_at,
+        tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
+        m.metadata ->> 'source_key' as source_key
+      from tickets.import_meta m
+      where m.dataset = 'inc'
+    ) as meta on true;
+end
 $$;
-comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. NULLs before the first load.';
+comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 --! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
@@ -4568,7 +4581,7 @@ comment on column tickets_ops.geocoding_answers.provider is 'Who answered.';
 comment on column tickets_ops.geocoding_answers.candidates is 'What came back; [] when the provider does not know it.';
 comment on column tickets_ops.geocoding_answers.answered_at is 'When.';
 
---! Included names.sql
+--! Included name-match.sql
 -- Whether two names of places mean the same place: how a provider's label is compared with what was asked for.
 
 create or replace function tickets_ops.name_words(p_name text) returns text[] language sql immutable parallel safe
@@ -4763,7 +4776,7 @@ end
 $$;
 comment on function tickets_ops.name_match(text, text, text) is
   'How well a candidate''s label (p_label, most specific part first) names the place p_key (a location_key) of p_cluster. exact: the same name, but for blanks, slips of a letter and the area that it names. literal: exact, without a slip. same_kind: no kind of thing was asked for, or one of those asked. named: exact, or all telling words stand in its own name, with the same number and no other kind of thing (Avenue for Court, Langata for Langata Road). surrounded: named, or its name is a part of what was asked, with at least half of the telling words: good enough for an area. overlap: 0 to 1, for ranking. contradicted: words that say where the place is, and that the label lacks.';
---! EndIncluded names.sql
+--! EndIncluded name-match.sql
 --! Included judge.sql
 -- The judge: which of a provider's candidates, if any, is the place that was asked for.
 --
@@ -5076,11 +5089,26 @@ create or replace function tickets_ops.seconds_per_call(p_rate numeric) returns 
 return 1.03 / p_rate;
 comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
+create or replace function tickets_ops.has_geocoding_worker() returns boolean language plpgsql stable as $$
+begin
+  return exists (
+    select
+    from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
+    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+  );
+end
+$$;
+comment on function tickets_ops.has_geocoding_worker() is 'Whether a living worker has a provider to ask.';
+
 create or replace function tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_before text := (select state from tickets_ops.geocoding where provider = p_provider);
 begin
+  -- A process without the settings must not switch off what a worker beside it has.
+  if p_provider is null and tickets_ops.has_geocoding_worker() then
+    return;
+  end if;
   if p_provider is not null then
     insert into tickets_ops.geocoding_providers as p (provider, rate_per_second, daily_budget, found_days)
     values (p_provider, p_rate, p_daily_budget, p_found_days)
@@ -5103,7 +5131,7 @@ begin
 end
 $$;
 comment on function tickets_ops.register_geocoder(text, numeric, integer, numeric, text) is
-  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
+  'A worker that starts says whom it asks: provider, calls a second, calls a day (NULL: no limit), days that a found place is kept; or no provider and the reason, which counts only while no living worker has one. A spent quota or a refused key is tried again, and the jobs that wait for it are woken.';
 
 create or replace function tickets_ops.reserve_geocoding_call(p_provider text)
 returns table (
@@ -6215,9 +6243,11 @@ begin atomic
         where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
         union all
         select
-          'cluster', c.cluster, null, null, case when c.suspicious then 'suspicious' when c.geom is null then 'not_found' else 'found' end,
-          c.verified, c.verified_by, c.note, null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+          'cluster', c.cluster, null, null, coalesce(q.status, 'found'), c.verified, c.verified_by, coalesce(q.note, c.note),
+          null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
         from tickets.geo_clusters c
+        -- Why a cluster is in doubt depends on its places, and is said there.
+        left join tickets_ops.review_queue q on q.kind = 'cluster' and q.cluster = c.cluster
         where p_kind = 'cluster' and c.cluster = p_cluster
       ) as r
     ),
@@ -7862,10 +7892,11 @@ begin atomic
       else 'ready'
     end as state
   ) as s
-  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it.
+  -- graphile-worker keeps no time of failure, but puts run_at that far beyond it, and so does unlock_pools. updated_at moves
+  -- whenever the key goes to a new job.
   cross join lateral (
     select case when s.state = 'failed' then
-      greatest(j.updated_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
+      greatest(j.created_at, j.run_at - exp(least(j.attempts, 10)) * interval '1 second')
     end as failed_at
   ) as f
   left join lateral (
@@ -7979,7 +8010,7 @@ comment on function tickets_ops.revive_job(bigint) is 'Makes a waiting or failed
 
 create or replace function tickets_ops.retry_job(p_id bigint)
 returns table (job_id bigint, task text, job_key text, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 declare
   v_job record;
@@ -8010,11 +8041,22 @@ create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb
 return case jsonb_typeof(p_payload) when 'object' then p_payload - array['waits', 'looks', '_cron'] else p_payload end;
 comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
 
+create or replace function tickets_ops.require_task(p_task text) returns void language plpgsql stable as $$
+begin
+  if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
+    raise exception 'There is no task %.', quote_literal(p_task)
+      using errcode = 'invalid_parameter_value', hint = 'Choose ' || (select string_agg(task, ', ' order by task) from tickets_ops.job_policy()) || '.';
+  end if;
+end
+$$;
+comment on function tickets_ops.require_task(text) is 'Raises, and names the tasks that there are, where p_task is none of them. NULL passes.';
+
 create or replace function tickets_ops.retry_failed(p_task text default null)
 returns table (job_id bigint, task text, job_key text, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 begin
+  perform tickets_ops.require_task(p_task);
   return query
     with failed as materialized (
       select j.id, j.task, j.key, j.superseded,
@@ -8057,7 +8099,7 @@ $$;
 comment on function tickets_ops.jobs_of_snapshot(bigint) is 'The ids of the load jobs of a snapshot that are there, by their keys. Empty for NULL.';
 
 create or replace function tickets_ops.cancel_job(p_id bigint) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_job record;
   v_snapshot bigint;
@@ -8086,9 +8128,12 @@ begin
   end if;
   return case when v_snapshot is null then format('Job %s is cancelled.', p_id)
     else format('Snapshot %s is cancelled, with %s of its jobs. What its batches had loaded stays. Load it after all: select * from tickets_ops.fetch_now(force => true);', v_snapshot, v_removed) end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job.';
+comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 --! EndIncluded retry.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
@@ -8184,6 +8229,27 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   having count(*) > 0
 $$;
 comment on function tickets_ops.job_problems() is 'What is wrong with the jobs, as faults and warnings in words.';
+
+create or replace function tickets_ops.raise_blocked() returns void language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_blockers text := (
+    select string_agg(distinct format('process %s of user %s, %s since %s: %s', a.pid, a.usename, a.state, tickets_ops.wall_clock(a.state_change), left(a.query, 200)), '; ')
+    from pg_locks l
+    join pg_stat_activity a using (pid)
+    left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
+    where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
+      and (
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+          and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+      )
+  );
+begin
+  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+    using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
+end
+$$;
+comment on function tickets_ops.raise_blocked() is 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
 
 create or replace function tickets_ops.blocking_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -8464,6 +8530,10 @@ as $$
 begin
   if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
     raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
       using errcode = 'invalid_parameter_value';
   end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
@@ -8854,49 +8924,50 @@ begin
   return query
   with first_closings as (
     -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
-    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.closed_at >= v_from
+    select c.ticket_id, c.closed_at from tickets.inc_closures c where c.closure_no = 1 and c.is_final and c.closed_at >= v_from
   ),
-  reopened_baselines as (
-    -- Closed before history began, and opened since: their first closing is not in inc_closures.
-    select b.ticket_id, b.closed_at
-    from tickets.inc_events b -- index inc_events_baseline_closed_at
-    where b.event = 'baseline' and (
-      select e.event from tickets.inc_events e
-      where e.ticket_id = b.ticket_id and e.event_id > b.event_id and e.event in ('closed', 'reopened')
-      order by e.event_id limit 1
-    ) = 'reopened'
+  reopened as (
+    select ticket_id, min(event_id) as event_id from tickets.inc_events where event = 'reopened' group by ticket_id -- index inc_events_revisions
   ),
   cohort as (
     select
       coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
-      c.source = 'created_at_service' as clock_known,
-      ended.at is not null or r.ticket_id is not null or o.ticket_id is null as closed,
-      date_part('epoch', case when ended.at is null and r.ticket_id is null and o.ticket_id is not null then v_through else ended.at end - c.started_at) / 3600 as hours
+      c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
+      case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
     left join first_closings f on f.ticket_id = c.ticket_id
-    left join reopened_baselines b on b.ticket_id = c.ticket_id
-    left join (select distinct ticket_id from tickets.inc_events where event = 'reopened') as r on r.ticket_id = c.ticket_id
+    left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
-    cross join lateral (select coalesce(f.closed_at, b.closed_at) as at) as ended
+    cross join lateral (
+      select coalesce(f.closed_at, (
+        -- Of one that was reopened, as it was last told before; one of before history is not in inc_closures.
+        select l.closed_at from tickets.inc_events l -- index inc_events_ticket
+        where l.ticket_id = r.ticket_id and l.event_id < r.event_id and l.event in ('baseline', 'closed', 'closure_corrected')
+        order by l.event_id desc limit 1
+      )) as at
+    ) as ended
     where c.started_at >= v_from and c.started_at < tickets.eat_midnight(p_to)
   ),
   moments as (
+    -- Of the closings after v_through only some have been told: counted beside open tickets that may have closed as soon, they
+    -- would make all look quick. So a ticket that was open then is watched until then, whether it closed since or not; unless
+    -- none of its value is open now, for then every closing has been told.
     -- Integers: their sums are no numerics, which take twice as long.
     select
-      value, hours, count(*)::integer as tickets, (count(*) filter (where closed))::integer as closed,
-      (count(*) filter (where clock_known))::integer as clock_known
-    from cohort group by value, hours
+      c.value, case when seen.ended then c.hours else date_part('epoch', v_through - c.started_at) / 3600 end as hours,
+      count(*)::integer as tickets, (count(*) filter (where seen.ended))::integer as ended
+    from cohort c
+    left join (select distinct value from cohort where not closed) as unfinished on unfinished.value = c.value
+    cross join lateral (select c.closed and (unfinished.value is null or c.ended_at <= v_through) as ended) as seen
+    where c.hours is not null or not c.closed
+    group by 1, 2
   ),
   -- Watched for a known time: not those that were closed before their clock started, or nobody knows when.
   watched as (
-    select
-      value, hours, closed as ended,
-      sum(tickets) over (partition by value) - coalesce(sum(tickets) over earlier, 0) as at_risk,
-      sum(closed) over (partition by value order by hours) as ended_so_far, sum(closed) over (partition by value) as ended_in_all
+    select value, hours, ended, sum(tickets) over (partition by value order by hours desc) as at_risk
     from moments where hours >= 0
-    window earlier as (partition by value order by hours rows between unbounded preceding and 1 preceding)
   ),
   curve as (
     select
@@ -8911,20 +8982,21 @@ begin
       min(hours) filter (where still_open <= 0.5 + 1e-9) as median, min(hours) filter (where still_open <= 0.2 + 1e-9) as p80,
       min(hours) filter (where still_open <= 0.05 + 1e-9) as p95,
       case when max(hours) >= 24 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 24), 1) end as within_24h,
-      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h,
-      max(ended_in_all) as closed, sum(hours * ended) / nullif(max(ended_in_all), 0) as naive_mean,
-      min(hours) filter (where ended_so_far >= ended_in_all * 0.5) as naive_median
+      case when max(hours) >= 48 or min(still_open) = 0 then 1 - coalesce(min(still_open) filter (where hours <= 48), 1) end as within_48h
     from curve group by value
   ),
   counted as (
-    select value, sum(tickets) as opened, sum(closed) as closed, sum(clock_known) as clock_known from moments group by value
+    select
+      value, count(*) as opened, count(*) filter (where closed) as closed, count(*) filter (where clock_known) as clock_known,
+      count(hours) as hours_known, avg(hours) as naive_mean, percentile_disc(0.5) within group (order by hours) as naive_median
+    from cohort group by value
   )
   select
     case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
     round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
     case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
     case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
-    round(q.naive_mean::numeric, 2), case when q.closed >= 5 then round(q.naive_median::numeric, 2) end, v_through
+    round(c.naive_mean::numeric, 2), case when c.hours_known >= 5 then round(c.naive_median::numeric, 2) end, v_through
   from (select c.value from counted c union select '(none)' where p_by is null) as v
   left join counted c on c.value = v.value
   left join quantiles q on q.value = v.value
@@ -8932,11 +9004,11 @@ begin
 end
 $$;
 comment on function tickets.inc_time_to_close(date, date, text) is
-'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. Open ones are censored (known to take longer than so far) at through; the naive figures leave them out and are too short, the more so the younger the cohort. One row for each value of p_by.
+'How long it takes until a ticket is closed for the first time, for the tickets whose clock started in [p_from, p_to), the still open ones included: an estimate by Kaplan-Meier. What was open at through is censored then (known to take longer than so far), whether it closed since or not: of the closings since then only some have been told. Where nothing is open any more, every closing counts. The naive figures leave the open ones out and are too short, the more so the younger the cohort. One row for each value of p_by.
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours: of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 --! EndIncluded time-to-close.sql
@@ -9099,7 +9171,8 @@ begin
     group by 1, 2
   ),
   listed as (
-    select distinct c.value from cells c where c.open + c.opened + c.reopened + c.closed > 0
+    -- What came and went on the day that is carried into the range is not of the range.
+    select distinct c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
     union
     select '(none)' where p_by is null
   )
@@ -9210,7 +9283,7 @@ begin
   ),
   waiting as (
     select
-      coalesce(o.assigned_team, '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      coalesce(left(o.assigned_team, 100), '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
       max(o.hours_open) as oldest
     from tickets.inc_open_sla o
     group by 1

@@ -16,11 +16,17 @@ export function geocodingSlots(rate: number): number {
 
 let running = 0;
 let limit = Number.POSITIVE_INFINITY;
+let leftToOthersUntil = 0;
 
 /** graphile-worker's `forbiddenFlags`: no further geocoding job is fetched while this process runs `slots` of them. */
 export function forbiddenFlags(slots: number): () => string[] | null {
   limit = slots;
-  return () => (running >= limit ? [GEOCODING_FLAG] : null);
+  return () => (running >= limit || performance.now() < leftToOthersUntil ? [GEOCODING_FLAG] : null);
+}
+
+/** This process has no provider and others have: for a minute it fetches no geocoding job. */
+export function leaveToOthers(): void {
+  leftToOthersUntil = performance.now() + 60_000;
 }
 
 /** Runs `work` unless the process runs its share of geocoding jobs already; then false. */

@@ -11,12 +11,12 @@
 import type { Db } from '../database/client.ts';
 import type { TaskName } from '../database/jobs.ts';
 import { PermanentError, type TaskContext } from '../worker/task.ts';
-import { inGeocodingSlot } from './concurrency.ts';
+import { inGeocodingSlot, leaveToOthers } from './concurrency.ts';
 import type { Outcome } from './outcome.ts';
 import type { Question } from './provider.ts';
 import { clusterQueries, locationQueries } from './query.ts';
 import { callAtSlot } from './rate.ts';
-import { geocoderInUse } from './registration.ts';
+import { geocoderInUse, isAskedByOthers } from './registration.ts';
 import type { Geocoder } from './settings.ts';
 
 const MINUTE_MS = 60_000;
@@ -141,6 +141,11 @@ async function runJob(
   let snooze: Snooze | undefined = { ms: SLOT_WAIT_MS, reason: 'this worker runs its share of geocoding jobs already' };
   await inGeocodingSlot(async () => {
     const geocoder = await geocoderInUse(context);
+    if ('off' in geocoder && (await isAskedByOthers(context))) {
+      leaveToOthers();
+      snooze = { ms: SLOT_WAIT_MS, reason: 'another worker has the provider' };
+      return;
+    }
     // What a person asked for fails where they can see it; what was planned waits for the operator.
     if ('off' in geocoder && !payload.planned) throw new PermanentError(geocoder.off);
     snooze = 'off' in geocoder ? { ms: NO_PROVIDER_WAIT_MS, reason: geocoder.off } : await ask(geocoder);

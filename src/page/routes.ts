@@ -42,14 +42,13 @@ const DECISIONS: Record<string, string> = {
   'cluster reject': `geom = null, verified = true`,
   'cluster guard': `guard_km = $4`,
 };
-const decision = place.extend({
-  decision: z.enum(['accept', 'pin', 'reject', 'guard']),
-  /** As it was read: another one means that somebody changed the place meanwhile. */
-  updated_at: text,
-  lat: z.number().min(-90).max(90).optional(),
-  lng: z.number().min(-180).max(180).optional(),
-  guard_km: z.number().min(0.1).max(1_000).optional(),
-});
+/** With updated_at as it was read: another one means that somebody changed the place meanwhile. */
+const seen = place.extend({ updated_at: text });
+const decision = z.discriminatedUnion('decision', [
+  seen.extend({ decision: z.literal(['accept', 'reject']) }),
+  seen.extend({ decision: z.literal('pin'), lng: z.number().min(-180).max(180), lat: z.number().min(-90).max(90) }),
+  seen.extend({ decision: z.literal('guard'), kind: z.literal('cluster'), guard_km: z.number().min(0.1).max(1_000) }),
+]);
 
 /** What can be done to jobs; the parameters are the fields of the request, in its order. */
 const jobAction = z.discriminatedUnion('action', [
@@ -99,14 +98,10 @@ export const ROUTES: Record<string, Route> = {
 
   'POST /api/decide': route('tickets_curator', decision, async (db, asked) => {
     const { kind, cluster, location_key, updated_at } = asked;
-    const set = DECISIONS[`${kind} ${asked.decision}`];
-    const { lng, lat, guard_km } = asked;
-    const pin = lng === undefined || lat === undefined ? undefined : `SRID=4326;POINT(${lng} ${lat})`;
-    const values = { accept: [], reject: [], pin: [pin], guard: [guard_km] }[asked.decision];
-    if (!set || values.some((value) => value === undefined))
-      throw new Refused(400, 'This decision lacks what it decides.');
+    const guard = asked.decision === 'guard' ? [asked.guard_km] : [];
+    const values = asked.decision === 'pin' ? [`SRID=4326;POINT(${asked.lng} ${asked.lat})`] : guard;
     const { rowCount } = await db.query(
-      `update tickets.geo_${kind}s set ${set}
+      `update tickets.geo_${kind}s set ${DECISIONS[`${kind} ${asked.decision}`]}
        where cluster = $1 and updated_at::text = $2 and ${kind === 'location' ? 'location_key = $3' : '$3::text is null'}`,
       [cluster, updated_at, location_key, ...values],
     );

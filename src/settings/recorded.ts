@@ -3,6 +3,7 @@
  * psql and processes without the setting go by the same value.
  */
 import type { Db } from '../database/client.ts';
+import { GeocoderSettings, geocoderFrom } from '../geocoding/settings.ts';
 import { FeedSettings, readSettings } from './settings.ts';
 
 /** Records what this process's environment gives; an unset variable leaves what others have recorded. */
@@ -10,5 +11,7 @@ export async function recordSettings(db: Db, poolId: string): Promise<void> {
   const given = Object.fromEntries(
     Object.entries(readSettings(FeedSettings)).map(([name, value]) => [name, String(value)]),
   );
+  const geocoder = geocoderFrom(readSettings(GeocoderSettings));
+  if (!('off' in geocoder)) given['GEOCODER_PROVIDER'] = geocoder.provider.name;
   await db.query('select tickets_ops.record_settings($1, $2)', [poolId, JSON.stringify(given)]);
 }

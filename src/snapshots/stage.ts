@@ -5,7 +5,7 @@
  */
 import { hash } from 'node:crypto';
 import type { ClientBase } from 'pg';
-import { addCounts, CHUNK_SIZE, type Chunk, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { addCounts, type Chunk, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
 import { readTicketCsv } from '../csv/records.ts';
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
@@ -92,8 +92,8 @@ export async function stage(
     writing = written.then(() => writeChunk(client, dataset, claim, next.value, totals));
     // Awaited above; without this a failure before then would end the process as an unhandled rejection.
     writing.catch(() => undefined);
-    // An enormous record is written before the next is read: two would not fit.
-    if (next.value.size > 2 * CHUNK_SIZE) await writing;
+    // It is written before the next is read: two would not fit.
+    if (next.value.isLarge) await writing;
   }
 }
 

@@ -6,6 +6,7 @@
 import type { ClientBase } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
 import type { TaskName } from '../database/jobs.ts';
+import { keepRegistered } from '../geocoding/registration.ts';
 import type { Log } from '../settings/log.ts';
 import type { RetentionSettings } from '../settings/settings.ts';
 import { rescue } from './rescue.ts';
@@ -23,6 +24,7 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
     'select tickets_ops.ask_for_missing_jobs()::int as jobs',
   );
   if (asked[0]?.jobs) log.warn(asked[0], 'asked again for jobs that had vanished');
+  await keepRegistered(client);
   await planPlaces(client, log);
   const missed = await missedRun(client);
   if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');

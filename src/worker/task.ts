@@ -67,4 +67,4 @@ function parsePayload<S extends z.ZodType>(
 /** A dataset's name, as payloads give it. */
 export const DatasetName = z.enum(DATASET_NAMES);
 /** The number of a row or job: a bigint, as a number or as text. */
-export const Id = z.union([z.int().positive(), z.string().regex(/^[1-9][0-9]{0,18}$/)]).transform(String);
+export const Id = z.union([z.int().positive(), z.string().regex(/^[1-9][0-9]{0,17}$/)]).transform(String);

@@ -19,6 +19,7 @@ import {
   startScriptedProvider,
   UNABLE_TO_GEOCODE,
 } from '../support/scripted-provider.ts';
+import { startWorkerProcess } from '../support/worker-process.ts';
 
 const WORKER = fileURLToPath(new URL('../support/geocoding-worker.ts', import.meta.url));
 
@@ -419,5 +420,43 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
     assert.equal(server.calls.length - refused, 8, 'each place was asked once');
     const { rows } = await env.pool.query('select max(attempts) as attempts from graphile_worker.jobs');
     assert.equal(rows[0].attempts, null);
+  });
+
+  test('a second process without a provider does not switch geocoding off, and leaves its jobs to the first', async () => {
+    const provider = {
+      GEOCODER_PROVIDER: 'locationiq',
+      GEOCODER_API_KEY: 'pk.0123456789abcdef-secret',
+      GEOCODER_BASE_URL: server.baseUrl,
+      GEOCODER_RATE_PER_SECOND: '20',
+    };
+    const nothing = { GEOCODER_PROVIDER: '', GEOCODER_API_KEY: '', GEOCODER_BASE_URL: '' };
+    const state = async () =>
+      (await env.pool.query('select state from tickets_ops.geocoding where active')).rows[0]?.state as string;
+    server.script(({ query }) => ({ json: [locationiqPlace(query.split(',')[0] ?? '', -1.295, 36.785)] }));
+    await env.pool.query('truncate tickets_ops.geocoding_setup');
+    const first = await startWorkerProcess(provider);
+    await waitFor('the first to be registered', async () => {
+      const { rowCount } = await env.pool.query(`select from tickets_ops.settings where name = 'GEOCODER_PROVIDER'`);
+      return rowCount;
+    });
+    const second = await startWorkerProcess(nothing);
+    assert.equal(await state(), 'ready');
+    await env.pool.query(
+      `insert into tickets.inc (ticket_id, raw)
+       select 'WOT' || n, jsonb_build_object('cluster', 'Kilimani', 'location_name', 'Zor' || chr(96 + n) || 'a Estate', 'is_actionable', 'true')
+       from generate_series(1, 20) n`,
+    );
+    await env.pool.query(`select tickets_ops.plan_geocoding('inc')`);
+    await waitFor('all to be asked', async () => {
+      const { rows } = await env.pool.query('select count(*)::int as found from tickets.geo_locations');
+      return rows[0].found === 20;
+    });
+    assert.equal(await state(), 'ready');
+    first.kill('SIGTERM');
+    await first.exited;
+    await env.pool.query(`select graphile_worker.add_job('fleettickets_maintain', '{}')`);
+    await waitFor('the second to see that nobody has a provider', async () => (await state()) === 'off');
+    second.kill('SIGTERM');
+    await second.exited;
   });
 });

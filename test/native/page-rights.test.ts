@@ -179,7 +179,7 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
       functions.map(({ name }) => name),
       [
         'tickets.undo_decision(bigint)',
-        'tickets_ops.is_far_from_its_places(text)',
+        'tickets_ops.is_far_from_its_places(text)', // review_queue asks it with the reader's rights
         'tickets_ops.place_candidates(text,text)',
         'tickets_ops.places_beyond_guard(text)',
         'tickets_ops.review_place(text,text,text)',

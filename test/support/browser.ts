@@ -2,8 +2,10 @@
  * A real Chromium, headless, for tests of the page: the one that is installed (Debian's package chromium). Where there is
  * none the tests are skipped, but for CI, where that is a failure.
  */
+import assert from 'node:assert/strict';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import type { TestContext } from 'node:test';
 import { type Browser, type BrowserContextOptions, chromium, type Page as Tab } from 'playwright-core';
 
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome'];
@@ -84,4 +86,14 @@ export async function paintTime(tab: Tab, view: string, isPainted: string): Prom
     );
   }
   return Math.min(...times);
+}
+
+/**
+ * A first paint is to take a second at most. Where other work slows the machine down, a view of a handful shows it: eight times
+ * as long as that is allowed there. Both in milliseconds, of paintTime.
+ */
+export function assertPrompt(t: TestContext, many: number, few: number): void {
+  const words = `${Math.round(many)} ms, and ${Math.round(few)} ms for a handful`;
+  t.diagnostic(words);
+  assert.ok(many < Math.max(1000, 8 * few), words);
 }

@@ -57,7 +57,7 @@ const BODIES: Record<string, (columns: number, bytes: number) => Buffer> = {
 
 /** Rows of which one field takes up nearly all of a record. */
 function bigFields(fill: string | Buffer, columns: number, bytes: number, first = ''): Buffer {
-  const size = Math.min(5_200_000, bytes);
+  const size = Math.min(2_090_000, bytes);
   const field = Buffer.alloc(size, fill).subarray(0, size - (size % Buffer.byteLength(fill)));
   const rest = Buffer.from(`"${columns > 1 ? ',"' : '\n'}`);
   const end = Buffer.from(`"${','.repeat(Math.max(0, columns - 2))}\n`);

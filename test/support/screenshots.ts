@@ -48,6 +48,7 @@ try {
 
   await tab.getByRole('link', { name: 'Review' }).click();
   await tab.getByRole('combobox', { name: 'Status' }).selectOption('rejected');
+  await tab.locator('#review .list').getByText('needs review').first().waitFor({ state: 'detached' });
   await tab.locator('#review .list').getByText('Sunbird Gardens Kisii').click();
   await tab.locator('article h2').filter({ hasText: 'Sunbird Gardens Kisii' }).waitFor();
   await shoot(tab, 'review');

@@ -48,21 +48,24 @@ export function options(select, texts) {
   select.value = texts.includes(value) ? value : '';
 }
 
+/** @param {any} [fields] names and values, or a form's data */
+export const get = (path, fields = {}) => ask(`${path}?${new URLSearchParams(fields)}`);
+
+export const post = (path, fields) =>
+  ask(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(fields) });
+
 /**
- * @param {any} [fields] names and values, or a form's data @param {RequestInit} [init] @returns {Promise<any>}
+ * @param {RequestInit} [init] @returns {Promise<any>}
  * @throws what the server refused: a message, the status, and the GRANT that is missing
  */
-export async function get(path, fields = {}, init = {}) {
-  const response = await fetch(`${path}?${new URLSearchParams(fields)}`, init).catch(() => {
+async function ask(url, init) {
+  const response = await fetch(url, init).catch(() => {
     throw new Error('The server of this page has ended. Start it again: fleettickets page');
   });
   const said = await response.json();
   if (response.ok) return said;
   throw Object.assign(new Error(said.error), { status: response.status, grant: said.grant });
 }
-
-export const post = (path, fields) =>
-  get(path, {}, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(fields) });
 
 /** An error, with the statement that would help, for whoever owns the database. @param {any} error */
 export const notice = ({ message, grant }) => html`<div class="notice" role="alert">${message}

@@ -7,8 +7,8 @@ const filters = $('form', view);
 const retryAll = $('[value=retry_failed]', view);
 
 filters.onchange = show;
-// Not while somebody reads an error, or is about to press a button of the table.
-const isIdle = () => !view.hidden && !document.hidden && !$('.jobs :is(details[open], :focus)', view);
+// Not while somebody reads an error, or is about to.
+const isIdle = () => !view.hidden && !document.hidden && !$('.jobs :is(details[open], summary:focus)', view);
 setInterval(() => isIdle() && show(), EVERY_MS);
 
 /** Every button submits its form: what is to be done, and to which job, task or place. */
@@ -17,7 +17,6 @@ view.onsubmit = async ({ target, submitter }) => {
   try {
     if (action) say(wordsOf(await post('/api/jobs', { action, ...fields })));
     await show();
-    $(`.jobs [value="${fields.id}"] ~ button`, view)?.focus(); // the row was made anew
   } catch (error) {
     say(notice(error));
   }
@@ -40,7 +39,9 @@ export async function show() {
     put(healthOf(health), $('.health', view));
     const more = total > jobs.length && `, of which ${jobs.length} are listed`;
     put([count(total, 'job'), ' waiting, running or failed', more], $('.summary', view));
+    const focused = $('.jobs button:focus', view);
     put(jobs.map(jobRow), $('.jobs', view));
+    if (focused) $(`.jobs [value="${focused.form.elements.id.value}"] ~ [value=${focused.value}]`, view)?.focus();
     put(snapshots.map(snapshotRow), $('.snapshots', view));
   } catch (error) {
     put(notice(error), $('.health', view));
@@ -54,7 +55,7 @@ const healthOf = (h) => html`
 
 const jobRow = (job) => html`<tr>
   <td>${job.id} <b>${job.task}</b></td><td>${chip(job.state)}</td><td>${job.attempts} of ${job.max_attempts}</td><td>${when(job.run_at)}</td>
-  <td class="long"><details><summary>${name(job.last_error?.split('\n')[0] ?? job.key ?? 'details')}</summary>
+  <td class="long"><details><summary>${name(job.last_error?.slice(0, 100) ?? job.key ?? JSON.stringify(job.payload))}</summary>
     ${job.last_error && html`<pre>${job.last_error}</pre>`}<pre>${JSON.stringify(job.payload, null, 2)}</pre>
     <small>${name(job.key ?? 'no key')} · asked for ${job.age} ago</small></details></td>
   <td><form method="dialog"><input type="hidden" name="id" value="${job.id}">

@@ -76,12 +76,11 @@ export function clear(words) {
   setPin(null);
 }
 
-/** In words, where the judge left none. */
+/** In words, where the queue has none. */
 const DOUBTS = {
   found: 'It was found; nobody has checked it.',
   not_found: 'The provider knows no such place.',
-  suspicious: 'Many of its places lie together elsewhere: its centroid is probably the wrong one.',
-  centreless: 'It has no centroid: its tickets are on no map, and its places are not asked.',
+  rejected: 'Somebody decided that it is nowhere: its tickets are on no map.',
 };
 
 /** @param {any} details as tickets_ops.review_place gives them @param {number} open tickets */
@@ -89,7 +88,7 @@ export function draw(details, open) {
   shown = details;
   const { place, together, candidates, names, history } = details;
   const isCluster = place.kind === 'cluster';
-  const why = place.note ?? DOUBTS[isCluster && place.lat === null ? 'centreless' : place.status];
+  const why = place.note ?? DOUBTS[place.status];
   // Where the places of a suspicious cluster lie is one more place for its pin.
   if (together) {
     const label = `${together.places} of its ${count(together.of_all, 'rejected place')} lie together here`;
@@ -97,8 +96,8 @@ export function draw(details, open) {
   }
   const typed = (n) => html`<li>${name(n.name)} <small>× ${n.tickets}</small></li>`;
   const candidate = ({ candidate_no, label, level, distance_km, verdict }) => html`<li>
-    <button type="button" aria-keyshortcuts="${candidate_no}"><kbd>${candidate_no}</kbd><span>${name(label)}
-      <small>${level && `${level} · `}${distance_km?.toFixed(1) ?? '?'} km${verdict && ` · ${verdict}`}</small></span></button></li>`;
+    <button type="button" aria-keyshortcuts="${candidate_no}">${name(label)}<kbd>${candidate_no}</kbd>
+      <small>${level && `${level} · `}${distance_km?.toFixed(1) ?? '?'} km${verdict && ` · ${verdict}`}</small></button></li>`;
   const made = ({ decided_at, decided_by, decision, tickets_moved }) =>
     html`<li>${when(decided_at)} · ${name(decided_by)} · ${decision} <small>${count(tickets_moved, 'ticket')} moved</small></li>`;
   put(
@@ -107,7 +106,7 @@ export function draw(details, open) {
     <p class="why">${why}</p>
     <h3>As field staff typed it</h3>
     <ul class="names">${names.map(typed)}</ul>
-    <h3>${candidates.length > 0 ? 'What the provider found' : 'The provider found nothing'}</h3>
+    <h3>${candidates.length > 0 ? 'Where it may be' : 'The provider found nothing'}</h3>
     <p><small>${place.query && ['Asked: ', name(place.query)]}</small></p>
     <ol class="candidates">${candidates.map(candidate)}</ol>
     ${history.length > 0 && html`<h3>Decided before</h3><ul>${history.map(made)}</ul>`}`,

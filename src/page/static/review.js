@@ -13,7 +13,7 @@ let queue = [];
 let at = 0;
 /** The decisions of this sitting that can be undone, the last one last. @type {number[]} */
 const decided = [];
-/** Of several answers under way only the last one counts. */
+/** Of several queues that are asked for only the last one counts. */
 let turn = 0;
 /** The cluster whose guard is edited, as tickets_ops.review_place gives it. @type {any} */
 let guarded;
@@ -32,8 +32,8 @@ const ACTIONS = {
 };
 const buttons = [...view.querySelectorAll('.actions button')];
 put(
-  buttons.map((button) => html`<dt><kbd>${button.ariaKeyShortcuts}</kbd></dt><dd>${button.title}</dd>`),
-  $('dl', help),
+  buttons.map((button) => html`<li><kbd>${button.ariaKeyShortcuts}</kbd> ${button.title}</li>`),
+  $('ul', help),
 );
 
 filters.oninput = () => show();
@@ -53,23 +53,26 @@ document.onclick = (/** @type {any} */ { target }) => {
 document.onkeydown = (/** @type {any} */ { target, key, ctrlKey, altKey, metaKey }) => {
   if (view.hidden || ctrlKey || altKey || metaKey || target.closest('input, select, dialog')) return;
   const button = $(`[aria-keyshortcuts="${CSS.escape(key)}"]`, view);
-  if (button?.disabled) say(`Not now: ${button.title}.`);
+  if (button?.disabled && shown) say(`Not now: ${button.title}.`);
   button?.click();
 };
 
 /** Fetches the queue. @param {any} [wanted] the place to show: the present one, if it is still there, or the first */
-export async function show(wanted = shown?.place) {
+export async function show(wanted) {
   resize();
+  if (!shown) clear();
   const asked = ++turn;
   try {
     const answer = await get('/api/queue', new FormData(filters));
     if (asked !== turn) return;
+    const { cluster, location_key } = wanted ?? queue[at] ?? {};
     queue = answer;
     put('', list);
-    const isWanted = (item) => item.cluster === wanted?.cluster && item.location_key === wanted.location_key;
+    const isWanted = (item) => item.cluster === cluster && item.location_key === location_key;
     await open(Math.max(queue.findIndex(isWanted), 0));
   } catch (error) {
-    put(notice(error), $('.summary', view));
+    put('', $('.summary', view));
+    clear(notice(error));
   }
 }
 
@@ -95,12 +98,11 @@ async function open(index) {
   button.ariaCurrent = 'true';
   button.scrollIntoView({ block: 'nearest' });
   const { kind, cluster, location_key } = item;
-  const asked = ++turn;
   try {
     const details = await get('/api/place', { kind, cluster, location_key: location_key ?? '' });
-    if (asked === turn) draw(details, item.open);
+    if (item === queue[at]) draw(details, item.open); // not if another one was chosen meanwhile
   } catch (error) {
-    clear(notice(error));
+    if (item === queue[at]) clear(notice(error));
   }
 }
 
@@ -134,11 +136,12 @@ function decide(place, decision, done) {
     const remarks = notices.map((text) => html`<small>${text}</small>`);
     say(html`<span>${nameOf(place)}: ${done}. ${count(tickets_moved, 'ticket')} moved</span>
       <button type="button" aria-keyshortcuts="u">undo</button>${remarks}`);
-    if (decision.decision === 'guard') return show();
-    queue.splice(at, 1);
-    list.children[at].remove();
-    // A centroid that moved changes the verdict on the places around it.
-    return kind === 'cluster' ? show(queue[at]) : open(Math.min(at, queue.length - 1));
+    if (decision.decision !== 'guard') {
+      queue.splice(at, 1);
+      list.children[at].remove();
+    }
+    // What is decided about a cluster changes the verdict on its places.
+    return kind === 'cluster' ? show() : open(Math.min(at, queue.length - 1));
   });
 }
 

@@ -1,0 +1,106 @@
+/** A person's open transaction keeps others waiting for a bounded time, and is named: by health, and to whoever waits. */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import type pg from 'pg';
+import { connect } from '../../src/database/client.ts';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { csvOf, keyOf } from '../support/pipeline.ts';
+import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
+
+describe('a transaction that somebody left open', { skip: !native && 'needs a native Postgres' }, () => {
+  let env: Environment;
+  let person: pg.Client;
+  let pid: number;
+  before(async () => {
+    env = await startEnvironment();
+  });
+  after(() => env.close());
+  beforeEach(async () => {
+    await env.reset();
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.78, -1.29), 4326))`,
+    );
+    person = await connect(env.databaseUrl);
+    pid = (await person.query('select pg_backend_pid() as pid')).rows[0].pid;
+    await person.query(`set application_name = 'psql'`);
+    await person.query('begin');
+  });
+  afterEach(async () => {
+    await person.query('rollback').catch(() => undefined);
+    await person.end();
+    await killWorkers();
+  });
+  const leaveOpen = () => person.query(`update tickets.geo_clusters set note = 'looking' where cluster = 'Kilimani'`);
+  const named = () =>
+    new RegExp(`process ${pid} of user \\w+, idle in transaction since .*update tickets.geo_clusters`);
+
+  test('on a gazetteer keeps another person waiting for half a minute, who is told by whom', async () => {
+    await leaveOpen();
+    await assert.rejects(env.pool.query(`update tickets.geo_clusters set note = 'mine'`), named());
+  });
+
+  test('that asked for a job, or holds one, keeps cancel_job waiting for ten seconds', async () => {
+    const { rows } = await env.pool.query(
+      `select id from graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}', job_key := 'upsert_batch:1:1') as job`,
+    );
+    await person.query(`select from graphile_worker._private_jobs for update`);
+    await person.query(`lock table tickets_ops.snapshots in exclusive mode`);
+    const started = performance.now();
+    await assert.rejects(
+      env.pool.query('select tickets_ops.cancel_job($1)', [rows[0].id]),
+      new RegExp(`process ${pid} of user \\w+, idle in transaction`),
+    );
+    assert.ok(performance.now() - started < 25_000);
+  });
+
+  test('blocks a load: SIGTERM ends the worker all the same, health names the process, and the load goes on after it', async () => {
+    const worker = await startWorkerProcess({ LOG_LEVEL: 'info' });
+    await leaveOpen();
+    await env.putObject(keyOf(7), csvOf([{ ticket_id: 'WOT1', cluster: 'Kilimani', is_actionable: 'true' }]));
+    await env.pool.query('select tickets_ops.fetch_now()');
+    await waitFor('the batch to wait', async () => {
+      const { rows } = await env.pool.query(
+        `select pid from pg_stat_activity a where datname = current_database() and $1 = any (pg_blocking_pids(a.pid))`,
+        [pid],
+      );
+      return rows.length;
+    });
+    const { rows } = await env.pool.query(
+      `select replace(prosrc, 'interval ''1 minute''', 'interval ''0''') as body from pg_proc where proname = 'blocking_problems'`,
+    );
+    const { rows: found } = await env.pool.query(rows[0].body);
+    assert.match(
+      found[0]?.problem ?? Object.values(found[0] ?? {}).join(' '),
+      new RegExp(
+        `Process ${pid} of user \\w+ has kept loads waiting since .*idle in transaction, its query of .* ago: update tickets.geo_clusters`,
+      ),
+    );
+    const told = performance.now();
+    worker.kill('SIGTERM');
+    assert.notEqual(await worker.exited, null);
+    assert.ok(performance.now() - told < 30_000, `${performance.now() - told} ms`);
+    await person.query('rollback');
+    await startWorkerProcess({ LOG_LEVEL: 'info' });
+    await waitFor(
+      'the load',
+      async () => (await env.pool.query(`select from tickets.inc where geo_source = 'cluster'`)).rowCount,
+      120_000,
+    );
+  });
+
+  test('cancelling a running job holds across the death of its worker', async () => {
+    await person.query('rollback');
+    const { rows } = await env.pool.query(
+      `select id from graphile_worker.add_job('geocode_cluster', '{"cluster": "Kilimani"}', max_attempts := 6)`,
+    );
+    await env.pool.query(
+      `update graphile_worker._private_jobs set attempts = 1, locked_at = now() - interval '1 hour', locked_by = 'pool-of-the-dead'`,
+    );
+    await env.pool.query('select tickets_ops.cancel_job($1)', [rows[0].id]);
+    await env.pool.query(`select tickets_ops.unlock_pools('{pool-of-the-dead}')`);
+    const { rows: jobs } = await env.pool.query(
+      "select state, failed_at > now() - interval '5 minutes' as lately from tickets_ops.list_jobs()",
+    );
+    assert.deepEqual(jobs, [{ state: 'failed', lately: true }]);
+  });
+});
