@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:cf54b410daff3ca6cd40a9be062683f00f3d826a
+--! Hash: sha1:178f8ea988690ee86ed590a235f42c880d2808cf
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -5430,7 +5430,8 @@ create or replace function tickets_ops.seconds_per_call(p_rate numeric) returns 
 return 1.03 / p_rate;
 comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
-create or replace function tickets_ops.has_geocoding_worker() returns boolean language plpgsql stable as $$
+create or replace function tickets_ops.has_geocoding_worker() returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return exists (
     select
@@ -8382,7 +8383,8 @@ create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb
 return case jsonb_typeof(p_payload) when 'object' then p_payload - array['waits', 'looks', '_cron'] else p_payload end;
 comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
 
-create or replace function tickets_ops.require_task(p_task text) returns void language plpgsql stable as $$
+create or replace function tickets_ops.require_task(p_task text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
     raise exception 'There is no task %.', quote_literal(p_task)
