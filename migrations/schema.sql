@@ -4197,6 +4197,7 @@ COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.
 
 CREATE FUNCTION tickets_ops.has_geocoding_worker() RETURNS boolean
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return exists (
@@ -6820,6 +6821,7 @@ COMMENT ON FUNCTION tickets_ops.request_of(p_payload jsonb) IS 'What a payload a
 
 CREATE FUNCTION tickets_ops.require_task(p_task text) RETURNS void
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then

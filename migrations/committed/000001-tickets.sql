@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:cdca9ebfcae3c25c125dc7d15b696aa15c0a8d36
+--! Hash: sha1:5aa2f85e91bab7161e7c202c4b9ecc02a97571e6
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -5435,7 +5435,8 @@ create or replace function tickets_ops.seconds_per_call(p_rate numeric) returns 
 return 1.03 / p_rate;
 comment on function tickets_ops.seconds_per_call(numeric) is 'Seconds between two slots at a rate of so many calls a second: 3 percent more than the rate says.';
 
-create or replace function tickets_ops.has_geocoding_worker() returns boolean language plpgsql stable as $$
+create or replace function tickets_ops.has_geocoding_worker() returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return exists (
     select
@@ -8476,7 +8477,8 @@ create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb
 return case jsonb_typeof(p_payload) when 'object' then p_payload - array['waits', 'looks', '_cron'] else p_payload end;
 comment on function tickets_ops.request_of(jsonb) is 'What a payload asks for, without what the schedule and waiting add to it.';
 
-create or replace function tickets_ops.require_task(p_task text) returns void language plpgsql stable as $$
+create or replace function tickets_ops.require_task(p_task text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   if p_task is not null and not exists (select from tickets_ops.job_policy(p_task)) then
     raise exception 'There is no task %.', quote_literal(p_task)
