@@ -61,7 +61,6 @@ begin
       end;
     end loop;
     execute format('grant execute on function
-      reporting.fn_tickets_for_map(boolean, text, text, text),
       reporting.fn_tickets_for_map_json(boolean, text, text, text),
       reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
       reporting.ticket_places_mvt(integer, integer, integer, json),
@@ -70,8 +69,9 @@ begin
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.
       select p.oid from pg_proc p
-      where p.pronamespace = 'reporting'::regnamespace and p.proname in ('fn_inc_trends', 'fn_inc_dashboard')
-        and p.prosrc ~ 'tickets\.(inc_flow|dashboard_metrics)\('
+      where p.pronamespace = 'reporting'::regnamespace and p.proname in (
+        'fn_tickets_for_map', 'fn_tickets_for_map_v2', 'fn_inc_trends', 'fn_inc_dashboard')
+        and p.prosrc ~ 'tickets\.(map_collection|inc_flow|dashboard_metrics)\('
     loop
       execute format('grant execute on function %s to %I', v_function, v_role);
     end loop;
@@ -125,7 +125,7 @@ begin
   grant execute on function
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_metrics(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
-    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint),
+    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint), tickets_ops.skip_file(text, text),
     tickets_ops.worker_states(), tickets_ops.worker_lock(text), tickets_ops.is_far_from_its_places(text),
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
     to tickets_operator;

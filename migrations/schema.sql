@@ -2855,6 +2855,178 @@ CREATE FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) 
 
 COMMENT ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) IS 'Key of the upsert_batch job of a batch.';
 
+CREATE TABLE tickets_ops.snapshots (
+    snapshot_id bigint NOT NULL,
+    dataset text NOT NULL,
+    source_key text NOT NULL,
+    source_etag text,
+    source_sha256 text,
+    source_size bigint,
+    source_last_modified timestamp with time zone,
+    snapshot_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
+    error text,
+    opens_at timestamp with time zone,
+    ignored boolean DEFAULT false NOT NULL,
+    is_late boolean DEFAULT false NOT NULL,
+    dismissed_at timestamp with time zone,
+    broken_off text,
+    hold_reason text,
+    held_since timestamp with time zone,
+    warnings text[] DEFAULT '{}'::text[] NOT NULL,
+    statistics jsonb,
+    cleaning_version integer,
+    origin text DEFAULT 'bucket'::text NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
+    backfill boolean DEFAULT false NOT NULL,
+    job_id bigint,
+    attempt integer DEFAULT 1 NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    progress_at timestamp with time zone DEFAULT now() NOT NULL,
+    staged_at timestamp with time zone,
+    load_began_at timestamp with time zone,
+    loaded_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    archived_key text,
+    batches_total integer,
+    batches_done integer DEFAULT 0 NOT NULL,
+    rows_read bigint DEFAULT 0 NOT NULL,
+    rows_inserted bigint DEFAULT 0 NOT NULL,
+    rows_updated bigint DEFAULT 0 NOT NULL,
+    rows_unchanged bigint DEFAULT 0 NOT NULL,
+    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
+    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
+    rows_duplicate bigint DEFAULT 0 NOT NULL,
+    rows_rejected bigint DEFAULT 0 NOT NULL,
+    rejects_kept bigint DEFAULT 0 NOT NULL,
+    rows_repaired bigint DEFAULT 0 NOT NULL,
+    open_missing bigint,
+    content_through timestamp with time zone,
+    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
+    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
+    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
+    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
+    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.is_late IS 'Of a feed of changes: failed without being read, since a newer file was loaded when it came.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot), or gave the file up (tickets_ops.skip_file).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
+
+COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list. NULL for a file of changes, which lists few.';
+
+COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
+
+CREATE FUNCTION tickets_ops.blocking_file(p_dataset text) RETURNS SETOF tickets_ops.snapshots
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select s.*
+  from tickets_ops.snapshots s
+  where tickets_ops.feed(p_dataset) = 'changes'
+    and s.dataset = p_dataset and s.origin = 'bucket' and s.dismissed_at is null
+    and (s.status in ('held', 'partial') or (s.status = 'failed' and s.opens_at is null and not s.ignored and not s.is_late))
+    and not tickets_ops.is_below_mark(p_dataset, s.snapshot_at, s.source_last_modified, s.source_key)
+    -- Read again by force, or replaced by another version of its name.
+    and not exists (
+      select from tickets_ops.snapshots g
+      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id and g.status in ('done', 'unchanged') -- index snapshots_by_file
+    )
+  order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
+  limit 1
+$$;
+
+COMMENT ON FUNCTION tickets_ops.blocking_file(p_dataset text) IS 'Of a feed of changes: the file that failed, is held, or was loaded only in part, and that nobody has given up: no later one is loaded. No row where none does, and for a feed of snapshots.';
+
 CREATE FUNCTION tickets_ops.blocking_problems() RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2935,6 +3107,30 @@ CREATE FUNCTION tickets_ops.candidate_point(p_candidate jsonb) RETURNS public.ge
     RETURN CASE WHEN ((jsonb_typeof((p_candidate -> 'lat'::text)) = 'number'::text) AND (jsonb_typeof((p_candidate -> 'lng'::text)) = 'number'::text) AND ((((p_candidate ->> 'lat'::text))::numeric >= ('-90'::integer)::numeric) AND (((p_candidate ->> 'lat'::text))::numeric <= (90)::numeric)) AND ((((p_candidate ->> 'lng'::text))::numeric >= ('-180'::integer)::numeric) AND (((p_candidate ->> 'lng'::text))::numeric <= (180)::numeric))) THEN public.st_setsrid(public.st_makepoint((round(((p_candidate ->> 'lng'::text))::numeric, 7))::double precision, (round(((p_candidate ->> 'lat'::text))::numeric, 7))::double precision), 4326) ELSE NULL::public.geometry END;
 
 COMMENT ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) IS 'A candidate''s point (SRID 4326), NULL unless lat and lng are JSON numbers in range. Seven digits: 1 cm.';
+
+CREATE FUNCTION tickets_ops.changes_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'fault', format('%s %s, and %s later file(s) wait for it: %s Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
+    b.source_key, case b.status when 'failed' then 'failed' when 'held' then 'is held' else 'is loaded only in part' end,
+    coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0),
+    coalesce(b.error, b.broken_off, b.hold_reason),
+    case b.status
+      when 'held' then format(', load it as it is: select tickets_ops.release_snapshot(%s)', b.snapshot_id)
+      else format(', read it again: select * from tickets_ops.fetch_now(%L, true)', p_dataset)
+    end, b.source_key)
+  from tickets_ops.blocking_file(p_dataset) b
+  union all
+  (
+    select 'fault', format('%s came too late: %s', s.source_key, s.error)
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.is_late and s.status = 'failed' and s.dismissed_at is null
+    order by s.snapshot_at limit 1 -- index snapshots_by_time
+  )
+$$;
+
+COMMENT ON FUNCTION tickets_ops.changes_problems(p_dataset text) IS 'What is wrong with a feed of changes, as faults in words: the file that stops it, with how many wait behind it, and one that came too late to be loaded in its order.';
 
 CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) RETURNS integer[]
     LANGUAGE sql STABLE
@@ -3202,7 +3398,7 @@ CREATE FUNCTION tickets_ops.dataset_metrics(p_dataset text) RETURNS TABLE(name t
     union all
     select 'files_waiting', '{}', (
       select count(*) from tickets_ops.snapshots s where s.dataset = p_dataset and (s.in_flight or s.status = 'held')
-    )
+    ) + coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0)
     union all
     select 'snapshot_rows', jsonb_build_object('outcome', o.outcome), coalesce(o.rows, 0)
     from (select) as one
@@ -3337,154 +3533,6 @@ COMMENT ON TABLE tickets.import_meta IS 'Freshness of each dataset, one row each
 COMMENT ON COLUMN tickets.import_meta.dataset IS 'inc or crq.';
 
 COMMENT ON COLUMN tickets.import_meta.metadata IS 'source_key, source_etag, source_sha256, source_last_modified, ingested_at and counts of the last whole load; snapshot_at and checked_at also advance when the newest file is unchanged.';
-
-CREATE TABLE tickets_ops.snapshots (
-    snapshot_id bigint NOT NULL,
-    dataset text NOT NULL,
-    source_key text NOT NULL,
-    source_etag text,
-    source_sha256 text,
-    source_size bigint,
-    source_last_modified timestamp with time zone,
-    snapshot_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    in_flight boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text]))) STORED NOT NULL,
-    error text,
-    opens_at timestamp with time zone,
-    ignored boolean DEFAULT false NOT NULL,
-    dismissed_at timestamp with time zone,
-    broken_off text,
-    hold_reason text,
-    held_since timestamp with time zone,
-    warnings text[] DEFAULT '{}'::text[] NOT NULL,
-    statistics jsonb,
-    cleaning_version integer,
-    origin text DEFAULT 'bucket'::text NOT NULL,
-    forced boolean DEFAULT false NOT NULL,
-    backfill boolean DEFAULT false NOT NULL,
-    job_id bigint,
-    attempt integer DEFAULT 1 NOT NULL,
-    listed_at timestamp with time zone DEFAULT now() NOT NULL,
-    progress_at timestamp with time zone DEFAULT now() NOT NULL,
-    staged_at timestamp with time zone,
-    load_began_at timestamp with time zone,
-    loaded_at timestamp with time zone,
-    archived_at timestamp with time zone,
-    archived_key text,
-    batches_total integer,
-    batches_done integer DEFAULT 0 NOT NULL,
-    rows_read bigint DEFAULT 0 NOT NULL,
-    rows_inserted bigint DEFAULT 0 NOT NULL,
-    rows_updated bigint DEFAULT 0 NOT NULL,
-    rows_unchanged bigint DEFAULT 0 NOT NULL,
-    rows_dropped_alarm bigint DEFAULT 0 NOT NULL,
-    rows_dropped_sentinel bigint DEFAULT 0 NOT NULL,
-    rows_duplicate bigint DEFAULT 0 NOT NULL,
-    rows_rejected bigint DEFAULT 0 NOT NULL,
-    rejects_kept bigint DEFAULT 0 NOT NULL,
-    rows_repaired bigint DEFAULT 0 NOT NULL,
-    open_missing bigint,
-    content_through timestamp with time zone,
-    CONSTRAINT snapshots_counts_add_up CHECK (((status <> ALL (ARRAY['done'::text, 'partial'::text])) OR (rows_read = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_dropped_alarm) + rows_dropped_sentinel) + rows_duplicate) + rows_rejected)))),
-    CONSTRAINT snapshots_failure_has_a_reason CHECK (((status <> 'failed'::text) OR (error IS NOT NULL))),
-    CONSTRAINT snapshots_hold_has_a_reason CHECK (((status <> 'held'::text) OR (hold_reason IS NOT NULL))),
-    CONSTRAINT snapshots_origin_check CHECK ((origin = ANY (ARRAY['bucket'::text, 'file'::text]))),
-    CONSTRAINT snapshots_status_check CHECK ((status = ANY (ARRAY['staging'::text, 'loading'::text, 'finalizing'::text, 'held'::text, 'done'::text, 'partial'::text, 'unchanged'::text, 'superseded'::text, 'failed'::text])))
-);
-
-COMMENT ON TABLE tickets_ops.snapshots IS 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_id IS 'Order in which files were looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dataset IS 'inc or crq.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_key IS 'Object key in the bucket, or the name of a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_etag IS 'ETag without quotes, empty where the server lists none; NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_sha256 IS 'SHA-256 of the bytes read: the same bytes sent as a multipart upload have another ETag.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_size IS 'Bytes.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.source_last_modified IS 'The bucket''s LastModified, to the millisecond; a file''s own for a local one. Part of a version''s identity: a name may be written again with the bytes that it had before. It orders files only where the times in their names are equal.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.snapshot_at IS 'The export''s time, from the file''s name (EAT), else LastModified.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.status IS 'staging, loading, finalizing: in flight. held: staged, and waits for a person (tickets_ops.release_snapshot, dismiss_snapshot). done: whole. partial: the file broke off, the rows before the break are loaded. unchanged: same bytes as the last load. superseded: not loaded because a newer one was. failed: refused, broken or cancelled, see error.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.in_flight IS 'Work on it is under way (staging, loading, finalizing): until it ends no other snapshot of the dataset is loaded.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.error IS 'Why it failed, in words for people.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.opens_at IS 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.ignored IS 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.dismissed_at IS 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.broken_off IS 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.hold_reason IS 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.held_since IS 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.warnings IS 'What is odd about a file that was loaded, with figures; health shows those of the last load. It compares with the load before.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.statistics IS 'Figures of the whole file, for judging the next one: rows (without alarms and sentinels), rejected, columns (their names), tickets, and for each typed column how many tickets have a value there (filled) and how many values read (read). NULL where it was not read to its end.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.cleaning_version IS 'Version of the rules by which its records were cleaned. Bytes that were loaded under older rules are loaded again.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.origin IS 'bucket, or file (ingest --inc-csv).';
-
-COMMENT ON COLUMN tickets_ops.snapshots.forced IS 'Asked for by force.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.backfill IS 'Part of a backfill: finishing it asks for the next file left behind.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.job_id IS 'The fetch_snapshot job that reads the file. NULL for a local file.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.attempt IS 'Fencing token: a reader that lost its job to another attempt can write no more rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.listed_at IS 'When the file was first looked at.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.progress_at IS 'When work on the snapshot last committed something.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.staged_at IS 'When all its rows were staged.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.load_began_at IS 'When the jobs of its batches came into being: from then on it may have touched tickets. NULL while it is staged or held.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.loaded_at IS 'When it was complete.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_at IS 'When its object was moved away.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.archived_key IS 'Where its object was moved to.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_total IS 'Batches of changed rows; 0 when no row changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.batches_done IS 'Batches committed; the one that completes the count asks for finalize_snapshot.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_read IS 'Records in the file, without header and blank lines.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_inserted IS 'New tickets.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_updated IS 'Tickets whose raw changed.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_unchanged IS 'Tickets that were not touched.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_alarm IS 'Rows with is_alarm true.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_dropped_sentinel IS 'EXPORT STOPPED rows.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_duplicate IS 'Earlier lines of a ticket that stands in the file more than once: the last line wins.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_rejected IS 'Rows that could not be loaded, all of them.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rejects_kept IS 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.rows_repaired IS 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.open_missing IS 'Open tickets of the table that this snapshot does not list.';
-
-COMMENT ON COLUMN tickets_ops.snapshots.content_through IS 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
 
 CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text, key text, payload jsonb, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_by text, age interval, failed_at timestamp with time zone, superseded text)
     LANGUAGE sql STABLE
@@ -3732,6 +3780,13 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) IS 'A snapshot in flight becomes failed, with a reason for people; its staging is kept for a retry. A backfill that it belongs to goes on with the next file, and the gap stands in the ledger. Returns whether it was in flight.';
 
+CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN COALESCE(tickets_ops.setting((upper(p_dataset) || '_FEED'::text)), 'snapshots'::text);
+
+COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED); snapshots where none ever was.';
+
 CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3755,7 +3810,9 @@ CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity
   union all
   select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
     tickets_ops.wall_clock(new_file_at), extract(epoch from idle)::integer / 3600)
-  from look where idle >= allowed
+  from look
+  -- Where nothing has changed no file of changes has to come.
+  where idle >= allowed and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   select 'fault', format('The feed stands still: the tickets are as of %s, %s hours ago.', tickets_ops.wall_clock(data_at), extract(epoch from now() - data_at)::integer / 3600)
   from data where data_at < now() - interval '26 hours'
@@ -4384,6 +4441,13 @@ CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestam
     RETURN (SELECT COALESCE((ROW(is_below_mark.p_snapshot_at, is_below_mark.p_last_modified, (is_below_mark.p_key COLLATE "C")) < ROW(m.snapshot_at, m.last_modified, (m.key COLLATE "C"))), false) AS "coalesce" FROM tickets_ops.high_water_mark(is_below_mark.p_dataset) m(snapshot_at, last_modified, key));
 
 COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
+
+CREATE FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (EXISTS (SELECT FROM tickets_ops.blocking_file(is_blocked.p_dataset) b(snapshot_id, dataset, source_key, source_etag, source_sha256, source_size, source_last_modified, snapshot_at, status, in_flight, error, opens_at, ignored, is_late, dismissed_at, broken_off, hold_reason, held_since, warnings, statistics, cleaning_version, origin, forced, backfill, job_id, attempt, listed_at, progress_at, staged_at, load_began_at, loaded_at, archived_at, archived_key, batches_total, batches_done, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected, rejects_kept, rows_repaired, open_missing, content_through) WHERE ((b.source_key <> is_blocked.p_key) AND (ROW(b.snapshot_at, b.source_last_modified, (b.source_key COLLATE "C")) < ROW(is_blocked.p_snapshot_at, is_blocked.p_last_modified, (is_blocked.p_key COLLATE "C"))))));
+
+COMMENT ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
 
 CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
     LANGUAGE sql STABLE
@@ -5121,6 +5185,7 @@ CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, subject
     select 'workers' as subject, * from tickets_ops.worker_problems()
     union all select 'feed', * from tickets_ops.feed_problems('inc')
     union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
+    union all select 'snapshots', * from tickets_ops.changes_problems('inc')
     union all select 'jobs', * from tickets_ops.job_problems()
     union all select 'locks', * from tickets_ops.blocking_problems()
     union all select 'geocoding', * from tickets_ops.geocoding_problems()
@@ -5272,6 +5337,7 @@ COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snap
 
 CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text, help text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select *
   from (values
@@ -5398,7 +5464,8 @@ CREATE TABLE tickets_ops.looks (
     newest_key text,
     newest_last_modified timestamp with time zone,
     new_file_at timestamp with time zone,
-    future_dated text[] NOT NULL
+    future_dated text[] NOT NULL,
+    waiting bigint DEFAULT 0 NOT NULL
 );
 
 COMMENT ON TABLE tickets_ops.looks IS 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
@@ -5418,6 +5485,8 @@ COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
 COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 
 COMMENT ON COLUMN tickets_ops.looks.future_dated IS 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
+
+COMMENT ON COLUMN tickets_ops.looks.waiting IS 'Of a feed of changes: files behind the one that is loaded, or that stops them. 0 for snapshots, of which the newest is enough.';
 
 CREATE FUNCTION tickets_ops.missed_run(p_dataset text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -5961,6 +6030,7 @@ COMMENT ON FUNCTION tickets_ops.pools_with_work() IS 'Worker pools that hold a j
 
 CREATE FUNCTION tickets_ops.problem_subjects() RETURNS SETOF text
     LANGUAGE sql IMMUTABLE ROWS 9 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select unnest(array['workers', 'feed', 'snapshots', 'jobs', 'locks', 'geocoding', 'settings', 'vehicles', 'alerts'])
 $$;
@@ -6288,6 +6358,32 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) IS 'An answer came, with a place or without: closes the breaker, or opens it for a provider that finds nothing any more. Only for tickets_ops.record_geocoding_call.';
+
+CREATE FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_written bigint;
+begin
+  -- An anti-join of two indexes: the primary key and *_events_ticket.
+  execute format($sql$
+    insert into tickets.%1$I (
+      ticket_id, event, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
+    )
+    select
+      t.ticket_id, 'baseline', t.normalized_status, $1, $2,
+      left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
+    from tickets.%2$I t
+    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id)
+    order by t.ticket_id
+  $sql$, p_dataset || '_events', p_dataset) using p_snapshot_id, p_snapshot_at;
+  get diagnostics v_written = row_count;
+  return v_written;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) IS 'Gives every ticket of a dataset that has no history a `baseline`: those of a takeover, and rows that somebody wrote past the pipeline. Returns how many.';
 
 CREATE FUNCTION tickets_ops.record_day(p_dataset text DEFAULT 'inc'::text) RETURNS void
     LANGUAGE plpgsql
@@ -7640,16 +7736,51 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.sign_verdict() IS 'Trigger on a person''s write of a gazetteer row: says in verified_by and verified_at who verified it and when, whatever the statement wrote there; under tickets.undo_decision it restores the row instead.';
 
+CREATE FUNCTION tickets_ops.skip_file(p_key text, p_dataset text DEFAULT 'inc'::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select s.* into v_snapshot
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.source_key = p_key and s.dismissed_at is null and s.status in ('failed', 'held', 'partial') -- index snapshots_by_file
+  order by s.snapshot_id desc limit 1;
+  if not found then
+    raise exception 'No file % has failed, is held, or is loaded only in part.', p_key
+      using hint = 'Give its whole key, as tickets_ops.health names it: automations/inc/2026-06-15T09-00-00.csv.';
+  end if;
+  v_snapshot := tickets_ops.locked_snapshot(v_snapshot.snapshot_id);
+  if v_snapshot.status = 'held' then
+    perform tickets_ops.dismiss_snapshot(v_snapshot.snapshot_id);
+  elsif v_snapshot.status not in ('failed', 'partial') then
+    raise exception '% is %: it need not be skipped any more.', p_key, v_snapshot.status;
+  end if;
+  update tickets_ops.snapshots
+  set dismissed_at = now(), progress_at = now(),
+    error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
+  where snapshot_id = v_snapshot.snapshot_id;
+  if tickets_ops.feed(p_dataset) = 'changes' then
+    perform tickets_ops.continue_backfill(p_dataset);
+  end if;
+  return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.skip_file(p_key text, p_dataset text) IS 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
+
 CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
+  -- Of changes each file is needed: tickets_ops.changes_problems. Of snapshots, what was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
   -- nothing before its time has come.
   (
     select 'fault', format('Snapshot %s (%s) failed: %s', s.snapshot_id, s.source_key, s.error)
     from tickets_ops.snapshots s
-    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored
+    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored and not s.is_late
+      and tickets_ops.feed(p_dataset) = 'snapshots'
       and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
       and not exists (
         select from tickets_ops.snapshots g
@@ -7666,11 +7797,11 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
       format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
     end)
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status = 'held'
+  where s.dataset = p_dataset and s.status = 'held' and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
   from tickets_ops.last_loaded(p_dataset) s
-  where s.status = 'partial'
+  where s.status = 'partial' and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   -- Until a better one comes.
   select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
@@ -7683,7 +7814,7 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
+  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and not s.is_late and tickets_ops.feed(p_dataset) = 'snapshots' and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
   union all
   select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
   from tickets_ops.snapshots s
@@ -8836,7 +8967,7 @@ COMMENT ON COLUMN tickets_ops.health.data_at IS 'Export time of the newest file 
 
 COMMENT ON COLUMN tickets_ops.health.data_age IS 'Since then: how old the tickets are.';
 
-COMMENT ON COLUMN tickets_ops.health.open_missing IS 'Open tickets that the last loaded snapshot no longer lists.';
+COMMENT ON COLUMN tickets_ops.health.open_missing IS 'Open tickets that the last loaded snapshot no longer lists. NULL for a file of changes, which lists few.';
 
 COMMENT ON COLUMN tickets_ops.health.in_flight_snapshot_id IS 'The snapshot that is being loaded.';
 
@@ -9504,12 +9635,18 @@ REVOKE ALL ON FUNCTION tickets_ops.ask_for_missing_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.batch_job_key(p_snapshot_id bigint, p_batch bigint) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
+
+REVOKE ALL ON FUNCTION tickets_ops.blocking_file(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.blocking_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cancel_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.changes_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
@@ -9572,8 +9709,6 @@ GRANT SELECT ON TABLE tickets.import_meta TO tickets_curator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_operator;
 GRANT SELECT ON TABLE tickets.import_meta TO tickets_dispatcher;
 
-GRANT SELECT ON TABLE tickets_ops.snapshots TO tickets_operator;
-
 REVOKE ALL ON FUNCTION tickets_ops.described_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM PUBLIC;
@@ -9593,6 +9728,8 @@ REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[]
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.feed(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.feed_problems(p_dataset text) FROM PUBLIC;
 
@@ -9646,6 +9783,8 @@ REVOKE ALL ON FUNCTION tickets_ops.history_cte(p_dataset text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
 
@@ -9779,6 +9918,8 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_decisions() FROM PUBLIC;
@@ -9854,6 +9995,9 @@ REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p
 GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.skip_file(p_key text, p_dataset text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.skip_file(p_key text, p_dataset text) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 

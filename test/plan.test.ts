@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { comparePositions, snapshotFiles, timeInName, versionOf } from '../src/bucket/files.ts';
-import { type Knowledge, type KnownVersion, type LedgerStatus, type Mode, plan } from '../src/bucket/plan.ts';
+import { type Knowledge, type KnownVersion, type LedgerStatus, type Mode, planSnapshots } from '../src/bucket/plan.ts';
 import type { BucketObject } from '../src/bucket/s3.ts';
 
 const PREFIX = 'automations/inc/';
@@ -26,6 +26,8 @@ function known(statuses: Record<string, LedgerStatus> = {}, mark: string | null 
     now: NOON,
     versions: new Map(versions),
     highWaterMark: mark === null ? null : position(at(mark)),
+    feed: 'snapshots',
+    blocker: null,
     loadedEtag: null,
     held: null,
   };
@@ -35,7 +37,7 @@ const shortKey = (key: string) => key.replace(`${PREFIX}2026-06-15T`, '').replac
 
 /** The plan in short: `load 09`, `supersede 08`. */
 const planned = (objects: readonly BucketObject[], knowledge: Knowledge, mode: Mode = 'newest') =>
-  plan(snapshotFiles(objects), knowledge, mode).map(({ action, file }) => `${action} ${shortKey(file.key)}`);
+  planSnapshots(snapshotFiles(objects), knowledge, mode).map(({ action, file }) => `${action} ${shortKey(file.key)}`);
 
 describe('the time in a name', () => {
   for (const [name, time] of [
@@ -205,7 +207,7 @@ describe('the plan of a look', () => {
       const first = at('08');
       const second = at('08', { key: first.key.replace('.csv', ' (1).csv'), lastModified: NOON });
       const above = { ...known(), highWaterMark: position(second) };
-      const steps = plan(snapshotFiles([first, second]), above, mode);
+      const steps = planSnapshots(snapshotFiles([first, second]), above, mode);
       assert.ok(!steps.some(({ action, file }) => action === 'load' && file.key === first.key));
     });
 
@@ -250,7 +252,7 @@ describe('the plan of a look', () => {
   test('gives each step a reason in words', () => {
     const future = at('23');
     const objects = [at('06'), at('07'), at('08'), future, at('05', { size: 0 })];
-    const steps = plan(snapshotFiles(objects), known({ '06': 'done' }, '06'), 'newest');
+    const steps = planSnapshots(snapshotFiles(objects), known({ '06': 'done' }, '06'), 'newest');
     assert.deepEqual(
       steps.map(({ action, reason }) => [action, reason.slice(0, 40)]),
       [

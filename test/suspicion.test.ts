@@ -56,6 +56,7 @@ function reading(rows: number, rejected = 0, other: Partial<Reading> = {}): Read
 }
 
 const compared = (other: Partial<Comparison> = {}): Comparison => ({
+  feed: 'snapshots',
   last: figures(1_000),
   open: 100,
   closing: 0,
@@ -195,6 +196,11 @@ describe('a file is loaded with a warning', () => {
     assert.deepEqual(judged(reading(599)), ['load', 'It has 599 rows, 60 % of the 1000 of the last load.']);
     assert.deepEqual(judged(reading(600)), ['load']);
     assert.deepEqual(judged(reading(10), { last: null }), ['load']);
+  });
+
+  test('and not for its few rows, or none, where files hold changes only', () => {
+    for (const rows of [0, 3, 599]) assert.deepEqual(judged(reading(rows), { feed: 'changes' }), ['load']);
+    assert.match(judged(reading(100))[1] ?? '', /of the last load\. It looks like a file of changes: INC_FEED\?/);
   });
 
   test('when a column is gone or new', () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:58126c29cc39b10e456c7bd745993ecd786cbf5c
+--! Hash: sha1:f51a11535ed80241cb743bdcf23efb2adf62912e
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8,7 +8,7 @@
 
 drop schema if exists tickets_takeover cascade; -- of a takeover that was taken back
 create schema tickets_takeover;
-comment on schema tickets_takeover is 'The takeover from the Python version, whose tables are in tickets_legacy as they were: what a person may want to know of it (notes), who was re-pointed (readers), and the way back: select tickets_takeover.go_back(). When you are sure that you stay: drop schema tickets_takeover, tickets_legacy cascade.';
+comment on schema tickets_takeover is 'The takeover from the Python version, whose tables are in tickets_legacy as they were: what a person may want to know of it (notes), who was re-pointed (readers), and the way back: select tickets_takeover.go_back(). When you are sure that you stay: select tickets_takeover.clean_up();';
 
 create table tickets_takeover.notes (
   about text not null,
@@ -44,10 +44,21 @@ comment on column tickets_takeover.readers.rank is 'Each is made after those of 
 comment on column tickets_takeover.readers.definition is 'The statement that makes it.';
 comment on column tickets_takeover.readers.afterwards is 'Statements that give it its owner, grants, comments and indexes back.';
 
-create table tickets_takeover.old_map_interface (part text not null, name text not null, primary key (part, name));
+create table tickets_takeover.old_map_interface (part text not null, name text not null, value jsonb);
 comment on table tickets_takeover.old_map_interface is 'tickets_takeover.map_interface() before the takeover.';
-comment on column tickets_takeover.old_map_interface.part is 'parameter, property or summary key.';
+comment on column tickets_takeover.old_map_interface.part is 'parameter, property, summary key or freshness key.';
 comment on column tickets_takeover.old_map_interface.name is 'Its name.';
+comment on column tickets_takeover.old_map_interface.value is 'Position of a parameter; ticket_id to value of a property.';
+
+create table tickets_takeover.carried_over (kind text not null check (kind in ('table', 'type')), name text not null, primary key (kind, name));
+comment on table tickets_takeover.carried_over is 'What people made in the old schema and that is in ours now.';
+comment on column tickets_takeover.carried_over.kind is 'table or type.';
+comment on column tickets_takeover.carried_over.name is 'Its name in the schema.';
+
+create table tickets_takeover.old_maps (function_id oid primary key, definition text not null);
+comment on table tickets_takeover.old_maps is 'The overloads of reporting.fn_tickets_for_map before the takeover.';
+comment on column tickets_takeover.old_maps.function_id is 'In pg_proc, wherever it stands.';
+comment on column tickets_takeover.old_maps.definition is 'The statement that makes it in the schema reporting.';
 
 --! Included takeover/readers.sql
 -- Who reads the tables that a takeover exchanges, and how they are pointed at the other ones.
@@ -98,7 +109,7 @@ create or replace function tickets_takeover.map_functions(p_schema text) returns
 as $$
   select oid from pg_proc
   where pronamespace = to_regnamespace(p_schema)
-    and proname in ('fn_tickets_for_map', 'fn_tickets_for_map_json', 'fn_ticket_places', 'ticket_places_mvt', 'fn_tickets_version')
+    and proname in ('fn_tickets_for_map', 'fn_tickets_for_map_v2', 'fn_tickets_for_map_json', 'fn_ticket_places', 'ticket_places_mvt', 'fn_tickets_version')
 $$;
 comment on function tickets_takeover.map_functions(text) is 'The map functions that stand in a schema: what of the Python version or of ours belongs to the schema reporting.';
 
@@ -128,7 +139,8 @@ as $$
 $$;
 comment on function tickets_takeover.is_foreign(oid, oid) is 'Whether an object stands in a schema that is neither ours nor the Python version''s. NULL for what stands in no schema.';
 
-create or replace function tickets_takeover.grants(p_acl aclitem[], p_on text, p_column name default null) returns setof text
+create or replace function tickets_takeover.grants(p_acl aclitem[], p_on text, p_column name default null, p_only text[] default null)
+returns setof text
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format(
@@ -140,15 +152,18 @@ as $$
     case when a.is_grantable then ' with grant option' end
   )
   from aclexplode(p_acl) a
+  where p_only is null or a.privilege_type = any (p_only)
 $$;
-comment on function tickets_takeover.grants(aclitem[], text, name) is 'The GRANT statements of an ACL, for the object p_on as GRANT names it (`function f(int)`) or a column of it.';
+comment on function tickets_takeover.grants(aclitem[], text, name, text[]) is 'The GRANT statements of an ACL, for the object p_on as GRANT names it (`function f(int)`) or a column of it. p_only: of these privileges only.';
 
-create or replace function tickets_takeover.trimmings_of_view(p_view oid) returns text[]
+-- A materialized view is filled as its owner, as his own REFRESH would: what its query calls must not run as us.
+create or replace function tickets_takeover.trimmings_of_view(p_view oid, p_is_filled boolean) returns text[]
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select
-    array(select pg_get_indexdef(i.indexrelid) from pg_index i where i.indrelid = c.oid order by i.indexrelid)
-    || format('alter %s owner to %I', v.name, pg_get_userbyid(c.relowner))
+    array[format('alter %s owner to %I', v.name, pg_get_userbyid(c.relowner))]
+    || array(select format('refresh %s', v.name) where c.relkind = 'm' and c.relispopulated and not p_is_filled)
+    || array(select pg_get_indexdef(i.indexrelid) from pg_index i where i.indrelid = c.oid order by i.indexrelid)
     || array(select tickets_takeover.grants(c.relacl, c.oid::regclass::text))
     || array(
       select tickets_takeover.grants(a.attacl, c.oid::regclass::text, a.attname)
@@ -163,7 +178,7 @@ as $$
   cross join lateral (select format('%s %s', case c.relkind when 'm' then 'materialized view' else 'view' end, c.oid::regclass)) as v (name)
   where c.oid = p_view
 $$;
-comment on function tickets_takeover.trimmings_of_view(oid) is 'Statements that give a view or materialized view, made anew, its indexes, owner, grants and comments back.';
+comment on function tickets_takeover.trimmings_of_view(oid, boolean) is 'Statements that give a view or materialized view, made anew, its owner, rows (unless p_is_filled: it has them), indexes, grants and comments back.';
 
 create or replace function tickets_takeover.trimmings_of_function(p_function oid) returns text[]
   language sql stable set search_path = pg_catalog, pg_temp
@@ -260,9 +275,9 @@ begin
       case c.relkind when 'm' then 'create materialized view %s%s as %s%s' else 'create or replace view %s%s as %s' end,
       case when c.relkind = 'm' and d.early and not d.own then 'tickets_takeover.new_' || c.oid else c.oid::regclass::text end,
       ' with (' || array_to_string(c.reloptions, ', ') || ')', rtrim(pg_get_viewdef(c.oid), ';'),
-      case when c.relispopulated then '' else ' with no data' end
+      case when c.relkind = 'm' then ' with no data' else '' end
     ),
-    case when d.dropped then tickets_takeover.trimmings_of_view(c.oid) else '{}' end
+    case when d.dropped then tickets_takeover.trimmings_of_view(c.oid, d.early and not d.own) else '{}' end
   from described d join pg_class c on c.oid = d.object_id
   where d.class_id = 'pg_class'::regclass
   union all
@@ -330,6 +345,19 @@ as $$
 $$;
 comment on function tickets_takeover.let_go(tickets_takeover.readers) is 'The statement by which a reader lets go of what it uses: a view becomes a row of NULLs and keeps its OID, what cannot be replaced is dropped. NULL where there is nothing to do.';
 
+create or replace function tickets_takeover.with_old_types(p_reader tickets_takeover.readers) returns text
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select regexp_replace(
+    p_reader.definition, '^(create or replace view .*? as )(.*)$',
+    format('\1select %s from (\2) as old', (
+      select string_agg(format('old.%1$I::%2$s as %1$I', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+      from pg_attribute a where a.attrelid = p_reader.object_id and a.attnum > 0 and not a.attisdropped
+    ))
+  )
+$$;
+comment on function tickets_takeover.with_old_types(tickets_takeover.readers) is 'The statement that makes a view with the column types that it had, where our tables have others: its query, with casts.';
+
 create or replace function tickets_takeover.repoint_readers(p_own boolean) returns void
   language plpgsql set check_function_bodies = off
 as $$
@@ -340,7 +368,7 @@ declare
 begin
   for v_step in
     with readers as (
-      select r.*, c.relname, n.nspname from tickets_takeover.readers r
+      select r.*, c.relname, c.relispopulated, pg_get_userbyid(c.relowner) as owner, n.nspname from tickets_takeover.readers r
       left join pg_class c on r.class_id = 'pg_class'::regclass and c.oid = r.object_id
       left join pg_namespace n on n.oid = c.relnamespace
       -- A view of ours stands where there was one of the same name; a trigger never left the tables that were set aside.
@@ -361,7 +389,12 @@ begin
             (select format('alter table %s rename constraint %I to %I', conrelid::regclass, conname, 'old_' || oid) from pg_constraint where oid = object_id),
             definition
           ]
-          when kind = 'materialized view' and not own then array[definition]
+          when kind = 'materialized view' and not own then array[
+            definition,
+            format('grant usage, create on schema tickets_takeover to %I', owner), -- to own something there; taken back below
+            format('alter materialized view tickets_takeover.%I owner to %I', 'new_' || object_id, owner),
+            case when relispopulated then format('refresh materialized view tickets_takeover.%I', 'new_' || object_id) end
+          ]
           else definition || afterwards
         end
       from readers where early
@@ -375,7 +408,8 @@ begin
       select 3, rank, name,
         case when early then array[
           format('alter materialized view tickets_takeover.%I set schema %I', 'new_' || object_id, nspname),
-          format('alter materialized view %I.%I rename to %I', nspname, 'new_' || object_id, relname)
+          format('alter materialized view %I.%I rename to %I', nspname, 'new_' || object_id, relname),
+          case when owner <> current_user then format('revoke all on schema tickets_takeover from %I', owner) end
         ] else array[definition] end || afterwards
       from readers where not early or (kind = 'materialized view' and not own)
       union all
@@ -387,7 +421,14 @@ begin
   loop
     begin
       foreach v_statement in array array_remove(v_step.statements, null) loop
-        execute v_statement;
+        begin
+          execute v_statement;
+        exception when invalid_table_definition then
+          -- A column has another type with us: the view keeps its own, which others rely on.
+          select tickets_takeover.with_old_types(r) into strict v_statement
+          from tickets_takeover.readers r where r.name = v_step.name and r.kind = 'view' and r.replaced and r.definition = v_statement;
+          execute v_statement;
+        end;
       end loop;
     exception when others then
       v_stopping := v_stopping || format('%s (%s)', v_step.name, sqlerrm);
@@ -395,7 +436,7 @@ begin
   end loop;
   if v_stopping <> '{}' then
     raise exception 'Cannot be pointed at the other tables: %', array_to_string(v_stopping, '; ')
-      using hint = 'Change or drop them, run this again, and make them again afterwards. Nothing was changed.';
+      using hint = 'Nothing was changed. Whatever waited for a lock: run it again. What else is named, its owner changes first.';
   end if;
 end
 $$;
@@ -404,9 +445,11 @@ comment on function tickets_takeover.repoint_readers(boolean) is 'Points everyth
 --! Included takeover/map-interface.sql
 -- What callers of the old map function rely on: ours must have it too.
 
--- Not pinned to a search_path: it calls the map function as its callers do.
-create or replace function tickets_takeover.map_interface() returns table (part text, name text) language plpgsql as $$
+-- Not pinned to a search_path: it calls the map function as its callers do. It is called as its owner, and only where that is
+-- the migrating role or one whose rights that has: what somebody else wrote must not run as us.
+create or replace function tickets_takeover.map_interface() returns table (part text, name text, value jsonb) language plpgsql as $$
 declare
+  v_self constant text := current_setting('role');
   v_function record;
   v_open_only text;
   v_map jsonb;
@@ -414,6 +457,8 @@ begin
   for v_function in
     select
       p.oid::regprocedure as signature,
+      pg_get_userbyid(p.proowner) as owner,
+      p.proowner = current_user::regrole or (pg_has_role(p.proowner, 'usage') and not (select rolsuper from pg_roles where rolname = current_user)) as is_ours,
       array(
         select a.name from unnest(p.proargnames, p.proargmodes) with ordinality as a (name, mode, n)
         where coalesce(a.mode, 'i') in ('i', 'b', 'v') order by a.n
@@ -425,11 +470,17 @@ begin
     from pg_proc p
     where p.pronamespace = to_regnamespace('reporting') and p.proname = 'fn_tickets_for_map'
   loop
-    return query select 'parameter', p from unnest(v_function.parameters) as p where p <> '';
+    return query select 'parameter', p, to_jsonb(n) from unnest(v_function.parameters) with ordinality as u (p, n) where p <> '';
+    if not v_function.is_ours then
+      insert into tickets_takeover.notes
+      values ('map functions of somebody else, which were not called, so only their parameters were compared', v_function.signature::text, v_function.owner);
+      continue;
+    end if;
     -- The open tickets only, as dashboards ask for them: all of them may be more than a jsonb value can hold. Where none
     -- is open, the closed ones show the properties. Every argument is given, so that no other overload can be meant.
     foreach v_open_only in array array['default', 'false'] loop
       begin
+        execute format('set local role %I', v_function.owner);
         execute format('select (reporting.fn_tickets_for_map(%s))::jsonb', (
           select string_agg(
             case when v_function.parameters[d.n] = 'p_open_only' and v_open_only = 'false' then v_open_only else d.value end,
@@ -437,50 +488,110 @@ begin
           )
           from unnest(v_function.defaults) with ordinality as d (value, n)
         )) into v_map;
+        perform set_config('role', v_self, true);
       exception when others then
         insert into tickets_takeover.notes
         values ('map functions that could not be called, so only their parameters were compared', v_function.signature::text, sqlerrm);
         exit;
       end;
-      return query select 'summary key', k from jsonb_object_keys(v_map -> 'summary') k;
+      return query select 'summary key', k, null::jsonb from jsonb_object_keys(v_map -> 'summary') k;
       return query
-        select distinct 'property', k
-        from jsonb_array_elements(v_map -> 'features') f, jsonb_object_keys(f -> 'properties') k;
+        select 'freshness key', k, null::jsonb from jsonb_object_keys(
+          case when jsonb_typeof(v_map #> '{summary,freshness}') = 'object' then v_map #> '{summary,freshness}' else '{}' end
+        ) k;
+      return query
+        select 'property', p.key, jsonb_object_agg(coalesce(f #>> '{properties,ticket_id}', f ->> 'id', f #>> '{properties,id}', ''), p.value)
+        from (select f from jsonb_array_elements(v_map -> 'features') f limit 2000) as sample, jsonb_each(f -> 'properties') p
+        group by p.key;
       exit when jsonb_array_length(v_map -> 'features') > 0
         or (select count(*) from (select from tickets.inc where geom is not null limit 50001) as mapped) > 50000;
     end loop;
   end loop;
 end
 $$;
-comment on function tickets_takeover.map_interface() is 'What callers of the overloads of reporting.fn_tickets_for_map can rely on: the names of its parameters, and of the properties and summary keys as they come out on the present data. One that fails when called is noted.';
+comment on function tickets_takeover.map_interface() is 'What callers of the overloads of reporting.fn_tickets_for_map can rely on: parameters (value: the position), and, as they come out on the present data, summary keys, keys of its freshness, and properties (value: ticket_id to value, of 2000 features). One that fails when called is noted.';
 
--- What callers of the old map function rely on must be there.
+-- What callers of the old map function rely on must be there, and mean the same.
 create or replace function tickets_takeover.require_map_interface() returns void language plpgsql as $$
 declare
   v_missing text;
+  v_other text;
 begin
+  create table tickets_takeover.new_map_interface as select * from tickets_takeover.map_interface();
   select string_agg(format('%s %s', part, name), ', ' order by part, name) into v_missing
-  from (select part, name from tickets_takeover.old_map_interface except select part, name from tickets_takeover.map_interface()) as missing;
-  if v_missing is not null then
-    raise exception 'reporting.fn_tickets_for_map has no longer: %', v_missing
-      using hint = 'Whoever calls the map function may use these. Add them to it, or drop the old overload that has them if nobody does.';
+  from (
+    select part, name from tickets_takeover.old_map_interface except select part, name from tickets_takeover.new_map_interface
+  ) as missing;
+  select string_agg(what, ', ' order by what) into v_other
+  from (
+    select format('parameter %s is the %s. and was the %s.', old.name, min(new.value::text), old.value) as what
+    from tickets_takeover.old_map_interface old join tickets_takeover.new_map_interface new using (part, name)
+    where part = 'parameter' group by old.name, old.value having bool_and(new.value <> old.value)
+    union all
+    -- For the same ticket; an empty text and NULL are one.
+    select distinct on (old.name) format('property %s of %s is %s and was %s', old.name, o.key, coalesce(n.value, 'null'), o.value)
+    from tickets_takeover.old_map_interface old
+    join tickets_takeover.new_map_interface new using (part, name)
+    cross join jsonb_each(old.value) o
+    join jsonb_each(new.value) n on n.key = o.key and n.key <> ''
+    where part = 'property' and nullif(o.value, '""') is distinct from nullif(n.value, '""')
+      and not (coalesce(nullif(o.value, '""'), 'null') = 'null' and coalesce(nullif(n.value, '""'), 'null') = 'null')
+    order by 1
+  ) as other;
+  drop table tickets_takeover.new_map_interface;
+  if v_missing is not null or v_other is not null then
+    raise exception '%', concat_ws(E'\n', 'reporting.fn_tickets_for_map has no longer: ' || v_missing, 'reporting.fn_tickets_for_map differs: ' || v_other)
+      using hint = 'Nothing was changed. With MIGRATE_KEEP_OLD_MAP=1 the old function stays under its name, on the new tables, and ours is reporting.fn_tickets_for_map_v2.';
   end if;
 end
 $$;
-comment on function tickets_takeover.require_map_interface() is 'Raises when the present map function lacks something that the old ones had, with a list.';
+comment on function tickets_takeover.require_map_interface() is 'Raises when the present map function lacks something that the old ones had, or shows another value for the same ticket, with a list.';
 
-create or replace function tickets_takeover.move_map_functions(p_from text, p_to text) returns void language plpgsql as $$
+create or replace function tickets_takeover.move_map_functions(p_from text, p_to text, p_but oid[] default '{}') returns void
+language plpgsql as $$
 declare
   v_function regprocedure;
 begin
   for v_function in
-    select oid from tickets_takeover.map_functions(p_from) as oid
+    select oid from tickets_takeover.map_functions(p_from) as oid where oid <> all (p_but)
   loop
     execute format('alter function %s set schema %I', v_function, p_to);
   end loop;
 end
 $$;
-comment on function tickets_takeover.move_map_functions(text, text) is 'Moves the map functions from one schema to another, with their grants.';
+comment on function tickets_takeover.move_map_functions(text, text, oid[]) is 'Moves the map functions but p_but from one schema to another, with their grants.';
+
+create or replace function tickets_takeover.bind_old_maps() returns void
+language plpgsql set check_function_bodies = off as $$
+declare
+  v_definition text;
+begin
+  for v_definition in
+    select m.definition from tickets_takeover.old_maps m join pg_proc p on p.oid = m.function_id and p.pronamespace = 'reporting'::regnamespace
+  loop
+    execute v_definition;
+  end loop;
+end
+$$;
+comment on function tickets_takeover.bind_old_maps() is 'Makes the old map functions that stand in reporting read what the names mean now, each with its owner and grants.';
+
+create or replace function tickets_takeover.keep_old_map() returns void language plpgsql as $$
+declare
+  v_function regprocedure;
+begin
+  if coalesce(current_setting('tickets_takeover.keep_old_map', true), '') <> '1' then
+    return;
+  end if;
+  alter function reporting.fn_tickets_for_map(boolean, text, text, text) rename to fn_tickets_for_map_v2;
+  for v_function in
+    select function_id from tickets_takeover.old_maps
+  loop
+    execute format('alter function %s set schema reporting', v_function);
+  end loop;
+  perform tickets_takeover.bind_old_maps();
+end
+$$;
+comment on function tickets_takeover.keep_old_map() is 'With MIGRATE_KEEP_OLD_MAP=1: the old map functions keep their names, on our tables, and ours is reporting.fn_tickets_for_map_v2.';
 --! EndIncluded takeover/map-interface.sql
 --! Included takeover/head.sql
 -- Before any table of ours exists: lock the Python writer out, write down who reads the old tables, set the old schema
@@ -495,7 +606,7 @@ begin
   -- share row exclusive: readers go on, writers wait. The tickets first, as a load does.
   for v_table in
     select c.oid from pg_class c
-    where c.relnamespace = 'tickets'::regnamespace and c.relkind in ('r', 'p')
+    where c.relnamespace = 'tickets'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'usage')
     order by c.relname <> 'inc', c.relname
   loop
     execute format('lock table %s in share row exclusive mode', v_table);
@@ -505,7 +616,9 @@ exception when lock_not_available or deadlock_detected then
     using
       errcode = 'lock_not_available',
       detail = (
-        select string_agg(format('pid %s, %s, %s, transaction since %s', a.pid, a.application_name, a.state, a.xact_start), '; ')
+        select string_agg(
+          format('pid %s of user %s, %s, %s, transaction since %s: %s', a.pid, a.usename, a.application_name, a.state, a.xact_start, left(a.query, 200)), '; '
+        )
         from pg_locks l join pg_stat_activity a on a.pid = l.pid
         where l.relation = v_table and l.granted and l.pid <> pg_backend_pid()
           and l.mode not in ('AccessShareLock', 'RowShareLock')
@@ -527,6 +640,8 @@ begin
   perform tickets_takeover.lock_tickets();
   perform tickets_takeover.write_down_readers();
   insert into tickets_takeover.old_map_interface select distinct * from tickets_takeover.map_interface();
+  insert into tickets_takeover.old_maps
+  select p.oid, pg_get_functiondef(p.oid) from pg_proc p where p.pronamespace = to_regnamespace('reporting') and p.proname = 'fn_tickets_for_map';
 
   alter schema tickets rename to tickets_legacy;
   create schema tickets;
@@ -679,16 +794,9 @@ begin
       execute v_statement;
     end loop;
     execute format('alter table tickets.%I enable trigger user', v_dataset);
-    execute format($sql$
-      insert into tickets.%1$I (
-        ticket_id, event, new_value, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
-      )
-      select
-        t.ticket_id, 'baseline', t.normalized_status, tickets.eat_ts(m.metadata ->> 'snapshot_at'),
-        left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
-      from tickets.%2$I t left join tickets.import_meta m on m.dataset = %2$L
-      order by t.ticket_id
-    $sql$, v_dataset || '_events', v_dataset);
+    perform tickets_ops.record_baselines(
+      v_dataset, null, (select tickets.eat_ts(m.metadata ->> 'snapshot_at') from tickets.import_meta m where m.dataset = v_dataset)
+    );
     execute format($sql$
       update tickets.import_meta m
       set metadata = m.metadata || jsonb_build_object('ingested_at', newest.ingested_at)
@@ -712,7 +820,7 @@ declare
   v_lng text;
 begin
   create table tickets_takeover.old_places (
-    kind text, name text, cluster text, geom geometry(Point, 4326), verified boolean, provider text, query text, note text, fetched_at timestamptz
+    old_id bigint generated always as identity, kind text, name text, cluster text, geom geometry(Point, 4326), verified boolean, provider text, query text, note text, fetched_at timestamptz
   );
   foreach v_kind in array array['cluster', 'location'] loop
     v_old := to_regclass(format('tickets_legacy.geo_%ss', v_kind));
@@ -728,8 +836,9 @@ begin
           || ', as the takeover expects it, and run the migration again.';
     end if;
     execute format($sql$
-      insert into tickets_takeover.old_places
-      select %1$L, o.name, o.cluster, case when tickets.is_lng_lat(o.geom) then o.geom end,
+      insert into tickets_takeover.old_places (kind, name, cluster, geom, verified, provider, query, note, fetched_at)
+      select %1$L, o.name, nullif(btrim(o.cluster), ''),
+        case when tickets.is_lng_lat(o.geom) and o.status is distinct from 'rejected' then o.geom end,
         coalesce(tickets.to_boolean(o.verified), false), o.provider, o.query, o.note, tickets.eat_ts(o.fetched_at)
       from (
         select
@@ -739,22 +848,25 @@ begin
             st_setsrid(%4$s::geometry, 4326),
             st_setsrid(st_makepoint(tickets.to_degrees(%5$s::text), tickets.to_degrees(%6$s::text)), 4326)
           ) as geom,
-          %7$s::text as verified, %8$s::text as provider, %9$s::text as query, %10$s::text as note, %11$s::text as fetched_at
-        from %12$s o
+          %7$s::text as verified, %8$s::text as provider, %9$s::text as query, %10$s::text as note, %11$s::text as fetched_at,
+          %12$s::text as status
+        from %13$s o
       ) as o
     $sql$,
       v_kind, v_name, case v_kind when 'location' then tickets_takeover.column_of(v_old, 'cluster', 'cluster_name') else 'null' end,
       v_geom, v_lng, v_lat,
-      tickets_takeover.column_of(v_old, 'verified'), tickets_takeover.column_of(v_old, 'provider', 'source', 'geocoder'),
+      tickets_takeover.column_of(v_old, 'verified', 'is_verified'), tickets_takeover.column_of(v_old, 'provider', 'source', 'geocoder'),
       tickets_takeover.column_of(v_old, 'query'), tickets_takeover.column_of(v_old, 'note', 'notes'),
-      tickets_takeover.column_of(v_old, 'fetched_at', 'geocoded_at', 'updated_at', 'created_at'), v_old
+      tickets_takeover.column_of(v_old, 'fetched_at', 'geocoded_at', 'updated_at', 'created_at'),
+      tickets_takeover.column_of(v_old, 'status'), v_old
     );
   end loop;
 end
 $$;
 comment on function tickets_takeover.read_old_places() is 'Reads the old gazetteers into tickets_takeover.old_places, a table of this transaction. Raises where no column of theirs is known.';
 
--- Ours. The old gazetteer of locations was keyed by the name alone: a name goes to every cluster whose tickets use it.
+-- Ours. The old gazetteer of locations may have been keyed by the name alone: a name goes to every cluster whose tickets use it.
+-- What a person verified goes, as verified, to one of them: his word was about one place.
 -- A coordinate that tickets carry and no gazetteer has is taken from the tickets, or the next snapshot would take it away.
 -- Over 100 lines: statements in one order. Each sees what those before it wrote, and the last note what none of them took.
 create or replace function tickets_takeover.fill_gazetteers() returns void language plpgsql as $$
@@ -799,12 +911,42 @@ begin
     select c.cluster_key, c.cluster, u.location_key, min(u.location_name) as location_name
     from tickets_takeover.used_places u join clusters c using (cluster_key)
     where u.location_key is not null group by 1, 2, 3
+    union
+    -- A place that is listed with its cluster, and that no ticket uses now.
+    select tickets.cluster_key(o.cluster), coalesce(tickets.known_spelling(o.cluster), left(o.cluster, 200)), tickets.location_key(o.name), min(o.name)
+    from tickets_takeover.old_places o
+    where o.kind = 'location' and tickets.cluster_key(o.cluster) is not null and tickets.location_key(o.name) is not null
+      and not exists (
+        select from tickets_takeover.used_places u
+        where u.cluster_key = tickets.cluster_key(o.cluster) and u.location_key = tickets.location_key(o.name)
+      )
+    group by 1, 2, 3
+  ),
+  -- The cluster in which a person checked it: its own; where none is written, the nearest that has it within its guard, else
+  -- the only one that uses the name, else one without a centroid whose tickets stand there.
+  homes as (
+    select distinct on (o.old_id) o.old_id, p.cluster_key
+    from tickets_takeover.old_places o
+    join places p on p.location_key = tickets.location_key(o.name)
+    left join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = p.cluster_key
+    left join tickets_takeover.used_places u
+      on u.cluster_key = p.cluster_key and u.location_key = p.location_key and u.geo_source = 'location' and u.geom = o.geom
+    cross join lateral (
+      select tickets_ops.distance_km(c.geom, o.geom) as km,
+        (select count(*) from places other where other.location_key = p.location_key) = 1 as is_only
+    ) as lies
+    where o.kind = 'location' and o.verified and case
+      when tickets.cluster_key(o.cluster) is not null then tickets.cluster_key(o.cluster) = p.cluster_key
+      else lies.km <= c.guard_km or lies.is_only or (c.geom is null and u.tickets > 0)
+    end
+    order by o.old_id, lies.km <= c.guard_km desc nulls last, lies.km, u.tickets desc nulls last, p.cluster_key
   ),
   offered as (
-    select p.*, o.geom, o.provider, o.query, o.verified, o.note, o.fetched_at, o.name, true as listed,
+    select p.*, o.geom, o.provider, o.query, h.old_id is not null as verified, o.note, o.fetched_at, o.name, true as listed,
       tickets.cluster_key(o.cluster) is not distinct from p.cluster_key as own, coalesce(u.tickets, 0) as tickets
     from tickets_takeover.old_places o
     join places p on p.location_key = tickets.location_key(o.name)
+    left join homes h on h.old_id = o.old_id and h.cluster_key = p.cluster_key
     left join tickets_takeover.used_places u
       on u.cluster_key = p.cluster_key and u.location_key = p.location_key and u.geo_source = 'location' and u.geom = o.geom
     where o.kind = 'location'
@@ -850,6 +992,14 @@ begin
   from tickets_takeover.old_places o
   where o.kind = 'location' and not exists (select from tickets.geo_locations l where l.location_key = tickets.location_key(o.name))
   union all
+  select 'locations that were verified without saying in which cluster, and lie in none: taken over as not verified', o.name, st_astext(o.geom)
+  from tickets_takeover.old_places o
+  where o.kind = 'location' and o.verified
+    and exists (select from tickets.geo_locations l where l.location_key = tickets.location_key(o.name))
+    and not exists (
+      select from tickets.geo_locations l where l.location_key = tickets.location_key(o.name) and l.verified and l.geom is not distinct from o.geom
+    )
+  union all
   select 'clusters of the old gazetteer without a name, left in tickets_legacy', o.name, case when o.verified then 'verified' end
   from tickets_takeover.old_places o where o.kind = 'cluster' and tickets.cluster_key(o.name) is null
   union all
@@ -890,55 +1040,90 @@ end
 $$;
 comment on function tickets_takeover.note_moves() is 'Notes the tickets that the next snapshot will place elsewhere.';
 
--- Who could use the old objects can use ours.
+-- Who could read the old objects can read ours. What he may not do any more is noted, with the statement that gives it back.
 create or replace function tickets_takeover.replay_grants() returns void language plpgsql as $$
 declare
   v_statement text;
+  -- The old loader must not write past the ledger, and a trigger there would run as the worker.
+  c_kept constant text[] := array['SELECT', 'REFERENCES'];
 begin
+  create table tickets_takeover.exchanged as
+  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded
+  from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
+  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm');
+  create table tickets_takeover.exchanged_functions as
+  select old.oid as old, new.oid as new, new.prosecdef as as_owner
+  from pg_proc old
+  join pg_proc new on new.proname = old.proname and (
+    new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes)
+    -- One function instead of all overloads.
+    or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
+  )
+  where old.pronamespace = 'tickets_legacy'::regnamespace;
+
   for v_statement in
-    with relations as (
-      select old.oid as old, new.oid::regclass as new
-      from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
-      where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm')
-    ),
-    functions as (
-      select old.oid as old, new.oid::regprocedure as new
-      from pg_proc old
-      join pg_proc new on new.proname = old.proname and (
-        new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes)
-        -- One function instead of all overloads.
-        or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
-      )
-      where old.pronamespace = 'tickets_legacy'::regnamespace
+    select tickets_takeover.grants(
+      coalesce(c.relacl, acldefault('r', c.relowner)), r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
     )
-    select tickets_takeover.grants(coalesce(c.relacl, acldefault('r', c.relowner)), r.new::text)
-    from relations r join pg_class c on c.oid = r.old
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
     union all
-    select tickets_takeover.grants(a.attacl, r.new::text, a.attname)
-    from relations r
+    select tickets_takeover.grants(a.attacl, r.new::regclass::text, a.attname, case when r.is_loaded then c_kept end)
+    from tickets_takeover.exchanged r
     join pg_attribute a on a.attrelid = r.old and not a.attisdropped
     join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
     union all
-    select tickets_takeover.grants(p.proacl, 'function ' || f.new) from functions f join pg_proc p on p.oid = f.old
+    -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
+    select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
+      select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
+    ))
+    from pg_class c
+    where c.oid = to_regclass('tickets_legacy.inc_open_sla')
+      and exists (select from pg_options_to_table(c.reloptions) o where o.option_name = 'security_invoker' and o.option_value::boolean)
     union all
-    -- Everyone could call the old map function, but it read with the caller's rights: ours, which reads with its owner's, is
-    -- for those who could read the tickets.
-    select format('grant execute on function %s to %s', f.new, case r.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(r.grantee)) end)
-    from functions f
+    select g
+    from tickets_takeover.exchanged_functions f
+    join pg_proc p on p.oid = f.old
+    cross join lateral tickets_takeover.grants(p.proacl, 'function ' || f.new::regprocedure) as g
+    -- What runs with its owner's rights is not for everyone.
+    where not (f.as_owner and g ~ ' to public$')
+    union all
+    -- Everyone could call the old map function: those who could read the tickets can call ours, each by name.
+    select format('grant execute on function %s to %I', f.new::regprocedure, pg_get_userbyid(r.grantee))
+    from tickets_takeover.exchanged_functions f
     join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
     join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
     join lateral (
       select acl.grantee from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) acl
-      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and not p.prosecdef
-      union
-      select 0 where p.prosecdef
+      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and acl.grantee <> 0
     ) as r on true
   loop
     execute v_statement;
   end loop;
+
+  insert into tickets_takeover.notes
+  select 'rights to write that are not given again: the pipeline alone loads tickets', acl.role, string_agg(acl.statement || ';', ' ' order by acl.statement)
+  from (
+    select pg_get_userbyid(a.grantee)::text as role, format('grant %s on %s to %I', lower(a.privilege_type), r.new::regclass, pg_get_userbyid(a.grantee)) as statement
+    from tickets_takeover.exchanged r
+    join pg_class c on c.oid = r.old
+    cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+    where r.is_loaded and a.grantee <> 0 and pg_get_userbyid(a.grantee) <> current_user and a.privilege_type <> all (c_kept)
+  ) as acl
+  group by acl.role;
+  insert into tickets_takeover.notes
+  select distinct 'roles that could call the map function because everyone could, and may not now', role.name, format('grant execute on function %s to %s;', f.new::regprocedure, role.name)
+  from tickets_takeover.exchanged_functions f
+  join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
+  join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
+  join pg_namespace n on n.nspname = 'reporting'
+  cross join aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) u
+  cross join lateral (select case u.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(u.grantee)) end) as role (name)
+  where u.privilege_type = 'USAGE' and f.as_owner
+    and (u.grantee = 0 or not has_function_privilege(u.grantee, f.new, 'execute'));
+  drop table tickets_takeover.exchanged, tickets_takeover.exchanged_functions;
 end
 $$;
-comment on function tickets_takeover.replay_grants() is 'Who could use the old objects can use ours.';
+comment on function tickets_takeover.replay_grants() is 'Who could read the old objects, or call the map function, can do so with ours. Rights to write inc, crq and import_meta, and what only everyone had, are noted instead.';
 
 -- The readers last: while they are re-pointed, and until the commit, they wait. So all else is done before.
 create or replace function tickets_takeover.complete() returns void language plpgsql as $$
@@ -948,10 +1133,7 @@ declare
 begin
   drop table tickets_takeover.old_places, tickets_takeover.used_places;
   insert into tickets_takeover.notes
-  select 'tables of the old schema that have no counterpart, left in tickets_legacy', old.oid::regclass::text
-  from pg_class old
-  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'f') and old.relname <> 'schema_migrations'
-    and not exists (select from pg_class new where new.relnamespace = 'tickets'::regnamespace and new.relname = old.relname);
+  select 'objects of the old schema that have no counterpart, left in tickets_legacy', name, kind from tickets_takeover.left_behind;
   for v_note in select about, count(*) from tickets_takeover.notes group by about order by about loop
     raise notice '%: %', v_note.about, v_note.count;
   end loop;
@@ -977,6 +1159,7 @@ comment on function tickets_takeover.complete() is 'Tells what was noted, and po
 
 create or replace function tickets_takeover.fill() returns void language plpgsql as $$
 begin
+  perform tickets_takeover.carry_over();
   perform tickets_takeover.fill_import_meta(); -- it says how old the baseline of the history is
   perform tickets_takeover.fill_tickets();
   perform tickets_ops.rebuild_days();
@@ -984,13 +1167,143 @@ begin
   perform tickets_takeover.read_old_places();
   perform tickets_takeover.fill_gazetteers();
   perform tickets_takeover.note_moves();
+  perform tickets_takeover.keep_old_map();
   perform tickets_takeover.require_map_interface();
   perform tickets_takeover.replay_grants();
+  perform tickets_takeover.fence_off();
   perform tickets_takeover.complete(); -- last: while the readers are re-pointed, and until the commit, they wait
 end
 $$;
 comment on function tickets_takeover.fill() is 'The second half of a takeover: our tables stand, empty; tickets_legacy holds the old ones.';
 --! EndIncluded takeover/fill.sql
+--! Included takeover/fence.sql
+-- The old loader must not write past the ledger. It often logs in as the role that owns our tables, so rights are not enough.
+
+create or replace function tickets_takeover.refuse_others() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  -- Sessions of ours say who they are (src/database/session.ts). What a trigger writes, another statement was allowed to.
+  if pg_trigger_depth() = 1 and coalesce(current_setting('tickets_ops.client', true), '') = '' then
+    raise exception 'fleettickets has taken over %: this write is not of its pipeline, and nothing was written.', tg_relid::regclass
+      using
+        errcode = 'insufficient_privilege',
+        hint = 'Stop the schedule of import_tickets.py. If you are a person and mean it, say so first: set tickets_ops.client = ''your name''.';
+  end if;
+  return null;
+end
+$$;
+comment on function tickets_takeover.refuse_others() is 'Trigger before writing inc, crq and import_meta in a database that was taken over: refuses a session that has not said who it is.';
+
+create or replace function tickets_takeover.fence_off() returns void language plpgsql as $$
+declare
+  v_table text;
+begin
+  foreach v_table in array array['inc', 'crq', 'import_meta'] loop
+    execute format(
+      'create trigger _000_taken_over before insert or update or delete or truncate on tickets.%I for each statement execute function tickets_takeover.refuse_others()',
+      v_table
+    );
+    execute format('comment on trigger _000_taken_over on tickets.%I is %L', v_table, 'Keeps the old loader out, as long as there is a way back to it; goes with the schema tickets_takeover.');
+  end loop;
+end
+$$;
+comment on function tickets_takeover.fence_off() is 'Puts the trigger on the tables that the old loader wrote.';
+--! EndIncluded takeover/fence.sql
+--! Included takeover/carry-over.sql
+-- What people made in the old schema itself: it comes along where nothing of the old tables hangs on it.
+
+create or replace function tickets_takeover.carry_over() returns void language plpgsql as $$
+declare
+  v_object record;
+begin
+  for v_object in
+    select 'table' as kind, c.relname as name
+    from tickets_takeover.left_behind l
+    join pg_class c on c.oid = to_regclass(l.name)
+    where l.kind = 'table' and pg_has_role(c.relowner, 'usage')
+      and not exists (select from pg_constraint k where k.contype = 'f' and c.oid in (k.conrelid, k.confrelid) and k.conrelid <> k.confrelid)
+      and not exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent))
+    union all
+    -- Columns of other people's views may be of it.
+    select 'type', t.typname
+    from tickets_takeover.left_behind l join pg_type t on t.oid = to_regtype(l.name)
+    where l.kind = 'type' and pg_has_role(t.typowner, 'usage')
+  loop
+    execute format('alter %s tickets_legacy.%I set schema tickets', v_object.kind, v_object.name);
+    insert into tickets_takeover.carried_over values (v_object.kind, v_object.name);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.carry_over() is 'Moves tables and types that people made in the old schema into ours, and writes them down.';
+
+create or replace function tickets_takeover.carry_back() returns void language plpgsql as $$
+declare
+  v_object record;
+begin
+  for v_object in
+    select * from tickets_takeover.carried_over
+  loop
+    execute format('alter %s tickets_set_aside.%I set schema tickets', v_object.kind, v_object.name);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.carry_back() is 'On the way back, when the schema tickets is the old one again: moves into it what was carried over.';
+--! EndIncluded takeover/carry-over.sql
+--! Included takeover/clean-up.sql
+-- Giving the old tables up, when a person is sure to stay.
+
+create or replace view tickets_takeover.left_behind as
+select case c.relkind when 'S' then 'sequence' when 'v' then 'view' when 'm' then 'materialized view' else 'table' end as kind, c.oid::regclass::text as name
+from pg_class c
+where c.relnamespace = to_regnamespace('tickets_legacy') and c.relkind in ('r', 'p', 'f', 'S', 'v', 'm') and c.relname <> 'schema_migrations'
+  and not exists (select from pg_class n where n.relnamespace = to_regnamespace('tickets') and n.relname = c.relname)
+  -- The sequence of a column goes with its table.
+  and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and c.relkind = 'S' and d.deptype in ('a', 'i'))
+union all
+select 'column', format('%s.%I', c.oid::regclass, a.attname)
+from pg_class c
+join pg_class n on n.relnamespace = to_regnamespace('tickets') and n.relname = c.relname
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+where c.relnamespace = to_regnamespace('tickets_legacy') and c.relkind in ('r', 'p')
+  and not exists (select from pg_attribute b where b.attrelid = n.oid and b.attname = a.attname and not b.attisdropped)
+union all
+select 'routine', p.oid::regprocedure::text
+from pg_proc p
+where p.pronamespace = to_regnamespace('tickets_legacy') and p.proname <> 'fn_tickets_for_map'
+  and not exists (select from pg_proc n where n.pronamespace = to_regnamespace('tickets') and n.proname = p.proname)
+  and not exists (select from pg_trigger t join pg_class c on c.oid = t.tgrelid where t.tgfoid = p.oid and c.relnamespace = p.pronamespace)
+union all
+select 'type', format_type(t.oid, null)
+from pg_type t
+where t.typnamespace = to_regnamespace('tickets_legacy') and t.typtype in ('e', 'd', 'r') or t.typtype = 'c'
+  and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c' and c.relnamespace = to_regnamespace('tickets_legacy'));
+comment on view tickets_takeover.left_behind is 'What the old schema holds and ours does not: tables, columns, routines, types and sequences that somebody may have made there. Generated columns and trigger functions of the old tables are not among them.';
+
+create or replace function tickets_takeover.clean_up(variadic p_given_up text[] default '{}') returns text language plpgsql as $$
+declare
+  v_left text;
+  v_reading text;
+begin
+  select string_agg(format('%s %s', kind, name), E'\n' order by kind, name) into v_left
+  from tickets_takeover.left_behind where name <> all (p_given_up);
+  if v_left is not null then
+    raise exception E'tickets_legacy still holds what is nowhere else:\n%', v_left
+      using hint = 'Move it to another schema, or give it up by its name: select tickets_takeover.clean_up(''tickets_legacy.…'', …);';
+  end if;
+  select string_agg(distinct pg_describe_object(u.user_class, u.user_id, 0), E'\n') into v_reading
+  from tickets_takeover.uses u
+  where tickets_takeover.schema_of(u.used_class, u.used_id) = 'tickets_legacy'
+    and tickets_takeover.schema_of(u.user_class, u.user_id) not in ('tickets_legacy', 'tickets_takeover');
+  if v_reading is not null then
+    raise exception E'The old tables are still used by:\n%', v_reading using hint = 'Its owner has to change it first.';
+  end if;
+  perform set_config('client_min_messages', 'warning', true); -- no list of what goes with the schemas
+  drop schema tickets_legacy cascade;
+  drop schema tickets_takeover cascade;
+  return 'The old tables are gone, and so is the way back.';
+end
+$$;
+comment on function tickets_takeover.clean_up(text[]) is 'Drops the old tables, and with them the way back. Refuses, with a list, while the old schema holds something that ours has not and that is not given up by name, or while anything still uses it.';
+--! EndIncluded takeover/clean-up.sql
 --! Included takeover/way-back.sql
 -- The way back to the Python version.
 
@@ -998,6 +1311,9 @@ create or replace function tickets_takeover.go_back() returns void language plpg
 declare
   v_function regprocedure;
 begin
+  if to_regnamespace('tickets_legacy') is null then
+    raise exception 'There is no schema tickets_legacy to go back to: this was done before, or the old tables were given up.';
+  end if;
   -- One that hangs may wake.
   if exists (
     select from tickets_ops.worker_states()
@@ -1015,7 +1331,7 @@ begin
   perform tickets_takeover.write_down_readers();
   alter schema tickets rename to tickets_set_aside;
   alter schema tickets_ops rename to tickets_ops_set_aside;
-  perform tickets_takeover.move_map_functions('reporting', 'tickets_set_aside');
+  perform tickets_takeover.move_map_functions('reporting', 'tickets_set_aside', array(select function_id from tickets_takeover.old_maps));
   -- Or another takeover would find them, and keep them as somebody else's.
   for v_function in
     select oid from pg_proc
@@ -1025,7 +1341,9 @@ begin
     execute format('alter function %s set schema tickets_set_aside', v_function);
   end loop;
   alter schema tickets_legacy rename to tickets;
+  perform tickets_takeover.carry_back();
   perform tickets_takeover.move_map_functions('tickets', 'reporting');
+  perform tickets_takeover.bind_old_maps(); -- those that were kept read ours until now
   perform tickets_takeover.repoint_readers(p_own := false);
   -- So that migrating takes over again.
   delete from graphile_migrate.migrations;
@@ -3117,6 +3435,7 @@ create table tickets_ops.snapshots (
   error text,
   opens_at timestamptz,
   ignored boolean not null default false,
+  is_late boolean not null default false,
   dismissed_at timestamptz,
   broken_off text,
   hold_reason text,
@@ -3179,7 +3498,8 @@ comment on column tickets_ops.snapshots.in_flight is 'Work on it is under way (s
 comment on column tickets_ops.snapshots.error is 'Why it failed, in words for people.';
 comment on column tickets_ops.snapshots.opens_at is 'Of a future-dated file, which counts as failed until then: when it may be loaded. NULL for every other.';
 comment on column tickets_ops.snapshots.ignored is 'Failed without being read, since it is empty or no CSV by its name: no fault of the feed.';
-comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot).';
+comment on column tickets_ops.snapshots.is_late is 'Of a feed of changes: failed without being read, since a newer file was loaded when it came.';
+comment on column tickets_ops.snapshots.dismissed_at is 'When a person took this failure out of health (tickets_ops.dismiss_snapshot), or gave the file up (tickets_ops.skip_file).';
 comment on column tickets_ops.snapshots.broken_off is 'Where and why the rest of the file could not be read, which makes the snapshot partial; NULL for a whole file.';
 comment on column tickets_ops.snapshots.hold_reason is 'Why it is held, with figures. Once it is loaded after all, the same stands in warnings.';
 comment on column tickets_ops.snapshots.held_since is 'Of one that is held because it closes too many tickets: export time of the first file that showed the same closings. A file at least an hour later that shows them too is loaded. NULL where only a person can decide.';
@@ -3210,7 +3530,7 @@ comment on column tickets_ops.snapshots.rows_duplicate is 'Earlier lines of a ti
 comment on column tickets_ops.snapshots.rows_rejected is 'Rows that could not be loaded, all of them.';
 comment on column tickets_ops.snapshots.rejects_kept is 'Of rows_rejected, those that stand in tickets_ops.snapshot_rejects with their text: at most 10 000.';
 comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loaded with a NUL or an invalid UTF-8 byte replaced by U+FFFD.';
-comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list.';
+comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list. NULL for a file of changes, which lists few.';
 comment on column tickets_ops.snapshots.content_through is 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
 
 -- Rows of the snapshot in flight. An unchanged row leaves its id only (raw is NULL): it is recognised while staging,
@@ -3278,7 +3598,8 @@ create table tickets_ops.looks (
   newest_key text,
   newest_last_modified timestamptz,
   new_file_at timestamptz,
-  future_dated text[] not null
+  future_dated text[] not null,
+  waiting bigint not null default 0
 );
 comment on table tickets_ops.looks is 'What the last look at the bucket saw; one row a dataset. A look that failed leaves it as it was.';
 comment on column tickets_ops.looks.dataset is 'inc or crq.';
@@ -3289,6 +3610,7 @@ comment on column tickets_ops.looks.newest_key is 'The file with the latest Last
 comment on column tickets_ops.looks.newest_last_modified is 'Its LastModified.';
 comment on column tickets_ops.looks.new_file_at is 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 comment on column tickets_ops.looks.future_dated is 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
+comment on column tickets_ops.looks.waiting is 'Of a feed of changes: files behind the one that is loaded, or that stops them. 0 for snapshots, of which the newest is enough.';
 
 --! Included high-water-mark.sql
 -- What is loaded already, and the one order of versions of files: the time in the name, then LastModified, then the key.
@@ -3637,6 +3959,29 @@ begin
 end
 $fn$;
 comment on function tickets_ops.load_rows(text, bigint, text, text, text[]) is 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq) and to their history. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
+
+create or replace function tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamptz) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_written bigint;
+begin
+  -- An anti-join of two indexes: the primary key and *_events_ticket.
+  execute format($sql$
+    insert into tickets.%1$I (
+      ticket_id, event, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
+    )
+    select
+      t.ticket_id, 'baseline', t.normalized_status, $1, $2,
+      left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
+    from tickets.%2$I t
+    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id)
+    order by t.ticket_id
+  $sql$, p_dataset || '_events', p_dataset) using p_snapshot_id, p_snapshot_at;
+  get diagnostics v_written = row_count;
+  return v_written;
+end
+$$;
+comment on function tickets_ops.record_baselines(text, bigint, timestamptz) is 'Gives every ticket of a dataset that has no history a `baseline`: those of a takeover, and rows that somebody wrote past the pipeline. Returns how many.';
 --! EndIncluded loading.sql
 --! Included refused-rows.sql
 -- Rows that the database itself refuses, found without writing them.
@@ -7640,6 +7985,93 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.setting_problems() is 'Settings that processes which run at the same time have with different values.';
 --! EndIncluded settings.sql
+--! Included feed-of-changes.sql
+-- Feeds of changes (setting INC_FEED): a baseline, then files that hold changed rows only. Each is needed, in its order: one
+-- that cannot be loaded stops those behind it, until it is mended or a person gives it up.
+
+create or replace function tickets_ops.feed(p_dataset text) returns text language sql stable set search_path = pg_catalog, pg_temp
+return coalesce(tickets_ops.setting(upper(p_dataset) || '_FEED'), 'snapshots');
+comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED); snapshots where none ever was.';
+
+create or replace function tickets_ops.blocking_file(p_dataset text) returns setof tickets_ops.snapshots
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select s.*
+  from tickets_ops.snapshots s
+  where tickets_ops.feed(p_dataset) = 'changes'
+    and s.dataset = p_dataset and s.origin = 'bucket' and s.dismissed_at is null
+    and (s.status in ('held', 'partial') or (s.status = 'failed' and s.opens_at is null and not s.ignored and not s.is_late))
+    and not tickets_ops.is_below_mark(p_dataset, s.snapshot_at, s.source_last_modified, s.source_key)
+    -- Read again by force, or replaced by another version of its name.
+    and not exists (
+      select from tickets_ops.snapshots g
+      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id and g.status in ('done', 'unchanged') -- index snapshots_by_file
+    )
+  order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
+  limit 1
+$$;
+comment on function tickets_ops.blocking_file(text) is 'Of a feed of changes: the file that failed, is held, or was loaded only in part, and that nobody has given up: no later one is loaded. No row where none does, and for a feed of snapshots.';
+
+create or replace function tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamptz, p_last_modified timestamptz, p_key text)
+returns boolean language sql stable set search_path = pg_catalog, pg_temp
+return exists (
+  select from tickets_ops.blocking_file(p_dataset) b
+  where b.source_key <> p_key
+    and (b.snapshot_at, b.source_last_modified, b.source_key collate "C") < (p_snapshot_at, p_last_modified, p_key collate "C")
+);
+comment on function tickets_ops.is_blocked(text, timestamptz, timestamptz, text) is 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
+
+create or replace function tickets_ops.skip_file(p_key text, p_dataset text default 'inc') returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_snapshot tickets_ops.snapshots;
+begin
+  select s.* into v_snapshot
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.source_key = p_key and s.dismissed_at is null and s.status in ('failed', 'held', 'partial') -- index snapshots_by_file
+  order by s.snapshot_id desc limit 1;
+  if not found then
+    raise exception 'No file % has failed, is held, or is loaded only in part.', p_key
+      using hint = 'Give its whole key, as tickets_ops.health names it: automations/inc/2026-06-15T09-00-00.csv.';
+  end if;
+  v_snapshot := tickets_ops.locked_snapshot(v_snapshot.snapshot_id);
+  if v_snapshot.status = 'held' then
+    perform tickets_ops.dismiss_snapshot(v_snapshot.snapshot_id);
+  elsif v_snapshot.status not in ('failed', 'partial') then
+    raise exception '% is %: it need not be skipped any more.', p_key, v_snapshot.status;
+  end if;
+  update tickets_ops.snapshots
+  set dismissed_at = now(), progress_at = now(),
+    error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
+  where snapshot_id = v_snapshot.snapshot_id;
+  if tickets_ops.feed(p_dataset) = 'changes' then
+    perform tickets_ops.continue_backfill(p_dataset);
+  end if;
+  return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
+end
+$$;
+comment on function tickets_ops.skip_file(text, text) is 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
+
+create or replace function tickets_ops.changes_problems(p_dataset text) returns table (severity text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'fault', format('%s %s, and %s later file(s) wait for it: %s Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
+    b.source_key, case b.status when 'failed' then 'failed' when 'held' then 'is held' else 'is loaded only in part' end,
+    coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0),
+    coalesce(b.error, b.broken_off, b.hold_reason),
+    case b.status
+      when 'held' then format(', load it as it is: select tickets_ops.release_snapshot(%s)', b.snapshot_id)
+      else format(', read it again: select * from tickets_ops.fetch_now(%L, true)', p_dataset)
+    end, b.source_key)
+  from tickets_ops.blocking_file(p_dataset) b
+  union all
+  (
+    select 'fault', format('%s came too late: %s', s.source_key, s.error)
+    from tickets_ops.snapshots s
+    where s.dataset = p_dataset and s.is_late and s.status = 'failed' and s.dismissed_at is null
+    order by s.snapshot_at limit 1 -- index snapshots_by_time
+  )
+$$;
+comment on function tickets_ops.changes_problems(text) is 'What is wrong with a feed of changes, as faults in words: the file that stops it, with how many wait behind it, and one that came too late to be loaded in its order.';
+--! EndIncluded feed-of-changes.sql
 --! Included schedule.sql
 -- When the schedule looks at the bucket: the entries of the crontab, which a worker records when it starts
 -- (src/worker/schedule.ts). No SQL knows an hour of its own.
@@ -7811,7 +8243,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   union all
   select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
     tickets_ops.wall_clock(new_file_at), extract(epoch from idle)::integer / 3600)
-  from look where idle >= allowed
+  from look
+  -- Where nothing has changed no file of changes has to come.
+  where idle >= allowed and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   select 'fault', format('The feed stands still: the tickets are as of %s, %s hours ago.', tickets_ops.wall_clock(data_at), extract(epoch from now() - data_at)::integer / 3600)
   from data where data_at < now() - interval '26 hours'
@@ -8161,12 +8595,13 @@ comment on function tickets_ops.last_loaded(text) is 'The snapshot of a dataset 
 
 create or replace function tickets_ops.snapshot_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  -- What was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
+  -- Of changes each file is needed: tickets_ops.changes_problems. Of snapshots, what was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
   -- nothing before its time has come.
   (
     select 'fault', format('Snapshot %s (%s) failed: %s', s.snapshot_id, s.source_key, s.error)
     from tickets_ops.snapshots s
-    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored
+    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored and not s.is_late
+      and tickets_ops.feed(p_dataset) = 'snapshots'
       and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
       and not exists (
         select from tickets_ops.snapshots g
@@ -8183,11 +8618,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       format(' Or wait: a file of %s or later that shows the same is loaded.', tickets_ops.wall_clock(s.held_since + tickets_ops.hold_time()))
     end)
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status = 'held'
+  where s.dataset = p_dataset and s.status = 'held' and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   select 'fault', format('Snapshot %s (%s) is loaded only in part. %s', s.snapshot_id, s.source_key, s.broken_off)
   from tickets_ops.last_loaded(p_dataset) s
-  where s.status = 'partial'
+  where s.status = 'partial' and tickets_ops.feed(p_dataset) = 'snapshots'
   union all
   -- Until a better one comes.
   select 'warning', format('Snapshot %s (%s) was loaded, and is odd: %s', s.snapshot_id, s.source_key, warning)
@@ -8200,7 +8635,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
+  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and not s.is_late and tickets_ops.feed(p_dataset) = 'snapshots' and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
   union all
   select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
   from tickets_ops.snapshots s
@@ -8315,7 +8750,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.alert_problems() is 'Messages that the webhook does not take, in words. A warning: as a fault it would be a turn of health, and so one message more.';
 
-create or replace function tickets_ops.problem_subjects() returns setof text language sql immutable parallel safe rows 9 as $$
+create or replace function tickets_ops.problem_subjects() returns setof text
+language sql immutable parallel safe rows 9 set search_path = pg_catalog, pg_temp as $$
   select unnest(array['workers', 'feed', 'snapshots', 'jobs', 'locks', 'geocoding', 'settings', 'vehicles', 'alerts'])
 $$;
 comment on function tickets_ops.problem_subjects() is 'What a problem can be about, the most urgent first.';
@@ -8327,6 +8763,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select 'workers' as subject, * from tickets_ops.worker_problems()
     union all select 'feed', * from tickets_ops.feed_problems('inc')
     union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
+    union all select 'snapshots', * from tickets_ops.changes_problems('inc')
     union all select 'jobs', * from tickets_ops.job_problems()
     union all select 'locks', * from tickets_ops.blocking_problems()
     union all select 'geocoding', * from tickets_ops.geocoding_problems()
@@ -8435,7 +8872,7 @@ comment on column tickets_ops.health.loaded_age is 'Since then. Most hours nothi
 comment on column tickets_ops.health.loaded_status is 'done or partial.';
 comment on column tickets_ops.health.data_at is 'Export time of the newest file that is loaded or was found unchanged.';
 comment on column tickets_ops.health.data_age is 'Since then: how old the tickets are.';
-comment on column tickets_ops.health.open_missing is 'Open tickets that the last loaded snapshot no longer lists.';
+comment on column tickets_ops.health.open_missing is 'Open tickets that the last loaded snapshot no longer lists. NULL for a file of changes, which lists few.';
 comment on column tickets_ops.health.in_flight_snapshot_id is 'The snapshot that is being loaded.';
 comment on column tickets_ops.health.in_flight_status is 'staging, loading or finalizing.';
 comment on column tickets_ops.health.in_flight_idle is 'Since work on it last committed something.';
@@ -9533,7 +9970,7 @@ comment on function tickets_ops.announce_health() is 'Adds a job that posts to A
 -- most, and none is the number of a ticket, a place or a vehicle: each would be a series for ever.
 
 create or replace function tickets_ops.metric_help() returns table (place integer, name text, help text)
-language sql immutable parallel safe as $$
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
   select *
   from (values
     (1, 'health_ok', '1 when nothing needs a person, 0 when tickets_ops.health has a fault.'),
@@ -9591,7 +10028,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     union all
     select 'files_waiting', '{}', (
       select count(*) from tickets_ops.snapshots s where s.dataset = p_dataset and (s.in_flight or s.status = 'held')
-    )
+    ) + coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0)
     union all
     select 'snapshot_rows', jsonb_build_object('outcome', o.outcome), coalesce(o.rows, 0)
     from (select) as one

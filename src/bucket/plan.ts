@@ -29,6 +29,9 @@ export interface KnownVersion {
   readonly opensAt: Date | null;
 }
 
+/** snapshots: each file holds every ticket. changes: a baseline, then changed rows only. */
+export type Feed = 'snapshots' | 'changes';
+
 export interface Knowledge {
   /** The database's clock. */
   readonly now: Date;
@@ -38,6 +41,10 @@ export interface Knowledge {
   readonly highWaterMark: Position | null;
   /** ETag of the last load, where that was whole and its cleaning rules are today's; equal bytes need not be read again. */
   readonly loadedEtag: string | null;
+  /** What the files are (INC_FEED): changes are planned by changes.ts. */
+  readonly feed: Feed;
+  /** Of a feed of changes: the file that stops those behind it. */
+  readonly blocker: Position | null;
   /** A snapshot that is held for a person, if any: a file of that time or later with its bytes is judged anew, or none is. */
   readonly held: { readonly etag: string; readonly judgedAgainAt: Date | null } | null;
 }
@@ -49,6 +56,10 @@ export type Action =
   | 'postpone'
   /** No CSV: recorded as failed, with the reason. */
   | 'ignore'
+  /** Of a feed of changes: older than what is loaded. Recorded as failed, with the reason. */
+  | 'refuse late'
+  /** Of a feed of changes: not touched before its turn. */
+  | 'wait'
   /** Recorded as passed over for a newer one. */
   | 'supersede'
   /** The bytes are those of the last load: recorded, and archived. */
@@ -82,10 +93,10 @@ function ahead(snapshotAt: Date, now: Date): string {
 }
 
 /**
- * What to do about these files, in this order; the file to load or to mark unchanged comes last.
+ * What to do about these files, each of which holds every ticket, in this order; the file to load or to mark unchanged comes last.
  * @param listing as `snapshotFiles` sorts it; by force with the archive's files
  */
-export function plan({ files, ignored }: Listing, known: Knowledge, mode: Mode): Step[] {
+export function planSnapshots({ files, ignored }: Listing, known: Knowledge, mode: Mode): Step[] {
   const versionStatus = (file: SnapshotFile) => known.versions.get(versionOf(file))?.status;
   const isUnknown = (file: SnapshotFile) => versionStatus(file) === undefined;
   const isOpen = (file: SnapshotFile) => {
@@ -120,14 +131,14 @@ export function plan({ files, ignored }: Listing, known: Knowledge, mode: Mode):
   ];
 }
 
-const step = (action: Action, file: SnapshotFile, reason: string): Step => ({ action, file, reason });
+export const step = (action: Action, file: SnapshotFile, reason: string): Step => ({ action, file, reason });
 
 function whyPassedOver(file: SnapshotFile, taken: SnapshotFile | undefined, mark: Position | null): string {
   if (mark !== null && comparePositions(file, mark) < 0) return `${mark.key} is loaded, and is newer`;
   return taken ? `${taken.key} is newer` : 'a newer one was looked at';
 }
 
-function take(file: SnapshotFile, known: Knowledge, mode: Mode): Step {
+export function take(file: SnapshotFile, known: Knowledge, mode: Mode): Step {
   // Some servers list no ETag: then only reading the file can tell.
   if (file.etag !== '' && mode !== 'force') {
     if (file.etag === known.loadedEtag) return step('mark unchanged', file, 'it has the ETag of the last load');

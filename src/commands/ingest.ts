@@ -156,6 +156,8 @@ const WOULD: Record<Action, string> = {
   postpone: 'Would be refused until its time has come',
   ignore: 'Would be ignored',
   supersede: 'Would be passed over',
+  'refuse late': 'Would fail',
+  wait: 'Would wait',
   'mark unchanged': 'Would be marked as unchanged and archived',
   'leave held': 'Would be left alone',
   load: 'Would be loaded',
@@ -171,7 +173,7 @@ function describeDryRun({ steps, refused, changes }: DryRun): string {
     lines.push(`${would}: ${printableLine(file.key)}: ${reason}`);
   }
   if (changes) lines.push(...describeChanges(changes));
-  if (steps.some(({ action }) => action !== 'leave held')) lines.push(...APPLY);
+  if (steps.some(({ action }) => !['leave held', 'wait'].includes(action))) lines.push(...APPLY);
   return `${lines.join('\n')}\n`;
 }
 

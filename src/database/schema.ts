@@ -12,7 +12,7 @@ import { migrate as applyCommitted, Logger } from 'graphile-migrate';
 import { clearAllPools } from 'graphile-migrate/dist/pg.js';
 import type { ClientBase } from 'pg';
 import type { Log } from '../settings/log.ts';
-import { JobSchemaSettings, readSettings } from '../settings/settings.ts';
+import { JobSchemaSettings, readSettings, TakeoverSettings } from '../settings/settings.ts';
 import { SchemaError, withClient } from './client.ts';
 import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
 import { postgisSchema } from './foreign-code.ts';
@@ -151,7 +151,12 @@ const readGmrc = async (): Promise<{ afterAllMigrations: string[] }> => JSON.par
 async function sessionSettings(client: ClientBase): Promise<Record<string, string>> {
   const pinned = await settingsToPin(client);
   if ((await pending(client)).length === 0) return pinned;
-  return { ...pinned, search_path: `pg_catalog, ${await postgisSchema(client)}, pg_temp` };
+  const { MIGRATE_KEEP_OLD_MAP: keep = '' } = readSettings(TakeoverSettings);
+  return {
+    ...pinned,
+    search_path: `pg_catalog, ${await postgisSchema(client)}, pg_temp`,
+    'tickets_takeover.keep_old_map': keep,
+  };
 }
 
 async function applyMigrations(client: ClientBase, databaseUrl: string, workerSchema: string, log: Log): Promise<void> {

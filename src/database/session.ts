@@ -20,6 +20,7 @@ const PINNED: readonly (readonly [setting: string, value: string])[] = [
   ['statement_timeout', '0'], // a batch or a sweep may take minutes; what a person waits for sets its own
   ['lock_timeout', '0'],
   ['idle_in_transaction_session_timeout', '0'],
+  ['tickets_ops.client', 'fleettickets'], // in a database that was taken over, others are refused (takeover/fence.sql)
 ];
 
 const SETTINGS = PINNED.map(([setting]) => setting);
@@ -60,8 +61,8 @@ export function pinnedUrl(databaseUrl: string): string {
 /** The pinned settings that a new session does not have by itself, for a library that sets them: value by name. */
 export async function settingsToPin(db: Db): Promise<Record<string, string>> {
   const { rows } = await db.query<{ setting: string; value: string }>(
-    `select pinned.setting, pinned.value from ${AS_ROWS} join pg_settings s on lower(s.name) = lower(pinned.setting)
-     where s.reset_val <> pinned.value`,
+    `select pinned.setting, pinned.value from ${AS_ROWS} left join pg_settings s on lower(s.name) = lower(pinned.setting)
+     where s.reset_val is distinct from pinned.value`,
     [SETTINGS, VALUES],
   );
   return Object.fromEntries(rows.map(({ setting, value }) => [setting, value]));

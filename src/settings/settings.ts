@@ -38,6 +38,15 @@ export const JobSchemaSettings = z.object({
     .describe('true: another application has its jobs in the same schema, and must be of the same revision'),
 });
 
+export const TakeoverSettings = z.object({
+  MIGRATE_KEEP_OLD_MAP: z
+    .literal('1')
+    .optional()
+    .describe(
+      '1: a takeover leaves the old map function under its name, and ours is reporting.fn_tickets_for_map_v2 (docs/taking-over.md)',
+    ),
+});
+
 export const BucketSettings = z.object({
   RUSTFS_ENDPOINT: z.url({ protocol: /^https?$/ }).describe('URL of the S3 server, e.g. http://rustfs:9000'),
   RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
@@ -67,6 +76,12 @@ export const WorkerSettings = z.object({
 
 /** What SQL goes by as well: each process records those that its environment gives it (recorded.ts). */
 export const FeedSettings = z.object({
+  INC_FEED: z
+    .enum(['snapshots', 'changes'], 'must be snapshots or changes')
+    .optional()
+    .describe(
+      'What the files are: snapshots (every ticket in each; the newest is enough) or changes (each is needed, in its order). Unset: snapshots',
+    ),
   ON_SUSPECT_SNAPSHOT: z
     .enum(['hold', 'load'], 'must be hold or load')
     .optional()
@@ -124,6 +139,7 @@ export const PageSettings = z.object({
 export const SETTINGS = {
   Database: DatabaseSettings,
   JobSchema: JobSchemaSettings,
+  Takeover: TakeoverSettings,
   Bucket: BucketSettings,
   Worker: WorkerSettings,
   Feed: FeedSettings,

@@ -1,6 +1,7 @@
 /** What a file is compared with before it is judged (suspicion.ts): the last whole load, and the open tickets. */
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
+import { feedOf } from './knowledge.ts';
 import type { Comparison, Figures } from './suspicion.ts';
 
 /** SQL for whether a record, as jsonb, is that of a ticket that is not open. */
@@ -70,6 +71,7 @@ export async function compare(
   );
   const { last = null, open = 0, hours_since_load = null, held_since = null } = rows[0] ?? {};
   return {
+    feed: await feedOf(db, dataset.name),
     last,
     open,
     closing: closing.length,

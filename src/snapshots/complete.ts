@@ -87,15 +87,21 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
 
   const status = snapshot.broken_off === null ? 'done' : 'partial';
   await client.query('select tickets.place_tickets($1)', [snapshot.dataset]);
+  // Of rows that somebody wrote past us.
+  await client.query('select tickets_ops.record_baselines($1, $2, $3)', [
+    snapshot.dataset,
+    snapshotId,
+    snapshot.snapshot_at,
+  ]);
   await client.query(
     `update tickets_ops.snapshots
      set status = $2, loaded_at = clock_timestamp(), progress_at = clock_timestamp(),
        content_through = tickets_ops.content_through(dataset), warnings = warnings || $3::text[],
-       open_missing = (
+       open_missing = case when tickets_ops.feed(dataset) = 'snapshots' then (
          select count(*) from tickets.${snapshot.dataset} t
          where t.is_actionable -- partial index *_open
            and not exists (select from tickets_ops.snapshot_rows r where r.snapshot_id = $1 and r.ticket_id = t.ticket_id)
-       )
+       ) end
      where snapshot_id = $1`,
     [snapshotId, status, [manyRejected(snapshot.rows, snapshot.rejected)].filter((warning) => warning !== undefined)],
   );

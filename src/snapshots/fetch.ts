@@ -5,8 +5,9 @@
  */
 import type { ClientBase } from 'pg';
 import { ARCHIVE_FOLDER } from '../bucket/archive.ts';
+import { planChanges } from '../bucket/changes.ts';
 import { type Listing, type SnapshotFile, snapshotFiles, versionOf } from '../bucket/files.ts';
-import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, plan, type Step } from '../bucket/plan.ts';
+import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, planSnapshots, type Step } from '../bucket/plan.ts';
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
 import { csvBytes } from '../csv/gunzip.ts';
 import { RefusedFileError } from '../csv/refused.ts';
@@ -15,7 +16,7 @@ import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import { archive } from './complete.ts';
-import { inFlight, isBackfilling, knowledge, knownBytes } from './knowledge.ts';
+import { feedOf, inFlight, isBackfilling, knowledge, knownBytes } from './knowledge.ts';
 import * as ledger from './ledger.ts';
 import { NOTHING_KNOWN, stage } from './stage.ts';
 
@@ -62,8 +63,11 @@ export async function fetchSnapshot(
   client: ClientBase,
   bucket: Bucket,
   dataset: Dataset,
-  options: FetchOptions,
+  asked: FetchOptions,
 ): Promise<FetchOutcome> {
+  // Of changes each file is needed: a look takes the oldest and comes back, as a backfill does.
+  const isChanges = (await feedOf(client, dataset.name)) === 'changes';
+  const options: FetchOptions = isChanges && asked.mode === 'newest' ? { ...asked, mode: 'backfill' } : asked;
   const current = await inFlight(client, dataset.name, options.jobId);
   if (current && !current.abandoned) {
     const { snapshot_id, source_key, status } = current;
@@ -78,7 +82,7 @@ export async function fetchSnapshot(
   const listing = await listSnapshots(bucket, dataset, options.mode, options.signal);
   const known = await knowledge(client, dataset.name, everyFile(listing));
   let outcome: FetchOutcome = { outcome: 'nothing new' };
-  const steps = plan(listing, known, options.mode);
+  const steps = planLook(listing, known, options.mode);
   for (const step of steps) outcome = await carryOut(step, client, bucket, dataset, options);
   if (outcome.outcome !== 'busy') await ledger.recordLook(client, dataset.name, whatWasSeen(listing, known, steps));
   return outcome;
@@ -102,6 +106,12 @@ async function carryOut(
         opensAt: new Date(file.snapshotAt.getTime() - CLOCK_TOLERANCE_MS),
       });
       log.warn({ key: file.key }, reason);
+      break;
+    case 'refuse late':
+      await ledger.noteRefused(client, look, file, reason, { late: true });
+      log.error({ key: file.key }, reason);
+      break;
+    case 'wait':
       break;
     case 'ignore':
       await ledger.noteRefused(client, look, file, reason, { ignored: true });
@@ -187,6 +197,10 @@ export async function listSnapshots(
   return snapshotFiles(objects);
 }
 
+/** What a look does, by what the files are. */
+export const planLook = (listing: Listing, known: Knowledge, mode: Mode): Step[] =>
+  (known.feed === 'changes' ? planChanges : planSnapshots)(listing, known, mode);
+
 /** Those that the ledger may know. */
 export const everyFile = ({ files, ignored }: Listing): SnapshotFile[] => [
   ...files,
@@ -200,6 +214,7 @@ function whatWasSeen(listing: Listing, known: Knowledge, steps: readonly Step[])
     others: ignored.length,
     anyNew: files.some((file) => !known.versions.has(versionOf(file))),
     newest: files.toSorted((a, b) => a.lastModified.getTime() - b.lastModified.getTime()).at(-1),
+    waiting: steps.filter(({ action }) => action === 'wait').length,
     futureDated: steps.filter(({ action }) => action === 'postpone').map(({ file }) => file.key),
   };
 }

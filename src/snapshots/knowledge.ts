@@ -5,9 +5,10 @@
  */
 import type { Position, SnapshotFile } from '../bucket/files.ts';
 import { versionOf } from '../bucket/files.ts';
-import type { Knowledge, KnownVersion, LedgerStatus } from '../bucket/plan.ts';
+import type { Feed, Knowledge, KnownVersion, LedgerStatus } from '../bucket/plan.ts';
 import { CLEANING_VERSION } from '../csv/clean.ts';
 import type { Db } from '../database/client.ts';
+import { FeedSettings, readSettings } from '../settings/settings.ts';
 import type { KnownBytes } from './stage.ts';
 
 export interface InFlight {
@@ -52,6 +53,22 @@ export async function isBackfilling(db: Db, dataset: string): Promise<boolean> {
   return rows.length > 0;
 }
 
+/** What the files of a dataset are: what this process's environment says, else what others have recorded. */
+export async function feedOf(db: Db, dataset: string): Promise<Feed> {
+  const { INC_FEED } = readSettings(FeedSettings);
+  if (dataset === 'inc' && INC_FEED) return INC_FEED;
+  const { rows } = await db.query<{ feed: Feed }>('select tickets_ops.feed($1) as feed', [dataset]);
+  return rows[0]?.feed ?? 'snapshots';
+}
+
+async function blockingFile(db: Db, dataset: string): Promise<Position | null> {
+  const { rows } = await db.query<{ snapshot_at: Date; last_modified: Date; key: string }>(
+    'select snapshot_at, source_last_modified as last_modified, source_key as key from tickets_ops.blocking_file($1)',
+    [dataset],
+  );
+  return rows[0] ? { snapshotAt: rows[0].snapshot_at, lastModified: rows[0].last_modified, key: rows[0].key } : null;
+}
+
 /** The newest version that has touched tickets; null before the first load. */
 export async function highWaterMark(db: Db, dataset: string): Promise<Position | null> {
   const { rows } = await db.query<{ snapshot_at: Date | null; last_modified: Date; key: string }>(
@@ -89,6 +106,8 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
       ]),
     ),
     highWaterMark: await highWaterMark(db, dataset),
+    feed: await feedOf(db, dataset),
+    blocker: await blockingFile(db, dataset),
     loadedEtag: etag,
     held: heldEtag === null ? null : { etag: heldEtag, judgedAgainAt },
   };

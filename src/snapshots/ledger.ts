@@ -61,6 +61,8 @@ interface Refusal {
   readonly opensAt?: Date | null;
   /** It is empty or no CSV by its name, which is no fault of the feed. */
   readonly ignored?: boolean;
+  /** Of a feed of changes: it came when a newer one was loaded already. */
+  readonly late?: boolean;
 }
 
 /** Writes down that a file was refused without being read, once per version. */
@@ -118,7 +120,7 @@ async function writeNote(
   file: SnapshotFile,
   status: 'superseded' | 'unchanged' | 'failed',
   error: string | null = null,
-  { opensAt = null, ignored = false }: Refusal = {},
+  { opensAt = null, ignored = false, late = false }: Refusal = {},
 ): Promise<void> {
   const updated = await db.query(
     `update tickets_ops.snapshots
@@ -131,8 +133,8 @@ async function writeNote(
   if (updated.rowCount !== 0) return;
   await db.query(
     `insert into tickets_ops.snapshots
-       (dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, status, error, opens_at, forced, backfill, job_id, ignored, loaded_at, content_through)
-     select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, case when $7 = 'unchanged' then now() end,
+       (dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, status, error, opens_at, forced, backfill, job_id, ignored, is_late, loaded_at, content_through)
+     select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, case when $7 = 'unchanged' then now() end,
        case when $7 = 'unchanged' then tickets_ops.content_through($1) end
      -- Another look at the same listing may have noted it, or be reading it.
      where not exists (
@@ -154,6 +156,7 @@ async function writeNote(
       look.backfill,
       look.jobId,
       ignored,
+      late,
     ],
   );
 }
@@ -185,7 +188,7 @@ async function isStale(db: Db, look: Look, file: Claimable, origin: 'bucket' | '
   const { rows } = await db.query<{ stale: boolean }>(
     origin === 'file'
       ? 'select coalesce($2 < snapshot_at, false) as stale from tickets_ops.high_water_mark($1)'
-      : `select tickets_ops.is_below_mark($1, $2, $3, $4) or not $6 and exists (
+      : `select tickets_ops.is_below_mark($1, $2, $3, $4) or not $6 and tickets_ops.is_blocked($1, $2, $3, $4) or not $6 and exists (
            select from tickets_ops.known_versions($1, array[$4]) v
            where v.etag = $5 and v.last_modified = $3
              and not (v.status in ('superseded', 'staging') or (v.status = 'failed' and v.opens_at <= now()))
@@ -247,6 +250,8 @@ export interface Seen {
   /** Whether a version was among them that no look had seen before. */
   readonly anyNew: boolean;
   readonly newest: SnapshotFile | undefined;
+  /** Of a feed of changes: files behind the one that is taken, or that stops them. */
+  readonly waiting: number;
   /** Keys that wait until their time has come. */
   readonly futureDated: readonly string[];
 }
@@ -255,12 +260,12 @@ export interface Seen {
 export async function recordLook(client: ClientBase, dataset: string, seen: Seen): Promise<void> {
   await transaction(client, async () => {
     await client.query(
-      `insert into tickets_ops.looks as l (dataset, looked_at, files, others, newest_key, newest_last_modified, new_file_at, future_dated)
-       values ($1, now(), $2, $3, $4, $5, case when $6 then now() end, $7)
+      `insert into tickets_ops.looks as l (dataset, looked_at, files, others, newest_key, newest_last_modified, new_file_at, future_dated, waiting)
+       values ($1, now(), $2, $3, $4, $5, case when $6 then now() end, $7, $8)
        on conflict (dataset) do update set
          looked_at = now(), files = excluded.files, others = excluded.others, newest_key = excluded.newest_key,
          newest_last_modified = excluded.newest_last_modified, new_file_at = coalesce(excluded.new_file_at, l.new_file_at),
-         future_dated = excluded.future_dated`,
+         future_dated = excluded.future_dated, waiting = excluded.waiting`,
       [
         dataset,
         seen.files,
@@ -269,6 +274,7 @@ export async function recordLook(client: ClientBase, dataset: string, seen: Seen
         seen.newest?.lastModified ?? null,
         seen.anyNew,
         seen.futureDated,
+        seen.waiting,
       ],
     );
     await checked(client, dataset, null);

@@ -3,7 +3,7 @@
  * and the same comparison. It writes nothing.
  */
 import { versionOf } from '../bucket/files.ts';
-import { type Knowledge, type Mode, plan, type Step } from '../bucket/plan.ts';
+import type { Knowledge, Mode, Step } from '../bucket/plan.ts';
 import { type Bucket, readObject } from '../bucket/s3.ts';
 import { addCounts, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
 import { csvBytes } from '../csv/gunzip.ts';
@@ -14,7 +14,7 @@ import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import { onSuspectSnapshot } from './commit.ts';
 import { compare } from './comparison.ts';
-import { afterRefusal, everyFile, listSnapshots } from './fetch.ts';
+import { afterRefusal, everyFile, listSnapshots, planLook } from './fetch.ts';
 import { knowledge } from './knowledge.ts';
 import { figuresOf, judge, manyRejected, type Verdict } from './suspicion.ts';
 
@@ -48,7 +48,7 @@ export async function previewBucket(db: Db, bucket: Bucket, dataset: Dataset, mo
   let known: Knowledge = await knowledge(db, dataset.name, everyFile(listing));
   const refused: { key: string; reason: string }[] = [];
   for (let nextMode = mode; ; nextMode = afterRefusal(nextMode)) {
-    const steps = plan(listing, known, nextMode);
+    const steps = planLook(listing, known, nextMode);
     const last = steps.at(-1);
     if (last?.action !== 'load') return { steps, refused, changes: null };
     try {
@@ -59,7 +59,8 @@ export async function previewBucket(db: Db, bucket: Bucket, dataset: Dataset, mo
       if (!(error instanceof RefusedFileError)) throw error;
       refused.push({ key: last.file.key, reason: error.message });
       const failed = [versionOf(last.file), { status: 'failed', opensAt: null }] as const;
-      known = { ...known, versions: new Map([...known.versions, failed]) };
+      const blocker = known.feed === 'changes' ? last.file : null;
+      known = { ...known, blocker, versions: new Map([...known.versions, failed]) };
     }
   }
 }

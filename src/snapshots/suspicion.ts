@@ -4,6 +4,7 @@
  * person; one that is odd is loaded with a warning. Normal days must not warn: content comes in daily lumps, so many tickets
  * may close at once, and columns that are filled for a part of the tickets waver.
  */
+import type { Feed } from '../bucket/plan.ts';
 import type { Counts, FirstReject } from '../csv/chunks.ts';
 import { escapedText } from '../csv/text.ts';
 import type { Values } from '../csv/values.ts';
@@ -31,6 +32,8 @@ export interface Reading {
 
 /** What a file is compared with. */
 export interface Comparison {
+  /** What the files are. One of changes has as many rows as there are changes, none included. */
+  readonly feed: Feed;
   /** The last whole load; null before the first. */
   readonly last: Figures | null;
   /** Open tickets, and those of them that this file closes. */
@@ -69,6 +72,8 @@ const HELD_MS = 3_600_000;
 const MAX_REJECTED_SHARE = 0.5;
 const MANY_REJECTED_SHARE = 0.02;
 const FEW_ROWS_SHARE = 0.6;
+/** So few rows are more like what changed in an hour. */
+const CHANGES_SHARE = 0.2;
 /** A column reads far fewer values: half of the share it had, or so much more of what stands there is unreadable. */
 const HALF = 0.5;
 const UNREADABLE_SHARE = 0.2;
@@ -83,10 +88,10 @@ export const figuresOf = ({ counts, columns, values }: Reading): Figures => {
 /** @param onSuspect what is done with a file that would be held (ON_SUSPECT_SNAPSHOT) */
 export function judge(reading: Reading, compared: Comparison, onSuspect: 'hold' | 'load'): Verdict {
   const figures = figuresOf(reading);
-  const refusal = whyRefused(figures, reading, compared.last);
+  const refusal = whyRefused(figures, reading, compared);
   if (refusal !== undefined) return { verdict: 'refuse', reason: refusal };
 
-  const oddities = compared.last === null ? [] : comparedWith(compared.last, figures);
+  const oddities = compared.last === null ? [] : comparedWith(compared.last, figures, compared.feed);
   const vital = compared.last === null ? [] : lostVitalColumns(compared.last, figures);
   const closings = whyClosingsHold(compared);
   const grounds = [...vital, ...(closings ? [closings] : [])];
@@ -105,11 +110,11 @@ export function judge(reading: Reading, compared: Comparison, onSuspect: 'hold' 
 function whyRefused(
   { rows, rejected, tickets }: Figures,
   { counts, firstReject, brokenOff }: Reading,
-  last: Figures | null,
+  { last, feed }: Comparison,
 ): string | undefined {
   if (rows === 0) {
     if (brokenOff !== undefined) return `Nothing of it can be loaded. ${brokenOff}`;
-    if (last?.rows === 0) return undefined;
+    if (last?.rows === 0 || (feed === 'changes' && last !== null)) return undefined;
     const others = [some(counts.alarms, 'alarm'), some(counts.sentinels, 'sentinel')].filter((text) => text !== '');
     const besides = others.length > 0 ? `, besides ${others.join(' and ')}` : '';
     return `It has a header and no rows${besides}${last ? `, and the last load had ${last.rows}` : ''}.`;
@@ -148,12 +153,14 @@ function whyClosingsPass({ hoursSinceLoad, snapshotAt, heldSince }: Comparison):
   return 'It is loaded because a file at least an hour before it showed the same.';
 }
 
-function comparedWith(last: Figures, now: Figures): string[] {
+function comparedWith(last: Figures, now: Figures, feed: Feed): string[] {
   const gone = last.columns.filter((name) => !now.columns.includes(name));
   const fresh = now.columns.filter((name) => !last.columns.includes(name));
   return [
-    ...(now.rows < FEW_ROWS_SHARE * last.rows
-      ? [`It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.`]
+    ...(feed === 'snapshots' && now.rows < FEW_ROWS_SHARE * last.rows
+      ? [
+          `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ' It looks like a file of changes: INC_FEED?' : ''}`,
+        ]
       : []),
     ...(gone.length > 0
       ? [`${some(gone.length, 'column')} of the last load ${gone.length === 1 ? 'is' : 'are'} gone: ${listed(gone)}.`]
@@ -161,11 +168,11 @@ function comparedWith(last: Figures, now: Figures): string[] {
     ...(fresh.length > 0
       ? [`${some(fresh.length, 'column')} ${fresh.length === 1 ? 'is' : 'are'} new: ${listed(fresh)}.`]
       : []),
-    ...Object.keys(now.values).flatMap((column) => whyFewerRead(column, last, now)),
+    ...Object.keys(now.values).flatMap((column) => whyFewerRead(column, last, now, feed)),
   ];
 }
 
-function whyFewerRead(column: string, last: Figures, now: Figures): string[] {
+function whyFewerRead(column: string, last: Figures, now: Figures, feed: Feed): string[] {
   const before = last.values[column];
   const { filled, read } = now.values[column] ?? { filled: 0, read: 0 };
   if (!before || now.tickets === 0) return [];
@@ -176,7 +183,8 @@ function whyFewerRead(column: string, last: Figures, now: Figures): string[] {
     ];
   }
   const expected = shareRead(last, column) * now.tickets;
-  return read < HALF * expected && expected - read >= FEW_VALUES
+  // What changes is no sample of all.
+  return feed === 'snapshots' && read < HALF * expected && expected - read >= FEW_VALUES
     ? [
         `Of ${column} ${read} of ${now.tickets} tickets have a value that reads; in the last load ${before.read} of ${last.tickets} had.`,
       ]

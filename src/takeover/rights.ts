@@ -28,11 +28,11 @@ export async function missingForFirstMigration(db: Db): Promise<MissingRight[]> 
        join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
      ),
      object as (
-       select nspowner as owner, oid as namespace, format('schema %I', nspname) as name from old
+       select nspowner as owner, oid as namespace, format('schema %I', nspname) as name, null::oid as relation from old
        union all
        select c.relowner, c.relnamespace, format('%s %s',
          case c.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'S' then 'sequence' when 'f' then 'foreign table' else 'table' end,
-         format('%I.%I', n.nspname, c.relname))
+         format('%I.%I', n.nspname, c.relname)), c.oid
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
        where (
            c.oid in (select oid from reading)
@@ -42,7 +42,7 @@ export async function missingForFirstMigration(db: Db): Promise<MissingRight[]> 
          and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
          and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and c.relkind = 'S' and d.deptype in ('a', 'i'))
        union all
-       select p.proowner, p.pronamespace, format('routine %I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+       select p.proowner, p.pronamespace, format('routine %I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), null
        from pg_proc p join pg_namespace n on n.oid = p.pronamespace, old
        where p.pronamespace = old.oid
          or p.pronamespace = to_regnamespace('reporting') and p.proname = 'fn_tickets_for_map'
@@ -68,10 +68,24 @@ export async function missingForFirstMigration(db: Db): Promise<MissingRight[]> 
        select 3, format('does not own what %s has made for the Python version', r.rolname),
          case
            -- Nobody should become a member of a superuser.
-           when r.rolsuper then string_agg(format('alter %s owner to %I;', o.name, current_user), E'\\n' order by o.name)
+           when r.rolsuper then string_agg(format('%salter %s owner to %I;%s', borrowed.grants, o.name, current_user, borrowed.back), E'\\n' order by o.name)
            else format('grant %1$I to %2$I; -- after the migration: revoke %1$I from %2$I;', r.rolname, current_user)
          end
-       from object o join pg_roles r on r.oid = o.owner
+       from object o
+       join pg_roles r on r.oid = o.owner
+       -- A view of others is ours for the migration only, and reads with its owner's rights meanwhile.
+       cross join lateral (
+         select
+           coalesce(string_agg(distinct format(E'grant usage on schema %1$I to %3$I; grant select on %1$I.%2$I to %3$I;\\n', n.nspname, c.relname, current_user), ''), '') as grants,
+           case when o.namespace in (select oid from old) then ''
+             else format(' -- after the migration: alter %s owner to %I;', o.name, r.rolname) end as back
+         from pg_rewrite w
+         join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass and d.refobjid <> w.ev_class
+         join pg_class c on c.oid = d.refobjid
+         join pg_namespace n on n.oid = c.relnamespace
+         where w.ev_class = o.relation and o.namespace not in (select oid from old) and c.oid not in (select oid from reading)
+           and not (has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
+       ) as borrowed
        where not pg_has_role(o.owner, 'usage')
        group by r.rolname, r.rolsuper
      )

@@ -196,6 +196,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'tickets_ops.release_snapshot(bigint)',
         'tickets_ops.retry_failed(text)',
         'tickets_ops.retry_job(bigint)',
+        'tickets_ops.skip_file(text,text)',
         'tickets_ops.worker_lock(text)',
         'tickets_ops.worker_states()',
       ],

@@ -1,0 +1,62 @@
+/**
+ * A plan for a feed of changes: every file is needed, in its order, so the oldest that the ledger does not know is taken, and
+ * nothing is passed over. A file that failed, is held, or was loaded only in part stops those behind it, until another version
+ * of it comes or a person gives it up (tickets_ops.skip_file). Pure.
+ */
+import { isArchived } from './archive.ts';
+import { comparePositions, type Listing, type SnapshotFile, versionOf } from './files.ts';
+import { futureDatedReason, isFutureDated, type Knowledge, type Mode, type Step, step, take } from './plan.ts';
+
+const BLOCKING = ['failed', 'held', 'partial'];
+const IN_FLIGHT = ['staging', 'loading', 'finalizing'];
+
+/** What to do about these files, in this order; the file to load or to mark unchanged comes last. */
+export function planChanges({ files, ignored }: Listing, known: Knowledge, mode: Mode): Step[] {
+  const versionOfFile = (file: SnapshotFile) => known.versions.get(versionOf(file));
+  const statusOf = (file: SnapshotFile) => versionOfFile(file)?.status;
+  const isUnknown = (file: SnapshotFile) => statusOf(file) === undefined;
+  const isDue = (file: SnapshotFile) => {
+    const { opensAt = null } = versionOfFile(file) ?? {};
+    return isUnknown(file) || statusOf(file) === 'superseded' || (opensAt !== null && opensAt <= known.now);
+  };
+  const mark = known.highWaterMark;
+  const isLate = (file: SnapshotFile) => mark !== null && comparePositions(file, mark) < 0;
+
+  const present = files.filter((file) => !isFutureDated(file.snapshotAt, known.now));
+  const here = present.filter((file) => !isArchived(file.key));
+  const due = here.filter((file) => isDue(file) && !isLate(file));
+  const next =
+    due[0] && !waits(due[0], known) && !here.some((file) => IN_FLIGHT.includes(statusOf(file) ?? ''))
+      ? due[0]
+      : undefined;
+  const taken =
+    mode === 'force'
+      ? (here.find((file) => BLOCKING.includes(statusOf(file) ?? '') && !isLate(file)) ??
+        next ??
+        present.filter((file) => !isLate(file)).at(-1))
+      : next;
+
+  return [
+    ...here
+      .filter((file) => file !== taken && ['done', 'unchanged'].includes(statusOf(file) ?? ''))
+      .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off')),
+    ...files
+      .filter((file) => isFutureDated(file.snapshotAt, known.now))
+      .map((file) => step('postpone', file, futureDatedReason(file.snapshotAt, known.now))),
+    ...ignored.filter(({ file }) => isUnknown(file)).map(({ file, reason }) => step('ignore', file, reason)),
+    ...here
+      .filter((file) => isUnknown(file) && isLate(file))
+      .map((file) =>
+        step('refuse late', file, `${mark?.key} is loaded, and is newer: loading it now would undo changes.`),
+      ),
+    ...due
+      .filter((file) => file !== taken)
+      .map((file) => step('wait', file, `it comes after ${(taken ?? known.blocker ?? due[0])?.key}`)),
+    ...(taken ? [take(taken, known, mode === 'force' ? 'force' : 'backfill')] : []),
+  ];
+}
+
+/** Another version of the file that stops the others is its cure. */
+function waits(file: SnapshotFile, { blocker }: Knowledge): boolean {
+  return blocker !== null && file.key !== blocker.key && comparePositions(file, blocker) > 0;
+}
