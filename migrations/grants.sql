@@ -23,7 +23,7 @@ begin
     tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
-    tickets.assign(text, text, boolean), tickets.release(text, text)
+    tickets.assign(text, text, boolean), tickets.release(text, text), tickets.freshness()
     from public;
 
   foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher', 'tickets_monitor'] loop
@@ -64,7 +64,7 @@ begin
       reporting.fn_tickets_for_map_json(boolean, text, text, text),
       reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
       reporting.ticket_places_mvt(integer, integer, integer, json),
-      reporting.fn_tickets_version()
+      reporting.fn_tickets_version(), tickets.freshness()
       to %I', v_role);
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.

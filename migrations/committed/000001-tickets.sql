@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f51a11535ed80241cb743bdcf23efb2adf62912e
+--! Hash: sha1:cdca9ebfcae3c25c125dc7d15b696aa15c0a8d36
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4310,14 +4310,15 @@ comment on column tickets.inc_backlog.closed is 'Tickets that were open and no l
 comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
 --! EndIncluded backlog.sql
 --! Included freshness.sql
--- How fresh the tickets are: what the functions of the schema reporting say of it.
+-- How fresh the tickets are: what the functions of the schema reporting say of it. Security definer, because a reader may know why
+-- the feed does not count as alive, and not look into tickets_ops.
 
 create or replace function tickets.freshness()
 returns table (
   snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text,
   problem text
 )
-language plpgsql stable
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin

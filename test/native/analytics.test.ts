@@ -125,7 +125,7 @@ describe('analytics on a real server', { skip: !native && 'needs a native Postgr
             'inc_team_scorecard',
           ])
             await client.query(`select * from tickets.${call}('2026-06-01', '2026-07-01')`);
-          await client.query('select tickets.settled_through(), tickets.reporting_lag()');
+          await client.query('select tickets.settled_through(), tickets.reporting_lag(), tickets.freshness()');
           await client.query(
             `select reporting.fn_inc_trends('2026-06-01', '2026-07-01'), reporting.fn_inc_dashboard()`,
           );
