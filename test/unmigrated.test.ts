@@ -48,11 +48,15 @@ async function fleettickets(args: string[], settings: Record<string, string> = {
 }
 
 /** The command fails with the remedy as its last line, and without a stack trace. */
-async function isToldToMigrate(args: string[], settings: Record<string, string> = {}): Promise<void> {
+async function isToldToMigrate(
+  args: string[],
+  settings: Record<string, string> = {},
+  remedy: RegExp = REMEDY,
+): Promise<void> {
   const { status, out, err } = await fleettickets(args, settings);
   const lines = `${out}${err}`.trim().split('\n');
   assert.equal(status, 1, lines.join('\n'));
-  assert.match(lines.at(-1) ?? '', REMEDY, args.join(' '));
+  assert.match(lines.at(-1) ?? '', remedy, args.join(' '));
   assert.equal(lines.length, 1, lines.join('\n'));
 }
 
@@ -83,7 +87,7 @@ describe('an empty database', () => {
 
   test('an older schema is none that a command works with either, and no job is left in it', async () => {
     await env.pool.query(`update graphile_migrate.migrations set hash = 'sha1:older'`);
-    for (const args of COMMANDS) await isToldToMigrate(args);
+    for (const args of COMMANDS) await isToldToMigrate(args, {}, /from before the release.* migrate an empty database/);
     const { rows } = await env.pool.query('select from graphile_worker.jobs');
     assert.deepEqual(rows, []);
   });
