@@ -225,7 +225,7 @@ describe('a ticket CSV', () => {
       file('WOT0000001,a,false,one', `WOT0000002,a,false,${'x'.repeat(16 * 1024 * 1024)}`, 'WOT0000003,a,false,lost'),
     );
     assert.deepEqual(Object.keys(descriptionsOf(seen)), ['WOT0000001']);
-    assert.match(seen.ending.brokenOff ?? '', /begins on line 3 is larger than 2 MiB/);
+    assert.match(seen.ending.brokenOff ?? '', /begins on line 3 is larger than 5 MiB/);
   });
 
   test('a reject is kept in a form that any terminal shows, and is cut at 64 KiB between characters', async () => {

@@ -21,7 +21,7 @@ const MAX_TICKET_ID = 200;
 const MAX_ID_FIELD = 1_000;
 
 /** Characters of a ticket's JSON. A record becomes larger than it was only where control characters are escaped. */
-const MAX_RAW = 4 * 1024 * 1024;
+const MAX_RAW = 8 * 1024 * 1024;
 
 /** Characters before it are written as \\u0000 in JSON, or as \\n and the like. */
 const FIRST_PRINTABLE = 32;

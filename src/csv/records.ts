@@ -28,7 +28,7 @@ export interface Ending {
 }
 
 /** Bytes of one record; a field of 1 MB is normal input, a file without line ends is not. */
-const MAX_RECORD_BYTES = 2 * 1024 * 1024;
+const MAX_RECORD_BYTES = 5 * 1024 * 1024;
 /** Records are parsed together, so many or so many bytes. */
 const GROUP_RECORDS = 500;
 const GROUP_BYTES = 256 * 1024;

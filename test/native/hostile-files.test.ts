@@ -35,6 +35,14 @@ async function startMeasured() {
   return { worker, above: async () => (await peakMemoryMb(pid)) - idle };
 }
 
+/** Fields of a record that is nearly as large as one may be. */
+const LARGE_FIELDS = {
+  'of letters': 'x'.repeat(4_900_000),
+  'of quotes': '""'.repeat(2_450_000),
+  'of wide characters': 'ж'.repeat(2_450_000),
+  'of line ends': '\n'.repeat(4_900_000),
+};
+
 let files = 0;
 
 /** Puts the file into the bucket, an hour newer than the last, and waits until the worker is done with it. */
@@ -69,6 +77,13 @@ test('whatever a file is, a worker needs at most 100 MB more for it than when it
   for (const [what, make] of Object.entries(HOSTILE_HEADERS)) {
     assert.match(await process(make()), /failed|done/);
     await assertSurvived(what);
+  }
+  for (const [what, text] of Object.entries(LARGE_FIELDS)) {
+    const record = (n: number) => `WOT000000${n},Kilimani,"${text}"\n`;
+    await process(
+      Buffer.from(`ticket_id,cluster,description\n${Array.from({ length: 9 }, (_, n) => record(n)).join('')}`),
+    );
+    await assertSurvived(`nine records of nearly 5 MiB, ${what}`);
   }
   await fc.assert(
     fc.asyncProperty(

@@ -382,8 +382,8 @@ describe('hostile input', { skip }, () => {
 
   const GIGABYTE = 2 ** 30;
   for (const [what, head, expected] of [
-    ['a line', 'ticket_id,cluster\nWOT1,Kilimani\nWOT2,', /record that begins on line 3 is larger than 2 MiB/],
-    ['a quoted field', 'ticket_id,cluster\nWOT1,Kilimani\nWOT2,"', /record that begins on line 3 is larger than 2 MiB/],
+    ['a line', 'ticket_id,cluster\nWOT1,Kilimani\nWOT2,', /record that begins on line 3 is larger than 5 MiB/],
+    ['a quoted field', 'ticket_id,cluster\nWOT1,Kilimani\nWOT2,"', /record that begins on line 3 is larger than 5 MiB/],
     ['a header', 'ticket_id,', /No ticket CSV: it has no readable header/],
   ] as const) {
     test(`${what} of 2 GB is refused with flat memory`, async (t) => {
