@@ -86,6 +86,7 @@ describe('the version of the map', () => {
       'geo_country',
       'geo_decisions',
       'import_meta',
+      'inc_daily',
       'inc_events',
       'version_slots',
     ];
