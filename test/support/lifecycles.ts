@@ -191,7 +191,8 @@ export function files({
   looks,
 }: Simulation): { readonly name: string; readonly records: Record<string, string>[] }[] {
   return looks.map(({ at, shows }, n) => {
-    const again = looks[n - 1]?.at === at ? '-again' : '';
+    // Sorts after the first, should both be written within the second to which a bucket tells times.
+    const again = looks[n - 1]?.at === at ? '_again' : '';
     const name = `${eat(at).replace(' ', 'T').replaceAll(':', '-')}${again}.csv`;
     const records = lives.flatMap((life) => {
       const state = stateAt(life, shows);
