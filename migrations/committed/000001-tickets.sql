@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:5aa2f85e91bab7161e7c202c4b9ecc02a97571e6
+--! Hash: sha1:fbc5002efe74eb2339ea68f6e20574be2d29d90d
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -9593,7 +9593,7 @@ begin
   perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region']);
   return query
   with days as (
-    select d.day, look.day as seen -- the last day with a look
+    select d.day, tickets.eat_midnight(d.day) as starts_at, look.day as seen -- the last day with a look
     from (select p_from + n as day from generate_series(0, p_to - p_from - 1) as n) as d
     left join lateral (
       select i.day from tickets.inc_daily i where i.day <= d.day order by i.day desc limit 1 -- primary key
@@ -9611,13 +9611,17 @@ begin
     group by 1, 2
   ),
   listed as (
-    -- What came and went on the day that is carried into the range is not of the range.
-    select distinct c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
-    union
-    select '(none)' where p_by is null
+    -- Numbered in their order, because numbers are sorted in a third of the time that texts take.
+    select value, row_number() over (order by value) as rank
+    from (
+      -- What came and went on the day that is carried into the range is not of the range.
+      select c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
+      union
+      select '(none)' where p_by is null
+    ) as found
   )
   select
-    d.day, tickets.eat_midnight(d.day), case when p_by is not null then v.value end,
+    d.day, d.starts_at, case when p_by is not null then v.value end,
     -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
     coalesce(c.open, known.zero), case when c.day is null then known.zero else c.open_breached end,
     case when c.day is null then known.zero else c.open_at_risk end, case when c.day is null then known.zero else c.open_unknown end,
@@ -9631,7 +9635,7 @@ begin
   cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
   left join cells c on c.day = d.seen and c.value = v.value
   left join lateral (select c.opened, c.reopened, c.closed where d.seen = d.day) as flow on true
-  order by d.day, v.value;
+  order by d.day, v.rank;
 end
 $$;
 comment on function tickets.inc_backlog_daily(date, date, text) is
