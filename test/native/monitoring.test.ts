@@ -241,7 +241,7 @@ describe('monitoring', { skip: !native && 'needs a native Postgres' }, () => {
         await env.pool.query(
           `insert into tickets_ops.looks (dataset, looked_at, files, others, future_dated) values ('inc', now(), 0, 0, '{}')`,
         );
-      await env.pool.query(`select tickets_ops.enqueue('maintain', '{}') from generate_series(1, 6)`);
+      await env.pool.query(`select tickets_ops.enqueue('fleettickets_maintain', '{}') from generate_series(1, 6)`);
       return well ? / is well / : / needs a person since .*no look has ever found a file/s;
     };
     const idle = () =>
