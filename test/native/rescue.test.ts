@@ -325,7 +325,7 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     keepHeartbeat(events, empty, log, assert.fail);
     events.emit('pool:create', { workerPool: { id: 'done', promise: Promise.resolve() } } as never);
     await heartbeatEnded(events);
-    assert.match(said.join(), /the heartbeat cannot be set up: .*tickets_ops/);
+    assert.match(said.join(), /the heartbeat cannot be set up: .*Run: fleettickets migrate/);
     await waitFor('the session to be gone', async () => {
       const { rowCount } = await env.pool.query(
         `select from pg_stat_activity where datname = $1 and application_name like 'fleettickets worker %'`,
