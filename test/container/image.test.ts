@@ -93,7 +93,7 @@ describe('the image', { timeout: 180_000 }, () => {
 
     const inside = await container.exec('sh', '-c', INSIDE);
     const [program, ...others] = inside.split('\n');
-    assert.match(program ?? '', /^node (--\S+ )+\/usr\/local\/bin\/fleettickets worker --migrate $/);
+    assert.equal(program, 'node /usr/local/bin/fleettickets worker --migrate ');
     assert.deepEqual(others, ['1000', 'read-only']);
     assert.match(await container.exec('fleettickets', '--help'), /\n {2}worker +/);
     assert.equal(await container.stop(GRACE_S), 0);
