@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:fbc5002efe74eb2339ea68f6e20574be2d29d90d
+--! Hash: sha1:1d83aa0e6f5df38b7963378502f68f5349805071
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -223,7 +223,7 @@ begin
   ) as found;
   if v_stopping is not null then
     raise exception 'Bound to the tables of the schema tickets, and not to be moved by a migration: %', v_stopping
-      using hint = 'Drop them, run the migration again, and make them again on the new tables.';
+      using hint = 'Nothing was changed. They are others'': agree with their owners, who take them off these tables before the takeover and put them on the new ones after it.';
   end if;
 
   insert into tickets_takeover.readers (class_id, object_id, kind, name, own, replaced, early, rank, definition, afterwards)
