@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { Finding } from '../src/operations/doctor/finding.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { first, fleettickets, operations, PREFIX } from './support/operations.ts';
+import { first, fleettickets, operations } from './support/operations.ts';
+import { PREFIX } from './support/pipeline.ts';
 
 let env: Environment;
 before(async () => {

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { first, operations, PREFIX, second } from './support/operations.ts';
+import { first, operations, second } from './support/operations.ts';
+import { PREFIX } from './support/pipeline.ts';
 
 let env: Environment;
 before(async () => {

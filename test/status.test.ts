@@ -4,7 +4,8 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { page } from '../src/commands/status.ts';
 import type { Status } from '../src/operations/health.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { first, fleettickets, operations, PREFIX } from './support/operations.ts';
+import { first, fleettickets, operations } from './support/operations.ts';
+import { PREFIX } from './support/pipeline.ts';
 
 let env: Environment;
 before(async () => {

@@ -11,31 +11,27 @@ import { opencage } from './providers/opencage.ts';
 const PROVIDERS = { locationiq, opencage, nominatim } satisfies Record<string, Provider>;
 const NAMES = Object.keys(PROVIDERS) as (keyof typeof PROVIDERS)[];
 const namesOf = (kind: (provider: Provider) => boolean) => NAMES.filter((name) => kind(PROVIDERS[name]));
-const listOf = (conjunction: 'and' | 'or', names: readonly string[]) =>
-  names.join(', ').replace(/, (?=\w+$)/, ` ${conjunction} `);
+const LISTS = {
+  and: new Intl.ListFormat('en-GB', { type: 'conjunction' }),
+  or: new Intl.ListFormat('en-GB', { type: 'disjunction' }),
+};
 
 export const GeocoderSettings = z.object({
   GEOCODER_PROVIDER: z
     .enum(NAMES, `must be one of ${NAMES.join(', ')}`)
     .optional()
-    .describe(`Who is asked where places are: ${listOf('or', NAMES)}. Unset: nobody is asked`),
+    .describe(`Who is asked where places are: ${LISTS.or.format(NAMES)}. Unset: nobody is asked`),
   GEOCODER_API_KEY: z
     .string()
     .min(8, 'is too short to be a key')
     .optional()
-    .describe(
-      `The provider's key; needed by ${listOf(
-        'and',
-        namesOf(({ needsKey }) => needsKey),
-      )}`,
-    ),
+    .describe(`The provider's key; needed by ${LISTS.and.format(namesOf(({ needsKey }) => needsKey))}`),
   GEOCODER_BASE_URL: z
     .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
     .refine((url) => !/\/\/[^/]*@/.test(url), 'must not hold a user or password')
     .optional()
     .describe(
-      `Address of the provider's API, e.g. http://nominatim:8080; needed by ${listOf(
-        'and',
+      `Address of the provider's API, e.g. http://nominatim:8080; needed by ${LISTS.and.format(
         namesOf(({ baseUrl }) => baseUrl === null),
       )}, whose server is your own`,
     ),
@@ -81,7 +77,7 @@ export type NoGeocoder = { readonly off: string };
 export function geocoderFrom(settings: GeocoderSettings): Geocoder | NoGeocoder {
   if (!settings.GEOCODER_PROVIDER) {
     return {
-      off: `GEOCODER_PROVIDER is not set, so no place is looked up. Set it to ${listOf('or', NAMES)}.`,
+      off: `GEOCODER_PROVIDER is not set, so no place is looked up. Set it to ${LISTS.or.format(NAMES)}.`,
     };
   }
   const provider: Provider = PROVIDERS[settings.GEOCODER_PROVIDER];

@@ -6,9 +6,9 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { feed } from '../../demo/feed.ts';
 import type { Environment } from './environment.ts';
+import { PREFIX } from './pipeline.ts';
 
 const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
-export const PREFIX = 'automations/inc/';
 /** Of the last two hours: health calls a feed dead whose newest file is older than a day. */
 export const start = new Date(Math.floor(Date.now() / 3_600_000 - 1) * 3_600_000);
 export const [first, second] = [...feed({ seed: 5, hours: 2, tickets: 60, start })] as [Snapshot, Snapshot];
