@@ -183,7 +183,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         .filter(({ role, name }) => role === 'tickets_operator' && name.startsWith('tickets'))
         .map(({ name }) => name),
       [
-        'tickets.freshness()',
+        'tickets.freshness(text)',
         'tickets.geocode_cluster(text,boolean)',
         'tickets.geocode_location(text,text,boolean)',
         'tickets_ops.cancel_job(bigint)',
@@ -206,7 +206,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
       callable
         .filter(({ role, name }) => role === 'tickets_reader' && name.startsWith('tickets'))
         .map(({ name }) => name),
-      ['tickets.freshness()'],
+      ['tickets.freshness(text)'],
     );
     await assert.rejects(
       operator.query(inJobSchema(`select graphile_worker.add_job('fleettickets_maintain')`)),
