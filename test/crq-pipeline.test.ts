@@ -1,9 +1,10 @@
-/** The suite of the pipeline once more, of CRQ: what a dataset is must not matter to it. */
+/** The suite of the pipeline once more, of CRQ: which dataset it is must not matter to it. */
+import { describe } from 'node:test';
+
 process.env['TEST_DATASET'] = 'crq';
 process.env['CRQ_ENABLED'] = 'true';
 
-await import('./ingest.test.ts');
-await import('./events.test.ts');
-await import('./refused-rows.test.ts');
-await import('./suspect-snapshots.test.ts');
-await import('./changes.test.ts');
+for (const subject of ['ingest', 'events', 'refused-rows', 'suspect-snapshots', 'changes'])
+  describe(subject, async () => {
+    await import(`./${subject}.test.ts`);
+  });
