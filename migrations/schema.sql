@@ -2248,7 +2248,7 @@ $$;
 
 COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text) IS 'The document of reporting.fn_tickets_for_map(), reporting.fn_tickets_for_map_json() and reporting.fn_crq_for_map(), with their arguments, as one row; p_dataset: inc or crq. Reads as its caller.';
 
-CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select

@@ -128,7 +128,7 @@ describe('the schedule in the database', () => {
   });
 
   test('is recorded by a worker that starts', async () => {
-    await startWorkerProcess();
+    await startWorkerProcess({ CRQ_ENABLED: 'true' });
     const { rows } = await env.pool.query(
       'select identifier, task, dataset from tickets_ops.schedule order by identifier',
     );

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c3c196dd375114fcf9318684e54a973cabda5d2d
+--! Hash: sha1:89099d33da06cf539f00de481ab461167ec86b6c
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4427,7 +4427,9 @@ comment on function tickets.filtered_tickets(boolean, boolean, text, text, text,
 
 -- A feature's properties, once for all map functions. Inlined wherever it stands in a FROM; with a constant for p_open one of
 -- the two lists of properties is left.
-create or replace function tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text)
+create or replace function tickets.map_features(
+  p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text default 'inc'
+)
 returns table (feature record, bytes_of_text integer, closed_at timestamptz, normalized_status text)
 language sql stable parallel safe
 as $$
