@@ -23,7 +23,7 @@ begin
     tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
-    tickets.assign(text, text, boolean), tickets.release(text, text), tickets.freshness(text)
+    tickets.assign(text, text, boolean), tickets.release(text, text), tickets.freshness(text), tickets.datasets()
     from public;
 
   foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher', 'tickets_monitor'] loop
@@ -64,7 +64,7 @@ begin
       reporting.fn_tickets_for_map_json(boolean, text, text, text),
       reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
       reporting.ticket_places_mvt(integer, integer, integer, json),
-      reporting.fn_tickets_version(), tickets.freshness(text)
+      reporting.fn_tickets_version(), tickets.freshness(text), tickets.datasets()
       to %I', v_role);
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.
@@ -110,8 +110,8 @@ begin
   end if;
   if exists (select from pg_roles where rolname = 'tickets_monitor') then
     grant usage on schema tickets_ops to tickets_monitor;
-    grant select on tickets_ops.metrics, tickets_ops.health, tickets_ops.datasets to tickets_monitor;
-    grant execute on function tickets_ops.read_metrics(), tickets_ops.read_health(), tickets_ops.read_datasets() to tickets_monitor;
+    grant select on tickets_ops.metrics, tickets_ops.health to tickets_monitor;
+    grant execute on function tickets_ops.read_metrics(), tickets_ops.read_health() to tickets_monitor;
   end if;
   if not exists (select from pg_roles where rolname = 'tickets_operator') then
     return;

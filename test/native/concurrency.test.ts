@@ -85,8 +85,8 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
       `select (select count(*)::int from tickets.inc) as inc, (select count(*)::int from tickets.crq) as crq,
          (select count(*)::int from graphile_worker.jobs) as jobs, (select count(*)::int from tickets_ops.places_to_geocode()) as places`,
     );
-    assert.deepEqual(counted, [{ inc: tickets, crq: tickets, jobs: counted[0].places, places: counted[0].places }]);
-    assert.ok(counted[0].places > 60);
+    assert.deepEqual(counted, [{ inc: tickets, crq: tickets, jobs: counted[0]?.places, places: counted[0]?.places }]);
+    assert.ok(counted[0]?.places > 60);
   });
 
   test('the same batch run by two workers is loaded once', async () => {
