@@ -37,6 +37,7 @@ const figures = (tickets: number, other: Partial<Figures> = {}): Figures => ({
   rows: tickets,
   rejected: 0,
   tickets,
+  ids: tickets,
   columns: COLUMNS,
   values: values(tickets),
   ...other,
@@ -58,6 +59,7 @@ function reading(rows: number, rejected = 0, other: Partial<Reading> = {}): Read
 const compared = (other: Partial<Comparison> = {}): Comparison => ({
   feed: 'snapshots',
   last: figures(1_000),
+  known: 1_000,
   open: 100,
   closing: 0,
   hoursSinceLoad: 1,
@@ -196,6 +198,17 @@ describe('a file is loaded with a warning', () => {
     assert.deepEqual(judged(reading(599)), ['load', 'It has 599 rows, 60 % of the 1000 of the last load.']);
     assert.deepEqual(judged(reading(600)), ['load']);
     assert.deepEqual(judged(reading(10), { last: null }), ['load']);
+  });
+
+  test('when it has as many tickets, and others, unless so many changed only', () => {
+    assert.deepEqual(judged(reading(1_000), { known: 599 }), [
+      'load',
+      'Of its 1000 tickets 599 were known, and the last load had 1000. Have the ids changed?',
+    ]);
+    assert.deepEqual(judged(reading(1_000), { known: 600 }), ['load']);
+    assert.deepEqual(judged(reading(100), { known: 50, last: figures(100) }), ['load'], 'so few say nothing');
+    assert.deepEqual(judged(reading(1_000), { known: 0, last: null }), ['load']);
+    assert.deepEqual(judged(reading(1_000), { known: 0, feed: 'changes' }), ['load']);
   });
 
   test('and not for its few rows, or none, where files hold changes only', () => {

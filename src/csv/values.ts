@@ -50,9 +50,15 @@ function isDegrees(text: string): boolean {
   return degrees.length <= 40 && /^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$/.test(degrees);
 }
 
-/** The columns whose values are counted. normalized_status is text: what is there reads. */
+/** What programs write where they have no value. */
+const NO_VALUE = /^(?:null|undefined|nan|none|n\/a|#n\/a|\[object object\])$/i;
+
+/** Whether a text only says that there is none. */
+export const isNoValue = (text: string) => text.length <= 20 && NO_VALUE.test(trimmed(text));
+
+/** The columns whose values are counted. normalized_status is text: what is there reads, unless it says that nothing is. */
 export const TYPED_COLUMNS: Readonly<Record<string, (text: string) => boolean>> = {
-  normalized_status: () => true,
+  normalized_status: (text) => !isNoValue(text),
   is_actionable: (text) => toBoolean(text) !== undefined,
   mttr: isHours,
   created_at_service: isTime,

@@ -16,6 +16,8 @@ export interface Figures {
   readonly rejected: number;
   /** Rows that can be loaded; an id that stands twice counts twice. */
   readonly tickets: number;
+  /** Ids of the tickets, each once. */
+  readonly ids: number;
   readonly columns: readonly string[];
   /** Of the tickets, by typed column. */
   readonly values: Readonly<Record<string, Values>>;
@@ -36,6 +38,8 @@ export interface Comparison {
   readonly feed: Feed;
   /** The last whole load; null before the first. */
   readonly last: Figures | null;
+  /** Ids of this file that have a ticket already. */
+  readonly known: number;
   /** Open tickets, and those of them that this file closes. */
   readonly open: number;
   readonly closing: number;
@@ -72,6 +76,8 @@ const HELD_MS = 3_600_000;
 const MAX_REJECTED_SHARE = 0.5;
 const MANY_REJECTED_SHARE = 0.02;
 const FEW_ROWS_SHARE = 0.6;
+/** So many tickets of the last load may be missing whatever their share. */
+const MAX_MISSING = 50;
 /** So few rows are more like what changed in an hour. */
 const CHANGES_SHARE = 0.2;
 /** A column reads far fewer values: half of the share it had, or so much more of what stands there is unreadable. */
@@ -82,7 +88,8 @@ const FEW_VALUES = 5;
 
 export const figuresOf = ({ counts, columns, values }: Reading): Figures => {
   const rows = counts.read - counts.alarms - counts.sentinels;
-  return { rows, rejected: counts.rejected, tickets: rows - counts.rejected, columns, values };
+  const tickets = rows - counts.rejected;
+  return { rows, rejected: counts.rejected, tickets, ids: tickets - counts.duplicates, columns, values };
 };
 
 /** @param onSuspect what is done with a file that would be held (ON_SUSPECT_SNAPSHOT) */
@@ -91,7 +98,7 @@ export function judge(reading: Reading, compared: Comparison, onSuspect: 'hold' 
   const refusal = whyRefused(figures, reading, compared);
   if (refusal !== undefined) return { verdict: 'refuse', reason: refusal };
 
-  const oddities = compared.last === null ? [] : comparedWith(compared.last, figures, compared.feed);
+  const oddities = compared.last === null ? [] : comparedWith(compared.last, figures, compared);
   const vital = compared.last === null ? [] : lostVitalColumns(compared.last, figures);
   const closings = whyClosingsHold(compared);
   const grounds = [...vital, ...(closings ? [closings] : [])];
@@ -153,7 +160,7 @@ function whyClosingsPass({ hoursSinceLoad, snapshotAt, heldSince }: Comparison):
   return 'It is loaded because a file at least an hour before it showed the same.';
 }
 
-function comparedWith(last: Figures, now: Figures, feed: Feed): string[] {
+function comparedWith(last: Figures, now: Figures, { feed, known }: Comparison): string[] {
   const gone = last.columns.filter((name) => !now.columns.includes(name));
   const fresh = now.columns.filter((name) => !last.columns.includes(name));
   return [
@@ -161,7 +168,7 @@ function comparedWith(last: Figures, now: Figures, feed: Feed): string[] {
       ? [
           `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ' It looks like a file of changes: INC_FEED?' : ''}`,
         ]
-      : []),
+      : whyUnknown(last, now, feed, known)),
     ...(gone.length > 0
       ? [`${some(gone.length, 'column')} of the last load ${gone.length === 1 ? 'is' : 'are'} gone: ${listed(gone)}.`]
       : []),
@@ -170,6 +177,15 @@ function comparedWith(last: Figures, now: Figures, feed: Feed): string[] {
       : []),
     ...Object.keys(now.values).flatMap((column) => whyFewerRead(column, last, now, feed)),
   ];
+}
+
+/** As many rows as before, and other tickets: ids that a spreadsheet has rounded, or a column that has moved. */
+function whyUnknown(last: Figures, now: Figures, feed: Feed, known: number): string[] {
+  return feed === 'snapshots' && known < FEW_ROWS_SHARE * last.ids && last.ids - known > MAX_MISSING
+    ? [
+        `Of its ${some(now.ids, 'ticket')} ${known} were known, and the last load had ${last.ids}. Have the ids changed?`,
+      ]
+    : [];
 }
 
 function whyFewerRead(column: string, last: Figures, now: Figures, feed: Feed): string[] {
