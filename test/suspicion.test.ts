@@ -266,7 +266,12 @@ test('normal days do not warn: lumps of closings, columns that waver, a few reje
         const rejected = Math.floor(rows * rejects);
         const open = Math.round(before * 0.2);
         const file = reading(rows, rejected, { values: values(rows - rejected, shares) });
-        const against = compared({ last: figures(before), open, closing: Math.floor(open * closes) });
+        const against = compared({
+          last: figures(before),
+          known: Math.min(rows - rejected, before),
+          open,
+          closing: Math.floor(open * closes),
+        });
         assert.deepEqual(judge(file, against, 'hold'), { verdict: 'load', warnings: [] });
         assert.equal(manyRejected(rows, rejected), undefined);
       },

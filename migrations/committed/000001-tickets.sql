@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:1d83aa0e6f5df38b7963378502f68f5349805071
+--! Hash: sha1:116bb92c53ce175cf72b91b54853ff1ddb1f6a02
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4102,7 +4102,7 @@ $$;
 comment on function tickets_ops.locked_snapshot(bigint) is 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
 
 create or replace function tickets_ops.release_snapshot(p_snapshot_id bigint) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_snapshot tickets_ops.snapshots;
   v_later text;
@@ -4136,12 +4136,15 @@ begin
   end;
   perform tickets_ops.ask_for_missing_jobs();
   return format('Snapshot %s is being loaded.', p_snapshot_id);
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets_ops.release_snapshot(bigint) is 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+comment on function tickets_ops.release_snapshot(bigint) is 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, when another one is in flight, and when others hold its rows for ten seconds.';
 
 create or replace function tickets_ops.dismiss_snapshot(p_snapshot_id bigint) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_snapshot tickets_ops.snapshots;
 begin
@@ -4157,9 +4160,12 @@ begin
     return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
   end if;
   raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets_ops.dismiss_snapshot(bigint) is 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
+comment on function tickets_ops.dismiss_snapshot(bigint) is 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other, and when others hold its row for ten seconds.';
 --! EndIncluded held.sql
 
 create trigger _100_transition before insert or update of status on tickets_ops.snapshots
@@ -6305,7 +6311,7 @@ comment on function tickets_ops.plan_geocoding(text, text[]) is
 
 create or replace function tickets_ops.fetch_now(dataset text default 'inc', force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 declare
   v_force boolean := coalesce(fetch_now.force, false);
@@ -6337,13 +6343,15 @@ begin
     v_in_flight,
     case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
   );
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
+comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
 
 create or replace function tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 #variable_conflict use_column
 declare
   v_priority constant integer := (select on_demand_priority from tickets_ops.job_policy(p_task));
@@ -6392,9 +6400,11 @@ begin
         when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
       v_provider
     );
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.enqueue_on_demand(text, text, jsonb, boolean, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment.';
+comment on function tickets_ops.enqueue_on_demand(text, text, jsonb, boolean, text) is 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment, and when others hold it for ten seconds.';
 
 create or replace function tickets.geocode_cluster(cluster text, force boolean default false)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -8023,7 +8033,7 @@ return exists (
 comment on function tickets_ops.is_blocked(text, timestamptz, timestamptz, text) is 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
 
 create or replace function tickets_ops.skip_file(p_key text, p_dataset text default 'inc') returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_snapshot tickets_ops.snapshots;
 begin
@@ -8049,9 +8059,12 @@ begin
     perform tickets_ops.continue_backfill(p_dataset);
   end if;
   return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets_ops.skip_file(text, text) is 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
+comment on function tickets_ops.skip_file(text, text) is 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file, and when others hold its row for ten seconds.';
 
 create or replace function tickets_ops.changes_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -8469,9 +8482,11 @@ begin
       then format('It is due now, and with it all that is left of snapshot %s.', v_job.payload ->> 'snapshot_id')
     else 'It is due now.'
   end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+comment on function tickets_ops.retry_job(bigint) is 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, when its snapshot cannot be reopened (a newer one superseded it), and when others hold its rows for ten seconds.';
 
 create or replace function tickets_ops.request_of(p_payload jsonb) returns jsonb language sql immutable parallel safe
 return case jsonb_typeof(p_payload) when 'object' then p_payload - array['waits', 'looks', '_cron'] else p_payload end;
@@ -8517,9 +8532,11 @@ begin
     end
     from failed f left join together t on t.task = f.task
     order by f.id;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
+comment on function tickets_ops.retry_failed(text) is 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone. Raises when others hold their rows for ten seconds.';
 
 create or replace function tickets_ops.jobs_of_snapshot(p_snapshot_id bigint) returns bigint[]
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -81,15 +81,17 @@ export function whatInstead(text: string): string | undefined {
   if (text.includes('\\n'))
     return `its line ends are written out as \\n (${start}), as within JSON: export it as plain CSV`;
   // An old encoding spoils a letter of a header here and there, and is read all the same.
-  if (!text.includes('ticket_id') && /[\0-\x08\x0e-\x1b\x1f\x7f\ufffd]/.test(text)) {
+  if (!text.includes('ticket_id') && /(?!\s)[\p{Cc}\ufffd]/u.test(text)) {
     return `it is a binary file, or text in another encoding than UTF-8 (${start})`;
   }
   return otherLineEnds(text);
 }
 
+const OTHER_LINE_END = /\S([\r\v\f\u0085\u2028\u2029])+\S/;
+
 /** What else than LF or CRLF its lines end in: a lone carriage return, a form feed, U+2028 and the like. */
 export function otherLineEnds(text: string): string | undefined {
-  const [, end = ''] = /[^\s]([\r\v\f\x1c-\x1e\x85\u2028\u2029])+[^\s]/.exec(text) ?? [];
+  const [, end = ''] = OTHER_LINE_END.exec(text) ?? [];
   if (end === '') return undefined;
   const name =
     end === '\r' ? 'a lone carriage return' : `U+${end.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}`;

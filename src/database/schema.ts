@@ -76,7 +76,7 @@ async function requireNoObstacles(client: ClientBase, jobs: JobSchemaSettings): 
 function requireUpgradable(left: Pending[]): void {
   if (left.some(({ state }) => state === 'former'))
     throw new SchemaError(
-      `This database was made by a version from before the release, which cannot be upgraded: ${FORMER_REMEDY}.`,
+      `The schema of this database is not current: it was made by a version from before the release, and cannot be upgraded. What to do: ${FORMER_REMEDY}`,
     );
   const changed = left.filter(({ state }) => state === 'changed').map(({ migration }) => migration);
   if (changed.length > 0)

@@ -53,6 +53,48 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
     assert.ok(performance.now() - started < 25_000);
   });
 
+  test('or holds a snapshot, keeps every call of a person waiting for ten seconds', async () => {
+    await env.pool.query(
+      `insert into tickets_ops.snapshots (dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, status, error)
+       values ('inc', 'automations/inc/2026-06-15T09-00-00.csv', 'e', 1, now(), now(), 'bucket', 'failed', 'x')`,
+    );
+    const snapshot = '(select max(snapshot_id) from tickets_ops.snapshots)';
+    await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani"}')`);
+    const calls = [
+      `tickets_ops.release_snapshot(${snapshot})`,
+      `tickets_ops.dismiss_snapshot(${snapshot})`,
+      `tickets_ops.skip_file('automations/inc/2026-06-15T09-00-00.csv')`,
+      'tickets_ops.fetch_now()',
+      `tickets.geocode_cluster('Kilimani', true)`,
+      `tickets.geocode_location('NW_Yaya_FDT1', 'Kilimani')`,
+      `tickets_ops.retry_job((select id from tickets_ops.jobs where task = 'fetch_snapshot'))`,
+      'tickets_ops.retry_failed()',
+    ];
+    await env.pool.query('select tickets_ops.fetch_now()');
+    for (const call of [
+      `tickets.geocode_cluster('Kilimani', true)`,
+      `tickets.geocode_location('NW_Yaya_FDT1', 'Kilimani')`,
+    ])
+      await env.pool.query(`select ${call}`);
+    await env.pool.query(
+      `select tickets_ops.enqueue('geocode_cluster', '{"cluster": "Nyali"}', 'dead'); update graphile_worker._private_jobs set attempts = max_attempts where key = 'dead'`,
+    );
+    await person.query('select from graphile_worker._private_jobs for update');
+    await person.query(`lock table tickets_ops.snapshots in exclusive mode`);
+    const started = performance.now();
+    const told = await Promise.all(
+      calls.map((call) =>
+        env.pool.query(`select ${call}`).then(
+          () => 'it went through',
+          (error: Error) => error.message,
+        ),
+      ),
+    );
+    const blocked = new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`);
+    for (const [n, message] of told.entries()) assert.match(message, blocked, calls[n]);
+    assert.ok(performance.now() - started < 25_000);
+  });
+
   test('blocks a load: SIGTERM ends the worker all the same, health names the process, and the load goes on after it', async () => {
     const worker = await startWorkerProcess({ LOG_LEVEL: 'info' });
     await leaveOpen();
