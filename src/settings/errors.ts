@@ -14,6 +14,10 @@ interface Coded {
   readonly syscall?: unknown;
 }
 
+/** Whether Node refuses a certificate because it knows nobody who signed it. */
+export const isUntrusted = (code: string | undefined) =>
+  /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_\w+)$/.test(code ?? '');
+
 /** pg's own words for a connection that went away; they have no code. */
 const CONNECTION_LOST = /^(Connection terminated|Client has encountered a connection error)/;
 
