@@ -70,7 +70,7 @@ const REMEDIES: Record<string, string> = {
   AuthorizationHeaderMalformed: 'the region is wrong: check RUSTFS_REGION',
   ECONNREFUSED: 'nothing listens there: check RUSTFS_ENDPOINT, and that the server runs',
   ENOTFOUND: 'the host name is unknown: check RUSTFS_ENDPOINT',
-  ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS there: check whether RUSTFS_ENDPOINT must begin with http://',
+  EPROTO: 'it does not speak TLS there: check whether RUSTFS_ENDPOINT must begin with http://',
   CERT_HAS_EXPIRED: 'its certificate has expired: renew it',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is one of another host name: check RUSTFS_ENDPOINT',
 };

@@ -100,7 +100,7 @@ const UNTRUSTED =
   'no CA that this machine trusts has signed it. Name the file with the certificate of its CA (sslrootcert=…), or encrypt ' +
   'without checking it (sslmode=require without sslrootcert)';
 
-/** What to do about TLS, in words of DATABASE_URL. */
+/** What to do about TLS, in words of DATABASE_URL, and about limits. */
 function remedyOf(error: Error): string | undefined {
   const { code } = error as NodeJS.ErrnoException;
   if (isUntrusted(code)) return UNTRUSTED;
@@ -108,6 +108,8 @@ function remedyOf(error: Error): string | undefined {
     return 'renew it, or encrypt without checking it: sslmode=require without sslrootcert';
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
     return 'name the host as its certificate does, or check the CA only: sslmode=verify-ca';
+  if (code === '53300')
+    return 'raise the limit of the role, the database or the server, or end sessions that nobody needs';
   if (/does not support SSL/.test(error.message)) return 'leave sslmode out, or set sslmode=disable';
   if (/no encryption$/.test(error.message)) return 'it may want TLS: add ?sslmode=require';
   return undefined;
