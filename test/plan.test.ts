@@ -98,6 +98,30 @@ describe('the files of a folder', () => {
     );
   });
 
+  test('that were meant as CSVs and are none by their names are named, and nothing else is', () => {
+    const named = (name: string) => at('09', { key: PREFIX + name });
+    const names = (found: readonly string[]) =>
+      snapshotFiles(found.map(named)).ignored.map(({ file }) => file.key.slice(PREFIX.length));
+    const meant = [
+      ...[
+        'x.csv~',
+        'x.csv.part',
+        'x.csv.bz2',
+        'x.csv (1)',
+        'x.cvs',
+        'x.parquet',
+        'x.ndjson',
+        'x.htm',
+        'x.gz',
+        'X.XLSX',
+      ],
+      ...['2026-06-15T09-00-00', '2026-06-15T09-00-00csv', '2026-06-15T09:00:00.dat', '2026-06-15 09-00-00.out'],
+    ].sort();
+    assert.deepEqual(names(meant).sort(), meant);
+    const others = ['readme.md', 'x.probe', '.keep', '2026-06-15', '2026-06-15T09-00-00.csv', 'x.CSV.GZ'];
+    assert.deepEqual(names(others), []);
+  });
+
   test('are in the order of the times in their names, then LastModified, then key by its bytes', () => {
     const early = at('07', { lastModified: NOON });
     const late = at('09', { lastModified: new Date(0) });

@@ -50,8 +50,12 @@ export function comparePositions(a: Position, b: Position): number {
   );
 }
 
-/** What people and programs drop beside a CSV that was meant as one: packed, half uploaded, or saved by a spreadsheet. */
-const NEARLY_CSV = /\.(csv\.[a-z0-9]{1,10}|tsv|txt|json|xlsx?|ods|zip)$/i;
+/**
+ * What people and programs drop beside a CSV that was meant as one: packed, half uploaded, saved by a spreadsheet, in
+ * another format, or with a snapshot's time and no ending at all.
+ */
+const NEARLY_CSV =
+  /\.(csv[^/]{1,12}|cvs|tsv|txt|(nd)?json|jsonl|xml|html?|xlsx?|ods|parquet|avro|zip|gz)$|(^|\/)\d{4}-\d\d-\d\d[T ]\d\d[-:]\d\d[^/]*$/i;
 
 export interface Listing {
   /** CSV files (also packed as `.csv.gz`), in their order. */
