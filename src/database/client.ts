@@ -6,7 +6,7 @@
  */
 
 import pg, { type ClientBase, type QueryResult, type QueryResultRow } from 'pg';
-import { ExpectedError, isUntrusted } from '../settings/errors.ts';
+import { ExpectedError, isUntrusted, REMEDIES } from '../settings/errors.ts';
 import { pinSession } from './session.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -108,11 +108,9 @@ function remedyOf(error: Error): string | undefined {
     return 'renew it, or encrypt without checking it: sslmode=require without sslrootcert';
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
     return 'name the host as its certificate does, or check the CA only: sslmode=verify-ca';
-  if (code === '53300')
-    return 'raise the limit of the role, the database or the server, or end sessions that nobody needs';
   if (/does not support SSL/.test(error.message)) return 'leave sslmode out, or set sslmode=disable';
   if (/no encryption$/.test(error.message)) return 'it may want TLS: add ?sslmode=require';
-  return undefined;
+  return REMEDIES[code ?? ''];
 }
 
 /** Node reports a host that refuses on both IPv4 and IPv6 as an AggregateError without a message. */

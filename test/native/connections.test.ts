@@ -127,7 +127,7 @@ describe('a connection', { skip: !native && 'needs a native Postgres' }, () => {
     );
     await assert.rejects(
       encrypted('?sslmode=require', postgres.url.replace('postgres@', 'few@')),
-      /too many connections for role "few": raise the limit of the role, the database or the server/,
+      /too many connections for role "few": Raise the limit of the role, the database or the server/,
     );
   });
 
