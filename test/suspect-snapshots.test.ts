@@ -157,6 +157,10 @@ describe('a snapshot that is odd', () => {
     ],
     'a column that is gone': [without('cluster'), /1 column of the last load is gone: cluster/],
     'a column that is new': [csvOf(records(100, () => ({ shiny: 'x' }))), /1 column is new: shiny/],
+    'a column that is empty now': [
+      csvOf(records(100, () => ({ cluster: '' }))),
+      /Of cluster 0 of 100 tickets have a value that reads; in the last load 100 of 100 had/,
+    ],
     'ids that a spreadsheet has rounded': [
       csvOf(records(100, () => ({ ticket_id: '1.23E+12' }))),
       /Of its 1 ticket 0 were known, and the last load had 100. Have the ids changed\?/,

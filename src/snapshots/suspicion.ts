@@ -19,7 +19,7 @@ export interface Figures {
   /** Ids of the tickets, each once. */
   readonly ids: number;
   readonly columns: readonly string[];
-  /** Of the tickets, by typed column. */
+  /** Of the tickets, by counted column. */
   readonly values: Readonly<Record<string, Values>>;
 }
 
