@@ -31,8 +31,8 @@ export async function run(args: string[]): Promise<number> {
 }
 
 function describe({ check, state, detail, remedy }: Finding): string {
-  const indent = ' '.repeat(25);
+  const indent = ' '.repeat(21);
   const indented = (text: string) => text.trim().replaceAll('\n', `\n${indent}`);
   const hint = remedy ? `${indent}→ ${indented(remedy)}\n` : '';
-  return `${MARKS[state].padEnd(6)}${check.padEnd(19)}${indented(detail)}\n${hint}`;
+  return `${MARKS[state].padEnd(6)}${check.padEnd(14)} ${indented(detail)}\n${hint}`;
 }
