@@ -15,6 +15,7 @@ import { csvBytes } from '../csv/gunzip.ts';
 import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { boundedWaits } from '../database/waits.ts';
 import { type Dataset, dataset } from '../settings/dataset.ts';
 import { createLog } from '../settings/log.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
@@ -74,12 +75,13 @@ export async function run(args: string[]): Promise<number> {
   return withClient(DATABASE_URL, async (client) => {
     await requireCurrent(client);
     if (!values.apply && local) {
-      const plan = await planFile(client, inc, local);
+      const plan = await boundedWaits(client, () => planFile(client, inc, local));
       print(values.json, plan, describeFilePlan);
       return plan.refusal === null ? 0 : 1;
     }
     if (!values.apply) {
-      const dryRun = await previewBucket(client, openBucket(readSettings(BucketSettings)), inc, mode);
+      const bucket = openBucket(readSettings(BucketSettings));
+      const dryRun = await boundedWaits(client, () => previewBucket(client, bucket, inc, mode));
       print(values.json, dryRun, describeDryRun);
       return dryRun.refused.length === 0 ? 0 : 1;
     }

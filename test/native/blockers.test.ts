@@ -1,11 +1,19 @@
 /** A person's open transaction keeps others waiting for a bounded time, and is named: by health, and to whoever waits. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { connect } from '../../src/database/client.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { csvOf, keyOf } from '../support/pipeline.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
+
+const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 describe('a transaction that somebody left open', { skip: !native && 'needs a native Postgres' }, () => {
   let env: Environment;
@@ -93,6 +101,25 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
     const blocked = new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`);
     for (const [n, message] of told.entries()) assert.match(message, blocked, calls[n]);
     assert.ok(performance.now() - started < 25_000);
+  });
+
+  test('and has the ledger to itself keeps no command waiting for ever, and each says by whom', async () => {
+    await person.query('lock table tickets_ops.snapshots in access exclusive mode');
+    const file = join(tmpdir(), `fleettickets-blockers-${process.pid}.csv`);
+    await writeFile(file, csvOf([{ ticket_id: 'WOT1' }]));
+    const run = async (...args: string[]) => {
+      const child = spawn(process.execPath, [CLI, ...args]);
+      const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+      return `${out}${err}`;
+    };
+    const said = await Promise.all(
+      [['status'], ['metrics'], ['doctor'], ['ingest', '--inc-csv', file], ['ingest', '--from-bucket']].map((args) =>
+        run(...args),
+      ),
+    );
+    const blocked = new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`);
+    for (const text of said) assert.match(text, blocked);
+    await rm(file);
   });
 
   test('blocks a load: SIGTERM ends the worker all the same, health names the process, and the load goes on after it', async () => {
