@@ -34,6 +34,7 @@ export interface Reading {
 
 /** What a file is compared with. */
 export interface Comparison {
+  readonly dataset: string;
   /** What the files are. One of changes has as many rows as there are changes, none included. */
   readonly feed: Feed;
   /** The last whole load; null before the first. */
@@ -160,13 +161,13 @@ function whyClosingsPass({ hoursSinceLoad, snapshotAt, heldSince }: Comparison):
   return 'It is loaded because a file at least an hour before it showed the same.';
 }
 
-function comparedWith(last: Figures, now: Figures, { feed, known }: Comparison): string[] {
+function comparedWith(last: Figures, now: Figures, { dataset, feed, known }: Comparison): string[] {
   const gone = last.columns.filter((name) => !now.columns.includes(name));
   const fresh = now.columns.filter((name) => !last.columns.includes(name));
   return [
     ...(feed === 'snapshots' && now.rows < FEW_ROWS_SHARE * last.rows
       ? [
-          `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ' It looks like a file of changes: INC_FEED?' : ''}`,
+          `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ` It looks like a file of changes: ${dataset.toUpperCase()}_FEED?` : ''}`,
         ]
       : whyUnknown(last, now, feed, known)),
     ...(gone.length > 0
