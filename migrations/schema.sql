@@ -8995,7 +8995,7 @@ COMMENT ON COLUMN tickets_ops.health.jobs_failed IS 'Failed jobs that still matt
 
 COMMENT ON COLUMN tickets_ops.health.workers_alive IS 'Workers that live.';
 
-COMMENT ON COLUMN tickets_ops.health.workers_unsure IS 'Of these, workers whose connections share sessions (a pooler in transaction mode): should one die, its jobs are free again only after 4 hours.';
+COMMENT ON COLUMN tickets_ops.health.workers_unsure IS 'Of these, workers on the embedded database, where all connections share one session: should one die, its jobs are free again only after 4 hours.';
 
 COMMENT ON COLUMN tickets_ops.health.geocoding_state IS 'See tickets_ops.geocoding.';
 
@@ -9195,7 +9195,7 @@ COMMENT ON COLUMN tickets_ops.workers.pid IS 'Process id on that host.';
 
 COMMENT ON COLUMN tickets_ops.workers.sessions IS 'application_name of all its connections, so that those of a worker that hangs can be ended.';
 
-COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (a pooler in transaction mode, the embedded database): its lock says nothing, and nobody can tell whether it lives.';
+COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
 
 COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good order.';
 

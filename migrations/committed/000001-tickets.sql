@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:1d83aa0e6f5df38b7963378502f68f5349805071
+--! Hash: sha1:8165b536dc2c2a6ef00d0141efd75305d1be3d8b
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -7841,7 +7841,7 @@ comment on column tickets_ops.workers.seen_at is 'Heartbeat, every 5 s.';
 comment on column tickets_ops.workers.host is 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
 comment on column tickets_ops.workers.pid is 'Process id on that host.';
 comment on column tickets_ops.workers.sessions is 'application_name of all its connections, so that those of a worker that hangs can be ended.';
-comment on column tickets_ops.workers.shares_sessions is 'Its connections are not sessions of their own (a pooler in transaction mode, the embedded database): its lock says nothing, and nobody can tell whether it lives.';
+comment on column tickets_ops.workers.shares_sessions is 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
 comment on column tickets_ops.workers.stopped_at is 'When it shut down in good order.';
 comment on column tickets_ops.workers.declared_dead_at is 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
@@ -8886,7 +8886,7 @@ comment on column tickets_ops.health.oldest_waiting_age is 'How long the oldest 
 comment on column tickets_ops.health.jobs_running is 'Jobs that run.';
 comment on column tickets_ops.health.jobs_failed is 'Failed jobs that still matter; see tickets_ops.failed_jobs.';
 comment on column tickets_ops.health.workers_alive is 'Workers that live.';
-comment on column tickets_ops.health.workers_unsure is 'Of these, workers whose connections share sessions (a pooler in transaction mode): should one die, its jobs are free again only after 4 hours.';
+comment on column tickets_ops.health.workers_unsure is 'Of these, workers on the embedded database, where all connections share one session: should one die, its jobs are free again only after 4 hours.';
 comment on column tickets_ops.health.geocoding_state is 'See tickets_ops.geocoding.';
 comment on column tickets_ops.health.geocoding_budget_left is 'Calls left today (UTC). NULL: no limit, or nobody to ask.';
 comment on column tickets_ops.health.geocoding_jobs is 'Places that wait to be asked.';

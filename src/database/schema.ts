@@ -1,10 +1,10 @@
 /**
  * The schema: graphile-worker's own tables first, then the committed migrations, then the actions of `.gmrc`.
  *
- * Guarantees: safe to start twice at once, and behind one that was killed (the second waits); needs no shadow database and no superuser where PostGIS
- * is installed; done means that every committed migration stands in the database in the version that is committed.
- * A session lock keeps order, so DATABASE_URL must not go through a transaction-pooling proxy. On the embedded
- * database all connections are one session and a lock excludes nobody: start one migration at a time there.
+ * Guarantees: safe to start twice at once, and behind one that was killed (the second waits); needs no shadow database and
+ * no superuser where PostGIS is installed; done means that every committed migration stands in the database in the version
+ * that is committed. A session lock keeps order. On the embedded database all connections are one session and a lock
+ * excludes nobody: start one migration at a time there.
  */
 import { readFile } from 'node:fs/promises';
 import { stripVTControlCharacters } from 'node:util';

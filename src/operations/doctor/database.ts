@@ -1,10 +1,10 @@
 /** The doctor's checks of the database: server, sessions, PostGIS, schema, rights, roles, clock, schedule, feed, vehicles. */
 import type pg from 'pg';
 import { FORMER_REMEDY, pending } from '../../database/committed.ts';
+import { isEmbedded } from '../../database/pooler.ts';
 import { obstacles } from '../../database/preflight.ts';
-import { DatabaseSettings, JobSchemaSettings, readSettings } from '../../settings/settings.ts';
+import { JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
-import { backendOf, sharesSessions } from '../../worker/sessions.ts';
 import { readHealth } from '../health.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
 import { otherApplications, othersRights } from './others.ts';
@@ -38,11 +38,10 @@ export async function server(client: pg.Client): Promise<Verdict> {
 }
 
 async function sessions(client: pg.Client): Promise<Verdict> {
-  if (!(await sharesSessions(client, await backendOf(client), readSettings(DatabaseSettings).DATABASE_URL)))
-    return ok('every connection has one of its own');
+  if (!(await isEmbedded(client))) return ok('every connection has one of its own'); // connect() refuses another
   return warning(
-    'connections share sessions: the jobs of a worker that dies are free again only after 4 hours',
-    'connect to Postgres directly, or through a pooler in session mode',
+    'the connections of the embedded database share one: the jobs of a worker that dies are free again only after 4 hours',
+    'use a Postgres server for more than trying out',
   );
 }
 
