@@ -17,6 +17,7 @@ import { SchemaError, withClient } from './client.ts';
 import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
 import { postgisSchema } from './foreign-code.ts';
 import { obstacles, unknownTasks } from './preflight.ts';
+import { newerServer, readServer } from './server.ts';
 import { settingsToPin } from './session.ts';
 import { migrateWorkerSchema } from './worker-schema.ts';
 
@@ -41,6 +42,7 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     await takeLock(client, GRAPHILE_MIGRATE_LOCK, 'a migration whose process is gone is still at work', log);
     await client.query('select pg_advisory_unlock($1)', [GRAPHILE_MIGRATE_LOCK]);
     await requireNoObstacles(client, jobs);
+    await tellNewer(client, log);
     const isNew = (await appliedMigrations(client)).size === 0;
     const missing = await pending(client);
     requireUpgradable(missing);
@@ -90,6 +92,11 @@ function requireUpgradable(left: Pending[]): void {
 async function recordShared(client: ClientBase, { WORKER_SCHEMA_SHARED }: JobSchemaSettings): Promise<void> {
   if (WORKER_SCHEMA_SHARED === undefined) return;
   await client.query(`select tickets_ops.record_settings('migrate', $1)`, [JSON.stringify({ WORKER_SCHEMA_SHARED })]);
+}
+
+async function tellNewer(client: ClientBase, log: Log): Promise<void> {
+  const newer = newerServer(await readServer(client));
+  if (newer) log.warn(`${newer.what}: ${newer.remedy}`);
 }
 
 async function tellUnknownTasks(client: ClientBase, { WORKER_SCHEMA }: JobSchemaSettings, log: Log): Promise<void> {

@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { FORMER_REMEDY, pending } from '../../database/committed.ts';
 import { isEmbedded } from '../../database/pooler.ts';
 import { obstacles } from '../../database/preflight.ts';
+import { newerServer, readServer, serverObstacle } from '../../database/server.ts';
 import { JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
 import { readHealth } from '../health.ts';
@@ -26,15 +27,11 @@ export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: p
 ];
 
 export async function server(client: pg.Client): Promise<Verdict> {
-  const { rows } = await client.query<{ version: string; number: number; encoding: string }>(
-    `select current_setting('server_version') as version, current_setting('server_version_num')::integer as number,
-       current_setting('server_encoding') as encoding`,
-  );
-  const [found] = rows as [(typeof rows)[number]];
-  if (found.encoding !== 'UTF8')
-    return failed(`its encoding is ${found.encoding}`, 'create the database with encoding UTF8: place names need it');
-  if (found.number < 150_000) return failed(`Postgres ${found.version}`, 'use Postgres 15 or newer');
-  return ok(`Postgres ${found.version}`);
+  const found = await readServer(client);
+  const obstacle = serverObstacle(found);
+  if (obstacle) return failed(obstacle.what, obstacle.remedy);
+  const newer = newerServer(found);
+  return newer ? warning(newer.what, newer.remedy) : ok(`Postgres ${found.version}`);
 }
 
 async function sessions(client: pg.Client): Promise<Verdict> {
