@@ -6,6 +6,8 @@ import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { withClient } from '../../src/database/client.ts';
+import { readServer } from '../../src/database/server.ts';
 import { nativeDatabase } from './databases.ts';
 import { postgresPrograms, startNativePostgres } from './native.ts';
 
@@ -27,11 +29,21 @@ export async function dumpSchema(databaseUrl: string): Promise<string> {
   return `-- Made by npm run schema:dump from the committed migrations; do not edit.\n\n${statements}\n`;
 }
 
+/** Of the Postgres whose words the file has: another major version writes the same expressions and columns otherwise. */
+export const SCHEMA_FILE_MAJOR = 15;
+
+/** What a dump defines, and the comments on it, without how. */
+export const outlineOf = (dump: string): string[] =>
+  dump.split('\n').filter((line) => /^(CREATE|COMMENT|ALTER) /.test(line));
+
 /** Writes the schema file, from a database that is made for it on the server. */
 export async function writeSchema(serverUrl: string): Promise<void> {
   delete process.env.WORKER_SCHEMA; // the file says what a database has by default
   const database = await nativeDatabase(serverUrl);
   try {
+    const { major } = await withClient(database.url, readServer);
+    if (major !== SCHEMA_FILE_MAJOR)
+      throw new Error(`migrations/schema.sql is made with Postgres ${SCHEMA_FILE_MAJOR}`);
     await writeFile(SCHEMA_FILE, await dumpSchema(database.url));
   } finally {
     await database.close();
