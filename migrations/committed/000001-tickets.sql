@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8165b536dc2c2a6ef00d0141efd75305d1be3d8b
+--! Hash: sha1:eca359abbe4c1a46295d8cd65c9275d85c06cb14
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2479,11 +2479,14 @@ comment on function tickets_ops.undoing() is 'The decision that the gazetteer wr
 create or replace function tickets_ops.refuse_rewriting() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
+  if current_setting('tickets_ops.erasing', true) = 'true' then
+    return null; -- tickets_ops.erase_place
+  end if;
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
 end
 $$;
-comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
+comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too; tickets_ops.erase_ticket alone passes.';
 
 create or replace function tickets_ops.sign_verdict() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -3322,6 +3325,17 @@ language sql set search_path = pg_catalog, pg_temp as $$
   select count(*) from :WORKER_SCHEMA.complete_jobs(p_ids)
 $$;
 comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do not run. Returns how many.';
+
+create or replace function tickets_ops.erase_from_job_errors(p_text text, p_instead text) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  with changed as (
+    update :WORKER_SCHEMA._private_jobs set last_error = replace(last_error, p_text, p_instead)
+    where position(p_text in last_error) > 0
+    returning 1
+  )
+  select count(*) from changed
+$$;
+comment on function tickets_ops.erase_from_job_errors(text, text) is 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
 
 create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
@@ -8572,6 +8586,180 @@ end
 $$;
 comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 --! EndIncluded retry.sql
+--! Included erasure.sql
+-- Erasure: nothing in this database tells of a ticket any more, nor of a place that only that ticket named. What stays is the
+-- owner's to remove (docs/keeping.md): files in the bucket, backups, and notes in which a person wrote about it.
+
+create or replace function tickets_ops.mentions(p_text text, p_ticket_id text) returns boolean language sql immutable parallel safe
+return position(p_ticket_id in p_text) > 0
+  and p_text ~ ('(^|[^[:alnum:]])' || regexp_replace(p_ticket_id, '([^[:alnum:]])', '\\\1', 'g') || '([^[:alnum:]]|$)');
+comment on function tickets_ops.mentions(text, text) is 'Whether a text contains a ticket''s number, and not only as a part of a longer one.';
+
+-- The counts of a snapshot must add up when it is loaded after all: the record is taken out of them too.
+create or replace function tickets_ops.erase_staged(p_dataset text, p_ticket_id text) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  with erased as (
+    delete from tickets_ops.snapshot_rows r using tickets_ops.snapshots s
+    where s.dataset = p_dataset and r.snapshot_id = s.snapshot_id and r.ticket_id = p_ticket_id -- primary key
+    returning r.snapshot_id, r.raw is null as is_unchanged,
+      r.raw is not null and exists (
+        select from tickets_ops.snapshot_batches b
+        where b.snapshot_id = r.snapshot_id and r.ticket_id between b.first_ticket_id and b.last_ticket_id and b.status = 'done'
+      ) as is_loaded
+  ), counted as (
+    update tickets_ops.snapshots s
+    set rows_read = s.rows_read - 1, rows_unchanged = s.rows_unchanged - e.is_unchanged::integer
+    from erased e
+    where s.snapshot_id = e.snapshot_id and s.staged_at is not null and not e.is_loaded
+  )
+  select count(*) from erased
+$$;
+comment on function tickets_ops.erase_staged(text, text) is 'Part of tickets_ops.erase_ticket: deletes what is staged of a ticket in snapshots that are held or have failed. Returns how many rows.';
+
+create or replace function tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, out places bigint, out decisions bigint)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true); -- it is no decision about the place
+  v_other text;
+begin
+  select o.location_name into v_other
+  from (
+    select t.cluster, t.location_key, t.location_name from tickets.inc t
+    union all
+    select t.cluster, t.location_key, t.location_name from tickets.crq t
+  ) as o
+  where tickets.cluster_key(o.cluster) = tickets.cluster_key(p_cluster) and o.location_key = p_location_key -- indexes inc_place and crq's
+  order by o.location_name = p_location_name desc limit 1;
+  perform set_config('tickets_ops.erasing', 'true', true); -- tickets_ops.refuse_rewriting
+  if v_other is null then
+    delete from tickets.geo_decisions d
+    where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key;
+    get diagnostics decisions = row_count;
+    delete from tickets.geo_locations l
+    where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) and l.location_key = p_location_key; -- index geo_locations_place
+    get diagnostics places = row_count;
+    delete from tickets_ops.geocoding_answers a
+    where tickets.cluster_key(a.cluster) = tickets.cluster_key(p_cluster) and a.location_key = p_location_key;
+  else
+    -- Others name the place too: it stays, in their spelling.
+    update tickets.geo_decisions d
+    set before = case when d.before ->> 'location_name' = p_location_name then d.before || jsonb_build_object('location_name', v_other) else d.before end,
+      after = case when d.after ->> 'location_name' = p_location_name then d.after || jsonb_build_object('location_name', v_other) else d.after end
+    where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key
+      and v_other <> p_location_name and p_location_name in (d.before ->> 'location_name', d.after ->> 'location_name');
+    get diagnostics decisions = row_count;
+    update tickets.geo_locations l set location_name = v_other
+    where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) and l.location_key = p_location_key -- index geo_locations_place
+      and l.location_name = p_location_name and v_other <> p_location_name;
+    get diagnostics places = row_count;
+  end if;
+  perform set_config('tickets_ops.erasing', '', true);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+comment on function tickets_ops.erase_place(text, text, text) is 'Part of tickets_ops.erase_ticket, once the ticket is gone: a place that no other ticket names goes, with what people decided about it; where others name it, their spelling takes the place of the ticket''s. Returns how many gazetteer rows and decisions were deleted or changed.';
+
+create or replace function tickets_ops.erase_from_errors(p_text text, p_instead text) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  with snapshots as (
+    update tickets_ops.snapshots set error = replace(error, p_text, p_instead) where position(p_text in error) > 0
+    returning 1
+  ), batches as (
+    update tickets_ops.snapshot_batches set error = replace(error, p_text, p_instead) where position(p_text in error) > 0
+    returning 1
+  )
+  select (select count(*) from snapshots) + (select count(*) from batches) + tickets_ops.erase_from_job_errors(p_text, p_instead)
+$$;
+comment on function tickets_ops.erase_from_errors(text, text) is 'Part of tickets_ops.erase_ticket: puts another text in the place of one in the errors of snapshots, batches and jobs, where Postgres may have quoted a row. Returns in how many.';
+
+create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
+returns table (what text, erased bigint, note text)
+language plpgsql set search_path = pg_catalog, pg_temp set tickets_ops.client = 'fleettickets' as $$
+declare
+  c_erased constant text := '(erased)';
+  v_cluster text;
+  v_location_key text;
+  v_location_name text;
+  v_since timestamptz;
+  v_job text;
+begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- As a write of a gazetteer and a look at the bucket do, in this order.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(p_dataset));
+  if exists (select from tickets_ops.snapshots s where s.dataset = p_dataset and s.in_flight) then
+    raise exception 'A snapshot is being loaded, and may bring ticket % again: nothing was erased.', p_ticket_id
+      using errcode = 'object_in_use', hint = 'Erase it again when it is loaded: tickets_ops.health.';
+  end if;
+  execute format('select t.cluster, t.location_key, t.location_name from tickets.%I t where t.ticket_id = $1', p_dataset)
+    into v_cluster, v_location_key, v_location_name using p_ticket_id;
+  execute format('select min(e.snapshot_at) from tickets.%I e where e.ticket_id = $1', p_dataset || '_events')
+    into v_since using p_ticket_id;
+  select j.key into v_job
+  from tickets_ops.queued_jobs() j
+  where j.key = tickets_ops.location_job_key(v_cluster, v_location_key) and j.locked_at is not null;
+  if found then
+    raise exception 'The place of ticket % is being looked up: nothing was erased.', p_ticket_id
+      using errcode = 'object_in_use', hint = 'Erase it again in a minute.';
+  end if;
+
+  foreach what in array array[p_dataset, p_dataset || '_events'] loop
+    execute format('delete from tickets.%I where ticket_id = $1', what) using p_ticket_id;
+    get diagnostics erased = row_count;
+    what := 'tickets.' || what;
+    return next;
+  end loop;
+  what := 'tickets_legacy.' || p_dataset; -- what a takeover put aside
+  if to_regclass(what) is not null then
+    execute format('delete from tickets_legacy.%I where ticket_id = $1', p_dataset) using p_ticket_id;
+    get diagnostics erased = row_count;
+    return next;
+  end if;
+  what := 'tickets.assignments';
+  delete from tickets.assignments a where p_dataset = 'inc' and a.ticket_id = p_ticket_id;
+  get diagnostics erased = row_count;
+  return next;
+  what := 'tickets_ops.snapshot_rows';
+  erased := tickets_ops.erase_staged(p_dataset, p_ticket_id);
+  return next;
+  what := 'tickets_ops.snapshot_rejects';
+  update tickets_ops.snapshot_rejects r set row_text = c_erased
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and r.snapshot_id = s.snapshot_id and tickets_ops.mentions(r.row_text, p_ticket_id);
+  get diagnostics erased = row_count;
+  note := 'Line and reason stay.';
+  return next;
+
+  note := null;
+  if v_location_key is not null then
+    select p.places, p.decisions into erased, note from tickets_ops.erase_place(v_cluster, v_location_key, v_location_name) p;
+    what := 'tickets.geo_locations';
+    return next;
+    what := 'tickets.geo_decisions';
+    erased := note;
+    note := null;
+    return next;
+  end if;
+  what := 'jobs';
+  erased := tickets_ops.remove_jobs(array(
+    select j.id from tickets_ops.queued_jobs() j
+    where j.task = 'geocode_location' and j.locked_at is null and tickets_ops.readable_payload(j.payload) ->> 'location_name' = v_location_name
+  ));
+  return next;
+  what := 'errors that named it';
+  erased := tickets_ops.erase_from_errors(p_ticket_id, c_erased);
+  return next;
+  what := 'files in the bucket';
+  select count(*), 'NOT erased: ' || min(coalesce(s.archived_key, s.source_key)) || ' and later may hold it.' into erased, note
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
+  return next;
+end
+$$;
+comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+--! EndIncluded erasure.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
 
