@@ -3801,7 +3801,7 @@ begin
   ) as o
   where tickets.cluster_key(o.cluster) = tickets.cluster_key(p_cluster) and o.location_key = p_location_key -- indexes inc_place and crq's
   order by o.location_name = p_location_name desc limit 1;
-  perform set_config('tickets_ops.erasing', 'true', true); -- tickets_ops.refuse_rewriting
+  perform set_config('tickets_ops.erasing', 'true', true); -- tickets_ops.is_erasing
   if v_other is null then
     delete from tickets.geo_decisions d
     where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key;
@@ -3866,6 +3866,7 @@ declare
   v_location_name text;
   v_since timestamptz;
   v_job text;
+  v_decisions bigint;
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
@@ -3918,12 +3919,12 @@ begin
 
   note := null;
   if v_location_key is not null then
-    select p.places, p.decisions into erased, note from tickets_ops.erase_place(v_cluster, v_location_key, v_location_name) p;
+    select p.places, p.decisions into erased, v_decisions
+    from tickets_ops.erase_place(v_cluster, v_location_key, v_location_name) p;
     what := 'tickets.geo_locations';
     return next;
     what := 'tickets.geo_decisions';
-    erased := note;
-    note := null;
+    erased := v_decisions;
     return next;
   end if;
   what := 'jobs';
@@ -4644,6 +4645,12 @@ CREATE FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp w
 
 COMMENT ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
 
+CREATE FUNCTION tickets_ops.is_erasing() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((current_setting('tickets_ops.erasing'::text, true) = 'true'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.is_erasing() IS 'Whether tickets_ops.erase_place is at work: it alone may change a verified place without deciding about it, and history.';
+
 CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5237,7 +5244,7 @@ declare
   v_guard_km numeric;
 begin
   if tickets_ops.is_pipeline() then
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+    return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
   new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
   if tg_op = 'INSERT' then
@@ -6810,8 +6817,8 @@ CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if current_setting('tickets_ops.erasing', true) = 'true' then
-    return null; -- tickets_ops.erase_place
+  if tickets_ops.is_erasing() then
+    return null;
   end if;
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
@@ -10006,6 +10013,8 @@ REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_erasing() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
 

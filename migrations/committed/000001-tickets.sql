@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:eca359abbe4c1a46295d8cd65c9275d85c06cb14
+--! Hash: sha1:8472a1fdc2535f88da99c3ca2418e73a31faf108
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2332,6 +2332,10 @@ create or replace function tickets_ops.is_pipeline() returns boolean language sq
 return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
 comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
 
+create or replace function tickets_ops.is_erasing() returns boolean language sql stable
+return coalesce(current_setting('tickets_ops.erasing', true) = 'true', false);
+comment on function tickets_ops.is_erasing() is 'Whether tickets_ops.erase_place is at work: it alone may change a verified place without deciding about it, and history.';
+
 create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -2405,7 +2409,7 @@ declare
   v_guard_km numeric;
 begin
   if tickets_ops.is_pipeline() then
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+    return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
   new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
   if tg_op = 'INSERT' then
@@ -2479,8 +2483,8 @@ comment on function tickets_ops.undoing() is 'The decision that the gazetteer wr
 create or replace function tickets_ops.refuse_rewriting() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if current_setting('tickets_ops.erasing', true) = 'true' then
-    return null; -- tickets_ops.erase_place
+  if tickets_ops.is_erasing() then
+    return null;
   end if;
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
@@ -8630,7 +8634,7 @@ begin
   ) as o
   where tickets.cluster_key(o.cluster) = tickets.cluster_key(p_cluster) and o.location_key = p_location_key -- indexes inc_place and crq's
   order by o.location_name = p_location_name desc limit 1;
-  perform set_config('tickets_ops.erasing', 'true', true); -- tickets_ops.refuse_rewriting
+  perform set_config('tickets_ops.erasing', 'true', true); -- tickets_ops.is_erasing
   if v_other is null then
     delete from tickets.geo_decisions d
     where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key;
@@ -8682,6 +8686,7 @@ declare
   v_location_name text;
   v_since timestamptz;
   v_job text;
+  v_decisions bigint;
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
@@ -8734,12 +8739,12 @@ begin
 
   note := null;
   if v_location_key is not null then
-    select p.places, p.decisions into erased, note from tickets_ops.erase_place(v_cluster, v_location_key, v_location_name) p;
+    select p.places, p.decisions into erased, v_decisions
+    from tickets_ops.erase_place(v_cluster, v_location_key, v_location_name) p;
     what := 'tickets.geo_locations';
     return next;
     what := 'tickets.geo_decisions';
-    erased := note;
-    note := null;
+    erased := v_decisions;
     return next;
   end if;
   what := 'jobs';

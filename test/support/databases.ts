@@ -81,7 +81,9 @@ async function nativeTemplate(client: pg.Client, serverUrl: string): Promise<str
   await client.query(`create database ${unfinished}`);
   if (postgisSchema)
     await withClient(inDatabase(serverUrl, unfinished), (inside) =>
-      inside.query(`create schema ${postgisSchema}; create extension postgis schema ${postgisSchema}`),
+      inside.query(
+        `create schema ${postgisSchema}; grant usage on schema ${postgisSchema} to public; create extension postgis schema ${postgisSchema}`,
+      ),
     );
   await migrate(inDatabase(serverUrl, unfinished), silent);
   await client.query(`alter database ${unfinished} rename to ${template}`); // waits up to 5 s for connections that are still closing
