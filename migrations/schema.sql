@@ -5287,6 +5287,43 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back), refused outside Kenya and accepted with a notice beyond the guard; the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
 
+CREATE FUNCTION tickets_ops.kept_tables() RETURNS TABLE(table_name text, part text, kept text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  values
+    ('tickets.inc', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.crq', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.inc_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.crq_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.inc_daily', 'history', 'For ever: no event tells it. A row a day for each cluster and team.'),
+    ('tickets.import_meta', 'history', 'A row for each dataset.'),
+    ('tickets.assignments', 'decisions', 'For ever: who was sent where. A row for each time.'),
+    ('tickets.geo_decisions', 'decisions', 'For ever: a person may take one back. Some kilobytes each.'),
+    ('tickets.geo_clusters', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_locations', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_country', 'gazetteers', 'One row.'),
+    ('tickets_ops.geocoding_answers', 'gazetteers', 'Until the place is resolved, a day at most.'),
+    ('tickets_ops.geocoding_calls', 'gazetteers', 'For ever: a row for each day and outcome.'),
+    ('tickets_ops.geocoding_providers', 'gazetteers', 'A row for each provider.'),
+    ('tickets_ops.geocoding_setup', 'gazetteers', 'One row.'),
+    ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
+    ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
+    ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
+    ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.snapshot_batches', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.workers', 'jobs', 'Until 7 days after it was last heard of.'),
+    ('tickets_ops.settings', 'jobs', 'With its worker; the latest of each setting for ever.'),
+    ('tickets_ops.schedule', 'jobs', 'A row for each line of the crontab.'),
+    ('tickets_ops.announced_health', 'jobs', 'One row.'),
+    ('tickets.sla_rules', 'gazetteers', 'What people set.'),
+    ('tickets.dispatch_settings', 'gazetteers', 'One row.'),
+    ('tickets.version_slots', 'tickets', 'A handful of rows.')
+$$;
+
+COMMENT ON FUNCTION tickets_ops.kept_tables() IS 'Each table of ours: the part of the storage that it counts to, and how long its rows are kept, or why for ever. Settings are named with their defaults.';
+
 CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ARRAY['academy'::text, 'airport'::text, 'airstrip'::text, 'apartment'::text, 'apartments'::text, 'arcade'::text, 'avenue'::text, 'bakery'::text, 'bank'::text, 'bar'::text, 'barracks'::text, 'boulevard'::text, 'building'::text, 'bungalows'::text, 'butchery'::text, 'bypass'::text, 'cafe'::text, 'camp'::text, 'cathedral'::text, 'cemetery'::text, 'centre'::text, 'chapel'::text, 'chemist'::text, 'church'::text, 'clinic'::text, 'close'::text, 'club'::text, 'college'::text, 'complex'::text, 'condominiums'::text, 'court'::text, 'courts'::text, 'crescent'::text, 'dispensary'::text, 'drive'::text, 'embassy'::text, 'estate'::text, 'factory'::text, 'farm'::text, 'flat'::text, 'flats'::text, 'garage'::text, 'garden'::text, 'gardens'::text, 'grounds'::text, 'grove'::text, 'gym'::text, 'hall'::text, 'hardware'::text, 'heights'::text, 'high'::text, 'highway'::text, 'homes'::text, 'hospital'::text, 'hostel'::text, 'hostels'::text, 'hotel'::text, 'house'::text, 'inn'::text, 'institute'::text, 'junction'::text, 'kindergarten'::text, 'lane'::text, 'library'::text, 'lodge'::text, 'lounge'::text, 'maisonettes'::text, 'mall'::text, 'manor'::text, 'mansions'::text, 'market'::text, 'mart'::text, 'mews'::text, 'mosque'::text, 'museum'::text, 'nursery'::text, 'office'::text, 'offices'::text, 'parade'::text, 'parish'::text, 'park'::text, 'petrol'::text, 'pharmacy'::text, 'phase'::text, 'place'::text, 'plaza'::text, 'police'::text, 'polytechnic'::text, 'post'::text, 'primary'::text, 'residence'::text, 'residences'::text, 'residency'::text, 'resort'::text, 'restaurant'::text, 'ridge'::text, 'road'::text, 'roundabout'::text, 'school'::text, 'secondary'::text, 'section'::text, 'shop'::text, 'shopping'::text, 'shops'::text, 'square'::text, 'stadium'::text, 'stage'::text, 'station'::text, 'store'::text, 'stores'::text, 'street'::text, 'suites'::text, 'supermarket'::text, 'temple'::text, 'terminus'::text, 'terrace'::text, 'terraces'::text, 'tower'::text, 'towers'::text, 'townhouses'::text, 'university'::text, 'view'::text, 'villa'::text, 'village'::text, 'villas'::text, 'warehouse'::text, 'way'::text];
@@ -5569,7 +5606,8 @@ CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text
     (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok.'),
     (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map.'),
     (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
-    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.')
+    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.'),
+    (22, 'storage_bytes', 'What the tables take on disk, with their indexes, by part (tickets_ops.storage).')
   ) as described (place, name, help)
 $$;
 
@@ -6377,6 +6415,7 @@ CREATE FUNCTION tickets_ops.read_metrics() RETURNS TABLE(name text, labels jsonb
     union all select * from tickets_ops.geocoding_metrics()
     union all select * from tickets_ops.ticket_metrics()
     union all select * from tickets_ops.vehicle_metrics()
+    union all select * from tickets_ops.storage_metrics()
   ) as m
   join tickets_ops.metric_help() h on h.name = m.name
   order by h.place, m.labels
@@ -8089,6 +8128,18 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
+CREATE FUNCTION tickets_ops.storage_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'storage_bytes', jsonb_build_object('part', p.part), coalesce(sum(s.bytes), 0)
+  from unnest(array['tickets', 'history', 'decisions', 'gazetteers', 'ledger', 'rejects', 'staging', 'jobs', 'takeover']) as p (part)
+  left join tickets_ops.storage s on s.part = p.part
+  group by p.part
+$$;
+
+COMMENT ON FUNCTION tickets_ops.storage_metrics() IS 'Metrics of what the tables take.';
+
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -9375,6 +9426,37 @@ ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
+CREATE VIEW tickets_ops.storage AS
+ SELECT format('%s.%s'::text, n.nspname, c.relname) AS table_name,
+        CASE
+            WHEN (n.nspname = tickets_ops.worker_schema()) THEN 'jobs'::text
+            WHEN (n.nspname = ANY (ARRAY['tickets_legacy'::name, 'tickets_takeover'::name])) THEN 'takeover'::text
+            ELSE k.part
+        END AS part,
+    pg_total_relation_size((c.oid)::regclass) AS bytes,
+    (GREATEST(c.reltuples, (0)::real))::bigint AS rows_about,
+        CASE
+            WHEN (n.nspname = tickets_ops.worker_schema()) THEN 'A job until it is done; one that failed KEEP_FAILED_JOBS_DAYS (30).'::text
+            WHEN (n.nspname = ANY (ARRAY['tickets_legacy'::name, 'tickets_takeover'::name])) THEN 'Until tickets_takeover.clean_up().'::text
+            ELSE k.kept
+        END AS kept
+   FROM ((pg_class c
+     JOIN pg_namespace n ON ((n.oid = c.relnamespace)))
+     LEFT JOIN tickets_ops.kept_tables() k(table_name, part, kept) ON ((k.table_name = format('%s.%s'::text, n.nspname, c.relname))))
+  WHERE ((c.relkind = ANY (ARRAY['r'::"char", 'p'::"char", 'm'::"char"])) AND (n.nspname = ANY (ARRAY['tickets'::name, 'tickets_ops'::name, 'tickets_legacy'::name, 'tickets_takeover'::name, (tickets_ops.worker_schema())::name])));
+
+COMMENT ON VIEW tickets_ops.storage IS 'The tables of ours: how large each is, and how long its rows are kept: select * from tickets_ops.storage order by bytes desc. The schema of the jobs may be shared with another application, whose jobs count too.';
+
+COMMENT ON COLUMN tickets_ops.storage.table_name IS 'Schema and table.';
+
+COMMENT ON COLUMN tickets_ops.storage.part IS 'tickets, history, decisions, gazetteers, ledger, rejects, staging, jobs or takeover. NULL: others made it there.';
+
+COMMENT ON COLUMN tickets_ops.storage.bytes IS 'With its indexes and what is stored out of line.';
+
+COMMENT ON COLUMN tickets_ops.storage.rows_about IS 'As counted by the last vacuum or analyze; 0 before the first.';
+
+COMMENT ON COLUMN tickets_ops.storage.kept IS 'How long, or why for ever. NULL: others made it there.';
+
 CREATE TABLE tickets_ops.workers (
     pool_id text NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -10057,6 +10139,9 @@ REVOKE ALL ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserv
 
 REVOKE ALL ON FUNCTION tickets_ops.keep_location_verified() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.kept_tables() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.kept_tables() TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
@@ -10235,6 +10320,8 @@ REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.storage_metrics() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
 
@@ -10262,6 +10349,7 @@ GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer,
 REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_schema() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.worker_schema() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
@@ -10333,5 +10421,7 @@ GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.storage TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8472a1fdc2535f88da99c3ca2418e73a31faf108
+--! Hash: sha1:0621ba5c140839decd097de667ac75baaf0a218b
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -10161,6 +10161,79 @@ end
 $$;
 comment on function tickets_ops.announce_health() is 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok; NULL, and announces nothing, while no worker is alive. Called by maintenance where that setting is.';
 --! EndIncluded alerts.sql
+--! Included storage.sql
+-- What is kept, for how long and why, and how large it is. A table without a line here fails a test: nothing grows unseen.
+
+create or replace function tickets_ops.kept_tables() returns table (table_name text, part text, kept text)
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+  values
+    ('tickets.inc', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.crq', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.inc_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.crq_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.inc_daily', 'history', 'For ever: no event tells it. A row a day for each cluster and team.'),
+    ('tickets.import_meta', 'history', 'A row for each dataset.'),
+    ('tickets.assignments', 'decisions', 'For ever: who was sent where. A row for each time.'),
+    ('tickets.geo_decisions', 'decisions', 'For ever: a person may take one back. Some kilobytes each.'),
+    ('tickets.geo_clusters', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_locations', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_country', 'gazetteers', 'One row.'),
+    ('tickets_ops.geocoding_answers', 'gazetteers', 'Until the place is resolved, a day at most.'),
+    ('tickets_ops.geocoding_calls', 'gazetteers', 'For ever: a row for each day and outcome.'),
+    ('tickets_ops.geocoding_providers', 'gazetteers', 'A row for each provider.'),
+    ('tickets_ops.geocoding_setup', 'gazetteers', 'One row.'),
+    ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
+    ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
+    ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
+    ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.snapshot_batches', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.workers', 'jobs', 'Until 7 days after it was last heard of.'),
+    ('tickets_ops.settings', 'jobs', 'With its worker; the latest of each setting for ever.'),
+    ('tickets_ops.schedule', 'jobs', 'A row for each line of the crontab.'),
+    ('tickets_ops.announced_health', 'jobs', 'One row.'),
+    ('tickets.sla_rules', 'gazetteers', 'What people set.'),
+    ('tickets.dispatch_settings', 'gazetteers', 'One row.'),
+    ('tickets.version_slots', 'tickets', 'A handful of rows.')
+$$;
+comment on function tickets_ops.kept_tables() is 'Each table of ours: the part of the storage that it counts to, and how long its rows are kept, or why for ever. Settings are named with their defaults.';
+
+create or replace view tickets_ops.storage as
+select
+  format('%s.%s', n.nspname, c.relname) as table_name,
+  case
+    when n.nspname = tickets_ops.worker_schema() then 'jobs'
+    when n.nspname in ('tickets_legacy', 'tickets_takeover') then 'takeover'
+    else k.part
+  end as part,
+  pg_total_relation_size(c.oid) as bytes,
+  greatest(c.reltuples, 0)::bigint as rows_about,
+  case
+    when n.nspname = tickets_ops.worker_schema() then 'A job until it is done; one that failed KEEP_FAILED_JOBS_DAYS (30).'
+    when n.nspname in ('tickets_legacy', 'tickets_takeover') then 'Until tickets_takeover.clean_up().'
+    else k.kept
+  end as kept
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+left join tickets_ops.kept_tables() k on k.table_name = format('%s.%s', n.nspname, c.relname)
+where c.relkind in ('r', 'p', 'm')
+  and n.nspname in ('tickets', 'tickets_ops', 'tickets_legacy', 'tickets_takeover', tickets_ops.worker_schema());
+comment on view tickets_ops.storage is 'The tables of ours: how large each is, and how long its rows are kept: select * from tickets_ops.storage order by bytes desc. The schema of the jobs may be shared with another application, whose jobs count too.';
+comment on column tickets_ops.storage.table_name is 'Schema and table.';
+comment on column tickets_ops.storage.part is 'tickets, history, decisions, gazetteers, ledger, rejects, staging, jobs or takeover. NULL: others made it there.';
+comment on column tickets_ops.storage.bytes is 'With its indexes and what is stored out of line.';
+comment on column tickets_ops.storage.rows_about is 'As counted by the last vacuum or analyze; 0 before the first.';
+comment on column tickets_ops.storage.kept is 'How long, or why for ever. NULL: others made it there.';
+
+create or replace function tickets_ops.storage_metrics() returns table (name text, labels jsonb, value double precision)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'storage_bytes', jsonb_build_object('part', p.part), coalesce(sum(s.bytes), 0)
+  from unnest(array['tickets', 'history', 'decisions', 'gazetteers', 'ledger', 'rejects', 'staging', 'jobs', 'takeover']) as p (part)
+  left join tickets_ops.storage s on s.part = p.part
+  group by p.part
+$$;
+comment on function tickets_ops.storage_metrics() is 'Metrics of what the tables take.';
+--! EndIncluded storage.sql
 --! Included metrics.sql
 -- The figures that a monitor keeps: one view, tickets_ops.metrics. It comes out three ways: SQL, ops/sql_exporter.yml, and
 -- `fleettickets metrics`.
@@ -10193,7 +10266,8 @@ language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok.'),
     (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map.'),
     (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
-    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.')
+    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.'),
+    (22, 'storage_bytes', 'What the tables take on disk, with their indexes, by part (tickets_ops.storage).')
   ) as described (place, name, help)
 $$;
 comment on function tickets_ops.metric_help() is 'The metrics in their order: each name without its prefix fleettickets_, and what it tells.';
@@ -10356,6 +10430,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
     union all select * from tickets_ops.geocoding_metrics()
     union all select * from tickets_ops.ticket_metrics()
     union all select * from tickets_ops.vehicle_metrics()
+    union all select * from tickets_ops.storage_metrics()
   ) as m
   join tickets_ops.metric_help() h on h.name = m.name
   order by h.place, m.labels
