@@ -3857,7 +3857,6 @@ COMMENT ON FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text) I
 CREATE FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(what text, erased bigint, note text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "tickets_ops.client" TO 'fleettickets'
     AS $_$
 declare
   c_erased constant text := '(erased)';
@@ -3890,6 +3889,8 @@ begin
       using errcode = 'object_in_use', hint = 'Erase it again in a minute.';
   end if;
 
+  -- For tickets_takeover.refuse_others: this write is meant.
+  perform set_config('tickets_ops.client', coalesce(nullif(current_setting('tickets_ops.client', true), ''), 'erase_ticket'), true);
   foreach what in array array[p_dataset, p_dataset || '_events'] loop
     execute format('delete from tickets.%I where ticket_id = $1', what) using p_ticket_id;
     get diagnostics erased = row_count;

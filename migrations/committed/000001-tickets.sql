@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:0621ba5c140839decd097de667ac75baaf0a218b
+--! Hash: sha1:acf384b6a1a24208db55f6f0369e7d9691fd55f7
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8678,7 +8678,7 @@ comment on function tickets_ops.erase_from_errors(text, text) is 'Part of ticket
 
 create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
 returns table (what text, erased bigint, note text)
-language plpgsql set search_path = pg_catalog, pg_temp set tickets_ops.client = 'fleettickets' as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c_erased constant text := '(erased)';
   v_cluster text;
@@ -8710,6 +8710,8 @@ begin
       using errcode = 'object_in_use', hint = 'Erase it again in a minute.';
   end if;
 
+  -- For tickets_takeover.refuse_others: this write is meant.
+  perform set_config('tickets_ops.client', coalesce(nullif(current_setting('tickets_ops.client', true), ''), 'erase_ticket'), true);
   foreach what in array array[p_dataset, p_dataset || '_events'] loop
     execute format('delete from tickets.%I where ticket_id = $1', what) using p_ticket_id;
     get diagnostics erased = row_count;
