@@ -23,7 +23,7 @@ begin
     tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean),
     tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
-    tickets.assign(text, text, boolean), tickets.release(text, text), tickets.freshness()
+    tickets.assign(text, text, boolean), tickets.release(text, text), tickets.freshness(text), tickets.datasets()
     from public;
 
   foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher', 'tickets_monitor'] loop
@@ -64,13 +64,13 @@ begin
       reporting.fn_tickets_for_map_json(boolean, text, text, text),
       reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
       reporting.ticket_places_mvt(integer, integer, integer, json),
-      reporting.fn_tickets_version(), tickets.freshness()
+      reporting.fn_tickets_version(), tickets.freshness(text), tickets.datasets()
       to %I', v_role);
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.
       select p.oid from pg_proc p
       where p.pronamespace = 'reporting'::regnamespace and p.proname in (
-        'fn_tickets_for_map', 'fn_tickets_for_map_v2', 'fn_inc_trends', 'fn_inc_dashboard')
+        'fn_tickets_for_map', 'fn_tickets_for_map_v2', 'fn_crq_for_map', 'fn_inc_trends', 'fn_inc_dashboard')
         and p.prosrc ~ 'tickets\.(map_collection|inc_flow|dashboard_metrics)\('
     loop
       execute format('grant execute on function %s to %I', v_function, v_role);
@@ -118,14 +118,14 @@ begin
   end if;
   grant usage on schema tickets_ops to tickets_operator;
   grant select on
-    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.metrics, tickets_ops.storage, tickets_ops.geocoding, tickets_ops.review_queue,
+    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.datasets, tickets_ops.metrics, tickets_ops.storage, tickets_ops.geocoding, tickets_ops.review_queue,
     tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.schedule,
     tickets_ops.geocoding_calls
     to tickets_operator;
   grant execute on function
-    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_metrics(), tickets_ops.kept_tables(), tickets_ops.worker_schema(), tickets_ops.next_utc_midnight(),
+    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_datasets(), tickets_ops.read_metrics(), tickets_ops.kept_tables(), tickets_ops.worker_schema(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
-    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint), tickets_ops.skip_file(text, text),
+    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint), tickets_ops.skip_file(text),
     tickets_ops.worker_states(), tickets_ops.worker_lock(text), tickets_ops.is_far_from_its_places(text),
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
     to tickets_operator;

@@ -25,6 +25,19 @@ CREATE TYPE tickets.planned_ticket AS (
 
 COMMENT ON TYPE tickets.planned_ticket IS 'A row of tickets.dispatch_plan, which explains it.';
 
+CREATE FUNCTION reporting.fn_crq_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team, 'crq') as collection);
+end
+$$;
+
+COMMENT ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. No features until CRQ_ENABLED=true has loaded some. Read-only, also on a streaming replica.';
+
 CREATE FUNCTION reporting.fn_inc_dashboard(p_cluster text DEFAULT NULL::text, p_status text DEFAULT NULL::text, p_window text DEFAULT 'today'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -608,6 +621,17 @@ $$;
 
 COMMENT ON FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
 
+CREATE FUNCTION tickets.datasets() RETURNS SETOF text
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 2
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'inc'
+  union all
+  select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
+$$;
+
+COMMENT ON FUNCTION tickets.datasets() IS 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as the process that started last was told.';
+
 CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN 25;
@@ -1021,6 +1045,21 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+CREATE FUNCTION tickets.open_clock(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(clock_start timestamp with time zone, clock_source text, hours_open numeric)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+         CASE
+             WHEN (open_clock.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
+             WHEN (open_clock.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
+             ELSE NULL::text
+         END AS "case",
+     trunc((EXTRACT(epoch FROM (open_clock.p_at - clock.start)) / (3600)::numeric), 2) AS trunc
+    FROM ( SELECT COALESCE(open_clock.p_created_at_service, open_clock.p_first_seen_at) AS start) clock;
+END;
+
+COMMENT ON FUNCTION tickets.open_clock(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'How long a ticket has been open as of p_at, one row: when its clock started (created_at_service, else first_seen_at), which of the two that is, and hours since then, cut to two decimals. NULLs where neither is known.';
+
 CREATE TABLE tickets.sla_rules (
     region text,
     hours numeric NOT NULL,
@@ -1041,20 +1080,16 @@ COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at
 CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
- SELECT clock.start,
+ SELECT clock.clock_start,
+     clock.clock_source,
+     clock.hours_open,
          CASE
-             WHEN (sla.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
-             WHEN (sla.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
-             ELSE NULL::text
-         END AS "case",
-     trunc((EXTRACT(epoch FROM (sla.p_at - clock.start)) / (3600)::numeric), 2) AS trunc,
-         CASE
-             WHEN (clock.start IS NULL) THEN 'unknown'::text
-             WHEN (clock.start <= rule.breached_from) THEN 'breached'::text
+             WHEN (clock.clock_start IS NULL) THEN 'unknown'::text
+             WHEN (clock.clock_start <= rule.breached_from) THEN 'breached'::text
              ELSE 'ok'::text
          END AS "case",
-     COALESCE(((clock.start <= rule.at_risk_from) AND (clock.start > rule.breached_from)), false) AS "coalesce"
-    FROM (( SELECT COALESCE(sla.p_created_at_service, sla.p_first_seen_at) AS start) clock
+     COALESCE(((clock.clock_start <= rule.at_risk_from) AND (clock.clock_start > rule.breached_from)), false) AS "coalesce"
+    FROM (tickets.open_clock(sla.p_created_at_service, sla.p_first_seen_at, sla.p_at) clock(clock_start, clock_source, hours_open)
       CROSS JOIN LATERAL ( SELECT (sla.p_at - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
              (sla.p_at - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
             FROM tickets.sla_rules r
@@ -1505,11 +1540,15 @@ CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
 
 COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
 
-CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
+CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS SETOF tickets.inc
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select t.*
-  from tickets.inc t
+  from (
+    select * from tickets.inc where p_dataset = 'inc'
+    union all
+    select * from tickets.crq where p_dataset = 'crq'
+  ) as t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
@@ -1517,9 +1556,9 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
     and (p_team is null or lower(t.assigned_team) = lower(p_team))
 $$;
 
-COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text, p_dataset text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 
-CREATE FUNCTION tickets.freshness() RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
+CREATE FUNCTION tickets.freshness(p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1528,13 +1567,10 @@ begin
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
       floor(extract(epoch from now() - meta.snapshot_at) / 60),
-      greatest(
-        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-      ),
+      tickets_ops.content_through(p_dataset),
       meta.source_key,
       -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
-      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+      (select f.problem from tickets_ops.feed_problems(p_dataset) f where f.severity = 'fault' limit 1)
     from (select) as one
     left join lateral (
       select
@@ -1543,12 +1579,12 @@ begin
         tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
         m.metadata ->> 'source_key' as source_key
       from tickets.import_meta m
-      where m.dataset = 'inc'
+      where m.dataset = p_dataset
     ) as meta on true;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness() IS 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2142,15 +2178,15 @@ $$;
 
 COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
 
-CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(type text, features record[], summary jsonb)
+CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(type text, features record[], summary jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   with listed as (
-    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team)
+    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team, p_dataset)
     union all
     (
       select feature, bytes_of_text
-      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team)
+      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team, p_dataset)
       order by closed_at desc -- index inc_closed_at, backwards
       limit 100000
     )
@@ -2159,11 +2195,11 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
     from (
       select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
+      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team, p_dataset) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       union all
       select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
+      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team, p_dataset) t
     ) as t
     group by normalized_status, cluster, region, sla_state, geo_source
   ),
@@ -2188,15 +2224,15 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
           ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
           ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
         ) as d (dimension, value)
-        -- Closed tickets have no state against the SLA.
-        where dimension <> 'by_sla_state' or value is not null
+        -- Closed tickets have no state against the SLA, and those of CRQ none at all.
+        where dimension <> 'by_sla_state' or (value is not null and p_dataset = 'inc')
         group by dimension, value
       ) as d
       group by dimension
     ) as d
   ),
   freshness as (
-    select * from tickets.freshness()
+    select * from tickets.freshness(p_dataset)
   )
   select
     'FeatureCollection',
@@ -2204,15 +2240,15 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     jsonb_build_object(
       'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
       'truncated', f.listed < t.mapped,
-      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
-      'by_geo_source', '{}'::jsonb, 'freshness', freshness
-    ) || coalesce(d.counted, '{}')
+      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_geo_source', '{}'::jsonb,
+      'freshness', freshness
+    ) || case p_dataset when 'inc' then '{"by_sla_state": {}}'::jsonb else '{}' end || coalesce(d.counted, '{}')
   from features f, totals t, dimensions d, freshness
 $$;
 
-COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
+COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text) IS 'The document of reporting.fn_tickets_for_map(), reporting.fn_tickets_for_map_json() and reporting.fn_crq_for_map(), with their arguments, as one row; p_dataset: inc or crq. Reads as its caller.';
 
-CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select
@@ -2223,7 +2259,7 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
     )),
     t.closed_at,
     t.normalized_status
-  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team, p_dataset) t
   cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
     select
@@ -2233,12 +2269,18 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
       t.longitude
   ) as of_all
   cross join lateral (select of_all.*, sla.*) as of_open
-  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  -- No SLA is known for CRQ.
+  cross join lateral (
+    select of_all.*, sla.sla_clock_start as clock_start, sla.sla_clock_source as clock_source, sla.hours_open
+  ) as of_open_crq
+  cross join lateral (
+    select case when not p_open then of_all when p_dataset = 'crq' then of_open_crq else of_open end as properties
+  ) as p
   cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
 
-COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3198,7 +3240,7 @@ begin
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
       -- Places of a cluster that nobody knew have no job.
-      perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
+      perform tickets_ops.plan_geocoding(array[new.cluster]);
     end if;
     if not tickets_ops.is_pipeline() and tickets_ops.is_far_from_its_places(new.cluster) then
       raise notice 'Most known places of % lie beyond its guard of % km. It is taken as you set it; see tickets_ops.review_queue.',
@@ -3217,9 +3259,99 @@ CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
 
 COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
 
+CREATE TABLE tickets.crq (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+);
+
+COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc, with its columns. Loaded where CRQ_ENABLED=true.';
+
+COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
 CREATE FUNCTION tickets_ops.cluster_name(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
-    RETURN COALESCE(tickets.known_spelling(p_cluster), (SELECT mode() WITHIN GROUP (ORDER BY t.name) AS mode FROM (SELECT "left"(btrim(inc.cluster), 200) AS name FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000) t), CASE WHEN (tickets.cluster_key(p_cluster) IS NOT NULL) THEN "left"(btrim(p_cluster), 200) ELSE NULL::text END);
+    RETURN COALESCE(tickets.known_spelling(p_cluster), (SELECT mode() WITHIN GROUP (ORDER BY t.name) AS mode FROM ((SELECT "left"(btrim(inc.cluster), 200) AS name FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000) UNION ALL (SELECT "left"(btrim(crq.cluster), 200) AS "left" FROM tickets.crq WHERE (tickets.cluster_key(crq.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000)) t), CASE WHEN (tickets.cluster_key(p_cluster) IS NOT NULL) THEN "left"(btrim(p_cluster), 200) ELSE NULL::text END);
 
 COMMENT ON FUNCTION tickets_ops.cluster_name(p_cluster text) IS 'A cluster as the gazetteers write it, else as most of its tickets do, else as it is given. NULL for an empty name.';
 
@@ -3258,7 +3390,7 @@ COMMENT ON FUNCTION tickets_ops.cluster_question(p_cluster text, p_force boolean
 
 CREATE FUNCTION tickets_ops.cluster_region(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
-    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM (SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_region.p_cluster)) LIMIT 1000) t);
+    RETURN (SELECT mode() WITHIN GROUP (ORDER BY t.region) AS mode FROM ((SELECT inc.region FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_region.p_cluster)) LIMIT 1000) UNION ALL (SELECT crq.region FROM tickets.crq WHERE (tickets.cluster_key(crq.cluster) = tickets.cluster_key(cluster_region.p_cluster)) LIMIT 1000)) t);
 
 COMMENT ON FUNCTION tickets_ops.cluster_region(p_cluster text) IS 'The region that most of a cluster''s tickets name. NULL: none.';
 
@@ -3981,7 +4113,7 @@ CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN COALESCE(tickets_ops.setting((upper(p_dataset) || '_FEED'::text)), 'snapshots'::text);
 
-COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED); snapshots where none ever was.';
+COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
 
 CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -4000,8 +4132,8 @@ CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity
     coalesce((select tickets_ops.wall_clock(looked_at) from look), 'the pipeline began'))
   from tickets_ops.missed_run(p_dataset) as missed where missed is not null
   union all
-  select 'fault', format('The feed stands still: no look has ever found a file, the last one on %s. See that the export runs, and check RUSTFS_PREFIX%s.',
-    tickets_ops.wall_clock(looked_at), case when others > 0 then format(' (there are %s objects that are no CSV)', others) else '' end)
+  select 'fault', format('The feed stands still: no look has ever found a file, the last one on %s. See that the export runs, and check %s%s.',
+    tickets_ops.wall_clock(looked_at), case p_dataset when 'inc' then 'RUSTFS_PREFIX' else upper(p_dataset) || '_PREFIX' end, case when others > 0 then format(' (there are %s objects that are no CSV)', others) else '' end)
   from look where new_file_at is null
   union all
   select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
@@ -4041,6 +4173,9 @@ begin
   if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
       using hint = 'inc or crq: select * from tickets_ops.fetch_now(''inc'');';
+  end if;
+  if fetch_now.dataset not in (select tickets.datasets()) then
+    raise exception '% is off: nothing of it is loaded.', fetch_now.dataset using hint = 'Set CRQ_ENABLED=true on the workers.';
   end if;
   v_waiting := exists (
     select from tickets_ops.list_jobs() j where j.key = v_key and j.state in ('ready', 'scheduled', 'retrying')
@@ -4405,96 +4540,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.has_geocoding_worker() IS 'Whether a living worker has a provider to ask.';
-
-CREATE TABLE tickets.crq (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-);
-
-COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
-
-COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
 CREATE FUNCTION tickets_ops.has_tickets(p_cluster text) RETURNS boolean
     LANGUAGE sql STABLE
@@ -5423,9 +5468,14 @@ CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, subject
   select p.severity, p.subject, p.problem
   from (
     select 'workers' as subject, * from tickets_ops.worker_problems()
-    union all select 'feed', * from tickets_ops.feed_problems('inc')
-    union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
-    union all select 'snapshots', * from tickets_ops.changes_problems('inc')
+    union all
+    select f.subject, f.severity, case d.dataset when 'inc' then f.problem else format('%s: %s', upper(d.dataset), f.problem) end
+    from tickets.datasets() as d (dataset)
+    cross join lateral (
+      select 'feed' as subject, * from tickets_ops.feed_problems(d.dataset)
+      union all select 'snapshots', * from tickets_ops.snapshot_problems(d.dataset)
+      union all select 'snapshots', * from tickets_ops.changes_problems(d.dataset)
+    ) as f
     union all select 'jobs', * from tickets_ops.job_problems()
     union all select 'locks', * from tickets_ops.blocking_problems()
     union all select 'geocoding', * from tickets_ops.geocoding_problems()
@@ -5604,8 +5654,8 @@ CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text
     (15, 'geocoding_budget_left', 'Calls left today (UTC). NaN without a limit or a provider.'),
     (16, 'geocoding_stopped', '1 when a provider is set and is not asked: budget or quota spent, key refused, rate limited, in trouble.'),
     (17, 'places_for_review', 'Doubtful places and clusters that no person has decided about (tickets_ops.review_queue).'),
-    (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok.'),
-    (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map.'),
+    (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok. Those of CRQ, where it is on, have no SLA, and a label dataset instead.'),
+    (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map. Those of CRQ, where it is on, have a label dataset besides.'),
     (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
     (21, 'assignments_open', 'Tickets that a vehicle is assigned to.'),
     (22, 'storage_bytes', 'What the tables take on disk, with their indexes, by part (tickets_ops.storage).')
@@ -6021,33 +6071,29 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
 
-CREATE FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
+CREATE FUNCTION tickets_ops.places_to_geocode(p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
+#variable_conflict use_column
+declare
+  v_keys constant text[] := array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
 begin
-  -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
-  return query execute format($sql$
-    with open_tickets as materialized (
-      select
-        tickets.cluster_key(t.cluster) as cluster_key, left(btrim(t.cluster), 200) as cluster, t.location_key, t.location_name,
-        least(coalesce(t.created_at_service, t.first_seen_at, t.ingested_at), now()) as seen_at
-      from tickets.%I t
-      where t.is_actionable and t.geo_source <> 'feed' and tickets.cluster_key(t.cluster) is not null
-        and ($1 = '{}' or tickets.cluster_key(t.cluster) = any ($1))
+  return query
+    with places as materialized (
+      select p.cluster_key, p.cluster, p.location_key, p.location_name, p.tickets, least(p.newest_at, now()) as newest_at
+      from tickets.open_places p
+      where v_keys = '{}' or p.cluster_key = any (v_keys)
     ),
     clusters as (
       select
-        t.cluster_key, coalesce(tickets.known_spelling(t.cluster_key), mode() within group (order by t.cluster)) as cluster,
-        count(*) as tickets, max(t.seen_at) as newest_at
-      from open_tickets t group by t.cluster_key
-    ),
-    places as (
-      select
-        t.cluster_key, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
-      from open_tickets t where t.location_key is not null group by t.cluster_key, t.location_key
+        p.cluster_key,
+        -- As the gazetteers write it, else as its tickets do.
+        coalesce(tickets.known_spelling(p.cluster_key), (array_agg(p.cluster order by p.tickets desc, p.cluster))[1]) as cluster,
+        sum(p.tickets)::bigint as tickets, max(p.newest_at) as newest_at
+      from places p group by p.cluster_key
     )
-    select 'geocode_cluster', p.cluster, null, null, p.tickets, p.newest_at,
+    select 'geocode_cluster', p.cluster, null::text, null::text, p.tickets, p.newest_at,
       case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
       false
     from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
@@ -6060,18 +6106,17 @@ begin
     join clusters n on n.cluster_key = p.cluster_key
     left join tickets.geo_clusters c on c.cluster = n.cluster
     left join tickets.geo_locations l on l.cluster = n.cluster and l.location_key = p.location_key
-    where (l.cluster is null or (not l.verified and l.expires_at <= now()))
+    where p.location_key is not null
+      and (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
       and not coalesce(tickets_ops.is_unresolvable(c), false)
-    order by 1, 6 desc, 5 desc, 2, 3
-  $sql$, p_dataset)
-  using array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
+    order by 1, 6 desc, 5 desc, 2, 3;
 end
-$_$;
+$$;
 
-COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) IS 'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
+COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_clusters text[]) IS 'Clusters and places of the actionable tickets of all datasets that are on (tickets.open_places) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-CREATE FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
+CREATE FUNCTION tickets_ops.plan_geocoding(p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -6082,6 +6127,7 @@ begin
   if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
     return 0;
   end if;
+  perform pg_advisory_xact_lock(tickets_ops.planning_lock()); -- always after the gazetteers'
   with wanted as materialized (
     select
       p.*,
@@ -6090,7 +6136,7 @@ begin
         else tickets_ops.location_job_key(p.cluster, p.location_key)
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
-    from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
+    from tickets_ops.places_to_geocode(p_clusters) p
   ),
   revived as (
     -- A job that failed keeps its place's key; the place gets another chance a day later. Not what was given up: it would
@@ -6134,7 +6180,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of actionable tickets, of all datasets that are on, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
 CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
     LANGUAGE sql STABLE
@@ -6260,6 +6306,12 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
 
+CREATE FUNCTION tickets_ops.planning_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '7405120260616'::bigint;
+
+COMMENT ON FUNCTION tickets_ops.planning_lock() IS 'Key of the advisory lock of transactions that plan geocoding: two at once would add jobs of the same places in two orders, and each wait for the other.';
+
 CREATE FUNCTION tickets_ops.pools_with_work() RETURNS TABLE(pool_id text, locked_at timestamp with time zone)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6333,6 +6385,55 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.raise_blocked() IS 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
 
+CREATE FUNCTION tickets_ops.read_dataset_health(p_dataset text) RETURNS TABLE(checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with clock as (
+    select date_trunc('second', now()) as now
+  ),
+  meta as (
+    select
+      max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
+      max(tickets.eat_ts(metadata ->> 'snapshot_at')) as data_at
+    from tickets.import_meta where dataset = p_dataset
+  ),
+  looked as (
+    select source_key, status from tickets_ops.snapshots where dataset = p_dataset order by progress_at desc, snapshot_id desc limit 1
+  ),
+  in_flight as (
+    select snapshot_id, status, progress_at
+    from tickets_ops.snapshots where dataset = p_dataset and in_flight -- index snapshots_one_in_flight
+  )
+  select
+    meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
+    loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
+    meta.data_at, clock.now - meta.data_at, loaded.open_missing,
+    in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
+    tickets_ops.missed_run(p_dataset), tickets_ops.next_scheduled_run(clock.now, p_dataset)
+  from clock, meta
+  left join looked on true left join tickets_ops.last_loaded(p_dataset) as loaded on true left join in_flight on true
+$$;
+
+COMMENT ON FUNCTION tickets_ops.read_dataset_health(p_dataset text) IS 'What tickets_ops.health says of the files of a dataset (inc, crq), one row.';
+
+CREATE FUNCTION tickets_ops.read_datasets() RETURNS TABLE(dataset text, feed text, open_tickets bigint, checked_at timestamp with time zone, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    d.dataset, tickets_ops.feed(d.dataset),
+    case d.dataset -- partial indexes *_open
+      when 'inc' then (select count(*) from tickets.inc where is_actionable)
+      else (select count(*) from tickets.crq where is_actionable)
+    end,
+    h.checked_at, h.checked_key, h.checked_status, h.loaded_snapshot_id, h.loaded_key, h.loaded_at, h.loaded_status, h.data_at, h.data_age,
+    h.open_missing, h.in_flight_snapshot_id, h.in_flight_status, h.in_flight_idle, h.missed_run_at, h.next_run_at
+  from tickets.datasets() as d (dataset) cross join lateral tickets_ops.read_dataset_health(d.dataset) as h
+$$;
+
+COMMENT ON FUNCTION tickets_ops.read_datasets() IS 'The rows of tickets_ops.datasets, read with the owner''s rights.';
+
 CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems text[], checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone, jobs_waiting bigint, oldest_waiting_age interval, jobs_running bigint, jobs_failed bigint, workers_alive bigint, workers_unsure bigint, geocoding_state text, geocoding_budget_left integer, geocoding_jobs bigint, places_for_review bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6343,24 +6444,6 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   problem as (
     select coalesce(bool_and(severity = 'warning'), true) as ok, coalesce(array_agg(initcap(severity) || ': ' || problem), '{}') as problems
     from tickets_ops.list_problems()
-  ),
-  meta as (
-    select
-      max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
-      max(tickets.eat_ts(metadata ->> 'snapshot_at')) as data_at
-    from tickets.import_meta where dataset = 'inc'
-  ),
-  looked as (
-    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by progress_at desc, snapshot_id desc limit 1
-  ),
-  loaded as (
-    select snapshot_id, source_key, loaded_at, status, open_missing
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('done', 'partial')
-    order by loaded_at desc limit 1
-  ),
-  in_flight as (
-    select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
@@ -6389,16 +6472,15 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   )
   select
     problem.ok, problem.problems,
-    meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
-    loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
-    meta.data_at, clock.now - meta.data_at, loaded.open_missing,
-    in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
-    tickets_ops.missed_run('inc'), tickets_ops.next_scheduled_run(clock.now),
+    inc.checked_at, inc.checked_age, inc.checked_key, inc.checked_status,
+    inc.loaded_snapshot_id, inc.loaded_key, inc.loaded_at, inc.loaded_age, inc.loaded_status,
+    inc.data_at, inc.data_age, inc.open_missing,
+    inc.in_flight_snapshot_id, inc.in_flight_status, inc.in_flight_idle,
+    inc.missed_run_at, inc.next_run_at,
     jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, failed.jobs,
     workers.alive, workers.unsure,
     geocoding.state, geocoding.left_today::integer, jobs.geocoding, review.places
-  from clock, problem, meta, jobs, failed, workers, review
-  left join looked on true left join loaded on true left join in_flight on true left join geocoding on true
+  from clock, problem, tickets_ops.read_dataset_health('inc') as inc, jobs, failed, workers, review left join geocoding on true
 $$;
 
 COMMENT ON FUNCTION tickets_ops.read_health() IS 'The row of tickets_ops.health, read with the owner''s rights.';
@@ -6411,7 +6493,7 @@ CREATE FUNCTION tickets_ops.read_metrics() RETURNS TABLE(name text, labels jsonb
   select 'fleettickets_' || h.name, m.labels, m.value, 'gauge', h.help
   from (
     select * from tickets_ops.health_metrics()
-    union all select * from tickets_ops.dataset_metrics('inc')
+    union all select m.* from tickets.datasets() as d (dataset) cross join lateral tickets_ops.dataset_metrics(d.dataset) as m
     union all select * from tickets_ops.job_metrics()
     union all select * from tickets_ops.geocoding_metrics()
     union all select * from tickets_ops.ticket_metrics()
@@ -7422,14 +7504,59 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) IS 'Gives a reserved call back to the budget of its day: it is not made, because its slot went by or the worker stops.';
 
+CREATE VIEW tickets.open_places AS
+ SELECT t.cluster_key,
+    t.location_key,
+    mode() WITHIN GROUP (ORDER BY t.cluster) AS cluster,
+    min(t.location_name) AS location_name,
+    count(*) AS tickets,
+    count(*) FILTER (WHERE (t.dataset = 'inc'::text)) AS inc_tickets,
+    count(*) FILTER (WHERE (t.dataset = 'crq'::text)) AS crq_tickets,
+    max(t.seen_at) AS newest_at
+   FROM ( SELECT 'inc'::text AS dataset,
+            tickets.cluster_key(inc.cluster) AS cluster_key,
+            "left"(btrim(inc.cluster), 200) AS cluster,
+            inc.location_key,
+            inc.location_name,
+            COALESCE(inc.created_at_service, inc.first_seen_at, inc.ingested_at) AS seen_at
+           FROM tickets.inc
+          WHERE (inc.is_actionable AND (inc.geo_source <> 'feed'::text))
+        UNION ALL
+         SELECT 'crq'::text,
+            tickets.cluster_key(crq.cluster) AS cluster_key,
+            "left"(btrim(crq.cluster), 200) AS "left",
+            crq.location_key,
+            crq.location_name,
+            COALESCE(crq.created_at_service, crq.first_seen_at, crq.ingested_at) AS "coalesce"
+           FROM tickets.crq
+          WHERE (crq.is_actionable AND (crq.geo_source <> 'feed'::text) AND ('crq'::text IN ( SELECT tickets.datasets() AS datasets)))) t
+  WHERE (t.cluster_key IS NOT NULL)
+  GROUP BY t.cluster_key, t.location_key;
+
+COMMENT ON VIEW tickets.open_places IS 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets with coordinates of the feed''s own, and those without a cluster.';
+
+COMMENT ON COLUMN tickets.open_places.cluster_key IS 'The cluster as it is compared: without case and blanks (tickets.cluster_key).';
+
+COMMENT ON COLUMN tickets.open_places.location_key IS 'The location as it is compared (tickets.location_key). NULL: the name holds network codes only, or nothing.';
+
+COMMENT ON COLUMN tickets.open_places.cluster IS 'The cluster as most of these tickets write it.';
+
+COMMENT ON COLUMN tickets.open_places.location_name IS 'One of the spellings of the location.';
+
+COMMENT ON COLUMN tickets.open_places.tickets IS 'Open tickets there, of all datasets that are on.';
+
+COMMENT ON COLUMN tickets.open_places.inc_tickets IS 'Of these, faults.';
+
+COMMENT ON COLUMN tickets.open_places.crq_tickets IS 'Of these, requests for new installations.';
+
+COMMENT ON COLUMN tickets.open_places.newest_at IS 'When the newest of them began: created_at_service, else first_seen_at, else when its row was written. May lie in the future, where the feed is wrong.';
+
 CREATE VIEW tickets_ops.review_queue AS
  WITH open_tickets AS (
-         SELECT tickets.cluster_key(t.cluster) AS cluster_key,
-            t.location_key,
-            count(*) AS tickets
-           FROM tickets.inc t
-          WHERE t.is_actionable
-          GROUP BY (tickets.cluster_key(t.cluster)), t.location_key
+         SELECT p.cluster_key,
+            p.location_key,
+            p.tickets
+           FROM tickets.open_places p
         ), per_cluster AS (
          SELECT o.cluster_key,
             (sum(o.tickets))::bigint AS tickets,
@@ -7639,7 +7766,18 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
             FROM ( SELECT t.location_name AS name,
                      count(*) AS tickets,
                      count(*) FILTER (WHERE t.is_actionable) AS open
-                    FROM tickets.inc t
+                    FROM ( SELECT inc.location_name,
+                             inc.is_actionable,
+                             inc.cluster,
+                             inc.location_key
+                            FROM tickets.inc
+                         UNION ALL
+                          SELECT crq.location_name,
+                             crq.is_actionable,
+                             crq.cluster,
+                             crq.location_key
+                            FROM tickets.crq
+                           WHERE ('crq'::text IN ( SELECT tickets.datasets() AS datasets))) t
                    WHERE ((tickets.cluster_key(t.cluster) = tickets.cluster_key(review_place.p_cluster)) AND ((review_place.p_kind = 'cluster'::text) OR (t.location_key = review_place.p_location_key)))
                    GROUP BY t.location_name
                    ORDER BY (count(*) FILTER (WHERE t.is_actionable)) DESC, (count(*)) DESC, t.location_name
@@ -7988,7 +8126,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.sign_verdict() IS 'Trigger on a person''s write of a gazetteer row: says in verified_by and verified_at who verified it and when, whatever the statement wrote there; under tickets.undo_decision it restores the row instead.';
 
-CREATE FUNCTION tickets_ops.skip_file(p_key text, p_dataset text DEFAULT 'inc'::text) RETURNS text
+CREATE FUNCTION tickets_ops.skip_file(p_key text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -7997,7 +8135,8 @@ declare
 begin
   select s.* into v_snapshot
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.source_key = p_key and s.dismissed_at is null and s.status in ('failed', 'held', 'partial') -- index snapshots_by_file
+  where s.dataset in (select tickets.datasets()) and s.source_key = p_key and s.dismissed_at is null
+    and s.status in ('failed', 'held', 'partial') -- index snapshots_by_file
   order by s.snapshot_id desc limit 1;
   if not found then
     raise exception 'No file % has failed, is held, or is loaded only in part.', p_key
@@ -8013,14 +8152,14 @@ begin
   set dismissed_at = now(), progress_at = now(),
     error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
   where snapshot_id = v_snapshot.snapshot_id;
-  if tickets_ops.feed(p_dataset) = 'changes' then
-    perform tickets_ops.continue_backfill(p_dataset);
+  if tickets_ops.feed(v_snapshot.dataset) = 'changes' then
+    perform tickets_ops.continue_backfill(v_snapshot.dataset);
   end if;
   return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.skip_file(p_key text, p_dataset text) IS 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
+COMMENT ON FUNCTION tickets_ops.skip_file(p_key text) IS 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
 
 CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -8191,6 +8330,9 @@ CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jso
     select case when at_risk then 'at_risk' else sla_state end as sla_state, geo_source, count(*) as tickets
     from tickets.inc_open_sla
     group by 1, 2
+  ),
+  open_crq as materialized (
+    select geo_source, count(*) as tickets from tickets.crq_open group by 1
   )
   select 'tickets_open', jsonb_build_object('sla_state', s.state), coalesce(sum(o.tickets), 0)
   from unnest(array['ok', 'at_risk', 'breached', 'unknown']) as s (state) left join open o on o.sla_state = s.state
@@ -8199,6 +8341,13 @@ CREATE FUNCTION tickets_ops.ticket_metrics() RETURNS TABLE(name text, labels jso
   select 'tickets_placed', jsonb_build_object('geo_source', s.source), coalesce(sum(o.tickets), 0)
   from unnest(array['feed', 'location', 'cluster', 'none']) as s (source) left join open o on o.geo_source = s.source
   group by s.source
+  union all
+  select 'tickets_open', '{"dataset": "crq"}', coalesce((select sum(tickets) from open_crq), 0)
+  where 'crq' in (select tickets.datasets())
+  union all
+  select 'tickets_placed', jsonb_build_object('dataset', 'crq', 'geo_source', s.source), coalesce(o.tickets, 0)
+  from unnest(array['feed', 'location', 'cluster', 'none']) as s (source) left join open_crq o on o.geo_source = s.source
+  where 'crq' in (select tickets.datasets())
   union all
   select 'assignments_open', '{}', count(*) from tickets.assignments where state = 'assigned'
 $$;
@@ -8533,6 +8682,52 @@ ALTER TABLE tickets.crq_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE VIEW tickets.crq_open AS
+ SELECT t.ticket_id,
+    t.normalized_status,
+    clock.clock_start,
+    clock.clock_source,
+    clock.hours_open,
+    t.assigned_team,
+    t.cluster,
+    t.region,
+    t.owner,
+    t.location_name,
+    t.geo_source,
+    t.geom,
+    t.geog
+   FROM (tickets.crq t
+     CROSS JOIN LATERAL tickets.open_clock(t.created_at_service, t.first_seen_at) clock(clock_start, clock_source, hours_open))
+  WHERE t.is_actionable;
+
+COMMENT ON VIEW tickets.crq_open IS 'Open (actionable) requests for new installations with their clock, as of now(). There is no SLA: no contract is known. Nearest ones: order by geog <-> point limit n (index crq_open_geog). Empty until CRQ_ENABLED=true has loaded some.';
+
+COMMENT ON COLUMN tickets.crq_open.ticket_id IS 'The request''s number.';
+
+COMMENT ON COLUMN tickets.crq_open.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.crq_open.clock_start IS 'When the clock started: created_at_service, or where the feed lacks it first_seen_at, which is when the export first saw the request and so up to days late.';
+
+COMMENT ON COLUMN tickets.crq_open.clock_source IS 'Which of the two clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+
+COMMENT ON COLUMN tickets.crq_open.hours_open IS 'Hours since clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+
+COMMENT ON COLUMN tickets.crq_open.assigned_team IS 'Team the request is assigned to.';
+
+COMMENT ON COLUMN tickets.crq_open.cluster IS 'Network cluster.';
+
+COMMENT ON COLUMN tickets.crq_open.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.crq_open.owner IS 'Owner of the request.';
+
+COMMENT ON COLUMN tickets.crq_open.location_name IS 'The place as field staff typed it.';
+
+COMMENT ON COLUMN tickets.crq_open.geo_source IS 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+
+COMMENT ON COLUMN tickets.crq_open.geom IS 'Place, for display; NULL where none is known.';
+
+COMMENT ON COLUMN tickets.crq_open.geog IS 'geom as geography: distances in metres.';
 
 ALTER TABLE tickets.geo_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.geo_decisions_decision_id_seq
@@ -9010,6 +9205,65 @@ COMMENT ON COLUMN tickets_ops.announced_health.ok IS 'health.ok, as it was annou
 
 COMMENT ON COLUMN tickets_ops.announced_health.since IS 'When it turned.';
 
+CREATE VIEW tickets_ops.datasets AS
+ SELECT read_datasets.dataset,
+    read_datasets.feed,
+    read_datasets.open_tickets,
+    read_datasets.checked_at,
+    read_datasets.checked_key,
+    read_datasets.checked_status,
+    read_datasets.loaded_snapshot_id,
+    read_datasets.loaded_key,
+    read_datasets.loaded_at,
+    read_datasets.loaded_status,
+    read_datasets.data_at,
+    read_datasets.data_age,
+    read_datasets.open_missing,
+    read_datasets.in_flight_snapshot_id,
+    read_datasets.in_flight_status,
+    read_datasets.in_flight_idle,
+    read_datasets.missed_run_at,
+    read_datasets.next_run_at
+   FROM tickets_ops.read_datasets() read_datasets(dataset, feed, open_tickets, checked_at, checked_key, checked_status, loaded_snapshot_id, loaded_key, loaded_at, loaded_status, data_at, data_age, open_missing, in_flight_snapshot_id, in_flight_status, in_flight_idle, missed_run_at, next_run_at);
+
+COMMENT ON VIEW tickets_ops.datasets IS 'The datasets that are on, a row each: inc, and crq where CRQ_ENABLED=true. The columns that tickets_ops.health has too say the same of each.';
+
+COMMENT ON COLUMN tickets_ops.datasets.dataset IS 'inc (faults) or crq (requests for new installations).';
+
+COMMENT ON COLUMN tickets_ops.datasets.feed IS 'What its files are: snapshots or changes.';
+
+COMMENT ON COLUMN tickets_ops.datasets.open_tickets IS 'Its open (actionable) tickets.';
+
+COMMENT ON COLUMN tickets_ops.datasets.checked_at IS 'When its folder was last looked at with success.';
+
+COMMENT ON COLUMN tickets_ops.datasets.checked_key IS 'The file that was looked at last.';
+
+COMMENT ON COLUMN tickets_ops.datasets.checked_status IS 'Its status.';
+
+COMMENT ON COLUMN tickets_ops.datasets.loaded_snapshot_id IS 'The last snapshot that was loaded, whole or in part.';
+
+COMMENT ON COLUMN tickets_ops.datasets.loaded_key IS 'Its file.';
+
+COMMENT ON COLUMN tickets_ops.datasets.loaded_at IS 'When it was finished.';
+
+COMMENT ON COLUMN tickets_ops.datasets.loaded_status IS 'done or partial.';
+
+COMMENT ON COLUMN tickets_ops.datasets.data_at IS 'Export time of the newest file that is loaded or was found unchanged.';
+
+COMMENT ON COLUMN tickets_ops.datasets.data_age IS 'Since then: how old the tickets are.';
+
+COMMENT ON COLUMN tickets_ops.datasets.open_missing IS 'Open tickets that the last loaded snapshot no longer lists. NULL for a file of changes.';
+
+COMMENT ON COLUMN tickets_ops.datasets.in_flight_snapshot_id IS 'The snapshot that is being loaded.';
+
+COMMENT ON COLUMN tickets_ops.datasets.in_flight_status IS 'staging, loading or finalizing.';
+
+COMMENT ON COLUMN tickets_ops.datasets.in_flight_idle IS 'Since work on it last committed something.';
+
+COMMENT ON COLUMN tickets_ops.datasets.missed_run_at IS 'The last scheduled run, when half an hour later nothing had looked at its folder. NULL: none was missed.';
+
+COMMENT ON COLUMN tickets_ops.datasets.next_run_at IS 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
+
 CREATE VIEW tickets_ops.failed_jobs AS
  SELECT list_jobs.id,
     list_jobs.task,
@@ -9203,7 +9457,7 @@ CREATE VIEW tickets_ops.health AS
     read_health.places_for_review
    FROM tickets_ops.read_health() read_health(ok, problems, checked_at, checked_age, checked_key, checked_status, loaded_snapshot_id, loaded_key, loaded_at, loaded_age, loaded_status, data_at, data_age, open_missing, in_flight_snapshot_id, in_flight_status, in_flight_idle, missed_run_at, next_run_at, jobs_waiting, oldest_waiting_age, jobs_running, jobs_failed, workers_alive, workers_unsure, geocoding_state, geocoding_budget_left, geocoding_jobs, places_for_review);
 
-COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
+COMMENT ON VIEW tickets_ops.health IS 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. ok and problems are of all datasets that are on, the files and times are those of INC; tickets_ops.datasets has those of each. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
 
 COMMENT ON COLUMN tickets_ops.health.ok IS 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 
@@ -9786,6 +10040,12 @@ GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_monitor;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
+REVOKE ALL ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_reader;
 GRANT ALL ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) TO tickets_curator;
@@ -9850,6 +10110,12 @@ GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets.datasets() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.datasets() TO tickets_reader;
+GRANT ALL ON FUNCTION tickets.datasets() TO tickets_curator;
+GRANT ALL ON FUNCTION tickets.datasets() TO tickets_operator;
+GRANT ALL ON FUNCTION tickets.datasets() TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
@@ -9891,11 +10157,11 @@ GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to pub
 REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
-REVOKE ALL ON FUNCTION tickets.freshness() FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets.freshness() TO tickets_reader;
-GRANT ALL ON FUNCTION tickets.freshness() TO tickets_curator;
-GRANT ALL ON FUNCTION tickets.freshness() TO tickets_operator;
-GRANT ALL ON FUNCTION tickets.freshness() TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets.freshness(p_dataset text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets.freshness(p_dataset text) TO tickets_reader;
+GRANT ALL ON FUNCTION tickets.freshness(p_dataset text) TO tickets_curator;
+GRANT ALL ON FUNCTION tickets.freshness(p_dataset text) TO tickets_operator;
+GRANT ALL ON FUNCTION tickets.freshness(p_dataset text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.geocode_cluster(cluster text, force boolean) TO tickets_operator;
@@ -9961,6 +10227,11 @@ REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name(p_cluster text) FROM PUBLIC;
 
@@ -10073,11 +10344,6 @@ REVOKE ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts publ
 GRANT ALL ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_geocoding_worker() FROM PUBLIC;
-
-GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
-GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
-GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
-GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.has_tickets(p_cluster text) FROM PUBLIC;
 
@@ -10204,15 +10470,17 @@ GRANT ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_ke
 REVOKE ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) TO tickets_curator;
 
-REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_dataset text, p_clusters text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_clusters text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_dataset text, p_clusters text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_clusters text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.planning_lock() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.pools_with_work() FROM PUBLIC;
 
@@ -10221,6 +10489,11 @@ REVOKE ALL ON FUNCTION tickets_ops.problem_subjects() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.put_back(p_snapshot_id bigint, p_from text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.raise_blocked() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.read_dataset_health(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.read_datasets() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.read_datasets() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
@@ -10289,6 +10562,11 @@ GRANT ALL ON FUNCTION tickets_ops.retry_job(p_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.open_places TO tickets_reader;
+GRANT SELECT ON TABLE tickets.open_places TO tickets_curator;
+GRANT SELECT ON TABLE tickets.open_places TO tickets_operator;
+GRANT SELECT ON TABLE tickets.open_places TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_curator;
 GRANT SELECT ON TABLE tickets_ops.review_queue TO tickets_operator;
 
@@ -10314,8 +10592,8 @@ GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_
 
 REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.skip_file(p_key text, p_dataset text) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.skip_file(p_key text, p_dataset text) TO tickets_operator;
+REVOKE ALL ON FUNCTION tickets_ops.skip_file(p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.skip_file(p_key text) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
@@ -10365,6 +10643,11 @@ GRANT SELECT ON TABLE tickets.crq_events TO tickets_curator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_operator;
 GRANT SELECT ON TABLE tickets.crq_events TO tickets_dispatcher;
 
+GRANT SELECT ON TABLE tickets.crq_open TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq_open TO tickets_curator;
+GRANT SELECT ON TABLE tickets.crq_open TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq_open TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_ageing TO tickets_operator;
@@ -10404,6 +10687,8 @@ GRANT SELECT ON TABLE tickets.version_slots TO tickets_reader;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_curator;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_operator;
 GRANT SELECT ON TABLE tickets.version_slots TO tickets_dispatcher;
+
+GRANT SELECT ON TABLE tickets_ops.datasets TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.failed_jobs TO tickets_operator;
 

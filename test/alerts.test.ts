@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { entriesOf } from '../src/worker/schedule.ts';
+import { parseCrontab } from 'graphile-worker';
+import { entryOf } from '../src/worker/schedule.ts';
 import { promtool, skipWithoutPromtool } from './support/promtool.ts';
 
 const ROOT = new URL('..', import.meta.url);
@@ -36,7 +37,9 @@ test('every alert is tried, has a summary, and leads to its section of the runbo
 });
 
 test('old data are an alarm in the hours in which the crontab looks, but for its first', async () => {
-  const look = entriesOf(await file('crontab')).find(({ dataset }) => dataset === 'inc');
+  const look = parseCrontab(await file('crontab'))
+    .map(entryOf)
+    .find(({ dataset }) => dataset === 'inc');
   const [first = 0, last = 0] = [look?.hours[0], look?.hours.at(-1)];
   assert.ok(rules.includes(`hour() >= ${first + 1} and hour() <= ${last}`), `hours ${first} to ${last} UTC`);
 });

@@ -5,7 +5,9 @@ import { planChanges } from '../src/bucket/changes.ts';
 import { snapshotFiles, timeInName, versionOf } from '../src/bucket/files.ts';
 import type { Knowledge, LedgerStatus, Mode } from '../src/bucket/plan.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { csvOf, fetchNow, keyOf, ledger, PREFIX, rawTickets, statuses } from './support/pipeline.ts';
+import { csvOf, DATASET, fetchNow, keyOf, ledger, PREFIX, rawTickets, statuses, TICKETS } from './support/pipeline.ts';
+
+const FEED = `${DATASET.toUpperCase()}_FEED`;
 
 const NOON = new Date('2026-06-15T12:00:00+03:00');
 const at = (hour: number, etag = `etag-${hour}`) => {
@@ -102,10 +104,10 @@ describe('a feed of changes', () => {
   after(() => env.close());
   beforeEach(async () => {
     await env.reset();
-    process.env['INC_FEED'] = 'changes';
+    process.env[FEED] = 'changes';
   });
   afterEach(() => {
-    delete process.env['INC_FEED'];
+    delete process.env[FEED];
   });
 
   type Row = Record<string, string>;
@@ -138,10 +140,10 @@ describe('a feed of changes', () => {
       [11, 'done'],
     ]);
     const { rows } = await env.pool.query(
-      `select array_agg(new_value order by event_id) as values from tickets.inc_events where ticket_id = 'WOT1' and event in ('opened', 'status_changed')`,
+      `select array_agg(new_value order by event_id) as values from ${TICKETS}_events where ticket_id = 'WOT1' and event in ('opened', 'status_changed')`,
     );
     assert.deepEqual(rows[0].values, ['Open', 'Assigned', 'Work in progress', 'Closed']);
-    assert.equal((await env.pool.query('select from tickets.inc')).rowCount, 61);
+    assert.equal((await env.pool.query(`select from ${TICKETS}`)).rowCount, 61);
     assert.deepEqual([...new Set((await ledger(env)).map((entry) => entry.open_missing))], [null]);
     assert.deepEqual(
       (await env.listKeys(PREFIX)).filter((key) => !key.includes('processed/')),
@@ -271,7 +273,7 @@ describe('a feed of changes', () => {
   test('a process without the setting goes by what is recorded, and supersedes nothing', async () => {
     await put(8, ...BASELINE);
     await fetchNow(env);
-    delete process.env['INC_FEED'];
+    delete process.env[FEED];
     await put(9, ticket('WOT1', 'Assigned'));
     await put(10, ticket('WOT2', 'Assigned'));
     assert.deepEqual(await fetchNow(env), []);
@@ -321,7 +323,7 @@ describe('a feed of snapshots', () => {
     );
     assert.match(
       found[0].warnings.join('\n'),
-      /It has 3 rows, 5\.0 % of the 60 of the last load\. It looks like a file of changes: INC_FEED\?/,
+      /It has 3 rows, 5\.0 % of the 60 of the last load\. It looks like a file of changes: (INC|CRQ)_FEED\?/,
     );
   });
 });

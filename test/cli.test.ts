@@ -54,8 +54,8 @@ describe('usage', () => {
   for (const [what, args, message] of [
     ['an unknown command', ['ingets'], /There is no command ingets/],
     ['an unknown option', ['ingest', '--from-bukcet'], /--from-bukcet/],
-    ['no source', ['ingest'], /Give either --from-bucket or --inc-csv/],
-    ['two sources', ['ingest', '--from-bucket', '--inc-csv', 'x.csv'], /Give either/],
+    ['no source', ['ingest'], /Give one of --from-bucket, --inc-csv FILE and --crq-csv FILE/],
+    ['two sources', ['ingest', '--from-bucket', '--inc-csv', 'x.csv'], /Give one of/],
     ['two modes', ['ingest', '--from-bucket', '--force', '--backfill'], /exclude each other/],
     ['a mode that a file has not', ['ingest', '--inc-csv', 'x.csv', '--force'], /go with --from-bucket/],
     ['a folder in place of a file', ['ingest', '--inc-csv', '/tmp'], /\/tmp is a folder/],

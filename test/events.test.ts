@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { feed } from '../demo/feed.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { csvOf, fetchNow, keyOf, ledger, PREFIX, rawTickets, rowVersions } from './support/pipeline.ts';
+import { csvOf, fetchNow, keyOf, ledger, PREFIX, rawTickets, rowVersions, TICKETS } from './support/pipeline.ts';
 
 /** What the feed says of its files as the ledger does. */
 const COUNTS = [
@@ -58,7 +58,7 @@ describe('the history of tickets', () => {
         name,
       );
       const { rows: events } = await env.pool.query(
-        'select event, count(*)::int as n, min(snapshot_at) as first, max(snapshot_at) as last from tickets.inc_events where snapshot_id = $1 group by event',
+        `select event, count(*)::int as n, min(snapshot_at) as first, max(snapshot_at) as last from ${TICKETS}_events where snapshot_id = $1 group by event`,
         [entry.snapshot_id],
       );
       const nothing = { opened: 0, closed: 0, reopened: 0, status_changed: 0, team_changed: 0, cluster_changed: 0 };
@@ -87,7 +87,7 @@ describe('the history of tickets', () => {
       assert.deepEqual(await fetchNow(env), []);
     }
     const { rows } = await env.pool.query(
-      `select extract(hour from snapshot_at at time zone 'Africa/Nairobi')::int as hour, event, old_value, new_value from tickets.inc_events order by snapshot_at, event`,
+      `select extract(hour from snapshot_at at time zone 'Africa/Nairobi')::int as hour, event, old_value, new_value from ${TICKETS}_events order by snapshot_at, event`,
     );
     assert.deepEqual(
       rows.map(({ hour, event, old_value, new_value }) => [hour, event, old_value, new_value]),
@@ -124,7 +124,7 @@ describe('the history of tickets', () => {
     const { rows } = await env.pool.query(
       `select event, old_value, assigned_team, team_before, owner, cluster, region, created_at_service is not null as created,
          to_char(closed_at at time zone 'Africa/Nairobi', 'HH24:MI') as closed, mttr::int, sla_status
-       from tickets.inc_events where event <> 'team_changed' order by event_id`,
+       from ${TICKETS}_events where event <> 'team_changed' order by event_id`,
     );
     const place = { owner: 'NOC', cluster: 'Kilimani', region: 'nairobi' };
     const nothing = {
@@ -157,15 +157,15 @@ describe('the history of tickets', () => {
     ]);
     await assert.rejects(
       env.pool.query(
-        `insert into tickets.inc_events (ticket_id, event, assigned_team) values ('${id}', 'team_changed', 'A')`,
+        `insert into ${TICKETS}_events (ticket_id, event, assigned_team) values ('${id}', 'team_changed', 'A')`,
       ),
-      /inc_events_context/,
+      /_events_context/,
     );
     await assert.rejects(
       env.pool.query(
-        `insert into tickets.inc_events (ticket_id, event, cluster) values ('${id}', 'closure_corrected', 'Nyali')`,
+        `insert into ${TICKETS}_events (ticket_id, event, cluster) values ('${id}', 'closure_corrected', 'Nyali')`,
       ),
-      /inc_events_context/,
+      /_events_context/,
     );
   });
 
@@ -184,7 +184,7 @@ describe('the history of tickets', () => {
     );
     await fetchNow(env);
     const { rows } = await env.pool.query(
-      'select ticket_id, event, old_value, new_value from tickets.inc_events order by ticket_id',
+      `select ticket_id, event, old_value, new_value from ${TICKETS}_events order by ticket_id`,
     );
     assert.deepEqual(rows, [
       { ticket_id: 'WOT0000001', event: 'closed', old_value: null, new_value: 'Resolved' },

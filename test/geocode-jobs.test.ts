@@ -58,7 +58,7 @@ const sql = async (text: string, values: unknown[] = []) => (await env.pool.quer
 const register = (budget = 1000) =>
   sql(`select tickets_ops.register_geocoder('locationiq', 100, $1, 180, null)`, [budget]);
 const queries = () => server.calls.map(({ query }) => query);
-const plan = async () => (await sql(`select tickets_ops.plan_geocoding('inc') as jobs`))[0]?.jobs;
+const plan = async () => (await sql(`select tickets_ops.plan_geocoding() as jobs`))[0]?.jobs;
 const jobs = () =>
   sql(
     'select key, attempts, last_error, run_at > now() as later, priority from graphile_worker.jobs order by priority, run_at, id',

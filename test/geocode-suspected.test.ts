@@ -54,7 +54,7 @@ async function askAll(provider: string, found: (call: Call) => Reply): Promise<v
 }
 /** Until every place has been asked, or nobody may be. */
 const planAndRun = async () => {
-  await sql(`select tickets_ops.plan_geocoding('inc')`);
+  await sql(`select tickets_ops.plan_geocoding()`);
   do {
     await sql('update graphile_worker._private_jobs set run_at = now()');
     assert.deepEqual(await env.runJobs(), []);

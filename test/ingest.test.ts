@@ -11,6 +11,7 @@ import { cutAfter, type FaultProxy, meanwhile, rewritten, startFaultProxy, statu
 import {
   addFetch,
   csvOf,
+  DATASET,
   fetchNow,
   importMeta,
   keyOf,
@@ -20,6 +21,7 @@ import {
   rowVersions,
   runAgain,
   statuses,
+  TICKETS,
 } from './support/pipeline.ts';
 
 const open = (id: number, fields: Record<string, string> = {}) => ({
@@ -159,7 +161,7 @@ describe('ingesting', () => {
         ['done', 6_203, 6_200, 3],
       );
       const { rows } = await env.pool.query(
-        `select ticket_id, raw ->> 'note' as note from tickets.inc where raw ->> 'note' <> 'first' order by ticket_id`,
+        `select ticket_id, raw ->> 'note' as note from ${TICKETS} where raw ->> 'note' <> 'first' order by ticket_id`,
       );
       assert.deepEqual(rows, [
         { ticket_id: 'WOT0000000', note: 'second' },
@@ -179,7 +181,7 @@ describe('ingesting', () => {
         [entry?.status, entry?.rows_read, entry?.rows_updated, entry?.rows_unchanged, entry?.rows_duplicate],
         ['done', 2_502, 1, 2_499, 2],
       );
-      const { rows } = await env.pool.query(`select ticket_id from tickets.inc where raw ->> 'note' = 'after'`);
+      const { rows } = await env.pool.query(`select ticket_id from ${TICKETS} where raw ->> 'note' = 'after'`);
       assert.deepEqual(rows, [{ ticket_id: 'WOT0000001' }]);
     });
 
@@ -195,7 +197,7 @@ describe('ingesting', () => {
       await put(7, csvOf([open(1, Object.fromEntries(fields.map((field) => [field, long]))), open(2)]));
       assert.deepEqual(await fetchNow(env), []);
       const { rows } = await env.pool.query(
-        `select length(raw ->> 'description') as description, length(cluster) as cluster, mttr from tickets.inc order by ticket_id`,
+        `select length(raw ->> 'description') as description, length(cluster) as cluster, mttr from ${TICKETS} order by ticket_id`,
       );
       assert.deepEqual(rows, [
         { description: long.length, cluster: long.length, mttr: null },
@@ -246,17 +248,6 @@ describe('ingesting', () => {
       await put(7, ONE);
       assert.deepEqual(await fetchNow(env), []);
       assert.deepEqual(await ids(), [1, 2]);
-    });
-
-    test('of the other dataset goes to its own table and history', async () => {
-      await env.putObject('automations/crq/2026-06-15T07-00-00.csv', ONE);
-      assert.deepEqual(await fetchNow(env, { dataset: 'crq' }), []);
-      assert.deepEqual(Object.keys(await rawTickets(env, 'tickets.crq')), ['WOT0000001', 'WOT0000002']);
-      const { rows } = await env.pool.query(
-        'select (select count(*)::int from tickets.inc) as inc, (select count(*)::int from tickets.crq_events) as events',
-      );
-      assert.deepEqual(rows, [{ inc: 0, events: 2 }]);
-      assert.deepEqual(await env.listKeys(), ['automations/crq/processed/2026-06-15T07-00-00.csv']);
     });
   });
 
@@ -342,7 +333,7 @@ describe('ingesting', () => {
     test('the bytes of a takeover, of which nobody knows how they were cleaned, count as unchanged', async () => {
       const etag = await put(7, ONE);
       await env.pool.query(
-        `insert into tickets.import_meta (dataset, metadata) values ('inc', jsonb_build_object('source_etag', $1::text, 'snapshot_at', '2026-06-15T06:00:00'))`,
+        `insert into tickets.import_meta (dataset, metadata) values ('${DATASET}', jsonb_build_object('source_etag', $1::text, 'snapshot_at', '2026-06-15T06:00:00'))`,
         [etag],
       );
       assert.deepEqual(await fetchNow(env), []);
@@ -529,7 +520,7 @@ describe('ingesting', () => {
       await Promise.all([put(7, ONE), put(8, TWO)]);
       await fetchNow(env, { backfill: true });
       await env.pool.query(
-        `update tickets.inc set raw = raw || '{"normalized_status": "tampered"}' where ticket_id = 'WOT0000001'`,
+        `update ${TICKETS} set raw = raw || '{"normalized_status": "tampered"}' where ticket_id = 'WOT0000001'`,
       );
       assert.deepEqual(await fetchNow(env, { force: true }), []);
       const entries = await ledger(env);
@@ -806,7 +797,7 @@ describe('ingesting', () => {
     const fillDisk = () =>
       env.pool.query(`
         create function tickets.disk_is_full() returns trigger language plpgsql as $$ begin raise 'no space left' using errcode = 'disk_full'; end $$;
-        create trigger disk_is_full before insert on tickets.inc for each statement execute function tickets.disk_is_full()`);
+        create trigger disk_is_full before insert on ${TICKETS} for each statement execute function tickets.disk_is_full()`);
     const freeDisk = () => env.pool.query('drop function if exists tickets.disk_is_full() cascade');
     const failForGood = async () => {
       await fetchNow(env);

@@ -241,7 +241,7 @@ describe('the read side', () => {
          end as call
        from pg_proc where pronamespace = 'reporting'::regnamespace order by proname`,
     );
-    assert.equal(served.length, 7);
+    assert.equal(served.length, 8);
     const client = await env.pool.connect();
     try {
       await client.query('begin');

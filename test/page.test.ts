@@ -101,6 +101,33 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       await list().getByRole('heading', { name: 'Nyali (centre)' }).waitFor();
     });
 
+    test('shows requests for new installations where CRQ is on, and no choice where it is off', async () => {
+      await summary().getByText('3 places').waitFor();
+      assert.equal(await view().getByLabel('Dataset').isVisible(), false);
+      await env.pool.query(
+        `insert into tickets_ops.settings (name, pool_id, value) values ('CRQ_ENABLED', 'some pool', 'true')`,
+      );
+      await env.pool.query(
+        `insert into tickets.crq (ticket_id, raw)
+         select 'CRQ' || n, '{"is_actionable": "true", "normalized_status": "Open", "cluster": "Kilimani", "location_name": "NW_Rose Court"}' from generate_series(1, 4) n`,
+      );
+      await tab.reload();
+      await view().getByLabel('Dataset').selectOption('crq');
+      await summary()
+        .getByText(/^1 place, 4 open tickets$/)
+        .waitFor();
+      assert.equal(await view().getByLabel('SLA').isVisible(), false);
+      await list().getByText('Rose Court').click();
+      await list().getByText('CRQ4').waitFor();
+      assert.match(await list().innerText(), /^CRQ4\s+Open · no team · NW_Rose Court$/m);
+      await tab.getByRole('link', { name: 'Jobs' }).click();
+      await view().getByText('CRQ: 4 open tickets as of –').waitFor();
+      await view().getByRole('button', { name: 'Look at CRQ' }).click();
+      await message('The bucket is looked at now.');
+      const { rows } = await env.pool.query(`select key from graphile_worker.jobs where key like 'fetch%'`);
+      assert.deepEqual(rows, [{ key: 'fetch_snapshot:crq:newest' }]);
+    });
+
     test('filters by cluster, team and SLA', async () => {
       await view().getByLabel('Cluster').selectOption('Nyali');
       await summary().getByText('1 place, 3 open tickets: 0 breached, 0 at risk').waitFor();

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 import { MAX_REJECTS_KEPT } from '../src/csv/rejects.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { csvOf, fetchNow, keyOf, ledger } from './support/pipeline.ts';
+import { csvOf, fetchNow, keyOf, ledger, TICKETS } from './support/pipeline.ts';
 
 let env: Environment;
 before(async () => {
@@ -23,12 +23,12 @@ const records = (count: number, owner: (n: number) => string) =>
 
 /** Loads these records while the table has a constraint. */
 async function loadUnder(constraint: string, rows: Record<string, string>[], hour = 7) {
-  await env.pool.query(`alter table tickets.inc add constraint no_poison ${constraint}`);
+  await env.pool.query(`alter table ${TICKETS} add constraint no_poison ${constraint}`);
   try {
     await env.putObject(keyOf(hour), csvOf(rows));
     assert.deepEqual(await fetchNow(env), []);
   } finally {
-    await env.pool.query('alter table tickets.inc drop constraint no_poison');
+    await env.pool.query(`alter table ${TICKETS} drop constraint no_poison`);
   }
   const entry = (await ledger(env)).at(-1);
   return [entry?.status, entry?.rows_inserted, entry?.rows_rejected];
@@ -60,7 +60,7 @@ test('a few among many, wherever they stand: the others of their batch load, wit
   assert.match(found[1]?.reason ?? '', /^The database refuses it: .*no_poison/);
   assert.match(found[1]?.row_text ?? '', /poison.*WOT0000013/);
   const { rows } = await env.pool.query(
-    'select (select count(*)::int from tickets.inc) as tickets, (select count(*)::int from tickets.inc_events) as events',
+    `select (select count(*)::int from ${TICKETS}) as tickets, (select count(*)::int from ${TICKETS}_events) as events`,
   );
   assert.deepEqual(rows, [{ tickets: 696, events: 696 }]);
 });
@@ -97,7 +97,7 @@ test('an update that is refused leaves the ticket as it was', async () => {
     8,
   );
   assert.equal(rejected, 1);
-  const { rows } = await env.pool.query('select owner from tickets.inc order by ticket_id');
+  const { rows } = await env.pool.query(`select owner from ${TICKETS} order by ticket_id`);
   assert.deepEqual(
     rows.map(({ owner }) => owner),
     ['Fibre', 'NOC', 'Fibre'],
@@ -134,7 +134,7 @@ test('thousands at once cost no more than as many that load; of one snapshot 10 
 
 test('rows that the reader rejects and rows that the database refuses count together', async () => {
   const rows = records(2_000, () => 'poison');
-  await env.pool.query(`alter table tickets.inc add constraint no_poison ${NO_POISON}`);
+  await env.pool.query(`alter table ${TICKETS} add constraint no_poison ${NO_POISON}`);
   try {
     await env.putObject(
       keyOf(7),
@@ -142,7 +142,7 @@ test('rows that the reader rejects and rows that the database refuses count toge
     );
     assert.deepEqual(await fetchNow(env), []);
   } finally {
-    await env.pool.query('alter table tickets.inc drop constraint no_poison');
+    await env.pool.query(`alter table ${TICKETS} drop constraint no_poison`);
   }
   const [entry] = await ledger(env);
   assert.deepEqual([entry?.status, entry?.rows_inserted, entry?.rows_rejected], ['done', 28_000, 11_000]);

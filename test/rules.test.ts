@@ -73,6 +73,9 @@ describe('a rule that SQL and TypeScript both need', () => {
   });
 
   test('a look can be asked for at every dataset, and at no other', async () => {
+    await env.pool.query(
+      `insert into tickets_ops.settings (name, pool_id, value) values ('CRQ_ENABLED', 'some pool', 'true')`,
+    );
     for (const name of DATASET_NAMES) await env.pool.query('select tickets_ops.fetch_now($1)', [name]);
     await assert.rejects(env.pool.query(`select tickets_ops.fetch_now('wfm')`), /There is no dataset 'wfm'/);
   });

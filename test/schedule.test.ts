@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { type CronMatcher, type ParsedCronItem, parseCrontab } from 'graphile-worker';
-import { CRONTAB_FILE, entriesOf, recordSchedule, timesOf } from '../src/worker/schedule.ts';
+import { CRONTAB_FILE, entryOf, recordSchedule, timesOf } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { killWorkers, startWorkerProcess } from './support/worker-process.ts';
 
@@ -104,7 +104,7 @@ describe('the schedule in the database', () => {
   afterEach(killWorkers);
 
   const record = (crontab: string) =>
-    env.pool.query('select tickets_ops.record_schedule($1)', [JSON.stringify(entriesOf(crontab))]);
+    env.pool.query('select tickets_ops.record_schedule($1)', [JSON.stringify(parseCrontab(crontab).map(entryOf))]);
   const runs = async (from: string, days: number): Promise<Date[]> => {
     const to = new Date(Date.parse(from) + days * DAY_MS - MINUTE_MS);
     const { rows } = await env.pool.query(
@@ -128,7 +128,7 @@ describe('the schedule in the database', () => {
   });
 
   test('is recorded by a worker that starts', async () => {
-    await startWorkerProcess();
+    await startWorkerProcess({ CRQ_ENABLED: 'true' });
     const { rows } = await env.pool.query(
       'select identifier, task, dataset from tickets_ops.schedule order by identifier',
     );

@@ -47,6 +47,7 @@ describe('status', () => {
         geocoding_jobs: 12,
         places_for_review: 5,
       },
+      datasets: [],
       snapshots: [
         {
           snapshot_id: 8,

@@ -11,6 +11,7 @@ import { type Environment, startEnvironment } from './support/environment.ts';
 import {
   addFetch,
   csvOf,
+  DATASET,
   fetchNow,
   importMeta,
   keyOf,
@@ -19,6 +20,7 @@ import {
   rawTickets,
   runAgain,
   statuses,
+  TICKETS,
 } from './support/pipeline.ts';
 
 let env: Environment;
@@ -69,15 +71,17 @@ const last = () =>
 /** What health says of snapshots, without what it says of the feed and the workers, of which there is none here. */
 const problems = async () =>
   (
-    await env.pool.query<{ severity: string; problem: string }>(`select * from tickets_ops.snapshot_problems('inc')`)
+    await env.pool.query<{ severity: string; problem: string }>('select * from tickets_ops.snapshot_problems($1)', [
+      DATASET,
+    ])
   ).rows.map(({ severity, problem }) => `${severity}: ${problem}`);
-const openTickets = async () => Number((await one('select count(*) as n from tickets.inc where is_actionable'))['n']);
+const openTickets = async () => Number((await one(`select count(*) as n from ${TICKETS} where is_actionable`))['n']);
 const staged = async () => Number((await one('select count(*) as n from tickets_ops.snapshot_rows'))['n']);
 const call = async (name: string, id: string) =>
   String(Object.values(await one(`select tickets_ops.${name}($1)`, [id]))[0]);
 const dryRun = () =>
   withClient(env.databaseUrl, (client) =>
-    previewBucket(client, openBucket(readSettings(BucketSettings)), dataset('inc'), 'newest'),
+    previewBucket(client, openBucket(readSettings(BucketSettings)), dataset(DATASET), 'newest'),
   );
 
 describe('a snapshot of which nearly nothing can be loaded', () => {
@@ -406,7 +410,7 @@ describe('a snapshot that would destroy the state', () => {
     await load(8, CLOSING);
     await put(9, but(GOOD));
     await env.pool.query(
-      `insert into tickets_ops.snapshots (dataset, source_key, snapshot_at, status) values ('inc', 'other', now(), 'staging')`,
+      `insert into tickets_ops.snapshots (dataset, source_key, snapshot_at, status) values ('${DATASET}', 'other', now(), 'staging')`,
     );
     await assert.rejects(call('release_snapshot', '2'), /has to wait: another one is in flight/);
     await env.pool.query(
@@ -424,7 +428,7 @@ describe('a snapshot that would destroy the state', () => {
     await load(8, CLOSING);
     await env.pool.query(`
       create function public.break_it() returns trigger language plpgsql as $$ begin raise exception 'disk' using errcode = 'XX000'; end $$;
-      create trigger break_it before update on tickets.inc for each row execute function public.break_it()`);
+      create trigger break_it before update on ${TICKETS} for each row execute function public.break_it()`);
     try {
       await call('release_snapshot', '2');
       await env.runJobs();

@@ -56,6 +56,7 @@ function reading(rows: number, rejected = 0, other: Partial<Reading> = {}): Read
 }
 
 const compared = (other: Partial<Comparison> = {}): Comparison => ({
+  dataset: 'inc',
   feed: 'snapshots',
   last: figures(1_000),
   open: 100,

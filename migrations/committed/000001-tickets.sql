@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:acf384b6a1a24208db55f6f0369e7d9691fd55f7
+--! Hash: sha1:1ef9e3831d2ae254f00565f87627e45b3a3f22cd
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2742,7 +2742,7 @@ create index inc_created_at_service on tickets.inc (created_at_service) include 
 create index inc_first_seen_at on tickets.inc (first_seen_at) include (ticket_id) where created_at_service is null;
 
 create table tickets.crq (like tickets.inc including all);
-comment on table tickets.crq is 'CRQ new-installation requests: the same raw-first table as tickets.inc. Kept, not ingested yet.';
+comment on table tickets.crq is 'CRQ new-installation requests: the same raw-first table as tickets.inc, with its columns. Loaded where CRQ_ENABLED=true.';
 
 create table tickets.inc_events (
   event_id bigint generated always as identity primary key,
@@ -4214,7 +4214,26 @@ end
 $$;
 comment on function tickets.require_default_rule() is 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
 
--- One SELECT, so wherever it stands in a FROM it is inlined. The rule is looked up once for each region, not for each ticket:
+-- One SELECT, so wherever it stands in a FROM it is inlined; as is the one below.
+create or replace function tickets.open_clock(
+  p_created_at_service timestamptz, p_first_seen_at timestamptz, p_at timestamptz default now()
+)
+returns table (clock_start timestamptz, clock_source text, hours_open numeric)
+language sql stable parallel safe
+begin atomic
+  select
+    start,
+    case
+      when p_created_at_service is not null then 'created_at_service'
+      when p_first_seen_at is not null then 'first_seen_at'
+    end,
+    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
+    trunc(extract(epoch from p_at - start) / 3600, 2)
+  from (select coalesce(p_created_at_service, p_first_seen_at) as start) as clock;
+end;
+comment on function tickets.open_clock(timestamptz, timestamptz, timestamptz) is 'How long a ticket has been open as of p_at, one row: when its clock started (created_at_service, else first_seen_at), which of the two that is, and hours since then, cut to two decimals. NULLs where neither is known.';
+
+-- The rule is looked up once for each region, not for each ticket:
 -- Postgres remembers it (Memoize; measured for 20 000 tickets: 35 ms, with 48 h as a constant 28 ms, without Memoize 120 ms).
 -- Bound when it is made: callers who may read the view below need no right to look a name up here.
 create or replace function tickets.sla(
@@ -4224,20 +4243,16 @@ returns table (sla_clock_start timestamptz, sla_clock_source text, hours_open nu
 language sql stable parallel safe
 begin atomic
   select
-    clock.start,
+    clock.clock_start,
+    clock.clock_source,
+    clock.hours_open,
     case
-      when p_created_at_service is not null then 'created_at_service'
-      when p_first_seen_at is not null then 'first_seen_at'
-    end,
-    -- Cut, not rounded: 47.999 h must not be shown as 48.00 beside `ok`.
-    trunc(extract(epoch from p_at - clock.start) / 3600, 2),
-    case
-      when clock.start is null then 'unknown'
-      when clock.start <= rule.breached_from then 'breached'
+      when clock.clock_start is null then 'unknown'
+      when clock.clock_start <= rule.breached_from then 'breached'
       else 'ok'
     end,
-    coalesce(clock.start <= rule.at_risk_from and clock.start > rule.breached_from, false)
-  from (select coalesce(p_created_at_service, p_first_seen_at) as start) as clock
+    coalesce(clock.clock_start <= rule.at_risk_from and clock.clock_start > rule.breached_from, false)
+  from tickets.open_clock(p_created_at_service, p_first_seen_at, p_at) as clock
   cross join lateral (
     select p_at - r.hours * interval '1 hour' as breached_from, p_at - r.at_risk_hours * interval '1 hour' as at_risk_from
     from tickets.sla_rules r
@@ -4288,6 +4303,43 @@ comment on column tickets.inc_open_sla.geo_source is 'Precision of geom: feed, l
 comment on column tickets.inc_open_sla.geom is 'Place, for display; NULL where none is known.';
 comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in metres.';
 --! EndIncluded sla.sql
+--! Included crq.sql
+-- CRQ, requests for new installations: the open ones. No SLA is known for them, so there is a clock and no state.
+
+-- A bare `where is_actionable`, as in tickets.inc_open_sla, for the partial indexes crq_open_geog and crq_open.
+create or replace view tickets.crq_open as
+select
+  t.ticket_id,
+  t.normalized_status,
+  clock.clock_start,
+  clock.clock_source,
+  clock.hours_open,
+  t.assigned_team,
+  t.cluster,
+  t.region,
+  t.owner,
+  t.location_name,
+  t.geo_source,
+  t.geom,
+  t.geog
+from tickets.crq t
+cross join lateral tickets.open_clock(t.created_at_service, t.first_seen_at) as clock
+where t.is_actionable;
+comment on view tickets.crq_open is 'Open (actionable) requests for new installations with their clock, as of now(). There is no SLA: no contract is known. Nearest ones: order by geog <-> point limit n (index crq_open_geog). Empty until CRQ_ENABLED=true has loaded some.';
+comment on column tickets.crq_open.ticket_id is 'The request''s number.';
+comment on column tickets.crq_open.normalized_status is 'The canonical status: filter on this one.';
+comment on column tickets.crq_open.clock_start is 'When the clock started: created_at_service, or where the feed lacks it first_seen_at, which is when the export first saw the request and so up to days late.';
+comment on column tickets.crq_open.clock_source is 'Which of the two clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
+comment on column tickets.crq_open.hours_open is 'Hours since clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
+comment on column tickets.crq_open.assigned_team is 'Team the request is assigned to.';
+comment on column tickets.crq_open.cluster is 'Network cluster.';
+comment on column tickets.crq_open.region is 'Region, lower case.';
+comment on column tickets.crq_open.owner is 'Owner of the request.';
+comment on column tickets.crq_open.location_name is 'The place as field staff typed it.';
+comment on column tickets.crq_open.geo_source is 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
+comment on column tickets.crq_open.geom is 'Place, for display; NULL where none is known.';
+comment on column tickets.crq_open.geog is 'geom as geography: distances in metres.';
+--! EndIncluded crq.sql
 --! Included backlog.sql
 -- The open backlog over time.
 
@@ -4331,7 +4383,7 @@ comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the sna
 -- How fresh the tickets are: what the functions of the schema reporting say of it. Security definer, because a reader may know why
 -- the feed does not count as alive, and not look into tickets_ops.
 
-create or replace function tickets.freshness()
+create or replace function tickets.freshness(p_dataset text default 'inc')
 returns table (
   snapshot_at timestamptz, ingested_at timestamptz, checked_at timestamptz, age_minutes numeric, content_through timestamptz, source_key text,
   problem text
@@ -4344,13 +4396,10 @@ begin
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
       floor(extract(epoch from now() - meta.snapshot_at) / 60),
-      greatest(
-        (select max(t.created_at_service) from tickets.inc t where t.created_at_service <= now()), -- index inc_created_at_service
-        (select max(t.closed_at) from tickets.inc t where t.closed_at <= now()) -- index inc_closed_at
-      ),
+      tickets_ops.content_through(p_dataset),
       meta.source_key,
       -- The age alone does not tell: most hours nothing changes, and at night nobody looks.
-      (select f.problem from tickets_ops.feed_problems('inc') f where f.severity = 'fault' limit 1)
+      (select f.problem from tickets_ops.feed_problems(p_dataset) f where f.severity = 'fault' limit 1)
     from (select) as one
     left join lateral (
       select
@@ -4359,11 +4408,11 @@ begin
         tickets.eat_ts(m.metadata ->> 'checked_at') as checked_at,
         m.metadata ->> 'source_key' as source_key
       from tickets.import_meta m
-      where m.dataset = 'inc'
+      where m.dataset = p_dataset
     ) as meta on true;
 end
 $$;
-comment on function tickets.freshness() is 'Freshness of the INC tickets, one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
 --! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
@@ -4371,27 +4420,34 @@ comment on function tickets.freshness() is 'Freshness of the INC tickets, one ro
 -- Inlined wherever it stands in a FROM: with a constant for p_open the open tickets are read through the index inc_open. A
 -- caller that wants none of them says NULL; and adds no condition then, because Postgres leaves a scan out only where FALSE is
 -- all that is left of its conditions (else it starts parallel workers for nothing: 16 ms).
+-- The same of the table of the other dataset, whose columns are INC's: with a constant for p_dataset one of the two is left.
 create or replace function tickets.filtered_tickets(
-  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
+  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text, p_dataset text default 'inc'
 )
 returns setof tickets.inc language sql stable parallel safe
 as $$
   select t.*
-  from tickets.inc t
+  from (
+    select * from tickets.inc where p_dataset = 'inc'
+    union all
+    select * from tickets.crq where p_dataset = 'crq'
+  ) as t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
     and (p_region is null or t.region = lower(p_region))
     and (p_team is null or lower(t.assigned_team) = lower(p_team))
 $$;
-comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+comment on function tickets.filtered_tickets(boolean, boolean, text, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 --! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
 
 -- A feature's properties, once for all map functions. Inlined wherever it stands in a FROM; with a constant for p_open one of
 -- the two lists of properties is left.
-create or replace function tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text)
+create or replace function tickets.map_features(
+  p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text default 'inc'
+)
 returns table (feature record, bytes_of_text integer, closed_at timestamptz, normalized_status text)
 language sql stable parallel safe
 as $$
@@ -4403,7 +4459,7 @@ as $$
     )),
     t.closed_at,
     t.normalized_status
-  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team, p_dataset) t
   cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
     select
@@ -4413,26 +4469,34 @@ as $$
       t.longitude
   ) as of_all
   cross join lateral (select of_all.*, sla.*) as of_open
-  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  -- No SLA is known for CRQ.
+  cross join lateral (
+    select of_all.*, sla.sla_clock_start as clock_start, sla.sla_clock_source as clock_source, sla.hours_open
+  ) as of_open_crq
+  cross join lateral (
+    select case when not p_open then of_all when p_dataset = 'crq' then of_open_crq else of_open end as properties
+  ) as p
   cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
-comment on function tickets.map_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
+comment on function tickets.map_features(boolean, text, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 -- Inlined, too. Records all the way: the map functions turn them into one jsonb or json at the end, which takes a third less
 -- than jsonb_agg(jsonb_build_object(…)), which takes every feature apart again.
 -- Open tickets (index inc_open) and all others are two branches everywhere: `is_actionable or not p_open_only` would read the
 -- whole table for the open ones.
-create or replace function tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text)
+create or replace function tickets.map_collection(
+  p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text default 'inc'
+)
 returns table (type text, features record[], summary jsonb)
 language sql stable parallel safe
 as $$
   with listed as (
-    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team)
+    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team, p_dataset)
     union all
     (
       select feature, bytes_of_text
-      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team)
+      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team, p_dataset)
       order by closed_at desc -- index inc_closed_at, backwards
       limit 100000
     )
@@ -4441,11 +4505,11 @@ as $$
     select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
     from (
       select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team) t
+      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team, p_dataset) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       union all
       select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team) t
+      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team, p_dataset) t
     ) as t
     group by normalized_status, cluster, region, sla_state, geo_source
   ),
@@ -4470,15 +4534,15 @@ as $$
           ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
           ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
         ) as d (dimension, value)
-        -- Closed tickets have no state against the SLA.
-        where dimension <> 'by_sla_state' or value is not null
+        -- Closed tickets have no state against the SLA, and those of CRQ none at all.
+        where dimension <> 'by_sla_state' or (value is not null and p_dataset = 'inc')
         group by dimension, value
       ) as d
       group by dimension
     ) as d
   ),
   freshness as (
-    select * from tickets.freshness()
+    select * from tickets.freshness(p_dataset)
   )
   select
     'FeatureCollection',
@@ -4486,12 +4550,12 @@ as $$
     jsonb_build_object(
       'total', t.total, 'mapped', t.mapped, 'unmapped', t.total - t.mapped,
       'truncated', f.listed < t.mapped,
-      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_sla_state', '{}'::jsonb,
-      'by_geo_source', '{}'::jsonb, 'freshness', freshness
-    ) || coalesce(d.counted, '{}')
+      'by_status', '{}'::jsonb, 'by_cluster', '{}'::jsonb, 'by_region', '{}'::jsonb, 'by_geo_source', '{}'::jsonb,
+      'freshness', freshness
+    ) || case p_dataset when 'inc' then '{"by_sla_state": {}}'::jsonb else '{}' end || coalesce(d.counted, '{}')
   from features f, totals t, dimensions d, freshness
 $$;
-comment on function tickets.map_collection(boolean, text, text, text) is 'The document of reporting.fn_tickets_for_map() and reporting.fn_tickets_for_map_json(), with their arguments, as one row. Reads as its caller.';
+comment on function tickets.map_collection(boolean, text, text, text, text) is 'The document of reporting.fn_tickets_for_map(), reporting.fn_tickets_for_map_json() and reporting.fn_crq_for_map(), with their arguments, as one row; p_dataset: inc or crq. Reads as its caller.';
 
 -- Its callers need not be able to read the tables: whoever may call it sees the map with the rights of its owner. So PUBLIC
 -- may not call it, and its names are looked up where no caller can put anything.
@@ -5775,9 +5839,13 @@ comment on column tickets_ops.geocoding.calls_today is 'Answers today (UTC) by o
 
 create or replace function tickets_ops.cluster_region(p_cluster text) returns text language sql stable
 return (
-  -- Relies on the index on cluster_key(cluster); a sample says it.
+  -- Relies on the indexes on cluster_key(cluster); a sample says it.
   select mode() within group (order by t.region)
-  from (select region from tickets.inc where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000) as t
+  from (
+    (select region from tickets.inc where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000)
+    union all
+    (select region from tickets.crq where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000)
+  ) as t
 );
 comment on function tickets_ops.cluster_region(text) is 'The region that most of a cluster''s tickets name. NULL: none.';
 
@@ -5787,7 +5855,9 @@ return coalesce(
   (
     select mode() within group (order by t.name)
     from (
-      select left(btrim(cluster), 200) as name from tickets.inc where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000
+      (select left(btrim(cluster), 200) as name from tickets.inc where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000)
+      union all
+      (select left(btrim(cluster), 200) from tickets.crq where tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster) limit 1000)
     ) as t
   ),
   case when tickets.cluster_key(p_cluster) is not null then left(btrim(p_cluster), 200) end
@@ -6189,7 +6259,7 @@ begin
     if tg_op = 'INSERT' or old.geom is null then
       perform tickets_ops.wake_locations(new.cluster);
       -- Places of a cluster that nobody knew have no job.
-      perform tickets_ops.plan_geocoding('inc', array[new.cluster]);
+      perform tickets_ops.plan_geocoding(array[new.cluster]);
     end if;
     if not tickets_ops.is_pipeline() and tickets_ops.is_far_from_its_places(new.cluster) then
       raise notice 'Most known places of % lie beyond its guard of % km. It is taken as you set it; see tickets_ops.review_queue.',
@@ -6204,34 +6274,30 @@ comment on function tickets_ops.cluster_changed() is 'Trigger: a centroid came o
 --! Included planning.sql
 -- Which places are to be asked, and the jobs for them.
 
-create or replace function tickets_ops.places_to_geocode(p_dataset text, p_clusters text[] default null)
+create or replace function tickets_ops.places_to_geocode(p_clusters text[] default null)
 returns table (
   task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamptz, reason text, has_centroid boolean
 )
-language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  v_keys constant text[] := array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
 begin
-  -- Relies on the partial index *_open_geog or *_open: only actionable tickets are looked at.
-  return query execute format($sql$
-    with open_tickets as materialized (
-      select
-        tickets.cluster_key(t.cluster) as cluster_key, left(btrim(t.cluster), 200) as cluster, t.location_key, t.location_name,
-        least(coalesce(t.created_at_service, t.first_seen_at, t.ingested_at), now()) as seen_at
-      from tickets.%I t
-      where t.is_actionable and t.geo_source <> 'feed' and tickets.cluster_key(t.cluster) is not null
-        and ($1 = '{}' or tickets.cluster_key(t.cluster) = any ($1))
+  return query
+    with places as materialized (
+      select p.cluster_key, p.cluster, p.location_key, p.location_name, p.tickets, least(p.newest_at, now()) as newest_at
+      from tickets.open_places p
+      where v_keys = '{}' or p.cluster_key = any (v_keys)
     ),
     clusters as (
       select
-        t.cluster_key, coalesce(tickets.known_spelling(t.cluster_key), mode() within group (order by t.cluster)) as cluster,
-        count(*) as tickets, max(t.seen_at) as newest_at
-      from open_tickets t group by t.cluster_key
-    ),
-    places as (
-      select
-        t.cluster_key, t.location_key, min(t.location_name) as location_name, count(*) as tickets, max(t.seen_at) as newest_at
-      from open_tickets t where t.location_key is not null group by t.cluster_key, t.location_key
+        p.cluster_key,
+        -- As the gazetteers write it, else as its tickets do.
+        coalesce(tickets.known_spelling(p.cluster_key), (array_agg(p.cluster order by p.tickets desc, p.cluster))[1]) as cluster,
+        sum(p.tickets)::bigint as tickets, max(p.newest_at) as newest_at
+      from places p group by p.cluster_key
     )
-    select 'geocode_cluster', p.cluster, null, null, p.tickets, p.newest_at,
+    select 'geocode_cluster', p.cluster, null::text, null::text, p.tickets, p.newest_at,
       case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
       false
     from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
@@ -6244,18 +6310,21 @@ begin
     join clusters n on n.cluster_key = p.cluster_key
     left join tickets.geo_clusters c on c.cluster = n.cluster
     left join tickets.geo_locations l on l.cluster = n.cluster and l.location_key = p.location_key
-    where (l.cluster is null or (not l.verified and l.expires_at <= now()))
+    where p.location_key is not null
+      and (l.cluster is null or (not l.verified and l.expires_at <= now()))
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
       and not coalesce(tickets_ops.is_unresolvable(c), false)
-    order by 1, 6 desc, 5 desc, 2, 3
-  $sql$, p_dataset)
-  using array(select tickets.cluster_key(name) from unnest(p_clusters) as name);
+    order by 1, 6 desc, 5 desc, 2, 3;
 end
-$fn$;
-comment on function tickets_ops.places_to_geocode(text, text[]) is
-  'Clusters and places of actionable tickets of a dataset (inc, crq) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
+$$;
+comment on function tickets_ops.places_to_geocode(text[]) is
+  'Clusters and places of the actionable tickets of all datasets that are on (tickets.open_places) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
 
-create or replace function tickets_ops.plan_geocoding(p_dataset text, p_clusters text[] default null) returns integer
+create or replace function tickets_ops.planning_lock() returns bigint language sql immutable parallel safe
+return 7405120260616;
+comment on function tickets_ops.planning_lock() is 'Key of the advisory lock of transactions that plan geocoding: two at once would add jobs of the same places in two orders, and each wait for the other.';
+
+create or replace function tickets_ops.plan_geocoding(p_clusters text[] default null) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_planned integer;
@@ -6264,6 +6333,7 @@ begin
   if not exists (select from tickets_ops.geocoding_setup where provider is not null) then
     return 0;
   end if;
+  perform pg_advisory_xact_lock(tickets_ops.planning_lock()); -- always after the gazetteers'
   with wanted as materialized (
     select
       p.*,
@@ -6272,7 +6342,7 @@ begin
         else tickets_ops.location_job_key(p.cluster, p.location_key)
       end as key,
       row_number() over (order by p.task, p.newest_at desc, p.tickets desc, p.cluster, p.location_key) as rank
-    from tickets_ops.places_to_geocode(p_dataset, p_clusters) p
+    from tickets_ops.places_to_geocode(p_clusters) p
   ),
   revived as (
     -- A job that failed keeps its place's key; the place gets another chance a day later. Not what was given up: it would
@@ -6315,8 +6385,8 @@ begin
   return v_planned;
 end
 $$;
-comment on function tickets_ops.plan_geocoding(text, text[]) is
-  'Adds one job per unknown or expired cluster and place of a dataset''s actionable tickets, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
+comment on function tickets_ops.plan_geocoding(text[]) is
+  'Adds one job per unknown or expired cluster and place of actionable tickets, of all datasets that are on, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 --! EndIncluded planning.sql
 --! Included on-demand.sql
 -- What a person asks for, ahead of all that is planned: a look at the bucket, the place of a cluster or location.
@@ -6335,6 +6405,9 @@ begin
   if fetch_now.dataset is null or fetch_now.dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %.', coalesce(quote_literal(fetch_now.dataset), 'NULL')
       using hint = 'inc or crq: select * from tickets_ops.fetch_now(''inc'');';
+  end if;
+  if fetch_now.dataset not in (select tickets.datasets()) then
+    raise exception '% is off: nothing of it is loaded.', fetch_now.dataset using hint = 'Set CRQ_ENABLED=true on the workers.';
   end if;
   v_waiting := exists (
     select from tickets_ops.list_jobs() j where j.key = v_key and j.state in ('ready', 'scheduled', 'retrying')
@@ -6461,219 +6534,6 @@ $$;
 comment on function tickets.geocode_location(text, text, boolean) is
   'Asks the provider where a place of a cluster is, ahead of all planned ones: select * from tickets.geocode_location(''NW_Kilimani_FDT3'', ''Kilimani''). location_name as field staff typed it. force: although an answer is known, or no ticket and no gazetteer has the cluster; never when a person verified it. Returns the job''s id (NULL: nothing is asked) and key (a job that waits gets a new id, the key stays; see tickets_ops.jobs), whether a job for it waited already, and a note. Raises without a cluster, or when nothing but network codes is left of the name.';
 --! EndIncluded on-demand.sql
---! Included review.sql
--- What people should look at, and what they need to know to decide about one place of it.
---
--- The judge is the pipeline's own, so what asks it runs with its owner's rights; the rest reads with the caller's.
-
-create or replace view tickets_ops.review_queue as
-with open_tickets as (
-  select tickets.cluster_key(t.cluster) as cluster_key, t.location_key, count(*) as tickets
-  from tickets.inc t
-  where t.is_actionable
-  group by 1, 2
-),
-per_cluster as (
-  select o.cluster_key, sum(o.tickets)::bigint as tickets, count(o.location_key) as places from open_tickets o group by o.cluster_key
-),
-rows_in_doubt as (
-  select
-    'cluster' as kind, c.cluster, null as location_key, null as location_name,
-    case
-      when c.suspicious or p.is_far then 'suspicious'
-      when c.geom is not null then 'found'
-      when c.verified then 'rejected'
-      else 'not_found'
-    end as status,
-    case when c.suspicious or p.is_far then 1 when c.geom is not null then 0.3 when c.verified then 0.1 else 0.95 end as doubt,
-    null as precision, null::numeric as confidence, null::numeric as distance_km,
-    nullif(concat_ws(' ',
-      c.note,
-      case when c.suspicious and (c.note is null or c.verified) then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' end,
-      case when p.is_far and not c.suspicious then 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.' end,
-      case when c.geom is null and t.places > 0 then
-        format('Without a centroid none of its %s place(s) is asked or checked: set one.', t.places) end
-    ), '') as note,
-    c.query, c.geom, jsonb_array_length(c.candidates) as candidates, c.fetched_at,
-    coalesce(t.tickets, 0) as open_tickets
-  from tickets.geo_clusters c
-  left join per_cluster t on t.cluster_key = tickets.cluster_key(c.cluster)
-  cross join lateral (select c.geom is not null and coalesce(tickets_ops.is_far_from_its_places(c.cluster), false) as is_far) as p
-  -- One whose centroid a person took away stays in sight: its tickets are on no map. So does one that its places contradict.
-  where not c.verified or c.geom is null or c.suspicious or p.is_far
-  union all
-  select
-    'location', l.cluster, l.location_key, l.location_name, l.status,
-    case l.status when 'needs_review' then 0.8 when 'rejected' then 0.7 when 'not_found' then 0.6
-      else 0.5 * (1 - coalesce(l.confidence, 0)) end,
-    l.precision, l.confidence, l.distance_km, l.note, l.query, l.geom, jsonb_array_length(l.candidates), l.fetched_at,
-    coalesce(t.tickets, 0)
-  from tickets.geo_locations l
-  left join open_tickets t on t.cluster_key = tickets.cluster_key(l.cluster) and t.location_key = l.location_key
-  where not l.verified
-)
-select
-  kind, cluster, location_key, location_name, status, round(doubt, 2) as doubt, open_tickets, note, precision, confidence, distance_km,
-  st_y(geom) as latitude, st_x(geom) as longitude, candidates, query, fetched_at
-from rows_in_doubt
-order by doubt desc, open_tickets desc, cluster, location_key;
-comment on view tickets_ops.review_queue is
-  'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
-comment on column tickets_ops.review_queue.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
-comment on column tickets_ops.review_queue.cluster is 'The cluster.';
-comment on column tickets_ops.review_queue.location_key is 'The place; NULL for a cluster.';
-comment on column tickets_ops.review_queue.location_name is 'One raw spelling of the place.';
-comment on column tickets_ops.review_queue.status is 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
-comment on column tickets_ops.review_queue.doubt is '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
-comment on column tickets_ops.review_queue.open_tickets is 'Actionable tickets there.';
-comment on column tickets_ops.review_queue.note is 'Why it is doubtful.';
-comment on column tickets_ops.review_queue.precision is 'What the coordinate stands for.';
-comment on column tickets_ops.review_queue.confidence is 'The judge''s score, 0 to 1.';
-comment on column tickets_ops.review_queue.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
-comment on column tickets_ops.review_queue.latitude is 'Of the proposed coordinate; only a found one places tickets.';
-comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordinate.';
-comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
-comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
-comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
-
-create or replace function tickets_ops.place_candidates(p_cluster text, p_location_key text default null)
-returns table (
-  candidate_no bigint, label text, "level" text, lng double precision, lat double precision, distance_km numeric, verdict text
-)
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
-begin atomic
-  select
-    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), w.distance_km,
-    case when w.refusal is not null then 'refused: ' || w.refusal when w.doubt is not null then 'doubtful: ' || w.doubt else 'fits' end
-  from tickets.geo_locations l
-  left join tickets.geo_clusters c on c.cluster = l.cluster
-  cross join lateral tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, c.guard_km) as w
-  where l.cluster = p_cluster and l.location_key = p_location_key
-  union all
-  select
-    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), tickets_ops.distance_km(c.geom, w.geom),
-    case
-      when w.refusal is not null then 'refused: ' || w.refusal
-      when not (w.exact or w.named) then 'doubtful: it has another name'
-      else 'fits'
-    end
-  from tickets.geo_clusters c
-  cross join lateral tickets_ops.score_candidates(
-    c.candidates, tickets_ops.cluster_name_key(c.cluster), null, null, null
-  ) as w
-  where c.cluster = p_cluster and p_location_key is null
-  order by 1;
-end;
-comment on function tickets_ops.place_candidates(text, text) is 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
-
-create or replace function tickets_ops.places_beyond_guard(p_cluster text)
-returns table (
-  location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric
-)
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
-begin atomic
-  select
-    l.location_key, l.location_name, st_x(place.geom), st_y(place.geom), tickets_ops.distance_km(c.geom, place.geom), nearest.km
-  from tickets.geo_clusters c
-  cross join lateral (
-    -- Each takes the judge some milliseconds.
-    select * from tickets.geo_locations r
-    where r.cluster = c.cluster and r.status = 'rejected' and not r.verified
-    order by r.fetched_at desc nulls last limit 100
-  ) as l
-  cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
-  cross join lateral (
-    select min(w.distance_km) as km
-    from tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, null) as w
-    where w.refusal is null
-  ) as nearest
-  where c.cluster = p_cluster and place.geom is not null
-  order by nearest.km, l.location_key;
-end;
-comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
-
-create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
--- Compiling so many subqueries takes longer than running them (measured: 0.7 s for one place, 40 ms so).
-language sql stable set jit = off
-begin atomic
-  with beyond as materialized (select * from tickets_ops.places_beyond_guard(p_cluster) where p_kind = 'cluster')
-  select json_build_object(
-    -- updated_at as text: a caller that writes compares it, and must not lose its microseconds.
-    'place', (
-      select to_json(r) from (
-        select
-          'location' as kind, l.cluster, l.location_key, l.location_name, l.status, l.verified, l.verified_by, l.note, l.precision,
-          l.confidence, l.distance_km, l.provider, l.query, st_x(l.geom) as lng, st_y(l.geom) as lat, l.updated_at::text
-        from tickets.geo_locations l
-        where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
-        union all
-        select
-          'cluster', c.cluster, null, null, coalesce(q.status, 'found'), c.verified, c.verified_by, coalesce(q.note, c.note),
-          null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
-        from tickets.geo_clusters c
-        -- Why a cluster is in doubt depends on its places, and is said there.
-        left join tickets_ops.review_queue q on q.kind = 'cluster' and q.cluster = c.cluster
-        where p_kind = 'cluster' and c.cluster = p_cluster
-      ) as r
-    ),
-    'centre', (
-      select to_json(r) from (
-        select c.guard_km, c.suspicious, st_x(c.geom) as lng, st_y(c.geom) as lat, c.updated_at::text
-        from tickets.geo_clusters c where c.cluster = p_cluster
-      ) as r
-    ),
-    'candidates', (
-      select coalesce(json_agg(k), '[]') from tickets_ops.place_candidates(p_cluster, case p_kind when 'location' then p_location_key end) as k
-    ),
-    'beyond', (
-      select coalesce(json_agg(b), '[]') from beyond b
-    ),
-    -- As flag_suspicious asks it: the most that lie within one guard of each other, where that are three or more.
-    'together', (
-      select to_json(r) from (
-        select
-          count(*) as places, (select count(*) from beyond) as of_all, avg(other.lng) as lng, avg(other.lat) as lat,
-          round(avg(other.distance_km)) as km
-        from tickets.geo_clusters c
-        cross join beyond one
-        join beyond other on st_distance(
-          st_makepoint(one.lng, one.lat)::geography, st_makepoint(other.lng, other.lat)::geography
-        ) <= 1000 * c.guard_km
-        where c.cluster = p_cluster
-        group by one.location_key
-        having count(*) >= 3
-        order by 1 desc, one.location_key limit 1
-      ) as r
-    ),
-    'names', (
-      -- Relies on the index on (cluster_key(cluster), location_key).
-      select coalesce(json_agg(n), '[]') from (
-        select t.location_name as name, count(*) as tickets, count(*) filter (where t.is_actionable) as open
-        from tickets.inc t
-        where tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster) and (p_kind = 'cluster' or t.location_key = p_location_key)
-        group by t.location_name order by 3 desc, 2 desc, 1 limit 12
-      ) as n
-    ),
-    'found', (
-      select coalesce(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]') from (
-        select st_x(l.geom) as lng, st_y(l.geom) as lat, l.location_key
-        from tickets.geo_locations l
-        where l.cluster = p_cluster and l.status = 'found' and l.location_key is distinct from p_location_key
-        limit 500
-      ) as f
-    ),
-    'history', (
-      select coalesce(json_agg(h), '[]') from (
-        select d.decision_id, d.decided_at, d.decided_by, d.decision, d.tickets_moved
-        from tickets.geo_decisions d
-        where d.cluster = p_cluster and d.location_key is not distinct from case p_kind when 'location' then p_location_key end
-        order by d.decision_id desc limit 5
-      ) as h
-    )
-  );
-end;
-comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
---! EndIncluded review.sql
 
 create trigger _600_rescore_inserted after insert on tickets.geo_clusters
   for each row when (new.geom is not null) execute function tickets_ops.cluster_changed();
@@ -8005,13 +7865,275 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.setting_problems() is 'Settings that processes which run at the same time have with different values.';
 --! EndIncluded settings.sql
+--! Included datasets.sql
+-- The datasets: INC, faults, is always on; CRQ, requests for new installations, where CRQ_ENABLED says so. One that is off is
+-- named nowhere: not in health, status, metrics, planning or on the page.
+
+-- Security definer, because views that readers use ask it, and a setting is none of theirs.
+create or replace function tickets.datasets() returns setof text language sql stable security definer rows 2
+set search_path = pg_catalog, pg_temp as $$
+  select 'inc'
+  union all
+  select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
+$$;
+comment on function tickets.datasets() is 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as the process that started last was told.';
+
+-- Planning reads it for every load, so each table is read through its partial index: *_open.
+create or replace view tickets.open_places as
+select
+  cluster_key, location_key,
+  mode() within group (order by cluster) as cluster,
+  min(location_name) as location_name,
+  count(*) as tickets,
+  count(*) filter (where dataset = 'inc') as inc_tickets,
+  count(*) filter (where dataset = 'crq') as crq_tickets,
+  max(seen_at) as newest_at
+from (
+  select
+    'inc' as dataset, tickets.cluster_key(cluster) as cluster_key, left(btrim(cluster), 200) as cluster, location_key, location_name,
+    coalesce(created_at_service, first_seen_at, ingested_at) as seen_at
+  from tickets.inc
+  where is_actionable and geo_source <> 'feed'
+  union all
+  select
+    'crq', tickets.cluster_key(cluster), left(btrim(cluster), 200), location_key, location_name,
+    coalesce(created_at_service, first_seen_at, ingested_at)
+  from tickets.crq
+  where is_actionable and geo_source <> 'feed' and 'crq' in (select tickets.datasets())
+) as t
+where cluster_key is not null
+group by cluster_key, location_key;
+comment on view tickets.open_places is 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets with coordinates of the feed''s own, and those without a cluster.';
+comment on column tickets.open_places.cluster_key is 'The cluster as it is compared: without case and blanks (tickets.cluster_key).';
+comment on column tickets.open_places.location_key is 'The location as it is compared (tickets.location_key). NULL: the name holds network codes only, or nothing.';
+comment on column tickets.open_places.cluster is 'The cluster as most of these tickets write it.';
+comment on column tickets.open_places.location_name is 'One of the spellings of the location.';
+comment on column tickets.open_places.tickets is 'Open tickets there, of all datasets that are on.';
+comment on column tickets.open_places.inc_tickets is 'Of these, faults.';
+comment on column tickets.open_places.crq_tickets is 'Of these, requests for new installations.';
+comment on column tickets.open_places.newest_at is 'When the newest of them began: created_at_service, else first_seen_at, else when its row was written. May lie in the future, where the feed is wrong.';
+--! EndIncluded datasets.sql
+--! Included review.sql
+-- What people should look at, and what they need to know to decide about one place of it.
+--
+-- The judge is the pipeline's own, so what asks it runs with its owner's rights; the rest reads with the caller's.
+
+create or replace view tickets_ops.review_queue as
+with open_tickets as (
+  select p.cluster_key, p.location_key, p.tickets from tickets.open_places p
+),
+per_cluster as (
+  select o.cluster_key, sum(o.tickets)::bigint as tickets, count(o.location_key) as places from open_tickets o group by o.cluster_key
+),
+rows_in_doubt as (
+  select
+    'cluster' as kind, c.cluster, null as location_key, null as location_name,
+    case
+      when c.suspicious or p.is_far then 'suspicious'
+      when c.geom is not null then 'found'
+      when c.verified then 'rejected'
+      else 'not_found'
+    end as status,
+    case when c.suspicious or p.is_far then 1 when c.geom is not null then 0.3 when c.verified then 0.1 else 0.95 end as doubt,
+    null as precision, null::numeric as confidence, null::numeric as distance_km,
+    nullif(concat_ws(' ',
+      c.note,
+      case when c.suspicious and (c.note is null or c.verified) then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' end,
+      case when p.is_far and not c.suspicious then 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.' end,
+      case when c.geom is null and t.places > 0 then
+        format('Without a centroid none of its %s place(s) is asked or checked: set one.', t.places) end
+    ), '') as note,
+    c.query, c.geom, jsonb_array_length(c.candidates) as candidates, c.fetched_at,
+    coalesce(t.tickets, 0) as open_tickets
+  from tickets.geo_clusters c
+  left join per_cluster t on t.cluster_key = tickets.cluster_key(c.cluster)
+  cross join lateral (select c.geom is not null and coalesce(tickets_ops.is_far_from_its_places(c.cluster), false) as is_far) as p
+  -- One whose centroid a person took away stays in sight: its tickets are on no map. So does one that its places contradict.
+  where not c.verified or c.geom is null or c.suspicious or p.is_far
+  union all
+  select
+    'location', l.cluster, l.location_key, l.location_name, l.status,
+    case l.status when 'needs_review' then 0.8 when 'rejected' then 0.7 when 'not_found' then 0.6
+      else 0.5 * (1 - coalesce(l.confidence, 0)) end,
+    l.precision, l.confidence, l.distance_km, l.note, l.query, l.geom, jsonb_array_length(l.candidates), l.fetched_at,
+    coalesce(t.tickets, 0)
+  from tickets.geo_locations l
+  left join open_tickets t on t.cluster_key = tickets.cluster_key(l.cluster) and t.location_key = l.location_key
+  where not l.verified
+)
+select
+  kind, cluster, location_key, location_name, status, round(doubt, 2) as doubt, open_tickets, note, precision, confidence, distance_km,
+  st_y(geom) as latitude, st_x(geom) as longitude, candidates, query, fetched_at
+from rows_in_doubt
+order by doubt desc, open_tickets desc, cluster, location_key;
+comment on view tickets_ops.review_queue is
+  'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
+comment on column tickets_ops.review_queue.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
+comment on column tickets_ops.review_queue.cluster is 'The cluster.';
+comment on column tickets_ops.review_queue.location_key is 'The place; NULL for a cluster.';
+comment on column tickets_ops.review_queue.location_name is 'One raw spelling of the place.';
+comment on column tickets_ops.review_queue.status is 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
+comment on column tickets_ops.review_queue.doubt is '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
+comment on column tickets_ops.review_queue.open_tickets is 'Actionable tickets there.';
+comment on column tickets_ops.review_queue.note is 'Why it is doubtful.';
+comment on column tickets_ops.review_queue.precision is 'What the coordinate stands for.';
+comment on column tickets_ops.review_queue.confidence is 'The judge''s score, 0 to 1.';
+comment on column tickets_ops.review_queue.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
+comment on column tickets_ops.review_queue.latitude is 'Of the proposed coordinate; only a found one places tickets.';
+comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordinate.';
+comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
+comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
+comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
+
+create or replace function tickets_ops.place_candidates(p_cluster text, p_location_key text default null)
+returns table (
+  candidate_no bigint, label text, "level" text, lng double precision, lat double precision, distance_km numeric, verdict text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+begin atomic
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), w.distance_km,
+    case when w.refusal is not null then 'refused: ' || w.refusal when w.doubt is not null then 'doubtful: ' || w.doubt else 'fits' end
+  from tickets.geo_locations l
+  left join tickets.geo_clusters c on c.cluster = l.cluster
+  cross join lateral tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, c.guard_km) as w
+  where l.cluster = p_cluster and l.location_key = p_location_key
+  union all
+  select
+    w.candidate_no, w.label, w.precision, st_x(w.geom), st_y(w.geom), tickets_ops.distance_km(c.geom, w.geom),
+    case
+      when w.refusal is not null then 'refused: ' || w.refusal
+      when not (w.exact or w.named) then 'doubtful: it has another name'
+      else 'fits'
+    end
+  from tickets.geo_clusters c
+  cross join lateral tickets_ops.score_candidates(
+    c.candidates, tickets_ops.cluster_name_key(c.cluster), null, null, null
+  ) as w
+  where c.cluster = p_cluster and p_location_key is null
+  order by 1;
+end;
+comment on function tickets_ops.place_candidates(text, text) is 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
+
+create or replace function tickets_ops.places_beyond_guard(p_cluster text)
+returns table (
+  location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+begin atomic
+  select
+    l.location_key, l.location_name, st_x(place.geom), st_y(place.geom), tickets_ops.distance_km(c.geom, place.geom), nearest.km
+  from tickets.geo_clusters c
+  cross join lateral (
+    -- Each takes the judge some milliseconds.
+    select * from tickets.geo_locations r
+    where r.cluster = c.cluster and r.status = 'rejected' and not r.verified
+    order by r.fetched_at desc nulls last limit 100
+  ) as l
+  cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
+  cross join lateral (
+    select min(w.distance_km) as km
+    from tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, null) as w
+    where w.refusal is null
+  ) as nearest
+  where c.cluster = p_cluster and place.geom is not null
+  order by nearest.km, l.location_key;
+end;
+comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
+
+create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
+-- Compiling so many subqueries takes longer than running them (measured: 0.7 s for one place, 40 ms so).
+language sql stable set jit = off
+begin atomic
+  with beyond as materialized (select * from tickets_ops.places_beyond_guard(p_cluster) where p_kind = 'cluster')
+  select json_build_object(
+    -- updated_at as text: a caller that writes compares it, and must not lose its microseconds.
+    'place', (
+      select to_json(r) from (
+        select
+          'location' as kind, l.cluster, l.location_key, l.location_name, l.status, l.verified, l.verified_by, l.note, l.precision,
+          l.confidence, l.distance_km, l.provider, l.query, st_x(l.geom) as lng, st_y(l.geom) as lat, l.updated_at::text
+        from tickets.geo_locations l
+        where p_kind = 'location' and l.cluster = p_cluster and l.location_key = p_location_key
+        union all
+        select
+          'cluster', c.cluster, null, null, coalesce(q.status, 'found'), c.verified, c.verified_by, coalesce(q.note, c.note),
+          null, null, null, c.provider, c.query, st_x(c.geom), st_y(c.geom), c.updated_at::text
+        from tickets.geo_clusters c
+        -- Why a cluster is in doubt depends on its places, and is said there.
+        left join tickets_ops.review_queue q on q.kind = 'cluster' and q.cluster = c.cluster
+        where p_kind = 'cluster' and c.cluster = p_cluster
+      ) as r
+    ),
+    'centre', (
+      select to_json(r) from (
+        select c.guard_km, c.suspicious, st_x(c.geom) as lng, st_y(c.geom) as lat, c.updated_at::text
+        from tickets.geo_clusters c where c.cluster = p_cluster
+      ) as r
+    ),
+    'candidates', (
+      select coalesce(json_agg(k), '[]') from tickets_ops.place_candidates(p_cluster, case p_kind when 'location' then p_location_key end) as k
+    ),
+    'beyond', (
+      select coalesce(json_agg(b), '[]') from beyond b
+    ),
+    -- As flag_suspicious asks it: the most that lie within one guard of each other, where that are three or more.
+    'together', (
+      select to_json(r) from (
+        select
+          count(*) as places, (select count(*) from beyond) as of_all, avg(other.lng) as lng, avg(other.lat) as lat,
+          round(avg(other.distance_km)) as km
+        from tickets.geo_clusters c
+        cross join beyond one
+        join beyond other on st_distance(
+          st_makepoint(one.lng, one.lat)::geography, st_makepoint(other.lng, other.lat)::geography
+        ) <= 1000 * c.guard_km
+        where c.cluster = p_cluster
+        group by one.location_key
+        having count(*) >= 3
+        order by 1 desc, one.location_key limit 1
+      ) as r
+    ),
+    'names', (
+      -- Relies on the indexes on (cluster_key(cluster), location_key).
+      select coalesce(json_agg(n), '[]') from (
+        select t.location_name as name, count(*) as tickets, count(*) filter (where t.is_actionable) as open
+        from (
+          select location_name, is_actionable, cluster, location_key from tickets.inc
+          union all
+          select location_name, is_actionable, cluster, location_key from tickets.crq where 'crq' in (select tickets.datasets())
+        ) as t
+        where tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster) and (p_kind = 'cluster' or t.location_key = p_location_key)
+        group by t.location_name order by 3 desc, 2 desc, 1 limit 12
+      ) as n
+    ),
+    'found', (
+      select coalesce(json_agg(json_build_array(f.lng, f.lat, f.location_key)), '[]') from (
+        select st_x(l.geom) as lng, st_y(l.geom) as lat, l.location_key
+        from tickets.geo_locations l
+        where l.cluster = p_cluster and l.status = 'found' and l.location_key is distinct from p_location_key
+        limit 500
+      ) as f
+    ),
+    'history', (
+      select coalesce(json_agg(h), '[]') from (
+        select d.decision_id, d.decided_at, d.decided_by, d.decision, d.tickets_moved
+        from tickets.geo_decisions d
+        where d.cluster = p_cluster and d.location_key is not distinct from case p_kind when 'location' then p_location_key end
+        order by d.decision_id desc limit 5
+      ) as h
+    )
+  );
+end;
+comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
+--! EndIncluded review.sql
 --! Included feed-of-changes.sql
--- Feeds of changes (setting INC_FEED): a baseline, then files that hold changed rows only. Each is needed, in its order: one
+-- Feeds of changes (settings INC_FEED, CRQ_FEED): a baseline, then files that hold changed rows only. Each is needed, in its order: one
 -- that cannot be loaded stops those behind it, until it is mended or a person gives it up.
 
 create or replace function tickets_ops.feed(p_dataset text) returns text language sql stable set search_path = pg_catalog, pg_temp
 return coalesce(tickets_ops.setting(upper(p_dataset) || '_FEED'), 'snapshots');
-comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED); snapshots where none ever was.';
+comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
 
 create or replace function tickets_ops.blocking_file(p_dataset text) returns setof tickets_ops.snapshots
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -8040,14 +8162,15 @@ return exists (
 );
 comment on function tickets_ops.is_blocked(text, timestamptz, timestamptz, text) is 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
 
-create or replace function tickets_ops.skip_file(p_key text, p_dataset text default 'inc') returns text
+create or replace function tickets_ops.skip_file(p_key text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_snapshot tickets_ops.snapshots;
 begin
   select s.* into v_snapshot
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.source_key = p_key and s.dismissed_at is null and s.status in ('failed', 'held', 'partial') -- index snapshots_by_file
+  where s.dataset in (select tickets.datasets()) and s.source_key = p_key and s.dismissed_at is null
+    and s.status in ('failed', 'held', 'partial') -- index snapshots_by_file
   order by s.snapshot_id desc limit 1;
   if not found then
     raise exception 'No file % has failed, is held, or is loaded only in part.', p_key
@@ -8063,13 +8186,13 @@ begin
   set dismissed_at = now(), progress_at = now(),
     error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
   where snapshot_id = v_snapshot.snapshot_id;
-  if tickets_ops.feed(p_dataset) = 'changes' then
-    perform tickets_ops.continue_backfill(p_dataset);
+  if tickets_ops.feed(v_snapshot.dataset) = 'changes' then
+    perform tickets_ops.continue_backfill(v_snapshot.dataset);
   end if;
   return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
 end
 $$;
-comment on function tickets_ops.skip_file(text, text) is 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
+comment on function tickets_ops.skip_file(text) is 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
 
 create or replace function tickets_ops.changes_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -8257,8 +8380,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     coalesce((select tickets_ops.wall_clock(looked_at) from look), 'the pipeline began'))
   from tickets_ops.missed_run(p_dataset) as missed where missed is not null
   union all
-  select 'fault', format('The feed stands still: no look has ever found a file, the last one on %s. See that the export runs, and check RUSTFS_PREFIX%s.',
-    tickets_ops.wall_clock(looked_at), case when others > 0 then format(' (there are %s objects that are no CSV)', others) else '' end)
+  select 'fault', format('The feed stands still: no look has ever found a file, the last one on %s. See that the export runs, and check %s%s.',
+    tickets_ops.wall_clock(looked_at), case p_dataset when 'inc' then 'RUSTFS_PREFIX' else upper(p_dataset) || '_PREFIX' end, case when others > 0 then format(' (there are %s objects that are no CSV)', others) else '' end)
   from look where new_file_at is null
   union all
   select 'fault', format('The feed stands still: no new file since %s, for %s hours of scheduled time. See that the export runs.',
@@ -8959,9 +9082,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select p.severity, p.subject, p.problem
   from (
     select 'workers' as subject, * from tickets_ops.worker_problems()
-    union all select 'feed', * from tickets_ops.feed_problems('inc')
-    union all select 'snapshots', * from tickets_ops.snapshot_problems('inc')
-    union all select 'snapshots', * from tickets_ops.changes_problems('inc')
+    union all
+    select f.subject, f.severity, case d.dataset when 'inc' then f.problem else format('%s: %s', upper(d.dataset), f.problem) end
+    from tickets.datasets() as d (dataset)
+    cross join lateral (
+      select 'feed' as subject, * from tickets_ops.feed_problems(d.dataset)
+      union all select 'snapshots', * from tickets_ops.snapshot_problems(d.dataset)
+      union all select 'snapshots', * from tickets_ops.changes_problems(d.dataset)
+    ) as f
     union all select 'jobs', * from tickets_ops.job_problems()
     union all select 'locks', * from tickets_ops.blocking_problems()
     union all select 'geocoding', * from tickets_ops.geocoding_problems()
@@ -8976,6 +9104,83 @@ comment on function tickets_ops.list_problems() is 'What needs a person: severit
 --! EndIncluded problems.sql
 --! Included health.sql
 -- How healthy all of it is.
+
+create or replace function tickets_ops.read_dataset_health(p_dataset text)
+returns table (
+  checked_at timestamptz, checked_age interval, checked_key text, checked_status text,
+  loaded_snapshot_id bigint, loaded_key text, loaded_at timestamptz, loaded_age interval, loaded_status text,
+  data_at timestamptz, data_age interval, open_missing bigint,
+  in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval,
+  missed_run_at timestamptz, next_run_at timestamptz
+)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with clock as (
+    select date_trunc('second', now()) as now
+  ),
+  meta as (
+    select
+      max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
+      max(tickets.eat_ts(metadata ->> 'snapshot_at')) as data_at
+    from tickets.import_meta where dataset = p_dataset
+  ),
+  looked as (
+    select source_key, status from tickets_ops.snapshots where dataset = p_dataset order by progress_at desc, snapshot_id desc limit 1
+  ),
+  in_flight as (
+    select snapshot_id, status, progress_at
+    from tickets_ops.snapshots where dataset = p_dataset and in_flight -- index snapshots_one_in_flight
+  )
+  select
+    meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
+    loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
+    meta.data_at, clock.now - meta.data_at, loaded.open_missing,
+    in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
+    tickets_ops.missed_run(p_dataset), tickets_ops.next_scheduled_run(clock.now, p_dataset)
+  from clock, meta
+  left join looked on true left join tickets_ops.last_loaded(p_dataset) as loaded on true left join in_flight on true
+$$;
+comment on function tickets_ops.read_dataset_health(text) is 'What tickets_ops.health says of the files of a dataset (inc, crq), one row.';
+
+create or replace function tickets_ops.read_datasets()
+returns table (
+  dataset text, feed text, open_tickets bigint, checked_at timestamptz, checked_key text, checked_status text,
+  loaded_snapshot_id bigint, loaded_key text, loaded_at timestamptz, loaded_status text, data_at timestamptz, data_age interval,
+  open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval,
+  missed_run_at timestamptz, next_run_at timestamptz
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select
+    d.dataset, tickets_ops.feed(d.dataset),
+    case d.dataset -- partial indexes *_open
+      when 'inc' then (select count(*) from tickets.inc where is_actionable)
+      else (select count(*) from tickets.crq where is_actionable)
+    end,
+    h.checked_at, h.checked_key, h.checked_status, h.loaded_snapshot_id, h.loaded_key, h.loaded_at, h.loaded_status, h.data_at, h.data_age,
+    h.open_missing, h.in_flight_snapshot_id, h.in_flight_status, h.in_flight_idle, h.missed_run_at, h.next_run_at
+  from tickets.datasets() as d (dataset) cross join lateral tickets_ops.read_dataset_health(d.dataset) as h
+$$;
+comment on function tickets_ops.read_datasets() is 'The rows of tickets_ops.datasets, read with the owner''s rights.';
+
+create or replace view tickets_ops.datasets as select * from tickets_ops.read_datasets();
+comment on view tickets_ops.datasets is 'The datasets that are on, a row each: inc, and crq where CRQ_ENABLED=true. The columns that tickets_ops.health has too say the same of each.';
+comment on column tickets_ops.datasets.dataset is 'inc (faults) or crq (requests for new installations).';
+comment on column tickets_ops.datasets.feed is 'What its files are: snapshots or changes.';
+comment on column tickets_ops.datasets.open_tickets is 'Its open (actionable) tickets.';
+comment on column tickets_ops.datasets.checked_at is 'When its folder was last looked at with success.';
+comment on column tickets_ops.datasets.checked_key is 'The file that was looked at last.';
+comment on column tickets_ops.datasets.checked_status is 'Its status.';
+comment on column tickets_ops.datasets.loaded_snapshot_id is 'The last snapshot that was loaded, whole or in part.';
+comment on column tickets_ops.datasets.loaded_key is 'Its file.';
+comment on column tickets_ops.datasets.loaded_at is 'When it was finished.';
+comment on column tickets_ops.datasets.loaded_status is 'done or partial.';
+comment on column tickets_ops.datasets.data_at is 'Export time of the newest file that is loaded or was found unchanged.';
+comment on column tickets_ops.datasets.data_age is 'Since then: how old the tickets are.';
+comment on column tickets_ops.datasets.open_missing is 'Open tickets that the last loaded snapshot no longer lists. NULL for a file of changes.';
+comment on column tickets_ops.datasets.in_flight_snapshot_id is 'The snapshot that is being loaded.';
+comment on column tickets_ops.datasets.in_flight_status is 'staging, loading or finalizing.';
+comment on column tickets_ops.datasets.in_flight_idle is 'Since work on it last committed something.';
+comment on column tickets_ops.datasets.missed_run_at is 'The last scheduled run, when half an hour later nothing had looked at its folder. NULL: none was missed.';
+comment on column tickets_ops.datasets.next_run_at is 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
 
 create or replace function tickets_ops.read_health()
 returns table (
@@ -8996,24 +9201,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   problem as (
     select coalesce(bool_and(severity = 'warning'), true) as ok, coalesce(array_agg(initcap(severity) || ': ' || problem), '{}') as problems
     from tickets_ops.list_problems()
-  ),
-  meta as (
-    select
-      max(tickets.eat_ts(metadata ->> 'checked_at')) as checked_at,
-      max(tickets.eat_ts(metadata ->> 'snapshot_at')) as data_at
-    from tickets.import_meta where dataset = 'inc'
-  ),
-  looked as (
-    select source_key, status from tickets_ops.snapshots where dataset = 'inc' order by progress_at desc, snapshot_id desc limit 1
-  ),
-  loaded as (
-    select snapshot_id, source_key, loaded_at, status, open_missing
-    from tickets_ops.snapshots where dataset = 'inc' and status in ('done', 'partial')
-    order by loaded_at desc limit 1
-  ),
-  in_flight as (
-    select snapshot_id, status, progress_at
-    from tickets_ops.snapshots where dataset = 'inc' and in_flight -- index snapshots_one_in_flight
   ),
   jobs as (
     select
@@ -9042,21 +9229,20 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   )
   select
     problem.ok, problem.problems,
-    meta.checked_at, clock.now - date_trunc('second', meta.checked_at), looked.source_key, looked.status,
-    loaded.snapshot_id, loaded.source_key, loaded.loaded_at, clock.now - date_trunc('second', loaded.loaded_at), loaded.status,
-    meta.data_at, clock.now - meta.data_at, loaded.open_missing,
-    in_flight.snapshot_id, in_flight.status, clock.now - date_trunc('second', in_flight.progress_at),
-    tickets_ops.missed_run('inc'), tickets_ops.next_scheduled_run(clock.now),
+    inc.checked_at, inc.checked_age, inc.checked_key, inc.checked_status,
+    inc.loaded_snapshot_id, inc.loaded_key, inc.loaded_at, inc.loaded_age, inc.loaded_status,
+    inc.data_at, inc.data_age, inc.open_missing,
+    inc.in_flight_snapshot_id, inc.in_flight_status, inc.in_flight_idle,
+    inc.missed_run_at, inc.next_run_at,
     jobs.waiting, clock.now - date_trunc('second', jobs.oldest), jobs.running, failed.jobs,
     workers.alive, workers.unsure,
     geocoding.state, geocoding.left_today::integer, jobs.geocoding, review.places
-  from clock, problem, meta, jobs, failed, workers, review
-  left join looked on true left join loaded on true left join in_flight on true left join geocoding on true
+  from clock, problem, tickets_ops.read_dataset_health('inc') as inc, jobs, failed, workers, review left join geocoding on true
 $$;
 comment on function tickets_ops.read_health() is 'The row of tickets_ops.health, read with the owner''s rights.';
 
 create or replace view tickets_ops.health as select * from tickets_ops.read_health();
-comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
+comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. ok and problems are of all datasets that are on, the files and times are those of INC; tickets_ops.datasets has those of each. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
 comment on column tickets_ops.health.ok is 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
 comment on column tickets_ops.health.problems is 'What needs a person, in words, each marked as Fault or Warning, the most urgent first.';
 comment on column tickets_ops.health.checked_at is 'When the bucket was last looked at with success.';
@@ -9953,7 +10139,7 @@ Traps: a team that closes what others worked on gets the credit: see handed_over
 do $made$
 declare
   v_kept text[] := array(
-    select p.proname from pg_proc p where p.pronamespace = 'reporting'::regnamespace and p.proname in ('fn_inc_trends', 'fn_inc_dashboard')
+    select p.proname from pg_proc p where p.pronamespace = 'reporting'::regnamespace and p.proname in ('fn_inc_trends', 'fn_inc_dashboard', 'fn_crq_for_map')
   );
   v_name text;
 begin
@@ -10111,6 +10297,33 @@ Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on s
     $ours$;
     revoke execute on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) from public;
   end if;
+  if not 'fn_crq_for_map' = any (v_kept) then
+    execute $ours$
+--! Included crq-map.sql
+-- The map of CRQ, requests for new installations.
+
+-- Rights, plans and JIT as of reporting.fn_tickets_for_map.
+create or replace function reporting.fn_crq_for_map(
+  p_open_only boolean default true,
+  p_cluster text default null,
+  p_region text default null,
+  p_team text default null
+)
+returns jsonb language plpgsql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+begin
+  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team, 'crq') as collection);
+end
+$$;
+comment on function reporting.fn_crq_for_map(boolean, text, text, text) is
+'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. No features until CRQ_ENABLED=true has loaded some. Read-only, also on a streaming replica.';
+--! EndIncluded crq-map.sql
+    $ours$;
+    revoke execute on function reporting.fn_crq_for_map(boolean, text, text, text) from public;
+  end if;
   foreach v_name in array v_kept loop
     raise notice 'There is a function reporting.% already: it is kept, and ours is not made.', v_name;
     if to_regclass('tickets_takeover.notes') is not null then
@@ -10265,8 +10478,8 @@ language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     (15, 'geocoding_budget_left', 'Calls left today (UTC). NaN without a limit or a provider.'),
     (16, 'geocoding_stopped', '1 when a provider is set and is not asked: budget or quota spent, key refused, rate limited, in trouble.'),
     (17, 'places_for_review', 'Doubtful places and clusters that no person has decided about (tickets_ops.review_queue).'),
-    (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok.'),
-    (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map.'),
+    (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok. Those of CRQ, where it is on, have no SLA, and a label dataset instead.'),
+    (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map. Those of CRQ, where it is on, have a label dataset besides.'),
     (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
     (21, 'assignments_open', 'Tickets that a vehicle is assigned to.'),
     (22, 'storage_bytes', 'What the tables take on disk, with their indexes, by part (tickets_ops.storage).')
@@ -10396,6 +10609,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when at_risk then 'at_risk' else sla_state end as sla_state, geo_source, count(*) as tickets
     from tickets.inc_open_sla
     group by 1, 2
+  ),
+  open_crq as materialized (
+    select geo_source, count(*) as tickets from tickets.crq_open group by 1
   )
   select 'tickets_open', jsonb_build_object('sla_state', s.state), coalesce(sum(o.tickets), 0)
   from unnest(array['ok', 'at_risk', 'breached', 'unknown']) as s (state) left join open o on o.sla_state = s.state
@@ -10404,6 +10620,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select 'tickets_placed', jsonb_build_object('geo_source', s.source), coalesce(sum(o.tickets), 0)
   from unnest(array['feed', 'location', 'cluster', 'none']) as s (source) left join open o on o.geo_source = s.source
   group by s.source
+  union all
+  select 'tickets_open', '{"dataset": "crq"}', coalesce((select sum(tickets) from open_crq), 0)
+  where 'crq' in (select tickets.datasets())
+  union all
+  select 'tickets_placed', jsonb_build_object('dataset', 'crq', 'geo_source', s.source), coalesce(o.tickets, 0)
+  from unnest(array['feed', 'location', 'cluster', 'none']) as s (source) left join open_crq o on o.geo_source = s.source
+  where 'crq' in (select tickets.datasets())
   union all
   select 'assignments_open', '{}', count(*) from tickets.assignments where state = 'assigned'
 $$;
@@ -10427,7 +10650,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   select 'fleettickets_' || h.name, m.labels, m.value, 'gauge', h.help
   from (
     select * from tickets_ops.health_metrics()
-    union all select * from tickets_ops.dataset_metrics('inc')
+    union all select m.* from tickets.datasets() as d (dataset) cross join lateral tickets_ops.dataset_metrics(d.dataset) as m
     union all select * from tickets_ops.job_metrics()
     union all select * from tickets_ops.geocoding_metrics()
     union all select * from tickets_ops.ticket_metrics()

@@ -15,8 +15,10 @@ import { csvBytes } from '../csv/gunzip.ts';
 import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
-import { type Dataset, dataset } from '../settings/dataset.ts';
+import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET, dataset } from '../settings/dataset.ts';
+import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
+import { isOn } from '../settings/recorded.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
@@ -27,30 +29,36 @@ import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
 
 export const summary = 'load the newest snapshot, or a local file; a dry run unless --apply';
-export const usage = `Usage: fleettickets ingest --from-bucket [--apply] [--backfill | --force] [--json]
-       fleettickets ingest --inc-csv FILE [--apply] [--json]
+export const usage = `Usage: fleettickets ingest --from-bucket [--dataset crq] [--apply] [--backfill | --force] [--json]
+       fleettickets ingest --inc-csv FILE | --crq-csv FILE [--apply] [--json]
 
 Without --apply it is a dry run: it says what would change and writes nothing.
 With --apply it goes through the same jobs as the worker's, and works whether or not a
 worker runs elsewhere. It runs load tasks only: no schedule, no geocoding.
 
   --from-bucket   the newest snapshot in the bucket; skipped when it is unchanged
+  --dataset crq   requests for new installations instead of faults (inc)
   --inc-csv FILE  a local CSV; its time is that in its name (EAT), else the file's own
+  --crq-csv FILE  the same, of CRQ
   --apply         do it
   --backfill      files that an outage left behind, oldest first, up to the newest
   --force         load the newest again, even if it is unchanged, failed or archived
   --json          print the result as JSON
 
 Exit status: 0 loaded or nothing to do, 1 failed, held or only partly loaded, 2 wrong usage.
-Settings: DATABASE_URL, WORKER_SCHEMA, and RUSTFS_* for --from-bucket.
+Settings: DATABASE_URL, WORKER_SCHEMA, CRQ_*, and RUSTFS_* for --from-bucket.
 `;
+
+const SWITCH = 'Set CRQ_ENABLED=true here and on the workers.';
 
 /** What --apply runs in this process. */
 const TASKS = { fetch_snapshot, upsert_batch, finalize_snapshot, fleettickets_maintain, fleettickets_alert };
 
 const OPTIONS = {
   'from-bucket': { type: 'boolean', default: false },
+  dataset: { type: 'string' },
   'inc-csv': { type: 'string' },
+  'crq-csv': { type: 'string' },
   apply: { type: 'boolean', default: false },
   backfill: { type: 'boolean', default: false },
   force: { type: 'boolean', default: false },
@@ -59,39 +67,50 @@ const OPTIONS = {
 
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: OPTIONS });
-  const file = values['inc-csv'];
-  if (values['from-bucket'] === (file !== undefined))
-    throw new UsageError('Give either --from-bucket or --inc-csv FILE.');
+  const file = values['inc-csv'] ?? values['crq-csv'];
+  if (
+    [values['from-bucket'] || undefined, values['inc-csv'], values['crq-csv']].filter((one) => one !== undefined)
+      .length !== 1
+  )
+    throw new UsageError('Give one of --from-bucket, --inc-csv FILE and --crq-csv FILE.');
   if (values.backfill && values.force) throw new UsageError('--backfill and --force exclude each other.');
-  if (file !== undefined && (values.backfill || values.force)) {
-    throw new UsageError('--backfill and --force go with --from-bucket.');
+  if (file !== undefined && (values.backfill || values.force || values.dataset !== undefined)) {
+    throw new UsageError('--backfill, --force and --dataset go with --from-bucket.');
   }
   const mode: Mode = values.force ? 'force' : values.backfill ? 'backfill' : 'newest';
-  const inc = dataset('inc');
+  const name = values['crq-csv'] === undefined ? nameOf(values.dataset) : 'crq';
+  const from = dataset(name);
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   const local = file === undefined ? undefined : await localFile(file);
 
   return withClient(DATABASE_URL, async (client) => {
     await requireCurrent(client);
+    if (!(await isOn(client, name))) throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
     if (!values.apply && local) {
-      const plan = await planFile(client, inc, local);
+      const plan = await planFile(client, from, local);
       print(values.json, plan, describeFilePlan);
       return plan.refusal === null ? 0 : 1;
     }
     if (!values.apply) {
-      const dryRun = await previewBucket(client, openBucket(readSettings(BucketSettings)), inc, mode);
+      const dryRun = await previewBucket(client, openBucket(readSettings(BucketSettings)), from, mode);
       print(values.json, dryRun, describeDryRun);
       return dryRun.refused.length === 0 ? 0 : 1;
     }
     const log = await createLog({ to: process.stderr, level: 'warn' });
     const progress = showProgress();
     const result = await (local
-      ? loadFile(client, TASKS, inc, local, createReadStream(local.path), log, progress.update)
-      : loadFromBucket(client, TASKS, inc, mode, log, progress.update)
+      ? loadFile(client, TASKS, from, local, createReadStream(local.path), log, progress.update)
+      : loadFromBucket(client, TASKS, from, mode, log, progress.update)
     ).finally(progress.stop);
     print(values.json, result, describeResult);
     return result.ok ? 0 : 1;
   });
+}
+
+function nameOf(given: string = DEFAULT_DATASET): DatasetName {
+  const name = DATASET_NAMES.find((known) => known === given);
+  if (name === undefined) throw new UsageError(`There is no dataset ${given}: ${DATASET_NAMES.join(' or ')}.`);
+  return name;
 }
 
 function print<T>(json: boolean, result: T, describe: (result: T) => string): void {
@@ -123,14 +142,14 @@ interface FilePlan {
   readonly changes: Preview | null;
 }
 
-async function planFile(client: ClientBase, inc: Dataset, file: LocalFile): Promise<FilePlan> {
+async function planFile(client: ClientBase, from: Dataset, file: LocalFile): Promise<FilePlan> {
   const plan = { file: file.key, snapshotAt: file.snapshotAt, refusal: null, changes: null };
-  const refusal = await refusalOf(client, inc, file);
+  const refusal = await refusalOf(client, from, file);
   if (refusal !== undefined) return { ...plan, refusal };
   try {
     return {
       ...plan,
-      changes: await preview(client, inc, csvBytes(file.key, createReadStream(file.path)), file.snapshotAt),
+      changes: await preview(client, from, csvBytes(file.key, createReadStream(file.path)), file.snapshotAt),
     };
   } catch (error) {
     if (!(error instanceof RefusedFileError)) throw error;

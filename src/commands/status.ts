@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
-import { type Health, readStatus, type Status } from '../operations/health.ts';
+import { type DatasetHealth, type Health, readStatus, type Status } from '../operations/health.ts';
+import { DEFAULT_DATASET } from '../settings/dataset.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
 import { printableLine } from '../terminal/printable.ts';
@@ -30,14 +31,15 @@ export async function run(args: string[]): Promise<number> {
 }
 
 /** The page, for a person; `now` is the reader's. */
-export function page({ health, snapshots, failing }: Status, now: Date): string {
+export function page({ health, datasets, snapshots, failing }: Status, now: Date): string {
   const problems = health.problems.map((problem) => `  - ${problem.replaceAll('\n', '\n    ')}\n`).join('');
   const verdict = health.ok
     ? health.problems.length === 0
       ? 'All is well.\n'
       : `All is well. Worth knowing:\n${problems}`
     : `Needs attention:\n${problems}`;
-  const summary = lines(health, now)
+  const others = datasets.filter(({ dataset }) => dataset !== DEFAULT_DATASET);
+  const summary = [...lines(health, now), ...others.map((other) => lineOf(other, now))]
     .map(([name, text]) => `${name.padEnd(11)}${text}\n`)
     .join('');
   const files = snapshots.map(({ snapshot_id, file, at, reason, ...rest }) => ({
@@ -62,9 +64,25 @@ export function page({ health, snapshots, failing }: Status, now: Date): string 
   ].join('\n');
 }
 
+const whenOf = (time: string | null, now: Date) => (time === null ? 'never' : `${wallClock(time)}, ${ago(time, now)}`);
+
+const missingOf = (tickets: number | null) => (tickets ? `; ${tickets} open tickets are not in the newest file` : '');
+
+/** Of a dataset beside INC. */
+function lineOf(other: DatasetHealth, now: Date): [string, string] {
+  const data =
+    other.data_at === null ? 'none yet' : `as of ${whenOf(other.data_at, now)}${missingOf(other.open_missing)}`;
+  const loaded = other.loaded_key === null ? '' : `, ${printableLine(other.loaded_key)} ${other.loaded_status}`;
+  const next = other.next_run_at === null ? 'unknown' : wallClock(other.next_run_at);
+  return [
+    other.dataset.toUpperCase(),
+    `${other.open_tickets} open, ${data}; last look ${whenOf(other.checked_at, now)}${loaded}; next run ${next}`,
+  ];
+}
+
 function lines(health: Health, now: Date): [string, string][] {
-  const when = (time: string | null) => (time === null ? 'never' : `${wallClock(time)}, ${ago(time, now)}`);
-  const missing = health.open_missing ? `; ${health.open_missing} open tickets are not in the newest file` : '';
+  const when = (time: string | null) => whenOf(time, now);
+  const missing = missingOf(health.open_missing);
   const fileOf = (key: string | null, status: string | null) =>
     key === null ? '' : `: ${printableLine(key)} ${status}`;
   const loaded =

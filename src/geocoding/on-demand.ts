@@ -33,7 +33,7 @@ export async function duePlaces(db: Db, kind: PlaceKind, clusters: readonly stri
     `select p.cluster, p.location_key, p.location_name, p.tickets::integer, p.reason, p.has_centroid,
        tickets.location_query(coalesce(p.location_name, p.cluster)) as name,
        tickets_ops.cluster_region(p.cluster) as region
-     from tickets_ops.places_to_geocode('inc', $2) as p
+     from tickets_ops.places_to_geocode($2) as p
      where p.task = $1`,
     [kind === 'clusters' ? 'geocode_cluster' : 'geocode_location', clusters.length > 0 ? clusters : null],
   );

@@ -33,8 +33,23 @@ export interface Health {
   readonly places_for_review: number;
 }
 
+/** A row of tickets_ops.datasets, of which `fleettickets status` says what tickets_ops.health does not. */
+export interface DatasetHealth {
+  readonly dataset: string;
+  readonly open_tickets: number;
+  readonly checked_at: string | null;
+  readonly loaded_at: string | null;
+  readonly loaded_key: string | null;
+  readonly loaded_status: string | null;
+  readonly data_at: string | null;
+  readonly open_missing: number | null;
+  readonly next_run_at: string | null;
+}
+
 export interface Status {
   readonly health: Health;
+  /** Those that are on: inc, and maybe crq. */
+  readonly datasets: readonly DatasetHealth[];
   /** The last files that were looked at, newest first. */
   readonly snapshots: readonly {
     readonly snapshot_id: number;
@@ -86,8 +101,12 @@ export async function readStatus(db: Db): Promise<Status> {
        order by run_at desc limit ${JOBS_SHOWN}
      ) as j`,
   );
+  const { rows: datasets } = await db.query<{ row: DatasetHealth }>(
+    'select to_json(d) as row from tickets_ops.datasets d',
+  );
   return {
     health: await readHealth(db),
+    datasets: datasets.map(({ row }) => row),
     snapshots: snapshots.map(({ row }) => row),
     failing: failing.map(({ row }) => row),
   };

@@ -6,6 +6,7 @@ import type pg from 'pg';
 import { z } from 'zod';
 import { type Db, transaction } from '../database/client.ts';
 import { readStatus } from '../operations/health.ts';
+import { DATASET_NAMES, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
 import { asMember, Refused, type Role } from './refused.ts';
 
 interface Route<T extends z.ZodType = z.ZodType> {
@@ -29,6 +30,7 @@ const optional = z
   .nullish()
   .transform((value) => value || null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
+const dataset = z.enum(DATASET_NAMES).default(DEFAULT_DATASET);
 const degrees = z.coerce.number().min(-180).max(180);
 const id = z.coerce.number().int().positive();
 
@@ -55,14 +57,14 @@ const jobAction = z.discriminatedUnion('action', [
   z.object({ action: z.literal('retry'), id }),
   z.object({ action: z.literal('cancel'), id }),
   z.object({ action: z.literal('retry_failed'), task: optional }),
-  z.object({ action: z.literal('fetch') }),
+  z.object({ action: z.literal('fetch'), dataset }),
   z.object({ action: z.literal('geocode'), cluster: text, location: optional }),
 ]);
 const JOB_ACTIONS = {
   retry: 'select note from tickets_ops.retry_job($1)',
   cancel: 'select tickets_ops.cancel_job($1) as note',
   retry_failed: 'select note from tickets_ops.retry_failed($1)',
-  fetch: 'select note from tickets_ops.fetch_now()',
+  fetch: 'select note from tickets_ops.fetch_now($1)',
   geocode: `select note from tickets.geocode_location($2, $1) where $2::text is not null
             union all select note from tickets.geocode_cluster($1) where $2::text is null`,
 } as const;
@@ -71,6 +73,32 @@ const JOB_ACTIONS = {
 const flat = ({ geometry, properties }: { geometry: { coordinates: [number, number] }; properties: object }) => {
   const [lng, lat] = geometry.coordinates;
   return { ...properties, lng, lat };
+};
+
+/** What is on the map, by dataset: places with what is open there, and how the open tickets stand against the SLA. */
+const onMap = z.object({ dataset, cluster: optional, team: optional });
+const PLACES: Record<DatasetName, string> = {
+  inc: `reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features'`,
+  // The same features, of which none is late.
+  crq: `(
+    select coalesce(json_agg(f), '[]')
+    from (
+      select json_build_object('coordinates', array[longitude, latitude]) as geometry, json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+      from tickets.crq
+      where is_actionable and longitude is not null -- index crq_open
+        and ($1::text is null or cluster = $1) and ($2::text is null or assigned_team = $2)
+      group by longitude, latitude
+    ) as f
+  )`,
+};
+const OPEN: Record<DatasetName, string> = { inc: 'tickets.inc_open_sla', crq: 'tickets.crq_open' };
+const SLA: Record<DatasetName, string> = {
+  inc: 'sla_state, at_risk',
+  crq: 'null as sla_state, false as at_risk',
 };
 
 /** By method and path. */
@@ -124,12 +152,12 @@ export const ROUTES: Record<string, Route> = {
     return rows[0];
   }),
 
-  'GET /api/places': route('tickets_reader', z.object({ cluster: optional, team: optional }), async (db, asked) => {
+  'GET /api/places': route('tickets_reader', onMap, async (db, { dataset, cluster, team }) => {
     const { rows } = await db.query(
-      `select reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features' as features,
-         array(select distinct cluster from tickets.inc where is_actionable and cluster is not null order by 1) as clusters,
-         array(select distinct assigned_team from tickets.inc where is_actionable and assigned_team is not null order by 1) as teams`,
-      [asked.cluster, asked.team],
+      `select array(select tickets.datasets()) as datasets, ${PLACES[dataset]} as features,
+         array(select distinct cluster from tickets.${dataset} where is_actionable and cluster is not null order by 1) as clusters,
+         array(select distinct assigned_team from tickets.${dataset} where is_actionable and assigned_team is not null order by 1) as teams`,
+      [cluster, team],
     );
     const { features, ...choices } = rows[0];
     return { ...choices, places: features.map(flat) };
@@ -137,11 +165,11 @@ export const ROUTES: Record<string, Route> = {
 
   'GET /api/tickets': route(
     'tickets_reader',
-    z.object({ lng: degrees, lat: degrees, cluster: optional, team: optional }),
-    async (db, asked) => {
+    onMap.extend({ lng: degrees, lat: degrees }),
+    async (db, { dataset, ...asked }) => {
       const { rows } = await db.query(
-        `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, sla_state, at_risk
-         from tickets.inc_open_sla
+        `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, ${SLA[dataset]}
+         from ${OPEN[dataset]}
          where (geom::point)[0] = $1 and (geom::point)[1] = $2
            and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
          order by hours_open desc nulls last, ticket_id
@@ -183,8 +211,8 @@ export const ROUTES: Record<string, Route> = {
          (select count(*)::integer from matching) as total`,
       [asked.task, asked.state],
     );
-    const { health, snapshots } = await readStatus(db);
-    return { ...rows[0], health, snapshots };
+    const { health, datasets, snapshots } = await readStatus(db);
+    return { ...rows[0], health, datasets, snapshots };
   }),
 
   'POST /api/jobs': route('tickets_operator', jobAction, async (db, { action, ...asked }) => {

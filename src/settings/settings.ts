@@ -58,6 +58,11 @@ export const BucketSettings = z.object({
     .regex(/^([^/].*\/)?$/, 'must end with a slash and not begin with one')
     .default('automations/inc/')
     .describe('Folder of the INC snapshots, with its closing slash'),
+  CRQ_PREFIX: z
+    .string()
+    .regex(/^[^/].*\/$/, 'must end with a slash and not begin with one')
+    .optional()
+    .describe('Folder of the CRQ snapshots, with its closing slash. Unset: the folder crq/ beside RUSTFS_PREFIX'),
 });
 
 export const WorkerSettings = z.object({
@@ -74,14 +79,20 @@ export const WorkerSettings = z.object({
     .describe('Least severe log line that is written'),
 });
 
+const feed = z.enum(['snapshots', 'changes'], 'must be snapshots or changes').optional();
+
 /** What SQL goes by as well: each process records those that its environment gives it (recorded.ts). */
 export const FeedSettings = z.object({
-  INC_FEED: z
-    .enum(['snapshots', 'changes'], 'must be snapshots or changes')
+  INC_FEED: feed.describe(
+    'What the files are: snapshots (every ticket in each; the newest is enough) or changes (each is needed, in its order). Unset: snapshots',
+  ),
+  CRQ_ENABLED: z
+    .enum(['true', 'false'], 'must be true or false')
     .optional()
     .describe(
-      'What the files are: snapshots (every ticket in each; the newest is enough) or changes (each is needed, in its order). Unset: snapshots',
+      'true: CRQ, the requests for new installations, are loaded as well. Unset: as recorded; off where it never was on',
     ),
+  CRQ_FEED: feed.describe('What the files of CRQ are, as INC_FEED. Unset: snapshots'),
   ON_SUSPECT_SNAPSHOT: z
     .enum(['hold', 'load'], 'must be hold or load')
     .optional()

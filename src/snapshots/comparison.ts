@@ -71,6 +71,7 @@ export async function compare(
   );
   const { last = null, open = 0, hours_since_load = null, held_since = null } = rows[0] ?? {};
   return {
+    dataset: dataset.name,
     feed: await feedOf(db, dataset.name),
     last,
     open,

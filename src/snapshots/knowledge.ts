@@ -55,8 +55,9 @@ export async function isBackfilling(db: Db, dataset: string): Promise<boolean> {
 
 /** What the files of a dataset are: what this process's environment says, else what others have recorded. */
 export async function feedOf(db: Db, dataset: string): Promise<Feed> {
-  const { INC_FEED } = readSettings(FeedSettings);
-  if (dataset === 'inc' && INC_FEED) return INC_FEED;
+  const { INC_FEED, CRQ_FEED } = readSettings(FeedSettings);
+  const own = dataset === 'inc' ? INC_FEED : CRQ_FEED;
+  if (own) return own;
   const { rows } = await db.query<{ feed: Feed }>('select tickets_ops.feed($1) as feed', [dataset]);
   return rows[0]?.feed ?? 'snapshots';
 }

@@ -32,6 +32,7 @@ export interface Reading {
 
 /** What a file is compared with. */
 export interface Comparison {
+  readonly dataset: string;
   /** What the files are. One of changes has as many rows as there are changes, none included. */
   readonly feed: Feed;
   /** The last whole load; null before the first. */
@@ -91,7 +92,7 @@ export function judge(reading: Reading, compared: Comparison, onSuspect: 'hold' 
   const refusal = whyRefused(figures, reading, compared);
   if (refusal !== undefined) return { verdict: 'refuse', reason: refusal };
 
-  const oddities = compared.last === null ? [] : comparedWith(compared.last, figures, compared.feed);
+  const oddities = compared.last === null ? [] : comparedWith(compared.last, figures, compared);
   const vital = compared.last === null ? [] : lostVitalColumns(compared.last, figures);
   const closings = whyClosingsHold(compared);
   const grounds = [...vital, ...(closings ? [closings] : [])];
@@ -153,13 +154,13 @@ function whyClosingsPass({ hoursSinceLoad, snapshotAt, heldSince }: Comparison):
   return 'It is loaded because a file at least an hour before it showed the same.';
 }
 
-function comparedWith(last: Figures, now: Figures, feed: Feed): string[] {
+function comparedWith(last: Figures, now: Figures, { dataset, feed }: Comparison): string[] {
   const gone = last.columns.filter((name) => !now.columns.includes(name));
   const fresh = now.columns.filter((name) => !last.columns.includes(name));
   return [
     ...(feed === 'snapshots' && now.rows < FEW_ROWS_SHARE * last.rows
       ? [
-          `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ' It looks like a file of changes: INC_FEED?' : ''}`,
+          `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ` It looks like a file of changes: ${dataset.toUpperCase()}_FEED?` : ''}`,
         ]
       : []),
     ...(gone.length > 0

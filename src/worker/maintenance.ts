@@ -26,8 +26,8 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   if (asked[0]?.jobs) log.warn(asked[0], 'asked again for jobs that had vanished');
   await keepRegistered(client);
   await planPlaces(client, log);
-  const missed = await missedRun(client);
-  if (missed) log.error({ run: missed }, 'a scheduled run was missed: nothing has looked at the bucket since');
+  for (const missed of await missedRuns(client))
+    log.error(missed, 'a scheduled run was missed: nothing has looked at the bucket since');
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
   await client.query(
     `select tickets_ops.remove_jobs(array_agg(id)) from tickets_ops.list_jobs() where task = $1 and state = 'failed'`,
@@ -73,7 +73,7 @@ async function planPlaces(client: ClientBase, log: Log): Promise<void> {
       await client.query(`set local lock_timeout = '2s'`);
       await client.query(
         `select case
-           when pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then tickets_ops.plan_geocoding('inc')
+           when pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then tickets_ops.plan_geocoding()
          end`,
       );
     });
@@ -85,11 +85,13 @@ async function planPlaces(client: ClientBase, log: Log): Promise<void> {
   }
 }
 
-async function missedRun(db: Db): Promise<Date | null> {
-  const { rows } = await db.query<{ missed_run_at: Date | null }>(
-    `select tickets_ops.missed_run('inc') as missed_run_at`,
+async function missedRuns(db: Db): Promise<{ dataset: string; run: Date }[]> {
+  const { rows } = await db.query<{ dataset: string; run: Date }>(
+    `select d.dataset, m.run
+     from tickets.datasets() as d (dataset) cross join lateral tickets_ops.missed_run(d.dataset) as m (run)
+     where m.run is not null`,
   );
-  return rows[0]?.missed_run_at ?? null;
+  return rows;
 }
 
 /** Removes what is older than it is kept; not the snapshot that was loaded last. @returns how many of what, without zeros */

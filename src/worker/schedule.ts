@@ -4,10 +4,11 @@
  */
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { type CronMatcher, parseCrontab } from 'graphile-worker';
+import { type CronMatcher, type ParsedCronItem, parseCrontab } from 'graphile-worker';
 import type { Db } from '../database/client.ts';
 import type { TaskName } from '../database/jobs.ts';
-import { DEFAULT_DATASET } from '../settings/dataset.ts';
+import { DATASET_NAMES, DEFAULT_DATASET } from '../settings/dataset.ts';
+import { isOn } from '../settings/recorded.ts';
 
 export const CRONTAB_FILE = fileURLToPath(new URL('../../crontab', import.meta.url));
 
@@ -23,21 +24,30 @@ export interface Times {
   readonly weekdays: readonly number[];
 }
 
-/** Records the crontab. Entries that it no longer has are forgotten. */
-export async function recordSchedule(db: Db): Promise<void> {
-  const entries = entriesOf(await readFile(CRONTAB_FILE, 'utf8'));
-  await db.query('select tickets_ops.record_schedule($1)', [JSON.stringify(entries)]);
+/**
+ * Records the crontab without the looks at datasets that are off; entries that it no longer has are forgotten.
+ * @returns what it recorded, for graphile-worker
+ * @throws what graphile-worker's parser says
+ */
+export async function recordSchedule(db: Db): Promise<ParsedCronItem[]> {
+  const off: string[] = [];
+  for (const name of DATASET_NAMES) if (!(await isOn(db, name))) off.push(name);
+  const items = parseCrontab(await readFile(CRONTAB_FILE, 'utf8')).filter(
+    (item) => !off.includes(datasetOf(item) ?? ''),
+  );
+  await db.query('select tickets_ops.record_schedule($1)', [JSON.stringify(items.map(entryOf))]);
+  return items;
 }
 
-/** The entries of a crontab, as tickets_ops.record_schedule takes them. @throws what graphile-worker's parser says */
-export function entriesOf(crontab: string) {
+/** An entry of the crontab, as tickets_ops.record_schedule takes it. */
+export function entryOf(item: ParsedCronItem) {
+  return { identifier: item.identifier, task: item.task, dataset: datasetOf(item), ...timesOf(item.match) };
+}
+
+/** The dataset whose folder an entry looks at; null where it is no look at the bucket. */
+function datasetOf({ task, payload }: ParsedCronItem): string | null {
   const look: TaskName = 'fetch_snapshot';
-  return parseCrontab(crontab).map(({ identifier, task, payload, match }) => ({
-    identifier,
-    task,
-    dataset: task === look ? (payload?.['dataset'] ?? DEFAULT_DATASET) : null,
-    ...timesOf(match),
-  }));
+  return task === look ? String(payload?.['dataset'] ?? DEFAULT_DATASET) : null;
 }
 
 const MINUTES = range(0, 59);

@@ -73,10 +73,10 @@ export function workerPreset(log: Log, onHeartbeatFailure: (reason: string) => v
  */
 export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner> {
   const { DATABASE_URL } = readSettings(DatabaseSettings);
-  const geocoder = await withClient(DATABASE_URL, async (client) => {
-    await recordSchedule(client);
-    return registerGeocoder(client);
-  });
+  const { schedule, geocoder } = await withClient(DATABASE_URL, async (client) => ({
+    schedule: await recordSchedule(client),
+    geocoder: await registerGeocoder(client),
+  }));
   if ('off' in geocoder) log.warn(geocoder.off);
   const slots = 'off' in geocoder ? 1 : geocodingSlots(geocoder.rate);
   const preset = workerPreset(log);
@@ -86,6 +86,7 @@ export async function startWorker(log: Log, stop?: AbortSignal): Promise<Runner>
   const runner = await run({
     preset,
     pgPool,
+    parsedCronItems: schedule,
     forbiddenFlags: forbiddenFlags(slots),
     noHandleSignals: true,
   });

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { bigCsv, feed, type Snapshot } from '../../demo/feed.ts';
+import { registerGeocoder } from '../../src/geocoding/registration.ts';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
 import { addFetch, csvOf, keyOf, ledger, PREFIX, rawTickets } from '../support/pipeline.ts';
 
@@ -37,6 +38,55 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
     const { opened, closed } = snapshot.expected.events;
     assert.deepEqual(await eventsOf(), { opened, closed });
     assert.deepEqual(await env.listKeys(), [`${PREFIX}processed/${snapshot.name}`]);
+  });
+
+  test('both datasets at once, with workers that plan the same places: each is loaded once, nobody deadlocks', async (t) => {
+    // Places are planned, and nobody answers: their jobs wait.
+    Object.assign(process.env, {
+      CRQ_ENABLED: 'true',
+      GEOCODER_PROVIDER: 'nominatim',
+      GEOCODER_BASE_URL: 'http://127.0.0.1:9',
+      GEOCODER_DAILY_BUDGET: '1',
+    });
+    t.after(() => {
+      for (const name of ['CRQ_ENABLED', 'GEOCODER_PROVIDER', 'GEOCODER_BASE_URL', 'GEOCODER_DAILY_BUDGET'])
+        delete process.env[name];
+    });
+    await registerGeocoder(env.pool);
+    await env.runJobs();
+    const tickets = 3_000;
+    const open = (n: number) => ({
+      ticket_id: `T${n}`,
+      is_actionable: 'true',
+      cluster: `Cluster ${n % 60}`,
+      location_name: `Place ${n % 900}`,
+    });
+    const rows = Array.from({ length: tickets }, (_, n) => open(n));
+    for (let hour = 7; hour < 12; hour += 1) {
+      const at = `2026-06-15T${String(hour).padStart(2, '0')}-00-00.csv`;
+      const changed = rows.map((row, n) => ({ ...row, location_name: `Place ${(n * hour) % 900}` }));
+      await env.putObject(`automations/inc/${at}`, csvOf(changed));
+      await env.putObject(`automations/crq/${at}`, csvOf(changed.toReversed()));
+      for (const dataset of ['inc', 'crq']) await addFetch(env, { dataset });
+      const failures = (await workers(3)).flat();
+      assert.deepEqual(
+        failures.filter(({ task }) => !task.startsWith('geocode')),
+        [],
+      );
+    }
+    const { rows: found } = await env.pool.query(
+      `select dataset, count(*)::int as files, min(status) as status from tickets_ops.snapshots group by dataset order by dataset`,
+    );
+    assert.deepEqual(found, [
+      { dataset: 'crq', files: 5, status: 'done' },
+      { dataset: 'inc', files: 5, status: 'done' },
+    ]);
+    const { rows: counted } = await env.pool.query(
+      `select (select count(*)::int from tickets.inc) as inc, (select count(*)::int from tickets.crq) as crq,
+         (select count(*)::int from graphile_worker.jobs) as jobs, (select count(*)::int from tickets_ops.places_to_geocode()) as places`,
+    );
+    assert.deepEqual(counted, [{ inc: tickets, crq: tickets, jobs: counted[0]?.places, places: counted[0]?.places }]);
+    assert.ok(counted[0]?.places > 60);
   });
 
   test('the same batch run by two workers is loaded once', async () => {

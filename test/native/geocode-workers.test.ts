@@ -450,7 +450,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
        select 'WOT' || n, jsonb_build_object('cluster', 'Kilimani', 'location_name', 'Zor' || chr(96 + n) || 'a Estate', 'is_actionable', 'true')
        from generate_series(1, 20) n`,
     );
-    await env.pool.query(`select tickets_ops.plan_geocoding('inc')`);
+    await env.pool.query(`select tickets_ops.plan_geocoding()`);
     await waitFor('all to be asked', async () => {
       const { rows } = await env.pool.query('select count(*)::int as found from tickets.geo_locations');
       return rows[0].found === 20;

@@ -154,6 +154,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     assert.deepEqual(
       readable('tickets_operator').filter((name) => !data.includes(name)),
       [
+        'datasets',
         'failed_jobs',
         'geocoding',
         'geocoding_calls',
@@ -183,7 +184,8 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         .filter(({ role, name }) => role === 'tickets_operator' && name.startsWith('tickets'))
         .map(({ name }) => name),
       [
-        'tickets.freshness()',
+        'tickets.datasets()',
+        'tickets.freshness(text)',
         'tickets.geocode_cluster(text,boolean)',
         'tickets.geocode_location(text,text,boolean)',
         'tickets_ops.cancel_job(bigint)',
@@ -192,12 +194,13 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'tickets_ops.is_far_from_its_places(text)',
         'tickets_ops.list_jobs()',
         'tickets_ops.next_utc_midnight()',
+        'tickets_ops.read_datasets()',
         'tickets_ops.read_health()',
         'tickets_ops.read_metrics()',
         'tickets_ops.release_snapshot(bigint)',
         'tickets_ops.retry_failed(text)',
         'tickets_ops.retry_job(bigint)',
-        'tickets_ops.skip_file(text,text)',
+        'tickets_ops.skip_file(text)',
         'tickets_ops.worker_lock(text)',
         'tickets_ops.worker_states()',
       ],
@@ -206,7 +209,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
       callable
         .filter(({ role, name }) => role === 'tickets_reader' && name.startsWith('tickets'))
         .map(({ name }) => name),
-      ['tickets.freshness()'],
+      ['tickets.datasets()', 'tickets.freshness(text)'],
     );
     await assert.rejects(
       operator.query(inJobSchema(`select graphile_worker.add_job('fleettickets_maintain')`)),

@@ -178,7 +178,8 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
     assert.deepEqual(
       functions.map(({ name }) => name),
       [
-        'tickets.freshness()',
+        'tickets.datasets()',
+        'tickets.freshness(text)',
         'tickets.undo_decision(bigint)',
         'tickets_ops.is_far_from_its_places(text)', // review_queue asks it with the reader's rights
         'tickets_ops.place_candidates(text,text)',

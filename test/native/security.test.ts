@@ -303,8 +303,8 @@ describe('hostile input', { skip }, () => {
   test('no function that builds SQL from a name lets the name out of its quotes', async () => {
     for (const name of [...HOSTILE, `inc (ticket_id, raw) values ('x', '{}'); --`]) {
       for (const sql of [
-        'select tickets_ops.plan_geocoding($1)',
-        'select * from tickets_ops.places_to_geocode($1)',
+        'select tickets_ops.plan_geocoding(array[$1])',
+        'select * from tickets_ops.places_to_geocode(array[$1])',
         'select tickets.place_tickets($1)',
       ]) {
         await env.pool

@@ -1,8 +1,14 @@
-/** The pipeline as tests drive it: a file is put into the bucket, jobs are asked for and run, the ledger is read. */
+/**
+ * The pipeline as tests drive it: a file is put into the bucket, jobs are asked for and run, the ledger is read. Of INC, or of
+ * the dataset that TEST_DATASET names: crq-pipeline.test.ts runs the same tests once more.
+ */
 import { csvLine } from '../../demo/ticket.ts';
 import type { Environment, JobFailure } from './environment.ts';
 
-export const PREFIX = 'automations/inc/';
+export const DATASET = process.env.TEST_DATASET === 'crq' ? 'crq' : 'inc';
+/** Its tickets, and its folder. */
+export const TICKETS = `tickets.${DATASET}`;
+export const PREFIX = `automations/${DATASET}/`;
 
 // What the tasks log is of no interest here.
 process.env.LOG_LEVEL ??= 'fatal';
@@ -45,7 +51,9 @@ export async function fetchNow(env: Environment, payload: object = {}): Promise<
 }
 
 export async function addFetch(env: Environment, payload: object = {}): Promise<void> {
-  await env.pool.query(`select tickets_ops.enqueue('fetch_snapshot', $1::json)`, [JSON.stringify(payload)]);
+  await env.pool.query(`select tickets_ops.enqueue('fetch_snapshot', $1::json)`, [
+    JSON.stringify({ dataset: DATASET, ...payload }),
+  ]);
 }
 
 /** Runs the jobs that wait for their next attempt, now. @returns those that still fail */
@@ -73,21 +81,18 @@ export async function statuses(env: Environment): Promise<[hour: number, status:
 }
 
 /** `raw` by ticket_id. */
-export async function rawTickets(
-  env: Environment,
-  table = 'tickets.inc',
-): Promise<Record<string, Record<string, string>>> {
+export async function rawTickets(env: Environment, table = TICKETS): Promise<Record<string, Record<string, string>>> {
   const { rows } = await env.pool.query(`select ticket_id, raw from ${table} order by ticket_id collate "C"`);
   return Object.fromEntries(rows.map(({ ticket_id, raw }) => [ticket_id, raw]));
 }
 
 /** Where each row physically lies and which transaction wrote it: unchanged means that it was not touched. */
 export async function rowVersions(env: Environment): Promise<Record<string, string>> {
-  const { rows } = await env.pool.query(`select ticket_id, format('%s %s', xmin, ctid) as version from tickets.inc`);
+  const { rows } = await env.pool.query(`select ticket_id, format('%s %s', xmin, ctid) as version from ${TICKETS}`);
   return Object.fromEntries(rows.map(({ ticket_id, version }) => [ticket_id, version]));
 }
 
 export async function importMeta(env: Environment): Promise<Record<string, unknown> | undefined> {
-  const { rows } = await env.pool.query(`select metadata from tickets.import_meta where dataset = 'inc'`);
+  const { rows } = await env.pool.query(`select metadata from tickets.import_meta where dataset = $1`, [DATASET]);
   return rows[0]?.metadata;
 }

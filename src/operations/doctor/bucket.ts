@@ -4,34 +4,40 @@ import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
 import { ARCHIVE_FOLDER, archiveObject } from '../../bucket/archive.ts';
 import { snapshotFiles } from '../../bucket/files.ts';
 import { type Bucket, listFolder, openBucket } from '../../bucket/s3.ts';
-import { dataset } from '../../settings/dataset.ts';
-import { BucketSettings, readSettings } from '../../settings/settings.ts';
+import { DATASET_NAMES, DEFAULT_DATASET, dataset } from '../../settings/dataset.ts';
+import { BucketSettings, FeedSettings, readSettings } from '../../settings/settings.ts';
 import { check, type Finding, ok, skipped, type Verdict } from './finding.ts';
 
 export async function* examineBucket(): AsyncGenerator<Finding> {
   let bucket: Bucket;
-  let folder: string;
+  let folders: string[];
   try {
     bucket = openBucket(readSettings(BucketSettings));
-    folder = dataset('inc').prefix;
+    const { CRQ_ENABLED } = readSettings(FeedSettings);
+    const names = CRQ_ENABLED === 'true' ? DATASET_NAMES : ([DEFAULT_DATASET] as const);
+    folders = names.map((name) => dataset(name).prefix);
   } catch {
     yield { check: 'bucket', ...skipped('needs its settings') };
     return;
   }
+  for (const folder of folders) yield* examineFolder(bucket, folder);
+  bucket.client.destroy();
+}
+
+async function* examineFolder(bucket: Bucket, folder: string): AsyncGenerator<Finding> {
   const listed = await check('bucket', async () => {
     const found = await listFolder(bucket, folder);
     return ok(`${snapshotFiles(found).files.length} snapshots in ${bucket.name}/${folder}`);
   });
   yield listed.remedy ? { ...listed, remedy: 'check RUSTFS_ENDPOINT, RUSTFS_BUCKET and the keys' } : listed;
   yield listed.state === 'ok'
-    ? withRemedy(await check('bucket rights', () => moveAnObject(bucket, folder)))
+    ? withRemedy(await check('bucket rights', () => moveAnObject(bucket, folder)), folder)
     : { check: 'bucket rights', ...skipped('needs the bucket') };
-  bucket.client.destroy();
 }
 
-const withRemedy = (finding: Finding): Finding =>
+const withRemedy = (finding: Finding, folder: string): Finding =>
   finding.state === 'failed'
-    ? { ...finding, remedy: 'give the key the rights to read, write, copy and delete under RUSTFS_PREFIX' }
+    ? { ...finding, remedy: `give the key the rights to read, write, copy and delete under ${folder}` }
     : finding;
 
 /** What archiving does, with an object of the doctor's own that no run takes for a snapshot. */

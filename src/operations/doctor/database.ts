@@ -136,11 +136,13 @@ async function schedule(client: pg.Client): Promise<Verdict> {
 async function feed(client: pg.Client): Promise<Verdict> {
   if ((await pending(client)).length > 0) return skipped('needs the schema');
   const { rows } = await client.query<{ problem: string }>(
-    `select problem from tickets_ops.feed_problems('inc') order by severity`,
+    `select f.problem
+     from tickets.datasets() as d (dataset) cross join lateral tickets_ops.feed_problems(d.dataset) as f
+     order by f.severity`,
   );
   if (rows.length === 0) return ok('no sign that it stands still');
   return warning(
     rows.map(({ problem }) => problem).join('\n'),
-    'see the export, and the folder that RUSTFS_PREFIX names',
+    'see the export, and the folder that RUSTFS_PREFIX or CRQ_PREFIX names',
   );
 }

@@ -13,9 +13,10 @@ setInterval(() => isIdle() && show(), EVERY_MS);
 
 /** Every button submits its form: what is to be done, and to which job, task or place. */
 view.onsubmit = async ({ target, submitter }) => {
-  const { action, ...fields } = Object.fromEntries(new FormData(target, submitter));
+  const { action: asked, ...fields } = Object.fromEntries(new FormData(target, submitter));
+  const [action, dataset] = String(asked ?? '').split(' ');
   try {
-    if (action) say(wordsOf(await post('/api/jobs', { action, ...fields })));
+    if (action) say(wordsOf(await post('/api/jobs', { action, ...(dataset && { dataset }), ...fields })));
     await show();
   } catch (error) {
     say(notice(error));
@@ -32,11 +33,13 @@ function wordsOf({ notes }) {
 
 export async function show() {
   try {
-    const { health, tasks, failed, jobs, total, snapshots } = await get('/api/jobs', new FormData(filters));
+    const { health, datasets, tasks, failed, jobs, total, snapshots } = await get('/api/jobs', new FormData(filters));
     options(filters.task, tasks);
     retryAll.disabled = failed === 0;
     put(failed ? `Retry all ${failed} failed ${filters.task.value}` : 'Retry all failed', retryAll);
-    put(healthOf(health), $('.health', view));
+    const others = datasets.filter(({ dataset }) => dataset !== 'inc');
+    put([healthOf(health), others.map(lineOf)], $('.health', view));
+    $('[value="fetch crq"]', view).hidden = others.length === 0;
     const more = total > jobs.length && `, of which ${jobs.length} are listed`;
     put([count(total, 'job'), ' waiting, running or failed', more], $('.summary', view));
     const focused = $('.jobs button:focus', view);
@@ -52,6 +55,9 @@ const healthOf = (h) => html`
   ${h.ok ? html`<p>${chip('ok')} All is well.</p>` : h.problems.map((text) => html`<p>${chip('attention')} ${text}</p>`)}
   <p><small>Tickets as of ${when(h.data_at)} · ${h.jobs_waiting} due, ${h.jobs_running} running, ${h.jobs_failed} failed ·
     ${count(h.workers_alive, 'worker')} alive · geocoding ${h.geocoding_state ?? 'off'} · next look ${when(h.next_run_at)}</small></p>`;
+
+const lineOf = (d) => html`
+  <p><small>${d.dataset.toUpperCase()}: ${count(d.open_tickets, 'open ticket')} as of ${when(d.data_at)} · next look ${when(d.next_run_at)}</small></p>`;
 
 const jobRow = (job) => html`<tr>
   <td>${job.id} <b>${job.task}</b></td><td>${chip(job.state)}</td><td>${job.attempts} of ${job.max_attempts}</td><td>${when(job.run_at)}</td>

@@ -25,6 +25,8 @@ export async function show() {
   map.invalidateSize();
   try {
     const answer = await get('/api/places', new FormData(filters));
+    filters.dataset.parentElement.hidden = answer.datasets.length === 1;
+    filters.sla.parentElement.hidden = filters.dataset.value !== 'inc'; // no SLA is known for others
     options(filters.cluster, answer.clusters);
     options(filters.team, answer.teams);
     draw(answer.places);
@@ -36,7 +38,8 @@ export async function show() {
 }
 
 function draw(found) {
-  const measure = filters.sla.value; // open, breached or at_risk
+  const isInc = filters.dataset.value === 'inc';
+  const measure = isInc ? filters.sla.value : 'open'; // open, breached or at_risk
   places = found.filter((place) => place[measure] > 0).sort((a, b) => b.breached - a.breached || b.open - a.open);
   circles.clearLayers();
   // Large circles first, so that small ones lie on them.
@@ -50,7 +53,8 @@ function draw(found) {
   const [open, breached, atRisk] = ['open', 'breached', 'at_risk'].map((key) =>
     places.reduce((sum, place) => sum + place[key], 0),
   );
-  const words = `${count(places.length, 'place')}, ${count(open, 'open ticket')}: ${breached} breached, ${atRisk} at risk`;
+  const late = isInc ? `: ${breached} breached, ${atRisk} at risk` : '';
+  const words = `${count(places.length, 'place')}, ${count(open, 'open ticket')}${late}`;
   put(open ? words : 'No open ticket has a place here.', summary);
   listPlaces();
 }
@@ -84,15 +88,17 @@ async function select(place) {
   const head = html`<li><button type="button">← all places</button></li><li><h2>${titleOf(place)}</h2></li>`;
   put(head, list);
   $('button', list).focus();
-  const ticket = (t) => html`<li><b>${t.ticket_id}</b> ${chip(t.at_risk ? 'at_risk' : t.sla_state)}
+  const ticket = (t) => html`<li><b>${t.ticket_id}</b> ${t.sla_state && chip(t.at_risk ? 'at_risk' : t.sla_state)}
     ${t.hours_open !== null && `${Math.floor(t.hours_open)} h`}
     <small>${name(t.normalized_status)} · ${name(t.assigned_team ?? 'no team')} · ${name(t.location_name)}</small></li>`;
   const vehicle = (v) => html`<li>${name(v.label ?? v.vehicle_id)} ${chip(v.freshness)}
     <small>about ${v.km.toFixed(1)} km by road, ${Math.round(v.minutes)} min</small></li>`;
   try {
-    const asked = { lat, lng, cluster: filters.cluster.value, team: filters.team.value };
+    const { dataset, cluster, team } = filters;
+    const asked = { lat, lng, dataset: dataset.value, cluster: cluster.value, team: team.value };
     const tickets = await get('/api/tickets', asked);
-    const near = vehicles.getLayers().length > 0 ? await get('/api/vehicles', { ticket: ticket_ids[0] }) : [];
+    const near =
+      ticket_ids && vehicles.getLayers().length > 0 ? await get('/api/vehicles', { ticket: ticket_ids[0] }) : [];
     const nearest = near.length > 0 && html`<li><h3>Nearest vehicles</h3></li>${near.map(vehicle)}`;
     put([head, tickets.map(ticket), nearest], list);
   } catch (error) {
