@@ -17,7 +17,7 @@ export const POOLED = {
 } as const;
 
 /** A busy pooler may hide it from one look. */
-const LOOKS = 3;
+const LOOKS = 20;
 /** A session of one's own answers at once; behind a pooler whose sessions are all taken a client waits for minutes. */
 const ANSWER_MS = 5_000;
 
