@@ -11,8 +11,6 @@ import { examine } from '../../src/operations/doctor/doctor.ts';
 import { type Environment, inJobSchema, native, startEnvironment } from '../support/environment.ts';
 import { dumpSchema, outlineOf, SCHEMA_FILE, SCHEMA_FILE_MAJOR } from '../support/schema-dump.ts';
 
-/** Where PostGIS is in this run (test/support/databases.ts); in the file it is in public. */
-const { TEST_POSTGIS_SCHEMA: postgisSchema = 'public' } = process.env;
 const silent = pino({ level: 'silent' });
 
 describe('migrating a real server', { skip: !native && 'needs a native Postgres' }, () => {
@@ -40,7 +38,7 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
 
   test('schema.sql is what the committed migrations make', async () => {
     const committed = await readFile(SCHEMA_FILE, 'utf8').catch(() => '');
-    const found = (await dumpSchema(env.databaseUrl)).replaceAll(`${postgisSchema}.`, 'public.');
+    const found = await dumpSchema(env.databaseUrl);
     const remedy = 'run npm run schema:dump and commit the result';
     const { major } = await withClient(env.databaseUrl, readServer);
     if (major === SCHEMA_FILE_MAJOR) assert.equal(found, inJobSchema(committed), remedy);
