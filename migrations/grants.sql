@@ -118,12 +118,12 @@ begin
   end if;
   grant usage on schema tickets_ops to tickets_operator;
   grant select on
-    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.datasets, tickets_ops.metrics, tickets_ops.geocoding, tickets_ops.review_queue,
+    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.datasets, tickets_ops.metrics, tickets_ops.storage, tickets_ops.geocoding, tickets_ops.review_queue,
     tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.schedule,
     tickets_ops.geocoding_calls
     to tickets_operator;
   grant execute on function
-    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_datasets(), tickets_ops.read_metrics(), tickets_ops.next_utc_midnight(),
+    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_datasets(), tickets_ops.read_metrics(), tickets_ops.kept_tables(), tickets_ops.worker_schema(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
     tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint), tickets_ops.skip_file(text),
     tickets_ops.worker_states(), tickets_ops.worker_lock(text), tickets_ops.is_far_from_its_places(text),

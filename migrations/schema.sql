@@ -3916,6 +3916,198 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment, and when others hold it for ten seconds.';
 
+CREATE FUNCTION tickets_ops.erase_from_errors(p_text text, p_instead text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with snapshots as (
+    update tickets_ops.snapshots set error = replace(error, p_text, p_instead) where position(p_text in error) > 0
+    returning 1
+  ), batches as (
+    update tickets_ops.snapshot_batches set error = replace(error, p_text, p_instead) where position(p_text in error) > 0
+    returning 1
+  )
+  select (select count(*) from snapshots) + (select count(*) from batches) + tickets_ops.erase_from_job_errors(p_text, p_instead)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.erase_from_errors(p_text text, p_instead text) IS 'Part of tickets_ops.erase_ticket: puts another text in the place of one in the errors of snapshots, batches and jobs, where Postgres may have quoted a row. Returns in how many.';
+
+CREATE FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with changed as (
+    update graphile_worker._private_jobs set last_error = replace(last_error, p_text, p_instead)
+    where position(p_text in last_error) > 0
+    returning 1
+  )
+  select count(*) from changed
+$$;
+
+COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
+
+CREATE FUNCTION tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, OUT places bigint, OUT decisions bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true); -- it is no decision about the place
+  v_other text;
+begin
+  select o.location_name into v_other
+  from (
+    select t.cluster, t.location_key, t.location_name from tickets.inc t
+    union all
+    select t.cluster, t.location_key, t.location_name from tickets.crq t
+  ) as o
+  where tickets.cluster_key(o.cluster) = tickets.cluster_key(p_cluster) and o.location_key = p_location_key -- indexes inc_place and crq's
+  order by o.location_name = p_location_name desc limit 1;
+  perform set_config('tickets_ops.erasing', 'true', true); -- tickets_ops.is_erasing
+  if v_other is null then
+    delete from tickets.geo_decisions d
+    where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key;
+    get diagnostics decisions = row_count;
+    delete from tickets.geo_locations l
+    where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) and l.location_key = p_location_key; -- index geo_locations_place
+    get diagnostics places = row_count;
+    delete from tickets_ops.geocoding_answers a
+    where tickets.cluster_key(a.cluster) = tickets.cluster_key(p_cluster) and a.location_key = p_location_key;
+  else
+    -- Others name the place too: it stays, in their spelling.
+    update tickets.geo_decisions d
+    set before = case when d.before ->> 'location_name' = p_location_name then d.before || jsonb_build_object('location_name', v_other) else d.before end,
+      after = case when d.after ->> 'location_name' = p_location_name then d.after || jsonb_build_object('location_name', v_other) else d.after end
+    where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key
+      and v_other <> p_location_name and p_location_name in (d.before ->> 'location_name', d.after ->> 'location_name');
+    get diagnostics decisions = row_count;
+    update tickets.geo_locations l set location_name = v_other
+    where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) and l.location_key = p_location_key -- index geo_locations_place
+      and l.location_name = p_location_name and v_other <> p_location_name;
+    get diagnostics places = row_count;
+  end if;
+  perform set_config('tickets_ops.erasing', '', true);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, OUT places bigint, OUT decisions bigint) IS 'Part of tickets_ops.erase_ticket, once the ticket is gone: a place that no other ticket names goes, with what people decided about it; where others name it, their spelling takes the place of the ticket''s. Returns how many gazetteer rows and decisions were deleted or changed.';
+
+CREATE FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with erased as (
+    delete from tickets_ops.snapshot_rows r using tickets_ops.snapshots s
+    where s.dataset = p_dataset and r.snapshot_id = s.snapshot_id and r.ticket_id = p_ticket_id -- primary key
+    returning r.snapshot_id, r.raw is null as is_unchanged,
+      r.raw is not null and exists (
+        select from tickets_ops.snapshot_batches b
+        where b.snapshot_id = r.snapshot_id and r.ticket_id between b.first_ticket_id and b.last_ticket_id and b.status = 'done'
+      ) as is_loaded
+  ), counted as (
+    update tickets_ops.snapshots s
+    set rows_read = s.rows_read - 1, rows_unchanged = s.rows_unchanged - e.is_unchanged::integer
+    from erased e
+    where s.snapshot_id = e.snapshot_id and s.staged_at is not null and not e.is_loaded
+  )
+  select count(*) from erased
+$$;
+
+COMMENT ON FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text) IS 'Part of tickets_ops.erase_ticket: deletes what is staged of a ticket in snapshots that are held or have failed. Returns how many rows.';
+
+CREATE FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(what text, erased bigint, note text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  c_erased constant text := '(erased)';
+  v_cluster text;
+  v_location_key text;
+  v_location_name text;
+  v_since timestamptz;
+  v_job text;
+  v_decisions bigint;
+begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- As a write of a gazetteer and a look at the bucket do, in this order.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(p_dataset));
+  if exists (select from tickets_ops.snapshots s where s.dataset = p_dataset and s.in_flight) then
+    raise exception 'A snapshot is being loaded, and may bring ticket % again: nothing was erased.', p_ticket_id
+      using errcode = 'object_in_use', hint = 'Erase it again when it is loaded: tickets_ops.health.';
+  end if;
+  execute format('select t.cluster, t.location_key, t.location_name from tickets.%I t where t.ticket_id = $1', p_dataset)
+    into v_cluster, v_location_key, v_location_name using p_ticket_id;
+  execute format('select min(e.snapshot_at) from tickets.%I e where e.ticket_id = $1', p_dataset || '_events')
+    into v_since using p_ticket_id;
+  select j.key into v_job
+  from tickets_ops.queued_jobs() j
+  where j.key = tickets_ops.location_job_key(v_cluster, v_location_key) and j.locked_at is not null;
+  if found then
+    raise exception 'The place of ticket % is being looked up: nothing was erased.', p_ticket_id
+      using errcode = 'object_in_use', hint = 'Erase it again in a minute.';
+  end if;
+
+  -- For tickets_takeover.refuse_others: this write is meant.
+  perform set_config('tickets_ops.client', coalesce(nullif(current_setting('tickets_ops.client', true), ''), 'erase_ticket'), true);
+  foreach what in array array[p_dataset, p_dataset || '_events'] loop
+    execute format('delete from tickets.%I where ticket_id = $1', what) using p_ticket_id;
+    get diagnostics erased = row_count;
+    what := 'tickets.' || what;
+    return next;
+  end loop;
+  what := 'tickets_legacy.' || p_dataset; -- what a takeover put aside
+  if to_regclass(what) is not null then
+    execute format('delete from tickets_legacy.%I where ticket_id = $1', p_dataset) using p_ticket_id;
+    get diagnostics erased = row_count;
+    return next;
+  end if;
+  what := 'tickets.assignments';
+  delete from tickets.assignments a where p_dataset = 'inc' and a.ticket_id = p_ticket_id;
+  get diagnostics erased = row_count;
+  return next;
+  what := 'tickets_ops.snapshot_rows';
+  erased := tickets_ops.erase_staged(p_dataset, p_ticket_id);
+  return next;
+  what := 'tickets_ops.snapshot_rejects';
+  update tickets_ops.snapshot_rejects r set row_text = c_erased
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and r.snapshot_id = s.snapshot_id and tickets_ops.mentions(r.row_text, p_ticket_id);
+  get diagnostics erased = row_count;
+  note := 'Line and reason stay.';
+  return next;
+
+  note := null;
+  if v_location_key is not null then
+    select p.places, p.decisions into erased, v_decisions
+    from tickets_ops.erase_place(v_cluster, v_location_key, v_location_name) p;
+    what := 'tickets.geo_locations';
+    return next;
+    what := 'tickets.geo_decisions';
+    erased := v_decisions;
+    return next;
+  end if;
+  what := 'jobs';
+  erased := tickets_ops.remove_jobs(array(
+    select j.id from tickets_ops.queued_jobs() j
+    where j.task = 'geocode_location' and j.locked_at is null and tickets_ops.readable_payload(j.payload) ->> 'location_name' = v_location_name
+  ));
+  return next;
+  what := 'errors that named it';
+  erased := tickets_ops.erase_from_errors(p_ticket_id, c_erased);
+  return next;
+  what := 'files in the bucket';
+  select count(*), 'NOT erased: ' || min(coalesce(s.archived_key, s.source_key)) || ' and later may hold it.' into erased, note
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
+  return next;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) IS 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4531,6 +4723,12 @@ CREATE FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp w
 
 COMMENT ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
 
+CREATE FUNCTION tickets_ops.is_erasing() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((current_setting('tickets_ops.erasing'::text, true) = 'true'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.is_erasing() IS 'Whether tickets_ops.erase_place is at work: it alone may change a verified place without deciding about it, and history.';
+
 CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5124,7 +5322,7 @@ declare
   v_guard_km numeric;
 begin
   if tickets_ops.is_pipeline() then
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+    return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
   new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
   if tg_op = 'INSERT' then
@@ -5166,6 +5364,43 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.keep_location_verified() IS 'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back), refused outside Kenya and accepted with a notice beyond the guard; the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
+
+CREATE FUNCTION tickets_ops.kept_tables() RETURNS TABLE(table_name text, part text, kept text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  values
+    ('tickets.inc', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.crq', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.inc_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.crq_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.inc_daily', 'history', 'For ever: no event tells it. A row a day for each cluster and team.'),
+    ('tickets.import_meta', 'history', 'A row for each dataset.'),
+    ('tickets.assignments', 'decisions', 'For ever: who was sent where. A row for each time.'),
+    ('tickets.geo_decisions', 'decisions', 'For ever: a person may take one back. Some kilobytes each.'),
+    ('tickets.geo_clusters', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_locations', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_country', 'gazetteers', 'One row.'),
+    ('tickets_ops.geocoding_answers', 'gazetteers', 'Until the place is resolved, a day at most.'),
+    ('tickets_ops.geocoding_calls', 'gazetteers', 'For ever: a row for each day and outcome.'),
+    ('tickets_ops.geocoding_providers', 'gazetteers', 'A row for each provider.'),
+    ('tickets_ops.geocoding_setup', 'gazetteers', 'One row.'),
+    ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
+    ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
+    ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
+    ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.snapshot_batches', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.workers', 'jobs', 'Until 7 days after it was last heard of.'),
+    ('tickets_ops.settings', 'jobs', 'With its worker; the latest of each setting for ever.'),
+    ('tickets_ops.schedule', 'jobs', 'A row for each line of the crontab.'),
+    ('tickets_ops.announced_health', 'jobs', 'One row.'),
+    ('tickets.sla_rules', 'gazetteers', 'What people set.'),
+    ('tickets.dispatch_settings', 'gazetteers', 'One row.'),
+    ('tickets.version_slots', 'tickets', 'A handful of rows.')
+$$;
+
+COMMENT ON FUNCTION tickets_ops.kept_tables() IS 'Each table of ours: the part of the storage that it counts to, and how long its rows are kept, or why for ever. Settings are named with their defaults.';
 
 CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -5422,6 +5657,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) IS 'A snapshot''s row, locked until the end of the transaction, in its turn with looks at the bucket. Raises when there is none.';
 
+CREATE FUNCTION tickets_ops.mentions(p_text text, p_ticket_id text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((POSITION((p_ticket_id) IN (p_text)) > 0) AND (p_text ~ (('(^|[^[:alnum:]])'::text || regexp_replace(p_ticket_id, '([^[:alnum:]])'::text, '\\\1'::text, 'g'::text)) || '([^[:alnum:]]|$)'::text)));
+
+COMMENT ON FUNCTION tickets_ops.mentions(p_text text, p_ticket_id text) IS 'Whether a text contains a ticket''s number, and not only as a part of a longer one.';
+
 CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text, help text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5448,7 +5689,8 @@ CREATE FUNCTION tickets_ops.metric_help() RETURNS TABLE(place integer, name text
     (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok. Those of CRQ, where it is on, have no SLA, and a label dataset instead.'),
     (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map. Those of CRQ, where it is on, have a label dataset besides.'),
     (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
-    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.')
+    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.'),
+    (22, 'storage_bytes', 'What the tables take on disk, with their indexes, by part (tickets_ops.storage).')
   ) as described (place, name, help)
 $$;
 
@@ -6288,6 +6530,7 @@ CREATE FUNCTION tickets_ops.read_metrics() RETURNS TABLE(name text, labels jsonb
     union all select * from tickets_ops.geocoding_metrics()
     union all select * from tickets_ops.ticket_metrics()
     union all select * from tickets_ops.vehicle_metrics()
+    union all select * from tickets_ops.storage_metrics()
   ) as m
   join tickets_ops.metric_help() h on h.name = m.name
   order by h.place, m.labels
@@ -6728,12 +6971,15 @@ CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if tickets_ops.is_erasing() then
+    return null;
+  end if;
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
+COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.geo_decisions append-only, for its owner too; tickets_ops.erase_ticket alone passes.';
 
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -8066,6 +8312,18 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
+CREATE FUNCTION tickets_ops.storage_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'storage_bytes', jsonb_build_object('part', p.part), coalesce(sum(s.bytes), 0)
+  from unnest(array['tickets', 'history', 'decisions', 'gazetteers', 'ledger', 'rejects', 'staging', 'jobs', 'takeover']) as p (part)
+  left join tickets_ops.storage s on s.part = p.part
+  group by p.part
+$$;
+
+COMMENT ON FUNCTION tickets_ops.storage_metrics() IS 'Metrics of what the tables take.';
+
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -9293,7 +9551,7 @@ COMMENT ON COLUMN tickets_ops.health.jobs_failed IS 'Failed jobs that still matt
 
 COMMENT ON COLUMN tickets_ops.health.workers_alive IS 'Workers that live.';
 
-COMMENT ON COLUMN tickets_ops.health.workers_unsure IS 'Of these, workers whose connections share sessions (a pooler in transaction mode): should one die, its jobs are free again only after 4 hours.';
+COMMENT ON COLUMN tickets_ops.health.workers_unsure IS 'Of these, workers on the embedded database, where all connections share one session: should one die, its jobs are free again only after 4 hours.';
 
 COMMENT ON COLUMN tickets_ops.health.geocoding_state IS 'See tickets_ops.geocoding.';
 
@@ -9467,6 +9725,37 @@ ALTER TABLE tickets_ops.snapshots ALTER COLUMN snapshot_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
+CREATE VIEW tickets_ops.storage AS
+ SELECT format('%s.%s'::text, n.nspname, c.relname) AS table_name,
+        CASE
+            WHEN (n.nspname = tickets_ops.worker_schema()) THEN 'jobs'::text
+            WHEN (n.nspname = ANY (ARRAY['tickets_legacy'::name, 'tickets_takeover'::name])) THEN 'takeover'::text
+            ELSE k.part
+        END AS part,
+    pg_total_relation_size((c.oid)::regclass) AS bytes,
+    (GREATEST(c.reltuples, (0)::real))::bigint AS rows_about,
+        CASE
+            WHEN (n.nspname = tickets_ops.worker_schema()) THEN 'A job until it is done; one that failed KEEP_FAILED_JOBS_DAYS (30).'::text
+            WHEN (n.nspname = ANY (ARRAY['tickets_legacy'::name, 'tickets_takeover'::name])) THEN 'Until tickets_takeover.clean_up().'::text
+            ELSE k.kept
+        END AS kept
+   FROM ((pg_class c
+     JOIN pg_namespace n ON ((n.oid = c.relnamespace)))
+     LEFT JOIN tickets_ops.kept_tables() k(table_name, part, kept) ON ((k.table_name = format('%s.%s'::text, n.nspname, c.relname))))
+  WHERE ((c.relkind = ANY (ARRAY['r'::"char", 'p'::"char", 'm'::"char"])) AND (n.nspname = ANY (ARRAY['tickets'::name, 'tickets_ops'::name, 'tickets_legacy'::name, 'tickets_takeover'::name, (tickets_ops.worker_schema())::name])));
+
+COMMENT ON VIEW tickets_ops.storage IS 'The tables of ours: how large each is, and how long its rows are kept: select * from tickets_ops.storage order by bytes desc. The schema of the jobs may be shared with another application, whose jobs count too.';
+
+COMMENT ON COLUMN tickets_ops.storage.table_name IS 'Schema and table.';
+
+COMMENT ON COLUMN tickets_ops.storage.part IS 'tickets, history, decisions, gazetteers, ledger, rejects, staging, jobs or takeover. NULL: others made it there.';
+
+COMMENT ON COLUMN tickets_ops.storage.bytes IS 'With its indexes and what is stored out of line.';
+
+COMMENT ON COLUMN tickets_ops.storage.rows_about IS 'As counted by the last vacuum or analyze; 0 before the first.';
+
+COMMENT ON COLUMN tickets_ops.storage.kept IS 'How long, or why for ever. NULL: others made it there.';
+
 CREATE TABLE tickets_ops.workers (
     pool_id text NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -9493,7 +9782,7 @@ COMMENT ON COLUMN tickets_ops.workers.pid IS 'Process id on that host.';
 
 COMMENT ON COLUMN tickets_ops.workers.sessions IS 'application_name of all its connections, so that those of a worker that hangs can be ended.';
 
-COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (a pooler in transaction mode, the embedded database): its lock says nothing, and nobody can tell whether it lives.';
+COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
 
 COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good order.';
 
@@ -10054,6 +10343,16 @@ REVOKE ALL ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[]
 
 REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.erase_from_errors(p_text text, p_instead text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, OUT places bigint, OUT decisions bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.feed(p_dataset text) FROM PUBLIC;
@@ -10108,6 +10407,8 @@ REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at t
 
 REVOKE ALL ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.is_erasing() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) FROM PUBLIC;
@@ -10149,6 +10450,9 @@ REVOKE ALL ON FUNCTION tickets_ops.keep_geocoding_call(p_provider text, p_reserv
 
 REVOKE ALL ON FUNCTION tickets_ops.keep_location_verified() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.kept_tables() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.kept_tables() TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.kind_words() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) FROM PUBLIC;
@@ -10173,6 +10477,8 @@ REVOKE ALL ON FUNCTION tickets_ops.location_question(p_location_name text, p_clu
 REVOKE ALL ON FUNCTION tickets_ops.lock_job(p_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.locked_snapshot(p_snapshot_id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.mentions(p_text text, p_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.metric_help() FROM PUBLIC;
 
@@ -10337,6 +10643,8 @@ REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.storage_metrics() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;
 
@@ -10364,6 +10672,7 @@ GRANT ALL ON FUNCTION tickets_ops.worker_lock(p_pool_id text, OUT space integer,
 REVOKE ALL ON FUNCTION tickets_ops.worker_problems() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_schema() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.worker_schema() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.worker_states() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.worker_states() TO tickets_operator;
@@ -10442,5 +10751,7 @@ GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
+
+GRANT SELECT ON TABLE tickets_ops.storage TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

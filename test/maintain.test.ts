@@ -1,6 +1,7 @@
 /** Maintenance: jobs that vanished are asked for again, what stalled fails, what is old goes. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { RetentionSettings, readSettings } from '../src/settings/settings.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { first, operations, second } from './support/operations.ts';
 import { PREFIX } from './support/pipeline.ts';
@@ -12,7 +13,7 @@ before(async () => {
 after(() => env.close());
 beforeEach(() => env.reset());
 
-const { one, snapshots, put, load, broken, addJob, maintain } = operations(() => env);
+const { one, rows, snapshots, put, load, broken, addJob, maintain } = operations(() => env);
 
 describe('maintain', () => {
   test('asks again for jobs that vanished', async () => {
@@ -81,5 +82,31 @@ describe('maintain', () => {
       (await snapshots()).map(({ status }) => status),
       ['done', 'unchanged'],
     );
+  });
+});
+
+describe('tickets_ops.storage', () => {
+  test('says of every table how large it is, and how long its rows are kept or why for ever', async () => {
+    const tables = await rows<{ table_name: string; part: string | null; kept: string | null; bytes: string }>(
+      'select * from tickets_ops.storage',
+    );
+    assert.ok(tables.length > 25);
+    assert.deepEqual(
+      tables.filter(({ kept, part }) => kept === null || part === null).map(({ table_name }) => table_name),
+      [],
+      'a line in tickets_ops.kept_tables() for each',
+    );
+    for (const { table_name, kept, bytes } of tables) {
+      assert.match(kept ?? '', /^[A-Z].*\.$/, table_name);
+      assert.ok(Number(bytes) >= 0);
+    }
+  });
+
+  test('names each setting of the retention with its default', async () => {
+    const kept = (await rows<{ kept: string }>('select distinct kept from tickets_ops.storage'))
+      .map(({ kept }) => kept)
+      .join('\n');
+    for (const [name, days] of Object.entries(readSettings(RetentionSettings, {})))
+      assert.ok(kept.includes(`${name} (${days})`), name);
   });
 });

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:354fe22d3bb5dc1a00031e1b813956bcc4862b85
+--! Hash: sha1:f52142b361671f95015619150837a65fddd566d8
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2332,6 +2332,10 @@ create or replace function tickets_ops.is_pipeline() returns boolean language sq
 return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
 comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
 
+create or replace function tickets_ops.is_erasing() returns boolean language sql stable
+return coalesce(current_setting('tickets_ops.erasing', true) = 'true', false);
+comment on function tickets_ops.is_erasing() is 'Whether tickets_ops.erase_place is at work: it alone may change a verified place without deciding about it, and history.';
+
 create or replace function tickets_ops.as_pipeline(p_on boolean) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -2405,7 +2409,7 @@ declare
   v_guard_km numeric;
 begin
   if tickets_ops.is_pipeline() then
-    return case when tg_op = 'UPDATE' and old.verified then null else new end;
+    return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
   new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
   if tg_op = 'INSERT' then
@@ -2479,11 +2483,14 @@ comment on function tickets_ops.undoing() is 'The decision that the gazetteer wr
 create or replace function tickets_ops.refuse_rewriting() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
+  if tickets_ops.is_erasing() then
+    return null;
+  end if;
   raise exception 'tickets.geo_decisions is history: its rows are neither changed nor deleted.'
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
 end
 $$;
-comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too.';
+comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too; tickets_ops.erase_ticket alone passes.';
 
 create or replace function tickets_ops.sign_verdict() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -3322,6 +3329,17 @@ language sql set search_path = pg_catalog, pg_temp as $$
   select count(*) from :WORKER_SCHEMA.complete_jobs(p_ids)
 $$;
 comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do not run. Returns how many.';
+
+create or replace function tickets_ops.erase_from_job_errors(p_text text, p_instead text) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  with changed as (
+    update :WORKER_SCHEMA._private_jobs set last_error = replace(last_error, p_text, p_instead)
+    where position(p_text in last_error) > 0
+    returning 1
+  )
+  select count(*) from changed
+$$;
+comment on function tickets_ops.erase_from_job_errors(text, text) is 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
 
 create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
@@ -7711,7 +7729,7 @@ comment on column tickets_ops.workers.seen_at is 'Heartbeat, every 5 s.';
 comment on column tickets_ops.workers.host is 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
 comment on column tickets_ops.workers.pid is 'Process id on that host.';
 comment on column tickets_ops.workers.sessions is 'application_name of all its connections, so that those of a worker that hangs can be ended.';
-comment on column tickets_ops.workers.shares_sessions is 'Its connections are not sessions of their own (a pooler in transaction mode, the embedded database): its lock says nothing, and nobody can tell whether it lives.';
+comment on column tickets_ops.workers.shares_sessions is 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
 comment on column tickets_ops.workers.stopped_at is 'When it shut down in good order.';
 comment on column tickets_ops.workers.declared_dead_at is 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
 
@@ -8712,6 +8730,183 @@ end
 $$;
 comment on function tickets_ops.cancel_job(bigint) is 'Removes a waiting or failed job, and says so. A running one cannot be stopped, but is not tried again. A job of a snapshot in flight takes the snapshot with it, which becomes failed. Raises when there is no such job, and when others hold its rows for ten seconds.';
 --! EndIncluded retry.sql
+--! Included erasure.sql
+-- Erasure: nothing in this database tells of a ticket any more, nor of a place that only that ticket named. What stays is the
+-- owner's to remove (docs/keeping.md): files in the bucket, backups, and notes in which a person wrote about it.
+
+create or replace function tickets_ops.mentions(p_text text, p_ticket_id text) returns boolean language sql immutable parallel safe
+return position(p_ticket_id in p_text) > 0
+  and p_text ~ ('(^|[^[:alnum:]])' || regexp_replace(p_ticket_id, '([^[:alnum:]])', '\\\1', 'g') || '([^[:alnum:]]|$)');
+comment on function tickets_ops.mentions(text, text) is 'Whether a text contains a ticket''s number, and not only as a part of a longer one.';
+
+-- The counts of a snapshot must add up when it is loaded after all: the record is taken out of them too.
+create or replace function tickets_ops.erase_staged(p_dataset text, p_ticket_id text) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  with erased as (
+    delete from tickets_ops.snapshot_rows r using tickets_ops.snapshots s
+    where s.dataset = p_dataset and r.snapshot_id = s.snapshot_id and r.ticket_id = p_ticket_id -- primary key
+    returning r.snapshot_id, r.raw is null as is_unchanged,
+      r.raw is not null and exists (
+        select from tickets_ops.snapshot_batches b
+        where b.snapshot_id = r.snapshot_id and r.ticket_id between b.first_ticket_id and b.last_ticket_id and b.status = 'done'
+      ) as is_loaded
+  ), counted as (
+    update tickets_ops.snapshots s
+    set rows_read = s.rows_read - 1, rows_unchanged = s.rows_unchanged - e.is_unchanged::integer
+    from erased e
+    where s.snapshot_id = e.snapshot_id and s.staged_at is not null and not e.is_loaded
+  )
+  select count(*) from erased
+$$;
+comment on function tickets_ops.erase_staged(text, text) is 'Part of tickets_ops.erase_ticket: deletes what is staged of a ticket in snapshots that are held or have failed. Returns how many rows.';
+
+create or replace function tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, out places bigint, out decisions bigint)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true); -- it is no decision about the place
+  v_other text;
+begin
+  select o.location_name into v_other
+  from (
+    select t.cluster, t.location_key, t.location_name from tickets.inc t
+    union all
+    select t.cluster, t.location_key, t.location_name from tickets.crq t
+  ) as o
+  where tickets.cluster_key(o.cluster) = tickets.cluster_key(p_cluster) and o.location_key = p_location_key -- indexes inc_place and crq's
+  order by o.location_name = p_location_name desc limit 1;
+  perform set_config('tickets_ops.erasing', 'true', true); -- tickets_ops.is_erasing
+  if v_other is null then
+    delete from tickets.geo_decisions d
+    where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key;
+    get diagnostics decisions = row_count;
+    delete from tickets.geo_locations l
+    where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) and l.location_key = p_location_key; -- index geo_locations_place
+    get diagnostics places = row_count;
+    delete from tickets_ops.geocoding_answers a
+    where tickets.cluster_key(a.cluster) = tickets.cluster_key(p_cluster) and a.location_key = p_location_key;
+  else
+    -- Others name the place too: it stays, in their spelling.
+    update tickets.geo_decisions d
+    set before = case when d.before ->> 'location_name' = p_location_name then d.before || jsonb_build_object('location_name', v_other) else d.before end,
+      after = case when d.after ->> 'location_name' = p_location_name then d.after || jsonb_build_object('location_name', v_other) else d.after end
+    where d.kind = 'location' and tickets.cluster_key(d.cluster) = tickets.cluster_key(p_cluster) and d.location_key = p_location_key
+      and v_other <> p_location_name and p_location_name in (d.before ->> 'location_name', d.after ->> 'location_name');
+    get diagnostics decisions = row_count;
+    update tickets.geo_locations l set location_name = v_other
+    where tickets.cluster_key(l.cluster) = tickets.cluster_key(p_cluster) and l.location_key = p_location_key -- index geo_locations_place
+      and l.location_name = p_location_name and v_other <> p_location_name;
+    get diagnostics places = row_count;
+  end if;
+  perform set_config('tickets_ops.erasing', '', true);
+  perform tickets_ops.as_pipeline(v_before);
+end
+$$;
+comment on function tickets_ops.erase_place(text, text, text) is 'Part of tickets_ops.erase_ticket, once the ticket is gone: a place that no other ticket names goes, with what people decided about it; where others name it, their spelling takes the place of the ticket''s. Returns how many gazetteer rows and decisions were deleted or changed.';
+
+create or replace function tickets_ops.erase_from_errors(p_text text, p_instead text) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  with snapshots as (
+    update tickets_ops.snapshots set error = replace(error, p_text, p_instead) where position(p_text in error) > 0
+    returning 1
+  ), batches as (
+    update tickets_ops.snapshot_batches set error = replace(error, p_text, p_instead) where position(p_text in error) > 0
+    returning 1
+  )
+  select (select count(*) from snapshots) + (select count(*) from batches) + tickets_ops.erase_from_job_errors(p_text, p_instead)
+$$;
+comment on function tickets_ops.erase_from_errors(text, text) is 'Part of tickets_ops.erase_ticket: puts another text in the place of one in the errors of snapshots, batches and jobs, where Postgres may have quoted a row. Returns in how many.';
+
+create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
+returns table (what text, erased bigint, note text)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  c_erased constant text := '(erased)';
+  v_cluster text;
+  v_location_key text;
+  v_location_name text;
+  v_since timestamptz;
+  v_job text;
+  v_decisions bigint;
+begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- As a write of a gazetteer and a look at the bucket do, in this order.
+  perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  perform pg_advisory_xact_lock(tickets_ops.ledger_lock(p_dataset));
+  if exists (select from tickets_ops.snapshots s where s.dataset = p_dataset and s.in_flight) then
+    raise exception 'A snapshot is being loaded, and may bring ticket % again: nothing was erased.', p_ticket_id
+      using errcode = 'object_in_use', hint = 'Erase it again when it is loaded: tickets_ops.health.';
+  end if;
+  execute format('select t.cluster, t.location_key, t.location_name from tickets.%I t where t.ticket_id = $1', p_dataset)
+    into v_cluster, v_location_key, v_location_name using p_ticket_id;
+  execute format('select min(e.snapshot_at) from tickets.%I e where e.ticket_id = $1', p_dataset || '_events')
+    into v_since using p_ticket_id;
+  select j.key into v_job
+  from tickets_ops.queued_jobs() j
+  where j.key = tickets_ops.location_job_key(v_cluster, v_location_key) and j.locked_at is not null;
+  if found then
+    raise exception 'The place of ticket % is being looked up: nothing was erased.', p_ticket_id
+      using errcode = 'object_in_use', hint = 'Erase it again in a minute.';
+  end if;
+
+  -- For tickets_takeover.refuse_others: this write is meant.
+  perform set_config('tickets_ops.client', coalesce(nullif(current_setting('tickets_ops.client', true), ''), 'erase_ticket'), true);
+  foreach what in array array[p_dataset, p_dataset || '_events'] loop
+    execute format('delete from tickets.%I where ticket_id = $1', what) using p_ticket_id;
+    get diagnostics erased = row_count;
+    what := 'tickets.' || what;
+    return next;
+  end loop;
+  what := 'tickets_legacy.' || p_dataset; -- what a takeover put aside
+  if to_regclass(what) is not null then
+    execute format('delete from tickets_legacy.%I where ticket_id = $1', p_dataset) using p_ticket_id;
+    get diagnostics erased = row_count;
+    return next;
+  end if;
+  what := 'tickets.assignments';
+  delete from tickets.assignments a where p_dataset = 'inc' and a.ticket_id = p_ticket_id;
+  get diagnostics erased = row_count;
+  return next;
+  what := 'tickets_ops.snapshot_rows';
+  erased := tickets_ops.erase_staged(p_dataset, p_ticket_id);
+  return next;
+  what := 'tickets_ops.snapshot_rejects';
+  update tickets_ops.snapshot_rejects r set row_text = c_erased
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and r.snapshot_id = s.snapshot_id and tickets_ops.mentions(r.row_text, p_ticket_id);
+  get diagnostics erased = row_count;
+  note := 'Line and reason stay.';
+  return next;
+
+  note := null;
+  if v_location_key is not null then
+    select p.places, p.decisions into erased, v_decisions
+    from tickets_ops.erase_place(v_cluster, v_location_key, v_location_name) p;
+    what := 'tickets.geo_locations';
+    return next;
+    what := 'tickets.geo_decisions';
+    erased := v_decisions;
+    return next;
+  end if;
+  what := 'jobs';
+  erased := tickets_ops.remove_jobs(array(
+    select j.id from tickets_ops.queued_jobs() j
+    where j.task = 'geocode_location' and j.locked_at is null and tickets_ops.readable_payload(j.payload) ->> 'location_name' = v_location_name
+  ));
+  return next;
+  what := 'errors that named it';
+  erased := tickets_ops.erase_from_errors(p_ticket_id, c_erased);
+  return next;
+  what := 'files in the bucket';
+  select count(*), 'NOT erased: ' || min(coalesce(s.archived_key, s.source_key)) || ' and later may hold it.' into erased, note
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
+  return next;
+end
+$$;
+comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+--! EndIncluded erasure.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
 
@@ -9089,7 +9284,7 @@ comment on column tickets_ops.health.oldest_waiting_age is 'How long the oldest 
 comment on column tickets_ops.health.jobs_running is 'Jobs that run.';
 comment on column tickets_ops.health.jobs_failed is 'Failed jobs that still matter; see tickets_ops.failed_jobs.';
 comment on column tickets_ops.health.workers_alive is 'Workers that live.';
-comment on column tickets_ops.health.workers_unsure is 'Of these, workers whose connections share sessions (a pooler in transaction mode): should one die, its jobs are free again only after 4 hours.';
+comment on column tickets_ops.health.workers_unsure is 'Of these, workers on the embedded database, where all connections share one session: should one die, its jobs are free again only after 4 hours.';
 comment on column tickets_ops.health.geocoding_state is 'See tickets_ops.geocoding.';
 comment on column tickets_ops.health.geocoding_budget_left is 'Calls left today (UTC). NULL: no limit, or nobody to ask.';
 comment on column tickets_ops.health.geocoding_jobs is 'Places that wait to be asked.';
@@ -10220,6 +10415,79 @@ end
 $$;
 comment on function tickets_ops.announce_health() is 'Adds a job that posts to ALERT_WEBHOOK_URL, in the transaction that notes the turn, if health.ok is not what was announced last. Returns health.ok; NULL, and announces nothing, while no worker is alive. Called by maintenance where that setting is.';
 --! EndIncluded alerts.sql
+--! Included storage.sql
+-- What is kept, for how long and why, and how large it is. A table without a line here fails a test: nothing grows unseen.
+
+create or replace function tickets_ops.kept_tables() returns table (table_name text, part text, kept text)
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+  values
+    ('tickets.inc', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.crq', 'tickets', 'For ever: the map and every figure come from it.'),
+    ('tickets.inc_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.crq_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets.inc_daily', 'history', 'For ever: no event tells it. A row a day for each cluster and team.'),
+    ('tickets.import_meta', 'history', 'A row for each dataset.'),
+    ('tickets.assignments', 'decisions', 'For ever: who was sent where. A row for each time.'),
+    ('tickets.geo_decisions', 'decisions', 'For ever: a person may take one back. Some kilobytes each.'),
+    ('tickets.geo_clusters', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_locations', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
+    ('tickets.geo_country', 'gazetteers', 'One row.'),
+    ('tickets_ops.geocoding_answers', 'gazetteers', 'Until the place is resolved, a day at most.'),
+    ('tickets_ops.geocoding_calls', 'gazetteers', 'For ever: a row for each day and outcome.'),
+    ('tickets_ops.geocoding_providers', 'gazetteers', 'A row for each provider.'),
+    ('tickets_ops.geocoding_setup', 'gazetteers', 'One row.'),
+    ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
+    ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
+    ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
+    ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.snapshot_batches', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
+    ('tickets_ops.workers', 'jobs', 'Until 7 days after it was last heard of.'),
+    ('tickets_ops.settings', 'jobs', 'With its worker; the latest of each setting for ever.'),
+    ('tickets_ops.schedule', 'jobs', 'A row for each line of the crontab.'),
+    ('tickets_ops.announced_health', 'jobs', 'One row.'),
+    ('tickets.sla_rules', 'gazetteers', 'What people set.'),
+    ('tickets.dispatch_settings', 'gazetteers', 'One row.'),
+    ('tickets.version_slots', 'tickets', 'A handful of rows.')
+$$;
+comment on function tickets_ops.kept_tables() is 'Each table of ours: the part of the storage that it counts to, and how long its rows are kept, or why for ever. Settings are named with their defaults.';
+
+create or replace view tickets_ops.storage as
+select
+  format('%s.%s', n.nspname, c.relname) as table_name,
+  case
+    when n.nspname = tickets_ops.worker_schema() then 'jobs'
+    when n.nspname in ('tickets_legacy', 'tickets_takeover') then 'takeover'
+    else k.part
+  end as part,
+  pg_total_relation_size(c.oid) as bytes,
+  greatest(c.reltuples, 0)::bigint as rows_about,
+  case
+    when n.nspname = tickets_ops.worker_schema() then 'A job until it is done; one that failed KEEP_FAILED_JOBS_DAYS (30).'
+    when n.nspname in ('tickets_legacy', 'tickets_takeover') then 'Until tickets_takeover.clean_up().'
+    else k.kept
+  end as kept
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+left join tickets_ops.kept_tables() k on k.table_name = format('%s.%s', n.nspname, c.relname)
+where c.relkind in ('r', 'p', 'm')
+  and n.nspname in ('tickets', 'tickets_ops', 'tickets_legacy', 'tickets_takeover', tickets_ops.worker_schema());
+comment on view tickets_ops.storage is 'The tables of ours: how large each is, and how long its rows are kept: select * from tickets_ops.storage order by bytes desc. The schema of the jobs may be shared with another application, whose jobs count too.';
+comment on column tickets_ops.storage.table_name is 'Schema and table.';
+comment on column tickets_ops.storage.part is 'tickets, history, decisions, gazetteers, ledger, rejects, staging, jobs or takeover. NULL: others made it there.';
+comment on column tickets_ops.storage.bytes is 'With its indexes and what is stored out of line.';
+comment on column tickets_ops.storage.rows_about is 'As counted by the last vacuum or analyze; 0 before the first.';
+comment on column tickets_ops.storage.kept is 'How long, or why for ever. NULL: others made it there.';
+
+create or replace function tickets_ops.storage_metrics() returns table (name text, labels jsonb, value double precision)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'storage_bytes', jsonb_build_object('part', p.part), coalesce(sum(s.bytes), 0)
+  from unnest(array['tickets', 'history', 'decisions', 'gazetteers', 'ledger', 'rejects', 'staging', 'jobs', 'takeover']) as p (part)
+  left join tickets_ops.storage s on s.part = p.part
+  group by p.part
+$$;
+comment on function tickets_ops.storage_metrics() is 'Metrics of what the tables take.';
+--! EndIncluded storage.sql
 --! Included metrics.sql
 -- The figures that a monitor keeps: one view, tickets_ops.metrics. It comes out three ways: SQL, ops/sql_exporter.yml, and
 -- `fleettickets metrics`.
@@ -10252,7 +10520,8 @@ language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     (18, 'tickets_open', 'Open tickets by SLA state; at_risk ones are not counted as ok. Those of CRQ, where it is on, have no SLA, and a label dataset instead.'),
     (19, 'tickets_placed', 'Open tickets by the precision of their position; none is on no map. Those of CRQ, where it is on, have a label dataset besides.'),
     (20, 'vehicles', 'Vehicles by what may be believed of their position (tickets.vehicles_now). NaN while tickets.vehicles cannot be read.'),
-    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.')
+    (21, 'assignments_open', 'Tickets that a vehicle is assigned to.'),
+    (22, 'storage_bytes', 'What the tables take on disk, with their indexes, by part (tickets_ops.storage).')
   ) as described (place, name, help)
 $$;
 comment on function tickets_ops.metric_help() is 'The metrics in their order: each name without its prefix fleettickets_, and what it tells.';
@@ -10425,6 +10694,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
     union all select * from tickets_ops.geocoding_metrics()
     union all select * from tickets_ops.ticket_metrics()
     union all select * from tickets_ops.vehicle_metrics()
+    union all select * from tickets_ops.storage_metrics()
   ) as m
   join tickets_ops.metric_help() h on h.name = m.name
   order by h.place, m.labels

@@ -1,12 +1,14 @@
 /**
  * Connections to Postgres for the command line and the tests; tasks use graphile-worker's own pool.
  *
- * Guarantees: no message or error that leaves this file holds the connection's password; a transaction is committed
- * or rolled back, never left open. It does not retry: whoever calls knows whether that is safe.
+ * Guarantees: no message or error that leaves this file holds the connection's password; a connection has a session of
+ * its own (pooler.ts); a transaction is committed or rolled back, never left open. It does not retry: whoever calls knows
+ * whether that is safe.
  */
 
 import pg, { type ClientBase, type QueryResult, type QueryResultRow } from 'pg';
 import { ExpectedError, isUntrusted, REMEDIES } from '../settings/errors.ts';
+import { isPooled, POOLED } from './pooler.ts';
 import { pinSession } from './session.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -14,6 +16,11 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** A database cannot be reached or does not let us in; the message names host, database and user, never the password. */
 export class ConnectionError extends ExpectedError {
   override name = 'ConnectionError';
+}
+
+/** A pooler stands before the database that gives a connection no session of its own: nothing was done. */
+export class PooledError extends ConnectionError {
+  override name = 'PooledError';
 }
 
 /** Anything that runs one statement: a client, a pool, a job's helpers. */
@@ -37,17 +44,20 @@ export function databaseName(url: string): string {
 }
 
 /**
- * Opens one connection with a pinned session (session.ts); the caller ends it.
- * @throws ConnectionError
+ * Opens one connection with a session of its own, which is pinned (session.ts); the caller ends it.
+ * @throws ConnectionError, PooledError
  */
 export async function connect(url: string): Promise<pg.Client> {
   const client = unconnected(url);
   try {
     await client.connect();
+    if (await isPooled(client, () => connected(url)))
+      throw new PooledError(`${POOLED.what}. Nothing was done: ${POOLED.remedy}.`);
     await pinSession(client);
     return client;
   } catch (error) {
     await client.end().catch(() => undefined); // often it never connected: there is nothing to end but a half-open socket
+    if (error instanceof PooledError) throw error;
     throw new ConnectionError(`Cannot connect to Postgres at ${databaseName(url)}: ${reasonOf(error)}`);
   }
 }
@@ -76,6 +86,14 @@ export async function transaction<C extends ClientBase, T>(client: C, work: (cli
     await client.query('rollback').catch(() => undefined); // the connection is gone, and the transaction with it: the first error says why
     throw error;
   }
+}
+
+/** A connection of which nothing is known yet. */
+async function connected(url: string): Promise<pg.Client> {
+  const client = unconnected(url);
+  client.on('error', () => undefined); // a pooler that hangs up: the query fails with it
+  await client.connect();
+  return client;
 }
 
 function unconnected(url: string): pg.Client {

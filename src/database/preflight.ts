@@ -9,6 +9,7 @@ import type { JobSchemaSettings } from '../settings/settings.ts';
 import { pending } from './committed.ts';
 import { foreignCode, ownedByUs, shadowsOfPostgres, US } from './foreign-code.ts';
 import { JOB_POLICY } from './jobs.ts';
+import { readServer, serverObstacle } from './server.ts';
 import { otherSchema, REVISION, recordedSchema, revisionOf } from './worker-schema.ts';
 
 /** Something that is in the way: what was seen, and what a person can choose. */
@@ -25,6 +26,8 @@ const TASKS_SHOWN = 5;
 
 /** Everything that keeps `migrate` from touching this database. Changes nothing. */
 export async function obstacles(client: ClientBase, settings: JobSchemaSettings): Promise<Obstacle[]> {
+  const server = serverObstacle(await readServer(client));
+  if (server) return [server]; // what follows may ask for what such a server does not know
   const foreign = await foreignCode(client, [settings.WORKER_SCHEMA, 'graphile_migrate']);
   const records = await recordsObstacles(client);
   const shadows = records.length === 0 && (await pending(client)).length > 0 ? await shadowsOfPostgres(client) : [];

@@ -1,10 +1,10 @@
 /**
  * The schema: graphile-worker's own tables first, then the committed migrations, then the actions of `.gmrc`.
  *
- * Guarantees: safe to start twice at once, and behind one that was killed (the second waits); needs no shadow database and no superuser where PostGIS
- * is installed; done means that every committed migration stands in the database in the version that is committed.
- * A session lock keeps order, so DATABASE_URL must not go through a transaction-pooling proxy. On the embedded
- * database all connections are one session and a lock excludes nobody: start one migration at a time there.
+ * Guarantees: safe to start twice at once, and behind one that was killed (the second waits); needs no shadow database and
+ * no superuser where PostGIS is installed; done means that every committed migration stands in the database in the version
+ * that is committed. A session lock keeps order. On the embedded database all connections are one session and a lock
+ * excludes nobody: start one migration at a time there.
  */
 import { readFile } from 'node:fs/promises';
 import { stripVTControlCharacters } from 'node:util';
@@ -18,6 +18,7 @@ import { SchemaError, withClient } from './client.ts';
 import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
 import { postgisSchema } from './foreign-code.ts';
 import { obstacles, unknownTasks } from './preflight.ts';
+import { newerServer, readServer } from './server.ts';
 import { settingsToPin } from './session.ts';
 import { migrateWorkerSchema } from './worker-schema.ts';
 
@@ -42,6 +43,7 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     await takeLock(client, GRAPHILE_MIGRATE_LOCK, 'a migration whose process is gone is still at work', log);
     await client.query('select pg_advisory_unlock($1)', [GRAPHILE_MIGRATE_LOCK]);
     await requireNoObstacles(client, jobs);
+    await tellNewer(client, log);
     const isNew = (await appliedMigrations(client)).size === 0;
     const missing = await pending(client);
     requireUpgradable(missing);
@@ -91,6 +93,11 @@ function requireUpgradable(left: Pending[]): void {
 async function recordShared(client: ClientBase, { WORKER_SCHEMA_SHARED }: JobSchemaSettings): Promise<void> {
   if (WORKER_SCHEMA_SHARED === undefined) return;
   await client.query(`select tickets_ops.record_settings('migrate', $1)`, [JSON.stringify({ WORKER_SCHEMA_SHARED })]);
+}
+
+async function tellNewer(client: ClientBase, log: Log): Promise<void> {
+  const newer = newerServer(await readServer(client));
+  if (newer) log.warn(`${newer.what}: ${newer.remedy}`);
 }
 
 async function tellUnknownTasks(client: ClientBase, { WORKER_SCHEMA }: JobSchemaSettings, log: Log): Promise<void> {

@@ -10,22 +10,22 @@ import { hostname } from 'node:os';
 import type { WorkerEvents, WorkerPool } from 'graphile-worker';
 import type pg from 'pg';
 import { connect } from '../database/client.ts';
+import { backendOf, isEmbedded, POOLED } from '../database/pooler.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { REVISION } from '../database/worker-schema.ts';
 import { reasonOf } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import { recordSettings } from '../settings/recorded.ts';
 import { rescue } from './rescue.ts';
-import { backendOf, markSessions, SESSIONS, sharesSessions } from './sessions.ts';
+import { markSessions, SESSIONS } from './sessions.ts';
 
 const HEARTBEAT_MS = 5_000;
 /** Longer silence of the database ends the worker: well before others take its jobs (tickets_ops.worker_states: 2 minutes). */
 const SILENCE_MS = 30_000;
 
 const SHARED =
-  'DATABASE_URL leads to connections that share sessions (a pooler in transaction mode, or the embedded database): ' +
-  'nobody can tell whether a worker lives, so nothing is rescued, and the jobs of one that dies wait for 4 hours. ' +
-  'Connect directly, or through a pooler in session mode.';
+  'DATABASE_URL leads to the embedded database, where all connections share one session: nobody can tell whether a ' +
+  'worker lives, so nothing is rescued, and the jobs of one that dies wait for 4 hours.';
 
 /** The heartbeat of each pool, from the moment it is registered. */
 const beginnings = new WeakMap<WorkerPool, Promise<unknown>>();
@@ -104,7 +104,7 @@ async function start(
   client.on('end', () => end('the connection to the database was closed'));
   try {
     await requireCurrent(client); // plain npx graphile-worker has not asked
-    return await keepBeating(client, pool, databaseUrl, log, end);
+    return await keepBeating(client, pool, log, end);
   } catch (error) {
     client.removeAllListeners('end'); // the caller is to hear of the error, not of what follows from it
     await client.end().catch(() => undefined); // broken already
@@ -115,12 +115,11 @@ async function start(
 async function keepBeating(
   client: pg.Client,
   pool: string,
-  databaseUrl: string,
   log: Log,
   end: (reason: string) => void,
 ): Promise<() => Promise<void>> {
   const session = await backendOf(client);
-  let isShared = await sharesSessions(client, session, databaseUrl);
+  const isShared = await isEmbedded(client);
   if (isShared) log.warn(SHARED);
   else await client.query('select pg_advisory_lock(space, number) from tickets_ops.worker_lock($1)', [pool]);
   await client.query(
@@ -131,17 +130,17 @@ async function keepBeating(
   if (!isShared) await rescue(client, pool, log);
 
   const beat = async () => {
-    const { rows } = await client.query<{ shared: boolean; outgrown: boolean }>(
+    const { rows } = await client.query<{ pooled: boolean; outgrown: boolean }>(
       `update tickets_ops.workers
-       set seen_at = now(), shares_sessions = shares_sessions or pg_backend_pid() <> $2
+       set seen_at = now()
        where pool_id = $1 and declared_dead_at is null
-       returning shares_sessions as shared, tickets_ops.worker_breaking_revision() > $3 as outgrown`,
+       returning pg_backend_pid() <> $2 as pooled, tickets_ops.worker_breaking_revision() > $3 as outgrown`,
       [pool, session, REVISION],
     );
     if (!rows[0]) return end('another worker declared this one dead: it had not been heard of for minutes');
     if (rows[0].outgrown) return end('the tables of the jobs were migrated for a newer release');
-    if (rows[0].shared && !isShared) log.warn(SHARED);
-    isShared = rows[0].shared;
+    // Hidden from the looks that connect() took, by other clients of a busy pooler.
+    if (rows[0].pooled) return end(`${POOLED.what}; ${POOLED.remedy}`);
     if (!isShared) await rescue(client, pool, log);
   };
   let answeredAt = performance.now();

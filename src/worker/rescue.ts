@@ -7,12 +7,12 @@
  *
  * What it does not promise: a job may be run again although its first run still goes on outside the database (a
  * request to the bucket, say). Tasks are written for that: claims are fenced, batches are locked rows.
- * Where connections share sessions nothing is rescued, and the log and tickets_ops.health say so.
+ * On the embedded database, where connections share one session, nothing is rescued, and the log and tickets_ops.health say so.
  */
 import type pg from 'pg';
 import { withClient } from '../database/client.ts';
+import { isEmbedded } from '../database/pooler.ts';
 import type { Log } from '../settings/log.ts';
-import { backendOf, sharesSessions } from './sessions.ts';
 
 /**
  * Frees the jobs and queues of dead pools. Every heartbeat does, so that they wait for seconds; and `maintain` before it
@@ -32,7 +32,7 @@ export async function rescue(client: pg.ClientBase, ownPool: string, log: Log): 
 /** Frees the jobs and queues of dead pools before a worker starts that will not live long enough for a heartbeat. */
 export async function rescueOnce(databaseUrl: string, log: Log): Promise<void> {
   await withClient(databaseUrl, async (client) => {
-    if (await sharesSessions(client, await backendOf(client), databaseUrl)) return;
+    if (await isEmbedded(client)) return;
     await freeDead(client, '', log);
   });
 }

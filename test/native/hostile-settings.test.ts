@@ -1,16 +1,15 @@
 /** Whatever a database sets for its sessions, the pipeline and what people call from psql come to the same. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import pg from 'pg';
 import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
 import { withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
-import { type Environment, inJobSchema, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { ledger, PREFIX, rawTickets } from '../support/pipeline.ts';
-import { dumpSchema, SCHEMA_FILE } from '../support/schema-dump.ts';
+import { dumpSchema } from '../support/schema-dump.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
 const SETTINGS: readonly (readonly string[])[] = [
@@ -136,7 +135,7 @@ describe('a database that sets', { skip: !native && 'needs a native Postgres' },
       for (const setting of SETTINGS.at(-1) ?? []) await env.pool.query(`alter database ${fresh} set ${setting}`);
       await migrate(url, pino({ level: 'silent' }));
       await env.pool.query(`alter database ${fresh} reset all`);
-      assert.equal(await dumpSchema(url), inJobSchema(await readFile(SCHEMA_FILE, 'utf8')));
+      assert.equal(await dumpSchema(url), await dumpSchema(env.databaseUrl));
     } finally {
       await env.pool.query(`drop database ${fresh} with (force)`);
     }

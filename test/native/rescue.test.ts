@@ -396,35 +396,4 @@ describe('rescue', { skip: !native && 'needs a native Postgres' }, () => {
     await assertLoadedOnce();
     await killWorkers();
   });
-
-  test('behind a pooler in transaction mode it is known that nothing can be known: nothing is rescued', async (t) => {
-    const pooler = await startPgBouncer(env.databaseUrl, 'transaction');
-    t.after(() => pooler.close());
-    const settings = { DATABASE_URL: pooler.url };
-    const first = await startWorkerProcess(settings);
-    await whileBatchesHang(async (release) => {
-      await inTheMiddle(first);
-      await registered(first);
-      const second = await startWorkerProcess(settings);
-      await registered(second);
-      assert.deepEqual([await stateOf(first), await stateOf(second)], ['unsure', 'unsure']);
-      first.kill('SIGKILL');
-      await first.exited;
-      await env.pool.query(`update tickets_ops.workers set seen_at = now() - interval '1 hour' where pool_id = $1`, [
-        first.pool,
-      ]);
-      await env.pool.query(
-        `select graphile_worker.add_job('fleettickets_maintain', job_key := 'fleettickets_maintain')`,
-      );
-      await waitFor('maintain to run', () =>
-        second.log.some(({ task, msg }) => task === 'fleettickets_maintain' && /sessions are shared/.test(msg)),
-      );
-      assert.equal(await heldBy(first), 3);
-      assert.ok(second.log.some(({ level, msg }) => level === 'warn' && /session mode/.test(msg)));
-      const { rows } = await env.pool.query('select workers_alive, workers_unsure from tickets_ops.health');
-      assert.deepEqual(rows, [{ workers_alive: '1', workers_unsure: '1' }]);
-      await release();
-    });
-    await killWorkers();
-  });
 });

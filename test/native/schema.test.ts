@@ -6,9 +6,10 @@ import { pino } from 'pino';
 import { ConnectionError, connect, SchemaError, withClient } from '../../src/database/client.ts';
 import { pending } from '../../src/database/committed.ts';
 import { migrate, requireCurrent } from '../../src/database/schema.ts';
+import { readServer } from '../../src/database/server.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
 import { type Environment, inJobSchema, native, startEnvironment } from '../support/environment.ts';
-import { dumpSchema, SCHEMA_FILE } from '../support/schema-dump.ts';
+import { dumpSchema, outlineOf, SCHEMA_FILE, SCHEMA_FILE_MAJOR } from '../support/schema-dump.ts';
 
 const silent = pino({ level: 'silent' });
 
@@ -37,11 +38,11 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
 
   test('schema.sql is what the committed migrations make', async () => {
     const committed = await readFile(SCHEMA_FILE, 'utf8').catch(() => '');
-    assert.equal(
-      await dumpSchema(env.databaseUrl),
-      inJobSchema(committed),
-      'run npm run schema:dump and commit the result',
-    );
+    const found = await dumpSchema(env.databaseUrl);
+    const remedy = 'run npm run schema:dump and commit the result';
+    const { major } = await withClient(env.databaseUrl, readServer);
+    if (major === SCHEMA_FILE_MAJOR) assert.equal(found, inJobSchema(committed), remedy);
+    else assert.deepEqual(outlineOf(found), outlineOf(inJobSchema(committed)), remedy);
   });
 
   test('an owner without superuser migrates where PostGIS is installed, started thrice at once', async () => {

@@ -17,6 +17,8 @@ import { JobSchemaSettings, readSettings } from '../../src/settings/settings.ts'
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 const CACHE = `${PROJECT}/node_modules/.cache/fleettickets`;
 const TEMPLATE = 'fleettickets_template_';
+/** TEST_POSTGIS_SCHEMA: PostGIS stands in a schema of this name, not in public. */
+const postgisSchema = process.env['TEST_POSTGIS_SCHEMA'];
 const silent = pino({ level: 'silent' });
 
 /** "test databases" as an advisory lock of the maintenance database. */
@@ -56,6 +58,8 @@ export async function nativeDatabase(serverUrl: string): Promise<TestDatabase> {
     await client.query('select pg_advisory_lock($1)', [LOCK]);
     const template = await nativeTemplate(client, serverUrl);
     await client.query(`create database ${name} template ${template}`);
+    // As a DBA does who puts PostGIS there: people find it. Sessions of ours pin a path of their own.
+    if (postgisSchema) await client.query(`alter database ${name} set search_path = "$user", public, ${postgisSchema}`);
   });
   return {
     url: inDatabase(serverUrl, name),
@@ -75,6 +79,12 @@ async function nativeTemplate(client: pg.Client, serverUrl: string): Promise<str
   for (const { datname } of rows) await client.query(`drop database ${datname} with (force)`);
   const unfinished = `${TEMPLATE}unfinished`; // one that a failed migration left is among those just dropped
   await client.query(`create database ${unfinished}`);
+  if (postgisSchema)
+    await withClient(inDatabase(serverUrl, unfinished), (inside) =>
+      inside.query(
+        `create schema ${postgisSchema}; grant usage on schema ${postgisSchema} to public; create extension postgis schema ${postgisSchema}`,
+      ),
+    );
   await migrate(inDatabase(serverUrl, unfinished), silent);
   await client.query(`alter database ${unfinished} rename to ${template}`); // waits up to 5 s for connections that are still closing
   return template;
@@ -91,7 +101,7 @@ async function schemaHash(): Promise<string> {
   const sql = (await readdir(migrations, { recursive: true }))
     .filter((file) => /^committed\/|^[^/]*\.sql$/.test(file))
     .sort();
-  const hash = createHash('sha256').update(readSettings(JobSchemaSettings).WORKER_SCHEMA);
+  const hash = createHash('sha256').update(`${readSettings(JobSchemaSettings).WORKER_SCHEMA} ${postgisSchema}`);
   for (const file of [...sql.map((name) => `migrations/${name}`), '.gmrc', 'package-lock.json']) {
     hash.update(`${file}\n`).update(await readFile(`${PROJECT}/${file}`));
   }

@@ -91,8 +91,10 @@ async function inFolder<T extends object>(
   }
 }
 
-/** The newest Postgres that Debian has installed: the folder of its programs. */
+/** The folder of Postgres's programs: as POSTGRES_BIN says, else of the newest one that Debian has installed. */
 export async function postgresPrograms(): Promise<string> {
+  const { POSTGRES_BIN } = process.env;
+  if (POSTGRES_BIN) return POSTGRES_BIN;
   const versions = await readdir(DEBIAN_POSTGRES).catch(() => []);
   const newest = versions.map(Number).sort((a, b) => b - a)[0];
   if (!newest)

@@ -10,8 +10,15 @@ import { freePort, serverAccount } from './native.ts';
 
 export type Pooler = { url: string; close(): Promise<void> };
 
-/** @param databaseUrl of a database that asks for no password */
-export async function startPgBouncer(databaseUrl: string, mode: 'session' | 'transaction'): Promise<Pooler> {
+/**
+ * @param databaseUrl of a database that asks for no password
+ * @param settings more lines for its [pgbouncer] section
+ */
+export async function startPgBouncer(
+  databaseUrl: string,
+  mode: 'session' | 'transaction' | 'statement',
+  settings = '',
+): Promise<Pooler> {
   const account = await serverAccount();
   const folder = await mkdtemp(join(tmpdir(), 'fleettickets-pgbouncer-'));
   const port = await freePort();
@@ -31,6 +38,7 @@ pool_mode = ${mode}
 max_client_conn = 200
 default_pool_size = 60
 ignore_startup_parameters = extra_float_digits
+${settings}
 `,
   );
   if (account) await chown(folder, account.uid, account.gid);

@@ -24,6 +24,7 @@ const MESSAGE = 'tickets';
 const onlyOpen = process.argv[2] === 'open';
 const before = await mkdtemp(join(tmpdir(), 'fleettickets-remake-'));
 await copyFolders(MIGRATIONS, before);
+delete process.env.POSTGRES_BIN; // schema.sql is in the words of Debian's own
 const server = await startNativePostgres();
 try {
   const environment = {

@@ -11,6 +11,8 @@ import { postgresPrograms, startNativePostgres } from './native.ts';
 
 export const SCHEMA_FILE = fileURLToPath(new URL('../../migrations/schema.sql', import.meta.url));
 
+/** Where PostGIS is in this run (databases.ts); in the file it is in public. */
+const { TEST_POSTGIS_SCHEMA: postgisSchema = 'public' } = process.env;
 const SCHEMAS = ['tickets', 'reporting', 'tickets_ops'];
 
 /** The schema of a migrated database, without what differs from one minor version or one server to the next. */
@@ -22,10 +24,18 @@ export async function dumpSchema(databaseUrl: string): Promise<string> {
     .replace(/^(SET|SELECT pg_catalog\.set_config|\\(un)?restrict) ?.*\n/gm, '') // session settings; a random word since 15.14
     .replace(/^--\n-- .*\n--\n/gm, '') // pg_dump's headings
     .replace(/^-- Dumped .*\n/gm, '')
+    .replaceAll(`${postgisSchema}.`, 'public.')
     .replace(/\n{3,}/g, '\n\n')
     .trim();
   return `-- Made by npm run schema:dump from the committed migrations; do not edit.\n\n${statements}\n`;
 }
+
+/** Of the Postgres whose words the file has: another major version writes the same expressions and columns otherwise. */
+export const SCHEMA_FILE_MAJOR = 15;
+
+/** What a dump defines, and the comments on it, without how. */
+export const outlineOf = (dump: string): string[] =>
+  dump.split('\n').filter((line) => /^(CREATE|COMMENT|ALTER) /.test(line));
 
 /** Writes the schema file, from a database that is made for it on the server. */
 export async function writeSchema(serverUrl: string): Promise<void> {

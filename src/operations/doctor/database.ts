@@ -1,10 +1,11 @@
 /** The doctor's checks of the database: server, sessions, PostGIS, schema, rights, roles, clock, schedule, feed, vehicles. */
 import type pg from 'pg';
 import { FORMER_REMEDY, pending } from '../../database/committed.ts';
+import { isEmbedded } from '../../database/pooler.ts';
 import { obstacles } from '../../database/preflight.ts';
-import { DatabaseSettings, JobSchemaSettings, readSettings } from '../../settings/settings.ts';
+import { newerServer, readServer, serverObstacle } from '../../database/server.ts';
+import { JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
-import { backendOf, sharesSessions } from '../../worker/sessions.ts';
 import { readHealth } from '../health.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
 import { otherApplications, othersRights } from './others.ts';
@@ -26,23 +27,18 @@ export const DATABASE_CHECKS: readonly (readonly [name: string, look: (client: p
 ];
 
 export async function server(client: pg.Client): Promise<Verdict> {
-  const { rows } = await client.query<{ version: string; number: number; encoding: string }>(
-    `select current_setting('server_version') as version, current_setting('server_version_num')::integer as number,
-       current_setting('server_encoding') as encoding`,
-  );
-  const [found] = rows as [(typeof rows)[number]];
-  if (found.encoding !== 'UTF8')
-    return failed(`its encoding is ${found.encoding}`, 'create the database with encoding UTF8: place names need it');
-  if (found.number < 150_000) return failed(`Postgres ${found.version}`, 'use Postgres 15 or newer');
-  return ok(`Postgres ${found.version}`);
+  const found = await readServer(client);
+  const obstacle = serverObstacle(found);
+  if (obstacle) return failed(obstacle.what, obstacle.remedy);
+  const newer = newerServer(found);
+  return newer ? warning(newer.what, newer.remedy) : ok(`Postgres ${found.version}`);
 }
 
 async function sessions(client: pg.Client): Promise<Verdict> {
-  if (!(await sharesSessions(client, await backendOf(client), readSettings(DatabaseSettings).DATABASE_URL)))
-    return ok('every connection has one of its own');
+  if (!(await isEmbedded(client))) return ok('every connection has one of its own'); // connect() refuses another
   return warning(
-    'connections share sessions: the jobs of a worker that dies are free again only after 4 hours',
-    'connect to Postgres directly, or through a pooler in session mode',
+    'the connections of the embedded database share one: the jobs of a worker that dies are free again only after 4 hours',
+    'use a Postgres server for more than trying out',
   );
 }
 

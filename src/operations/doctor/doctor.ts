@@ -3,7 +3,8 @@
  * It leaves nothing behind: the object that it moves through the bucket to try the rights is no CSV, and is deleted.
  */
 import type pg from 'pg';
-import { connect } from '../../database/client.ts';
+import { connect, PooledError } from '../../database/client.ts';
+import { POOLED } from '../../database/pooler.ts';
 import { boundedWaits } from '../../database/waits.ts';
 import { hideSecrets } from '../../settings/secrets.ts';
 import { DatabaseSettings, readSettings, requireSettings } from '../../settings/settings.ts';
@@ -46,4 +47,6 @@ async function open(): Promise<pg.Client | Error> {
 }
 
 const refused = (error: Error) =>
-  failed(hideSecrets(error.message), 'check DATABASE_URL, and that Postgres runs and lets this host in');
+  error instanceof PooledError
+    ? failed(POOLED.what, POOLED.remedy)
+    : failed(hideSecrets(error.message), 'check DATABASE_URL, and that Postgres runs and lets this host in');
