@@ -69,7 +69,7 @@ export async function measureMap(env: Environment, tickets: number): Promise<Lin
     await measurePlan(
       env,
       'open tickets by SLA state',
-      'inc_open',
+      'inc_open_counts',
       'select sla_state, count(*) from tickets.inc_open_sla group by 1',
     ),
   ];

@@ -560,6 +560,33 @@ END;
 
 COMMENT ON FUNCTION tickets.country_outline() IS 'tickets.geo_country.outline as a GeoJSON geometry with four decimals (11 m). NULL where there is no country.';
 
+CREATE FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    feature,
+    octet_length(concat(
+      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+      t.assigned_team, t.owner, t.sla_status
+    )),
+    t.closed_at
+  from tickets.filtered_crq(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.open_clock(t.created_at_service, t.first_seen_at) as clock
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, clock.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+
+COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other requests that have a place, as tickets.map_features, with a clock and no SLA.';
+
 CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1540,15 +1567,101 @@ CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
 
 COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
 
-CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS SETOF tickets.inc
+CREATE TABLE tickets.crq (
+    ticket_id text NOT NULL,
+    raw jsonb NOT NULL,
+    geom public.geometry(Point,4326),
+    geo_source text DEFAULT 'none'::text NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
+    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
+    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
+    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
+    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
+    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
+    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
+    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
+    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
+    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
+    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
+    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
+    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
+    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
+    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
+    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
+    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
+    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
+    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
+    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
+    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
+    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
+    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
+    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
+    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
+);
+
+COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc, with its columns. Loaded where CRQ_ENABLED=true.';
+
+COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
+
+COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
+
+COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
+
+COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
+
+COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
+
+COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
+
+COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
+
+COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
+
+COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
+
+COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
+
+COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
+
+COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
+
+COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
+
+COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
+
+COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
+
+COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
+
+COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
+
+COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
+
+COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
+
+COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
+
+COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
+
+COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
+
+COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
+
+COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
+
+CREATE FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.crq
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select t.*
-  from (
-    select * from tickets.inc where p_dataset = 'inc'
-    union all
-    select * from tickets.crq where p_dataset = 'crq'
-  ) as t
+  from tickets.crq t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
@@ -1556,7 +1669,21 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
     and (p_team is null or lower(t.assigned_team) = lower(p_team))
 $$;
 
-COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text, p_dataset text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+COMMENT ON FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'As tickets.filtered_tickets, of tickets.crq.';
+
+CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) RETURNS SETOF tickets.inc
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select t.*
+  from tickets.inc t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+$$;
+
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 
 CREATE FUNCTION tickets.freshness(p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2187,13 +2314,23 @@ COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.
 CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(type text, features record[], summary jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
+  -- Of a dataset that is not asked for NULL leaves nothing.
   with listed as (
-    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team, p_dataset)
+    select feature, bytes_of_text from tickets.map_features(case p_dataset when 'inc' then true end, p_cluster, p_region, p_team)
+    union all
+    select feature, bytes_of_text from tickets.crq_features(case p_dataset when 'crq' then true end, p_cluster, p_region, p_team)
     union all
     (
       select feature, bytes_of_text
-      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team, p_dataset)
+      from tickets.map_features(case when p_dataset = 'inc' and not p_open_only then false end, p_cluster, p_region, p_team)
       order by closed_at desc -- index inc_closed_at, backwards
+      limit 100000
+    )
+    union all
+    (
+      select feature, bytes_of_text
+      from tickets.crq_features(case when p_dataset = 'crq' and not p_open_only then false end, p_cluster, p_region, p_team)
+      order by closed_at desc -- index crq_closed_at, backwards
       limit 100000
     )
   ),
@@ -2201,11 +2338,17 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
     from (
       select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team, p_dataset) t
+      from tickets.filtered_tickets(case p_dataset when 'inc' then true end, false, p_cluster, p_region, p_team) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       union all
       select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team, p_dataset) t
+      from tickets.filtered_tickets(case when p_dataset = 'inc' and not p_open_only then false end, false, p_cluster, p_region, p_team) t
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_crq(case p_dataset when 'crq' then true end, false, p_cluster, p_region, p_team) t
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_crq(case when p_dataset = 'crq' and not p_open_only then false end, false, p_cluster, p_region, p_team) t
     ) as t
     group by normalized_status, cluster, region, sla_state, geo_source
   ),
@@ -2231,7 +2374,7 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
           ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
         ) as d (dimension, value)
         -- Closed tickets have no state against the SLA, and those of CRQ none at all.
-        where dimension <> 'by_sla_state' or (value is not null and p_dataset = 'inc')
+        where dimension <> 'by_sla_state' or value is not null
         group by dimension, value
       ) as d
       group by dimension
@@ -2254,7 +2397,7 @@ $$;
 
 COMMENT ON FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text) IS 'The document of reporting.fn_tickets_for_map(), reporting.fn_tickets_for_map_json() and reporting.fn_crq_for_map(), with their arguments, as one row; p_dataset: inc or crq. Reads as its caller.';
 
-CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
+CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone, normalized_status text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   select
@@ -2265,7 +2408,7 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
     )),
     t.closed_at,
     t.normalized_status
-  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team, p_dataset) t
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
   cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
     select
@@ -2275,18 +2418,12 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
       t.longitude
   ) as of_all
   cross join lateral (select of_all.*, sla.*) as of_open
-  -- No SLA is known for CRQ.
-  cross join lateral (
-    select of_all.*, sla.sla_clock_start as clock_start, sla.sla_clock_source as clock_source, sla.hours_open
-  ) as of_open_crq
-  cross join lateral (
-    select case when not p_open then of_all when p_dataset = 'crq' then of_open_crq else of_open end as properties
-  ) as p
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
   cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
 
-COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
+COMMENT ON FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 CREATE FUNCTION tickets.may_lie_in(p_place public.geography, p_box public.geography) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3280,96 +3417,6 @@ CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     RETURN ('geocode_cluster:'::text || tickets.cluster_key(p_cluster));
 
 COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the geocode_cluster job of a cluster: at most one waits.';
-
-CREATE TABLE tickets.crq (
-    ticket_id text NOT NULL,
-    raw jsonb NOT NULL,
-    geom public.geometry(Point,4326),
-    geo_source text DEFAULT 'none'::text NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    normalized_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'normalized_status'::text), ''::text)) STORED,
-    raw_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'raw_status'::text), ''::text)) STORED,
-    bucket text GENERATED ALWAYS AS (NULLIF((raw ->> 'bucket'::text), ''::text)) STORED,
-    is_actionable boolean GENERATED ALWAYS AS (tickets.to_boolean((raw ->> 'is_actionable'::text))) STORED,
-    cluster text GENERATED ALWAYS AS (NULLIF((raw ->> 'cluster'::text), ''::text)) STORED,
-    region text GENERATED ALWAYS AS (NULLIF((raw ->> 'region'::text), ''::text)) STORED,
-    location_name text GENERATED ALWAYS AS (NULLIF((raw ->> 'location_name'::text), ''::text)) STORED,
-    location_key text GENERATED ALWAYS AS (tickets.location_key((raw ->> 'location_name'::text))) STORED,
-    assigned_team text GENERATED ALWAYS AS (NULLIF((raw ->> 'assigned_team'::text), ''::text)) STORED,
-    owner text GENERATED ALWAYS AS (NULLIF((raw ->> 'owner'::text), ''::text)) STORED,
-    sla_status text GENERATED ALWAYS AS (NULLIF((raw ->> 'sla_status'::text), ''::text)) STORED,
-    mttr numeric GENERATED ALWAYS AS (tickets.hours_to_minutes((raw ->> 'mttr'::text))) STORED,
-    created_at_service timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'created_at_service'::text))) STORED,
-    scheduled_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'scheduled_at'::text))) STORED,
-    closed_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'closed_at'::text))) STORED,
-    first_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'first_seen_at'::text))) STORED,
-    last_seen_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'last_seen_at'::text))) STORED,
-    source_created_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_created_at'::text))) STORED,
-    source_updated_at timestamp with time zone GENERATED ALWAYS AS (tickets.eat_ts((raw ->> 'source_updated_at'::text))) STORED,
-    latitude double precision GENERATED ALWAYS AS (public.st_y(geom)) STORED,
-    longitude double precision GENERATED ALWAYS AS (public.st_x(geom)) STORED,
-    geog public.geography(Point,4326) GENERATED ALWAYS AS ((geom)::public.geography) STORED,
-    CONSTRAINT inc_geo_source_check CHECK ((geo_source = ANY (ARRAY['feed'::text, 'location'::text, 'cluster'::text, 'none'::text]))),
-    CONSTRAINT inc_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT inc_placed_by_its_source CHECK (((geom IS NULL) = (geo_source = 'none'::text))),
-    CONSTRAINT inc_ticket_id_check CHECK (((length(ticket_id) >= 1) AND (length(ticket_id) <= 200)))
-);
-
-COMMENT ON TABLE tickets.crq IS 'CRQ new-installation requests: the same raw-first table as tickets.inc, with its columns. Loaded where CRQ_ENABLED=true.';
-
-COMMENT ON COLUMN tickets.crq.ticket_id IS 'The ticket''s number, like WOT0715527.';
-
-COMMENT ON COLUMN tickets.crq.raw IS 'The source record as the feed gave it, cleaned: the source of truth for every typed column.';
-
-COMMENT ON COLUMN tickets.crq.geom IS 'Best known place, for display: feed coordinates, else the geocoded location, else the cluster''s centroid. Set by trigger.';
-
-COMMENT ON COLUMN tickets.crq.geo_source IS 'Where geom comes from, which is its precision: feed, location, cluster (a centroid: do not read it as an address) or none.';
-
-COMMENT ON COLUMN tickets.crq.ingested_at IS 'When a snapshot last wrote this row. An unchanged row is not written, so it does not move.';
-
-COMMENT ON COLUMN tickets.crq.normalized_status IS 'The canonical status: filter on this one.';
-
-COMMENT ON COLUMN tickets.crq.raw_status IS 'The source system''s own status, upper case. Filter on normalized_status instead.';
-
-COMMENT ON COLUMN tickets.crq.bucket IS 'Lifecycle flag of the export: closed or pending.';
-
-COMMENT ON COLUMN tickets.crq.is_actionable IS 'Open = true.';
-
-COMMENT ON COLUMN tickets.crq.cluster IS 'Network cluster as the feed wrote it; tickets.cluster_key(cluster) joins it to tickets.geo_clusters.';
-
-COMMENT ON COLUMN tickets.crq.region IS 'Region, lower case.';
-
-COMMENT ON COLUMN tickets.crq.location_name IS 'The place as field staff typed it, network codes included.';
-
-COMMENT ON COLUMN tickets.crq.location_key IS 'tickets.location_key(location_name): with the cluster it names the place in tickets.geo_locations.';
-
-COMMENT ON COLUMN tickets.crq.assigned_team IS 'Team the ticket is assigned to.';
-
-COMMENT ON COLUMN tickets.crq.owner IS 'Owner of the ticket: a dimension of closure attribution.';
-
-COMMENT ON COLUMN tickets.crq.sla_status IS 'Source Compliant/Breached. Means something only once the ticket is closed, and does not match a plain 48 h: for open tickets use tickets.inc_open_sla.';
-
-COMMENT ON COLUMN tickets.crq.mttr IS 'Whole minutes (the source has decimal hours). It is not closed_at - created_at_service. NULL until closed.';
-
-COMMENT ON COLUMN tickets.crq.created_at_service IS 'Lifecycle start. Missing on about 30 % of rows, most of them open.';
-
-COMMENT ON COLUMN tickets.crq.scheduled_at IS 'When the visit is scheduled.';
-
-COMMENT ON COLUMN tickets.crq.closed_at IS 'Lifecycle end.';
-
-COMMENT ON COLUMN tickets.crq.first_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export first saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.last_seen_at IS 'Bookkeeping of the export, not lifecycle: when the export last saw the ticket.';
-
-COMMENT ON COLUMN tickets.crq.source_created_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.source_updated_at IS 'Bookkeeping of the export, not lifecycle.';
-
-COMMENT ON COLUMN tickets.crq.latitude IS 'ST_Y(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.longitude IS 'ST_X(geom): never a coordinate that geom refused.';
-
-COMMENT ON COLUMN tickets.crq.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
 CREATE FUNCTION tickets_ops.cluster_name(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
@@ -10201,6 +10248,11 @@ GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to pub
 REVOKE ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.dispatch_problem(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
+GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
+GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
+GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets.freshness(p_dataset text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.freshness(p_dataset text) TO tickets_reader;
 GRANT ALL ON FUNCTION tickets.freshness(p_dataset text) TO tickets_curator;
@@ -10271,11 +10323,6 @@ REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) FROM PUBLIC;
-
-GRANT SELECT ON TABLE tickets.crq TO tickets_reader;
-GRANT SELECT ON TABLE tickets.crq TO tickets_curator;
-GRANT SELECT ON TABLE tickets.crq TO tickets_operator;
-GRANT SELECT ON TABLE tickets.crq TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_name(p_cluster text) FROM PUBLIC;
 

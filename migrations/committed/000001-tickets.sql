@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f52142b361671f95015619150837a65fddd566d8
+--! Hash: sha1:4b90e0a94e6c32fed8f6c36773f998cdf232aa4d
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4310,7 +4310,7 @@ comment on column tickets.inc_open_sla.geom is 'Place, for display; NULL where n
 comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in metres.';
 --! EndIncluded sla.sql
 --! Included crq.sql
--- CRQ, requests for new installations: the open ones. No SLA is known for them, so there is a clock and no state.
+-- CRQ, requests for new installations: the open ones, and their features on the map. No SLA is known for them, so there is a clock and no state.
 
 -- A bare `where is_actionable`, as in tickets.inc_open_sla, for the partial indexes crq_open_geog and crq_open.
 create or replace view tickets.crq_open as
@@ -4345,6 +4345,49 @@ comment on column tickets.crq_open.location_name is 'The place as field staff ty
 comment on column tickets.crq_open.geo_source is 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
 comment on column tickets.crq_open.geom is 'Place, for display; NULL where none is known.';
 comment on column tickets.crq_open.geog is 'geom as geography: distances in metres.';
+
+-- As tickets.filtered_tickets; not one function for both, since of a union Postgres has no statistics, and the map is slower by a sixth.
+create or replace function tickets.filtered_crq(
+  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
+)
+returns setof tickets.crq language sql stable parallel safe
+as $$
+  select t.*
+  from tickets.crq t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
+    and (p_region is null or t.region = lower(p_region))
+    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+$$;
+comment on function tickets.filtered_crq(boolean, boolean, text, text, text) is 'As tickets.filtered_tickets, of tickets.crq.';
+
+create or replace function tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text)
+returns table (feature record, bytes_of_text integer, closed_at timestamptz)
+language sql stable parallel safe
+as $$
+  select
+    feature,
+    octet_length(concat(
+      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
+      t.assigned_team, t.owner, t.sla_status
+    )),
+    t.closed_at
+  from tickets.filtered_crq(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.open_clock(t.created_at_service, t.first_seen_at) as clock
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, clock.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+comment on function tickets.crq_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other requests that have a place, as tickets.map_features, with a clock and no SLA.';
 --! EndIncluded crq.sql
 --! Included backlog.sql
 -- The open backlog over time.
@@ -4426,34 +4469,27 @@ comment on function tickets.freshness(text) is 'Freshness of the tickets of a da
 -- Inlined wherever it stands in a FROM: with a constant for p_open the open tickets are read through the index inc_open. A
 -- caller that wants none of them says NULL; and adds no condition then, because Postgres leaves a scan out only where FALSE is
 -- all that is left of its conditions (else it starts parallel workers for nothing: 16 ms).
--- The same of the table of the other dataset, whose columns are INC's: with a constant for p_dataset one of the two is left.
 create or replace function tickets.filtered_tickets(
-  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text, p_dataset text default 'inc'
+  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
 )
 returns setof tickets.inc language sql stable parallel safe
 as $$
   select t.*
-  from (
-    select * from tickets.inc where p_dataset = 'inc'
-    union all
-    select * from tickets.crq where p_dataset = 'crq'
-  ) as t
+  from tickets.inc t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
     and (p_region is null or t.region = lower(p_region))
     and (p_team is null or lower(t.assigned_team) = lower(p_team))
 $$;
-comment on function tickets.filtered_tickets(boolean, boolean, text, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
 --! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
 
 -- A feature's properties, once for all map functions. Inlined wherever it stands in a FROM; with a constant for p_open one of
 -- the two lists of properties is left.
-create or replace function tickets.map_features(
-  p_open boolean, p_cluster text, p_region text, p_team text, p_dataset text default 'inc'
-)
+create or replace function tickets.map_features(p_open boolean, p_cluster text, p_region text, p_team text)
 returns table (feature record, bytes_of_text integer, closed_at timestamptz, normalized_status text)
 language sql stable parallel safe
 as $$
@@ -4465,7 +4501,7 @@ as $$
     )),
     t.closed_at,
     t.normalized_status
-  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team, p_dataset) t
+  from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
   cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
   cross join lateral (
     select
@@ -4475,17 +4511,11 @@ as $$
       t.longitude
   ) as of_all
   cross join lateral (select of_all.*, sla.*) as of_open
-  -- No SLA is known for CRQ.
-  cross join lateral (
-    select of_all.*, sla.sla_clock_start as clock_start, sla.sla_clock_source as clock_source, sla.hours_open
-  ) as of_open_crq
-  cross join lateral (
-    select case when not p_open then of_all when p_dataset = 'crq' then of_open_crq else of_open end as properties
-  ) as p
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
   cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
   cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
 $$;
-comment on function tickets.map_features(boolean, text, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
+comment on function tickets.map_features(boolean, text, text, text) is 'The GeoJSON features of the open or the other tickets that have a place, as records, with the bytes of their texts, closed_at and normalized_status. Arguments as of tickets.filtered_tickets.';
 
 -- Inlined, too. Records all the way: the map functions turn them into one jsonb or json at the end, which takes a third less
 -- than jsonb_agg(jsonb_build_object(…)), which takes every feature apart again.
@@ -4497,13 +4527,23 @@ create or replace function tickets.map_collection(
 returns table (type text, features record[], summary jsonb)
 language sql stable parallel safe
 as $$
+  -- Of a dataset that is not asked for NULL leaves nothing.
   with listed as (
-    select feature, bytes_of_text from tickets.map_features(true, p_cluster, p_region, p_team, p_dataset)
+    select feature, bytes_of_text from tickets.map_features(case p_dataset when 'inc' then true end, p_cluster, p_region, p_team)
+    union all
+    select feature, bytes_of_text from tickets.crq_features(case p_dataset when 'crq' then true end, p_cluster, p_region, p_team)
     union all
     (
       select feature, bytes_of_text
-      from tickets.map_features(case when not p_open_only then false end, p_cluster, p_region, p_team, p_dataset)
+      from tickets.map_features(case when p_dataset = 'inc' and not p_open_only then false end, p_cluster, p_region, p_team)
       order by closed_at desc -- index inc_closed_at, backwards
+      limit 100000
+    )
+    union all
+    (
+      select feature, bytes_of_text
+      from tickets.crq_features(case when p_dataset = 'crq' and not p_open_only then false end, p_cluster, p_region, p_team)
+      order by closed_at desc -- index crq_closed_at, backwards
       limit 100000
     )
   ),
@@ -4511,11 +4551,17 @@ as $$
     select normalized_status, cluster, region, sla_state, geo_source, count(*) as tickets, count(longitude) as mapped
     from (
       select t.normalized_status, t.cluster, t.region, sla.sla_state, t.geo_source, t.longitude
-      from tickets.filtered_tickets(true, false, p_cluster, p_region, p_team, p_dataset) t
+      from tickets.filtered_tickets(case p_dataset when 'inc' then true end, false, p_cluster, p_region, p_team) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       union all
       select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
-      from tickets.filtered_tickets(case when not p_open_only then false end, false, p_cluster, p_region, p_team, p_dataset) t
+      from tickets.filtered_tickets(case when p_dataset = 'inc' and not p_open_only then false end, false, p_cluster, p_region, p_team) t
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_crq(case p_dataset when 'crq' then true end, false, p_cluster, p_region, p_team) t
+      union all
+      select t.normalized_status, t.cluster, t.region, null, t.geo_source, t.longitude
+      from tickets.filtered_crq(case when p_dataset = 'crq' and not p_open_only then false end, false, p_cluster, p_region, p_team) t
     ) as t
     group by normalized_status, cluster, region, sla_state, geo_source
   ),
@@ -4541,7 +4587,7 @@ as $$
           ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
         ) as d (dimension, value)
         -- Closed tickets have no state against the SLA, and those of CRQ none at all.
-        where dimension <> 'by_sla_state' or (value is not null and p_dataset = 'inc')
+        where dimension <> 'by_sla_state' or value is not null
         group by dimension, value
       ) as d
       group by dimension

@@ -72,8 +72,6 @@ export async function loadBatch(
     if (range.dataset === 'inc')
       await client.query('select tickets_ops.end_assignments($1, $2, $3)', [snapshotId, range.first, range.last]);
     const kept = await rejectRows(client, snapshotId, refused);
-    if (range.dataset === 'inc')
-      await client.query('select tickets_ops.end_assignments($1, $2, $3)', [snapshotId, range.first, range.last]);
     await markDone(client, snapshotId, batch, written, { rejected: refused.size, kept });
     return { outcome: 'loaded', inserted: written.inserted, updated: written.updated, rejected: refused.size };
   });

@@ -251,6 +251,8 @@ describe('what others may create', { skip: !native && 'needs a native Postgres' 
         'tickets.plain_name',
         'tickets.to_degrees', // these run for every row
         'tickets.filtered_tickets', // these are inlined
+        'tickets.filtered_crq',
+        'tickets.crq_features',
         'tickets.map_collection',
         'tickets.map_features',
         'tickets_ops.queued_jobs',
