@@ -166,6 +166,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'snapshot_batches',
         'snapshot_rejects',
         'snapshots',
+        'storage',
         'workers',
       ].map((name) => `tickets_ops.${name}`),
     );
