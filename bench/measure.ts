@@ -5,6 +5,7 @@ import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
 import { measureAnalytics } from './analytics.ts';
 import { measureDispatch } from './dispatch.ts';
+import { measureGrowth } from './growth.ts';
 import { measureHostile } from './hostile.ts';
 import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
@@ -19,7 +20,7 @@ export interface Options {
   manyRows: number;
   runs: number;
   /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile,
-   *  dispatch (half a million tickets of its own). */
+   *  dispatch (half a million tickets of its own), growth (of as many rows as one says). */
   only: string[];
 }
 
@@ -46,6 +47,7 @@ export async function measure(options: Options): Promise<void> {
     if (options.only.includes('dispatch')) for (const line of await measureDispatch(env)) note(line);
     if (options.only.includes('analytics'))
       for (const line of await measureAnalytics(env, options.manyRows)) note(line);
+    if (options.only.includes('growth')) for (const line of await measureGrowth(env, options.manyRows)) note(line);
     printTable(lines);
   } finally {
     await env.close();

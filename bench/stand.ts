@@ -19,7 +19,7 @@ const run = promisify(execFile);
 /** Between two looks at whether a load is done: looking all the time would take of the two cores that are measured. */
 const LOOK_MS = 25;
 /** A load may take this long. */
-const PATIENCE_MS = 300_000;
+const PATIENCE_MS = 1_200_000;
 const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|department|source_type)$/;
 
 export interface Loaded {

@@ -1676,12 +1676,13 @@ begin
   ),
   cells as (
     select
-      i.day, coalesce(nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      i.day, coalesce(o.spelling, nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
       sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
       sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
       sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
       sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
     from tickets.inc_daily i
+    left join tickets.other_spellings(p_by) o on o.cluster = i.cluster
     where i.day >= (select min(d.seen) from days d) and i.day < p_to
     group by 1, 2
   ),
@@ -1718,7 +1719,7 @@ COMMENT ON FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text)
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
 
-day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day, "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as tickets.other_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
 
 Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
 
@@ -1774,9 +1775,10 @@ begin
   ),
   summed as (
     select
-      n, coalesce(value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      n, coalesce(o.spelling, c.value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
       sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
-    from counted group by 1, 2
+    from counted c left join tickets.other_spellings(p_by) o on o.cluster = c.value
+    group by 1, 2
   ),
   filled as (
     -- Every value of the range in every period; all together also where there is none.
@@ -1800,7 +1802,7 @@ COMMENT ON FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text, p_by t
 
 Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
 
-period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by, "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
 
 Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
 
@@ -1822,10 +1824,13 @@ begin
   with closings as (
     select
       width_bucket(c.closed_at, v_starts) as bucket,
-      coalesce(tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)') as value,
+      coalesce(
+        o.spelling, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)'
+      ) as value,
       c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
       c.reopened_at <= c.closed_at + interval '30 days' as reopened
     from tickets.inc_closures c
+    left join tickets.other_spellings(p_by) o on o.cluster = c.cluster
     where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
   ),
   measured as (
@@ -1958,12 +1963,13 @@ begin
   ),
   cohort as (
     select
-      coalesce(tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      coalesce(w.spelling, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
       c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
       case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+    left join tickets.other_spellings(p_by) w on w.cluster = e.cluster
     left join first_closings f on f.ticket_id = c.ticket_id
     left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
@@ -2035,7 +2041,7 @@ COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text)
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by, "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
@@ -2411,6 +2417,22 @@ CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit inte
 END;
 
 COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
+
+CREATE FUNCTION tickets.other_spellings(p_by text) RETURNS TABLE(cluster text, spelling text)
+    LANGUAGE sql STABLE ROWS 10 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with written as (
+    select e.cluster, tickets.cluster_key(e.cluster) as key, count(*) as events
+    from tickets.inc_events e where p_by = 'cluster' and e.cluster is not null group by e.cluster
+  ),
+  usual as (
+    select cluster, first_value(cluster) over (partition by key order by events desc, cluster collate "C") as spelling from written
+  )
+  select cluster, spelling from usual where cluster <> spelling
+$$;
+
+COMMENT ON FUNCTION tickets.other_spellings(p_by text) IS 'Clusters that the feed writes in several ways, for tickets.cluster_key makes them one: each further spelling, and the most frequent one, by which the analytic functions count. No row unless p_by is cluster.';
 
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -3746,6 +3768,7 @@ COMMENT ON FUNCTION tickets_ops.described_jobs() IS 'The jobs of the pipeline in
 CREATE FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -3762,10 +3785,13 @@ begin
     return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
   end if;
   raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other.';
+COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other, and when others hold its row for ten seconds.';
 
 CREATE FUNCTION tickets_ops.dispatch_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3833,6 +3859,7 @@ COMMENT ON FUNCTION tickets_ops.enqueue_all(p_tasks text[], p_payloads json[], p
 CREATE FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 declare
@@ -3882,10 +3909,12 @@ begin
         when p_known = 'no centroid' then 'Its cluster has no centroid yet and is asked first.' end,
       v_provider
     );
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment.';
+COMMENT ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text) IS 'Adds or promotes the job that a person asked for, ahead of planned ones. p_known: the state of the question, for the note; for an unknown cluster there is no job. Raises when a worker takes the job in the same moment, and when others hold it for ten seconds.';
 
 CREATE FUNCTION tickets_ops.erase_from_errors(p_text text, p_instead text) RETURNS bigint
     LANGUAGE sql
@@ -4161,6 +4190,7 @@ COMMENT ON FUNCTION tickets_ops.feed_problems(p_dataset text) IS 'What is wrong 
 CREATE FUNCTION tickets_ops.fetch_now(dataset text DEFAULT 'inc'::text, force boolean DEFAULT false) RETURNS TABLE(job_id bigint, job_key text, already_waiting boolean, note text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 #variable_conflict use_column
 declare
@@ -4196,10 +4226,12 @@ begin
     v_in_flight,
     case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
   );
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq.';
+COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
 
 CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -6987,6 +7019,7 @@ COMMENT ON FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeri
 CREATE FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -7021,10 +7054,13 @@ begin
   end;
   perform tickets_ops.ask_for_missing_jobs();
   return format('Snapshot %s is being loaded.', p_snapshot_id);
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, or when another one is in flight.';
+COMMENT ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) IS 'Loads a snapshot that is held, after all: select tickets_ops.release_snapshot(42). Raises when it is not held, when something was loaded since, when another one is in flight, and when others hold its rows for ten seconds.';
 
 CREATE FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) RETURNS bigint
     LANGUAGE sql
@@ -7456,10 +7492,12 @@ begin
     end
     from failed f left join together t on t.task = f.task
     order by f.id;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.retry_failed(p_task text) IS 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone.';
+COMMENT ON FUNCTION tickets_ops.retry_failed(p_task text) IS 'Tries every failed job again, or those of one task: select * from tickets_ops.retry_failed(''geocode_location''). Returns each with what became of it; those that no longer matter, or that a later job repeats, are left alone. Raises when others hold their rows for ten seconds.';
 
 CREATE FUNCTION tickets_ops.retry_job(p_id bigint) RETURNS TABLE(job_id bigint, task text, job_key text, note text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7488,10 +7526,12 @@ begin
       then format('It is due now, and with it all that is left of snapshot %s.', v_job.payload ->> 'snapshot_id')
     else 'It is due now.'
   end;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, or when its snapshot cannot be reopened (a newer one superseded it).';
+COMMENT ON FUNCTION tickets_ops.retry_job(p_id bigint) IS 'Tries a failed job again now, or a waiting one at once, with all its attempts: select * from tickets_ops.retry_job(17). A load job reopens its snapshot, with all its jobs. Raises when there is no such job, when it is running, when its snapshot cannot be reopened (a newer one superseded it), and when others hold its rows for ten seconds.';
 
 CREATE FUNCTION tickets_ops.return_geocoding_call(p_provider text, p_reserved_at timestamp with time zone) RETURNS void
     LANGUAGE sql
@@ -8129,6 +8169,7 @@ COMMENT ON FUNCTION tickets_ops.sign_verdict() IS 'Trigger on a person''s write 
 CREATE FUNCTION tickets_ops.skip_file(p_key text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_snapshot tickets_ops.snapshots;
@@ -8156,10 +8197,13 @@ begin
     perform tickets_ops.continue_backfill(v_snapshot.dataset);
   end if;
   return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.skip_file(p_key text) IS 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file.';
+COMMENT ON FUNCTION tickets_ops.skip_file(p_key text) IS 'Gives up a file of a feed of changes that failed, is held, or was loaded only in part, so that those behind it are loaded: select tickets_ops.skip_file(''automations/inc/2026-06-15T09-00-00.csv''). What it changes is lost, and the ledger says who decided so. Raises when there is no such file, and when others hold its row for ten seconds.';
 
 CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE

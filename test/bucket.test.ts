@@ -131,6 +131,25 @@ describe('the bucket', () => {
       await assert.rejects(listFolder(bucket, FOLDER), /repeats its continuation token/);
     });
 
+    test('an answer that is no list is an error and no empty folder: a console, a login page, JSON, nothing', async () => {
+      for (const body of ['', '<html><body>Sign in</body></html>', '{"error": "no"}', '<ListBucketResult><Contents>']) {
+        proxy.inject(/list-type=2/, status(200, body));
+        await assert.rejects(listFolder(bucket, FOLDER), /what answers is no S3 server: check RUSTFS_ENDPOINT/, body);
+      }
+    });
+
+    test('a key that is listed without its time or its size is an error, and never passed over', async () => {
+      const whole = page('<IsTruncated>false</IsTruncated>', KEY, `${FOLDER}`);
+      proxy.inject(/list-type=2/, status(200, whole));
+      assert.equal((await listFolder(bucket, FOLDER)).length, 1);
+      for (const part of [/<LastModified>.*?<\/LastModified>/, /<Size>1<\/Size>/]) {
+        for (const other of ['', '<Size>-1</Size>', '<Size>many</Size>']) {
+          proxy.inject(/list-type=2/, status(200, whole.replace(part, part.source.includes('Size') ? other : '')));
+          await assert.rejects(listFolder(bucket, FOLDER), /lists automations.*\.csv without its time or its size/);
+        }
+      }
+    });
+
     test('a key that is listed twice is one object', async () => {
       const end = '<IsTruncated>false</IsTruncated>';
       proxy.inject(
@@ -177,6 +196,30 @@ describe('the bucket', () => {
       );
       proxy.inject(/list-type=2/, status(403, '<Error><Code>AccessDenied</Code></Error>'));
       await assert.rejects(listFolder(bucket, FOLDER), /needs list, read, write and delete/);
+    });
+
+    test('a wrong clock or region, a proxy in trouble, and a refusal of any other name, which is told as it is', async () => {
+      const refusals: [code: number, body: string, said: RegExp][] = [
+        [
+          403,
+          '<Error><Code>RequestTimeTooSkewed</Code></Error>',
+          /the clocks of this machine and of the server differ/,
+        ],
+        [400, '<Error><Code>AuthorizationHeaderMalformed</Code></Error>', /check RUSTFS_REGION/],
+        [
+          403,
+          '<Error><Code>ExpiredToken</Code><Message>It is old</Message></Error>',
+          /ExpiredToken \(HTTP 403\): It is old/,
+        ],
+        [403, '<html>no</html>', /needs list, read, write and delete/],
+        [502, '<html>Bad gateway</html>', /HTTP 502: the server, or a proxy before it, is in trouble/],
+        [301, '', /HTTP 301: what answers is no S3 server/],
+      ];
+      for (const [code, body, said] of refusals) {
+        proxy.inject(/list-type=2/, status(code, body), 4);
+        await assert.rejects(listFolder(bucket, FOLDER), said);
+        proxy.heal();
+      }
     });
 
     test('nobody listens', async () => {

@@ -228,3 +228,28 @@ describe('ingest --inc-csv', () => {
     assert.match((await fleettickets('status')).out, /Warning: Snapshot 3 .* was loaded, and is odd: It has 30 rows/);
   });
 });
+
+test('an attempt of a job that fails is one line of the log, with its reason and without a stack', async () => {
+  const failing: [task: string, payload: string, reason: RegExp][] = [
+    ['geocode_cluster', '{"name": "Kilimani"}', /^Wrong payload:/],
+    ['upsert_batch', '{"snapshot_id": 999, "batch": 1}', /^Snapshot 999 is unknown/],
+    ['fetch_snapshot', '{"dataset": "inc"}', /^Listing automations\/inc\/ in bucket nowhere-at-all/],
+  ];
+  for (const [task, payload, reason] of failing) {
+    await env.reset();
+    await env.pool.query('select graphile_worker.add_job($1, $2::json, max_attempts := 1)', [task, payload]);
+    const settings = { LOG_LEVEL: 'debug', RUSTFS_BUCKET: 'nowhere-at-all' };
+    const child = spawn(process.execPath, [CLI, 'worker', '--once'], { env: { ...process.env, ...settings } });
+    const lines = (await text(child.stdout)).trim().split('\n');
+    const told = lines.map((line) => JSON.parse(line) as { level: string; msg: string; task?: string });
+    const errors = told.filter(({ level }) => ['error', 'fatal'].includes(level));
+    assert.deepEqual(
+      errors.map((line) => [line.level, line.task, reason.test(line.msg)]),
+      [['error', task, true]],
+      lines.join('\n'),
+    );
+    const [first = ''] = (errors[0]?.msg ?? '').split('\n');
+    assert.equal(told.filter(({ msg }) => msg.includes(first)).length, 1, lines.join('\n'));
+    assert.doesNotMatch(lines.join('\n'), /\\n {4}at /);
+  }
+});

@@ -108,3 +108,39 @@ test('a guard is a finite distance of this country', async () => {
     );
   await sql(`insert into tickets.geo_clusters (cluster, guard_km) values ('Turkana', 450.5)`);
 });
+
+test('analytics count it as one, by the spelling that most tickets have', async () => {
+  const day = new Date(Date.now() - 2 * 86_400_000).toISOString().slice(0, 10);
+  const records = [...SPELLINGS, 'Ongata Rongai', 'Karen'].map((cluster, n) => ({
+    ticket_id: `WOT${n}`,
+    cluster,
+    is_actionable: n % 2 ? 'true' : 'false',
+    created_at_service: `${day} 08:00:00`,
+    closed_at: n % 2 ? '' : `${day} 09:00:00`,
+    mttr: n % 2 ? '' : '1',
+  }));
+  await env.putObject(`automations/inc/${day}T12-00-00.csv`, csvOf(records));
+  assert.deepEqual(await fetchNow(env), []);
+  const values = (call: string, figures: string) =>
+    sql(`select value, ${figures} from tickets.${call} where value is not null group by value order by value`);
+  const range = `'${day}', '${day}'::date + 1`;
+  assert.deepEqual(
+    await values(`inc_flow(${range}, 'day', 'cluster')`, 'sum(created)::int as created, sum(closed)::int as closed'),
+    [
+      { value: 'Karen', created: 1, closed: 0 },
+      { value: 'Ongata Rongai', created: 5, closed: 3 },
+    ],
+  );
+  assert.deepEqual(await values(`inc_repair_times(${range}, 'day', 'cluster')`, 'sum(n)::int as n'), [
+    { value: 'Ongata Rongai', n: 3 },
+  ]);
+  assert.deepEqual(await values(`inc_time_to_close(${range}, 'cluster')`, 'sum(opened)::int as opened'), [
+    { value: 'Karen', opened: 1 },
+    { value: 'Ongata Rongai', opened: 5 },
+  ]);
+  assert.deepEqual(await values(`inc_backlog_daily(${range}, 'cluster')`, 'max(open)::int as open'), [
+    { value: 'Karen', open: 1 },
+    { value: 'Ongata Rongai', open: 2 },
+  ]);
+  assert.deepEqual(await sql(`select * from tickets.other_spellings('team')`), []);
+});

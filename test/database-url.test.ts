@@ -16,6 +16,10 @@ describe('DATABASE_URL', () => {
     ['an unencoded ?', 'postgres://u:s3cret?w0rd@h/db', /percent-encoded/],
     ['an unencoded %', 'postgres://u:s3cret%w0rd@h/db', /percent-encoded|encodes nothing/],
     ['another scheme', 'mysql://u:s3cret-w0rd@h/db', /is no address of Postgres/],
+    ['quotes around it', '"postgres://u:s3cret-w0rd@h/db"', /stands in quotes.*leave them out/],
+    ['the scheme of JDBC', 'jdbc:postgresql://u:s3cret-w0rd@h/db', /is no address of Postgres/],
+    ['keywords', 'host=h user=u password=s3cret-w0rd dbname=db', /is no address of Postgres/],
+    ['a port that is none', 'postgres://u:s3cret-w0rd@h:port/db', /is no URL/],
     ['no host', 'postgres:///db', /names no host/],
     ['an sslmode of its own', 'postgres://u:s3cret-w0rd@h/db?sslmode=maybe', /sslmode that is not supported/],
     ['verify-ca without a CA', 'postgres://u:s3cret-w0rd@h/db?sslmode=verify-ca', /needs sslrootcert/],
@@ -37,6 +41,11 @@ describe('DATABASE_URL', () => {
       'postgres://u:p@[::1]:5432/db',
     ])
       assert.equal(refusalOfUrl(url), undefined, url);
+  });
+
+  test('is taken without the blanks and line ends around it, which a copy brings', () => {
+    const url = 'postgres://u:p@h:5432/db';
+    assert.equal(readSettings(DatabaseSettings, { DATABASE_URL: ` ${url}\n` }).DATABASE_URL, url);
   });
 
   test('means by sslmode what libpq means', () => {

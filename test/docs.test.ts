@@ -6,6 +6,8 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { feed } from '../demo/feed.ts';
+import { COMMANDS } from '../src/cli.ts';
+import { SETTINGS } from '../src/settings/settings.ts';
 import { commandsPage, ROOT, settingsPage } from './support/docs.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
@@ -49,6 +51,31 @@ test('docs/privileges.md names every role that a migration makes', async () => {
   );
   assert.ok(made.length > 3);
   assert.deepEqual(named, made.filter(Boolean));
+});
+
+test('docs/coolify.md names settings and commands that there are, and tells of the image what its Dockerfile says', async () => {
+  const guide = await page('docs/coolify.md');
+  const settings = Object.values(SETTINGS).flatMap((group) => Object.keys(group.shape));
+  for (const [, name = ''] of guide.matchAll(/`([A-Z][A-Z0-9]*_[A-Z0-9_]+)`/g))
+    assert.ok(['NODE_ENV', ...settings].includes(name), name);
+  for (const [, name = ''] of guide.matchAll(/fleettickets ([a-z]+)/g))
+    assert.ok(name in COMMANDS || name === 'login', name);
+  assert.match(guide, /Literal.*`\$`/, 'a value that holds a $');
+  const dockerfile = await page('Dockerfile');
+  assert.doesNotMatch(dockerfile, /^(EXPOSE|VOLUME)/m, 'it serves no port, keeps no file');
+  const [, start, interval, retries] = /--start-period=(\d+)s --interval=(\d+)s --retries=(\d+)/.exec(dockerfile) ?? [];
+  assert.deepEqual(
+    [`waits ${start} s`, `every ${interval} s`, retries].map((told) => guide.includes(told ?? '') || told),
+    [true, true, '10'],
+    'it asks ten times',
+  );
+  assert.match(dockerfile, /^CMD \["fleettickets", "worker", "--migrate"\]$/m, 'the container migrates when it starts');
+  assert.match(await page('crontab'), /^15 4-16 \* \* \* fetch_snapshot/m, 'hourly, 07:15–19:15 in Nairobi');
+  for (const [, anchor = ''] of guide.matchAll(/\]\(#([a-z-]+)\)/g))
+    assert.ok(
+      [...guide.matchAll(/^## (.*)$/gm)].some(([, title = '']) => title.toLowerCase().replaceAll(' ', '-') === anchor),
+      anchor,
+    );
 });
 
 for (const name of PAGES) {

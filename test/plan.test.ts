@@ -48,6 +48,9 @@ describe('the time in a name', () => {
     ['2026-06-15T07-30-05.120.csv', '2026-06-15T04:30:05.120Z'],
     ['2026-06-15T07-30-05.870456.csv', '2026-06-15T04:30:05.870Z'],
     ['2026-06-15T07-30-05-120Z.csv', '2026-06-15T04:30:05.120Z'],
+    ['2026-06-15T07-30-05.5.csv', '2026-06-15T04:30:05.500Z'],
+    ['2026-06-15T07-30-05,87 (1).csv', '2026-06-15T04:30:05.870Z'],
+    ['2026-06-15T07-30-05.1234567890.csv', '2026-06-15T04:30:05.000Z'],
     ['2026-06-15T07-30-05-2.csv', '2026-06-15T04:30:05.000Z'],
     ['2026-06-15T07-30-05.csv.gz', '2026-06-15T04:30:05.000Z'],
   ] as const) {
@@ -93,6 +96,30 @@ describe('the files of a folder', () => {
         ['export.xlsx', 'no .csv'],
       ],
     );
+  });
+
+  test('that were meant as CSVs and are none by their names are named, and nothing else is', () => {
+    const named = (name: string) => at('09', { key: PREFIX + name });
+    const names = (found: readonly string[]) =>
+      snapshotFiles(found.map(named)).ignored.map(({ file }) => file.key.slice(PREFIX.length));
+    const meant = [
+      ...[
+        'x.csv~',
+        'x.csv.part',
+        'x.csv.bz2',
+        'x.csv (1)',
+        'x.cvs',
+        'x.parquet',
+        'x.ndjson',
+        'x.htm',
+        'x.gz',
+        'X.XLSX',
+      ],
+      ...['2026-06-15T09-00-00', '2026-06-15T09-00-00csv', '2026-06-15T09:00:00.dat', '2026-06-15 09-00-00.out'],
+    ].sort();
+    assert.deepEqual(names(meant).sort(), meant);
+    const others = ['readme.md', 'x.probe', '.keep', '2026-06-15', '2026-06-15T09-00-00.csv', 'x.CSV.GZ'];
+    assert.deepEqual(names(others), []);
   });
 
   test('are in the order of the times in their names, then LastModified, then key by its bytes', () => {

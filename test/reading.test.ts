@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { settlements } from '../demo/places.ts';
-import { TYPED_COLUMNS } from '../src/csv/values.ts';
+import { COUNTED_COLUMNS } from '../src/csv/values.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
 let env: Environment;
@@ -280,7 +280,7 @@ test("a file's figures count as read what the typed columns read", async () => {
     latitude: 'to_degrees',
   })) {
     const values = await read(`tickets.${name}`, texts);
-    const reads = TYPED_COLUMNS[column];
+    const reads = COUNTED_COLUMNS[column];
     for (const [n, text] of texts.entries()) {
       assert.equal(reads?.(text), values[n] !== null, `${name}(${JSON.stringify(text)})`);
     }

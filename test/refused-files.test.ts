@@ -38,7 +38,33 @@ describe('a file that is no ticket CSV is refused, and the reason says what it i
     'sep= and semicolons': ['sep=;\nticket_id;region\n', /names the separator/],
     semicolons: ['ticket_id;region\nWOT0000001;coast\n', /not separated by commas/],
     tabs: ['ticket_id\tregion\nWOT0000001\tcoast\n', /not separated by commas/],
+    'columns with anything else between them': ['ticket_id^region\nWOT0000001^coast\n', /not separated by commas/],
+    'lines that are quoted as a whole': ['"ticket_id,region"\n"WOT0000001,coast"\n', /each line is one quoted field/],
     'lone carriage returns': ['ticket_id,region\rWOT0000001,coast\r', /lone carriage return/],
+    'lone carriage returns, of many rows': [
+      `ticket_id,region\r${'WOT0000001,coast\r'.repeat(2_000)}`,
+      /lone carriage return/,
+    ],
+    'lone carriage returns, of more rows': [
+      `ticket_id,region\r${'WOT0000001,coast\r'.repeat(20_000)}`,
+      /lone carriage return/,
+    ],
+    'lines that a form feed ends': ['ticket_id,region\fWOT0000001,coast\f', /its lines end in U\+000C/],
+    'lines that U+2028 ends': [
+      `ticket_id,region\u2028${'WOT0000001,coast\u2028'.repeat(9_999)}`,
+      /its lines end in U\+2028/,
+    ],
+    'line ends that are written out': [
+      JSON.stringify(FILE.repeat(2_000)).slice(1, -1),
+      /its line ends are written out as \\n .*as within JSON/,
+    ],
+    'CSV as a text of JSON': [JSON.stringify(FILE), /its line ends are written out as \\n/],
+    'a binary file': [Buffer.from('7z\xbc\xaf\x27\x1c\0\x04\r\x80\xff', 'latin1'), /it is a binary file/],
+    EBCDIC: [Buffer.from('a389839285a36d89846b99858789969515', 'hex'), /text in another encoding than UTF-8/],
+    'UTF-32, big-endian': [
+      Buffer.concat([...FILE].map((letter) => Buffer.from([0, 0, 0, letter.charCodeAt(0)]))),
+      /text in another encoding than UTF-8/,
+    ],
     'another table': ['id,region\nWOT0000001,coast\n', /no ticket_id column \("id,region"\)/],
     'a quote in the header that is never closed': [
       '"ticket_id,region\nWOT0000001,coast\n',
@@ -110,7 +136,9 @@ describe('a file that looks odd loads', () => {
 
 describe('a header', () => {
   test('that stands again in the middle is no ticket', async () => {
-    const seen = await read(`${FILE}${FILE.replace('WOT0000001', 'WOT0000003')}\ufeff${FILE}`);
+    const seen = await read(
+      `${FILE}${FILE.replace('WOT0000001', 'WOT0000003')}\ufeff${FILE.replace('ticket_id', 'Ticket_ID')}`,
+    );
     assert.deepEqual(Object.keys(descriptionsOf(seen)).sort(), ['WOT0000001', 'WOT0000002', 'WOT0000003']);
     assert.deepEqual(
       seen.rejects.map(({ line, reason }) => [line, reason]),

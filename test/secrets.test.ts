@@ -31,6 +31,8 @@ describe('hiding secrets', () => {
 
   test('also ones that no setting holds: passwords in URLs, keys in query strings', () => {
     assert.equal(hideSecrets('at postgres://u:other@h/db', env), 'at postgres://u:[hidden]@h/db');
+    const example = 'it must look like postgres://user:password@host:5432/database, e.g. postgres://worker:…@db/x';
+    assert.equal(hideSecrets(example, env), example);
     assert.equal(
       hideSecrets('GET https://x/y?q=Kilimani&key=abc123&format=json', env),
       'GET https://x/y?q=Kilimani&key=[hidden]&format=json',

@@ -98,6 +98,10 @@ describe('a snapshot of which nearly nothing can be loaded', () => {
       lines(GOOD, (line, n) => (n > 0 && n <= 51 ? `${line},` : line)),
       /51 of its 100 rows cannot be loaded: 9 fields where the header has 8 \(51 times, first on line 2\)/,
     ],
+    'ids that say that there is none': [
+      csvOf(records(100, (n) => ({ ticket_id: ['NULL', 'undefined', 'NaN', '#N/A'][n % 4] ?? '' }))),
+      /None of its 100 rows can be loaded: no ticket_id \(100 times, first on line 2\)/,
+    ],
     'a header only': [
       csvOf([]).replace('ticket_id', Object.keys(record(1)).join(',')),
       /It has a header and no rows, and the last load had 100/,
@@ -157,6 +161,18 @@ describe('a snapshot that is odd', () => {
     ],
     'a column that is gone': [without('cluster'), /1 column of the last load is gone: cluster/],
     'a column that is new': [csvOf(records(100, () => ({ shiny: 'x' }))), /1 column is new: shiny/],
+    'a column that is empty now': [
+      csvOf(records(100, () => ({ cluster: '' }))),
+      /Of cluster 0 of 100 tickets have a value that reads; in the last load 100 of 100 had/,
+    ],
+    'ids that a spreadsheet has rounded': [
+      csvOf(records(100, () => ({ ticket_id: '1.23E+12' }))),
+      /Of its 1 ticket 0 were known, and the last load had 100. Have the ids changed\?/,
+    ],
+    'ids of another kind': [
+      csvOf(records(100, (n) => ({ ticket_id: `wot${n}` }))),
+      /Of its 100 tickets 0 were known, and the last load had 100. Have the ids changed\?/,
+    ],
     'a few rows rejected': [
       lines(GOOD, (line, n) => (n > 97 ? `${line},` : line)),
       /3 of 100 rows are rejected \(3.0 %\)/,
@@ -208,6 +224,10 @@ describe('a snapshot that would destroy the state', () => {
     ],
     'normalized_status is empty': [
       csvOf(records(100, () => ({ normalized_status: '' }))),
+      /Of normalized_status 0 % of the values read/,
+    ],
+    'normalized_status says that there is none': [
+      csvOf(records(100, (n) => ({ normalized_status: n % 2 ? 'NULL' : '[object Object]' }))),
       /Of normalized_status 0 % of the values read/,
     ],
     'it closes nearly all open tickets': [CLOSING, /It closes 90 of 100 open tickets \(90 %\)/],

@@ -37,6 +37,7 @@ const figures = (tickets: number, other: Partial<Figures> = {}): Figures => ({
   rows: tickets,
   rejected: 0,
   tickets,
+  ids: tickets,
   columns: COLUMNS,
   values: values(tickets),
   ...other,
@@ -59,6 +60,7 @@ const compared = (other: Partial<Comparison> = {}): Comparison => ({
   dataset: 'inc',
   feed: 'snapshots',
   last: figures(1_000),
+  known: 1_000,
   open: 100,
   closing: 0,
   hoursSinceLoad: 1,
@@ -199,6 +201,17 @@ describe('a file is loaded with a warning', () => {
     assert.deepEqual(judged(reading(10), { last: null }), ['load']);
   });
 
+  test('when it has as many tickets, and others, unless so many changed only', () => {
+    assert.deepEqual(judged(reading(1_000), { known: 599 }), [
+      'load',
+      'Of its 1000 tickets 599 were known, and the last load had 1000. Have the ids changed?',
+    ]);
+    assert.deepEqual(judged(reading(1_000), { known: 600 }), ['load']);
+    assert.deepEqual(judged(reading(100), { known: 50, last: figures(100) }), ['load'], 'so few say nothing');
+    assert.deepEqual(judged(reading(1_000), { known: 0, last: null }), ['load']);
+    assert.deepEqual(judged(reading(1_000), { known: 0, feed: 'changes' }), ['load']);
+  });
+
   test('and not for its few rows, or none, where files hold changes only', () => {
     for (const rows of [0, 3, 599]) assert.deepEqual(judged(reading(rows), { feed: 'changes' }), ['load']);
     assert.match(judged(reading(100))[1] ?? '', /of the last load\. It looks like a file of changes: INC_FEED\?/);
@@ -254,7 +267,12 @@ test('normal days do not warn: lumps of closings, columns that waver, a few reje
         const rejected = Math.floor(rows * rejects);
         const open = Math.round(before * 0.2);
         const file = reading(rows, rejected, { values: values(rows - rejected, shares) });
-        const against = compared({ last: figures(before), open, closing: Math.floor(open * closes) });
+        const against = compared({
+          last: figures(before),
+          known: Math.min(rows - rejected, before),
+          open,
+          closing: Math.floor(open * closes),
+        });
         assert.deepEqual(judge(file, against, 'hold'), { verdict: 'load', warnings: [] });
         assert.equal(manyRejected(rows, rejected), undefined);
       },

@@ -30,8 +30,7 @@ const COMMANDS: [name: string, ...args: string[]][] = [
   ['geocode', 'clusters'],
   ['geocode', 'locations', '--apply'],
 ];
-const REMEDY =
-  /The schema of this database is not current: 000001-tickets\.sql is (missing|changed)\. Run: fleettickets migrate/;
+const REMEDY = /The schema of this database is not current: 000001-tickets\.sql is missing\. Run: fleettickets migrate/;
 
 let folder: string;
 before(async () => {
@@ -87,7 +86,8 @@ describe('an empty database', () => {
 
   test('an older schema is none that a command works with either, and no job is left in it', async () => {
     await env.pool.query(`update graphile_migrate.migrations set hash = 'sha1:older'`);
-    for (const args of COMMANDS) await isToldToMigrate(args, {}, /from before the release.* migrate an empty database/);
+    for (const args of COMMANDS)
+      await isToldToMigrate(args, {}, /not current: .* from before the release.* run: fleettickets migrate(\W|$)/);
     const { rows } = await env.pool.query('select from graphile_worker.jobs');
     assert.deepEqual(rows, []);
   });

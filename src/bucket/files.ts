@@ -21,15 +21,16 @@ const EAT_OFFSET_MS = 3 * 3_600_000;
 
 /**
  * The time in a file name `YYYY-MM-DDTHH-MM-SS.csv`, which is East Africa Time; a fraction of a second may follow
- * (`…-05.120.csv`, `…-05-120Z.csv`), of which milliseconds are kept.
+ * (`…-05.12.csv`, `…-05-120Z.csv`), of which milliseconds are kept.
  * @returns undefined when the name holds no valid time
  */
 export function timeInName(key: string): Date | undefined {
-  const match = /(?:^|\/)(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)(?:[.,-](\d{3,9})(?!\d))?[^/]*\.csv(?:\.gz)?$/i.exec(
-    key,
-  );
+  const match =
+    /(?:^|\/)(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)(?:(?:[.,](\d{1,9})|-(\d{3,9}))(?!\d))?[^/]*\.csv(?:\.gz)?$/i.exec(
+      key,
+    );
   if (!match) return undefined;
-  const [, day, hour, minute, second, fraction = ''] = match;
+  const [, day, hour, minute, second, fraction = match[6] ?? ''] = match;
   const local = `${day}T${hour}:${minute}:${second}.${fraction.slice(0, 3).padEnd(3, '0')}`;
   const time = new Date(`${local}+03:00`);
   // JavaScript turns 31 February into March; a name that does not survive the round trip holds no time.
@@ -49,8 +50,12 @@ export function comparePositions(a: Position, b: Position): number {
   );
 }
 
-/** What people and programs drop beside a CSV that was meant as one: packed, half uploaded, or saved by a spreadsheet. */
-const NEARLY_CSV = /\.(csv\.[a-z0-9]{1,10}|tsv|txt|json|xlsx?|ods|zip)$/i;
+/**
+ * What people and programs drop beside a CSV that was meant as one: packed, half uploaded, saved by a spreadsheet, in
+ * another format, or with a snapshot's time and no ending at all.
+ */
+const NEARLY_CSV =
+  /\.(csv[^/]{1,12}|cvs|tsv|txt|(nd)?json|jsonl|xml|html?|xlsx?|ods|parquet|avro|zip|gz)$|(^|\/)\d{4}-\d\d-\d\d[T ]\d\d[-:]\d\d[^/]*$/i;
 
 export interface Listing {
   /** CSV files (also packed as `.csv.gz`), in their order. */

@@ -11,7 +11,7 @@ import {
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
-import { ExpectedError } from '../settings/errors.ts';
+import { ExpectedError, isUntrusted } from '../settings/errors.ts';
 import type { BucketSettings } from '../settings/settings.ts';
 
 export interface BucketObject {
@@ -66,18 +66,39 @@ const REMEDIES: Record<string, string> = {
     'the signature was refused: check RUSTFS_SECRET_KEY (behind a proxy, use the internal endpoint)',
   InvalidAccessKeyId: 'the access key is unknown: check RUSTFS_ACCESS_KEY',
   AccessDenied: 'access denied: the key needs list, read, write and delete under the prefix',
+  RequestTimeTooSkewed: 'the clocks of this machine and of the server differ by too much: set them right',
+  AuthorizationHeaderMalformed: 'the region is wrong: check RUSTFS_REGION',
   ECONNREFUSED: 'nothing listens there: check RUSTFS_ENDPOINT, and that the server runs',
   ENOTFOUND: 'the host name is unknown: check RUSTFS_ENDPOINT',
+  EPROTO: 'it does not speak TLS there: check whether RUSTFS_ENDPOINT must begin with http://',
+  CERT_HAS_EXPIRED: 'its certificate has expired: renew it',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is one of another host name: check RUSTFS_ENDPOINT',
 };
+
+const UNTRUSTED =
+  'its certificate is signed by nobody whom this machine trusts: name the file with the certificate of its CA in ' +
+  'NODE_EXTRA_CA_CERTS, or use http:// within a private network';
+const NO_S3 =
+  'what answers is no S3 server: check RUSTFS_ENDPOINT (the port of the API, not of the console, and no proxy that asks for a login)';
 
 /** An error of the SDK in words for the operator: which bucket, what was tried, what to do. */
 export function explain(bucket: Bucket, doing: string, error: unknown): BucketError {
   if (error instanceof BucketError) return error;
   const { name = 'Error', code, message = String(error) } = error as { name?: string; code?: string; message?: string };
   const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
-  const remedy = REMEDIES[code ?? ''] ?? REMEDIES[name] ?? (status === 403 ? REMEDIES.AccessDenied : undefined);
+  const remedy =
+    REMEDIES[code ?? ''] ?? REMEDIES[name] ?? (isUntrusted(code) ? UNTRUSTED : whyUnnamed(name, message, status));
   const detail = remedy ?? `${code ?? name}${status ? ` (HTTP ${status})` : ''}: ${message}`;
   return new BucketError(`${doing} in bucket ${bucket.name} at ${bucket.endpoint}: ${detail}`, { cause: error });
+}
+
+/** A refusal without S3's name for it, as a HEAD has none, or what is no S3 server. */
+function whyUnnamed(name: string, message: string, status: number | undefined): string | undefined {
+  if (/Deserialization error/.test(message)) return NO_S3; // of the SDK: an answer that is not the XML it should be
+  if (!['Unknown', 'UnknownError', '403', 'Forbidden'].includes(name) || status === undefined) return undefined;
+  if (status === 403) return REMEDIES.AccessDenied;
+  if (status >= 500) return `HTTP ${status}: the server, or a proxy before it, is in trouble`;
+  return `HTTP ${status}: ${NO_S3}`;
 }
 
 export function statusOf(error: unknown): number | undefined {
@@ -113,9 +134,16 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
       .catch((error: unknown) => {
         throw explain(bucket, `Listing ${folder || 'the root'}`, error);
       });
+    // A page of HTML with status 200 would pass for a folder of nothing.
+    if (page.Name === undefined && page.IsTruncated === undefined)
+      throw new BucketError(`Listing ${folder || 'the root'} in bucket ${bucket.name} at ${bucket.endpoint}: ${NO_S3}`);
     for (const { Key, ETag, Size, LastModified } of page.Contents ?? []) {
-      if (Key === undefined || LastModified === undefined) continue;
-      objects.set(Key, { key: Key, etag: unquote(ETag), size: Size ?? 0, lastModified: LastModified });
+      if (Key === undefined || Key.endsWith('/')) continue; // a folder's own marker
+      if (LastModified === undefined || !(Size !== undefined && Size >= 0))
+        throw new BucketError(
+          `Listing ${folder} in bucket ${bucket.name}: the server lists ${Key} without its time or its size; nothing was taken from this list`,
+        );
+      objects.set(Key, { key: Key, etag: unquote(ETag), size: Size, lastModified: LastModified });
     }
     token = page.IsTruncated ? page.NextContinuationToken : undefined;
     if (page.IsTruncated && (token === undefined || tokens.has(token))) {

@@ -34,5 +34,5 @@ function describe({ check, state, detail, remedy }: Finding): string {
   const indent = ' '.repeat(21);
   const indented = (text: string) => text.trim().replaceAll('\n', `\n${indent}`);
   const hint = remedy ? `${indent}→ ${indented(remedy)}\n` : '';
-  return `${MARKS[state].padEnd(6)}${check.padEnd(15)}${indented(detail)}\n${hint}`;
+  return `${MARKS[state].padEnd(6)}${check.padEnd(14)} ${indented(detail)}\n${hint}`;
 }

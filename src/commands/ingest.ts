@@ -15,6 +15,7 @@ import { csvBytes } from '../csv/gunzip.ts';
 import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { boundedWaits } from '../database/waits.ts';
 import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET, dataset } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
@@ -87,12 +88,13 @@ export async function run(args: string[]): Promise<number> {
     await requireCurrent(client);
     if (!(await isOn(client, name))) throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
     if (!values.apply && local) {
-      const plan = await planFile(client, from, local);
+      const plan = await boundedWaits(client, () => planFile(client, from, local));
       print(values.json, plan, describeFilePlan);
       return plan.refusal === null ? 0 : 1;
     }
     if (!values.apply) {
-      const dryRun = await previewBucket(client, openBucket(readSettings(BucketSettings)), from, mode);
+      const bucket = openBucket(readSettings(BucketSettings));
+      const dryRun = await boundedWaits(client, () => previewBucket(client, bucket, from, mode));
       print(values.json, dryRun, describeDryRun);
       return dryRun.refused.length === 0 ? 0 : 1;
     }

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
-import { withClient } from '../database/client.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import { exposition, readMetrics, requireMetrics } from '../operations/metrics.ts';
 import { serveMetrics } from '../operations/metrics-server.ts';
 import { ExpectedError } from '../settings/errors.ts';
@@ -26,7 +26,7 @@ export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { listen: { type: 'string' } } });
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   if (values.listen !== undefined) return serve(DATABASE_URL, values.listen);
-  await withClient(DATABASE_URL, async (client) => {
+  await withBoundedWaits(DATABASE_URL, async (client) => {
     await requireMetrics(client);
     process.stdout.write(exposition(await readMetrics(client)));
   });

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { DIMENSIONS, type Dimension, type Report, readReport, type Since } from '../analytics/report.ts';
-import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
 import { sparkline } from '../terminal/sparkline.ts';
@@ -33,7 +33,7 @@ export async function run(args: string[]): Promise<number> {
   });
   const since = readSince(values.since);
   const by = values.by === undefined ? null : readDimension(values.by);
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const report = await readReport(client, since, by);
     if (values.json) printJson(report);

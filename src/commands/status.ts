@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import { type DatasetHealth, type Health, readStatus, type Status } from '../operations/health.ts';
 import { DEFAULT_DATASET } from '../settings/dataset.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
@@ -21,7 +21,7 @@ Exit status: 0 all is well, 1 something needs a person. Settings: DATABASE_URL.
 
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const status = await readStatus(client);
     if (values.json) printJson(status);

@@ -4,7 +4,7 @@
  */
 import type { Header } from './header.ts';
 import { visible } from './text.ts';
-import { toBoolean } from './values.ts';
+import { isNoValue, toBoolean } from './values.ts';
 
 /**
  * Version of the rules below, and of the reading before them. A change that makes another ticket of the same bytes raises
@@ -65,8 +65,8 @@ export function cleanerFor({ names, idColumn }: Header): Cleaner {
     if (id.length > MAX_ID_FIELD || ticketId.length > MAX_TICKET_ID) {
       return { kind: 'reject', reason: `ticket_id is longer than ${MAX_TICKET_ID} characters` };
     }
-    if (ticketId === '') return { kind: 'reject', reason: 'no ticket_id' };
-    if (ticketId === 'ticket_id') return { kind: 'reject', reason: 'it repeats the header' };
+    if (ticketId === '' || isNoValue(ticketId)) return { kind: 'reject', reason: 'no ticket_id' };
+    if (ticketId.toLowerCase() === 'ticket_id') return { kind: 'reject', reason: 'it repeats the header' };
     if (isTooLarge(fields)) return { kind: 'reject', reason: `its JSON is larger than ${MAX_RAW / 1024 / 1024} MiB` };
     // Joined, not added up: a text of a hundred parts that lives as long as its chunk is costly to collect.
     const parts = members.map(({ before, column, text }) => before + escaped(text(fields[column] ?? '')));

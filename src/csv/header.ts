@@ -1,5 +1,5 @@
 /** The header of a ticket CSV, judged before anything is built on it: its names become the keys of every record. */
-import { noTicketCsv, whatInstead } from './refused.ts';
+import { noTicketCsv, otherLineEnds, whatInstead } from './refused.ts';
 import { visible } from './text.ts';
 
 export interface Header {
@@ -18,6 +18,8 @@ export const MAX_HEADER_BYTES = 64 * 1024;
  */
 export function readHeader(cells: readonly string[]): Header {
   const start = cells.join(',');
+  const lineEnds = start.includes('ticket_id') ? otherLineEnds(start) : undefined;
+  if (lineEnds !== undefined) throw noTicketCsv(lineEnds);
   if (cells.length > MAX_COLUMNS) {
     throw noTicketCsv(
       whatInstead(start) ?? `its header has ${cells.length} columns, and at most ${MAX_COLUMNS} are read`,
@@ -25,9 +27,6 @@ export function readHeader(cells: readonly string[]): Header {
   }
   if (cells.some((cell) => /\n/.test(cell) && /[,"]/.test(cell))) {
     throw noTicketCsv('it has no readable header: a quote that opens in it is not closed there');
-  }
-  if (cells.some((cell) => cell.includes('\r'))) {
-    throw noTicketCsv('its lines end in a lone carriage return; export it with LF or CRLF');
   }
   const names = unique(cells.map(visible));
   const idColumn = names.indexOf('ticket_id');
@@ -55,7 +54,8 @@ function unique(names: readonly string[]): string[] {
 
 function whyNoId(cells: readonly string[], text: string): string {
   const start = JSON.stringify(text.slice(0, 80));
-  return cells.some((cell) => /(^|[;\t|])"?ticket_id"?([;\t|]|$)/.test(cell))
+  if (cells.some((cell) => /\bticket_id,/.test(cell))) return `each line is one quoted field (${start})`;
+  return cells.length === 1 && /\bticket_id\b/.test(text)
     ? `the columns are not separated by commas (${start})`
     : `the header has no ticket_id column (${start})`;
 }

@@ -22,7 +22,7 @@ export interface Ending {
   readonly sha256: string;
   /** Names of the columns. */
   readonly columns: readonly string[];
-  /** Of the tickets, by typed column. */
+  /** Of the tickets, by counted column. */
   readonly values: Readonly<Record<string, Values>>;
   readonly firstReject: FirstReject | undefined;
 }

@@ -13,7 +13,7 @@ export const noTicketCsv = (reason: string) => new RefusedFileError(`No ticket C
 
 /** Bytes at the start of a file by which a format is known. */
 const FORMATS: readonly (readonly [start: string | readonly number[], what: string])[] = [
-  [[0x1f, 0x8b], 'it is compressed with gzip: unpack it, or give it a name that ends in .csv.gz'],
+  [[0x1f, 0x8b], 'it is compressed with gzip: unpack it, or pack it once under a name that ends in .csv.gz'],
   ['PK\x03\x04', 'it is an Excel workbook (.xlsx) or another ZIP archive: export it as CSV'],
   [[0xd0, 0xcf, 0x11, 0xe0], 'it is an Excel workbook (.xls): export it as CSV'],
   ['%PDF', 'it is a PDF'],
@@ -78,5 +78,22 @@ export function whatInstead(text: string): string | undefined {
   if (/^\s*"?sep=/i.test(text)) {
     return `it begins with a line for Excel that names the separator (${start}): export it without that line`;
   }
-  return undefined;
+  if (text.includes('\\n'))
+    return `its line ends are written out as \\n (${start}), as within JSON: export it as plain CSV`;
+  // An old encoding spoils a letter of a header here and there, and is read all the same.
+  if (!text.includes('ticket_id') && /(?!\s)[\p{Cc}\ufffd]/u.test(text)) {
+    return `it is a binary file, or text in another encoding than UTF-8 (${start})`;
+  }
+  return otherLineEnds(text);
+}
+
+const OTHER_LINE_END = /\S([\r\v\f\u0085\u2028\u2029])+\S/;
+
+/** What else than LF or CRLF its lines end in: a lone carriage return, a form feed, U+2028 and the like. */
+export function otherLineEnds(text: string): string | undefined {
+  const [, end = ''] = OTHER_LINE_END.exec(text) ?? [];
+  if (end === '') return undefined;
+  const name =
+    end === '\r' ? 'a lone carriage return' : `U+${end.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
+  return `its lines end in ${name}; export it with LF or CRLF`;
 }

@@ -50,9 +50,23 @@ function isDegrees(text: string): boolean {
   return degrees.length <= 40 && /^[+-]?[0-9]{1,3}(?:\.[0-9]*)?$/.test(degrees);
 }
 
-/** The columns whose values are counted. normalized_status is text: what is there reads. */
-export const TYPED_COLUMNS: Readonly<Record<string, (text: string) => boolean>> = {
-  normalized_status: () => true,
+/** What programs write where they have no value. */
+const NO_VALUE = /^(?:null|undefined|nan|none|n\/a|#n\/a|\[object object\])$/i;
+
+/** Whether a text only says that there is none. */
+export const isNoValue = (text: string) => text.length <= 20 && NO_VALUE.test(trimmed(text));
+
+/** Of a text, what is there reads, unless it says that nothing is. */
+const isSaid = (text: string) => !isNoValue(text);
+
+/** The columns whose values are counted: the typed ones, and texts without which tickets lose their place or their team. */
+export const COUNTED_COLUMNS: Readonly<Record<string, (text: string) => boolean>> = {
+  normalized_status: isSaid,
+  raw_status: isSaid,
+  cluster: isSaid,
+  region: isSaid,
+  location_name: isSaid,
+  assigned_team: isSaid,
   is_actionable: (text) => toBoolean(text) !== undefined,
   mttr: isHours,
   created_at_service: isTime,
@@ -66,18 +80,18 @@ export const TYPED_COLUMNS: Readonly<Record<string, (text: string) => boolean>> 
   longitude: isDegrees,
 };
 
-/** Of a typed column: the tickets that have a value there, and those whose value reads. */
+/** Of a counted column: the tickets that have a value there, and those whose value reads. */
 export interface Values {
   filled: number;
   read: number;
 }
 
-/** Counts the values of one ticket after the other, for the typed columns that the header has. */
+/** Counts the values of one ticket after the other, for the counted columns that the header has. */
 export class ValueCounter {
   readonly #columns: readonly { name: string; column: number; reads: (text: string) => boolean; values: Values }[];
 
   constructor({ names }: Header) {
-    this.#columns = Object.entries(TYPED_COLUMNS)
+    this.#columns = Object.entries(COUNTED_COLUMNS)
       .map(([name, reads]) => ({ name, column: names.indexOf(name), reads, values: { filled: 0, read: 0 } }))
       .filter(({ column }) => column >= 0);
   }

@@ -7,7 +7,7 @@
  */
 
 import pg, { type ClientBase, type QueryResult, type QueryResultRow } from 'pg';
-import { ExpectedError } from '../settings/errors.ts';
+import { ExpectedError, isUntrusted, REMEDIES } from '../settings/errors.ts';
 import { isPooled, POOLED } from './pooler.ts';
 import { pinSession } from './session.ts';
 
@@ -114,8 +114,27 @@ function unconnected(url: string): pg.Client {
   }
 }
 
+const UNTRUSTED =
+  'no CA that this machine trusts has signed it. Name the file with the certificate of its CA (sslrootcert=…), or encrypt ' +
+  'without checking it (sslmode=require without sslrootcert)';
+
+/** What to do about TLS, in words of DATABASE_URL, and about limits. */
+function remedyOf(error: Error): string | undefined {
+  const { code } = error as NodeJS.ErrnoException;
+  if (isUntrusted(code)) return UNTRUSTED;
+  if (code === 'CERT_HAS_EXPIRED')
+    return 'renew it, or encrypt without checking it: sslmode=require without sslrootcert';
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
+    return 'name the host as its certificate does, or check the CA only: sslmode=verify-ca';
+  if (/does not support SSL/.test(error.message)) return 'leave sslmode out, or set sslmode=disable';
+  if (/no encryption$/.test(error.message)) return 'it may want TLS: add ?sslmode=require';
+  return REMEDIES[code ?? ''];
+}
+
 /** Node reports a host that refuses on both IPv4 and IPv6 as an AggregateError without a message. */
 function reasonOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(reasonOf).join('; ');
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  const remedy = remedyOf(error);
+  return remedy === undefined ? error.message : `${error.message}: ${remedy}`;
 }

@@ -7,8 +7,8 @@ export const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.
 
 /** For a database whose first migration is one of before the release, when it could still be made anew. */
 export const FORMER_REMEDY =
-  'migrate an empty database, which the next file fills; one that took over the Python version can go back first ' +
-  '(select tickets_takeover.go_back();) and be migrated again';
+  'name an empty database in DATABASE_URL, which the next file fills, or, where this one took over the Python version, ' +
+  'go back first (select tickets_takeover.go_back();). Then run: fleettickets migrate';
 
 /**
  * A committed migration that the database has not (missing), or has in another version: the first one as it was before the

@@ -11,6 +11,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { migrate as applyCommitted, Logger } from 'graphile-migrate';
 import { clearAllPools } from 'graphile-migrate/dist/pg.js';
 import type { ClientBase } from 'pg';
+import { REMEDIES } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import { JobSchemaSettings, readSettings, TakeoverSettings } from '../settings/settings.ts';
 import { SchemaError, withClient } from './client.ts';
@@ -78,7 +79,7 @@ async function requireNoObstacles(client: ClientBase, jobs: JobSchemaSettings): 
 function requireUpgradable(left: Pending[]): void {
   if (left.some(({ state }) => state === 'former'))
     throw new SchemaError(
-      `This database was made by a version from before the release, which cannot be upgraded: ${FORMER_REMEDY}.`,
+      `The schema of this database is not current: it was made by a version from before the release, and cannot be upgraded. What to do: ${FORMER_REMEDY}`,
     );
   const changed = left.filter(({ state }) => state === 'changed').map(({ migration }) => migration);
   if (changed.length > 0)
@@ -193,10 +194,16 @@ async function applyMigrations(client: ClientBase, databaseUrl: string, workerSc
   }
 }
 
-type MigrationError = Error & { detail?: string; hint?: string; _gmMessageOverride?: string };
+type MigrationError = Error & { code?: string; detail?: string; hint?: string; _gmMessageOverride?: string };
 
 /** graphile-migrate's excerpt of the SQL around the error where there is one, and what Postgres adds to it. */
-function explain({ message, detail, hint, _gmMessageOverride: excerpt }: MigrationError): string {
+function explain({
+  message,
+  code = '',
+  detail,
+  hint = REMEDIES[code],
+  _gmMessageOverride: excerpt,
+}: MigrationError): string {
   const lines = [excerpt ?? message, detail && `Detail: ${detail}`, hint && `Hint: ${hint}`];
   return stripVTControlCharacters(lines.filter(Boolean).join('\n'));
 }

@@ -20,8 +20,14 @@ const PINNED: readonly (readonly [setting: string, value: string])[] = [
   ['statement_timeout', '0'], // a batch or a sweep may take minutes; what a person waits for sets its own
   ['lock_timeout', '0'],
   ['idle_in_transaction_session_timeout', '0'],
+  ['idle_session_timeout', '0'], // a worker's heartbeat and its ear for new jobs are idle nearly always
+  ['transaction_timeout', '0'],
+  ['extra_float_digits', '1'], // coordinates are read to their last digit
   ['tickets_ops.client', 'fleettickets'], // in a database that was taken over, others are refused (takeover/fence.sql)
 ];
+
+/** Settings that Postgres 15 and 16 do not know. */
+const NEWER = ['transaction_timeout'];
 
 const SETTINGS = PINNED.map(([setting]) => setting);
 const VALUES = PINNED.map(([, value]) => value);
@@ -42,7 +48,7 @@ const AS_ROWS = `(
 export async function pinSession(db: Db): Promise<void> {
   await db.query(
     `select pg_catalog.set_config(setting, value, false) from ${AS_ROWS}
-     where not coalesce(pg_catalog.current_setting(setting, true) operator(pg_catalog.=) value, false)`,
+     where coalesce(pg_catalog.current_setting(setting, true) operator(pg_catalog.<>) value, setting operator(pg_catalog.=) 'tickets_ops.client')`,
     [SETTINGS, VALUES],
   );
 }
@@ -53,7 +59,9 @@ export function pinnedUrl(databaseUrl: string): string {
   // As libpq reads them: a backslash before a blank.
   url.searchParams.set(
     'options',
-    PINNED.map(([setting, value]) => `-c ${setting}=${value.replaceAll(' ', '\\ ')}`).join(' '),
+    PINNED.filter(([setting]) => !NEWER.includes(setting))
+      .map(([setting, value]) => `-c ${setting}=${value.replaceAll(' ', '\\ ')}`)
+      .join(' '),
   );
   return url.href;
 }
@@ -62,7 +70,7 @@ export function pinnedUrl(databaseUrl: string): string {
 export async function settingsToPin(db: Db): Promise<Record<string, string>> {
   const { rows } = await db.query<{ setting: string; value: string }>(
     `select pinned.setting, pinned.value from ${AS_ROWS} left join pg_settings s on lower(s.name) = lower(pinned.setting)
-     where s.reset_val is distinct from pinned.value`,
+     where coalesce(s.reset_val <> pinned.value, pinned.setting = 'tickets_ops.client')`,
     [SETTINGS, VALUES],
   );
   return Object.fromEntries(rows.map(({ setting, value }) => [setting, value]));

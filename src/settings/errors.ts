@@ -14,6 +14,16 @@ interface Coded {
   readonly syscall?: unknown;
 }
 
+/** Whether Node refuses a certificate because it knows nobody who signed it. */
+export const isUntrusted = (code: string | undefined) =>
+  /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_\w+)$/.test(code ?? '');
+
+/** What to do, by SQLSTATE, where Postgres itself gives no hint. */
+export const REMEDIES: Record<string, string> = {
+  '25006': 'It takes no writes: a standby, perhaps after a failover. Name the server that does in DATABASE_URL.',
+  '53300': 'Raise the limit of the role, the database or the server, or end sessions that nobody needs.',
+};
+
 /** pg's own words for a connection that went away; they have no code. */
 const CONNECTION_LOST = /^(Connection terminated|Client has encountered a connection error)/;
 
@@ -25,7 +35,9 @@ export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { code, severity, detail, hint, syscall } = error as Coded;
   if (severity !== undefined)
-    return [`Postgres refuses: ${error.message} (SQLSTATE ${code})`, detail, hint].filter(Boolean).join('\n');
+    return [`Postgres refuses: ${error.message} (SQLSTATE ${code})`, detail, hint ?? REMEDIES[String(code)]]
+      .filter(Boolean)
+      .join('\n');
   if (CONNECTION_LOST.test(error.message)) return `The connection to Postgres was lost: ${error.message}`;
   if (error instanceof ExpectedError || syscall !== undefined) return error.message;
   return error.stack ?? error.message;

@@ -37,6 +37,6 @@ export function hideSecrets(text: string, env: NodeJS.ProcessEnv = process.env):
   let hidden = text;
   for (const secret of secretsOf(env)) hidden = hidden.replaceAll(secret, HIDDEN);
   return hidden
-    .replace(/(:\/\/[^\s:/@]*:)[^\s@]+@/g, `$1${HIDDEN}@`)
+    .replace(/(:\/\/[^\s:/@]*:)(?!password@|…@)[^\s@]+@/g, `$1${HIDDEN}@`) // but for what shows how an address looks
     .replace(/([?&](?:key|api_key|token|password)=)[^&\s"']+/gi, `$1${HIDDEN}`);
 }

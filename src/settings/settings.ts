@@ -12,6 +12,7 @@ import { ExpectedError } from './errors.ts';
 export const DatabaseSettings = z.object({
   DATABASE_URL: z
     .string()
+    .trim()
     .superRefine((url, context) => {
       const refusal = refusalOfUrl(url);
       if (refusal) context.addIssue(refusal);

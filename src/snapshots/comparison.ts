@@ -17,21 +17,31 @@ export async function compareStaged(
   snapshotId: string,
   snapshotAt: Date,
 ): Promise<Comparison> {
-  const { rows } = await db.query<{ closing: string[] }>(
-    `select array(
+  const { rows } = await db.query<{ closing: string[]; known: number }>(
+    `select (
+       select count(*)::int from tickets_ops.snapshot_rows r
+       where r.snapshot_id = $1
+         and (r.raw is null or exists (select from tickets.${dataset.name} t where t.ticket_id = r.ticket_id)) -- primary keys
+     ) as known,
+     array(
        select r.ticket_id from tickets_ops.snapshot_rows r join tickets.${dataset.name} t on t.ticket_id = r.ticket_id
        where r.snapshot_id = $1 and r.raw is not null and t.is_actionable -- partial index *_open
          and ${CLOSES('r.raw')}
      ) as closing`,
     [snapshotId],
   );
-  return compare(db, dataset, rows[0]?.closing ?? [], snapshotAt);
+  const { closing = [], known = 0 } = rows[0] ?? {};
+  return compare(db, dataset, known, closing, snapshotAt);
 }
 
-/** @param closing ids of open tickets that the file closes */
+/**
+ * @param known how many ids of the file have a ticket
+ * @param closing ids of open tickets that the file closes
+ */
 export async function compare(
   db: Db,
   dataset: Dataset,
+  known: number,
   closing: readonly string[],
   snapshotAt: Date,
 ): Promise<Comparison> {
@@ -74,6 +84,7 @@ export async function compare(
     dataset: dataset.name,
     feed: await feedOf(db, dataset.name),
     last,
+    known,
     open,
     closing: closing.length,
     hoursSinceLoad: hours_since_load,

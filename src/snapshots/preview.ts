@@ -100,13 +100,14 @@ export async function preview(
   }
   const closing = [...found].filter(([, change]) => change?.closes).map(([id]) => id);
   const reading = { ...next.value, counts };
-  const compared = await compare(db, dataset, closing, snapshotAt);
+  const changes = summary([...found.values()]);
+  const compared = await compare(db, dataset, found.size - changes.inserts, closing, snapshotAt);
   const verdict = judge(reading, compared, await onSuspectSnapshot(db));
   if (verdict.verdict === 'refuse') throw new RefusedFileError(verdict.reason);
   const many = manyRejected(figuresOf(reading).rows, counts.rejected);
   return {
     counts,
-    ...summary([...found.values()]),
+    ...changes,
     rejects,
     brokenOff: reading.brokenOff,
     verdict: many === undefined ? verdict : { ...verdict, warnings: [...verdict.warnings, many] },

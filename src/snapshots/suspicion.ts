@@ -16,8 +16,10 @@ export interface Figures {
   readonly rejected: number;
   /** Rows that can be loaded; an id that stands twice counts twice. */
   readonly tickets: number;
+  /** Ids of the tickets, each once. */
+  readonly ids: number;
   readonly columns: readonly string[];
-  /** Of the tickets, by typed column. */
+  /** Of the tickets, by counted column. */
   readonly values: Readonly<Record<string, Values>>;
 }
 
@@ -37,6 +39,8 @@ export interface Comparison {
   readonly feed: Feed;
   /** The last whole load; null before the first. */
   readonly last: Figures | null;
+  /** Ids of this file that have a ticket already. */
+  readonly known: number;
   /** Open tickets, and those of them that this file closes. */
   readonly open: number;
   readonly closing: number;
@@ -73,6 +77,8 @@ const HELD_MS = 3_600_000;
 const MAX_REJECTED_SHARE = 0.5;
 const MANY_REJECTED_SHARE = 0.02;
 const FEW_ROWS_SHARE = 0.6;
+/** So many tickets of the last load may be missing whatever their share. */
+const MAX_MISSING = 50;
 /** So few rows are more like what changed in an hour. */
 const CHANGES_SHARE = 0.2;
 /** A column reads far fewer values: half of the share it had, or so much more of what stands there is unreadable. */
@@ -83,7 +89,8 @@ const FEW_VALUES = 5;
 
 export const figuresOf = ({ counts, columns, values }: Reading): Figures => {
   const rows = counts.read - counts.alarms - counts.sentinels;
-  return { rows, rejected: counts.rejected, tickets: rows - counts.rejected, columns, values };
+  const tickets = rows - counts.rejected;
+  return { rows, rejected: counts.rejected, tickets, ids: tickets - counts.duplicates, columns, values };
 };
 
 /** @param onSuspect what is done with a file that would be held (ON_SUSPECT_SNAPSHOT) */
@@ -154,7 +161,7 @@ function whyClosingsPass({ hoursSinceLoad, snapshotAt, heldSince }: Comparison):
   return 'It is loaded because a file at least an hour before it showed the same.';
 }
 
-function comparedWith(last: Figures, now: Figures, { dataset, feed }: Comparison): string[] {
+function comparedWith(last: Figures, now: Figures, { dataset, feed, known }: Comparison): string[] {
   const gone = last.columns.filter((name) => !now.columns.includes(name));
   const fresh = now.columns.filter((name) => !last.columns.includes(name));
   return [
@@ -162,7 +169,7 @@ function comparedWith(last: Figures, now: Figures, { dataset, feed }: Comparison
       ? [
           `It has ${now.rows} rows, ${percent(now.rows / last.rows)} of the ${last.rows} of the last load.${now.rows < CHANGES_SHARE * last.rows ? ` It looks like a file of changes: ${dataset.toUpperCase()}_FEED?` : ''}`,
         ]
-      : []),
+      : whyUnknown(last, now, feed, known)),
     ...(gone.length > 0
       ? [`${some(gone.length, 'column')} of the last load ${gone.length === 1 ? 'is' : 'are'} gone: ${listed(gone)}.`]
       : []),
@@ -171,6 +178,15 @@ function comparedWith(last: Figures, now: Figures, { dataset, feed }: Comparison
       : []),
     ...Object.keys(now.values).flatMap((column) => whyFewerRead(column, last, now, feed)),
   ];
+}
+
+/** As many rows as before, and other tickets: ids that a spreadsheet has rounded, or a column that has moved. */
+function whyUnknown(last: Figures, now: Figures, feed: Feed, known: number): string[] {
+  return feed === 'snapshots' && known < FEW_ROWS_SHARE * last.ids && last.ids - known > MAX_MISSING
+    ? [
+        `Of its ${some(now.ids, 'ticket')} ${known} were known, and the last load had ${last.ids}. Have the ids changed?`,
+      ]
+    : [];
 }
 
 function whyFewerRead(column: string, last: Figures, now: Figures, feed: Feed): string[] {

@@ -13,6 +13,7 @@ import { connect } from '../database/client.ts';
 import { backendOf, isEmbedded, POOLED } from '../database/pooler.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { REVISION } from '../database/worker-schema.ts';
+import { reasonOf } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import { recordSettings } from '../settings/recorded.ts';
 import { rescue } from './rescue.ts';
@@ -72,7 +73,7 @@ export function keepHeartbeat(
       running = false;
     };
     const heartbeat = start(workerPool.id, databaseUrl, log, end).catch((error: unknown) => {
-      const reason = `the heartbeat cannot be set up: ${(error as Error).message}`;
+      const reason = `the heartbeat cannot be set up: ${reasonOf(error)}`;
       if (running) end(reason);
       else log.warn(reason);
       return undefined;

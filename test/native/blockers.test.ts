@@ -1,11 +1,19 @@
 /** A person's open transaction keeps others waiting for a bounded time, and is named: by health, and to whoever waits. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { connect } from '../../src/database/client.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { csvOf, keyOf } from '../support/pipeline.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
+
+const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 describe('a transaction that somebody left open', { skip: !native && 'needs a native Postgres' }, () => {
   let env: Environment;
@@ -51,6 +59,67 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
       new RegExp(`process ${pid} of user \\w+, idle in transaction`),
     );
     assert.ok(performance.now() - started < 25_000);
+  });
+
+  test('or holds a snapshot, keeps every call of a person waiting for ten seconds', async () => {
+    await env.pool.query(
+      `insert into tickets_ops.snapshots (dataset, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, status, error)
+       values ('inc', 'automations/inc/2026-06-15T09-00-00.csv', 'e', 1, now(), now(), 'bucket', 'failed', 'x')`,
+    );
+    const snapshot = '(select max(snapshot_id) from tickets_ops.snapshots)';
+    await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani"}')`);
+    const calls = [
+      `tickets_ops.release_snapshot(${snapshot})`,
+      `tickets_ops.dismiss_snapshot(${snapshot})`,
+      `tickets_ops.skip_file('automations/inc/2026-06-15T09-00-00.csv')`,
+      'tickets_ops.fetch_now()',
+      `tickets.geocode_cluster('Kilimani', true)`,
+      `tickets.geocode_location('NW_Yaya_FDT1', 'Kilimani')`,
+      `tickets_ops.retry_job((select id from tickets_ops.jobs where task = 'fetch_snapshot'))`,
+      'tickets_ops.retry_failed()',
+    ];
+    await env.pool.query('select tickets_ops.fetch_now()');
+    for (const call of [
+      `tickets.geocode_cluster('Kilimani', true)`,
+      `tickets.geocode_location('NW_Yaya_FDT1', 'Kilimani')`,
+    ])
+      await env.pool.query(`select ${call}`);
+    await env.pool.query(
+      `select tickets_ops.enqueue('geocode_cluster', '{"cluster": "Nyali"}', 'dead'); update graphile_worker._private_jobs set attempts = max_attempts where key = 'dead'`,
+    );
+    await person.query('select from graphile_worker._private_jobs for update');
+    await person.query(`lock table tickets_ops.snapshots in exclusive mode`);
+    const started = performance.now();
+    const told = await Promise.all(
+      calls.map((call) =>
+        env.pool.query(`select ${call}`).then(
+          () => 'it went through',
+          (error: Error) => error.message,
+        ),
+      ),
+    );
+    const blocked = new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`);
+    for (const [n, message] of told.entries()) assert.match(message, blocked, calls[n]);
+    assert.ok(performance.now() - started < 25_000);
+  });
+
+  test('and has the ledger to itself keeps no command waiting for ever, and each says by whom', async () => {
+    await person.query('lock table tickets_ops.snapshots in access exclusive mode');
+    const file = join(tmpdir(), `fleettickets-blockers-${process.pid}.csv`);
+    await writeFile(file, csvOf([{ ticket_id: 'WOT1' }]));
+    const run = async (...args: string[]) => {
+      const child = spawn(process.execPath, [CLI, ...args]);
+      const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+      return `${out}${err}`;
+    };
+    const said = await Promise.all(
+      [['status'], ['metrics'], ['doctor'], ['ingest', '--inc-csv', file], ['ingest', '--from-bucket']].map((args) =>
+        run(...args),
+      ),
+    );
+    const blocked = new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`);
+    for (const text of said) assert.match(text, blocked);
+    await rm(file);
   });
 
   test('blocks a load: SIGTERM ends the worker all the same, health names the process, and the load goes on after it', async () => {

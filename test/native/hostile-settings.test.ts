@@ -25,6 +25,9 @@ const SETTINGS: readonly (readonly string[])[] = [
   [`statement_timeout = '30ms'`],
   [`lock_timeout = '1ms'`],
   [`idle_in_transaction_session_timeout = '5ms'`],
+  [`idle_session_timeout = '200ms'`],
+  ['extra_float_digits = -15'],
+  ['array_nulls = off', `client_encoding = 'LATIN1'`, 'row_security = off', `xmloption = 'document'`],
   [`search_path = 'nowhere'`],
   [
     `DateStyle = 'German'`,
@@ -107,6 +110,20 @@ describe('a database that sets', { skip: !native && 'needs a native Postgres' },
       assert.equal(await worker.exited, 0);
     });
     await assertLoaded();
+  });
+
+  test('that idle sessions are ended: a worker that waits for work lives', async () => {
+    await under([`idle_session_timeout = '200ms'`], async () => {
+      const worker = await startWorkerProcess();
+      await waitFor('its second heartbeat', async () => {
+        const { rows } = await env.pool.query(
+          `select from tickets_ops.workers where stopped_at is null and seen_at > started_at + interval '6 seconds'`,
+        );
+        return rows.length > 0;
+      });
+      worker.kill('SIGTERM');
+      assert.equal(await worker.exited, 0);
+    });
   });
 
   test('the worst of it: the schema that a migration makes is the same', async () => {

@@ -1,12 +1,20 @@
 /** What is served runs on a streaming replica: that is where a busy map goes first. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { pino } from 'pino';
 import { withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
 import { connectAsPerson, native, waitFor } from '../support/environment.ts';
 import { startNativePostgres, startReplica } from '../support/native.ts';
+
+const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 /** Whose answers do not change with time: the tickets below have no clock. */
 const SERVED = [
@@ -24,6 +32,7 @@ describe('a streaming replica', { skip: !native && 'needs a native Postgres' }, 
   const closing: (() => Promise<void>)[] = [];
   let primary: pg.Client;
   let replica: pg.Client;
+  let standbyUrl: string;
 
   before(async () => {
     const server = await startNativePostgres();
@@ -35,6 +44,7 @@ describe('a streaming replica', { skip: !native && 'needs a native Postgres' }, 
     closing.push(() => primary.end());
     const standby = await startReplica(url);
     closing.push(standby.close);
+    standbyUrl = standby.url;
     replica = await connectAsPerson(standby.url);
     closing.push(() => replica.end());
   });
@@ -82,5 +92,30 @@ describe('a streaming replica', { skip: !native && 'needs a native Postgres' }, 
   test('is one: it is in recovery, and takes no write', async () => {
     assert.equal(await ask(replica, 'pg_is_in_recovery()'), true);
     await assert.rejects(replica.query('delete from tickets.inc'), { code: '25006' });
+  });
+
+  test('that a failover left in DATABASE_URL is told by each command that writes, and read by those that read', async () => {
+    const file = join(tmpdir(), `fleettickets-replica-${process.pid}.csv`);
+    await writeFile(file, 'ticket_id\nWOT1\n');
+    const run = async (...args: string[]) => {
+      const env = {
+        ...process.env,
+        DATABASE_URL: standbyUrl,
+        RUSTFS_ENDPOINT: 'http://127.0.0.1:1',
+        RUSTFS_ACCESS_KEY: 'a',
+        RUSTFS_SECRET_KEY: 'b',
+      };
+      const child = spawn(process.execPath, [CLI, ...args], { env });
+      const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+      return `${out}${err}`;
+    };
+    for (const args of [['worker'], ['worker', '--migrate'], ['ingest', '--inc-csv', file, '--apply']]) {
+      const said = (await run(...args)).trim().split('\n').slice(-2).join(' ');
+      assert.match(said, /takes no writes.*DATABASE_URL/, args.join(' '));
+      assert.doesNotMatch(said, /\n {4}at /);
+    }
+    assert.match(await run('status'), /No worker is alive/);
+    assert.match(await run('ingest', '--inc-csv', file), /Dry run/);
+    await rm(file);
   });
 });

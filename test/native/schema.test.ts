@@ -65,7 +65,8 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
   });
 
   test('a database of before the release is told so in one line, and nothing is changed', async () => {
-    const told = /^This database was made by a version from before the release, which cannot be upgraded: [^\n]+\.$/;
+    const told =
+      /^The schema of this database is not current: it was made by a version from before the release, and cannot be upgraded\. What to do: [^\n]+ run: fleettickets migrate$/;
     const isTold = (error: unknown) => error instanceof SchemaError && told.test(error.message);
     await withClient(as(owner), async (client) => {
       await client.query(`update graphile_migrate.migrations set hash = 'sha1:former' where filename = '000001.sql'`);
@@ -82,7 +83,10 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
     for await (const { check, state, detail, remedy } of examine()) {
       if (check !== 'schema') continue;
       assert.equal(state, 'failed');
-      assert.match(`${detail}; ${remedy}`, /from before the release.*; migrate an empty database/);
+      assert.match(
+        `${detail}; ${remedy}`,
+        /from before the release.*; name an empty database in DATABASE_URL.* run: fleettickets migrate/,
+      );
     }
   });
 

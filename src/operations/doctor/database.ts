@@ -60,7 +60,7 @@ async function schema(client: pg.Client): Promise<Verdict> {
   if (left.length === 0) return ok('current');
   const names = left.map(({ migration, state }) => `${migration} is ${state}`).join(', ');
   if (left.some(({ state }) => state === 'former'))
-    return failed('it was made by a version from before the release, which cannot be upgraded', FORMER_REMEDY);
+    return failed('it was made by a version from before the release, and cannot be upgraded', FORMER_REMEDY);
   if (left.some(({ state }) => state === 'changed')) {
     return failed(names, 'a committed migration was changed after it was applied: restore its file from git');
   }

@@ -5,6 +5,7 @@
 import type pg from 'pg';
 import { connect, PooledError } from '../../database/client.ts';
 import { POOLED } from '../../database/pooler.ts';
+import { boundedWaits } from '../../database/waits.ts';
 import { hideSecrets } from '../../settings/secrets.ts';
 import { DatabaseSettings, readSettings, requireSettings } from '../../settings/settings.ts';
 import { examineBucket } from './bucket.ts';
@@ -21,7 +22,9 @@ export async function* examine(): AsyncGenerator<Finding> {
     ...(await attempt(() => (database instanceof Error ? refused(database) : server(database)))),
   };
   for (const [name, look] of DATABASE_CHECKS) {
-    yield await check(name, async () => (database instanceof Error ? skipped('needs the database') : look(database)));
+    yield await check(name, async () =>
+      database instanceof Error ? skipped('needs the database') : boundedWaits(database, () => look(database)),
+    );
   }
   yield* examineBucket();
   yield await check('provider', () => provider(database instanceof Error ? undefined : database));

@@ -1,0 +1,27 @@
+/** Waits for locks, of commands that a person waits for: bounded, and whoever holds what they wait for is named. */
+import type pg from 'pg';
+import { type Db, withClient } from './client.ts';
+
+const LOCK_NOT_AVAILABLE = '55P03';
+
+const codeOf = (error: unknown) => (error as { code?: string }).code;
+
+/**
+ * Runs `use`, whose statements wait ten seconds at most for the locks of others.
+ * @throws what Postgres says of the wait that was given up, with the sessions that hold locks on what is ours
+ */
+export async function boundedWaits<T>(db: Db, use: () => Promise<T>): Promise<T> {
+  await db.query(`set lock_timeout = '10s'`);
+  try {
+    return await use();
+  } catch (error) {
+    if (codeOf(error) !== LOCK_NOT_AVAILABLE) throw error;
+    // It raises; where the role may not call it, the first error says what there is to say.
+    const named: unknown = await db.query('select tickets_ops.raise_blocked()').catch((told: unknown) => told);
+    throw codeOf(named) === LOCK_NOT_AVAILABLE ? named : error;
+  }
+}
+
+/** As withClient, with boundedWaits. */
+export const withBoundedWaits = <T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> =>
+  withClient(url, (client) => boundedWaits(client, () => use(client)));
