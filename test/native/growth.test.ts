@@ -11,7 +11,7 @@ const file = (name: string) => readFile(new URL(`../../${name}`, import.meta.url
 /** The SQL of the guide, as graphile-migrate would compile it. */
 async function steps(): Promise<string[]> {
   const guide = await file('docs/growth.md');
-  const blocks = [...guide.matchAll(/```sql\n([\s\S]*?)```/g)].map(([, sql = '']) => sql);
+  const blocks = [...guide.matchAll(/```sql norun\n([\s\S]*?)```/g)].map(([, sql = '']) => sql);
   return Promise.all(
     blocks.map(async (sql) => {
       let compiled = sql;

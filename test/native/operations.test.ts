@@ -166,6 +166,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'snapshot_batches',
         'snapshot_rejects',
         'snapshots',
+        'storage',
         'workers',
       ].map((name) => `tickets_ops.${name}`),
     );
@@ -192,6 +193,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'tickets_ops.dismiss_snapshot(bigint)',
         'tickets_ops.fetch_now(text,boolean)',
         'tickets_ops.is_far_from_its_places(text)',
+        'tickets_ops.kept_tables()',
         'tickets_ops.list_jobs()',
         'tickets_ops.next_utc_midnight()',
         'tickets_ops.read_datasets()',
@@ -202,6 +204,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'tickets_ops.retry_job(bigint)',
         'tickets_ops.skip_file(text)',
         'tickets_ops.worker_lock(text)',
+        'tickets_ops.worker_schema()',
         'tickets_ops.worker_states()',
       ],
     );

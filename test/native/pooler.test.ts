@@ -57,7 +57,10 @@ describe('a pooler before the database', { skip: !native && 'needs a native Post
       await asPerson(pooler.url, async (client) => {
         const { rows } = await client.query(
           `select to_regnamespace('tickets_ops') is null as empty, current_setting('search_path') as path,
-             current_setting('tickets_ops.client', true) as client, (select count(*)::int from pg_locks where locktype = 'advisory') as locks`,
+             current_setting('tickets_ops.client', true) as client, (
+               select count(*)::int from pg_locks l join pg_database d on d.oid = l.database
+               where l.locktype = 'advisory' and d.datname = current_database()
+             ) as locks`,
         );
         assert.deepEqual(rows, [{ empty: true, path: '"$user", public', client: null, locks: 0 }]);
       });
