@@ -618,6 +618,15 @@ describe('ingesting', () => {
     });
   });
 
+  test('no connection to the bucket is left when a file is done', async () => {
+    for (let hour = 7; hour < 10; hour += 1) {
+      await put(hour, csvOf([open(hour)]));
+      assert.deepEqual(await fetchNow(env), []);
+    }
+    // Sooner than a server ends idle ones of its own accord (5 s).
+    await waitFor('the connections to end', async () => (await proxy.connections()) === 0, 3_000);
+  });
+
   describe('trouble with the bucket', () => {
     test('a few 503s do not even cost an attempt', async () => {
       await put(7, ONE);

@@ -79,10 +79,14 @@ const openTickets = async () => Number((await one(`select count(*) as n from ${T
 const staged = async () => Number((await one('select count(*) as n from tickets_ops.snapshot_rows'))['n']);
 const call = async (name: string, id: string) =>
   String(Object.values(await one(`select tickets_ops.${name}($1)`, [id]))[0]);
-const dryRun = () =>
-  withClient(env.databaseUrl, (client) =>
-    previewBucket(client, openBucket(readSettings(BucketSettings)), dataset(DATASET), 'newest'),
-  );
+const dryRun = async () => {
+  const bucket = openBucket(readSettings(BucketSettings));
+  try {
+    return await withClient(env.databaseUrl, (client) => previewBucket(client, bucket, dataset(DATASET), 'newest'));
+  } finally {
+    bucket.client.destroy();
+  }
+};
 
 describe('a snapshot of which nearly nothing can be loaded', () => {
   const cases: Record<string, [file: string, reason: RegExp]> = {

@@ -2,10 +2,12 @@
  * An HTTP proxy in front of the S3 server that does wrong on demand. Signatures stay valid: it passes the Host header
  * on as it came. Requests without a fault go through unchanged.
  */
+
 import { once } from 'node:events';
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
 
 /** The S3 server's answer to a request, not yet passed on. */
 type Upstream = () => Promise<IncomingMessage>;
@@ -14,6 +16,8 @@ type Upstream = () => Promise<IncomingMessage>;
 export type Fault = (response: ServerResponse, upstream: Upstream) => Promise<void>;
 
 export type FaultProxy = {
+  /** How many connections of clients are open. */
+  connections(): Promise<number>;
   /** To be used in place of the server's. */
   endpoint: string;
   /** Every request that came, as `GET /bucket/key?list-type=2`. */
@@ -97,6 +101,7 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   await once(server, 'listening');
   return {
     endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    connections: () => promisify(server.getConnections.bind(server))(),
     requests,
     arrivals,
     inject(request, fault, times = 1) {
