@@ -36,7 +36,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. No features until CRQ_ENABLED=true has loaded some. Read-only, also on a streaming replica.';
+COMMENT ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) IS 'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. Loaded where CRQ_ENABLED=true; where that was turned off, as they were last. Read-only, also on a streaming replica.';
 
 CREATE FUNCTION reporting.fn_inc_dashboard(p_cluster text DEFAULT NULL::text, p_status text DEFAULT NULL::text, p_window text DEFAULT 'today'::text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3762,6 +3762,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
          CASE
              WHEN (s.state = 'failed'::text) THEN
              CASE
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND (NOT (COALESCE((r.payload ->> 'dataset'::text), 'inc'::text) IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.payload ->> 'dataset'::text))
                  WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
                  WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
                  WHEN ((l.status <> 'failed'::text) AND (NOT l.in_flight)) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
@@ -6160,9 +6161,9 @@ declare
 begin
   return query
     with places as materialized (
-      select p.cluster_key, p.cluster, p.location_key, p.location_name, p.tickets, least(p.newest_at, now()) as newest_at
+      select p.cluster_key, p.cluster, p.location_key, p.location_name, p.without_coordinates as tickets, least(p.newest_at, now()) as newest_at
       from tickets.open_places p
-      where v_keys = '{}' or p.cluster_key = any (v_keys)
+      where p.without_coordinates > 0 and (v_keys = '{}' or p.cluster_key = any (v_keys))
     ),
     clusters as (
       select
@@ -7599,28 +7600,31 @@ CREATE VIEW tickets.open_places AS
     count(*) AS tickets,
     count(*) FILTER (WHERE (t.dataset = 'inc'::text)) AS inc_tickets,
     count(*) FILTER (WHERE (t.dataset = 'crq'::text)) AS crq_tickets,
+    count(*) FILTER (WHERE (t.geo_source <> 'feed'::text)) AS without_coordinates,
     max(t.seen_at) AS newest_at
    FROM ( SELECT 'inc'::text AS dataset,
             tickets.cluster_key(inc.cluster) AS cluster_key,
             "left"(btrim(inc.cluster), 200) AS cluster,
             inc.location_key,
             inc.location_name,
+            inc.geo_source,
             COALESCE(inc.created_at_service, inc.first_seen_at, inc.ingested_at) AS seen_at
            FROM tickets.inc
-          WHERE (inc.is_actionable AND (inc.geo_source <> 'feed'::text))
+          WHERE inc.is_actionable
         UNION ALL
          SELECT 'crq'::text,
             tickets.cluster_key(crq.cluster) AS cluster_key,
             "left"(btrim(crq.cluster), 200) AS "left",
             crq.location_key,
             crq.location_name,
+            crq.geo_source,
             COALESCE(crq.created_at_service, crq.first_seen_at, crq.ingested_at) AS "coalesce"
            FROM tickets.crq
-          WHERE (crq.is_actionable AND (crq.geo_source <> 'feed'::text) AND ('crq'::text IN ( SELECT tickets.datasets() AS datasets)))) t
+          WHERE (crq.is_actionable AND ('crq'::text IN ( SELECT tickets.datasets() AS datasets)))) t
   WHERE (t.cluster_key IS NOT NULL)
   GROUP BY t.cluster_key, t.location_key;
 
-COMMENT ON VIEW tickets.open_places IS 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets with coordinates of the feed''s own, and those without a cluster.';
+COMMENT ON VIEW tickets.open_places IS 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets without a cluster.';
 
 COMMENT ON COLUMN tickets.open_places.cluster_key IS 'The cluster as it is compared: without case and blanks (tickets.cluster_key).';
 
@@ -7635,6 +7639,8 @@ COMMENT ON COLUMN tickets.open_places.tickets IS 'Open tickets there, of all dat
 COMMENT ON COLUMN tickets.open_places.inc_tickets IS 'Of these, faults.';
 
 COMMENT ON COLUMN tickets.open_places.crq_tickets IS 'Of these, requests for new installations.';
+
+COMMENT ON COLUMN tickets.open_places.without_coordinates IS 'Of tickets, those to which the feed gives no coordinates of their own: where the place lies decides where they lie.';
 
 COMMENT ON COLUMN tickets.open_places.newest_at IS 'When the newest of them began: created_at_service, else first_seen_at, else when its row was written. May lie in the future, where the feed is wrong.';
 
@@ -8792,7 +8798,7 @@ CREATE VIEW tickets.crq_open AS
      CROSS JOIN LATERAL tickets.open_clock(t.created_at_service, t.first_seen_at) clock(clock_start, clock_source, hours_open))
   WHERE t.is_actionable;
 
-COMMENT ON VIEW tickets.crq_open IS 'Open (actionable) requests for new installations with their clock, as of now(). There is no SLA: no contract is known. Nearest ones: order by geog <-> point limit n (index crq_open_geog). Empty until CRQ_ENABLED=true has loaded some.';
+COMMENT ON VIEW tickets.crq_open IS 'Open (actionable) requests for new installations with their clock, as of now(). There is no SLA: no contract is known. Nearest ones: order by geog <-> point limit n (index crq_open_geog). Loaded where CRQ_ENABLED=true; where that was turned off, as they were last.';
 
 COMMENT ON COLUMN tickets.crq_open.ticket_id IS 'The request''s number.';
 
@@ -9920,9 +9926,9 @@ CREATE UNIQUE INDEX assignments_in_order ON tickets.assignments USING btree (veh
 
 CREATE UNIQUE INDEX assignments_one_vehicle ON tickets.assignments USING btree (ticket_id) WHERE (state = 'assigned'::text);
 
-CREATE INDEX crq_closed_at_idx ON tickets.crq USING btree (closed_at);
+CREATE INDEX crq_closed_at ON tickets.crq USING btree (closed_at);
 
-CREATE INDEX crq_created_at_service_ticket_id_idx ON tickets.crq USING btree (created_at_service) INCLUDE (ticket_id);
+CREATE INDEX crq_created_at_service ON tickets.crq USING btree (created_at_service) INCLUDE (ticket_id);
 
 CREATE INDEX crq_events_closed_at_idx ON tickets.crq_events USING btree (closed_at) WHERE (event = 'baseline'::text);
 
@@ -9940,17 +9946,17 @@ CREATE INDEX crq_events_ticket_id_event_id_event_snapshot_at_assigned_te_idx ON 
 
 CREATE INDEX crq_events_ticket_id_event_id_idx ON tickets.crq_events USING btree (ticket_id, event_id);
 
-CREATE INDEX crq_first_seen_at_ticket_id_idx ON tickets.crq USING btree (first_seen_at) INCLUDE (ticket_id) WHERE (created_at_service IS NULL);
+CREATE INDEX crq_first_seen_at ON tickets.crq USING btree (first_seen_at) INCLUDE (ticket_id) WHERE (created_at_service IS NULL);
 
-CREATE INDEX crq_geog_idx ON tickets.crq USING gist (geog) WHERE is_actionable;
+CREATE INDEX crq_geog ON tickets.crq USING gist (geog);
 
-CREATE INDEX crq_geog_idx1 ON tickets.crq USING gist (geog);
+CREATE INDEX crq_open_counts ON tickets.crq USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
+
+CREATE INDEX crq_open_geog ON tickets.crq USING gist (geog) WHERE is_actionable;
+
+CREATE INDEX crq_open_ids ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
 
 CREATE INDEX crq_place ON tickets.crq USING btree (tickets.cluster_key(cluster), location_key);
-
-CREATE INDEX crq_ticket_id_idx ON tickets.crq USING btree (ticket_id) WHERE is_actionable;
-
-CREATE INDEX crq_ticket_id_region_created_at_service_first_seen_at_geo_s_idx ON tickets.crq USING btree (ticket_id) INCLUDE (region, created_at_service, first_seen_at, geo_source) WHERE is_actionable;
 
 CREATE UNIQUE INDEX geo_clusters_key ON tickets.geo_clusters USING btree (tickets.cluster_key(cluster));
 
@@ -10070,6 +10076,8 @@ CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_clusters REFER
 
 CREATE TRIGGER _900_decided_by_update AFTER UPDATE ON tickets.geo_locations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
 
+CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.crq REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
@@ -10077,6 +10085,8 @@ CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.geo_locations REFE
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.inc REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_delete AFTER DELETE ON tickets.sla_rules REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.crq REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
@@ -10086,6 +10096,8 @@ CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.inc REFERENCING NE
 
 CREATE TRIGGER _900_version_by_insert AFTER INSERT ON tickets.sla_rules REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
+CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.crq FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
@@ -10093,6 +10105,8 @@ CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.geo_locations 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_truncate AFTER TRUNCATE ON tickets.sla_rules FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
+
+CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.crq REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 
 CREATE TRIGGER _900_version_by_update AFTER UPDATE ON tickets.geo_clusters REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets.change_version();
 

@@ -13,7 +13,7 @@ before(async () => {
 });
 after(() => env.close());
 beforeEach(() => env.reset());
-const SETTINGS = ['CRQ_ENABLED', 'CRQ_FEED', 'CRQ_PREFIX'] as const;
+const SETTINGS = ['CRQ_ENABLED', 'CRQ_FEED', 'CRQ_PREFIX', 'RUSTFS_PREFIX'] as const;
 afterEach(() => {
   for (const name of SETTINGS) delete process.env[name];
 });
@@ -87,9 +87,18 @@ describe('CRQ that is off', () => {
     assert.equal(await isOn(), true);
     await recordSchedule(env.pool);
     assert.equal((await ask(`select from tickets_ops.schedule where dataset = 'crq'`)).length, 1);
+    await env.putObject(CRQ_KEY, REQUESTS);
+    process.env['RUSTFS_PREFIX'] = 'automations/inc/';
+    process.env['CRQ_PREFIX'] = 'automations/inc/';
+    await ask(`select tickets_ops.fetch_now('crq')`);
+    assert.match((await env.runJobs())[0]?.error ?? '', /CRQ_PREFIX: is the folder of INC/);
+    await ask(`update graphile_worker._private_jobs set attempts = max_attempts`);
+    const failed = () => ask('select superseded from tickets_ops.failed_jobs');
+    assert.deepEqual(await failed(), [{ superseded: null }]);
     process.env['CRQ_ENABLED'] = 'false';
     await env.runJobs();
     assert.equal(await isOn(), false);
+    assert.deepEqual(await failed(), [{ superseded: 'crq is off.' }]);
   });
 });
 
@@ -139,10 +148,10 @@ describe('CRQ beside INC', () => {
         {
           cluster_key: 'kilimani',
           location_key: 'yaya centre',
-          cluster: 'KILIMANI',
-          tickets: 2,
+          cluster: 'Kilimani',
+          tickets: 3,
           inc_tickets: 1,
-          crq_tickets: 1,
+          crq_tickets: 2,
         },
         {
           cluster_key: 'kilimani',
@@ -165,9 +174,9 @@ describe('CRQ beside INC', () => {
     assert.deepEqual(
       await ask('select task, cluster, location_key, tickets::int from tickets_ops.places_to_geocode() order by 1, 2'),
       [
-        { task: 'geocode_cluster', cluster: 'KILIMANI', location_key: null, tickets: 3 },
+        { task: 'geocode_cluster', cluster: 'Kilimani', location_key: null, tickets: 3 },
         { task: 'geocode_cluster', cluster: 'Nyali', location_key: null, tickets: 1 },
-        { task: 'geocode_location', cluster: 'KILIMANI', location_key: 'yaya centre', tickets: 2 },
+        { task: 'geocode_location', cluster: 'Kilimani', location_key: 'yaya centre', tickets: 2 },
         { task: 'geocode_location', cluster: 'Nyali', location_key: 'links road', tickets: 1 },
       ],
     );

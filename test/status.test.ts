@@ -51,6 +51,7 @@ describe('status', () => {
       snapshots: [
         {
           snapshot_id: 8,
+          dataset: 'inc',
           file: 'automations/inc/2026-06-15T10-00-00.csv',
           status: 'failed',
           at: '2026-06-15T07:15:03+00:00',

@@ -55,7 +55,6 @@ describe('the version of the map', () => {
     `insert into tickets.inc (ticket_id, raw) select 'WOT2', '{}' where false`,
     `begin; delete from tickets.inc; rollback`,
     `begin; savepoint a; delete from tickets.inc; rollback to a; commit`,
-    `insert into tickets.crq (ticket_id, raw) values ('WOT1', '{}')`,
     `insert into tickets.import_meta values ('inc', '{"checked_at": "2026-06-15T07:00:00Z"}')`,
     `select reporting.fn_tickets_for_map(), reporting.fn_ticket_places('all')`,
     `vacuum analyze tickets.inc`,
@@ -80,7 +79,6 @@ describe('the version of the map', () => {
   test('a table of the schema tickets changes it, or the map functions do not show what is in it', async () => {
     const NOT_SHOWN = [
       'assignments',
-      'crq',
       'crq_events',
       'dispatch_settings',
       'geo_country',

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:4b90e0a94e6c32fed8f6c36773f998cdf232aa4d
+--! Hash: sha1:1d4c981e803b5266b4ea841ac5e226f290b66917
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2743,6 +2743,14 @@ create index inc_first_seen_at on tickets.inc (first_seen_at) include (ticket_id
 
 create table tickets.crq (like tickets.inc including all);
 comment on table tickets.crq is 'CRQ new-installation requests: the same raw-first table as tickets.inc, with its columns. Loaded where CRQ_ENABLED=true.';
+-- By the names of INC's; crq_open is the view.
+alter index tickets.crq_closed_at_idx rename to crq_closed_at;
+alter index tickets.crq_created_at_service_ticket_id_idx rename to crq_created_at_service;
+alter index tickets.crq_first_seen_at_ticket_id_idx rename to crq_first_seen_at;
+alter index tickets.crq_geog_idx rename to crq_open_geog;
+alter index tickets.crq_geog_idx1 rename to crq_geog;
+alter index tickets.crq_ticket_id_idx rename to crq_open_ids;
+alter index tickets.crq_ticket_id_region_created_at_service_first_seen_at_geo_s_idx rename to crq_open_counts;
 
 create table tickets.inc_events (
   event_id bigint generated always as identity primary key,
@@ -4312,7 +4320,7 @@ comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in 
 --! Included crq.sql
 -- CRQ, requests for new installations: the open ones, and their features on the map. No SLA is known for them, so there is a clock and no state.
 
--- A bare `where is_actionable`, as in tickets.inc_open_sla, for the partial indexes crq_open_geog and crq_open.
+-- A bare `where is_actionable`, as in tickets.inc_open_sla, for the partial indexes crq_open_geog and crq_open_ids.
 create or replace view tickets.crq_open as
 select
   t.ticket_id,
@@ -4331,7 +4339,7 @@ select
 from tickets.crq t
 cross join lateral tickets.open_clock(t.created_at_service, t.first_seen_at) as clock
 where t.is_actionable;
-comment on view tickets.crq_open is 'Open (actionable) requests for new installations with their clock, as of now(). There is no SLA: no contract is known. Nearest ones: order by geog <-> point limit n (index crq_open_geog). Empty until CRQ_ENABLED=true has loaded some.';
+comment on view tickets.crq_open is 'Open (actionable) requests for new installations with their clock, as of now(). There is no SLA: no contract is known. Nearest ones: order by geog <-> point limit n (index crq_open_geog). Loaded where CRQ_ENABLED=true; where that was turned off, as they were last.';
 comment on column tickets.crq_open.ticket_id is 'The request''s number.';
 comment on column tickets.crq_open.normalized_status is 'The canonical status: filter on this one.';
 comment on column tickets.crq_open.clock_start is 'When the clock started: created_at_service, or where the feed lacks it first_seen_at, which is when the export first saw the request and so up to days late.';
@@ -4949,7 +4957,7 @@ do $$
 declare
   v_table text;
 begin
-  foreach v_table in array array['inc', 'geo_clusters', 'geo_locations', 'sla_rules'] loop
+  foreach v_table in array array['inc', 'crq', 'geo_clusters', 'geo_locations', 'sla_rules'] loop
     execute format('create trigger _900_version_by_insert after insert on tickets.%I referencing new table as written
       for each statement execute function tickets.change_version()', v_table);
     execute format('create trigger _900_version_by_update after update on tickets.%I referencing new table as written
@@ -6337,9 +6345,9 @@ declare
 begin
   return query
     with places as materialized (
-      select p.cluster_key, p.cluster, p.location_key, p.location_name, p.tickets, least(p.newest_at, now()) as newest_at
+      select p.cluster_key, p.cluster, p.location_key, p.location_name, p.without_coordinates as tickets, least(p.newest_at, now()) as newest_at
       from tickets.open_places p
-      where v_keys = '{}' or p.cluster_key = any (v_keys)
+      where p.without_coordinates > 0 and (v_keys = '{}' or p.cluster_key = any (v_keys))
     ),
     clusters as (
       select
@@ -7943,23 +7951,24 @@ select
   count(*) as tickets,
   count(*) filter (where dataset = 'inc') as inc_tickets,
   count(*) filter (where dataset = 'crq') as crq_tickets,
+  count(*) filter (where geo_source <> 'feed') as without_coordinates,
   max(seen_at) as newest_at
 from (
   select
     'inc' as dataset, tickets.cluster_key(cluster) as cluster_key, left(btrim(cluster), 200) as cluster, location_key, location_name,
-    coalesce(created_at_service, first_seen_at, ingested_at) as seen_at
+    geo_source, coalesce(created_at_service, first_seen_at, ingested_at) as seen_at
   from tickets.inc
-  where is_actionable and geo_source <> 'feed'
+  where is_actionable
   union all
   select
     'crq', tickets.cluster_key(cluster), left(btrim(cluster), 200), location_key, location_name,
-    coalesce(created_at_service, first_seen_at, ingested_at)
+    geo_source, coalesce(created_at_service, first_seen_at, ingested_at)
   from tickets.crq
-  where is_actionable and geo_source <> 'feed' and 'crq' in (select tickets.datasets())
+  where is_actionable and 'crq' in (select tickets.datasets())
 ) as t
 where cluster_key is not null
 group by cluster_key, location_key;
-comment on view tickets.open_places is 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets with coordinates of the feed''s own, and those without a cluster.';
+comment on view tickets.open_places is 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets without a cluster.';
 comment on column tickets.open_places.cluster_key is 'The cluster as it is compared: without case and blanks (tickets.cluster_key).';
 comment on column tickets.open_places.location_key is 'The location as it is compared (tickets.location_key). NULL: the name holds network codes only, or nothing.';
 comment on column tickets.open_places.cluster is 'The cluster as most of these tickets write it.';
@@ -7967,6 +7976,7 @@ comment on column tickets.open_places.location_name is 'One of the spellings of 
 comment on column tickets.open_places.tickets is 'Open tickets there, of all datasets that are on.';
 comment on column tickets.open_places.inc_tickets is 'Of these, faults.';
 comment on column tickets.open_places.crq_tickets is 'Of these, requests for new installations.';
+comment on column tickets.open_places.without_coordinates is 'Of tickets, those to which the feed gives no coordinates of their own: where the place lies decides where they lie.';
 comment on column tickets.open_places.newest_at is 'When the newest of them began: created_at_service, else first_seen_at, else when its row was written. May lie in the future, where the feed is wrong.';
 --! EndIncluded datasets.sql
 --! Included review.sql
@@ -8500,6 +8510,8 @@ begin atomic
     case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
+        when j.task = 'fetch_snapshot' and coalesce(r.payload ->> 'dataset', 'inc') not in (select tickets.datasets()) then
+          format('%s is off.', r.payload ->> 'dataset')
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
@@ -10404,7 +10416,7 @@ begin
 end
 $$;
 comment on function reporting.fn_crq_for_map(boolean, text, text, text) is
-'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. No features until CRQ_ENABLED=true has loaded some. Read-only, also on a streaming replica.';
+'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. Loaded where CRQ_ENABLED=true; where that was turned off, as they were last. Read-only, also on a streaming replica.';
 --! EndIncluded crq-map.sql
     $ours$;
     revoke execute on function reporting.fn_crq_for_map(boolean, text, text, text) from public;

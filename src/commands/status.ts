@@ -42,8 +42,9 @@ export function page({ health, datasets, snapshots, failing }: Status, now: Date
   const summary = [...lines(health, now), ...others.map((other) => lineOf(other, now))]
     .map(([name, text]) => `${name.padEnd(11)}${text}\n`)
     .join('');
-  const files = snapshots.map(({ snapshot_id, file, at, reason, ...rest }) => ({
+  const files = snapshots.map(({ snapshot_id, dataset, file, at, reason, ...rest }) => ({
     id: snapshot_id,
+    ...(others.length > 0 && { dataset }),
     file: file.slice(file.lastIndexOf('/') + 1),
     when: wallClock(at),
     ...rest,

@@ -53,6 +53,7 @@ export interface Status {
   /** The last files that were looked at, newest first. */
   readonly snapshots: readonly {
     readonly snapshot_id: number;
+    readonly dataset: string;
     readonly file: string;
     readonly status: string;
     readonly at: string;
@@ -86,10 +87,12 @@ export async function readStatus(db: Db): Promise<Status> {
   const { rows: snapshots } = await db.query<{ row: Status['snapshots'][number] }>(
     `select to_json(s) as row
      from (
-       select snapshot_id, source_key as file, status, coalesce(loaded_at, progress_at) as at,
+       select snapshot_id, dataset, source_key as file, status, coalesce(loaded_at, progress_at) as at,
          rows_read as read, rows_inserted as inserted, rows_updated as updated, rows_rejected as rejected,
          coalesce(error, broken_off, case when status = 'held' then hold_reason end, array_to_string(nullif(warnings, '{}'), ' ')) as reason
-       from tickets_ops.snapshots order by snapshot_id desc limit ${SNAPSHOTS_SHOWN} -- primary key
+       from tickets_ops.snapshots
+       where dataset in (select d.dataset from tickets_ops.datasets d)
+       order by snapshot_id desc limit ${SNAPSHOTS_SHOWN} -- primary key
      ) as s`,
   );
   const { rows: failing } = await db.query<{ row: Status['failing'][number] }>(

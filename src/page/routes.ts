@@ -89,8 +89,8 @@ const PLACES: Record<DatasetName, string> = {
         'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
       ) as properties
       from tickets.crq
-      where is_actionable and longitude is not null -- index crq_open
-        and ($1::text is null or cluster = $1) and ($2::text is null or assigned_team = $2)
+      where is_actionable and longitude is not null -- index crq_open_ids
+        and ($1::text is null or tickets.cluster_key(cluster) = tickets.cluster_key($1)) and ($2::text is null or assigned_team = $2)
       group by longitude, latitude
     ) as f
   )`,

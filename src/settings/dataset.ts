@@ -1,5 +1,5 @@
 /** A dataset is a table of tickets and a folder of snapshots: everything that differs between INC and CRQ. */
-import { BucketSettings, readSettings } from './settings.ts';
+import { BucketSettings, readSettings, SettingsError } from './settings.ts';
 
 export const DATASET_NAMES = ['inc', 'crq'] as const;
 
@@ -19,5 +19,7 @@ export interface Dataset {
 export function dataset(name: DatasetName): Dataset {
   const { RUSTFS_PREFIX, CRQ_PREFIX } = readSettings(BucketSettings.pick({ RUSTFS_PREFIX: true, CRQ_PREFIX: true }));
   const prefix = name === 'inc' ? RUSTFS_PREFIX : (CRQ_PREFIX ?? RUSTFS_PREFIX.replace(/[^/]*\/$/, `${name}/`));
+  if (name !== 'inc' && prefix === RUSTFS_PREFIX)
+    throw new SettingsError(`CRQ_PREFIX: is the folder of INC, ${prefix}. Each dataset needs a folder of its own.`);
   return { name, prefix };
 }

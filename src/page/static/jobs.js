@@ -69,5 +69,5 @@ const jobRow = (job) => html`<tr>
     <button name="action" value="cancel">Cancel</button></form></td></tr>`;
 
 const snapshotRow = (s) => html`<tr>
-  <td>${s.snapshot_id} ${name(s.file.split('/').at(-1))}</td><td>${chip(s.status)}</td><td>${when(s.at)}</td>
+  <td>${s.snapshot_id} ${s.dataset !== 'inc' && `${s.dataset.toUpperCase()} `}${name(s.file.split('/').at(-1))}</td><td>${chip(s.status)}</td><td>${when(s.at)}</td>
   <td>${s.read}</td><td>${s.inserted}</td><td>${s.updated}</td><td>${s.rejected}</td><td class="long">${s.reason && name(s.reason)}</td></tr>`;

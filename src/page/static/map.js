@@ -14,7 +14,10 @@ let map;
 /** The features of reporting.fn_ticket_places, the worst first: their properties with `lat` and `lng`. @type {any[]} */
 let places = [];
 
-filters.onchange = show;
+filters.onchange = ({ target }) => {
+  if (target === filters.dataset) for (const choice of [filters.cluster, filters.team]) choice.value = ''; // another one's
+  return show();
+};
 list.onclick = ({ target }) => {
   const button = target.closest('button');
   if (button) button.value ? select(places[button.value]) : listPlaces();
