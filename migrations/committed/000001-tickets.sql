@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:1d4c981e803b5266b4ea841ac5e226f290b66917
+--! Hash: sha1:eec9e4252bb4408285c4e33c2ba8520ca2ef3e0b
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1335,8 +1335,8 @@ begin
   -- Or another takeover would find them, and keep them as somebody else's.
   for v_function in
     select oid from pg_proc
-    where pronamespace = 'reporting'::regnamespace and proname in ('fn_inc_trends', 'fn_inc_dashboard')
-      and prosrc ~ 'tickets\.(inc_flow|dashboard_metrics)\('
+    where pronamespace = 'reporting'::regnamespace and proname in ('fn_inc_trends', 'fn_inc_dashboard', 'fn_crq_for_map')
+      and prosrc ~ 'tickets\.(inc_flow|dashboard_metrics|map_collection)\('
   loop
     execute format('alter function %s set schema tickets_set_aside', v_function);
   end loop;
