@@ -19,7 +19,7 @@ export const MAX_HEADER_BYTES = 64 * 1024;
 export function readHeader(cells: readonly string[]): Header {
   const start = cells.join(',');
   const lineEnds = start.includes('ticket_id') ? otherLineEnds(start) : undefined;
-  if (lineEnds !== undefined) throw noTicketCsv(lineEnds);
+  if (lineEnds !== undefined && (start.includes('\r') || areLines(cells))) throw noTicketCsv(lineEnds);
   if (cells.length > MAX_COLUMNS) {
     throw noTicketCsv(
       whatInstead(start) ?? `its header has ${cells.length} columns, and at most ${MAX_COLUMNS} are read`,
@@ -32,6 +32,13 @@ export function readHeader(cells: readonly string[]): Header {
   const idColumn = names.indexOf('ticket_id');
   if (idColumn < 0) throw noTicketCsv(whatInstead(start) ?? whyNoId(cells, start));
   return { names, idColumn };
+}
+
+/** Whether cells are lines of equally many fields, of which every last one holds the next line's first: a name may hold a form feed. */
+function areLines(cells: readonly string[]): boolean {
+  const ends = cells.flatMap((cell, index) => (otherLineEnds(cell) === undefined ? [] : [index]));
+  const [first = 0] = ends;
+  return cells.length > MAX_COLUMNS || (first > 0 && cells.length === first * (ends.length + 1) + 1);
 }
 
 function unique(names: readonly string[]): string[] {
