@@ -1,6 +1,6 @@
 /** Growth: what so many tickets cost to load, to read, to clean up and to keep. docs/growth.md has the figures of two sizes. */
 import type { Environment } from '../test/support/environment.ts';
-import { csvFile, emptyTickets, load, placeClusters, withWorker } from './stand.ts';
+import { csvFile, emptyTickets, load, placeClusters, timed, withWorker } from './stand.ts';
 import type { Line } from './table.ts';
 
 const RUNS = 3;
@@ -11,11 +11,6 @@ export async function measureGrowth(env: Environment, tickets: number): Promise<
   const lines: Line[] = [];
   const note = (what: string, ours: string) => lines.push({ what: `${tickets} tickets: ${what}`, ours, reference: '' });
   const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
-  const timed = async (sql: string) => {
-    const from = performance.now();
-    await pool.query(sql);
-    return performance.now() - from;
-  };
 
   await emptyTickets(env);
   await placeClusters(env);
@@ -30,7 +25,7 @@ export async function measureGrowth(env: Environment, tickets: number): Promise<
   note('peak memory of the worker', `${peakMb.toFixed(0)} MB`);
 
   for (const table of ['inc', 'inc_events'])
-    note(`vacuum analyze ${table}`, seconds(await timed(`vacuum analyze tickets.${table}`)));
+    note(`vacuum analyze ${table}`, seconds(await timed(env, `vacuum analyze tickets.${table}`)));
   for (const [what, sql] of [
     ['fn_tickets_for_map()', 'select pg_column_size(reporting.fn_tickets_for_map())'],
     ['fn_ticket_places(), open', 'select pg_column_size(reporting.fn_ticket_places())'],
@@ -48,7 +43,7 @@ export async function measureGrowth(env: Environment, tickets: number): Promise<
     ['health', 'select ok from tickets_ops.health'],
   ] as const) {
     const times: number[] = [];
-    for (let run = 0; run < RUNS; run += 1) times.push(await timed(sql));
+    for (let run = 0; run < RUNS; run += 1) times.push(await timed(env, sql));
     note(what, `${Math.min(...times).toFixed(0)} ms`);
   }
   const { rows } = await pool.query<{ what: string; size: string }>(

@@ -1,7 +1,7 @@
 /** Reading: the map function against a bare aggregate of the same features, and the plans of the queries that need an index. */
 import assert from 'node:assert/strict';
 import type { Environment } from '../test/support/environment.ts';
-import { csvFile, emptyTickets, load, withWorker } from './stand.ts';
+import { csvFile, emptyTickets, load, timed, withWorker } from './stand.ts';
 import type { Line } from './table.ts';
 
 const RUNS = 5;
@@ -35,16 +35,11 @@ export async function measureMap(env: Environment, tickets: number): Promise<Lin
   }
   await pool.query('vacuum analyze tickets.inc');
   // The size only: what a client makes of the payload is no concern of either.
-  const timed = async (query: string) => {
-    const from = performance.now();
-    await pool.query(query);
-    return performance.now() - from;
-  };
   const bare: number[] = [];
   const ours: number[] = [];
   for (let n = 0; n < RUNS; n += 1) {
-    bare.push(await timed(`select pg_column_size((${BARE}))`));
-    ours.push(await timed('select pg_column_size(reporting.fn_tickets_for_map())'));
+    bare.push(await timed(env, `select pg_column_size((${BARE}))`));
+    ours.push(await timed(env, 'select pg_column_size(reporting.fn_tickets_for_map())'));
   }
   const { rows } = await pool.query<{ same: boolean; listed: number }>(
     `select ours -> 'features' = bare -> 'features' as same, jsonb_array_length(ours -> 'features') as listed

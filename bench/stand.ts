@@ -144,6 +144,13 @@ export async function emptyTickets(env: Environment): Promise<void> {
   }
 }
 
+/** @returns milliseconds that a statement takes */
+export async function timed(env: Environment, sql: string): Promise<number> {
+  const from = performance.now();
+  await env.pool.query(sql);
+  return performance.now() - from;
+}
+
 /** Every cluster gets its centroid, so every ticket with a cluster a place. */
 export async function placeClusters(env: Environment): Promise<void> {
   const placed = clusters.flatMap(({ name, centre }) => (centre ? [{ name, lng: centre.lng, lat: centre.lat }] : []));

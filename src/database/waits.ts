@@ -2,7 +2,8 @@
 import type pg from 'pg';
 import { type Db, withClient } from './client.ts';
 
-const LOCK_NOT_AVAILABLE = '55P03';
+/** SQLSTATE of a lock_timeout. */
+export const LOCK_NOT_AVAILABLE = '55P03';
 
 const codeOf = (error: unknown) => (error as { code?: string }).code;
 

@@ -91,7 +91,7 @@ export async function readStatus(db: Db): Promise<Status> {
          rows_read as read, rows_inserted as inserted, rows_updated as updated, rows_rejected as rejected,
          coalesce(error, broken_off, case when status = 'held' then hold_reason end, array_to_string(nullif(warnings, '{}'), ' ')) as reason
        from tickets_ops.snapshots
-       where dataset in (select d.dataset from tickets_ops.datasets d)
+       where dataset in (select tickets.datasets())
        order by snapshot_id desc limit ${SNAPSHOTS_SHOWN} -- primary key
      ) as s`,
   );

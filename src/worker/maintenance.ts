@@ -6,6 +6,7 @@
 import type { ClientBase } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
 import type { TaskName } from '../database/jobs.ts';
+import { LOCK_NOT_AVAILABLE } from '../database/waits.ts';
 import { keepRegistered } from '../geocoding/registration.ts';
 import type { Log } from '../settings/log.ts';
 import type { RetentionSettings } from '../settings/settings.ts';
@@ -13,8 +14,6 @@ import { rescue } from './rescue.ts';
 
 /** Workers that ended, for whoever reads a log of last week. */
 const KEEP_WORKERS = '7 days';
-/** SQLSTATE of a lock_timeout. */
-const LOCK_NOT_AVAILABLE = '55P03';
 
 /** @param ownPool the worker pool that runs this */
 export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {

@@ -136,9 +136,7 @@ async function schedule(client: pg.Client): Promise<Verdict> {
 async function feed(client: pg.Client): Promise<Verdict> {
   if ((await pending(client)).length > 0) return skipped('needs the schema');
   const { rows } = await client.query<{ problem: string }>(
-    `select case d.dataset when 'inc' then f.problem else format('%s: %s', upper(d.dataset), f.problem) end as problem
-     from tickets.datasets() as d (dataset) cross join lateral tickets_ops.feed_problems(d.dataset) as f
-     order by f.severity`,
+    `select problem from tickets_ops.list_problems() where subject = 'feed'`,
   );
   if (rows.length === 0) return ok('no sign that it stands still');
   return warning(
