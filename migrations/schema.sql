@@ -2759,7 +2759,7 @@ CREATE FUNCTION tickets.reporting_lag() RETURNS interval
   where e.event = 'closed'
     and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
     and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
-    and e.snapshot_id is not null -- nor those that a takeover imported
+    and e.snapshot_id is distinct from 0 -- nor those that a takeover imported
     and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
 $$;
 
@@ -6598,7 +6598,7 @@ begin
     select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
     from (
       -- Closings that a takeover imported tell nothing of what else was open then.
-      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and (e.snapshot_id is not null or e.event = 'baseline')
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and e.snapshot_id is distinct from 0
       union all
       select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
     ) as s
@@ -8749,7 +8749,7 @@ COMMENT ON COLUMN tickets.crq_events.old_value IS 'The value before: of assigned
 
 COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
-COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 
 COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
@@ -8907,7 +8907,7 @@ COMMENT ON COLUMN tickets.inc_events.old_value IS 'The value before: of assigned
 
 COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
-COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 
 COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
@@ -8935,7 +8935,7 @@ CREATE VIEW tickets.inc_backlog AS
  WITH changes AS (
          SELECT COALESCE(e.snapshot_at, e.recorded_at) AS snapshot_at,
             e.event,
-            ((e.snapshot_id IS NULL) AND (e.event <> 'baseline'::text)) AS is_imported,
+            (NOT (e.snapshot_id IS DISTINCT FROM 0)) AS is_imported,
                 CASE e.event
                     WHEN 'closed'::text THEN
                     CASE

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e1258a367e08e4210efb29686a891e10c34f2f9f
+--! Hash: sha1:70cdfb017f1cd799164b543997186c2af8a5fae9
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -696,7 +696,7 @@ as $$
 $$;
 comment on function tickets_takeover.history_table(text[]) is 'The first of these tables that the old schema had. NULL: none.';
 
--- A closing that another one follows was followed by a reopening, of which nobody noted the time: it is told with the later one.
+-- snapshot_id 0 marks what no snapshot of ours told. A closing that another one follows was followed by a reopening, of which nobody noted the time: it is told with the later one.
 create or replace function tickets_takeover.import_closures() returns void language plpgsql as $$
 declare
   v_old regclass := tickets_takeover.history_table('closure_events', 'inc_closure_events');
@@ -754,10 +754,10 @@ begin
     where c.is_last and t.is_actionable is not true and (t.closed_at, t.mttr) is distinct from (c.closed_at, c.mttr)
   )
   insert into tickets.inc_events (
-    ticket_id, event, old_value, new_value, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
+    ticket_id, event, old_value, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
   )
   select
-    o.ticket_id, o.event, case when (o.nth, o.step) <> (1, 2) then '' end, coalesce(o.status, ''), o.told_at,
+    o.ticket_id, o.event, case when (o.nth, o.step) <> (1, 2) then '' end, coalesce(o.status, ''), case when o.step < 3 then 0 end, o.told_at,
     left(o.assigned_team, 100), o.owner, left(o.cluster, 100), left(o.region, 100), case when o.event <> 'closure_corrected' then t.created_at_service end,
     o.closed_at, o.mttr, o.sla_status
   from told o join tickets.inc t using (ticket_id)
@@ -2989,7 +2989,7 @@ comment on column tickets.inc_events.ticket_id is 'tickets.inc.ticket_id.';
 comment on column tickets.inc_events.event is 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
 comment on column tickets.inc_events.old_value is 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
 comment on column tickets.inc_events.new_value is 'The value after: assigned_team, cluster, else normalized_status.';
-comment on column tickets.inc_events.snapshot_id is 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+comment on column tickets.inc_events.snapshot_id is 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 comment on column tickets.inc_events.snapshot_at is 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 comment on column tickets.inc_events.recorded_at is 'When the event was written.';
 comment on column tickets.inc_events.assigned_team is 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
@@ -4611,7 +4611,7 @@ with changes as (
   select
     coalesce(e.snapshot_at, e.recorded_at) as snapshot_at,
     e.event,
-    e.snapshot_id is null and e.event <> 'baseline' as is_imported,
+    e.snapshot_id is not distinct from 0 as is_imported,
     case e.event
       when 'closed' then case when lag(e.event) over history is null then 0 else -1 end
       when 'baseline' then
@@ -9703,7 +9703,7 @@ as $$
   where e.event = 'closed'
     and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
     and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
-    and e.snapshot_id is not null -- nor those that a takeover imported
+    and e.snapshot_id is distinct from 0 -- nor those that a takeover imported
     and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
 $$;
 comment on function tickets.reporting_lag() is 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
@@ -10205,7 +10205,7 @@ begin
     select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
     from (
       -- Closings that a takeover imported tell nothing of what else was open then.
-      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and (e.snapshot_id is not null or e.event = 'baseline')
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and e.snapshot_id is distinct from 0
       union all
       select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
     ) as s
