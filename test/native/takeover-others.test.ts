@@ -212,6 +212,13 @@ describe('an old system of somebody else, in a database of many', {
       `set role ${roleOf('owner')}; create table tickets.holidays (day date); create table tickets.remarks (ticket_id text references tickets.inc, remark text); insert into tickets.holidays values ('2026-12-12'); alter table tickets.inc add remark text`,
     );
     await takeOver(database, true);
+    assert.deepEqual(
+      await ask(
+        database,
+        `select has_table_privilege('tickets_reader', 'tickets.holidays', 'select'), has_table_privilege('tickets_reader', 'tickets.inc', 'select')`,
+      ),
+      [[false, true]],
+    );
     const cleanUp = (...names: string[]) =>
       ask(database, `select tickets_takeover.clean_up(${names.map((name) => `'${name}'`).join(', ')})`, 'owner');
     const refusal = await cleanUp().then(
