@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:70cdfb017f1cd799164b543997186c2af8a5fae9
+--! Hash: sha1:c871a833ecb16124a15da6c8cddd3f12d43893ea
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -877,28 +877,41 @@ as $$
 $$;
 comment on function tickets_takeover.column_of(regclass, text[]) is 'The first of these columns that the table has, as SQL (`o.geom`), or `null`.';
 
--- Freshness first: it says how old the baseline of the history is.
+-- Freshness first: it says how old the baseline of the history is. The envelope is one jsonb, or columns.
 create or replace function tickets_takeover.fill_import_meta() returns void language plpgsql as $$
+declare
+  v_old regclass := to_regclass('tickets_legacy.import_meta');
+  v_dataset text := tickets_takeover.column_of(v_old, 'dataset', 'name', 'key', 'source');
+  v_metadata text := tickets_takeover.column_of(v_old, 'metadata', 'meta', 'envelope', 'value', 'data');
 begin
-  if to_regclass('tickets_legacy.import_meta') is null then
+  if v_old is null then
     return;
   end if;
+  if v_dataset = 'null' then
+    insert into tickets_takeover.notes values ('import_meta in which no column names the dataset: the next file is loaded as one that was never seen', v_old::text, null);
+    return;
+  end if;
+  execute format($sql$
+    create table tickets_takeover.old_import_meta as
+    select lower(btrim(m.dataset)) as dataset, m.dataset as name, case when jsonb_typeof(m.metadata) = 'object' then m.metadata else '{}' end as metadata
+    from (select %2$s::text as dataset, (%3$s)::jsonb as metadata from %1$s o) as m
+  $sql$, v_old, v_dataset, case v_metadata when 'null' then 'to_jsonb(o)' else v_metadata end);
+
   insert into tickets.import_meta (dataset, metadata)
   select
-    lower(m.dataset),
-    m.metadata - array['source_etag', 'source_last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
+    m.dataset,
+    m.metadata - array['source_etag', 'etag', 'source_last_modified', 'last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
       || jsonb_strip_nulls(jsonb_build_object(
         -- As the bucket's listing is read, so that an unchanged file is recognised.
-        'source_etag', nullif(btrim(regexp_replace(m.metadata ->> 'source_etag', '^\s*W/', ''), E'" \t'), ''),
-        'source_last_modified', tickets.eat_ts(m.metadata ->> 'source_last_modified'),
+        'source_etag', nullif(btrim(regexp_replace(coalesce(m.metadata ->> 'source_etag', m.metadata ->> 'etag'), '^\s*W/', ''), E'" \t'), ''),
+        'source_last_modified', tickets.eat_ts(coalesce(m.metadata ->> 'source_last_modified', m.metadata ->> 'last_modified')),
         'snapshot_at', coalesce(file.exported_at, tickets.eat_ts(m.metadata ->> 'snapshot_at')),
         'ingested_at', tickets.eat_ts(m.metadata ->> 'ingested_at'),
         'checked_at', tickets.eat_ts(coalesce(m.metadata ->> 'checked_at', m.metadata ->> 'ingested_at'))
       ))
   from (
-    select distinct on (lower(dataset)) dataset, case when jsonb_typeof(metadata::jsonb) = 'object' then metadata::jsonb else '{}' end as metadata
-    from tickets_legacy.import_meta where lower(dataset) in ('inc', 'crq')
-    order by lower(dataset), dataset desc -- `inc` before `INC`
+    select distinct on (dataset) * from tickets_takeover.old_import_meta where dataset in ('inc', 'crq')
+    order by dataset, name desc -- `inc` before `INC`
   ) as m
   -- The file's name holds its time, in EAT, whatever the value that holds the name is called.
   cross join lateral (
@@ -908,8 +921,9 @@ begin
   ) as file;
 
   insert into tickets_takeover.notes
-  select 'rows of import_meta of no known dataset, left in tickets_legacy', dataset
-  from tickets_legacy.import_meta where lower(dataset) not in ('inc', 'crq');
+  select 'rows of import_meta of no known dataset, left in tickets_legacy', name
+  from tickets_takeover.old_import_meta where dataset in ('inc', 'crq') is not true;
+  drop table tickets_takeover.old_import_meta;
 end
 $$;
 comment on function tickets_takeover.fill_import_meta() is 'Fills tickets.import_meta from tickets_legacy.';
