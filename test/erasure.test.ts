@@ -91,6 +91,7 @@ describe('a ticket that is erased', () => {
     assert.deepEqual(erased, {
       'tickets.inc': [1, null],
       'tickets.inc_events': [1, null],
+      'tickets_ops.inc_digests': [1, null],
       'tickets.assignments': [1, null],
       'tickets_ops.snapshot_rows': [0, null],
       'tickets_ops.snapshot_rejects': [1, 'Line and reason stay.'],
