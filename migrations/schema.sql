@@ -59,6 +59,7 @@ begin
   elsif p_from is null and p_to is null then
     raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(v_from, v_to);
   return jsonb_build_object(
     'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
     'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
@@ -77,7 +78,7 @@ window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCo
 
 Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound or with p_from after p_to.';
 
 CREATE FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text DEFAULT 'day'::text, p_by text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -133,7 +134,7 @@ Properties: cluster and location_key of its tickets, NULL where they differ (a c
 
 id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 5 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state and a p_from after p_to. Read-only, also on a streaming replica.';
 
 CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -197,6 +198,7 @@ begin
     raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
       using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(p_from, p_to);
   -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
   -- a language this would take longer than reading the tickets.
   return query
@@ -337,7 +339,7 @@ Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object wi
 
 Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state and a from after to, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
 
 CREATE TABLE tickets.assignments (
     assignment_id bigint NOT NULL,
@@ -469,6 +471,10 @@ begin
     raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
       using errcode = 'invalid_parameter_value';
   end if;
+  if p_to - p_from > 36525 then
+    raise exception 'p_from (%) and p_to (%) are more than 100 years apart: ask for less.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
     raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
       using errcode = 'invalid_parameter_value';
@@ -481,6 +487,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) IS 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
+
+CREATE FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first moment and the one after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) IS 'Raises, with the right words, when a window of closing times is reversed. NULL is no bound.';
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -679,11 +699,7 @@ CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km 
 declare
   c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
 begin
-  if p_capacity is null or p_capacity < 1 then
-    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
-  elsif not c_radius_km between 0 and 20100 then
-    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
   return query
     with vehicle as materialized (
       select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
@@ -692,9 +708,30 @@ begin
       select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
     ),
     planned as materialized (
-      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
-      union all
-      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+      select v.ids[p.vehicle] as vehicle_id, v.last_positions[p.vehicle] + p.position as position, t.ids[p.ticket] as ticket_id, p.metres, p.cost_km
+      from tickets.dispatch_settings s
+      cross join (
+        select
+          array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.room order by d.no) as rooms,
+          array_agg(d.last_position order by d.no) as last_positions, case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from vehicle d
+        where not p_same_team or d.team is not null
+      ) as v
+      cross join (
+        select
+          array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.bonus_km order by d.no) as bonuses,
+          case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from ticket d
+        where d.geog is not null
+      ) as t
+      cross join lateral (
+        select * from tickets_ops.plan_optimum(v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity = 1
+        union all
+        select * from tickets_ops.greedy_tours(v.rooms, v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity > 1
+      ) as p
+      where v.ids is not null and t.ids is not null
     )
     select
       p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
@@ -738,7 +775,9 @@ Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at 
 
 Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
 
-With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.
+
+Errors: 22023 for a capacity, radius or p_same_team that makes no sense.';
 
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1092,7 +1131,7 @@ CREATE TABLE tickets.sla_rules (
     hours numeric NOT NULL,
     at_risk_hours numeric NOT NULL,
     CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
-    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (8760)::numeric))),
     CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
 );
 
@@ -1154,6 +1193,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
+
+CREATE FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform tickets.require_count('p_capacity', p_capacity), tickets.require_radius(p_radius_km);
+  if p_same_team is null then
+    raise exception 'p_same_team is NULL: give true or false.' using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) IS 'Raises, with the right words, for arguments of tickets.dispatch_plan that make no sense.';
 
 CREATE TABLE tickets.dispatch_settings (
     only_row boolean DEFAULT true NOT NULL,
@@ -1471,12 +1524,13 @@ CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.ge
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (0.994)::double precision)) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (1.006)::double precision)) AND (public.st_distance(p_from, p_to) <= p_radius)));
 
-COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid. Looks on a sphere first, which mostly says so.';
 
 CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql STABLE
     SET jit TO 'off'
     BEGIN ATOMIC
+ SELECT tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team) AS check_plan;
  WITH vehicle AS MATERIALIZED (
           SELECT v.no,
              v.vehicle_id,
@@ -2445,9 +2499,7 @@ CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAU
 declare
   v_vehicle record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
   if not found then
     raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
@@ -2462,7 +2514,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle; a limit or radius that makes no sense. A vehicle nowhere: no rows and a notice.';
 
 CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
     LANGUAGE plpgsql STABLE
@@ -2472,9 +2524,7 @@ CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAU
 declare
   v_ticket record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
   if not found then
     raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
@@ -2498,7 +2548,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket; a limit or radius that makes no sense. A ticket without a place: no rows and a notice.';
 
 CREATE FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) RETURNS record
     LANGUAGE sql STABLE
@@ -2764,6 +2814,19 @@ $$;
 
 COMMENT ON FUNCTION tickets.reporting_lag() IS 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
 
+CREATE FUNCTION tickets.require_count(p_name text, p_count integer) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_count is null or p_count < 1 then
+    raise exception '% is %: give a whole number, 1 or more.', p_name, coalesce(p_count::text, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_count(p_name text, p_count integer) IS 'Raises, with the right words, for an argument (its name, its value) that must be 1 or more.';
+
 CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2778,6 +2841,21 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
+
+CREATE FUNCTION tickets.require_radius(p_radius_km double precision) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- NaN is greater than any number.
+  if not p_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km is %: give kilometres from 0 to 20100, which is half way round the earth, or leave it out.', p_radius_km
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_radius(p_radius_km double precision) IS 'Raises, with the right words, for a radius that makes no sense: negative, infinite, NaN. NULL is none, and makes sense.';
 
 CREATE FUNCTION tickets.settled_through() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2821,6 +2899,7 @@ CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double prec
 declare
   v_point record;
 begin
+  perform tickets.require_radius(p_radius_km);
   select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
   if v_point.geog is null then
     raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
@@ -2829,7 +2908,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
+COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range; a radius that makes no sense.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -3337,11 +3416,37 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.changes_problems(p_dataset text) IS 'What is wrong with a feed of changes, as faults in words: the file that stops it, with how many wait behind it, and one that came too late to be loaded in its order.';
 
-CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) RETURNS integer[]
-    LANGUAGE sql STABLE
-    RETURN ARRAY(SELECT p.ticket FROM (SELECT t.ticket, t.place, t.bonus_km, (cheapest_tickets.p_from OPERATOR(public.<->) t.place) AS sphere FROM UNNEST(cheapest_tickets.p_places, cheapest_tickets.p_bonuses, cheapest_tickets.p_teams) WITH ORDINALITY t(place, bonus_km, team, ticket) WHERE ((NOT (cheapest_tickets.p_taken)[t.ticket]) AND ((cheapest_tickets.p_team IS NULL) OR (t.team = cheapest_tickets.p_team))) OFFSET 0) p WHERE ((p.sphere <= (cheapest_tickets.p_radius * (0.994)::double precision)) OR ((p.sphere <= (cheapest_tickets.p_radius * (1.006)::double precision)) AND (public.st_distance(cheapest_tickets.p_from, p.place) <= cheapest_tickets.p_radius))) ORDER BY ((cheapest_tickets.p_km_per_metre * p.sphere) - p.bonus_km), p.ticket LIMIT cheapest_tickets.p_limit);
+CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  select
+    coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}'),
+    case when count(*) < p_limit then 'Infinity' else max(c.sphere_cost) - 0.006 * (max(c.sphere_cost) + p_bonus) end
+  into tickets, metres, costs, beyond
+  from (
+    select near.ticket, line.metres, p_km_per_metre * line.metres - near.bonus_km as cost, near.sphere_cost
+    from (
+      select p.ticket, p.place, p.bonus_km, p_km_per_metre * p.sphere - p.bonus_km as sphere_cost
+      from (
+        select t.ticket, t.place, t.bonus_km, tickets_ops.sphere_metres(p_from, t.place) as sphere
+        from unnest(p_places, p_bonuses, p_teams) with ordinality as t (place, bonus_km, team, ticket)
+        where (p_taken is null or not p_taken[t.ticket]) and (p_team is null or t.team = p_team)
+        offset 0 -- the distance once, not wherever it is named
+      ) as p
+      where p.sphere <= p_radius * 0.994 or (p.sphere <= p_radius * 1.006 and tickets.metres(p_from, p.place) <= p_radius)
+      order by sphere_cost, p.ticket
+      limit p_limit
+    ) as near
+    cross join lateral (select tickets.metres(p_from, near.place) as metres offset 0) as line
+    order by cost, near.ticket
+  ) as c;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) IS 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
+COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) IS 'Tickets that cost least from a place, cheapest first: p_limit of them, found by distances on a sphere, with true metres and costs. Any other costs at least beyond (Infinity: there is no other), which may be less than the list''s last. The tickets are those in the arrays that are not taken (p_taken NULL: all), by number, within p_radius metres. p_team: only those of that team; NULL: of any. p_bonus: the largest of p_bonuses, km.';
 
 CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
     LANGUAGE plpgsql
@@ -3540,23 +3645,24 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
-CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT array_agg(c.ticket) AS array_agg,
-     array_agg(c.metres) AS array_agg,
-     array_agg(c.cost) AS array_agg
-    FROM ( SELECT t.ticket,
-             line.metres,
-             ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]) AS cost
-            FROM (unnest(costs_from.p_tickets) t(ticket)
-              CROSS JOIN LATERAL ( SELECT public.st_distance(costs_from.p_from, (costs_from.p_places)[t.ticket]) AS metres
-                  OFFSET 0) line)
-           WHERE (line.metres <= costs_from.p_radius)
-           ORDER BY ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]), t.ticket) c;
-END;
+CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  select coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}') into tickets, metres, costs
+  from (
+    select t.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[t.ticket] as cost
+    from unnest(p_tickets) as t (ticket)
+    cross join lateral (select tickets.metres(p_from, p_places[t.ticket]) as metres offset 0) as line
+    where not p_taken[t.ticket] and line.metres <= p_radius
+    order by cost, t.ticket
+  ) as c;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places, p_bonuses and p_taken) cost from a place, cheapest first; those that are taken or beyond p_radius metres are left out.';
 
 CREATE FUNCTION tickets_ops.count_vehicles() RETURNS TABLE(freshness text, vehicles bigint, severity text, trouble text)
     LANGUAGE plpgsql STABLE
@@ -4510,16 +4616,17 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
-CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer, metres double precision, cost_km double precision)
+CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_list constant integer := 150; -- long enough to last for some moves, short enough to be sorted anew at each
   c_vehicles constant integer := cardinality(p_rooms);
   c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_tours integer[] := array_fill(0, array[c_vehicles]); -- how many tickets each has so far
   v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
   v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
   -- The lists, c_list places for each vehicle:
@@ -4529,72 +4636,65 @@ declare
   v_head integer[] := array_fill(1, array[c_vehicles]);
   v_last integer[] := array_fill(0, array[c_vehicles]);
   v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_offer double precision[] := v_bound; -- what its next ticket costs at least
   v_list record;
-  v_numbers integer[];
   v_next integer;
   v_least double precision;
-  v_is_listed boolean;
   i integer;
 begin
   loop
     v_least := 'Infinity';
     for v in 1..c_vehicles loop
-      continue when p_rooms[v] = 0;
+      continue when v_offer[v] >= v_least; -- it has only become dearer since
       i := v_head[v];
       while i <= v_last[v] and v_taken[v_ticket[i]] loop
         i := i + 1;
       end loop;
       v_head[v] := i;
+      v_offer[v] := v_bound[v];
       if i <= v_last[v] and v_cost[i] <= v_bound[v] then
-        if v_cost[i] < v_least then
-          v_least := v_cost[i];
-          v_next := v;
-          v_is_listed := true;
-        end if;
-      elsif v_bound[v] < v_least then
-        v_least := v_bound[v];
+        v_offer[v] := v_cost[i];
+      end if;
+      if v_offer[v] < v_least then
+        v_least := v_offer[v];
         v_next := v;
-        v_is_listed := false;
       end if;
     end loop;
     exit when v_least = 'Infinity';
 
     i := v_head[v_next];
-    if v_is_listed then
+    v_offer[v_next] := '-Infinity';
+    if i <= v_last[v_next] and v_cost[i] <= v_bound[v_next] then
+      v_tours[v_next] := v_tours[v_next] + 1;
       vehicle := v_next;
+      "position" := v_tours[v_next];
       ticket := v_ticket[i];
       metres := v_metres[i];
       cost_km := v_cost[i];
       return next;
       v_taken[ticket] := true;
       p_rooms[v_next] := p_rooms[v_next] - 1;
-      continue when p_rooms[v_next] = 0;
+      if p_rooms[v_next] = 0 then
+        v_offer[v_next] := 'Infinity';
+        continue;
+      end if;
       v_at[v_next] := ticket;
-      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      select * into v_list
+      from tickets_ops.costs_from(p_places[ticket], v_ticket[i + 1 : v_last[v_next]], p_km_per_metre, p_radius, p_places, p_bonuses, v_taken);
       -- Out of reach so far was what costs more than the second.
       v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
     else
-      v_numbers := tickets_ops.cheapest_tickets(
+      select * into v_list
+      from tickets_ops.cheapest_tickets(
         case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
-        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+        p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, v_taken
       );
-    end if;
-    select * into v_list
-    from tickets_ops.costs_from(
-      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
-      p_places, p_bonuses
-    );
-    if not v_is_listed then
-      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
-      -- for ever where a hundred tickets lie at one place.
-      v_bound[v_next] := case
-        when cardinality(v_numbers) < c_list then 'Infinity'
-        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
-      end;
+      -- Never less than its head, or it would be read for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := greatest(v_list.costs[1], v_list.beyond);
     end if;
     i := (v_next - 1) * c_list;
     v_head[v_next] := i + 1;
-    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    v_last[v_next] := i + cardinality(v_list.tickets);
     for n in 1..v_last[v_next] - i loop
       v_ticket[i + n] := v_list.tickets[n];
       v_metres[i + n] := v_list.metres[n];
@@ -4604,7 +4704,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
 
 CREATE FUNCTION tickets_ops.has_geocoding_worker() RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -5749,11 +5849,11 @@ CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_ro
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows::bigint * p_columns then
     raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
       using errcode = 'invalid_parameter_value';
-  elsif '-Infinity' = any (p_costs) then
-    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  elsif exists (select from unnest(p_costs) as c where abs(c) > 1e100 and c < 'Infinity') then
+    raise exception 'A cost must lie between -1e100 and 1e100, or be Infinity where the pair is forbidden.' using errcode = 'invalid_parameter_value';
   end if;
   return array(
     select coalesce(m.column_no, 0)
@@ -5772,7 +5872,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns; a cost beyond 1e100.';
 
 CREATE FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) RETURNS TABLE(row_no integer, column_no integer)
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -5782,7 +5882,9 @@ declare
   n record;
   v record;
 begin
-  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller, cardinality(p_row) > least(max(r), max(c)) ^ 2 as prunes
+  into n
+  from unnest(p_row, p_column) as p (r, c);
   if n.smaller is null then
     return;
   end if;
@@ -5794,7 +5896,9 @@ begin
     select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
   ),
   kept as materialized (
-    select small, large, cost from ranked where nth <= n.smaller
+    select small, large, cost from ranked where n.prunes and nth <= n.smaller
+    union all
+    select small, large, cost from pair where not n.prunes
   ),
   contest as materialized (
     select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
@@ -5819,7 +5923,8 @@ begin
   from sorted;
   return query
     select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
-    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    from tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched) as found
+    cross join lateral unnest(found.column_of) with ordinality as m (there, no)
     where m.there > 0;
 end
 $$;
@@ -6262,129 +6367,117 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of actionable tickets, of all datasets that are on, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
-CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    BEGIN ATOMIC
- WITH rules AS MATERIALIZED (
-          SELECT (s.detour / (1000)::double precision) AS km_per_metre,
-             (COALESCE(plan_optimum.p_radius_km, s.radius_km) * (1000)::double precision) AS radius,
-             GREATEST(s.at_risk_bonus_km, s.breached_bonus_km) AS bonus
-            FROM tickets.dispatch_settings s
-         ), vehicle AS MATERIALIZED (
-          SELECT dispatch_vehicles.no,
-             dispatch_vehicles.vehicle_id,
-             dispatch_vehicles.team,
-             dispatch_vehicles.geog,
-             dispatch_vehicles.freshness,
-             dispatch_vehicles.age,
-             dispatch_vehicles.room,
-             dispatch_vehicles.last_position
-            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, last_position)
-         ), ticket AS MATERIALIZED (
-          SELECT dispatch_tickets.no,
-             dispatch_tickets.ticket_id,
-             dispatch_tickets.team,
-             dispatch_tickets.geog,
-             dispatch_tickets.bonus_km,
-             dispatch_tickets.sla_state,
-             dispatch_tickets.at_risk,
-             dispatch_tickets.geo_source
-            FROM tickets_ops.dispatch_tickets(plan_optimum.p_region, plan_optimum.p_cluster, plan_optimum.p_tickets) dispatch_tickets(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
-         ), pair AS MATERIALIZED (
-          SELECT v_1.no AS vehicle,
-             near.no AS ticket,
-             ((r_1.km_per_metre * line_1.metres) - near.bonus_km) AS cost
-            FROM ((((rules r_1
-              CROSS JOIN vehicle v_1)
-              CROSS JOIN LATERAL ( SELECT COALESCE(( SELECT ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) AS cost
-                            FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
-                                     t_1.bonus_km
-                                    FROM ticket t_1
-                                   WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
-                                  OFFSET 0) p_1
-                           WHERE (p_1.sphere <= (r_1.radius * (1.006)::double precision))
-                           ORDER BY ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km)
-                          OFFSET (LEAST(( SELECT count(*) AS count
-                                    FROM vehicle), ( SELECT count(*) AS count
-                                    FROM ticket)) - 1)
-                          LIMIT 1), 'Infinity'::double precision) AS cost
-                  OFFSET 0) nth)
-              CROSS JOIN LATERAL ( SELECT p_1.no,
-                     p_1.geog,
-                     p_1.bonus_km
-                    FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
-                             t_1.no,
-                             t_1.geog,
-                             t_1.bonus_km
-                            FROM ticket t_1
-                           WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
-                          OFFSET 0) p_1
-                   WHERE ((p_1.sphere <= (r_1.radius * (1.006)::double precision)) AND (((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) <= (nth.cost + ((0.0125)::double precision * (nth.cost + r_1.bonus)))))
-                  OFFSET 0) near)
-              CROSS JOIN LATERAL ( SELECT public.st_distance(v_1.geog, near.geog) AS metres
-                  OFFSET 0) line_1)
-           WHERE (line_1.metres <= r_1.radius)
-         )
-  SELECT v.ids[m.row_no] AS ids,
-     1,
-     t.ids[m.column_no] AS ids,
-     line.metres,
-     ((r.km_per_metre * line.metres) - t.bonuses[m.column_no])
-    FROM (((((rules r
-      CROSS JOIN ( SELECT array_agg(v_1.vehicle_id ORDER BY v_1.no) AS ids,
-             array_agg(v_1.geog ORDER BY v_1.no) AS geogs
-            FROM vehicle v_1) v)
-      CROSS JOIN ( SELECT array_agg(t_1.ticket_id ORDER BY t_1.no) AS ids,
-             array_agg(t_1.geog ORDER BY t_1.no) AS geogs,
-             array_agg(t_1.bonus_km ORDER BY t_1.no) AS bonuses
-            FROM ticket t_1) t)
-      CROSS JOIN ( SELECT array_agg(p_1.vehicle) AS vehicles,
-             array_agg(p_1.ticket) AS tickets,
-             array_agg(p_1.cost) AS costs
-            FROM pair p_1) p)
-      CROSS JOIN LATERAL tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) m(row_no, column_no))
-      CROSS JOIN LATERAL ( SELECT public.st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) AS metres
-          OFFSET 0) line);
-END;
+    AS $$
+declare
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+begin
+  return query
+    with list as materialized (
+      select v.no, c.*
+      from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+      cross join lateral tickets_ops.cheapest_tickets(
+        v.start, v.team, p_few, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+      ) as c
+    ),
+    pair as (
+      select
+        array_agg(p.ticket order by l.no, p.nth) as tickets, array_agg(p.cost order by l.no, p.nth) as costs,
+        max(p.cost) + count(distinct l.no) * (max(p.cost) - min(p.cost)) + abs(max(p.cost)) + 1 as unmatched
+      from list l
+      cross join lateral unnest(l.tickets, l.costs) with ordinality as p (ticket, cost, nth)
+    ),
+    bound as (
+      select array_agg(b.last order by b.no) as lasts
+      from (select l.no, (sum(cardinality(l.tickets)) over (order by l.no))::integer as last from list l) as b
+    ),
+    matched as materialized (
+      select m.*
+      from pair, bound
+      cross join lateral tickets_ops.shortest_augmenting_paths(bound.lasts, pair.tickets, pair.costs, cardinality(p_places), pair.unmatched) as m
+      where pair.tickets is not null
+    )
+    select v.no::integer, v.ticket
+    from matched m
+    cross join lateral unnest(m.column_of) with ordinality as v (ticket, no)
+    where v.ticket > 0
+      and not exists (select from list l where m.row_potential[l.no] > l.beyond);
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+COMMENT ON FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'The plan of tickets_ops.plan_optimum, whose arguments it has, from each vehicle''s p_few cheapest tickets; no rows where one from more of them may be better.';
 
-CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT v.ids[g.vehicle] AS ids,
-     (v.last_positions[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
-     t.ids[g.ticket] AS ids,
-     g.metres,
-     g.cost_km
-    FROM (((tickets.dispatch_settings s
-      CROSS JOIN ( SELECT array_agg(d.vehicle_id ORDER BY d.no) AS ids,
-             array_agg(d.geog ORDER BY d.no) AS starts,
-             array_agg(d.team ORDER BY d.no) AS teams,
-             array_agg(d.room ORDER BY d.no) AS rooms,
-             array_agg(d.last_position ORDER BY d.no) AS last_positions
-            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, last_position)
-           WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
-      CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
-             array_agg(d.geog ORDER BY d.no) AS places,
-             array_agg(d.team ORDER BY d.no) AS teams,
-             array_agg(d.bonus_km ORDER BY d.no) AS bonuses
-            FROM tickets_ops.dispatch_tickets(plan_tours.p_region, plan_tours.p_cluster, plan_tours.p_tickets) d(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
-           WHERE (d.geog IS NOT NULL)) t)
-      CROSS JOIN LATERAL tickets_ops.greedy_tours(v.rooms, v.starts,
-         CASE
-             WHEN plan_tours.p_same_team THEN v.teams
-             ELSE NULL::text[]
-         END, t.places, t.bonuses,
-         CASE
-             WHEN plan_tours.p_same_team THEN t.teams
-             ELSE NULL::text[]
-         END, (s.detour / (1000)::double precision), (COALESCE(plan_tours.p_radius_km, s.radius_km) * (1000)::double precision)) WITH ORDINALITY g(vehicle, ticket, metres, cost_km, nth))
-   WHERE ((v.ids IS NOT NULL) AND (t.ids IS NOT NULL));
-END;
+CREATE FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_smaller constant integer := least(cardinality(p_starts), cardinality(p_places));
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_listed integer := c_smaller + c_smaller / 8 + 16; -- by distances on a sphere some behind the n-th may be among the n cheapest
+  v_pairs record;
+begin
+  loop
+    select
+      array_agg(v.no::integer) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs,
+      bool_and(p.cost <= c.beyond) as is_complete
+    into v_pairs
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+    ) as c
+    cross join lateral unnest(c.tickets, c.costs) with ordinality as p (ticket, cost, nth)
+    where p.nth <= c_smaller;
+    exit when v_pairs.is_complete is not false;
+    v_listed := cardinality(p_places) + 1;
+  end loop;
+  return query
+    select m.row_no, m.column_no from tickets_ops.min_cost_matching(v_pairs.vehicles, v_pairs.tickets, v_pairs.costs) as m;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
+COMMENT ON FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'The plan of tickets_ops.plan_optimum, whose arguments it has, from all tickets that may be in it.';
+
+CREATE FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_few constant integer := 16;
+  c_sample constant integer := 12;
+  -- A few of the vehicles tell whether they are spread out: all in one depot want the same tickets.
+  c_spread_out constant boolean := (
+    select count(distinct wanted.no) >= 2 * c_sample
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, c_few, p_km_per_metre, p_radius, 0, p_places, p_teams, p_bonuses, null
+    ) as near
+    cross join lateral unnest(near.tickets) as wanted (no)
+    where v.no % (1 + cardinality(p_starts) / c_sample) = 0
+  );
+begin
+  return query
+    with few as materialized (
+      select * from tickets_ops.plan_of_few(c_few, p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where c_spread_out
+    )
+    select p.vehicle, 1, p.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[p.ticket]
+    from (
+      select * from few
+      union all
+      select * from tickets_ops.plan_of_many(p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where not exists (select from few)
+    ) as p
+    cross join lateral (select tickets.metres(p_starts[p.vehicle], p_places[p.ticket]) as metres offset 0) as line;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'The plan for one ticket each, vehicles and tickets by their number in the arrays: as many tickets as possible, then the least total cost_km. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
 
 CREATE FUNCTION tickets_ops.planning_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -8050,16 +8143,14 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
 
-CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) RETURNS integer[]
+CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   c_rows constant integer := cardinality(p_last);
   c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
-  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
   v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
-  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
   v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
   v_matched integer := 0;
   v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
@@ -8071,6 +8162,7 @@ declare
   v_final_distance double precision[];
   v_so_far double precision;
   v_length double precision;
+  v_limit double precision;
   v_best double precision;
   v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
   v_end_row integer;
@@ -8079,6 +8171,8 @@ declare
   i integer;
   j integer;
 begin
+  column_of := array_fill(0, array[c_rows]);
+  row_potential := array_fill(0::double precision, array[c_rows]);
   for v_new in 1..c_rows loop
     i := v_new;
     v_so_far := 0;
@@ -8087,23 +8181,26 @@ begin
     v_final := '{}';
     v_final_distance := '{}';
     loop
-      v_so_far := v_so_far - v_row_potential[i];
+      v_so_far := v_so_far - row_potential[i];
       if v_so_far + p_unmatched < v_best then
         v_best := v_so_far + p_unmatched;
         v_end := 0;
         v_end_row := i;
       end if;
+      while v_cheapest_free[i] <= p_last[i] and v_row_of[p_column[v_cheapest_free[i]]] > 0 loop
+        v_cheapest_free[i] := v_cheapest_free[i] + 1;
+      end loop;
+      if v_cheapest_free[i] <= p_last[i] and v_so_far + p_cost[v_cheapest_free[i]] < v_best then
+        v_best := v_so_far + p_cost[v_cheapest_free[i]];
+        v_end := p_column[v_cheapest_free[i]];
+        v_end_row := i;
+      end if;
+      v_limit := v_best - v_so_far;
       for pair in c_first[i]..p_last[i] loop
-        exit when v_so_far + p_cost[pair] >= v_best;
+        exit when p_cost[pair] >= v_limit; -- so are the row's later pairs
         v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
         if v_length < v_distance[p_column[pair]] and v_length < v_best then
           j := p_column[pair];
-          if v_row_of[j] = 0 then
-            v_best := v_length;
-            v_end := j;
-            v_end_row := i;
-            exit; -- the row's later pairs are longer
-          end if;
           if v_distance[j] = 'Infinity' then
             v_reached := v_reached || j;
           end if;
@@ -8127,11 +8224,11 @@ begin
       i := v_row_of[v_next];
     end loop;
 
-    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    row_potential[v_new] := row_potential[v_new] + v_best;
     for n in 1..cardinality(v_final) loop
       j := v_final[n];
       i := v_row_of[j];
-      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      row_potential[i] := row_potential[i] + v_best - v_final_distance[n];
       v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
     end loop;
     foreach j in array v_reached || v_final loop
@@ -8144,8 +8241,8 @@ begin
     i := v_end_row;
     j := v_end;
     loop
-      v_next := v_column_of[i];
-      v_column_of[i] := j;
+      v_next := column_of[i];
+      column_of[i] := j;
       if j > 0 then
         v_row_of[j] := i;
       end if;
@@ -8159,25 +8256,24 @@ begin
     continue when v_matched = p_columns;
     v_slack := 'Infinity';
     for r in 1..v_new loop
-      continue when v_column_of[r] = 0;
+      continue when column_of[r] = 0;
       while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
         v_cheapest_free[r] := v_cheapest_free[r] + 1;
       end loop;
-      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - row_potential[r]);
     end loop;
     if v_slack > 0 and v_slack < 'Infinity' then
       for r in 1..v_new loop
-        continue when v_column_of[r] = 0;
-        v_row_potential[r] := v_row_potential[r] + v_slack;
-        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+        continue when column_of[r] = 0;
+        row_potential[r] := row_potential[r] + v_slack;
+        v_column_potential[column_of[r]] := v_column_potential[column_of[r]] - v_slack;
       end loop;
     end if;
   end loop;
-  return v_column_of;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) IS 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
+COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) IS 'For each row its column, 0 for none, and its potential: no row pays more than that, and a column to which it lists no pair, costing more, would not better the matching. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
 
 CREATE FUNCTION tickets_ops.sign_verdict() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -8364,6 +8460,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
+
+CREATE FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_from OPERATOR(public.<->) p_to);
+
+COMMENT ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) IS 'Metres between two points on a sphere: a quarter of the time that tickets.metres takes, and at most 0.57 % from it.';
 
 CREATE FUNCTION tickets_ops.storage_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
@@ -10230,6 +10332,9 @@ GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
 GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
 GRANT SELECT ON TABLE tickets.sla_rules TO tickets_dispatcher;
 
+REVOKE ALL ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) TO tickets_dispatcher;
+
 GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_reader;
 GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_curator;
 GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_operator;
@@ -10325,8 +10430,8 @@ REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLI
 
 REVOKE ALL ON FUNCTION tickets_ops.changes_problems(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) FROM PUBLIC;
 
@@ -10356,8 +10461,8 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.count_vehicles() FROM PUBLIC;
 
@@ -10579,11 +10684,14 @@ REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_clusters text[]) FROM PUB
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_clusters text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
-REVOKE ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.planning_lock() FROM PUBLIC;
 
@@ -10692,8 +10800,8 @@ REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
 
@@ -10703,6 +10811,9 @@ GRANT ALL ON FUNCTION tickets_ops.skip_file(p_key text) TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.storage_metrics() FROM PUBLIC;
 

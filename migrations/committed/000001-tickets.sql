@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:eec9e4252bb4408285c4e33c2ba8520ca2ef3e0b
+--! Hash: sha1:4e9d009740ec9465f86478c19137dd2591ef1ec8
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4202,7 +4202,7 @@ create trigger _100_transition before insert or update of status on tickets_ops.
 
 create table tickets.sla_rules (
   region text check (region = btrim(region) and region <> ''),
-  hours numeric not null check (hours > 0),
+  hours numeric not null check (hours > 0 and hours <= 8760), -- NaN is greater than any number
   at_risk_hours numeric not null check (at_risk_hours > 0 and at_risk_hours <= hours)
 );
 create unique index sla_rules_one_per_region on tickets.sla_rules (lower(region)) nulls not distinct;
@@ -4714,6 +4714,7 @@ begin
     raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
       using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(p_from, p_to);
   -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
   -- a language this would take longer than reading the tickets.
   return query
@@ -4851,7 +4852,7 @@ Properties: cluster and location_key of its tickets, NULL where they differ (a c
 
 id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 5 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state and a p_from after p_to. Read-only, also on a streaming replica.';
 --! EndIncluded places.sql
 --! Included tiles.sql
 -- Places as vector tiles, with the signature that pg_tileserv and Martin publish by themselves.
@@ -4891,7 +4892,7 @@ Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object wi
 
 Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state and a from after to, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
 --! EndIncluded tiles.sql
 
 -- Without this, Postgres takes longitude and latitude for independent of each other, expects twenty times the places that there
@@ -6839,6 +6840,28 @@ comment on function tickets_ops.count_vehicles() is 'Vehicles by their freshness
 -- Nearest vehicles of a ticket, nearest tickets of a vehicle, tickets around a point. Metres are straight lines on the WGS 84
 -- spheroid. Everything here reads with the caller's rights. Compiling these queries (jit) would take longer than they do.
 
+create or replace function tickets.require_radius(p_radius_km double precision) returns void
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
+  -- NaN is greater than any number.
+  if not p_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km is %: give kilometres from 0 to 20100, which is half way round the earth, or leave it out.', p_radius_km
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.require_radius(double precision) is 'Raises, with the right words, for a radius that makes no sense: negative, infinite, NaN. NULL is none, and makes sense.';
+
+create or replace function tickets.require_count(p_name text, p_count integer) returns void
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
+  if p_count is null or p_count < 1 then
+    raise exception '% is %: give a whole number, 1 or more.', p_name, coalesce(p_count::text, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.require_count(text, integer) is 'Raises, with the right words, for an argument (its name, its value) that must be 1 or more.';
+
 create or replace function tickets.metres(p_from geography, p_to geography) returns double precision
 language sql immutable parallel safe
 return st_distance(p_from, p_to);
@@ -6911,9 +6934,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $
 declare
   v_vehicle record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
   if not found then
     raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
@@ -6927,7 +6948,7 @@ begin
   return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
 end
 $$;
-comment on function tickets.nearest_tickets(text, integer, double precision, boolean) is 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+comment on function tickets.nearest_tickets(text, integer, double precision, boolean) is 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle; a limit or radius that makes no sense. A vehicle nowhere: no rows and a notice.';
 
 create or replace function tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision)
 returns table (
@@ -6938,6 +6959,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $
 declare
   v_point record;
 begin
+  perform tickets.require_radius(p_radius_km);
   select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
   if v_point.geog is null then
     raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
@@ -6945,7 +6967,7 @@ begin
   return query select * from tickets.open_tickets_near(v_point.geog, null, p_radius_km, false);
 end
 $$;
-comment on function tickets.tickets_within(double precision, double precision, double precision) is 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
+comment on function tickets.tickets_within(double precision, double precision, double precision) is 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range; a radius that makes no sense.';
 
 -- Over all vehicles: they are hundreds, in somebody else's table, which may have no index on the position.
 create or replace function tickets.nearest_vehicles(
@@ -6959,9 +6981,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $
 declare
   v_ticket record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
   if not found then
     raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
@@ -6984,7 +7004,7 @@ begin
     limit p_limit;
 end
 $$;
-comment on function tickets.nearest_vehicles(text, integer, double precision, boolean) is 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+comment on function tickets.nearest_vehicles(text, integer, double precision, boolean) is 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket; a limit or radius that makes no sense. A ticket without a place: no rows and a notice.';
 --! EndIncluded nearest.sql
 --! Included matching.sql
 -- The assignment problem: rows to columns, each at most once, as many as possible, then at the least total cost. Exact, and
@@ -6997,15 +7017,14 @@ comment on function tickets.nearest_vehicles(text, integer, double precision, bo
 -- a look whose cost alone is less than the best path so far.
 -- Over 50 lines: one loop of one algorithm, whose arrays would have to be handed to and fro.
 create or replace function tickets_ops.shortest_augmenting_paths(
-  p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision
+  p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision,
+  out column_of integer[], out row_potential double precision[]
 )
-returns integer[] language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   c_rows constant integer := cardinality(p_last);
   c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
-  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
   v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
-  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
   v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
   v_matched integer := 0;
   v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
@@ -7017,6 +7036,7 @@ declare
   v_final_distance double precision[];
   v_so_far double precision;
   v_length double precision;
+  v_limit double precision;
   v_best double precision;
   v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
   v_end_row integer;
@@ -7025,6 +7045,8 @@ declare
   i integer;
   j integer;
 begin
+  column_of := array_fill(0, array[c_rows]);
+  row_potential := array_fill(0::double precision, array[c_rows]);
   for v_new in 1..c_rows loop
     i := v_new;
     v_so_far := 0;
@@ -7033,23 +7055,26 @@ begin
     v_final := '{}';
     v_final_distance := '{}';
     loop
-      v_so_far := v_so_far - v_row_potential[i];
+      v_so_far := v_so_far - row_potential[i];
       if v_so_far + p_unmatched < v_best then
         v_best := v_so_far + p_unmatched;
         v_end := 0;
         v_end_row := i;
       end if;
+      while v_cheapest_free[i] <= p_last[i] and v_row_of[p_column[v_cheapest_free[i]]] > 0 loop
+        v_cheapest_free[i] := v_cheapest_free[i] + 1;
+      end loop;
+      if v_cheapest_free[i] <= p_last[i] and v_so_far + p_cost[v_cheapest_free[i]] < v_best then
+        v_best := v_so_far + p_cost[v_cheapest_free[i]];
+        v_end := p_column[v_cheapest_free[i]];
+        v_end_row := i;
+      end if;
+      v_limit := v_best - v_so_far;
       for pair in c_first[i]..p_last[i] loop
-        exit when v_so_far + p_cost[pair] >= v_best;
+        exit when p_cost[pair] >= v_limit; -- so are the row's later pairs
         v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
         if v_length < v_distance[p_column[pair]] and v_length < v_best then
           j := p_column[pair];
-          if v_row_of[j] = 0 then
-            v_best := v_length;
-            v_end := j;
-            v_end_row := i;
-            exit; -- the row's later pairs are longer
-          end if;
           if v_distance[j] = 'Infinity' then
             v_reached := v_reached || j;
           end if;
@@ -7073,11 +7098,11 @@ begin
       i := v_row_of[v_next];
     end loop;
 
-    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    row_potential[v_new] := row_potential[v_new] + v_best;
     for n in 1..cardinality(v_final) loop
       j := v_final[n];
       i := v_row_of[j];
-      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      row_potential[i] := row_potential[i] + v_best - v_final_distance[n];
       v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
     end loop;
     foreach j in array v_reached || v_final loop
@@ -7090,8 +7115,8 @@ begin
     i := v_end_row;
     j := v_end;
     loop
-      v_next := v_column_of[i];
-      v_column_of[i] := j;
+      v_next := column_of[i];
+      column_of[i] := j;
       if j > 0 then
         v_row_of[j] := i;
       end if;
@@ -7105,24 +7130,23 @@ begin
     continue when v_matched = p_columns;
     v_slack := 'Infinity';
     for r in 1..v_new loop
-      continue when v_column_of[r] = 0;
+      continue when column_of[r] = 0;
       while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
         v_cheapest_free[r] := v_cheapest_free[r] + 1;
       end loop;
-      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - row_potential[r]);
     end loop;
     if v_slack > 0 and v_slack < 'Infinity' then
       for r in 1..v_new loop
-        continue when v_column_of[r] = 0;
-        v_row_potential[r] := v_row_potential[r] + v_slack;
-        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+        continue when column_of[r] = 0;
+        row_potential[r] := row_potential[r] + v_slack;
+        v_column_potential[column_of[r]] := v_column_potential[column_of[r]] - v_slack;
       end loop;
     end if;
   end loop;
-  return v_column_of;
 end
 $$;
-comment on function tickets_ops.shortest_augmenting_paths(integer[], integer[], double precision[], integer, double precision) is 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
+comment on function tickets_ops.shortest_augmenting_paths(integer[], integer[], double precision[], integer, double precision) is 'For each row its column, 0 for none, and its potential: no row pays more than that, and a column to which it lists no pair, costing more, would not better the matching. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
 
 -- Each node of the smaller side needs only its n cheapest pairs (n: its size), because the others take n - 1 columns at most: a
 -- costlier pair of a best matching can always be exchanged for a free one of the n. True with forbidden pairs too.
@@ -7136,7 +7160,9 @@ declare
   n record;
   v record;
 begin
-  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller, cardinality(p_row) > least(max(r), max(c)) ^ 2 as prunes
+  into n
+  from unnest(p_row, p_column) as p (r, c);
   if n.smaller is null then
     return;
   end if;
@@ -7148,7 +7174,9 @@ begin
     select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
   ),
   kept as materialized (
-    select small, large, cost from ranked where nth <= n.smaller
+    select small, large, cost from ranked where n.prunes and nth <= n.smaller
+    union all
+    select small, large, cost from pair where not n.prunes
   ),
   contest as materialized (
     select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
@@ -7173,7 +7201,8 @@ begin
   from sorted;
   return query
     select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
-    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    from tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched) as found
+    cross join lateral unnest(found.column_of) with ordinality as m (there, no)
     where m.there > 0;
 end
 $$;
@@ -7182,11 +7211,11 @@ comment on function tickets_ops.min_cost_matching(integer[], integer[], double p
 create or replace function tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer)
 returns integer[] language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
-  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows::bigint * p_columns then
     raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
       using errcode = 'invalid_parameter_value';
-  elsif '-Infinity' = any (p_costs) then
-    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  elsif exists (select from unnest(p_costs) as c where abs(c) > 1e100 and c < 'Infinity') then
+    raise exception 'A cost must lie between -1e100 and 1e100, or be Infinity where the pair is forbidden.' using errcode = 'invalid_parameter_value';
   end if;
   return array(
     select coalesce(m.column_no, 0)
@@ -7204,7 +7233,7 @@ begin
   );
 end
 $$;
-comment on function tickets_ops.min_cost_assignment(double precision[], integer, integer) is 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+comment on function tickets_ops.min_cost_assignment(double precision[], integer, integer) is 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns; a cost beyond 1e100.';
 --! EndIncluded matching.sql
 --! Included dispatch-plan.sql
 -- The plan: which vehicle goes to which tickets. It writes nothing. Everything here reads with the caller's rights.
@@ -7253,105 +7282,188 @@ begin atomic
 end;
 comment on function tickets_ops.dispatch_tickets(text, text, text[]) is 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
 
--- One ticket for each vehicle: the exact optimum --
+-- What tickets cost a vehicle --
 
--- Only each vehicle's n cheapest tickets matter (n: the smaller of the two numbers; see tickets_ops.min_cost_matching). Which
--- they are is found by distances on a sphere, which take a quarter of the time and differ from the true ones by 0.57 % at
--- most: what is cheaper than the n-th, or dearer by less than twice that share of its distance, may be one of them.
-create or replace function tickets_ops.plan_optimum(
-  p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean
-)
-returns table (vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-language sql stable set jit = off
-begin atomic
-  with rules as materialized (
-    select s.detour / 1000 as km_per_metre, coalesce(p_radius_km, s.radius_km) * 1000 as radius, greatest(s.at_risk_bonus_km, s.breached_bonus_km) as bonus
-    from tickets.dispatch_settings s
-  ),
-  vehicle as materialized (
-    select * from tickets_ops.dispatch_vehicles(1, p_vehicles, p_stale)
-  ),
-  ticket as materialized (
-    select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
-  ),
-  -- `offset 0` keeps each step as it is written: the distances of all pairs once, the costly ones for what is left.
-  pair as materialized (
-    select v.no as vehicle, near.no as ticket, r.km_per_metre * line.metres - near.bonus_km as cost
-    from rules r
-    cross join vehicle v
-    cross join lateral (
-      select coalesce((
-        select r.km_per_metre * p.sphere - p.bonus_km as cost
-        from (select v.geog <-> t.geog as sphere, t.bonus_km from ticket t where not p_same_team or t.team = v.team offset 0) as p
-        where p.sphere <= r.radius * 1.006
-        order by cost
-        offset least((select count(*) from vehicle), (select count(*) from ticket)) - 1
-        limit 1
-      ), 'Infinity') as cost
-      offset 0
-    ) as nth
-    cross join lateral (
-      select p.no, p.geog, p.bonus_km
-      from (select v.geog <-> t.geog as sphere, t.no, t.geog, t.bonus_km from ticket t where not p_same_team or t.team = v.team offset 0) as p
-      where p.sphere <= r.radius * 1.006
-        and r.km_per_metre * p.sphere - p.bonus_km <= nth.cost + 0.0125 * (nth.cost + r.bonus)
-      offset 0
-    ) as near
-    cross join lateral (select st_distance(v.geog, near.geog) as metres offset 0) as line
-    where line.metres <= r.radius
-  )
-  -- By number, not by joins: their sizes are not known when the query is planned.
-  select v.ids[m.row_no], 1, t.ids[m.column_no], line.metres, r.km_per_metre * line.metres - t.bonuses[m.column_no]
-  from rules r
-  cross join (select array_agg(v.vehicle_id order by v.no) as ids, array_agg(v.geog order by v.no) as geogs from vehicle v) as v
-  cross join (
-    select array_agg(t.ticket_id order by t.no) as ids, array_agg(t.geog order by t.no) as geogs, array_agg(t.bonus_km order by t.no) as bonuses
-    from ticket t
-  ) as t
-  cross join (select array_agg(p.vehicle) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs from pair p) as p
-  cross join lateral tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) as m
-  cross join lateral (select st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) as metres offset 0) as line;
-end;
-comment on function tickets_ops.plan_optimum(double precision, text, text, boolean, text[], text[], boolean) is 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+create or replace function tickets_ops.sphere_metres(p_from geography, p_to geography) returns double precision
+language sql immutable parallel safe
+return p_from <-> p_to;
+comment on function tickets_ops.sphere_metres(geography, geography) is 'Metres between two points on a sphere: a quarter of the time that tickets.metres takes, and at most 0.57 % from it.';
 
--- Several tickets for each vehicle: the globally nearest pair, again and again --
+create or replace function tickets_ops.within_reach(p_from geography, p_to geography, p_radius double precision) returns boolean
+language sql immutable parallel safe
+return (p_from <-> p_to) <= p_radius * 0.994 or ((p_from <-> p_to) <= p_radius * 1.006 and st_distance(p_from, p_to) <= p_radius);
+comment on function tickets_ops.within_reach(geography, geography, double precision) is 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid. Looks on a sphere first, which mostly says so.';
 
--- By distances on a sphere, which take a quarter of the time. No index: of the tickets that it holds a plan is about few.
+-- No index: of the tickets that it holds a plan is about few. In plpgsql, as is what follows, because a function in SQL is
+-- planned anew in each of the hundreds of calls, which takes longer than it runs.
 create or replace function tickets_ops.cheapest_tickets(
-  p_from geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision,
-  p_places geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]
+  p_from geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision,
+  p_places geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[],
+  out tickets integer[], out metres double precision[], out costs double precision[], out beyond double precision
 )
-returns integer[] language sql stable
-return array(
-  select p.ticket
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+  select
+    coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}'),
+    case when count(*) < p_limit then 'Infinity' else max(c.sphere_cost) - 0.006 * (max(c.sphere_cost) + p_bonus) end
+  into tickets, metres, costs, beyond
   from (
-    select t.ticket, t.place, t.bonus_km, p_from <-> t.place as sphere
-    from unnest(p_places, p_bonuses, p_teams) with ordinality as t (place, bonus_km, team, ticket)
-    where not p_taken[t.ticket] and (p_team is null or t.team = p_team)
-    offset 0
-  ) as p
-  where p.sphere <= p_radius * 0.994 or (p.sphere <= p_radius * 1.006 and st_distance(p_from, p.place) <= p_radius)
-  order by p_km_per_metre * p.sphere - p.bonus_km, p.ticket
-  limit p_limit
-);
-comment on function tickets_ops.cheapest_tickets(geography, text, integer, double precision, double precision, geography[], text[], double precision[], boolean[]) is 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
+    select near.ticket, line.metres, p_km_per_metre * line.metres - near.bonus_km as cost, near.sphere_cost
+    from (
+      select p.ticket, p.place, p.bonus_km, p_km_per_metre * p.sphere - p.bonus_km as sphere_cost
+      from (
+        select t.ticket, t.place, t.bonus_km, tickets_ops.sphere_metres(p_from, t.place) as sphere
+        from unnest(p_places, p_bonuses, p_teams) with ordinality as t (place, bonus_km, team, ticket)
+        where (p_taken is null or not p_taken[t.ticket]) and (p_team is null or t.team = p_team)
+        offset 0 -- the distance once, not wherever it is named
+      ) as p
+      where p.sphere <= p_radius * 0.994 or (p.sphere <= p_radius * 1.006 and tickets.metres(p_from, p.place) <= p_radius)
+      order by sphere_cost, p.ticket
+      limit p_limit
+    ) as near
+    cross join lateral (select tickets.metres(p_from, near.place) as metres offset 0) as line
+    order by cost, near.ticket
+  ) as c;
+end
+$$;
+comment on function tickets_ops.cheapest_tickets(geography, text, integer, double precision, double precision, double precision, geography[], text[], double precision[], boolean[]) is 'Tickets that cost least from a place, cheapest first: p_limit of them, found by distances on a sphere, with true metres and costs. Any other costs at least beyond (Infinity: there is no other), which may be less than the list''s last. The tickets are those in the arrays that are not taken (p_taken NULL: all), by number, within p_radius metres. p_team: only those of that team; NULL: of any. p_bonus: the largest of p_bonuses, km.';
 
 create or replace function tickets_ops.costs_from(
   p_from geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places geography[],
-  p_bonuses double precision[], out tickets integer[], out metres double precision[], out costs double precision[]
+  p_bonuses double precision[], p_taken boolean[], out tickets integer[], out metres double precision[], out costs double precision[]
 )
-language sql stable
-begin atomic
-  select array_agg(c.ticket), array_agg(c.metres), array_agg(c.cost)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+  select coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}') into tickets, metres, costs
   from (
     select t.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[t.ticket] as cost
     from unnest(p_tickets) as t (ticket)
-    cross join lateral (select st_distance(p_from, p_places[t.ticket]) as metres offset 0) as line
-    where line.metres <= p_radius
+    cross join lateral (select tickets.metres(p_from, p_places[t.ticket]) as metres offset 0) as line
+    where not p_taken[t.ticket] and line.metres <= p_radius
     order by cost, t.ticket
   ) as c;
-end;
-comment on function tickets_ops.costs_from(geography, integer[], double precision, double precision, geography[], double precision[]) is 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+end
+$$;
+comment on function tickets_ops.costs_from(geography, integer[], double precision, double precision, geography[], double precision[], boolean[]) is 'What these tickets (numbers in the arrays p_places, p_bonuses and p_taken) cost from a place, cheapest first; those that are taken or beyond p_radius metres are left out.';
+
+-- One ticket for each vehicle: the exact optimum --
+
+-- Where vehicles are spread out, each goes to one of its cheapest few tickets. The potentials of the matching prove it: what a
+-- vehicle pays in it is less than what any ticket costs that is not in its list. Nothing is returned where they do not.
+create or replace function tickets_ops.plan_of_few(
+  p_few integer, p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[], p_teams text[],
+  p_km_per_metre double precision, p_radius double precision
+)
+returns table (vehicle integer, ticket integer)
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+begin
+  return query
+    with list as materialized (
+      select v.no, c.*
+      from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+      cross join lateral tickets_ops.cheapest_tickets(
+        v.start, v.team, p_few, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+      ) as c
+    ),
+    pair as (
+      select
+        array_agg(p.ticket order by l.no, p.nth) as tickets, array_agg(p.cost order by l.no, p.nth) as costs,
+        max(p.cost) + count(distinct l.no) * (max(p.cost) - min(p.cost)) + abs(max(p.cost)) + 1 as unmatched
+      from list l
+      cross join lateral unnest(l.tickets, l.costs) with ordinality as p (ticket, cost, nth)
+    ),
+    bound as (
+      select array_agg(b.last order by b.no) as lasts
+      from (select l.no, (sum(cardinality(l.tickets)) over (order by l.no))::integer as last from list l) as b
+    ),
+    matched as materialized (
+      select m.*
+      from pair, bound
+      cross join lateral tickets_ops.shortest_augmenting_paths(bound.lasts, pair.tickets, pair.costs, cardinality(p_places), pair.unmatched) as m
+      where pair.tickets is not null
+    )
+    select v.no::integer, v.ticket
+    from matched m
+    cross join lateral unnest(m.column_of) with ordinality as v (ticket, no)
+    where v.ticket > 0
+      and not exists (select from list l where m.row_potential[l.no] > l.beyond);
+end
+$$;
+comment on function tickets_ops.plan_of_few(integer, geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'The plan of tickets_ops.plan_optimum, whose arguments it has, from each vehicle''s p_few cheapest tickets; no rows where one from more of them may be better.';
+
+-- Only each vehicle's n cheapest tickets matter (n: the smaller of the two numbers; see tickets_ops.min_cost_matching).
+create or replace function tickets_ops.plan_of_many(
+  p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[], p_teams text[],
+  p_km_per_metre double precision, p_radius double precision
+)
+returns table (vehicle integer, ticket integer)
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c_smaller constant integer := least(cardinality(p_starts), cardinality(p_places));
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_listed integer := c_smaller + c_smaller / 8 + 16; -- by distances on a sphere some behind the n-th may be among the n cheapest
+  v_pairs record;
+begin
+  loop
+    select
+      array_agg(v.no::integer) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs,
+      bool_and(p.cost <= c.beyond) as is_complete
+    into v_pairs
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+    ) as c
+    cross join lateral unnest(c.tickets, c.costs) with ordinality as p (ticket, cost, nth)
+    where p.nth <= c_smaller;
+    exit when v_pairs.is_complete is not false;
+    v_listed := cardinality(p_places) + 1;
+  end loop;
+  return query
+    select m.row_no, m.column_no from tickets_ops.min_cost_matching(v_pairs.vehicles, v_pairs.tickets, v_pairs.costs) as m;
+end
+$$;
+comment on function tickets_ops.plan_of_many(geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'The plan of tickets_ops.plan_optimum, whose arguments it has, from all tickets that may be in it.';
+
+create or replace function tickets_ops.plan_optimum(
+  p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[], p_teams text[],
+  p_km_per_metre double precision, p_radius double precision
+)
+returns table (vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c_few constant integer := 16;
+  c_sample constant integer := 12;
+  -- A few of the vehicles tell whether they are spread out: all in one depot want the same tickets.
+  c_spread_out constant boolean := (
+    select count(distinct wanted.no) >= 2 * c_sample
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, c_few, p_km_per_metre, p_radius, 0, p_places, p_teams, p_bonuses, null
+    ) as near
+    cross join lateral unnest(near.tickets) as wanted (no)
+    where v.no % (1 + cardinality(p_starts) / c_sample) = 0
+  );
+begin
+  return query
+    with few as materialized (
+      select * from tickets_ops.plan_of_few(c_few, p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where c_spread_out
+    )
+    select p.vehicle, 1, p.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[p.ticket]
+    from (
+      select * from few
+      union all
+      select * from tickets_ops.plan_of_many(p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where not exists (select from few)
+    ) as p
+    cross join lateral (select tickets.metres(p_starts[p.vehicle], p_places[p.ticket]) as metres offset 0) as line;
+end
+$$;
+comment on function tickets_ops.plan_optimum(geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'The plan for one ticket each, vehicles and tickets by their number in the arrays: as many tickets as possible, then the least total cost_km. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
+
+-- Several tickets for each vehicle: the globally nearest pair, again and again --
 
 -- Each vehicle has a list of the tickets that are cheapest from where it is, and a bound: what is not in the list costs at
 -- least that. The cheapest head of all lists is the next pair; a list is read anew only when its bound would be the cheapest.
@@ -7361,12 +7473,13 @@ create or replace function tickets_ops.greedy_tours(
   p_rooms integer[], p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[],
   p_teams text[], p_km_per_metre double precision, p_radius double precision
 )
-returns table (vehicle integer, ticket integer, metres double precision, cost_km double precision)
+returns table (vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
 language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
-  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_list constant integer := 150; -- long enough to last for some moves, short enough to be sorted anew at each
   c_vehicles constant integer := cardinality(p_rooms);
   c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_tours integer[] := array_fill(0, array[c_vehicles]); -- how many tickets each has so far
   v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
   v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
   -- The lists, c_list places for each vehicle:
@@ -7376,72 +7489,65 @@ declare
   v_head integer[] := array_fill(1, array[c_vehicles]);
   v_last integer[] := array_fill(0, array[c_vehicles]);
   v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_offer double precision[] := v_bound; -- what its next ticket costs at least
   v_list record;
-  v_numbers integer[];
   v_next integer;
   v_least double precision;
-  v_is_listed boolean;
   i integer;
 begin
   loop
     v_least := 'Infinity';
     for v in 1..c_vehicles loop
-      continue when p_rooms[v] = 0;
+      continue when v_offer[v] >= v_least; -- it has only become dearer since
       i := v_head[v];
       while i <= v_last[v] and v_taken[v_ticket[i]] loop
         i := i + 1;
       end loop;
       v_head[v] := i;
+      v_offer[v] := v_bound[v];
       if i <= v_last[v] and v_cost[i] <= v_bound[v] then
-        if v_cost[i] < v_least then
-          v_least := v_cost[i];
-          v_next := v;
-          v_is_listed := true;
-        end if;
-      elsif v_bound[v] < v_least then
-        v_least := v_bound[v];
+        v_offer[v] := v_cost[i];
+      end if;
+      if v_offer[v] < v_least then
+        v_least := v_offer[v];
         v_next := v;
-        v_is_listed := false;
       end if;
     end loop;
     exit when v_least = 'Infinity';
 
     i := v_head[v_next];
-    if v_is_listed then
+    v_offer[v_next] := '-Infinity';
+    if i <= v_last[v_next] and v_cost[i] <= v_bound[v_next] then
+      v_tours[v_next] := v_tours[v_next] + 1;
       vehicle := v_next;
+      "position" := v_tours[v_next];
       ticket := v_ticket[i];
       metres := v_metres[i];
       cost_km := v_cost[i];
       return next;
       v_taken[ticket] := true;
       p_rooms[v_next] := p_rooms[v_next] - 1;
-      continue when p_rooms[v_next] = 0;
+      if p_rooms[v_next] = 0 then
+        v_offer[v_next] := 'Infinity';
+        continue;
+      end if;
       v_at[v_next] := ticket;
-      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      select * into v_list
+      from tickets_ops.costs_from(p_places[ticket], v_ticket[i + 1 : v_last[v_next]], p_km_per_metre, p_radius, p_places, p_bonuses, v_taken);
       -- Out of reach so far was what costs more than the second.
       v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
     else
-      v_numbers := tickets_ops.cheapest_tickets(
+      select * into v_list
+      from tickets_ops.cheapest_tickets(
         case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
-        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+        p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, v_taken
       );
-    end if;
-    select * into v_list
-    from tickets_ops.costs_from(
-      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
-      p_places, p_bonuses
-    );
-    if not v_is_listed then
-      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
-      -- for ever where a hundred tickets lie at one place.
-      v_bound[v_next] := case
-        when cardinality(v_numbers) < c_list then 'Infinity'
-        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
-      end;
+      -- Never less than its head, or it would be read for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := greatest(v_list.costs[1], v_list.beyond);
     end if;
     i := (v_next - 1) * c_list;
     v_head[v_next] := i + 1;
-    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    v_last[v_next] := i + cardinality(v_list.tickets);
     for n in 1..v_last[v_next] - i loop
       v_ticket[i + n] := v_list.tickets[n];
       v_metres[i + n] := v_list.metres[n];
@@ -7450,48 +7556,20 @@ begin
   end loop;
 end
 $$;
-comment on function tickets_ops.greedy_tours(integer[], geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
-
-create or replace function tickets_ops.plan_tours(
-  p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[],
-  p_vehicles text[], p_stale boolean
-)
-returns table (vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-language sql stable
-begin atomic
-  select
-    v.ids[g.vehicle], v.last_positions[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
-    g.metres, g.cost_km
-  from tickets.dispatch_settings s
-  cross join (
-    select
-      array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.team order by d.no) as teams,
-      array_agg(d.room order by d.no) as rooms, array_agg(d.last_position order by d.no) as last_positions
-    from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale) d
-    where not p_same_team or d.team is not null
-  ) as v
-  cross join (
-    select
-      array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.team order by d.no) as teams,
-      array_agg(d.bonus_km order by d.no) as bonuses
-    from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets) d
-    where d.geog is not null
-  ) as t
-  cross join lateral tickets_ops.greedy_tours(
-    v.rooms, v.starts, case when p_same_team then v.teams end, t.places, t.bonuses, case when p_same_team then t.teams end,
-    s.detour / 1000, coalesce(p_radius_km, s.radius_km) * 1000
-  ) with ordinality as g (vehicle, ticket, metres, cost_km, nth)
-  where v.ids is not null and t.ids is not null;
-end;
-comment on function tickets_ops.plan_tours(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
+comment on function tickets_ops.greedy_tours(integer[], geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
 
 -- The plan as people ask for it --
 
-create or replace function tickets_ops.within_reach(p_from geography, p_to geography, p_radius double precision) returns boolean
-language sql immutable parallel safe
--- On a sphere first, which is four times as fast and differs by less than 0.6 %.
-return (p_from <-> p_to) <= p_radius * 0.994 or ((p_from <-> p_to) <= p_radius * 1.006 and st_distance(p_from, p_to) <= p_radius);
-comment on function tickets_ops.within_reach(geography, geography, double precision) is 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+create or replace function tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  perform tickets.require_count('p_capacity', p_capacity), tickets.require_radius(p_radius_km);
+  if p_same_team is null then
+    raise exception 'p_same_team is NULL: give true or false.' using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets_ops.check_plan(integer, double precision, boolean) is 'Raises, with the right words, for arguments of tickets.dispatch_plan that make no sense.';
 
 create or replace function tickets.dispatch_plan(
   p_capacity integer default 1, p_radius_km double precision default null, p_region text default null,
@@ -7502,11 +7580,7 @@ returns setof tickets.planned_ticket language plpgsql stable set search_path = p
 declare
   c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
 begin
-  if p_capacity is null or p_capacity < 1 then
-    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
-  elsif not c_radius_km between 0 and 20100 then
-    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
   return query
     with vehicle as materialized (
       select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
@@ -7515,9 +7589,30 @@ begin
       select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
     ),
     planned as materialized (
-      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
-      union all
-      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+      select v.ids[p.vehicle] as vehicle_id, v.last_positions[p.vehicle] + p.position as position, t.ids[p.ticket] as ticket_id, p.metres, p.cost_km
+      from tickets.dispatch_settings s
+      cross join (
+        select
+          array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.room order by d.no) as rooms,
+          array_agg(d.last_position order by d.no) as last_positions, case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from vehicle d
+        where not p_same_team or d.team is not null
+      ) as v
+      cross join (
+        select
+          array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.bonus_km order by d.no) as bonuses,
+          case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from ticket d
+        where d.geog is not null
+      ) as t
+      cross join lateral (
+        select * from tickets_ops.plan_optimum(v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity = 1
+        union all
+        select * from tickets_ops.greedy_tours(v.rooms, v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity > 1
+      ) as p
+      where v.ids is not null and t.ids is not null
     )
     select
       p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
@@ -7561,7 +7656,9 @@ Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at 
 
 Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
 
-With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.
+
+Errors: 22023 for a capacity, radius or p_same_team that makes no sense.';
 
 -- The same problem for somebody else''s solver --
 
@@ -7572,6 +7669,7 @@ create or replace function tickets.dispatch_problem(
 )
 returns jsonb language sql stable set jit = off
 begin atomic
+  select tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
   with vehicle as materialized (
     select v.*, dense_rank() over (order by v.team) as skill from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale) v
   ),
@@ -9432,6 +9530,10 @@ begin
     raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
       using errcode = 'invalid_parameter_value';
   end if;
+  if p_to - p_from > 36525 then
+    raise exception 'p_from (%) and p_to (%) are more than 100 years apart: ask for less.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
     raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
       using errcode = 'invalid_parameter_value';
@@ -9443,6 +9545,18 @@ begin
 end
 $$;
 comment on function tickets.check_question(date, date, text, text, text[]) is 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
+
+create or replace function tickets.check_window(p_from timestamptz, p_to timestamptz) returns void
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first moment and the one after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.check_window(timestamptz, timestamptz) is 'Raises, with the right words, when a window of closing times is reversed. NULL is no bound.';
 
 create or replace function tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) returns text
   language sql immutable parallel safe
@@ -10371,6 +10485,7 @@ begin
   elsif p_from is null and p_to is null then
     raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(v_from, v_to);
   return jsonb_build_object(
     'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
     'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
@@ -10389,7 +10504,7 @@ window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCo
 
 Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound or with p_from after p_to.';
 --! EndIncluded dashboard.sql
     $ours$;
     revoke execute on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) from public;

@@ -31,22 +31,42 @@ export interface Plan {
   readonly leftOut: readonly LeftOut[];
 }
 
+/** What a plan is about: the arguments of tickets.dispatch_plan, and the one team that it is for. */
+export interface Question {
+  /** Tickets that a vehicle may have at once, those that it has already included. */
+  readonly capacity: number;
+  /** Straight kilometres of the longest way; by default as tickets.dispatch_settings says. */
+  readonly radiusKm?: number | undefined;
+  readonly region?: string | undefined;
+  readonly cluster?: string | undefined;
+  /** Only this team's vehicles and tickets. */
+  readonly team?: string | undefined;
+  /** A vehicle goes to its own team's tickets only. */
+  readonly sameTeam: boolean;
+  /** Vehicles with a stale position too. */
+  readonly stale: boolean;
+}
+
 /**
  * Makes the plan, and assigns it when `apply` says so (tickets.assign_plan).
- * @param capacity tickets that a vehicle may have at once, those that it has already included
  * @throws ExpectedError when tickets.vehicles is gone
  */
-export async function makePlan(db: Db, capacity: number, apply: boolean): Promise<Plan> {
+export async function makePlan(db: Db, question: Question, apply: boolean): Promise<Plan> {
+  const { capacity, radiusKm, region, cluster, team, sameTeam, stale } = question;
   const query = db.query<Omit<Stop, 'vehicle_id'> & { vehicle_id: string | null }>(
     `select p.vehicle_id, coalesce(nullif(v.label, ''), p.vehicle_id) as vehicle, p.position, p.ticket_id,
        e.road_km_estimate::float8 as road_km, case when p.at_risk then 'at risk' else p.sla_state end as sla,
        trunc(t.hours_open)::float8 as hours_open, t.cluster, t.location_name, p.note
-     from tickets.${apply ? 'assign_plan' : 'dispatch_plan'}($1) p
+     from tickets.${apply ? 'assign_plan' : 'dispatch_plan'}(
+       $1, p_radius_km => $2, p_region => $3, p_cluster => $4, p_same_team => $5::boolean or $6::text is not null, p_stale => $7,
+       p_vehicles => case when $6 is not null then array(select vehicle_id from tickets.vehicles_now where team = $6) end
+     ) p
      left join tickets.vehicles_now v on v.vehicle_id = p.vehicle_id
      left join tickets.inc_open_sla t on t.ticket_id = p.ticket_id
      left join lateral tickets.road_estimate(p.metres) e on true
+     where $6 is null or p.vehicle_id is not null or t.assigned_team = $6
      order by p.vehicle_id, p.position, p.ticket_id`,
-    [capacity],
+    [capacity, radiusKm, region, cluster, sameTeam, team, stale],
   );
   const { rows } = await query.catch((error: Error & { code?: string }) => {
     if (error.code !== UNDEFINED_TABLE) throw error;
