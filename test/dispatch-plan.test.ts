@@ -63,7 +63,12 @@ describe('tickets.dispatch_plan', () => {
   test('for one ticket each is as good as an independent optimum, in twenty random problems', async () => {
     for (let seed = 1; seed <= 20; seed += 1) {
       const dice = new Dice(seed);
-      await scatter(seed, 1 + dice.below(14), 1 + dice.below(40), dice.pick([0.6, 0.6, 0.001, 0]));
+      await scatter(
+        seed,
+        1 + dice.below(dice.pick([14, 14, 24])),
+        1 + dice.below(dice.pick([40, 40, 90])),
+        dice.pick([0.6, 0.6, 0.001, 0]),
+      );
       const radius = dice.pick([50, 50, 15, 5]);
       const sameTeam = dice.chance(0.3);
       const rows = await plan(`p_radius_km => ${radius}, p_same_team => ${sameTeam}`);

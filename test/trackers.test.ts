@@ -313,6 +313,7 @@ describe('a tracker’s table', () => {
     ]);
     assert.deepEqual(await planned('--team', 'A'), ['V1 WOT1', 'WOT2: every vehicle within reach goes elsewhere']);
     assert.deepEqual(await planned('--radius', '7.5'), ['V1 WOT1', 'V2 WOT2', 'WOT3: no free vehicle within 7.5 km']);
+    assert.match((await fleettickets('dispatch', '--team', 'B')).out, /\n1 without a ticket, stale: KDA V3\n/);
     assert.deepEqual(await planned('--stale'), ['V1 WOT1', 'V2 WOT2', 'V3 WOT3']);
     assert.match(
       (await fleettickets('dispatch', '--region', 'Nairobbi')).out,

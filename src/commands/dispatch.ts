@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
-import { makePlan, type Plan } from '../dispatch/plan.ts';
+import { type Idle, makePlan, type Plan } from '../dispatch/plan.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
@@ -68,8 +68,8 @@ export async function run(args: string[]): Promise<number> {
 /** Around the earth no two places are farther apart. */
 const HALF_WAY_ROUND_KM = 20_100;
 
-function page({ stops, leftOut }: Plan, applied: boolean): string {
-  const vehicles = new Set(stops.map(({ vehicle_id }) => vehicle_id)).size;
+function page({ stops, leftOut, idle }: Plan, applied: boolean): string {
+  const sent = new Set(stops.map(({ vehicle_id }) => vehicle_id)).size;
   const kilometres = Math.round(stops.reduce((sum, { road_km }) => sum + road_km, 0));
   const rows = stops.map(
     ({ vehicle, position, ticket_id, road_km, sla, hours_open, cluster, location_name, note }) => ({
@@ -85,13 +85,25 @@ function page({ stops, leftOut }: Plan, applied: boolean): string {
     }),
   );
   const reasons = Map.groupBy(leftOut, ({ note }) => note);
+  const without = Map.groupBy(idle, ({ freshness }) => freshness);
   return [
     stops.length > 0 ? `${table(rows)}\n` : '',
-    `${stops.length} tickets for ${vehicles} vehicles, some ${kilometres} km of road.\n`,
+    `${stops.length} tickets for ${sent} vehicles, some ${kilometres} km of road.\n`,
     stops.length + leftOut.length === 0 ? 'No open ticket that is free is among those asked for.\n' : '',
     ...[...reasons].map(([reason, tickets]) => `${tickets.length} left out: ${reason}\n`),
+    ...[...without].map(
+      ([freshness, vehicles]) => `${vehicles.length} without a ticket, ${freshness}: ${names(vehicles)}\n`,
+    ),
     applied
       ? 'They are assigned: see tickets.assignments.\n'
       : 'Nothing was assigned: this was a dry run. Add --apply to assign.\n',
   ].join('');
+}
+
+const NAMED = 8;
+
+function names(vehicles: readonly Idle[]): string {
+  const named = vehicles.slice(0, NAMED).map(({ vehicle }) => vehicle);
+  const others = vehicles.length - named.length;
+  return others > 0 ? `${named.join(', ')} and ${others} more` : named.join(', ');
 }

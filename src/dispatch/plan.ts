@@ -25,10 +25,19 @@ export interface LeftOut {
   readonly note: string;
 }
 
+/** A vehicle that has no ticket, neither by this plan nor from before. */
+export interface Idle {
+  readonly vehicle_id: string;
+  readonly vehicle: string;
+  /** As in tickets.vehicles_now: a plan uses live and parked ones. */
+  readonly freshness: string;
+}
+
 export interface Plan {
   /** By vehicle, in the order of its tour. */
   readonly stops: readonly Stop[];
   readonly leftOut: readonly LeftOut[];
+  readonly idle: readonly Idle[];
 }
 
 /** What a plan is about: the arguments of tickets.dispatch_plan, and the one team that it is for. */
@@ -74,8 +83,17 @@ export async function makePlan(db: Db, question: Question, apply: boolean): Prom
       'The view tickets.vehicles is gone, as it goes with the table that it reads. Make it again: fleettickets vehicles',
     );
   });
+  const stops = rows.filter((row): row is Stop => row.vehicle_id !== null);
+  const { rows: idle } = await db.query<Idle>(
+    `select vehicle_id, coalesce(nullif(label, ''), vehicle_id) as vehicle, freshness
+     from tickets.vehicles_now
+     where open_assignments = 0 and ($1::text is null or team = $1) and vehicle_id <> all ($2)
+     order by vehicle_id`,
+    [team, stops.map(({ vehicle_id }) => vehicle_id)],
+  );
   return {
-    stops: rows.filter((row): row is Stop => row.vehicle_id !== null),
+    stops,
+    idle,
     leftOut: rows.flatMap(({ vehicle_id, ticket_id, note }) =>
       vehicle_id === null ? [{ ticket_id, note: note ?? '' }] : [],
     ),
