@@ -63,7 +63,7 @@ async function placeLocations({ pool }: Environment): Promise<void> {
     `insert into tickets.geo_locations (cluster, location_key, status, geom)
      select c.cluster, t.location_key, 'found', st_setsrid(st_makepoint(
        st_x(c.geom) + hashtext(t.location_key) % 1000 / 20000.0, st_y(c.geom) + hashtext(t.location_key || '.') % 1000 / 20000.0), 4326)
-     from tickets.inc t join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
+     from tickets.inc t join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(t.cluster)
      where t.location_key is not null
      group by c.cluster, c.geom, t.location_key
      order by count(*) desc, c.cluster, t.location_key limit 2600
