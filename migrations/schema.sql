@@ -202,11 +202,9 @@ begin
   -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
   -- a language this would take longer than reading the tickets.
   return query
-    with open_places as (
+    with open_clusters as (
       select
-        longitude, latitude,
-        min(cluster collate "C") as cluster,
-        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        longitude, latitude, cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as open,
@@ -217,6 +215,17 @@ begin
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       where p_state = 'closed' or p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude, cluster
+    ),
+    open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(first_key) as first_key, max(last_key) as last_key, min(location_name) as location_name, min(geo_source) as geo_source,
+        sum(open)::bigint as open, sum(breached)::bigint as breached, sum(at_risk)::bigint as at_risk, min(oldest) as oldest,
+        tickets.concat(ticket_ids) as ticket_ids, tickets.concat(clocks) as clocks
+      from open_clusters
       group by longitude, latitude
     ),
     closed_tickets as not materialized (
@@ -228,11 +237,9 @@ begin
         and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
       )
     ),
-    closed_places as (
+    closed_clusters as (
       select
-        longitude, latitude,
-        min(cluster collate "C") as cluster,
-        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        longitude, latitude, cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as closed,
@@ -240,6 +247,16 @@ begin
         tickets.collect(mttr::integer) filter (where mttr between -1e9 and 1e9) as mttrs,
         tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
       from closed_tickets
+      group by longitude, latitude, cluster
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(first_key) as first_key, max(last_key) as last_key, min(location_name) as location_name, min(geo_source) as geo_source,
+        sum(closed)::bigint as closed, tickets.concat(mttrs) as mttrs, tickets.concat(undated_ids) as undated_ids
+      from closed_clusters
       group by longitude, latitude
     ),
     last_closed as (
@@ -8767,6 +8784,15 @@ CREATE AGGREGATE tickets.collect(anycompatible) (
 );
 
 COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
+
+CREATE AGGREGATE tickets.concat(anycompatiblearray) (
+    SFUNC = array_cat,
+    STYPE = anycompatiblearray,
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+
+COMMENT ON AGGREGATE tickets.concat(anycompatiblearray) IS 'One array of all elements of several, which may differ in length.';
 
 ALTER TABLE tickets.assignments ALTER COLUMN assignment_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.assignments_assignment_id_seq
