@@ -9073,9 +9073,10 @@ CREATE VIEW tickets.inc_closures AS
             e.event_id AS told_by,
             e.closed_at,
             e.mttr,
-            e.sla_status
+            e.sla_status,
+            e.event,
+            'closed'::text AS wanted
            FROM tickets.inc_events e
-          WHERE (e.event = 'closed'::text)
         UNION ALL
          SELECT false,
             e.event_id,
@@ -9092,7 +9093,9 @@ CREATE VIEW tickets.inc_closures AS
             e.event_id,
             e.closed_at,
             e.mttr,
-            e.sla_status
+            e.sla_status,
+            e.event,
+            'baseline'::text
            FROM tickets.inc_events e
           WHERE ((e.event = 'baseline'::text) AND (NOT (EXISTS ( SELECT
                    FROM tickets.inc_events l
@@ -9115,7 +9118,9 @@ CREATE VIEW tickets.inc_closures AS
             k.event_id,
             k.closed_at,
             k.mttr,
-            k.sla_status
+            k.sla_status,
+            k.event,
+            'closure_corrected'::text
            FROM (tickets.inc_events k
              JOIN tickets.inc_events e ON (((e.ticket_id = k.ticket_id) AND (e.event_id < k.event_id) AND (e.event = ANY (ARRAY['closed'::text, 'baseline'::text])))))
           WHERE ((k.event = 'closure_corrected'::text) AND (NOT (EXISTS ( SELECT
@@ -9160,7 +9165,7 @@ CREATE VIEW tickets.inc_closures AS
                     WHEN (c.closed_at >= COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at)) THEN (c.closed_at - COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at))
                     ELSE NULL::interval
                 END AS lasted) clock)
-  WHERE ((c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
+  WHERE ((c.event = c.wanted) AND (c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
 
 COMMENT ON VIEW tickets.inc_closures IS 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:cb23f5bc96abd294a732038f89ced78b69efebd1
+--! Hash: sha1:b8a69567cdb1e64da1b7487e1e13f4af5c30cd38
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -9767,17 +9767,19 @@ select
   next.reopened is null as is_final,
   c.normalized_status
 from (
-  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at.
+  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at. The
+  -- first, which has nearly all, has no `where`: so Postgres reads the table in its place, with the columns that are asked for
+  -- only (a tenth less). `event = wanted` below is its condition.
   select
     true as observed, e.event_id, e.ticket_id, e.snapshot_id, e.snapshot_at as observed_at, e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status
+    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status,
+    e.event, 'closed' as wanted
   from tickets.inc_events e
-  where e.event = 'closed'
   union all
   -- Closed when history began: still closed, and no event says that it was closed since.
   select
     false, e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status
+    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status, e.event, 'baseline'
   from tickets.inc_events e
   where e.event = 'baseline'
     and not exists (select from tickets.inc_events l where l.ticket_id = e.ticket_id and l.event = 'closed')
@@ -9786,7 +9788,7 @@ from (
   -- A closing as it was corrected.
   select
     e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status
+    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status, k.event, 'closure_corrected'
   from tickets.inc_events k
   join tickets.inc_events e -- index inc_events_ticket
     on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
@@ -9831,8 +9833,9 @@ cross join lateral (
     end as lasted
 ) as clock
 where
+  c.event = c.wanted
   -- Closed when history began: only where no event says that it was opened since.
-  (c.observed or next.reopened is null)
+  and (c.observed or next.reopened is null)
   -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
   and (next.corrected is null or next.corrected > next.reopened);
 comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
