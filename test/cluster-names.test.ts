@@ -160,11 +160,7 @@ test('the days, the ages and the dashboard have it once, in the spelling of the 
       `select coalesce(nullif(cluster, ''), '(none)') as value, open from tickets.inc_daily where open > 0 order by 1`,
     );
   const days = await daily();
-  assert.deepEqual(
-    days.map(({ open }) => open).sort(),
-    [1, 3, 5],
-    'a key of its table is a cluster',
-  );
+  assert.deepEqual(days.map(({ open }) => open).sort(), [1, 3, 5], 'a key of its table is a cluster');
   await sql('delete from tickets.inc_daily');
   await sql('select tickets_ops.rebuild_days()');
   assert.deepEqual(await daily(), days);
