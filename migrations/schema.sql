@@ -58,6 +58,8 @@ begin
       using errcode = 'invalid_parameter_value';
   elsif p_from is null and p_to is null then
     raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
+  elsif p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): the window is [p_from, p_to).', p_from, p_to using errcode = 'invalid_parameter_value';
   end if;
   return jsonb_build_object(
     'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
@@ -71,13 +73,13 @@ $$;
 
 COMMENT ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 
 Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound or with bounds in the wrong order.';
 
 CREATE FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text DEFAULT 'day'::text, p_by text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:b8a69567cdb1e64da1b7487e1e13f4af5c30cd38
+--! Hash: sha1:0963b07dd593260f280e7ad4ceb9fc4d8ddf4360
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -877,28 +877,41 @@ as $$
 $$;
 comment on function tickets_takeover.column_of(regclass, text[]) is 'The first of these columns that the table has, as SQL (`o.geom`), or `null`.';
 
--- Freshness first: it says how old the baseline of the history is.
+-- Freshness first: it says how old the baseline of the history is. The envelope is one jsonb, or columns.
 create or replace function tickets_takeover.fill_import_meta() returns void language plpgsql as $$
+declare
+  v_old regclass := to_regclass('tickets_legacy.import_meta');
+  v_dataset text := tickets_takeover.column_of(v_old, 'dataset', 'name', 'key', 'source');
+  v_metadata text := tickets_takeover.column_of(v_old, 'metadata', 'meta', 'envelope', 'value', 'data');
 begin
-  if to_regclass('tickets_legacy.import_meta') is null then
+  if v_old is null then
     return;
   end if;
+  if v_dataset = 'null' then
+    insert into tickets_takeover.notes values ('import_meta in which no column names the dataset: the next file is loaded as one that was never seen', v_old::text, null);
+    return;
+  end if;
+  execute format($sql$
+    create table tickets_takeover.old_import_meta as
+    select lower(btrim(m.dataset)) as dataset, m.dataset as name, case when jsonb_typeof(m.metadata) = 'object' then m.metadata else '{}' end as metadata
+    from (select %2$s::text as dataset, (%3$s)::jsonb as metadata from %1$s o) as m
+  $sql$, v_old, v_dataset, case v_metadata when 'null' then 'to_jsonb(o)' else v_metadata end);
+
   insert into tickets.import_meta (dataset, metadata)
   select
-    lower(m.dataset),
-    m.metadata - array['source_etag', 'source_last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
+    m.dataset,
+    m.metadata - array['source_etag', 'etag', 'source_last_modified', 'last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
       || jsonb_strip_nulls(jsonb_build_object(
         -- As the bucket's listing is read, so that an unchanged file is recognised.
-        'source_etag', nullif(btrim(regexp_replace(m.metadata ->> 'source_etag', '^\s*W/', ''), E'" \t'), ''),
-        'source_last_modified', tickets.eat_ts(m.metadata ->> 'source_last_modified'),
+        'source_etag', nullif(btrim(regexp_replace(coalesce(m.metadata ->> 'source_etag', m.metadata ->> 'etag'), '^\s*W/', ''), E'" \t'), ''),
+        'source_last_modified', tickets.eat_ts(coalesce(m.metadata ->> 'source_last_modified', m.metadata ->> 'last_modified')),
         'snapshot_at', coalesce(file.exported_at, tickets.eat_ts(m.metadata ->> 'snapshot_at')),
         'ingested_at', tickets.eat_ts(m.metadata ->> 'ingested_at'),
         'checked_at', tickets.eat_ts(coalesce(m.metadata ->> 'checked_at', m.metadata ->> 'ingested_at'))
       ))
   from (
-    select distinct on (lower(dataset)) dataset, case when jsonb_typeof(metadata::jsonb) = 'object' then metadata::jsonb else '{}' end as metadata
-    from tickets_legacy.import_meta where lower(dataset) in ('inc', 'crq')
-    order by lower(dataset), dataset desc -- `inc` before `INC`
+    select distinct on (dataset) * from tickets_takeover.old_import_meta where dataset in ('inc', 'crq')
+    order by dataset, name desc -- `inc` before `INC`
   ) as m
   -- The file's name holds its time, in EAT, whatever the value that holds the name is called.
   cross join lateral (
@@ -908,8 +921,9 @@ begin
   ) as file;
 
   insert into tickets_takeover.notes
-  select 'rows of import_meta of no known dataset, left in tickets_legacy', dataset
-  from tickets_legacy.import_meta where lower(dataset) not in ('inc', 'crq');
+  select 'rows of import_meta of no known dataset, left in tickets_legacy', name
+  from tickets_takeover.old_import_meta where dataset in ('inc', 'crq') is not true;
+  drop table tickets_takeover.old_import_meta;
 end
 $$;
 comment on function tickets_takeover.fill_import_meta() is 'Fills tickets.import_meta from tickets_legacy.';
@@ -10611,6 +10625,8 @@ begin
       using errcode = 'invalid_parameter_value';
   elsif p_from is null and p_to is null then
     raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
+  elsif p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): the window is [p_from, p_to).', p_from, p_to using errcode = 'invalid_parameter_value';
   end if;
   return jsonb_build_object(
     'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
@@ -10624,13 +10640,13 @@ $$;
 comment on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) is
 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 
 Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound or with bounds in the wrong order.';
 --! EndIncluded dashboard.sql
     $ours$;
     revoke execute on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) from public;
