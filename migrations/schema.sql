@@ -1881,6 +1881,7 @@ CREATE FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text DEFAULT 'da
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
     SET random_page_cost TO '1.1'
+    SET parallel_setup_cost TO '10000'
     AS $$
 #variable_conflict use_column
 declare
