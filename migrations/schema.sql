@@ -72,7 +72,7 @@ $$;
 
 COMMENT ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 
@@ -545,6 +545,28 @@ CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
  '::text, ''::text)), 200), ''::text);
 
 COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
+
+CREATE FUNCTION tickets.cluster_spellings(p_by text DEFAULT 'cluster'::text) RETURNS TABLE(cluster_key text, spelling text)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
+  from (
+    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
+    union all
+    select e.cluster, false, count(*)
+    from tickets.inc_events e -- index inc_events_first
+    where e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)
+    group by e.cluster
+    union all
+    -- Clusters that tickets only moved to.
+    select d.cluster, false, 0 from tickets.inc_daily d
+  ) as w
+  where p_by = 'cluster' and tickets.cluster_key(w.cluster) is not null
+  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
+$$;
+
+COMMENT ON FUNCTION tickets.cluster_spellings(p_by text) IS 'The one spelling in which analytics show a cluster, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else the one that most tickets were first seen with. No row unless p_by is cluster, the default.';
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1860,6 +1882,7 @@ CREATE FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 begin
@@ -1874,13 +1897,13 @@ begin
   ),
   cells as (
     select
-      i.day, coalesce(o.spelling, nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      i.day, tickets.shown_value(p_by, tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), s.spelling) as value,
       sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
       sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
       sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
       sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
     from tickets.inc_daily i
-    left join tickets.other_spellings(p_by) o on o.cluster = i.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(i.cluster)
     where i.day >= (select min(d.seen) from days d) and i.day < p_to
     group by 1, 2
   ),
@@ -1917,7 +1940,7 @@ COMMENT ON FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text)
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
 
-day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as tickets.other_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as in tickets.cluster_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
 
 Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
 
@@ -1927,6 +1950,7 @@ CREATE FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text DEFAULT 'da
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
     SET random_page_cost TO '1.1'
+    SET parallel_setup_cost TO '10000'
     AS $$
 #variable_conflict use_column
 declare
@@ -1973,9 +1997,9 @@ begin
   ),
   summed as (
     select
-      n, coalesce(o.spelling, c.value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      n, tickets.shown_value(p_by, c.value, s.spelling) as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
       sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
-    from counted c left join tickets.other_spellings(p_by) o on o.cluster = c.value
+    from counted c left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.value)
     group by 1, 2
   ),
   filled as (
@@ -2000,7 +2024,7 @@ COMMENT ON FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text, p_by t
 
 Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
 
-period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
 
 Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
 
@@ -2022,13 +2046,13 @@ begin
   with closings as (
     select
       width_bucket(c.closed_at, v_starts) as bucket,
-      coalesce(
-        o.spelling, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)'
+      tickets.shown_value(
+        p_by, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), s.spelling
       ) as value,
       c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
       c.reopened_at <= c.closed_at + interval '30 days' as reopened
     from tickets.inc_closures c
-    left join tickets.other_spellings(p_by) o on o.cluster = c.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.cluster)
     where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
   ),
   measured as (
@@ -2161,13 +2185,13 @@ begin
   ),
   cohort as (
     select
-      coalesce(w.spelling, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      tickets.shown_value(p_by, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), s.spelling) as value,
       c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
       case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
-    left join tickets.other_spellings(p_by) w on w.cluster = e.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(e.cluster)
     left join first_closings f on f.ticket_id = c.ticket_id
     left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
@@ -2239,7 +2263,7 @@ COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text)
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
@@ -2622,22 +2646,6 @@ END;
 
 COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
 
-CREATE FUNCTION tickets.other_spellings(p_by text) RETURNS TABLE(cluster text, spelling text)
-    LANGUAGE sql STABLE ROWS 10 PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  with written as (
-    select e.cluster, tickets.cluster_key(e.cluster) as key, count(*) as events
-    from tickets.inc_events e where p_by = 'cluster' and e.cluster is not null group by e.cluster
-  ),
-  usual as (
-    select cluster, first_value(cluster) over (partition by key order by events desc, cluster collate "C") as spelling from written
-  )
-  select cluster, spelling from usual where cluster <> spelling
-$$;
-
-COMMENT ON FUNCTION tickets.other_spellings(p_by text) IS 'Clusters that the feed writes in several ways, for tickets.cluster_key makes them one: each further spelling, and the most frequent one, by which the analytic functions count. No row unless p_by is cluster.';
-
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
@@ -2895,6 +2903,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
+
+CREATE FUNCTION tickets.shown_value(p_by text, p_value text, p_spelling text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(p_spelling, CASE WHEN (p_by = 'cluster'::text) THEN tickets.cluster_key(p_value) ELSE NULLIF(p_value, ''::text) END, '(none)'::text);
+
+COMMENT ON FUNCTION tickets.shown_value(p_by text, p_value text, p_spelling text) IS 'How analytics show a value of the dimension p_by: a cluster in its one spelling (tickets.cluster_spellings, else its key), (none) for none.';
 
 CREATE FUNCTION tickets.snapshot_through() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -6752,13 +6766,18 @@ begin
     from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
     union all
     select k.day, null, null, null, 'look' from looks k
+  ),
+  clusters as (
+    select t.day, tickets.cluster_key(left(t.cluster, 100)) as cluster_key, mode() within group (order by left(t.cluster, 100)) as spelling
+    from told t group by 1, 2
   )
   insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
   select
-    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    k.day, coalesce(c.spelling, ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
     count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
     count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
   from told t join looks k on k.day = t.day
+  left join clusters c on c.day = t.day and c.cluster_key = tickets.cluster_key(left(t.cluster, 100))
   group by 1, 2, 3, 4, k.snapshot_at;
   get diagnostics v_rows = row_count;
   return v_rows;
@@ -6923,22 +6942,7 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
   select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
   delete from tickets.inc_daily d where d.day = v_day;
-  insert into tickets.inc_daily (
-    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
-    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
-  )
-  select
-    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
-    count(*) filter (where c.what = 'open'),
-    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
-    count(*) filter (where c.age < interval '24 hours'),
-    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
-    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
-    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
-    count(*) filter (where c.age >= interval '720 hours'),
-    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
-    v_at, 'state'
-  from (
+  with told as (
     select
       left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
       'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
@@ -6953,7 +6957,27 @@ begin
       and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
     union all
     select null, null, null, 'look', null, null, null
-  ) as c
+  ),
+  clusters as (
+    select tickets.cluster_key(cluster) as cluster_key, mode() within group (order by cluster) as spelling from told group by 1
+  )
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(k.spelling, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from told c
+  left join clusters k on k.cluster_key = tickets.cluster_key(c.cluster)
   group by 2, 3, 4;
 end
 $$;
@@ -8967,7 +8991,7 @@ ALTER TABLE tickets.geo_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS 
 
 CREATE VIEW tickets.inc_ageing AS
  SELECT t.assigned_team,
-    t.cluster,
+    c.shown AS cluster,
     count(*) AS open,
     count(*) FILTER (WHERE (t.hours_open < (4)::numeric)) AS aged_0_4h,
     count(*) FILTER (WHERE ((t.hours_open >= (4)::numeric) AND (t.hours_open < (24)::numeric))) AS aged_4_24h,
@@ -8976,14 +9000,16 @@ CREATE VIEW tickets.inc_ageing AS
     count(*) FILTER (WHERE ((t.hours_open >= (168)::numeric) AND (t.hours_open < (720)::numeric))) AS aged_7_30d,
     count(*) FILTER (WHERE (t.hours_open >= (720)::numeric)) AS aged_over_30d,
     count(*) FILTER (WHERE (t.hours_open IS NULL)) AS aged_unknown
-   FROM tickets.inc_open_sla t
-  GROUP BY t.assigned_team, t.cluster;
+   FROM ((tickets.inc_open_sla t
+     LEFT JOIN tickets.cluster_spellings() s(cluster_key, spelling) ON ((s.cluster_key = tickets.cluster_key(t.cluster))))
+     CROSS JOIN LATERAL ( SELECT COALESCE(s.spelling, tickets.cluster_key(t.cluster)) AS shown) c)
+  GROUP BY t.assigned_team, c.shown;
 
 COMMENT ON VIEW tickets.inc_ageing IS 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
 
 COMMENT ON COLUMN tickets.inc_ageing.assigned_team IS 'Team; NULL: none.';
 
-COMMENT ON COLUMN tickets.inc_ageing.cluster IS 'Network cluster; NULL: none.';
+COMMENT ON COLUMN tickets.inc_ageing.cluster IS 'Network cluster, in one spelling (tickets.cluster_spellings); NULL: none.';
 
 COMMENT ON COLUMN tickets.inc_ageing.open IS 'Open tickets.';
 
@@ -9176,9 +9202,10 @@ CREATE VIEW tickets.inc_closures AS
             e.event_id AS told_by,
             e.closed_at,
             e.mttr,
-            e.sla_status
+            e.sla_status,
+            e.event,
+            'closed'::text AS wanted
            FROM tickets.inc_events e
-          WHERE (e.event = 'closed'::text)
         UNION ALL
          SELECT false,
             e.event_id,
@@ -9195,7 +9222,9 @@ CREATE VIEW tickets.inc_closures AS
             e.event_id,
             e.closed_at,
             e.mttr,
-            e.sla_status
+            e.sla_status,
+            e.event,
+            'baseline'::text
            FROM tickets.inc_events e
           WHERE ((e.event = 'baseline'::text) AND (NOT (EXISTS ( SELECT
                    FROM tickets.inc_events l
@@ -9218,19 +9247,39 @@ CREATE VIEW tickets.inc_closures AS
             k.event_id,
             k.closed_at,
             k.mttr,
-            k.sla_status
+            k.sla_status,
+            k.event,
+            'closure_corrected'::text
            FROM (tickets.inc_events k
              JOIN tickets.inc_events e ON (((e.ticket_id = k.ticket_id) AND (e.event_id < k.event_id) AND (e.event = ANY (ARRAY['closed'::text, 'baseline'::text])))))
           WHERE ((k.event = 'closure_corrected'::text) AND (NOT (EXISTS ( SELECT
                    FROM tickets.inc_events b
                   WHERE ((b.ticket_id = k.ticket_id) AND (b.event = ANY (ARRAY['closed'::text, 'baseline'::text])) AND (b.event_id > e.event_id) AND (b.event_id < k.event_id))))))) c
-     LEFT JOIN ( SELECT inc_events.ticket_id,
-            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened,
-            array_agg(inc_events.snapshot_at ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened_at,
-            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'closure_corrected'::text)) AS corrected
-           FROM tickets.inc_events
-          WHERE (inc_events.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]))
-          GROUP BY inc_events.ticket_id) r ON ((r.ticket_id = c.ticket_id)))
+     LEFT JOIN ( SELECT e.ticket_id,
+            array_agg(e.event_id) FILTER (WHERE (e.event = 'reopened'::text)) AS reopened,
+            array_agg(e.snapshot_at) FILTER (WHERE (e.event = 'reopened'::text)) AS reopened_at,
+            array_agg(e.event_id) FILTER (WHERE (e.event = 'closure_corrected'::text)) AS corrected
+           FROM ( SELECT inc_events.event_id,
+                    inc_events.ticket_id,
+                    inc_events.event,
+                    inc_events.old_value,
+                    inc_events.new_value,
+                    inc_events.snapshot_id,
+                    inc_events.snapshot_at,
+                    inc_events.recorded_at,
+                    inc_events.assigned_team,
+                    inc_events.owner,
+                    inc_events.cluster,
+                    inc_events.region,
+                    inc_events.created_at_service,
+                    inc_events.closed_at,
+                    inc_events.mttr,
+                    inc_events.sla_status,
+                    inc_events.team_before
+                   FROM tickets.inc_events
+                  WHERE (inc_events.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]))
+                  ORDER BY inc_events.ticket_id, inc_events.event_id) e
+          GROUP BY e.ticket_id) r ON ((r.ticket_id = c.ticket_id)))
      CROSS JOIN LATERAL ( SELECT r.reopened[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened,
             r.reopened_at[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened_at,
             r.corrected[(width_bucket(c.told_by, r.corrected) + 1)] AS corrected) next)
@@ -9245,7 +9294,7 @@ CREATE VIEW tickets.inc_closures AS
                     WHEN (c.closed_at >= COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at)) THEN (c.closed_at - COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at))
                     ELSE NULL::interval
                 END AS lasted) clock)
-  WHERE ((c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
+  WHERE ((c.event = c.wanted) AND (c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
 
 COMMENT ON VIEW tickets.inc_closures IS 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
 
@@ -9267,7 +9316,7 @@ COMMENT ON COLUMN tickets.inc_closures.handover_at_close IS 'The team changed in
 
 COMMENT ON COLUMN tickets.inc_closures.owner IS 'The ticket''s owner then.';
 
-COMMENT ON COLUMN tickets.inc_closures.cluster IS 'The ticket''s cluster then.';
+COMMENT ON COLUMN tickets.inc_closures.cluster IS 'The ticket''s cluster then, as the feed wrote it: group by tickets.cluster_key(cluster), as the functions do.';
 
 COMMENT ON COLUMN tickets.inc_closures.region IS 'The ticket''s region then, lower case.';
 
@@ -9321,7 +9370,7 @@ COMMENT ON TABLE tickets.inc_daily IS 'What was open when a day ended, one row p
 
 COMMENT ON COLUMN tickets.inc_daily.day IS 'Day in Nairobi of the snapshot''s own time.';
 
-COMMENT ON COLUMN tickets.inc_daily.cluster IS 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+COMMENT ON COLUMN tickets.inc_daily.cluster IS 'Network cluster then, in the spelling that most of that day''s tickets had; '''' for none. Cut to 100 characters, as region and assigned_team. Over several days group by tickets.cluster_key(cluster).';
 
 COMMENT ON COLUMN tickets.inc_daily.region IS 'Region then, lower case; '''' for none.';
 
@@ -10064,7 +10113,7 @@ CREATE INDEX crq_created_at_service ON tickets.crq USING btree (created_at_servi
 
 CREATE INDEX crq_events_closed_at_idx ON tickets.crq_events USING btree (closed_at) WHERE (event = 'baseline'::text);
 
-CREATE INDEX crq_events_closed_at_idx1 ON tickets.crq_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+CREATE INDEX crq_events_closed_at_ticket_id_event_id_idx ON tickets.crq_events USING btree (closed_at) INCLUDE (ticket_id, event_id) WHERE (event = 'closure_corrected'::text);
 
 CREATE INDEX crq_events_closed_at_ticket_id_event_id_snapshot_id_snapsho_idx ON tickets.crq_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
 
@@ -10106,7 +10155,7 @@ CREATE INDEX inc_events_baseline_closed_at ON tickets.inc_events USING btree (cl
 
 CREATE INDEX inc_events_closed_at ON tickets.inc_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
 
-CREATE INDEX inc_events_corrected_at ON tickets.inc_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+CREATE INDEX inc_events_corrected_at ON tickets.inc_events USING btree (closed_at) INCLUDE (ticket_id, event_id) WHERE (event = 'closure_corrected'::text);
 
 CREATE INDEX inc_events_first ON tickets.inc_events USING btree (ticket_id) INCLUDE (assigned_team, cluster, region) WHERE ((event = ANY (ARRAY['baseline'::text, 'opened'::text])) OR ((event = 'closed'::text) AND (old_value IS NULL)));
 

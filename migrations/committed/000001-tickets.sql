@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:6c21388b2ab1a430af9ee5928b3dda7366db636f
+--! Hash: sha1:f30f5d989f3ae14b6e7ec1946c4ec872eac60251
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3024,7 +3024,7 @@ create index inc_events_time on tickets.inc_events using brin (snapshot_at);
 create index inc_events_closed_at on tickets.inc_events (closed_at)
   include (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) where event = 'closed';
 create index inc_events_baseline_closed_at on tickets.inc_events (closed_at) where event = 'baseline';
-create index inc_events_corrected_at on tickets.inc_events (closed_at) where event = 'closure_corrected';
+create index inc_events_corrected_at on tickets.inc_events (closed_at) include (ticket_id, event_id) where event = 'closure_corrected';
 -- By ticket: what came after a closing.
 create index inc_events_revisions on tickets.inc_events (ticket_id, event_id) include (event, snapshot_at, assigned_team, cluster, region)
   where event in ('reopened', 'closure_corrected');
@@ -9718,7 +9718,7 @@ create table tickets.inc_daily (
 );
 comment on table tickets.inc_daily is 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
 comment on column tickets.inc_daily.day is 'Day in Nairobi of the snapshot''s own time.';
-comment on column tickets.inc_daily.cluster is 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+comment on column tickets.inc_daily.cluster is 'Network cluster then, in the spelling that most of that day''s tickets had; '''' for none. Cut to 100 characters, as region and assigned_team. Over several days group by tickets.cluster_key(cluster).';
 comment on column tickets.inc_daily.region is 'Region then, lower case; '''' for none.';
 comment on column tickets.inc_daily.assigned_team is 'Team then; '''' for none.';
 comment on column tickets.inc_daily.open is 'Open tickets.';
@@ -9809,20 +9809,31 @@ create or replace function tickets.dimension(p_by text, p_team text, p_cluster t
 comment on function tickets.dimension(text, text, text, text, text, text) is 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
 
 -- Not inlined, so that it is read once in a query; where nothing is asked by cluster, it reads nothing.
-create or replace function tickets.other_spellings(p_by text) returns table (cluster text, spelling text)
-language sql stable parallel safe rows 10
+create or replace function tickets.cluster_spellings(p_by text default 'cluster') returns table (cluster_key text, spelling text)
+language sql stable parallel safe rows 100
 set search_path = pg_catalog, pg_temp
 as $$
-  with written as (
-    select e.cluster, tickets.cluster_key(e.cluster) as key, count(*) as events
-    from tickets.inc_events e where p_by = 'cluster' and e.cluster is not null group by e.cluster
-  ),
-  usual as (
-    select cluster, first_value(cluster) over (partition by key order by events desc, cluster collate "C") as spelling from written
-  )
-  select cluster, spelling from usual where cluster <> spelling
+  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
+  from (
+    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
+    union all
+    select e.cluster, false, count(*)
+    from tickets.inc_events e -- index inc_events_first
+    where e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)
+    group by e.cluster
+    union all
+    -- Clusters that tickets only moved to.
+    select d.cluster, false, 0 from tickets.inc_daily d
+  ) as w
+  where p_by = 'cluster' and tickets.cluster_key(w.cluster) is not null
+  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
 $$;
-comment on function tickets.other_spellings(text) is 'Clusters that the feed writes in several ways, for tickets.cluster_key makes them one: each further spelling, and the most frequent one, by which the analytic functions count. No row unless p_by is cluster.';
+comment on function tickets.cluster_spellings(text) is 'The one spelling in which analytics show a cluster, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else the one that most tickets were first seen with. No row unless p_by is cluster, the default.';
+
+create or replace function tickets.shown_value(p_by text, p_value text, p_spelling text) returns text
+  language sql immutable parallel safe
+  return coalesce(p_spelling, case when p_by = 'cluster' then tickets.cluster_key(p_value) else nullif(p_value, '') end, '(none)');
+comment on function tickets.shown_value(text, text, text) is 'How analytics show a value of the dimension p_by: a cluster in its one spelling (tickets.cluster_spellings, else its key), (none) for none.';
 --! EndIncluded calendar.sql
 --! Included settled.sql
 -- Until when the past is settled: the content of the feed trails its files by days.
@@ -9908,17 +9919,19 @@ select
   next.reopened is null as is_final,
   c.normalized_status
 from (
-  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at.
+  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at. The
+  -- first, which has nearly all, has no `where`: so Postgres reads the table in its place, with the columns that are asked for
+  -- only (a tenth less). `event = wanted` below is its condition.
   select
     true as observed, e.event_id, e.ticket_id, e.snapshot_id, e.snapshot_at as observed_at, e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status
+    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status,
+    e.event, 'closed' as wanted
   from tickets.inc_events e
-  where e.event = 'closed'
   union all
   -- Closed when history began: still closed, and no event says that it was closed since.
   select
     false, e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status
+    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status, e.event, 'baseline'
   from tickets.inc_events e
   where e.event = 'baseline'
     and not exists (select from tickets.inc_events l where l.ticket_id = e.ticket_id and l.event = 'closed')
@@ -9927,7 +9940,7 @@ from (
   -- A closing as it was corrected.
   select
     e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status
+    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status, k.event, 'closure_corrected'
   from tickets.inc_events k
   join tickets.inc_events e -- index inc_events_ticket
     on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
@@ -9942,10 +9955,14 @@ from (
 left join (
   select
     ticket_id,
-    array_agg(event_id order by event_id) filter (where event = 'reopened') as reopened,
-    array_agg(snapshot_at order by event_id) filter (where event = 'reopened') as reopened_at,
-    array_agg(event_id order by event_id) filter (where event = 'closure_corrected') as corrected
-  from tickets.inc_events where event in ('reopened', 'closure_corrected') group by ticket_id -- index inc_events_revisions
+    array_agg(event_id) filter (where event = 'reopened') as reopened,
+    array_agg(snapshot_at) filter (where event = 'reopened') as reopened_at,
+    array_agg(event_id) filter (where event = 'closure_corrected') as corrected
+  from (
+    -- Sorted here, so that the arrays are: sorting in each takes twice as long.
+    select * from tickets.inc_events where event in ('reopened', 'closure_corrected') order by ticket_id, event_id -- index inc_events_revisions
+  ) as e
+  group by ticket_id
 ) as r on r.ticket_id = c.ticket_id
 -- width_bucket() says how many of the array come no later than this closing was told: the next one is one further on.
 cross join lateral (
@@ -9968,8 +9985,9 @@ cross join lateral (
     end as lasted
 ) as clock
 where
+  c.event = c.wanted
   -- Closed when history began: only where no event says that it was opened since.
-  (c.observed or next.reopened is null)
+  and (c.observed or next.reopened is null)
   -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
   and (next.corrected is null or next.corrected > next.reopened);
 comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
@@ -9982,7 +10000,7 @@ comment on column tickets.inc_closures.assigned_team is 'The closing team, which
 comment on column tickets.inc_closures.team_before is 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
 comment on column tickets.inc_closures.handover_at_close is 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
 comment on column tickets.inc_closures.owner is 'The ticket''s owner then.';
-comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then.';
+comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then, as the feed wrote it: group by tickets.cluster_key(cluster), as the functions do.';
 comment on column tickets.inc_closures.region is 'The ticket''s region then, lower case.';
 comment on column tickets.inc_closures.clock_start is 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
 comment on column tickets.inc_closures.clock_source is 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
@@ -10010,8 +10028,9 @@ comment on column tickets.inc_clock.started_at is 'When the clock started.';
 comment on column tickets.inc_clock.source is 'created_at_service; or first_seen_at, which is when the export first saw the ticket and so up to days late.';
 
 -- Not parallel safe, so that its own query may be parallel. Planned anew in each call, with its arguments as constants: the
--- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. With memory for half a million
--- tickets in a hash, and pages nearly as cheap in any order, which they are in memory.
+-- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. Pages are nearly as cheap in any
+-- order, as they are in memory; and workers, each of which repeats what others do, are started for a year, not for a month
+-- (measured: half of the processor's time).
 create or replace function tickets.inc_flow(p_from date, p_to date, p_step text default 'day', p_by text default null)
 returns table (
   period date, starts_at timestamptz, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint,
@@ -10022,6 +10041,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 set jit = off
 set random_page_cost = 1.1
+set parallel_setup_cost = 10000
 as $$
 #variable_conflict use_column
 declare
@@ -10068,9 +10088,9 @@ begin
   ),
   summed as (
     select
-      n, coalesce(o.spelling, c.value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      n, tickets.shown_value(p_by, c.value, s.spelling) as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
       sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
-    from counted c left join tickets.other_spellings(p_by) o on o.cluster = c.value
+    from counted c left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.value)
     group by 1, 2
   ),
   filled as (
@@ -10095,7 +10115,7 @@ comment on function tickets.inc_flow(date, date, text, text) is
 
 Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
 
-period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
 
 Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
 --! EndIncluded flow.sql
@@ -10127,13 +10147,13 @@ begin
   with closings as (
     select
       width_bucket(c.closed_at, v_starts) as bucket,
-      coalesce(
-        o.spelling, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)'
+      tickets.shown_value(
+        p_by, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), s.spelling
       ) as value,
       c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
       c.reopened_at <= c.closed_at + interval '30 days' as reopened
     from tickets.inc_closures c
-    left join tickets.other_spellings(p_by) o on o.cluster = c.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.cluster)
     where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
   ),
   measured as (
@@ -10207,13 +10227,13 @@ begin
   ),
   cohort as (
     select
-      coalesce(w.spelling, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      tickets.shown_value(p_by, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), s.spelling) as value,
       c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
       case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
-    left join tickets.other_spellings(p_by) w on w.cluster = e.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(e.cluster)
     left join first_closings f on f.ticket_id = c.ticket_id
     left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
@@ -10285,7 +10305,7 @@ comment on function tickets.inc_time_to_close(date, date, text) is
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 --! EndIncluded time-to-close.sql
@@ -10308,22 +10328,7 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
   select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
   delete from tickets.inc_daily d where d.day = v_day;
-  insert into tickets.inc_daily (
-    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
-    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
-  )
-  select
-    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
-    count(*) filter (where c.what = 'open'),
-    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
-    count(*) filter (where c.age < interval '24 hours'),
-    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
-    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
-    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
-    count(*) filter (where c.age >= interval '720 hours'),
-    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
-    v_at, 'state'
-  from (
+  with told as (
     select
       left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
       'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
@@ -10338,7 +10343,27 @@ begin
       and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
     union all
     select null, null, null, 'look', null, null, null
-  ) as c
+  ),
+  clusters as (
+    select tickets.cluster_key(cluster) as cluster_key, mode() within group (order by cluster) as spelling from told group by 1
+  )
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(k.spelling, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from told c
+  left join clusters k on k.cluster_key = tickets.cluster_key(c.cluster)
   group by 2, 3, 4;
 end
 $$;
@@ -10401,13 +10426,18 @@ begin
     from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
     union all
     select k.day, null, null, null, 'look' from looks k
+  ),
+  clusters as (
+    select t.day, tickets.cluster_key(left(t.cluster, 100)) as cluster_key, mode() within group (order by left(t.cluster, 100)) as spelling
+    from told t group by 1, 2
   )
   insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
   select
-    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    k.day, coalesce(c.spelling, ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
     count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
     count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
   from told t join looks k on k.day = t.day
+  left join clusters c on c.day = t.day and c.cluster_key = tickets.cluster_key(left(t.cluster, 100))
   group by 1, 2, 3, 4, k.snapshot_at;
   get diagnostics v_rows = row_count;
   return v_rows;
@@ -10415,6 +10445,7 @@ end
 $$;
 comment on function tickets_ops.rebuild_days() is 'Writes the days before the first one of tickets.inc_daily, as history tells them: without SLA states and ages, which it does not tell. For an upgrade and for an imported history, before the next look at the bucket. Returns how many rows it wrote.';
 
+-- With memory for a year by team, 60 000 rows: hashed, sorted and given back without a file.
 create or replace function tickets.inc_backlog_daily(p_from date, p_to date, p_by text default null)
 returns table (
   day date, starts_at timestamptz, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint,
@@ -10425,6 +10456,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 set jit = off
+set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 begin
@@ -10439,13 +10471,13 @@ begin
   ),
   cells as (
     select
-      i.day, coalesce(o.spelling, nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      i.day, tickets.shown_value(p_by, tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), s.spelling) as value,
       sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
       sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
       sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
       sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
     from tickets.inc_daily i
-    left join tickets.other_spellings(p_by) o on o.cluster = i.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(i.cluster)
     where i.day >= (select min(d.seen) from days d) and i.day < p_to
     group by 1, 2
   ),
@@ -10482,7 +10514,7 @@ comment on function tickets.inc_backlog_daily(date, date, text) is
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
 
-day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as tickets.other_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as in tickets.cluster_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
 
 Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
 --! EndIncluded daily.sql
@@ -10492,7 +10524,7 @@ Without p_by open is that of the day before plus net. With p_by it need not be: 
 create or replace view tickets.inc_ageing as
 select
   t.assigned_team,
-  t.cluster,
+  c.shown as cluster,
   count(*) as open,
   count(*) filter (where t.hours_open < 4) as aged_0_4h,
   count(*) filter (where t.hours_open >= 4 and t.hours_open < 24) as aged_4_24h,
@@ -10502,10 +10534,12 @@ select
   count(*) filter (where t.hours_open >= 720) as aged_over_30d,
   count(*) filter (where t.hours_open is null) as aged_unknown
 from tickets.inc_open_sla t
-group by t.assigned_team, t.cluster;
+left join tickets.cluster_spellings() s on s.cluster_key = tickets.cluster_key(t.cluster)
+cross join lateral (select coalesce(s.spelling, tickets.cluster_key(t.cluster)) as shown) as c
+group by t.assigned_team, c.shown;
 comment on view tickets.inc_ageing is 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
 comment on column tickets.inc_ageing.assigned_team is 'Team; NULL: none.';
-comment on column tickets.inc_ageing.cluster is 'Network cluster; NULL: none.';
+comment on column tickets.inc_ageing.cluster is 'Network cluster, in one spelling (tickets.cluster_spellings); NULL: none.';
 comment on column tickets.inc_ageing.open is 'Open tickets.';
 comment on column tickets.inc_ageing.aged_0_4h is 'Open for under 4 h, or with a clock that starts in the future.';
 comment on column tickets.inc_ageing.aged_4_24h is 'Open for 4 h to under 24 h.';
@@ -10745,7 +10779,7 @@ $$;
 comment on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) is
 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 
