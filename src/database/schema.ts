@@ -81,6 +81,10 @@ function requireUpgradable(left: Pending[]): void {
     throw new SchemaError(
       `The schema of this database is not current: it was made by a version from before the release, and cannot be upgraded. What to do: ${FORMER_REMEDY}`,
     );
+  if (left.some(({ state }) => state === 'foreign'))
+    throw new SchemaError(
+      'This database has nothing of ours, and the migrations in its schema graphile_migrate are another application’s: name another database in DATABASE_URL.',
+    );
   const changed = left.filter(({ state }) => state === 'changed').map(({ migration }) => migration);
   if (changed.length > 0)
     throw new SchemaError(
