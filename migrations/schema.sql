@@ -395,7 +395,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it); others keep the ticket locked for ten seconds.';
 
 CREATE FUNCTION tickets.assign_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
     LANGUAGE plpgsql
@@ -405,7 +405,7 @@ declare
   v_plan tickets.planned_ticket[];
   v_reason text;
 begin
-  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  perform tickets_ops.claim_dispatch();
   select array_agg(p order by p.ticket_id, p.position) into v_plan
   from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
   -- In the order of the tickets, as a load locks them.
@@ -512,6 +512,7 @@ COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cl
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 declare
   v_clusters text[];
@@ -531,10 +532,13 @@ begin
     perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
   end if;
   return null;
+exception when lock_not_available then -- somebody holds such a ticket: whoever waits on keeps every load waiting behind it
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
 
 CREATE TABLE tickets.geo_country (
     name text NOT NULL,
@@ -2278,6 +2282,7 @@ COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.loc
 CREATE FUNCTION tickets.locations_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 declare
   v_clusters text[];
@@ -2306,10 +2311,13 @@ begin
     perform tickets.place_tickets('inc', v_clusters, v_keys), tickets.place_tickets('crq', v_clusters, v_keys);
   end if;
   return null;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow. Raises when others hold one of them for half a minute.';
 
 CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(type text, features record[], summary jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2727,6 +2735,7 @@ COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothi
 CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_released tickets.assignments;
@@ -2741,10 +2750,13 @@ begin
     raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
   end if;
   return v_released;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket; others keep it locked for ten seconds.';
 
 CREATE FUNCTION tickets.reporting_lag() RETURNS interval
     LANGUAGE sql STABLE
@@ -2889,6 +2901,7 @@ CREATE FUNCTION tickets.undo_decision(p_decision_id bigint) RETURNS SETOF ticket
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   v_decision tickets.geo_decisions;
@@ -2926,10 +2939,12 @@ begin
   perform set_config('tickets_ops.undoing', '', true);
   return query
     select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $_$;
 
-COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision, and when others keep the gazetteers locked for ten seconds. Runs with its owner''s rights, so it needs no right to delete what was added.';
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
@@ -3382,6 +3397,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.check_transition() IS 'Trigger of the ledger: a status changes only as tickets_ops.snapshot_transitions lists.';
+
+CREATE FUNCTION tickets_ops.claim_dispatch() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
+    AS $$
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.claim_dispatch() IS 'Takes tickets_ops.dispatch_lock until the end of the transaction. Raises when somebody else keeps it for ten seconds, and names the process.';
 
 CREATE FUNCTION tickets_ops.clock_tolerance() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4066,6 +4095,7 @@ COMMENT ON FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text) I
 CREATE FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(what text, erased bigint, note text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   c_erased constant text := '(erased)';
@@ -4151,10 +4181,12 @@ begin
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
   return next;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) IS 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+COMMENT ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) IS 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded, and when others lock what it erases for ten seconds.';
 
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
@@ -6452,13 +6484,18 @@ declare
     left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
     where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
       and (
-        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_migrate')) or c.relname = '_private_jobs')
           and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+        or l.locktype = 'advisory' and l.objsubid = 1
+          and (l.classid::bigint << 32) + l.objid::bigint in (tickets.gazetteer_lock(), tickets_ops.dispatch_lock())
       )
   );
 begin
-  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+  if v_blockers is null then
+    raise exception 'Others kept this waiting, so it was given up. They have ended meanwhile.'
+      using errcode = 'lock_not_available', hint = 'Try again.';
+  end if;
+  raise exception 'Others keep this waiting, so it was given up: %.', v_blockers
     using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
 end
 $$;
@@ -8380,6 +8417,7 @@ COMMENT ON FUNCTION tickets_ops.storage_metrics() IS 'Metrics of what the tables
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_mine tickets.assignments;
@@ -8414,6 +8452,9 @@ begin
     set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
     where assignment_id = v_held.assignment_id;
   end loop;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
@@ -10332,6 +10373,9 @@ REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geom
 
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.claim_dispatch() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.claim_dispatch() TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
@@ -10392,7 +10436,6 @@ REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM P
 GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 

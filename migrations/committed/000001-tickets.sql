@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:eec9e4252bb4408285c4e33c2ba8520ca2ef3e0b
+--! Hash: sha1:c7ee72cf855aa885d229b3d06b5c466185e15fa9
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2593,7 +2593,7 @@ $$;
 comment on function tickets_ops.record_decisions() is 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
 
 create or replace function tickets.undo_decision(p_decision_id bigint) returns setof tickets.geo_decisions
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '10s' as $$
 declare
   v_decision tickets.geo_decisions;
   v_row text; -- a FROM clause: the row as r
@@ -2630,9 +2630,11 @@ begin
   perform set_config('tickets_ops.undoing', '', true);
   return query
     select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision, and when others keep the gazetteers locked for ten seconds. Runs with its owner''s rights, so it needs no right to delete what was added.';
 --! EndIncluded decisions.sql
 
 alter table tickets.geo_clusters alter column guard_km set default tickets.default_guard_km();
@@ -2979,7 +2981,7 @@ comment on function tickets.place_written_tickets() is 'Trigger after writing ti
 -- Security definer, as the gazetteers' other triggers: whoever may write a gazetteer moves tickets by it, without a right
 -- to write them.
 create or replace function tickets.clusters_moved() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 declare
   v_clusters text[];
 begin
@@ -2998,12 +3000,15 @@ begin
     perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
   end if;
   return null;
+exception when lock_not_available then -- somebody holds such a ticket: whoever waits on keeps every load waiting behind it
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
 
 create or replace function tickets.locations_moved() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 declare
   v_clusters text[];
   v_keys text[];
@@ -3031,9 +3036,12 @@ begin
     perform tickets.place_tickets('inc', v_clusters, v_keys), tickets.place_tickets('crq', v_clusters, v_keys);
   end if;
   return null;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow. Raises when others hold one of them for half a minute.';
 --! EndIncluded placing.sql
 --! Included rebuild-location-keys.sql
 -- After a change of tickets.location_key: tickets.inc.location_key is STORED and the gazetteer is keyed by it, so both are
@@ -7618,7 +7626,7 @@ comment on function tickets.dispatch_problem(integer, double precision, text, te
 create or replace function tickets_ops.take_ticket(
   p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean
 )
-returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_mine tickets.assignments;
   v_held tickets.assignments;
@@ -7652,6 +7660,9 @@ begin
     set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
     where assignment_id = v_held.assignment_id;
   end loop;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
@@ -7670,11 +7681,21 @@ begin
   return tickets_ops.take_ticket(p_ticket_id, p_vehicle_id, null, v_metres, coalesce(p_take_over, false));
 end
 $$;
-comment on function tickets.assign(text, text, boolean) is 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+comment on function tickets.assign(text, text, boolean) is 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it); others keep the ticket locked for ten seconds.';
 
 create or replace function tickets_ops.dispatch_lock() returns bigint language sql immutable parallel safe
 return 7405120260616;
 comment on function tickets_ops.dispatch_lock() is 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
+
+create or replace function tickets_ops.claim_dispatch() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+end
+$$;
+comment on function tickets_ops.claim_dispatch() is 'Takes tickets_ops.dispatch_lock until the end of the transaction. Raises when somebody else keeps it for ten seconds, and names the process.';
 
 create or replace function tickets.assign_plan(
   p_capacity integer default 1, p_radius_km double precision default null, p_region text default null,
@@ -7686,7 +7707,7 @@ declare
   v_plan tickets.planned_ticket[];
   v_reason text;
 begin
-  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  perform tickets_ops.claim_dispatch();
   select array_agg(p order by p.ticket_id, p.position) into v_plan
   from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
   -- In the order of the tickets, as a load locks them.
@@ -7710,7 +7731,7 @@ $$;
 comment on function tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean) is 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
 
 create or replace function tickets.release(p_ticket_id text, p_reason text)
-returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_released tickets.assignments;
 begin
@@ -7724,9 +7745,12 @@ begin
     raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
   end if;
   return v_released;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.release(text, text) is 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+comment on function tickets.release(text, text) is 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket; others keep it locked for ten seconds.';
 
 create or replace function tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
@@ -8876,7 +8900,7 @@ comment on function tickets_ops.erase_from_errors(text, text) is 'Part of ticket
 
 create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
 returns table (what text, erased bigint, note text)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   c_erased constant text := '(erased)';
   v_cluster text;
@@ -8961,9 +8985,11 @@ begin
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
   return next;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded, and when others lock what it erases for ten seconds.';
 --! EndIncluded erasure.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
@@ -9070,13 +9096,18 @@ declare
     left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
     where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
       and (
-        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_migrate')) or c.relname = '_private_jobs')
           and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+        or l.locktype = 'advisory' and l.objsubid = 1
+          and (l.classid::bigint << 32) + l.objid::bigint in (tickets.gazetteer_lock(), tickets_ops.dispatch_lock())
       )
   );
 begin
-  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+  if v_blockers is null then
+    raise exception 'Others kept this waiting, so it was given up. They have ended meanwhile.'
+      using errcode = 'lock_not_available', hint = 'Try again.';
+  end if;
+  raise exception 'Others keep this waiting, so it was given up: %.', v_blockers
     using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
 end
 $$;

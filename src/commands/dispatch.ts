@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import { makePlan, type Plan } from '../dispatch/plan.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
@@ -32,7 +32,7 @@ export async function run(args: string[]): Promise<number> {
   });
   const { apply, json } = values;
   if (!/^[1-9]\d{0,3}$/.test(values.capacity)) throw new UsageError('--capacity must be a whole number, 1 or more.');
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const plan = await makePlan(client, Number(values.capacity), apply);
     if (json) printJson({ ...plan, applied: apply });

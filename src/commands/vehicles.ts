@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import { countVehicles, findTracker, listTrackers, pointVehiclesAt, type Tracker } from '../dispatch/trackers.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
@@ -35,7 +35,7 @@ export async function run(args: string[]): Promise<number> {
   });
   const { use, apply, json } = values;
   if (apply && use === undefined) throw new UsageError('--apply goes with --use SCHEMA.TABLE.');
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const trackers = use === undefined ? await listTrackers(client) : [await findTracker(client, use)];
     if (apply && trackers[0]) await pointVehiclesAt(client, trackers[0]);

@@ -20,6 +20,7 @@ import { postgisSchema } from './foreign-code.ts';
 import { obstacles, unknownTasks } from './preflight.ts';
 import { newerServer, readServer } from './server.ts';
 import { settingsToPin } from './session.ts';
+import { boundedWaits } from './waits.ts';
 import { migrateWorkerSchema } from './worker-schema.ts';
 
 const GMRC = new URL('../../.gmrc', import.meta.url);
@@ -58,9 +59,12 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
   }); // closing the session frees the lock, even when the process dies
 }
 
-/** @throws SchemaError unless every committed migration stands in the database as it is committed */
+/**
+ * @throws SchemaError unless every committed migration stands in the database as it is committed; as boundedWaits, when somebody
+ * keeps what says so locked
+ */
 export async function requireCurrent(client: ClientBase): Promise<void> {
-  const left = await pending(client);
+  const left = await boundedWaits(client, () => pending(client));
   requireUpgradable(left);
   const [first] = left;
   if (first)
