@@ -1694,6 +1694,9 @@ CREATE FUNCTION tickets.freshness(p_dataset text DEFAULT 'inc'::text) RETURNS TA
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
   return query
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
@@ -1715,7 +1718,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3714,7 +3717,7 @@ CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
 begin
   return p_payload::jsonb;
 exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  -- A \u0000, half of a surrogate pair or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
   when data_exception then return to_jsonb(p_payload::text);
 end
 $$;
@@ -3791,7 +3794,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
          CASE
              WHEN (s.state = 'failed'::text) THEN
              CASE
-                 WHEN ((j.task = 'fetch_snapshot'::text) AND (NOT (COALESCE((r.payload ->> 'dataset'::text), 'inc'::text) IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.payload ->> 'dataset'::text))
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND ((r.payload ->> 'dataset'::text) = 'crq'::text) AND (NOT ('crq'::text IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.payload ->> 'dataset'::text))
                  WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
                  WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
                  WHEN ((l.status <> 'failed'::text) AND (NOT l.in_flight)) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
@@ -3804,7 +3807,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
       CROSS JOIN LATERAL ( SELECT
                  CASE
                      WHEN (p.task IS NULL) THEN NULL::jsonb
-                     WHEN ((length((j.payload)::text) < 1000) AND (strpos((j.payload)::text, (chr(92) || 'u0000'::text)) = 0) AND ((j.payload)::text !~ '[0-9][eE][+-]?[0-9]{3}'::text)) THEN (j.payload)::jsonb
+                     WHEN ((length((j.payload)::text) < 1000) AND ((j.payload)::text !~ ((chr(92) || chr(92)) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}'::text))) THEN (j.payload)::jsonb
                      ELSE tickets_ops.readable_payload(j.payload)
                  END AS payload
           OFFSET 0) r)
@@ -3955,7 +3958,7 @@ begin
       null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
     return;
   end if;
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  select j.id, j.locked_at is not null as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
@@ -4108,6 +4111,10 @@ declare
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- Nothing named would be found in every text.
+  if coalesce(btrim(p_ticket_id), '') = '' then
+    raise exception 'Say which ticket is to be erased.' using errcode = 'invalid_parameter_value';
   end if;
   -- As a write of a gazetteer and a look at the bucket do, in this order.
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
@@ -6256,7 +6263,7 @@ begin
     select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
     from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
-      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(tickets_ops.readable_payload(j.payload) ->> 'planned', '') = 'true')
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -7537,7 +7544,10 @@ CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer,
     update graphile_worker._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
-      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+      payload = case
+        when p_forget <> '{}' and jsonb_typeof(tickets_ops.readable_payload(payload)) = 'object' then (payload::jsonb - p_forget)::json
+        else payload
+      end
     where id = any (p_ids) and locked_at is null
     returning 1
   )

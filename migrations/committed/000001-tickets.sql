@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c7ee72cf855aa885d229b3d06b5c466185e15fa9
+--! Hash: sha1:cb5cf8de9de995d7f543357e09fb81ca28ec264f
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3243,6 +3243,17 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_breaking_revision() is 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
 
+create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000, half of a surrogate pair or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
 -- Inlined into the query that asks, so that a look-up by key uses the index on it.
 create or replace function tickets_ops.queued_jobs(p_unknown_too boolean default false)
 returns table (
@@ -3308,7 +3319,10 @@ language sql set search_path = pg_catalog, pg_temp as $$
     update :WORKER_SCHEMA._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
-      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+      payload = case
+        when p_forget <> '{}' and jsonb_typeof(tickets_ops.readable_payload(payload)) = 'object' then (payload::jsonb - p_forget)::json
+        else payload
+      end
     where id = any (p_ids) and locked_at is null
     returning 1
   )
@@ -4457,6 +4471,9 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
   return query
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
@@ -4477,7 +4494,7 @@ begin
     ) as meta on true;
 end
 $$;
-comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 --! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
@@ -6418,7 +6435,7 @@ begin
     select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
     from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
-      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(tickets_ops.readable_payload(j.payload) ->> 'planned', '') = 'true')
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -6522,7 +6539,7 @@ begin
       null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
     return;
   end if;
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  select j.id, j.locked_at is not null as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
@@ -8506,17 +8523,6 @@ comment on function tickets_ops.feed_problems(text) is 'What is wrong with the f
 -- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
 -- functions' bodies are texts, which bind to nothing.
 
-create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
-$$;
-comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
-
 create or replace function tickets_ops.worker_schema_is_shared() returns boolean language sql stable
 return coalesce(tickets_ops.setting('WORKER_SCHEMA_SHARED') = 'true', false);
 comment on function tickets_ops.worker_schema_is_shared() is 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
@@ -8534,7 +8540,7 @@ begin atomic
     case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
-        when j.task = 'fetch_snapshot' and coalesce(r.payload ->> 'dataset', 'inc') not in (select tickets.datasets()) then
+        when j.task = 'fetch_snapshot' and r.payload ->> 'dataset' = 'crq' and 'crq' not in (select tickets.datasets()) then
           format('%s is off.', r.payload ->> 'dataset')
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
@@ -8548,7 +8554,7 @@ begin atomic
     -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
     select case
       when p.task is null then null -- another application's, perhaps: what it tells its workers is not for our operators
-      when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
+      when length(j.payload::text) < 1000 and j.payload::text !~ (chr(92) || chr(92) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}')
         then j.payload::jsonb
       else tickets_ops.readable_payload(j.payload)
     end as payload
@@ -8912,6 +8918,10 @@ declare
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- Nothing named would be found in every text.
+  if coalesce(btrim(p_ticket_id), '') = '' then
+    raise exception 'Say which ticket is to be erased.' using errcode = 'invalid_parameter_value';
   end if;
   -- As a write of a gazetteer and a look at the bucket do, in this order.
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
