@@ -108,10 +108,10 @@ describe('settings', () => {
       [{ GEOCODER_DAILY_BUDGET: '3000000000' }, /GEOCODER_DAILY_BUDGET: must be at most/],
       [{ GEOCODER_RATE_PER_SECOND: '0,5' }, /GEOCODER_RATE_PER_SECOND: must be a number/],
       [{ GEOCODER_FOUND_DAYS: 'ever' }, /GEOCODER_FOUND_DAYS: must be a number of days/],
-      [{ CRQ_PREFIX: 'automations/inc/' }, /CRQ_PREFIX, automations\/inc\/, and RUSTFS_PREFIX.* lie in each other/],
-      [{ CRQ_PREFIX: 'automations/inc/crq/' }, /lie in each other/],
-      [{ CRQ_PREFIX: 'automations/' }, /lie in each other/],
-      [{ CRQ_ENABLED: 'true', RUSTFS_PREFIX: 'crq/' }, /lie in each other/],
+      [{ CRQ_PREFIX: 'automations/inc/' }, /CRQ_PREFIX.*RUSTFS_PREFIX.* are one/],
+      [{ CRQ_PREFIX: 'automations/inc/processed/' }, /Each dataset needs a folder of its own/],
+      [{ CRQ_PREFIX: 'automations/', RUSTFS_PREFIX: 'automations/processed/' }, /a folder of its own/],
+      [{ CRQ_ENABLED: 'true', RUSTFS_PREFIX: 'crq/' }, /a folder of its own/],
     ] as const)
       assert.throws(() => requireSettings({ ...right, ...wrong }), reason, JSON.stringify(wrong));
     assert.doesNotThrow(() => requireSettings({ ...right, RUSTFS_PREFIX: 'crq/' }), 'CRQ is off');

@@ -69,15 +69,18 @@ export const BucketSettings = z.object({
 
 /**
  * The folder of CRQ's snapshots: where it has none by setting, the one beside INC's.
- * @throws SettingsError where it is INC's, or one of the two lies in the other: its files would be taken for the other's
+ * @throws SettingsError where it is INC's, or one is where the other's files are archived
  */
 export function crqFolder({ RUSTFS_PREFIX, CRQ_PREFIX }: Pick<BucketSettings, 'RUSTFS_PREFIX' | 'CRQ_PREFIX'>): string {
   const folder = CRQ_PREFIX ?? RUSTFS_PREFIX.replace(/[^/]*\/$/, 'crq/');
-  if (folder.startsWith(RUSTFS_PREFIX) || RUSTFS_PREFIX.startsWith(folder))
-    throw new SettingsError(
-      `Wrong settings: CRQ_PREFIX, ${folder}, and RUSTFS_PREFIX, ${RUSTFS_PREFIX}, lie in each other. Each dataset needs a folder of its own.`,
-    );
-  return folder;
+  const isTaken =
+    folder === RUSTFS_PREFIX ||
+    folder.startsWith(`${RUSTFS_PREFIX}processed/`) ||
+    RUSTFS_PREFIX.startsWith(`${folder}processed/`);
+  if (!isTaken) return folder;
+  throw new SettingsError(
+    `Wrong settings: the folder of CRQ (CRQ_PREFIX), ${folder}, and that of INC (RUSTFS_PREFIX), ${RUSTFS_PREFIX}, are one, or one is the other's archive. Each dataset needs a folder of its own.`,
+  );
 }
 
 export const WorkerSettings = z.object({
