@@ -504,8 +504,9 @@ COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gaze
 
 CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN NULLIF("left"(lower(translate(p_cluster, ' 	
- '::text, ''::text)), 200), ''::text);
+    RETURN NULLIF("left"(lower(translate(p_cluster, CASE WHEN (octet_length(p_cluster) = length(p_cluster)) THEN ' 	
+v'::text ELSE ' 	
+v      ​‌‍‎‏ ⁠　﻿'::text END, ''::text)), 200), ''::text);
 
 COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
@@ -1096,7 +1097,7 @@ CREATE TABLE tickets.sla_rules (
     hours numeric NOT NULL,
     at_risk_hours numeric NOT NULL,
     CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
-    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (87600)::numeric))),
     CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
 );
 
@@ -5411,7 +5412,12 @@ begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
-  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  -- Of a name where a key belongs too: no ticket has another key.
+  new.location_key := coalesce(tickets.location_key(new.location_key), new.location_key, tickets.location_key(new.location_name));
+  if new.location_key is null then
+    raise exception 'Nothing but network codes is left of "%": no ticket has such a place.', new.location_name
+      using errcode = 'not_null_violation', hint = 'See tickets.location_key().';
+  end if;
   if tg_op = 'INSERT' then
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
