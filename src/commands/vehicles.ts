@@ -4,6 +4,7 @@ import { withBoundedWaits } from '../database/waits.ts';
 import { countVehicles, findTracker, listTrackers, pointVehiclesAt, type Tracker } from '../dispatch/trackers.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
+import { printableLine } from '../terminal/printable.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -59,7 +60,7 @@ function listed(trackers: readonly Tracker[]): string {
     rows: count ?? '?',
     'newest position': newest ?? '?',
   }));
-  return `${table(rows)}\n${trackers.map(({ table: name, grants, statement }) => `-- ${name}\n${[...grants, statement].join('\n')}\n\n`).join('')}`;
+  return `${table(rows)}\n${trackers.map(({ table: name, grants, statement }) => `-- ${printableLine(name)}\n${[...grants, statement].join('\n')}\n\n`).join('')}`;
 }
 
 function seen(vehicles: Counts | string): string {
