@@ -172,7 +172,11 @@ describe('a message', () => {
   });
 
   test('holds nothing that turns text around or begins a line that is not ours', () => {
-    const said = messageOf({ ...turn, problems: ['Fault: a\u202egnp.csv\u001b[2J failed:\n• All is well'], database: 'db\u2066' });
+    const said = messageOf({
+      ...turn,
+      problems: ['Fault: a\u202egnp.csv\u001b[2J failed:\n• All is well'],
+      database: 'db\u2066',
+    });
     assert.equal(
       said,
       'fleettickets (db\\u2066) needs a person since 2026-11-26 09:48 EAT.\n• Fault: a\\u202egnp.csv\\u001b[2J failed:\n  • All is well',

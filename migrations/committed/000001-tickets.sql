@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e480d761d94405b2c107d5190ebf51faf6961cf2
+--! Hash: sha1:136a58cb4e2c84e17b4a3fc13e8ce7a6fa639b0a
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3270,6 +3270,15 @@ exception
 end
 $$;
 comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+-- Inlined. A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
+create or replace function tickets_ops.parsed_payload(p_payload json) returns jsonb language sql immutable
+return case
+  when length(p_payload::text) < 1000 and p_payload::text !~ (chr(92) || chr(92) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}')
+    then p_payload::jsonb
+  else tickets_ops.readable_payload(p_payload)
+end;
+comment on function tickets_ops.parsed_payload(json) is 'As tickets_ops.readable_payload, for 200 000 of them.';
 
 -- Inlined into the query that asks, so that a look-up by key uses the index on it.
 create or replace function tickets_ops.queued_jobs(p_unknown_too boolean default false)
@@ -8557,8 +8566,8 @@ begin atomic
     case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
-        when j.task = 'fetch_snapshot' and r.payload ->> 'dataset' = 'crq' and 'crq' not in (select tickets.datasets()) then
-          format('%s is off.', r.payload ->> 'dataset')
+        when j.task = 'fetch_snapshot' and r.request ->> 'dataset' = 'crq' and 'crq' not in (select tickets.datasets()) then
+          format('%s is off.', r.request ->> 'dataset')
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
@@ -8567,15 +8576,13 @@ begin atomic
     end
   from tickets_ops.queued_jobs(p_unknown_too := true) j
   left join tickets_ops.job_policy() p on p.task = j.task
+  -- Each computed once, and not at all where nobody asks for it.
   cross join lateral (
-    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
-    select case
-      when p.task is null then null -- another application's, perhaps: what it tells its workers is not for our operators
-      when length(j.payload::text) < 1000 and j.payload::text !~ (chr(92) || chr(92) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}')
-        then j.payload::jsonb
-      else tickets_ops.readable_payload(j.payload)
-    end as payload
-    offset 0 -- computed once
+    select
+      -- Another application's, perhaps: what it tells its workers is not for our operators.
+      case when p.task is not null then tickets_ops.parsed_payload(j.payload) end as payload,
+      case when j.task in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot') then tickets_ops.parsed_payload(j.payload) end as request
+    offset 0
   ) as r
   cross join lateral (
     select case
@@ -8596,14 +8603,14 @@ begin atomic
   ) as f
   left join lateral (
     select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
+    from tickets.import_meta i where i.dataset = coalesce(r.request ->> 'dataset', 'inc')
   ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
       n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
-    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
+    where n.snapshot_id = case when r.request ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.request ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
   where p.task is not null or not (select tickets_ops.worker_schema_is_shared());
 end;
