@@ -1362,7 +1362,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
      t.geo_source
     FROM (tickets.inc_open_sla t
       CROSS JOIN tickets.dispatch_settings s)
-   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (btrim(t.region) = lower(btrim(dispatch_tickets.p_region)))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
             FROM tickets.assignments a
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
@@ -1670,8 +1670,8 @@ CREATE FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'As tickets.filtered_tickets, of tickets.crq.';
@@ -1684,11 +1684,11 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 
-COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
 
 CREATE FUNCTION tickets.freshness(p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2775,6 +2775,7 @@ CREATE FUNCTION tickets.reporting_lag() RETURNS interval
   where e.event = 'closed'
     and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
     and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
+    and e.snapshot_id is distinct from 0 -- nor those that a takeover imported
     and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
 $$;
 
@@ -6655,7 +6656,8 @@ begin
   with looks as (
     select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
     from (
-      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null
+      -- Closings that a takeover imported tell nothing of what else was open then.
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and e.snapshot_id is distinct from 0
       union all
       select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
     ) as s
@@ -8813,7 +8815,7 @@ COMMENT ON COLUMN tickets.crq_events.old_value IS 'The value before: of assigned
 
 COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
-COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 
 COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
@@ -8971,7 +8973,7 @@ COMMENT ON COLUMN tickets.inc_events.old_value IS 'The value before: of assigned
 
 COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
-COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 
 COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
@@ -8999,6 +9001,7 @@ CREATE VIEW tickets.inc_backlog AS
  WITH changes AS (
          SELECT COALESCE(e.snapshot_at, e.recorded_at) AS snapshot_at,
             e.event,
+            (NOT (e.snapshot_id IS DISTINCT FROM 0)) AS is_imported,
                 CASE e.event
                     WHEN 'closed'::text THEN
                     CASE
@@ -9025,7 +9028,8 @@ CREATE VIEW tickets.inc_backlog AS
     count(*) FILTER (WHERE (changes.change < 0)) AS closed,
     (sum(sum(changes.change)) OVER (ORDER BY changes.snapshot_at))::bigint AS open_tickets
    FROM changes
-  GROUP BY changes.snapshot_at;
+  GROUP BY changes.snapshot_at
+ HAVING (NOT bool_and(changes.is_imported));
 
 COMMENT ON VIEW tickets.inc_backlog IS 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (measured: 2 s for 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
 
@@ -9248,7 +9252,7 @@ CREATE TABLE tickets.inc_daily (
     closed integer DEFAULT 0 NOT NULL,
     snapshot_at timestamp with time zone NOT NULL,
     source text NOT NULL,
-    CONSTRAINT inc_daily_source_check CHECK ((source = ANY (ARRAY['state'::text, 'events'::text])))
+    CONSTRAINT inc_daily_source_check CHECK ((source = ANY (ARRAY['state'::text, 'events'::text, 'imported'::text])))
 );
 
 COMMENT ON TABLE tickets.inc_daily IS 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
@@ -9287,7 +9291,7 @@ COMMENT ON COLUMN tickets.inc_daily.closed IS 'Tickets that left the backlog sin
 
 COMMENT ON COLUMN tickets.inc_daily.snapshot_at IS 'The export''s own time of the day''s last look.';
 
-COMMENT ON COLUMN tickets.inc_daily.source IS 'state: counted when the snapshot was in. events: rebuilt from the history.';
+COMMENT ON COLUMN tickets.inc_daily.source IS 'state: counted when the snapshot was in. events: rebuilt from the history. imported: what the Python version had noted; opened, reopened and closed of such a day are not known, and 0.';
 
 ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.inc_events_event_id_seq
