@@ -414,7 +414,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it); others keep the ticket locked for ten seconds.';
 
 CREATE FUNCTION tickets.assign_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
     LANGUAGE plpgsql
@@ -424,7 +424,7 @@ declare
   v_plan tickets.planned_ticket[];
   v_reason text;
 begin
-  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  perform tickets_ops.claim_dispatch();
   select array_agg(p order by p.ticket_id, p.position) into v_plan
   from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
   -- In the order of the tickets, as a load locks them.
@@ -541,8 +541,9 @@ COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gaze
 
 CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN NULLIF("left"(lower(translate(p_cluster, ' 	
- '::text, ''::text)), 200), ''::text);
+    RETURN NULLIF("left"(lower(translate(p_cluster, CASE WHEN (octet_length(p_cluster) = length(p_cluster)) THEN ' 	
+v'::text ELSE ' 	
+v      ​‌‍‎‏ ⁠　﻿'::text END, ''::text)), 200), ''::text);
 
 COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
@@ -571,6 +572,7 @@ COMMENT ON FUNCTION tickets.cluster_spellings(p_by text) IS 'The one spelling in
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 declare
   v_clusters text[];
@@ -590,10 +592,13 @@ begin
     perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
   end if;
   return null;
+exception when lock_not_available then -- somebody holds such a ticket: whoever waits on keeps every load waiting behind it
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
 
 CREATE TABLE tickets.geo_country (
     name text NOT NULL,
@@ -1170,7 +1175,7 @@ CREATE TABLE tickets.sla_rules (
     hours numeric NOT NULL,
     at_risk_hours numeric NOT NULL,
     CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
-    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (8760)::numeric))),
+    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (87600)::numeric))),
     CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
 );
 
@@ -1449,7 +1454,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
      t.geo_source
     FROM (tickets.inc_open_sla t
       CROSS JOIN tickets.dispatch_settings s)
-   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (btrim(t.region) = lower(btrim(dispatch_tickets.p_region)))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
             FROM tickets.assignments a
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
@@ -1758,8 +1763,8 @@ CREATE FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'As tickets.filtered_tickets, of tickets.crq.';
@@ -1772,17 +1777,20 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 
-COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
 
 CREATE FUNCTION tickets.freshness(p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
   return query
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
@@ -1804,7 +1812,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2373,6 +2381,7 @@ COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.loc
 CREATE FUNCTION tickets.locations_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 declare
   v_clusters text[];
@@ -2401,10 +2410,13 @@ begin
     perform tickets.place_tickets('inc', v_clusters, v_keys), tickets.place_tickets('crq', v_clusters, v_keys);
   end if;
   return null;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow. Raises when others hold one of them for half a minute.';
 
 CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(type text, features record[], summary jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2802,6 +2814,7 @@ COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothi
 CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_released tickets.assignments;
@@ -2816,10 +2829,13 @@ begin
     raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
   end if;
   return v_released;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket; others keep it locked for ten seconds.';
 
 CREATE FUNCTION tickets.reporting_lag() RETURNS interval
     LANGUAGE sql STABLE
@@ -3000,6 +3016,7 @@ CREATE FUNCTION tickets.undo_decision(p_decision_id bigint) RETURNS SETOF ticket
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   v_decision tickets.geo_decisions;
@@ -3037,10 +3054,12 @@ begin
   perform set_config('tickets_ops.undoing', '', true);
   return query
     select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $_$;
 
-COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision, and when others keep the gazetteers locked for ten seconds. Runs with its owner''s rights, so it needs no right to delete what was added.';
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
@@ -3520,6 +3539,20 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.check_transition() IS 'Trigger of the ledger: a status changes only as tickets_ops.snapshot_transitions lists.';
 
+CREATE FUNCTION tickets_ops.claim_dispatch() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
+    AS $$
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.claim_dispatch() IS 'Takes tickets_ops.dispatch_lock until the end of the transaction. Raises when somebody else keeps it for ten seconds, and names the process.';
+
 CREATE FUNCTION tickets_ops.clock_tolerance() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '00:15:00'::interval;
@@ -3802,6 +3835,26 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
+CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000, half of a surrogate pair or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+CREATE FUNCTION tickets_ops.parsed_payload(p_payload json) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN ((length((p_payload)::text) < 1000) AND ((p_payload)::text !~ ((chr(92) || chr(92)) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}'::text))) THEN (p_payload)::jsonb ELSE tickets_ops.readable_payload(p_payload) END;
+
+COMMENT ON FUNCTION tickets_ops.parsed_payload(p_payload json) IS 'As tickets_ops.readable_payload, for 200 000 of them.';
+
 CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
@@ -3815,20 +3868,6 @@ CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RET
 $$;
 
 COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
-
-CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
 
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
@@ -3900,7 +3939,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
          CASE
              WHEN (s.state = 'failed'::text) THEN
              CASE
-                 WHEN ((j.task = 'fetch_snapshot'::text) AND (NOT (COALESCE((r.payload ->> 'dataset'::text), 'inc'::text) IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.payload ->> 'dataset'::text))
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND ((r.request ->> 'dataset'::text) = 'crq'::text) AND (NOT ('crq'::text IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.request ->> 'dataset'::text))
                  WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
                  WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
                  WHEN ((l.status <> 'failed'::text) AND (NOT l.in_flight)) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
@@ -3912,10 +3951,13 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
       LEFT JOIN tickets_ops.job_policy() p(task, max_attempts, priority, on_demand_priority, flags) ON ((p.task = j.task)))
       CROSS JOIN LATERAL ( SELECT
                  CASE
-                     WHEN (p.task IS NULL) THEN NULL::jsonb
-                     WHEN ((length((j.payload)::text) < 1000) AND (strpos((j.payload)::text, (chr(92) || 'u0000'::text)) = 0) AND ((j.payload)::text !~ '[0-9][eE][+-]?[0-9]{3}'::text)) THEN (j.payload)::jsonb
-                     ELSE tickets_ops.readable_payload(j.payload)
-                 END AS payload
+                     WHEN (p.task IS NOT NULL) THEN tickets_ops.parsed_payload(j.payload)
+                     ELSE NULL::jsonb
+                 END AS payload,
+                 CASE
+                     WHEN (j.task = ANY (ARRAY['fetch_snapshot'::text, 'upsert_batch'::text, 'finalize_snapshot'::text])) THEN tickets_ops.parsed_payload(j.payload)
+                     ELSE NULL::jsonb
+                 END AS request
           OFFSET 0) r)
       CROSS JOIN LATERAL ( SELECT
                  CASE
@@ -3933,7 +3975,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
                  END AS failed_at) f)
       LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
             FROM tickets.import_meta i
-           WHERE (i.dataset = COALESCE((r.payload ->> 'dataset'::text), 'inc'::text))) m ON (((s.state = 'failed'::text) AND (j.task = 'fetch_snapshot'::text))))
+           WHERE (i.dataset = COALESCE((r.request ->> 'dataset'::text), 'inc'::text))) m ON (((s.state = 'failed'::text) AND (j.task = 'fetch_snapshot'::text))))
       LEFT JOIN LATERAL ( SELECT n.snapshot_id,
              n.status,
              n.in_flight,
@@ -3943,7 +3985,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
             FROM tickets_ops.snapshots n
            WHERE (n.snapshot_id =
                  CASE
-                     WHEN ((r.payload ->> 'snapshot_id'::text) ~ '^[0-9]{1,18}$'::text) THEN ((r.payload ->> 'snapshot_id'::text))::bigint
+                     WHEN ((r.request ->> 'snapshot_id'::text) ~ '^[0-9]{1,18}$'::text) THEN ((r.request ->> 'snapshot_id'::text))::bigint
                      ELSE NULL::bigint
                  END)) l ON (((s.state = 'failed'::text) AND (j.task = ANY (ARRAY['upsert_batch'::text, 'finalize_snapshot'::text])))))
    WHERE ((p.task IS NOT NULL) OR (NOT ( SELECT tickets_ops.worker_schema_is_shared() AS worker_schema_is_shared)));
@@ -4064,7 +4106,7 @@ begin
       null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
     return;
   end if;
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  select j.id, j.locked_at is not null as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
@@ -4204,6 +4246,7 @@ COMMENT ON FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text) I
 CREATE FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(what text, erased bigint, note text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   c_erased constant text := '(erased)';
@@ -4216,6 +4259,10 @@ declare
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- Nothing named would be found in every text.
+  if coalesce(btrim(p_ticket_id), '') = '' then
+    raise exception 'Say which ticket is to be erased.' using errcode = 'invalid_parameter_value';
   end if;
   -- As a write of a gazetteer and a look at the bucket do, in this order.
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
@@ -4289,10 +4336,12 @@ begin
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
   return next;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) IS 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+COMMENT ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) IS 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded, and when others lock what it erases for ten seconds.';
 
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
@@ -5504,7 +5553,12 @@ begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
-  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  -- Of a name where a key belongs too: no ticket has another key.
+  new.location_key := coalesce(tickets.location_key(new.location_key), new.location_key, tickets.location_key(new.location_name));
+  if new.location_key is null then
+    raise exception 'Nothing but network codes is left of "%": no ticket has such a place.', new.location_name
+      using errcode = 'not_null_violation', hint = 'See tickets.location_key().';
+  end if;
   if tg_op = 'INSERT' then
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
@@ -6361,7 +6415,7 @@ begin
     select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
     from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
-      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(tickets_ops.readable_payload(j.payload) ->> 'planned', '') = 'true')
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -6577,13 +6631,18 @@ declare
     left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
     where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
       and (
-        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_migrate')) or c.relname = '_private_jobs')
           and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+        or l.locktype = 'advisory' and l.objsubid = 1
+          and (l.classid::bigint << 32) + l.objid::bigint in (tickets.gazetteer_lock(), tickets_ops.dispatch_lock())
       )
   );
 begin
-  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+  if v_blockers is null then
+    raise exception 'Others kept this waiting, so it was given up. They have ended meanwhile.'
+      using errcode = 'lock_not_available', hint = 'Try again.';
+  end if;
+  raise exception 'Others keep this waiting, so it was given up: %.', v_blockers
     using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
 end
 $$;
@@ -7636,7 +7695,10 @@ CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer,
     update graphile_worker._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
-      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+      payload = case
+        when p_forget <> '{}' and jsonb_typeof(tickets_ops.readable_payload(payload)) = 'object' then (payload::jsonb - p_forget)::json
+        else payload
+      end
     where id = any (p_ids) and locked_at is null
     returning 1
   )
@@ -8525,6 +8587,7 @@ COMMENT ON FUNCTION tickets_ops.storage_metrics() IS 'Metrics of what the tables
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_mine tickets.assignments;
@@ -8559,6 +8622,9 @@ begin
     set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
     where assignment_id = v_held.assignment_id;
   end loop;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
@@ -10516,6 +10582,9 @@ REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geom
 
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.claim_dispatch() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.claim_dispatch() TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.cluster_changed() FROM PUBLIC;
@@ -10555,9 +10624,11 @@ REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.parsed_payload(p_payload json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
@@ -10576,7 +10647,6 @@ REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM P
 GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 

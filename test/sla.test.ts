@@ -83,7 +83,15 @@ describe('the SLA', () => {
       'truncate tickets.sla_rules',
     ])
       await assert.rejects(env.pool.query(statement), /tickets\.sla_rules needs its default/, statement);
-    for (const rule of [`null, 24, 20`, `'coast', 0, 0`, `'coast', 24, 25`, `' coast', 24, 20`])
+    for (const rule of [
+      `null, 24, 20`,
+      `'coast', 0, 0`,
+      `'coast', 24, 25`,
+      `' coast', 24, 20`,
+      `'coast', 'infinity', 20`,
+      `'coast', 'nan', 20`,
+      `'coast', 1e9, 20`,
+    ])
       await assert.rejects(env.pool.query(`insert into tickets.sla_rules values (${rule})`), /sla_rules/, rule);
     await addTickets('coast', 49);
     assert.deepEqual(await states(), { 'coast 49 h': 'breached' });

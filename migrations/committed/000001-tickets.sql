@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f30f5d989f3ae14b6e7ec1946c4ec872eac60251
+--! Hash: sha1:a72406da6e286649510f447d054370b7e522df0e
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2511,9 +2511,21 @@ comment on function tickets.default_guard_km() is 'The guard of a cluster, unles
 -- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
 -- duration (connections of the embedded database share settings, so it never outlives the function).
 
--- Inlined; translate() takes less than a pattern would (measured: 1.3 against 2 µs a row of a load).
+-- Inlined; translate() takes less than a pattern would, and the blanks of all Unicode (and what has no width) twice as long as
+-- those of ASCII, which nearly every name is in.
 create or replace function tickets.cluster_key(p_cluster text) returns text language sql immutable parallel safe
-return nullif(left(lower(translate(p_cluster, E' \t\r\n\u00a0', '')), 200), '');
+return nullif(
+  left(
+    lower(translate(
+      p_cluster,
+      case when octet_length(p_cluster) = length(p_cluster) then E' \t\r\n\v\f'
+        else E' \t\r\n\v\f\u00a0\u2002\u2003\u2007\u2009\u200a\u200b\u200c\u200d\u200e\u200f\u202f\u2060\u3000\ufeff' end,
+      ''
+    )),
+    200
+  ),
+  ''
+);
 comment on function tickets.cluster_key(text) is 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
 create or replace function tickets.known_spelling(p_cluster text) returns text
@@ -2629,7 +2641,12 @@ begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
-  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  -- Of a name where a key belongs too: no ticket has another key.
+  new.location_key := coalesce(tickets.location_key(new.location_key), new.location_key, tickets.location_key(new.location_name));
+  if new.location_key is null then
+    raise exception 'Nothing but network codes is left of "%": no ticket has such a place.', new.location_name
+      using errcode = 'not_null_violation', hint = 'See tickets.location_key().';
+  end if;
   if tg_op = 'INSERT' then
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
@@ -2811,7 +2828,7 @@ $$;
 comment on function tickets_ops.record_decisions() is 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
 
 create or replace function tickets.undo_decision(p_decision_id bigint) returns setof tickets.geo_decisions
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '10s' as $$
 declare
   v_decision tickets.geo_decisions;
   v_row text; -- a FROM clause: the row as r
@@ -2848,9 +2865,11 @@ begin
   perform set_config('tickets_ops.undoing', '', true);
   return query
     select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision, and when others keep the gazetteers locked for ten seconds. Runs with its owner''s rights, so it needs no right to delete what was added.';
 --! EndIncluded decisions.sql
 
 alter table tickets.geo_clusters alter column guard_km set default tickets.default_guard_km();
@@ -3197,7 +3216,7 @@ comment on function tickets.place_written_tickets() is 'Trigger after writing ti
 -- Security definer, as the gazetteers' other triggers: whoever may write a gazetteer moves tickets by it, without a right
 -- to write them.
 create or replace function tickets.clusters_moved() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 declare
   v_clusters text[];
 begin
@@ -3216,12 +3235,15 @@ begin
     perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
   end if;
   return null;
+exception when lock_not_available then -- somebody holds such a ticket: whoever waits on keeps every load waiting behind it
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
 
 create or replace function tickets.locations_moved() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 declare
   v_clusters text[];
   v_keys text[];
@@ -3249,9 +3271,12 @@ begin
     perform tickets.place_tickets('inc', v_clusters, v_keys), tickets.place_tickets('crq', v_clusters, v_keys);
   end if;
   return null;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow. Raises when others hold one of them for half a minute.';
 --! EndIncluded placing.sql
 --! Included rebuild-location-keys.sql
 -- After a change of tickets.location_key: tickets.inc.location_key is STORED and the gazetteer is keyed by it, so both are
@@ -3453,6 +3478,26 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_breaking_revision() is 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
 
+create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000, half of a surrogate pair or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+-- Inlined. A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
+create or replace function tickets_ops.parsed_payload(p_payload json) returns jsonb language sql immutable
+return case
+  when length(p_payload::text) < 1000 and p_payload::text !~ (chr(92) || chr(92) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}')
+    then p_payload::jsonb
+  else tickets_ops.readable_payload(p_payload)
+end;
+comment on function tickets_ops.parsed_payload(json) is 'As tickets_ops.readable_payload, for 200 000 of them.';
+
 -- Inlined into the query that asks, so that a look-up by key uses the index on it.
 create or replace function tickets_ops.queued_jobs(p_unknown_too boolean default false)
 returns table (
@@ -3518,7 +3563,10 @@ language sql set search_path = pg_catalog, pg_temp as $$
     update :WORKER_SCHEMA._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
-      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+      payload = case
+        when p_forget <> '{}' and jsonb_typeof(tickets_ops.readable_payload(payload)) = 'object' then (payload::jsonb - p_forget)::json
+        else payload
+      end
     where id = any (p_ids) and locked_at is null
     returning 1
   )
@@ -4420,7 +4468,7 @@ create trigger _100_transition before insert or update of status on tickets_ops.
 
 create table tickets.sla_rules (
   region text check (region = btrim(region) and region <> ''),
-  hours numeric not null check (hours > 0 and hours <= 8760), -- NaN is greater than any number
+  hours numeric not null check (hours > 0 and hours <= 87600), -- ten years: an endless one ends in no time that there is
   at_risk_hours numeric not null check (at_risk_hours > 0 and at_risk_hours <= hours)
 );
 create unique index sla_rules_one_per_region on tickets.sla_rules (lower(region)) nulls not distinct;
@@ -4583,8 +4631,8 @@ as $$
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 comment on function tickets.filtered_crq(boolean, boolean, text, text, text) is 'As tickets.filtered_tickets, of tickets.crq.';
 
@@ -4670,6 +4718,9 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
   return query
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
@@ -4690,7 +4741,7 @@ begin
     ) as meta on true;
 end
 $$;
-comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 --! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
@@ -4708,10 +4759,10 @@ as $$
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
-comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
 --! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
@@ -6656,7 +6707,7 @@ begin
     select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
     from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
-      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(tickets_ops.readable_payload(j.payload) ->> 'planned', '') = 'true')
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -6760,7 +6811,7 @@ begin
       null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
     return;
   end if;
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  select j.id, j.locked_at is not null as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
@@ -7520,7 +7571,7 @@ begin atomic
     t.sla_state, t.at_risk, t.geo_source
   from tickets.inc_open_sla t
   cross join tickets.dispatch_settings s
-  where (p_region is null or t.region = lower(p_region))
+  where (p_region is null or btrim(t.region) = lower(btrim(p_region)))
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
     and (p_tickets is null or t.ticket_id = any (p_tickets))
     and not exists (select from tickets.assignments a where a.ticket_id = t.ticket_id and a.state = 'assigned');
@@ -7961,7 +8012,7 @@ comment on function tickets.dispatch_problem(integer, double precision, text, te
 create or replace function tickets_ops.take_ticket(
   p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean
 )
-returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_mine tickets.assignments;
   v_held tickets.assignments;
@@ -7995,6 +8046,9 @@ begin
     set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
     where assignment_id = v_held.assignment_id;
   end loop;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
@@ -8013,11 +8067,21 @@ begin
   return tickets_ops.take_ticket(p_ticket_id, p_vehicle_id, null, v_metres, coalesce(p_take_over, false));
 end
 $$;
-comment on function tickets.assign(text, text, boolean) is 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+comment on function tickets.assign(text, text, boolean) is 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it); others keep the ticket locked for ten seconds.';
 
 create or replace function tickets_ops.dispatch_lock() returns bigint language sql immutable parallel safe
 return 7405120260616;
 comment on function tickets_ops.dispatch_lock() is 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
+
+create or replace function tickets_ops.claim_dispatch() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+end
+$$;
+comment on function tickets_ops.claim_dispatch() is 'Takes tickets_ops.dispatch_lock until the end of the transaction. Raises when somebody else keeps it for ten seconds, and names the process.';
 
 create or replace function tickets.assign_plan(
   p_capacity integer default 1, p_radius_km double precision default null, p_region text default null,
@@ -8029,7 +8093,7 @@ declare
   v_plan tickets.planned_ticket[];
   v_reason text;
 begin
-  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  perform tickets_ops.claim_dispatch();
   select array_agg(p order by p.ticket_id, p.position) into v_plan
   from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
   -- In the order of the tickets, as a load locks them.
@@ -8053,7 +8117,7 @@ $$;
 comment on function tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean) is 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
 
 create or replace function tickets.release(p_ticket_id text, p_reason text)
-returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_released tickets.assignments;
 begin
@@ -8067,9 +8131,12 @@ begin
     raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
   end if;
   return v_released;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.release(text, text) is 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+comment on function tickets.release(text, text) is 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket; others keep it locked for ten seconds.';
 
 create or replace function tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
@@ -8825,17 +8892,6 @@ comment on function tickets_ops.feed_problems(text) is 'What is wrong with the f
 -- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
 -- functions' bodies are texts, which bind to nothing.
 
-create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
-$$;
-comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
-
 create or replace function tickets_ops.worker_schema_is_shared() returns boolean language sql stable
 return coalesce(tickets_ops.setting('WORKER_SCHEMA_SHARED') = 'true', false);
 comment on function tickets_ops.worker_schema_is_shared() is 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
@@ -8853,8 +8909,8 @@ begin atomic
     case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
-        when j.task = 'fetch_snapshot' and coalesce(r.payload ->> 'dataset', 'inc') not in (select tickets.datasets()) then
-          format('%s is off.', r.payload ->> 'dataset')
+        when j.task = 'fetch_snapshot' and r.request ->> 'dataset' = 'crq' and 'crq' not in (select tickets.datasets()) then
+          format('%s is off.', r.request ->> 'dataset')
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
@@ -8863,15 +8919,13 @@ begin atomic
     end
   from tickets_ops.queued_jobs(p_unknown_too := true) j
   left join tickets_ops.job_policy() p on p.task = j.task
+  -- Each computed once, and not at all where nobody asks for it.
   cross join lateral (
-    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
-    select case
-      when p.task is null then null -- another application's, perhaps: what it tells its workers is not for our operators
-      when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
-        then j.payload::jsonb
-      else tickets_ops.readable_payload(j.payload)
-    end as payload
-    offset 0 -- computed once
+    select
+      -- Another application's, perhaps: what it tells its workers is not for our operators.
+      case when p.task is not null then tickets_ops.parsed_payload(j.payload) end as payload,
+      case when j.task in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot') then tickets_ops.parsed_payload(j.payload) end as request
+    offset 0
   ) as r
   cross join lateral (
     select case
@@ -8892,14 +8946,14 @@ begin atomic
   ) as f
   left join lateral (
     select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
+    from tickets.import_meta i where i.dataset = coalesce(r.request ->> 'dataset', 'inc')
   ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
       n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
-    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
+    where n.snapshot_id = case when r.request ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.request ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
   where p.task is not null or not (select tickets_ops.worker_schema_is_shared());
 end;
@@ -9219,7 +9273,7 @@ comment on function tickets_ops.erase_from_errors(text, text) is 'Part of ticket
 
 create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
 returns table (what text, erased bigint, note text)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   c_erased constant text := '(erased)';
   v_cluster text;
@@ -9231,6 +9285,10 @@ declare
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- Nothing named would be found in every text.
+  if coalesce(btrim(p_ticket_id), '') = '' then
+    raise exception 'Say which ticket is to be erased.' using errcode = 'invalid_parameter_value';
   end if;
   -- As a write of a gazetteer and a look at the bucket do, in this order.
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
@@ -9304,9 +9362,11 @@ begin
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
   return next;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded, and when others lock what it erases for ten seconds.';
 --! EndIncluded erasure.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
@@ -9413,13 +9473,18 @@ declare
     left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
     where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
       and (
-        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_migrate')) or c.relname = '_private_jobs')
           and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+        or l.locktype = 'advisory' and l.objsubid = 1
+          and (l.classid::bigint << 32) + l.objid::bigint in (tickets.gazetteer_lock(), tickets_ops.dispatch_lock())
       )
   );
 begin
-  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+  if v_blockers is null then
+    raise exception 'Others kept this waiting, so it was given up. They have ended meanwhile.'
+      using errcode = 'lock_not_available', hint = 'Try again.';
+  end if;
+  raise exception 'Others keep this waiting, so it was given up: %.', v_blockers
     using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
 end
 $$;

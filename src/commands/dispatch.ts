@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import { type Idle, makePlan, type Plan } from '../dispatch/plan.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
@@ -57,7 +57,7 @@ export async function run(args: string[]): Promise<number> {
     sameTeam: values['same-team'],
     stale,
   };
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const plan = await makePlan(client, question, apply);
     if (json) printJson({ ...plan, applied: apply });
