@@ -1175,7 +1175,7 @@ CREATE TABLE tickets.sla_rules (
     hours numeric NOT NULL,
     at_risk_hours numeric NOT NULL,
     CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
-    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (87600)::numeric))),
+    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (8760)::numeric))),
     CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
 );
 

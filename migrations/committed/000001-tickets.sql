@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a72406da6e286649510f447d054370b7e522df0e
+--! Hash: sha1:9156b5d16a7baf2fd169ace80673b328bb6ed02d
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4468,7 +4468,7 @@ create trigger _100_transition before insert or update of status on tickets_ops.
 
 create table tickets.sla_rules (
   region text check (region = btrim(region) and region <> ''),
-  hours numeric not null check (hours > 0 and hours <= 87600), -- ten years: an endless one ends in no time that there is
+  hours numeric not null check (hours > 0 and hours <= 8760), -- NaN is greater than any number
   at_risk_hours numeric not null check (at_risk_hours > 0 and at_risk_hours <= hours)
 );
 create unique index sla_rules_one_per_region on tickets.sla_rules (lower(region)) nulls not distinct;
