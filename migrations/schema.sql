@@ -854,215 +854,14 @@ COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precisi
 
 CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-declare
-  name text := left(location_name, 500);
-  kept text;
-  seen text;         -- the words of names, bound and as they were typed
-  token text;
-  word text;
-  stem text;         -- the word without the digits at its end
-  rule text;
-  kind text;         -- the first word of the rule
-  added text;        -- what the token adds to `kept`; NULL: it goes
-  number text;       -- the number that the token is or ends with
-  last text;         -- the last word kept
-  binding text;
-  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
-  limits text;       -- which numbers a `kept` word takes, a regular expression
-  from_at integer;   -- length of `kept` before the words that go with a number to come
-  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
-  soft_end integer;
-  gap boolean;       -- something went since the last word kept
-  again boolean;
-  mixed boolean;     -- a digit stands before something else within a word
+    AS $$
 begin
-  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
-    name := tickets.plain_name(name);
+  if location_name collate "C" ~ '[^A-Za-z0-9_ ]' then
+    return tickets.location_walk(tickets.plain_name(left(location_name, 500)));
   end if;
-
-  mixed := name collate "C" ~ '[0-9][^0-9 _]';
-  loop
-    kept := '';
-    seen := '';
-    binding := ' ';
-    expects := '';
-    last := '';
-    soft_at := null;
-    soft_end := null;
-    gap := false;
-    again := false;
-
-    foreach token in array tickets.location_tokens(name) loop
-      continue when token = '';
-      if strpos('_-''=', left(token, 1)) > 0 then
-        if binding = ' ' or left(token, 1) = '_' then
-          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
-        end if;
-        token := substr(token, 2);
-        continue when token = '';
-      end if;
-      word := lower(token collate "C");
-      stem := rtrim(word, '0123456789');
-      rule := tickets.location_vocabulary() ->> stem;
-
-      -- Most words are a code, a number after one, or a plain word.
-      if rule = 'code' or (stem = '' and expects = 'numbers') then
-        expects := 'numbers';
-        gap := kept <> '';
-        continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
-        and (not mixed or word collate "C" !~ '[0-9]')
-      then
-        kept := kept || binding || word;
-        seen := seen || binding || token;
-        last := word;
-        binding := ' ';
-        expects := '';
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-        continue;
-      end if;
-        -- Classify: by the vocabulary, or, with a number in it, by tickets.location_rule().
-        number := null;
-        if binding = '=' then
-          rule := '';
-          number := word;
-        elsif rule is null or stem <> word then
-          rule := tickets.location_rule(word, expects);
-          number := nullif(split_part(rule, '#', 2), '');
-          rule := split_part(rule, '#', 1);
-          word := left(word, length(word) - coalesce(length(number), 0));
-        end if;
-        kind := split_part(rule, ' ', 1);
-        added := case
-          when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
-          when kind not in ('code', 'site', 'floor', 'relation', '') then word
-        end;
-
-        -- What the word does to those before it, and what it makes of a number to come.
-        if kind in ('no', 'floor', 'of', 'front') then
-          if kind = 'no' and expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'id';
-          elsif (case kind  -- H No, 2nd Floor, next to, in front: the word before goes as well
-            when 'no' then last = 'h'
-            when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
-            when 'of' then word = 'to' and last in ('next', 'close')
-            when 'front' then last = 'in'
-          end) then
-            kept := left(kept, -length(last) - 1);
-            last := '';
-            added := null;
-            expects := case kind when 'of' then '' when 'front' then 'relation' else 'id' end;
-          elsif kind = 'no' then
-            from_at := length(kept);
-            expects := 'numbered';
-          else
-            added := case when kind = 'front' or (kind = 'of' and expects <> 'relation') then word end;
-            expects := case kind when 'floor' then 'id' else '' end;
-          end if;
-        elsif kind in ('premise', 'numbered', 'soft', 'ticket') then
-          from_at := length(kept);
-          expects := case kind when 'premise' then kind else 'numbered' end;
-          if kind = 'soft' then
-            if soft_at is null or soft_end <> from_at then
-              soft_at := case when binding = '_' or kept = '' then from_at end;
-            end if;
-            soft_end := from_at + 1 + length(added);
-          end if;
-        elsif kind = 'kept' then
-          limits := split_part(rule, ' ', 3);
-          expects := kind;
-        elsif kind <> '' then
-          if kind = 'city' and last = 'st' and length(kept) > 3 then
-            kept := kept || 'reet';
-          end if;
-          expects := case kind when 'code' then 'numbers' when 'relation' then kind else '' end;
-        end if;
-
-        -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-        if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-          if word = 'buru' and last = 'buru' then
-            kept := left(kept, -5);
-            added := 'buruburu';
-          elsif (kind <> 'plain' and last = added)
-            or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-              and word not in ('saba', 'sawa', 'lunga')
-              and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)))
-          then
-            added := null;
-          end if;
-          seen := seen || binding || token;
-        end if;
-
-        if number is not null then
-          if added is not null then
-            kept := kept || binding || added;
-            binding := '=';
-          end if;
-          if expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'numbers';
-          elsif expects in ('numbers', 'id') then
-            added := null;
-            expects := 'numbers';
-          else
-            binding := case
-              when expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then '='
-              when binding = '=' then ' '
-              else binding
-            end;
-            added := number;
-            expects := '';
-          end if;
-        end if;
-
-      -- Render.
-      if added is not null then
-        kept := kept || binding || added;
-        last := added;
-        binding := ' ';
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-      else
-        gap := kept <> '';
-        if binding <> '_' then
-          binding := ' ';
-        end if;
-      end if;
-    end loop;
-
-    -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
-    if soft_end = length(kept) and soft_at is not null then
-      kept := left(kept, soft_at);
-    end if;
-    if right(kept, 1) collate "C" between '0' and '9' then
-      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
-    end if;
-    if length(kept) > 201 then
-      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
-      again := true;
-    end if;
-    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
-      kept := kept || 'reet';
-    end if;
-    exit when not again;
-    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
-  end loop;
-  return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
+  return tickets.location_walk(left(location_name, 500));
 end
-$_$;
+$$;
 
 COMMENT ON FUNCTION tickets.location_words(location_name text) IS 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
 
@@ -2199,9 +1998,26 @@ $$;
 
 COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the gazetteers write it. NULL where they do not have it.';
 
+CREATE FUNCTION tickets.location_adds(kind text, rule text, word text, expects text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (kind = ANY (ARRAY['premise'::text, 'numbered'::text, 'kept'::text, 'city'::text, 'word'::text])) THEN split_part(rule, ' '::text, 2) WHEN ((kind = ANY (ARRAY['code'::text, 'site'::text, 'floor'::text, 'relation'::text, ''::text])) OR ((kind = 'of'::text) AND (expects = 'relation'::text))) THEN NULL::text ELSE word END;
+
+COMMENT ON FUNCTION tickets.location_adds(kind text, rule text, word text, expects text) IS 'What a word with this rule of tickets.location_vocabulary(), of which `kind` is the first word, adds to the name if nothing else takes it away; NULL: nothing.';
+
+CREATE FUNCTION tickets.location_claims(kind text, word text, last text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE kind WHEN 'no'::text THEN (last = 'h'::text) WHEN 'floor'::text THEN ((last COLLATE "C") ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'::text) WHEN 'of'::text THEN ((word = 'to'::text) AND (last = ANY (ARRAY['next'::text, 'close'::text]))) WHEN 'front'::text THEN (last = 'in'::text) ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION tickets.location_claims(kind text, word text, last text) IS 'Whether a word takes the last one away with it: H No, 2nd Floor, next to, close to, in front.';
+
+CREATE FUNCTION tickets.location_expects(kind text, expects text, claims boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (kind = ANY (ARRAY['plain'::text, 'city'::text, 'word'::text, 'of'::text, 'site'::text])) THEN ''::text WHEN (kind = ANY (ARRAY['soft'::text, 'ticket'::text, 'numbered'::text])) THEN 'numbered'::text WHEN (kind = ''::text) THEN expects WHEN (kind = 'no'::text) THEN CASE WHEN claims THEN 'id'::text ELSE 'numbered'::text END WHEN (kind = 'code'::text) THEN 'numbers'::text WHEN (kind = 'floor'::text) THEN 'id'::text WHEN (kind = 'front'::text) THEN CASE WHEN claims THEN 'relation'::text ELSE ''::text END ELSE kind END;
+
+COMMENT ON FUNCTION tickets.location_expects(kind text, expects text, claims boolean) IS 'What a word of this kind makes of a number after it, where the words before made `expects` of it: numbers and id let it go; premise and numbered let what they stand behind go with it; kept binds it to the name. relation takes an `of`. `claims`: the word has taken those before it away.';
+
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   token text;
@@ -2230,11 +2046,17 @@ $_$;
 
 COMMENT ON FUNCTION tickets.location_query(location_name text) IS 'tickets.location_key() as a text for people and geocoding providers: capitals, hyphens and apostrophes as in the name, abbreviations spelled out. NULL where the key is; tickets.location_key(tickets.location_query(x)) = tickets.location_key(x).';
 
-CREATE FUNCTION tickets.location_retyped(seen text, token text) RETURNS boolean
+CREATE FUNCTION tickets.location_repeats(kind text, word text, added text, last text, binding text, gap boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((strpos((lower((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) COLLATE "C")) || ' '::text), ((' '::text || lower((token COLLATE "C"))) || ' '::text)) > 0) AND (strpos((replace(replace(translate(seen, '_'::text, ' '::text), '-'::text, ' -'::text), ''''::text, ' '''::text) || ' '::text), ((' '::text || token) || ' '::text)) = 0));
+    RETURN ((last = added) AND ((kind <> 'plain'::text) OR ((length(word) > 2) AND ((binding = '_'::text) OR ((binding = ' '::text) AND gap)) AND (word <> ALL (ARRAY['saba'::text, 'sawa'::text, 'lunga'::text])))));
 
-COMMENT ON FUNCTION tickets.location_retyped(seen text, token text) IS 'Whether a word stands among those seen (each with what binds it in front of it, as it was typed) in another case and not in this one; one bound by `-` or `''` is not the word alone.';
+COMMENT ON FUNCTION tickets.location_repeats(kind text, word text, added text, last text, binding text, gap boolean) IS 'Whether a word of a name says the last one again, in the next segment or behind what goes; Nairobi NBO does so anywhere, and Saba Saba is a place.';
+
+CREATE FUNCTION tickets.location_retyped(kind text, name text, word text, token text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((kind = ANY (ARRAY['plain'::text, 'city'::text])) AND (length(word) > 2) AND (word <> ALL (ARRAY['saba'::text, 'sawa'::text, 'lunga'::text])) AND (strpos(((' '::text || lower((translate(name, '_'::text, ' '::text) COLLATE "C"))) || ' '::text), ((' '::text || word) || ' '::text)) < strpos(((' '::text || translate(name, '_'::text, ' '::text)) || ' '::text), ((' '::text || token) || ' '::text))));
+
+COMMENT ON FUNCTION tickets.location_retyped(kind text, name text, word text, token text) IS 'Whether a word of a name stands in the plain name in another case before it stands there as this token.';
 
 CREATE FUNCTION tickets.location_rule(word text, expects text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -2263,17 +2085,190 @@ $_$;
 
 COMMENT ON FUNCTION tickets.location_rule(word text, expects text) IS 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what the words before make of a number: id and premise take a letter for one, kept a Roman one.';
 
-CREATE FUNCTION tickets.location_tokens(name text) RETURNS text[]
+CREATE FUNCTION tickets.location_street(kept text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN string_to_array(replace(name, '_'::text, ' _'::text), ' '::text);
+    RETURN CASE WHEN (("right"(kept, 2) = 'st'::text) AND ((kept COLLATE "C") ~ '.[- _'']st$'::text)) THEN (kept || 'reet'::text) ELSE kept END;
 
-COMMENT ON FUNCTION tickets.location_tokens(name text) IS 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_words().';
+COMMENT ON FUNCTION tickets.location_street(kept text) IS 'Kept words, of which a last St is a street.';
 
 CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '{"av": "word avenue", "ct": "numbered court", "fl": "floor", "hs": "premise house", "ln": "word lane", "no": "no", "nr": "relation", "nw": "code", "of": "of", "ph": "kept phase", "rd": "word road", "rm": "premise room", "to": "of", "adj": "relation", "adr": "code", "apt": "premise apartment", "ave": "word avenue", "blk": "premise block", "cab": "soft", "crq": "ticket", "crt": "numbered court", "ctr": "word centre", "eld": "city eldoret", "est": "word estate", "fat": "code", "fdt": "code", "flr": "floor", "hno": "premise house", "hse": "premise house", "hwy": "word highway", "inc": "ticket", "jct": "word junction", "ksm": "city kisumu", "mdu": "code", "mkt": "word market", "mnt": "code", "msa": "city mombasa", "nbo": "city nairobi", "nku": "city nakuru", "nrb": "city nairobi", "num": "no", "odf": "code", "off": "relation", "olt": "code", "ont": "code", "onu": "code", "opp": "relation", "pon": "code", "pop": "soft", "sch": "word school", "sdu": "code", "stn": "word station", "twr": "word tower", "wot": "ticket", "appt": "premise apartment", "apts": "premise apartments", "bldg": "word building", "card": "soft", "core": "soft", "door": "premise door", "fats": "code", "fdts": "code", "flat": "premise flat", "from": "of", "gdns": "word gardens", "gpon": "code", "hosp": "word hospital", "mdus": "code", "mile": "kept mile", "near": "relation", "node": "soft", "olts": "code", "onts": "code", "onus": "code", "past": "relation", "plot": "premise plot", "pole": "soft", "port": "soft", "ring": "soft", "room": "premise room", "sdus": "code", "shop": "premise shop", "slot": "soft", "twrs": "word towers", "unit": "premise unit", "along": "relation", "block": "premise block", "cores": "soft", "court": "numbered court", "floor": "floor", "front": "front", "house": "premise house", "phase": "kept phase", "suite": "premise suite", "umoja": "kept umoja [1-3]", "villa": "premise villa", "behind": "relation", "beside": "relation", "center": "word centre", "kisumu": "city kisumu", "nakuru": "city nakuru", "number": "no", "southb": "word south_b", "southc": "word south_c", "splice": "soft", "cabinet": "soft", "closure": "soft", "eldoret": "city eldoret", "infront": "relation", "manhole": "soft", "mombasa": "city mombasa", "nairobi": "city nairobi", "section": "kept section", "adjacent": "relation", "githurai": "kept githurai 4[45]", "handhole": "soft", "opposite": "relation", "splitter": "soft", "apartment": "premise apartment", "apartments": "premise apartments"}'::jsonb;
 
 COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.location_key() knows, each with what it means: network codes, sub-premises, relational words, abbreviations. The place to add a new code; see the comment in the migration for the procedure.';
+
+CREATE FUNCTION tickets.location_takes_number(word text, number text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((number COLLATE "C") ~ (('^'::text || COALESCE(NULLIF(split_part((tickets.location_vocabulary() ->> word), ' '::text, 3), ''::text), '.*'::text)) || '$'::text));
+
+COMMENT ON FUNCTION tickets.location_takes_number(word text, number text) IS 'Whether a number belongs to the name of this `kept` word.';
+
+CREATE FUNCTION tickets.location_tokens(name text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN string_to_array(replace(name, '_'::text, ' _'::text), ' '::text);
+
+COMMENT ON FUNCTION tickets.location_tokens(name text) IS 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_walk().';
+
+CREATE FUNCTION tickets.location_walk(name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+declare
+  kept text := '';
+  token text;
+  word text;
+  stem text;               -- the word without the digits at its end
+  rule text;
+  kind text;               -- the first word of the rule
+  added text;              -- what the token adds to `kept`; NULL: it goes
+  number text;             -- the number that the token is or ends with
+  last text := '';         -- the last word kept
+  binding text := ' ';
+  expects text := '';      -- tickets.location_expects() of the words before
+  from_at integer;         -- length of `kept` before the words that go with a number to come
+  cut integer;             -- length of `kept` without the words that go now
+  soft_at integer;         -- length of `kept` before the segments of nothing but soft codes that end at soft_end
+  soft_end integer;
+  gap boolean := false;    -- something went since the last word kept
+  again boolean := false;  -- something went between two words kept
+  mixed constant boolean := name collate "C" ~ '[0-9][^0-9 _]';
+begin
+  foreach token in array tickets.location_tokens(name) loop
+    continue when token = '';
+    if strpos('_-''=', left(token, 1)) > 0 then
+      if left(token, 1) = '_' then
+        binding := '_';
+      elsif binding = ' ' and not gap then
+        binding := left(token, 1);
+      end if;
+      token := substr(token, 2);
+      continue when token = '';
+    end if;
+    word := lower(token collate "C");
+    stem := rtrim(word, '0123456789');
+    rule := tickets.location_vocabulary() ->> stem;
+
+    if rule = 'code' or (stem = '' and expects = 'numbers') then
+      expects := 'numbers';
+      gap := kept <> '';
+      continue;
+    elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
+      and (not mixed or word collate "C" !~ '[0-9]')
+    then
+      kept := kept || binding || word;
+      last := word;
+      binding := ' ';
+      expects := '';
+      if gap then
+        again := true;
+        gap := false;
+      end if;
+      continue;  -- not by the end of the loop, which costs 3 %
+    end if;
+
+    number := null;
+    if binding = '=' then
+      rule := '';
+      number := word;
+    elsif rule is null or stem <> word then
+      rule := tickets.location_rule(word, expects);
+      number := nullif(split_part(rule, '#', 2), '');
+      rule := split_part(rule, '#', 1);
+      word := left(word, length(word) - coalesce(length(number), 0));
+    end if;
+    kind := split_part(rule, ' ', 1);
+    added := tickets.location_adds(kind, rule, word, expects);
+
+    if kind in ('plain', 'kept', 'city', 'word') then
+      expects := tickets.location_expects(kind, expects, false);
+      if word = 'buru' and last = 'buru' then
+        kept := left(kept, -5);
+        added := 'buruburu';
+      elsif tickets.location_repeats(kind, word, added, last, binding, gap)
+        or (binding in (' ', '_') and tickets.location_retyped(kind, name, word, token))
+      then
+        added := null;
+      end if;
+      if kind = 'city' then
+        kept := tickets.location_street(kept);
+      end if;
+    else
+      cut := case
+        when kind = 'no' and expects in ('premise', 'numbered') then from_at
+        when tickets.location_claims(kind, word, last) then length(kept) - length(last) - 1
+      end;
+      expects := tickets.location_expects(kind, expects, cut is not null);
+      if kind <> '' and cut is null then
+        from_at := length(kept);
+      end if;
+      if number is not null and expects in ('premise', 'numbered') then
+        cut := from_at;
+      end if;
+      if cut is not null then
+        kept := left(kept, cut);
+        soft_end := least(soft_end, cut);
+        last := '';
+        added := null;
+      elsif kind = 'soft' then
+        if soft_at is null or soft_end <> from_at then
+          soft_at := case when binding = '_' or kept = '' then from_at end;
+        end if;
+        soft_end := from_at + 1 + length(added);
+      end if;
+    end if;
+
+    if number is not null and expects in ('premise', 'numbered', 'numbers', 'id') then
+      added := null;
+      expects := 'numbers';
+    elsif number is not null then
+      kept := kept || coalesce(binding || added, '');
+      binding := case
+        when expects = 'kept' and tickets.location_takes_number(coalesce(added, last), number) then '='
+        when added is not null or binding = '=' then ' '
+        else binding
+      end;
+      added := number;
+      expects := '';
+    end if;
+
+    if added is not null then
+      kept := kept || binding || added;
+      last := added;
+      binding := ' ';
+      if gap then
+        again := true;
+        gap := false;
+      end if;
+    else
+      gap := kept <> '';
+      if binding <> '_' then
+        binding := ' ';
+      end if;
+    end if;
+  end loop;
+
+  if soft_end = length(kept) and soft_at is not null then
+    kept := left(kept, soft_at);
+  end if;
+  kept := tickets.location_without_numbers(kept);
+  if length(kept) > 201 then
+    kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
+    again := true;
+  end if;
+  kept := tickets.location_street(kept);
+  if again then
+    return tickets.location_walk(replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' ='));
+  end if;
+  return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.location_walk(name text) IS 'The place in what tickets.plain_name() gives, as tickets.location_words() has it.';
+
+CREATE FUNCTION tickets.location_without_numbers(kept text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((("right"(kept, 1) COLLATE "C") >= '0'::text) AND (("right"(kept, 1) COLLATE "C") <= '9'::text)) THEN regexp_replace((kept COLLATE "C"), '(?:[ _''-][0-9]+)+$'::text, ''::text) ELSE kept END;
+
+COMMENT ON FUNCTION tickets.location_without_numbers(kept text) IS 'Kept words without the bare numbers that they end with.';
 
 CREATE FUNCTION tickets.locations_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER

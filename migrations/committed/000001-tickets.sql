@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:eec9e4252bb4408285c4e33c2ba8520ca2ef3e0b
+--! Hash: sha1:e77867b2df57a4d8a0a3b0844afbfe7734861a09
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1668,11 +1668,11 @@ end
 $$;
 comment on function tickets.plain_name(text) is 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
--- Tokenise: the words, each with the `_`, `-`, `'` or `=` in front of it that binds it to the one before. Inlined.
+-- Tokenise: the words, each with the `_`, `-`, `'` or `=` in front of it that binds it to the one before.
 create or replace function tickets.location_tokens(name text) returns text[]
   language sql immutable parallel safe
   return string_to_array(replace(name, '_', ' _'), ' ');
-comment on function tickets.location_tokens(text) is 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_words().';
+comment on function tickets.location_tokens(text) is 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_walk().';
 
 -- Classify: a word that is not in the vocabulary as it stands. A number stands alone or is joined to a word that takes one
 -- (FDT12 is FDT 12). After Block or House a letter is a number, too, and after Phase a Roman one is.
@@ -1702,229 +1702,242 @@ end
 $$;
 comment on function tickets.location_rule(text, text) is 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what the words before make of a number: id and premise take a letter for one, kept a Roman one.';
 
--- Was the word typed before, in another case only? Inlined.
-create or replace function tickets.location_retyped(seen text, token text) returns boolean
+-- Classify: what the rule of a word says, each as one expression.
+create or replace function tickets.location_adds(kind text, rule text, word text, expects text) returns text
   language sql immutable parallel safe
-  return strpos(lower(replace(replace(translate(seen, '_', ' '), '-', ' -'), '''', ' ''') collate "C") || ' ', ' ' || lower(token collate "C") || ' ') > 0
-    and strpos(replace(replace(translate(seen, '_', ' '), '-', ' -'), '''', ' ''') || ' ', ' ' || token || ' ') = 0;
-comment on function tickets.location_retyped(text, text) is 'Whether a word stands among those seen (each with what binds it in front of it, as it was typed) in another case and not in this one; one bound by `-` or `''` is not the word alone.';
+  return case
+    when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
+    when kind in ('code', 'site', 'floor', 'relation', '') or (kind = 'of' and expects = 'relation') then null
+    else word
+  end;
+comment on function tickets.location_adds(text, text, text, text) is 'What a word with this rule of tickets.location_vocabulary(), of which `kind` is the first word, adds to the name if nothing else takes it away; NULL: nothing.';
 
--- Tokenise, classify, render: what the rule of a word says decides whether it is added to `kept`, whether it takes the words
--- before it away, and what becomes of a number after it. Each word in `kept` has in front of it what binds it to the one
--- before: a blank, `_`, `-`, `'`, or `=` for a number that belongs to the name. What goes from the middle makes new
--- neighbours, so then the walk is repeated: a key is its own key.
--- Longer than 100 lines, for it runs for every row of a load: classifying every word that is not plain by a call made it 13 %
--- slower, and a plain word that takes the long way to the end of the loop 5 %. So a plain word and a code take few statements,
--- hardly a regular expression, and no call.
-create or replace function tickets.location_words(location_name text) returns text
+create or replace function tickets.location_expects(kind text, expects text, claims boolean) returns text
+  language sql immutable parallel safe
+  return case
+    when kind in ('plain', 'city', 'word', 'of', 'site') then ''
+    when kind in ('soft', 'ticket', 'numbered') then 'numbered'
+    when kind = '' then expects
+    when kind = 'no' then case when claims then 'id' else 'numbered' end
+    when kind = 'code' then 'numbers'
+    when kind = 'floor' then 'id'
+    when kind = 'front' then case when claims then 'relation' else '' end
+    else kind
+  end;
+comment on function tickets.location_expects(text, text, boolean) is 'What a word of this kind makes of a number after it, where the words before made `expects` of it: numbers and id let it go; premise and numbered let what they stand behind go with it; kept binds it to the name. relation takes an `of`. `claims`: the word has taken those before it away.';
+
+create or replace function tickets.location_claims(kind text, word text, last text) returns boolean
+  language sql immutable parallel safe
+  return case kind
+    when 'no' then last = 'h'
+    when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
+    when 'of' then word = 'to' and last in ('next', 'close')
+    when 'front' then last = 'in'
+  end;
+comment on function tickets.location_claims(text, text, text) is 'Whether a word takes the last one away with it: H No, 2nd Floor, next to, close to, in front.';
+
+create or replace function tickets.location_repeats(kind text, word text, added text, last text, binding text, gap boolean) returns boolean
+  language sql immutable parallel safe
+  return last = added and (
+    kind <> 'plain'
+    or (length(word) > 2 and (binding = '_' or (binding = ' ' and gap)) and word not in ('saba', 'sawa', 'lunga'))
+  );
+comment on function tickets.location_repeats(text, text, text, text, text, boolean) is 'Whether a word of a name says the last one again, in the next segment or behind what goes; Nairobi NBO does so anywhere, and Saba Saba is a place.';
+
+create or replace function tickets.location_retyped(kind text, name text, word text, token text) returns boolean
+  language sql immutable parallel safe
+  return kind in ('plain', 'city') and length(word) > 2 and word not in ('saba', 'sawa', 'lunga')
+    and strpos(' ' || lower(translate(name, '_', ' ') collate "C") || ' ', ' ' || word || ' ')
+      < strpos(' ' || translate(name, '_', ' ') || ' ', ' ' || token || ' ');
+comment on function tickets.location_retyped(text, text, text, text) is 'Whether a word of a name stands in the plain name in another case before it stands there as this token.';
+
+-- Render: the end of the name.
+create or replace function tickets.location_without_numbers(kept text) returns text
+  language sql immutable parallel safe
+  return case
+    when right(kept, 1) collate "C" between '0' and '9' then regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '')
+    else kept
+  end;
+comment on function tickets.location_without_numbers(text) is 'Kept words without the bare numbers that they end with.';
+
+create or replace function tickets.location_street(kept text) returns text
+  language sql immutable parallel safe
+  return case when right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then kept || 'reet' else kept end;
+comment on function tickets.location_street(text) is 'Kept words, of which a last St is a street.';
+
+create or replace function tickets.location_takes_number(word text, number text) returns boolean
+  language sql immutable parallel safe
+  return number collate "C" ~ ('^' || coalesce(nullif(split_part(tickets.location_vocabulary() ->> word, ' ', 3), ''), '.*') || '$');
+comment on function tickets.location_takes_number(text, text) is 'Whether a number belongs to the name of this `kept` word.';
+
+-- One walk over the words: each is classified, and what its kind says is rendered: it is added to `kept`, takes words before
+-- it away, and makes something of a number after it. What goes from the middle makes new neighbours, so then the walk is
+-- repeated: a key is its own key.
+-- Longer than 100 lines, for it runs for every row of a load, and a step of its own would be a call for each word (classifying
+-- so cost 13 %). Most words are a code, a number after one, or a plain word: those take few statements and hardly a regular
+-- expression. The functions above that are one expression are inlined and cost no call, so they are neither strict nor pinned.
+create or replace function tickets.location_walk(name text) returns text
   language plpgsql immutable strict parallel safe
 as $$
 declare
-  name text := left(location_name, 500);
-  kept text;
-  seen text;         -- the words of names, bound and as they were typed
+  kept text := '';
   token text;
   word text;
-  stem text;         -- the word without the digits at its end
+  stem text;               -- the word without the digits at its end
   rule text;
-  kind text;         -- the first word of the rule
-  added text;        -- what the token adds to `kept`; NULL: it goes
-  number text;       -- the number that the token is or ends with
-  last text;         -- the last word kept
-  binding text;
-  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
-  limits text;       -- which numbers a `kept` word takes, a regular expression
-  from_at integer;   -- length of `kept` before the words that go with a number to come
-  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
+  kind text;               -- the first word of the rule
+  added text;              -- what the token adds to `kept`; NULL: it goes
+  number text;             -- the number that the token is or ends with
+  last text := '';         -- the last word kept
+  binding text := ' ';
+  expects text := '';      -- tickets.location_expects() of the words before
+  from_at integer;         -- length of `kept` before the words that go with a number to come
+  cut integer;             -- length of `kept` without the words that go now
+  soft_at integer;         -- length of `kept` before the segments of nothing but soft codes that end at soft_end
   soft_end integer;
-  gap boolean;       -- something went since the last word kept
-  again boolean;
-  mixed boolean;     -- a digit stands before something else within a word
+  gap boolean := false;    -- something went since the last word kept
+  again boolean := false;  -- something went between two words kept
+  mixed constant boolean := name collate "C" ~ '[0-9][^0-9 _]';
 begin
-  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
-    name := tickets.plain_name(name);
-  end if;
-
-  mixed := name collate "C" ~ '[0-9][^0-9 _]';
-  loop
-    kept := '';
-    seen := '';
-    binding := ' ';
-    expects := '';
-    last := '';
-    soft_at := null;
-    soft_end := null;
-    gap := false;
-    again := false;
-
-    foreach token in array tickets.location_tokens(name) loop
+  foreach token in array tickets.location_tokens(name) loop
+    continue when token = '';
+    if strpos('_-''=', left(token, 1)) > 0 then
+      if left(token, 1) = '_' then
+        binding := '_';
+      elsif binding = ' ' and not gap then
+        binding := left(token, 1);
+      end if;
+      token := substr(token, 2);
       continue when token = '';
-      if strpos('_-''=', left(token, 1)) > 0 then
-        if binding = ' ' or left(token, 1) = '_' then
-          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
-        end if;
-        token := substr(token, 2);
-        continue when token = '';
-      end if;
-      word := lower(token collate "C");
-      stem := rtrim(word, '0123456789');
-      rule := tickets.location_vocabulary() ->> stem;
+    end if;
+    word := lower(token collate "C");
+    stem := rtrim(word, '0123456789');
+    rule := tickets.location_vocabulary() ->> stem;
 
-      -- Most words are a code, a number after one, or a plain word.
-      if rule = 'code' or (stem = '' and expects = 'numbers') then
-        expects := 'numbers';
-        gap := kept <> '';
-        continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
-        and (not mixed or word collate "C" !~ '[0-9]')
+    if rule = 'code' or (stem = '' and expects = 'numbers') then
+      expects := 'numbers';
+      gap := kept <> '';
+      continue;
+    elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
+      and (not mixed or word collate "C" !~ '[0-9]')
+    then
+      kept := kept || binding || word;
+      last := word;
+      binding := ' ';
+      expects := '';
+      if gap then
+        again := true;
+        gap := false;
+      end if;
+      continue;  -- not by the end of the loop, which costs 3 %
+    end if;
+
+    number := null;
+    if binding = '=' then
+      rule := '';
+      number := word;
+    elsif rule is null or stem <> word then
+      rule := tickets.location_rule(word, expects);
+      number := nullif(split_part(rule, '#', 2), '');
+      rule := split_part(rule, '#', 1);
+      word := left(word, length(word) - coalesce(length(number), 0));
+    end if;
+    kind := split_part(rule, ' ', 1);
+    added := tickets.location_adds(kind, rule, word, expects);
+
+    if kind in ('plain', 'kept', 'city', 'word') then
+      expects := tickets.location_expects(kind, expects, false);
+      if word = 'buru' and last = 'buru' then
+        kept := left(kept, -5);
+        added := 'buruburu';
+      elsif tickets.location_repeats(kind, word, added, last, binding, gap)
+        or (binding in (' ', '_') and tickets.location_retyped(kind, name, word, token))
       then
-        kept := kept || binding || word;
-        seen := seen || binding || token;
-        last := word;
-        binding := ' ';
-        expects := '';
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-        continue;
+        added := null;
       end if;
-        -- Classify: by the vocabulary, or, with a number in it, by tickets.location_rule().
-        number := null;
-        if binding = '=' then
-          rule := '';
-          number := word;
-        elsif rule is null or stem <> word then
-          rule := tickets.location_rule(word, expects);
-          number := nullif(split_part(rule, '#', 2), '');
-          rule := split_part(rule, '#', 1);
-          word := left(word, length(word) - coalesce(length(number), 0));
-        end if;
-        kind := split_part(rule, ' ', 1);
-        added := case
-          when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
-          when kind not in ('code', 'site', 'floor', 'relation', '') then word
-        end;
-
-        -- What the word does to those before it, and what it makes of a number to come.
-        if kind in ('no', 'floor', 'of', 'front') then
-          if kind = 'no' and expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'id';
-          elsif (case kind  -- H No, 2nd Floor, next to, in front: the word before goes as well
-            when 'no' then last = 'h'
-            when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
-            when 'of' then word = 'to' and last in ('next', 'close')
-            when 'front' then last = 'in'
-          end) then
-            kept := left(kept, -length(last) - 1);
-            last := '';
-            added := null;
-            expects := case kind when 'of' then '' when 'front' then 'relation' else 'id' end;
-          elsif kind = 'no' then
-            from_at := length(kept);
-            expects := 'numbered';
-          else
-            added := case when kind = 'front' or (kind = 'of' and expects <> 'relation') then word end;
-            expects := case kind when 'floor' then 'id' else '' end;
-          end if;
-        elsif kind in ('premise', 'numbered', 'soft', 'ticket') then
-          from_at := length(kept);
-          expects := case kind when 'premise' then kind else 'numbered' end;
-          if kind = 'soft' then
-            if soft_at is null or soft_end <> from_at then
-              soft_at := case when binding = '_' or kept = '' then from_at end;
-            end if;
-            soft_end := from_at + 1 + length(added);
-          end if;
-        elsif kind = 'kept' then
-          limits := split_part(rule, ' ', 3);
-          expects := kind;
-        elsif kind <> '' then
-          if kind = 'city' and last = 'st' and length(kept) > 3 then
-            kept := kept || 'reet';
-          end if;
-          expects := case kind when 'code' then 'numbers' when 'relation' then kind else '' end;
-        end if;
-
-        -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-        if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-          if word = 'buru' and last = 'buru' then
-            kept := left(kept, -5);
-            added := 'buruburu';
-          elsif (kind <> 'plain' and last = added)
-            or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-              and word not in ('saba', 'sawa', 'lunga')
-              and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)))
-          then
-            added := null;
-          end if;
-          seen := seen || binding || token;
-        end if;
-
-        if number is not null then
-          if added is not null then
-            kept := kept || binding || added;
-            binding := '=';
-          end if;
-          if expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'numbers';
-          elsif expects in ('numbers', 'id') then
-            added := null;
-            expects := 'numbers';
-          else
-            binding := case
-              when expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then '='
-              when binding = '=' then ' '
-              else binding
-            end;
-            added := number;
-            expects := '';
-          end if;
-        end if;
-
-      -- Render.
-      if added is not null then
-        kept := kept || binding || added;
-        last := added;
-        binding := ' ';
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-      else
-        gap := kept <> '';
-        if binding <> '_' then
-          binding := ' ';
-        end if;
+      if kind = 'city' then
+        kept := tickets.location_street(kept);
       end if;
-    end loop;
+    else
+      cut := case
+        when kind = 'no' and expects in ('premise', 'numbered') then from_at
+        when tickets.location_claims(kind, word, last) then length(kept) - length(last) - 1
+      end;
+      expects := tickets.location_expects(kind, expects, cut is not null);
+      if kind <> '' and cut is null then
+        from_at := length(kept);
+      end if;
+      if number is not null and expects in ('premise', 'numbered') then
+        cut := from_at;
+      end if;
+      if cut is not null then
+        kept := left(kept, cut);
+        soft_end := least(soft_end, cut);
+        last := '';
+        added := null;
+      elsif kind = 'soft' then
+        if soft_at is null or soft_end <> from_at then
+          soft_at := case when binding = '_' or kept = '' then from_at end;
+        end if;
+        soft_end := from_at + 1 + length(added);
+      end if;
+    end if;
 
-    -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
-    if soft_end = length(kept) and soft_at is not null then
-      kept := left(kept, soft_at);
+    if number is not null and expects in ('premise', 'numbered', 'numbers', 'id') then
+      added := null;
+      expects := 'numbers';
+    elsif number is not null then
+      kept := kept || coalesce(binding || added, '');
+      binding := case
+        when expects = 'kept' and tickets.location_takes_number(coalesce(added, last), number) then '='
+        when added is not null or binding = '=' then ' '
+        else binding
+      end;
+      added := number;
+      expects := '';
     end if;
-    if right(kept, 1) collate "C" between '0' and '9' then
-      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+
+    if added is not null then
+      kept := kept || binding || added;
+      last := added;
+      binding := ' ';
+      if gap then
+        again := true;
+        gap := false;
+      end if;
+    else
+      gap := kept <> '';
+      if binding <> '_' then
+        binding := ' ';
+      end if;
     end if;
-    if length(kept) > 201 then
-      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
-      again := true;
-    end if;
-    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
-      kept := kept || 'reet';
-    end if;
-    exit when not again;
-    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
   end loop;
+
+  if soft_end = length(kept) and soft_at is not null then
+    kept := left(kept, soft_at);
+  end if;
+  kept := tickets.location_without_numbers(kept);
+  if length(kept) > 201 then
+    kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
+    again := true;
+  end if;
+  kept := tickets.location_street(kept);
+  if again then
+    return tickets.location_walk(replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' ='));
+  end if;
   return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
+end
+$$;
+comment on function tickets.location_walk(text) is 'The place in what tickets.plain_name() gives, as tickets.location_words() has it.';
+
+create or replace function tickets.location_words(location_name text) returns text
+  language plpgsql immutable strict parallel safe
+as $$
+begin
+  if location_name collate "C" ~ '[^A-Za-z0-9_ ]' then
+    return tickets.location_walk(tickets.plain_name(left(location_name, 500)));
+  end if;
+  return tickets.location_walk(left(location_name, 500));
 end
 $$;
 comment on function tickets.location_words(text) is 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
@@ -1934,8 +1947,10 @@ create or replace function tickets.location_key(location_name text) returns text
   return nullif(translate(substr(tickets.location_words(location_name), 2), '_-''=', '    '), '');
 comment on function tickets.location_key(text) is 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
+-- Not pinned, as nothing that it calls is: with another search path than tickets.location_key() in the same statement, every
+-- expression below is planned again for each row, 50 kB of memory each.
 create or replace function tickets.location_query(location_name text) returns text
-  language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+  language plpgsql immutable strict parallel safe
 as $$
 declare
   token text;
