@@ -2754,6 +2754,7 @@ CREATE FUNCTION tickets.reporting_lag() RETURNS interval
   where e.event = 'closed'
     and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
     and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
+    and e.snapshot_id is distinct from 0 -- nor those that a takeover imported
     and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
 $$;
 
@@ -6591,7 +6592,8 @@ begin
   with looks as (
     select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
     from (
-      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null
+      -- Closings that a takeover imported tell nothing of what else was open then.
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and e.snapshot_id is distinct from 0
       union all
       select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
     ) as s
@@ -8742,7 +8744,7 @@ COMMENT ON COLUMN tickets.crq_events.old_value IS 'The value before: of assigned
 
 COMMENT ON COLUMN tickets.crq_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
-COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+COMMENT ON COLUMN tickets.crq_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 
 COMMENT ON COLUMN tickets.crq_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
@@ -8900,7 +8902,7 @@ COMMENT ON COLUMN tickets.inc_events.old_value IS 'The value before: of assigned
 
 COMMENT ON COLUMN tickets.inc_events.new_value IS 'The value after: assigned_team, cluster, else normalized_status.';
 
-COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+COMMENT ON COLUMN tickets.inc_events.snapshot_id IS 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 
 COMMENT ON COLUMN tickets.inc_events.snapshot_at IS 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 
@@ -8928,6 +8930,7 @@ CREATE VIEW tickets.inc_backlog AS
  WITH changes AS (
          SELECT COALESCE(e.snapshot_at, e.recorded_at) AS snapshot_at,
             e.event,
+            (NOT (e.snapshot_id IS DISTINCT FROM 0)) AS is_imported,
                 CASE e.event
                     WHEN 'closed'::text THEN
                     CASE
@@ -8954,7 +8957,8 @@ CREATE VIEW tickets.inc_backlog AS
     count(*) FILTER (WHERE (changes.change < 0)) AS closed,
     (sum(sum(changes.change)) OVER (ORDER BY changes.snapshot_at))::bigint AS open_tickets
    FROM changes
-  GROUP BY changes.snapshot_at;
+  GROUP BY changes.snapshot_at
+ HAVING (NOT bool_and(changes.is_imported));
 
 COMMENT ON VIEW tickets.inc_backlog IS 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (measured: 2 s for 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
 
@@ -9177,7 +9181,7 @@ CREATE TABLE tickets.inc_daily (
     closed integer DEFAULT 0 NOT NULL,
     snapshot_at timestamp with time zone NOT NULL,
     source text NOT NULL,
-    CONSTRAINT inc_daily_source_check CHECK ((source = ANY (ARRAY['state'::text, 'events'::text])))
+    CONSTRAINT inc_daily_source_check CHECK ((source = ANY (ARRAY['state'::text, 'events'::text, 'imported'::text])))
 );
 
 COMMENT ON TABLE tickets.inc_daily IS 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
@@ -9216,7 +9220,7 @@ COMMENT ON COLUMN tickets.inc_daily.closed IS 'Tickets that left the backlog sin
 
 COMMENT ON COLUMN tickets.inc_daily.snapshot_at IS 'The export''s own time of the day''s last look.';
 
-COMMENT ON COLUMN tickets.inc_daily.source IS 'state: counted when the snapshot was in. events: rebuilt from the history.';
+COMMENT ON COLUMN tickets.inc_daily.source IS 'state: counted when the snapshot was in. events: rebuilt from the history. imported: what the Python version had noted; opened, reopened and closed of such a day are not known, and 0.';
 
 ALTER TABLE tickets.inc_events ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.inc_events_event_id_seq

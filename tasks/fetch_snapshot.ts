@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Mode } from '../src/bucket/plan.ts';
 import { openBucket } from '../src/bucket/s3.ts';
 import { DEFAULT_DATASET, dataset } from '../src/settings/dataset.ts';
-import { isOn } from '../src/settings/recorded.ts';
+import { datasetsOn } from '../src/settings/recorded.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { fetchSnapshot, requestLook } from '../src/snapshots/fetch.ts';
@@ -39,7 +39,7 @@ export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: tr
   const mode = modeOf(payload);
   const from = dataset(payload.dataset);
   // The crontab has a line for each; plain npx graphile-worker goes by all of them.
-  if (!(await context.withPgClient((client) => isOn(client, from.name))))
+  if (!(await context.withPgClient(datasetsOn)).includes(from.name))
     return log.info(`${from.name} is off: nothing is looked at`);
   const bucket = openBucket(readSettings(BucketSettings));
   const jobId = String(job.id);

@@ -1,6 +1,7 @@
 /** CRQ beside INC: off it appears nowhere, on it has its own folder, table, line in every list, and no SLA. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import type { Finding } from '../src/operations/doctor/finding.ts';
 import { dataset } from '../src/settings/dataset.ts';
 import { recordSchedule } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
@@ -270,6 +271,19 @@ describe('CRQ beside INC', () => {
         { name: 'tickets_placed', labels: { dataset: 'crq', geo_source: 'none' }, value: 2 },
       ],
     );
+  });
+
+  test('the doctor looks at its folder and its runs, where the database alone knows that it is on', async () => {
+    await loadBoth();
+    await recordSchedule(env.pool);
+    delete process.env['CRQ_ENABLED'];
+    const { out } = await fleettickets({}, 'doctor', '--json');
+    const findings = JSON.parse(out) as Finding[];
+    const details = (name: string) => findings.filter(({ check }) => check === name).map(({ detail }) => detail);
+    assert.equal(details('bucket').length, 2);
+    assert.match(details('bucket')[1] ?? '', /0 snapshots in .*\/automations\/crq\/$/);
+    assert.equal(details('bucket rights').length, 2);
+    assert.match(details('schedule').join(), /the next run of inc is 20.*, the next run of crq is 20/);
   });
 
   test('a file that fails is named with its dataset, and skip_file needs its key only', async () => {

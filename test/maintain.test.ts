@@ -4,22 +4,25 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { RetentionSettings, readSettings } from '../src/settings/settings.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { first, operations, second } from './support/operations.ts';
-import { PREFIX } from './support/pipeline.ts';
+import { DATASET, PREFIX, TICKETS } from './support/pipeline.ts';
 
 let env: Environment;
 before(async () => {
   env = await startEnvironment();
 });
 after(() => env.close());
-beforeEach(() => env.reset());
+beforeEach(async () => {
+  await env.reset();
+  await env.runJobs(); // a worker that starts records which datasets are on
+});
 
 const { one, rows, snapshots, put, load, broken, addJob, maintain } = operations(() => env);
 
 describe('maintain', () => {
   test('asks again for jobs that vanished', async () => {
-    const repair = await broken('tickets.inc');
+    const repair = await broken(TICKETS);
     await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.pool.query(`select tickets_ops.fetch_now('${DATASET}')`);
     await env.runJobs().finally(repair);
     await env.pool.query('delete from graphile_worker._private_jobs');
     await maintain();
@@ -31,9 +34,9 @@ describe('maintain', () => {
   });
 
   test('fails what has stalled, so that the next snapshot is not blocked', async () => {
-    const repair = await broken('tickets.inc');
+    const repair = await broken(TICKETS);
     await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.pool.query(`select tickets_ops.fetch_now('${DATASET}')`);
     await env.runJobs().finally(repair);
     // As if the last attempt had died with its worker.
     await env.pool.query(
@@ -76,7 +79,7 @@ describe('maintain', () => {
       ['done'],
     );
     await env.putObject(`${PREFIX}${second.name.replace('-00-00.csv', '-10-00.csv')}`, second.csv);
-    await one('select * from tickets_ops.fetch_now()');
+    await one(`select * from tickets_ops.fetch_now('${DATASET}')`);
     await env.runJobs();
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),

@@ -3,20 +3,23 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { first, operations, second } from './support/operations.ts';
-import { PREFIX } from './support/pipeline.ts';
+import { DATASET, PREFIX, TICKETS } from './support/pipeline.ts';
 
 let env: Environment;
 before(async () => {
   env = await startEnvironment();
 });
 after(() => env.close());
-beforeEach(() => env.reset());
+beforeEach(async () => {
+  await env.reset();
+  await env.runJobs(); // a worker that starts records which datasets are on
+});
 
 const { rows, one, addJob, jobs, health, snapshots, put, load, broken, givenUp, maintain } = operations(() => env);
 
 describe('trying again', () => {
   test('a batch: its failed snapshot is reopened and loads', async () => {
-    const id = await givenUp('upsert_batch', 'tickets.inc');
+    const id = await givenUp('upsert_batch', TICKETS);
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),
       ['failed'],
@@ -36,15 +39,15 @@ describe('trying again', () => {
       (await snapshots()).map(({ status }) => status),
       ['done'],
     );
-    assert.equal((await one<{ n: string }>('select count(*) as n from tickets.inc')).n, String(first.tickets.size));
+    assert.equal((await one<{ n: string }>(`select count(*) as n from ${TICKETS}`)).n, String(first.tickets.size));
     assert.deepEqual(await jobs(), []);
   });
 
   test('a batch alone never brings a failed snapshot back; trying one again brings back all that is left of it', async () => {
-    const repair = await broken('tickets.inc');
+    const repair = await broken(TICKETS);
     const ids = Array.from({ length: 10_001 }, (_, n) => `WOT${10_000_000 + n}\n`); // three batches
     await env.putObject(`${PREFIX}${first.name}`, `ticket_id\n${ids.join('')}`);
-    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.pool.query(`select tickets_ops.fetch_now('${DATASET}')`);
     await env.runJobs();
     const due = (batch: number, attempts: string) =>
       env.pool.query(
@@ -65,7 +68,7 @@ describe('trying again', () => {
     assert.deepEqual(await snapshots(), [
       { snapshot_id: '1', status: 'failed', error: 'Batch 3 failed 6 times: The disk is on fire' },
     ]);
-    assert.deepEqual(await rows('select ticket_id from tickets.inc'), []);
+    assert.deepEqual(await rows(`select ticket_id from ${TICKETS}`), []);
 
     await due(2, 'max_attempts'); // it died with its worker, say
     const [failure] = await jobs(`key = 'upsert_batch:1:3'`);
@@ -78,7 +81,7 @@ describe('trying again', () => {
       (await snapshots()).map(({ status }) => status),
       ['done'],
     );
-    assert.equal((await one<{ n: string }>('select count(*) as n from tickets.inc')).n, '10001');
+    assert.equal((await one<{ n: string }>(`select count(*) as n from ${TICKETS}`)).n, '10001');
     assert.deepEqual(await jobs(), []);
   });
 
@@ -111,7 +114,7 @@ describe('trying again', () => {
   });
 
   test('its end, asked for before its batches are loaded, brings the batches back', async () => {
-    await givenUp('upsert_batch', 'tickets.inc');
+    await givenUp('upsert_batch', TICKETS);
     const { id } = await one<{ id: string }>(
       `select id from graphile_worker.add_job('finalize_snapshot', '{"snapshot_id": 1}')`,
     );
@@ -126,7 +129,7 @@ describe('trying again', () => {
   });
 
   test('what a newer snapshot superseded says so, and stays failed', async () => {
-    const id = await givenUp('upsert_batch', 'tickets.inc');
+    const id = await givenUp('upsert_batch', TICKETS);
     await load(second).catch(() => undefined);
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),
@@ -145,14 +148,14 @@ describe('trying again', () => {
   });
 
   test('after its staging was pruned, it says to read the file again', async () => {
-    const id = await givenUp('upsert_batch', 'tickets.inc');
+    const id = await givenUp('upsert_batch', TICKETS);
     await env.pool.query(`update tickets_ops.snapshots set progress_at = now() - interval '8 days'`);
     await maintain();
     await assert.rejects(
       one('select * from tickets_ops.retry_job($1)', [id]),
-      /have been pruned\. Read it again: .*fetch_now\('inc', true\)/,
+      new RegExp(`have been pruned\\. Read it again: .*fetch_now\\('${DATASET}', true\\)`),
     );
-    await one(`select * from tickets_ops.fetch_now('inc', true)`);
+    await one(`select * from tickets_ops.fetch_now('${DATASET}', true)`);
     await env.runJobs();
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),
@@ -169,8 +172,8 @@ describe('trying again', () => {
     );
     const tired = await addJob(
       'fetch_snapshot',
-      { dataset: 'inc', waits: 360 },
-      `, max_attempts := 1, job_key := 'fetch_snapshot:inc:newest'`,
+      { dataset: DATASET, waits: 360 },
+      `, max_attempts := 1, job_key := 'fetch_snapshot:${DATASET}:newest'`,
     );
     await env.pool.query('update graphile_worker._private_jobs set attempts = 1 where id = $1', [tired]);
     const tried = await rows<{ job_id: string }>('select * from tickets_ops.retry_failed()');
@@ -180,7 +183,7 @@ describe('trying again', () => {
     );
     assert.deepEqual(await rows('select attempts, max_attempts, payload from tickets_ops.jobs order by id'), [
       { attempts: 0, max_attempts: 6, payload: { clutser: 'Kilimani' } },
-      { attempts: 0, max_attempts: 6, payload: { dataset: 'inc' } },
+      { attempts: 0, max_attempts: 6, payload: { dataset: DATASET } },
     ]);
   });
 
@@ -228,9 +231,9 @@ describe('cancelling', () => {
   });
 
   test('a batch takes its snapshot with it, and nothing brings it back', async () => {
-    const repair = await broken('tickets.inc');
+    const repair = await broken(TICKETS);
     await put(first);
-    await env.pool.query('select tickets_ops.fetch_now()');
+    await env.pool.query(`select tickets_ops.fetch_now('${DATASET}')`);
     await env.runJobs().finally(repair);
     const [batch] = await jobs(`task = 'upsert_batch'`);
     assert.match(
@@ -240,7 +243,7 @@ describe('cancelling', () => {
     await maintain();
     assert.deepEqual(await jobs(), []);
     assert.deepEqual(await snapshots(), [{ snapshot_id: '1', status: 'failed', error: 'Cancelled by postgres' }]);
-    await one('select * from tickets_ops.fetch_now(force => true)');
+    await one(`select * from tickets_ops.fetch_now('${DATASET}', force => true)`);
     assert.deepEqual(await env.runJobs(), []);
     assert.deepEqual(
       (await snapshots()).map(({ status }) => status),

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e77867b2df57a4d8a0a3b0844afbfe7734861a09
+--! Hash: sha1:2f68bc40f1c0721ab219cf7b1e4e3e600bdb07ca
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -220,6 +220,9 @@ begin
     select format('publication %I of table %I.%I', t.pubname, t.schemaname, t.tablename)
     from pg_publication_tables t join pg_publication p using (pubname)
     where t.schemaname = 'tickets' and not p.puballtables
+    union all
+    select format('row security that is forced on the owner of %s too', c.oid::regclass)
+    from pg_class c where c.relnamespace = 'tickets'::regnamespace and c.relforcerowsecurity and c.relrowsecurity
   ) as found;
   if v_stopping is not null then
     raise exception 'Bound to the tables of the schema tickets, and not to be moved by a migration: %', v_stopping
@@ -289,7 +292,11 @@ begin
   union all
   select
     'pg_constraint'::regclass, k.oid, 'foreign key', pg_describe_object('pg_constraint'::regclass, k.oid, 0), false, false, true, 101,
-    format('alter table %s add constraint %I %s', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid)), '{}'
+    format('alter table %s add constraint %I %s', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid)),
+    array(
+      select format('comment on constraint %I on %s is %L', k.conname, k.conrelid::regclass, comment) from obj_description(k.oid, 'pg_constraint') comment
+      where comment is not null
+    )
   from pg_constraint k
   where k.contype = 'f' and k.conparentid = 0 and tickets_takeover.is_foreign('pg_class'::regclass, k.conrelid)
     and tickets_takeover.schema_of('pg_class'::regclass, k.confrelid) = 'tickets'
@@ -304,6 +311,9 @@ begin
         case t.tgenabled when 'D' then 'disable' when 'A' then 'enable always' else 'enable replica' end, t.tgname
       )
       where t.tgenabled <> 'O'
+      union all
+      select format('comment on trigger %I on %s is %L', t.tgname, t.tgrelid::regclass, comment) from obj_description(t.oid, 'pg_trigger') comment
+      where comment is not null
     )
   from pg_trigger t
   where not t.tgisinternal and tickets_takeover.schema_of('pg_class'::regclass, t.tgrelid) = 'tickets'
@@ -388,7 +398,7 @@ begin
           when kind = 'foreign key' then array[
             (select format('alter table %s rename constraint %I to %I', conrelid::regclass, conname, 'old_' || oid) from pg_constraint where oid = object_id),
             definition
-          ]
+          ] || afterwards
           when kind = 'materialized view' and not own then array[
             definition,
             format('grant usage, create on schema tickets_takeover to %I', owner), -- to own something there; taken back below
@@ -672,6 +682,186 @@ end
 $$;
 comment on function tickets_takeover.set_aside() is 'The first half of a takeover: the old schema becomes tickets_legacy, and an empty schema tickets stands in its place, with its grants and default privileges. Raises where a tickets_legacy is there already.';
 --! EndIncluded takeover/head.sql
+--! Included takeover/history.sql
+-- History that the old system kept, if it did: its README proposed closings (`closure_events`) or daily snapshots. It is imported
+-- before our baselines, for nothing else tells of it. The tables themselves are people's own: carry_over() has moved them.
+
+create or replace function tickets_takeover.history_table(variadic p_names text[]) returns regclass
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(to_regclass('tickets.' || name), to_regclass('tickets_legacy.' || name))
+  from unnest(p_names) with ordinality as n (name, position)
+  where coalesce(to_regclass('tickets.' || name), to_regclass('tickets_legacy.' || name)) is not null
+  order by position limit 1
+$$;
+comment on function tickets_takeover.history_table(text[]) is 'The first of these tables that the old schema had. NULL: none.';
+
+-- snapshot_id 0 marks what no snapshot of ours told. A closing that another one follows was followed by a reopening, of which nobody noted the time: it is told with the later one.
+create or replace function tickets_takeover.import_closures() returns void language plpgsql as $$
+declare
+  v_old regclass := tickets_takeover.history_table('closure_events', 'inc_closure_events');
+  v_at timestamptz := (select tickets.eat_ts(m.metadata ->> 'snapshot_at') from tickets.import_meta m where m.dataset = 'inc');
+  v_closed_at text := tickets_takeover.column_of(v_old, 'closed_at', 'closed');
+  v_imported bigint;
+begin
+  if v_old is null then
+    return;
+  end if;
+  if 'null' in (v_closed_at, tickets_takeover.column_of(v_old, 'ticket_id')) then
+    insert into tickets_takeover.notes values ('history of the old system that cannot be read: carried over as it is', v_old::text, 'no columns ticket_id and closed_at');
+    return;
+  end if;
+  execute format($sql$
+    create table tickets_takeover.old_closures as
+    select distinct on (ticket_id, closed_at)
+      t.ticket_id, c.closed_at, coalesce(c.told_at, c.closed_at) as told_at, c.assigned_team, c.owner, c.cluster, c.region, c.mttr, c.sla_status, c.status
+    from (
+      select
+        btrim(%2$s::text) as ticket_id, tickets.eat_ts(%3$s::text) as closed_at, tickets.eat_ts(%4$s::text) as told_at, %5$s::text as assigned_team,
+        %6$s::text as owner, %7$s::text as cluster, lower(%8$s::text) as region,
+        case when %9$s::text ~ '^[0-9]{1,9}(\.[0-9]+)?$' then round(%9$s::text::numeric) end as mttr, %10$s::text as sla_status, %11$s::text as status
+      from %1$s o
+    ) as c
+    join tickets.inc t using (ticket_id)
+    where c.closed_at is not null
+    order by ticket_id, closed_at, told_at
+  $sql$,
+    v_old, tickets_takeover.column_of(v_old, 'ticket_id'), v_closed_at,
+    tickets_takeover.column_of(v_old, 'snapshot_at', 'observed_at', 'recorded_at', 'detected_at', 'created_at', 'inserted_at'),
+    tickets_takeover.column_of(v_old, 'assigned_team', 'closing_team', 'team'), tickets_takeover.column_of(v_old, 'owner'),
+    tickets_takeover.column_of(v_old, 'cluster'), tickets_takeover.column_of(v_old, 'region'),
+    tickets_takeover.column_of(v_old, 'mttr', 'mttr_minutes'), tickets_takeover.column_of(v_old, 'sla_status'),
+    tickets_takeover.column_of(v_old, 'normalized_status', 'status')
+  );
+
+  with closings as (
+    select c.*, row_number() over history as nth, lead(c.closed_at) over history is null as is_last
+    from tickets_takeover.old_closures c
+    window history as (partition by c.ticket_id order by c.closed_at)
+  ),
+  told as (
+    select ticket_id, nth, 1 as step, 'reopened' as event, told_at, assigned_team, owner, cluster, region, null::timestamptz as closed_at, null::numeric as mttr, null as sla_status, null as status
+    from closings where nth > 1
+    union all
+    select ticket_id, nth, 2, 'closed', told_at, assigned_team, owner, cluster, region, closed_at, mttr, sla_status, status from closings
+    union all
+    -- The old loader noted no reopening, nor a closing after the last one that is here: the ticket as it is says so.
+    select ticket_id, c.nth, 3, 'reopened', v_at, t.assigned_team, t.owner, t.cluster, t.region, null, null, null, t.normalized_status
+    from closings c join tickets.inc t using (ticket_id) where c.is_last and t.is_actionable
+    union all
+    select ticket_id, c.nth, 3, 'closure_corrected', v_at, null, null, null, null, t.closed_at, t.mttr, t.sla_status, t.normalized_status
+    from closings c join tickets.inc t using (ticket_id)
+    where c.is_last and t.is_actionable is not true and (t.closed_at, t.mttr) is distinct from (c.closed_at, c.mttr)
+  )
+  insert into tickets.inc_events (
+    ticket_id, event, old_value, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
+  )
+  select
+    o.ticket_id, o.event, case when (o.nth, o.step) <> (1, 2) then '' end, coalesce(o.status, ''), case when o.step < 3 then 0 end, o.told_at,
+    left(o.assigned_team, 100), o.owner, left(o.cluster, 100), left(o.region, 100), case when o.event <> 'closure_corrected' then t.created_at_service end,
+    o.closed_at, o.mttr, o.sla_status
+  from told o join tickets.inc t using (ticket_id)
+  order by o.ticket_id, o.nth, o.step;
+
+  select count(*) into v_imported from tickets_takeover.old_closures;
+  insert into tickets_takeover.notes values ('history of the old system that was imported', v_old::text, format('%s closings', v_imported));
+  execute format($sql$
+    insert into tickets_takeover.notes
+    select 'closings of the old history without a time, or of a ticket that is not there: not imported', left(%2$s::text, 300), %3$s::text
+    from %1$s o
+    where tickets.eat_ts(%3$s::text) is null or not exists (select from tickets.inc t where t.ticket_id = btrim(%2$s::text))
+  $sql$, v_old, tickets_takeover.column_of(v_old, 'ticket_id'), v_closed_at);
+  drop table tickets_takeover.old_closures;
+end
+$$;
+comment on function tickets_takeover.import_closures() is 'Imports the closings that the old system noted into tickets.inc_events, in order, before the baselines: what a ticket is now is told after them. Notes how many, and those that could not be.';
+
+create or replace function tickets_takeover.import_days() returns void language plpgsql as $$
+declare
+  v_old regclass := tickets_takeover.history_table('daily_snapshots', 'inc_daily_snapshots', 'ticket_snapshots');
+  v_day text := tickets_takeover.column_of(v_old, 'day', 'snapshot_date', 'snapshot_day', 'date', 'as_of');
+  v_open text := tickets_takeover.column_of(v_old, 'open', 'open_tickets', 'open_count', 'backlog');
+  v_days bigint;
+begin
+  if v_old is null then
+    return;
+  end if;
+  if v_open = 'null' and 'null' not in (tickets_takeover.column_of(v_old, 'ticket_id'), tickets_takeover.column_of(v_old, 'is_actionable')) then
+    v_open := 'tickets.to_boolean(o.is_actionable::text)::integer'; -- a row per ticket
+  end if;
+  if 'null' in (v_day, v_open) then
+    insert into tickets_takeover.notes values ('history of the old system that cannot be read: carried over as it is', v_old::text, 'no column for the day, or none for what was open');
+    return;
+  end if;
+  execute format($sql$
+    insert into tickets.inc_daily (day, cluster, region, assigned_team, open, snapshot_at, source)
+    select day, cluster, region, assigned_team, open, tickets.eat_midnight(day + 1) - interval '1 second', 'imported'
+    from (
+      select %2$s::date as day, coalesce(left(%4$s::text, 100), '') as cluster, coalesce(lower(left(%5$s::text, 100)), '') as region,
+        coalesce(left(%6$s::text, 100), '') as assigned_team, coalesce(sum(%3$s), 0) as open
+      from %1$s o group by 1, 2, 3, 4
+    ) as d
+    where day < coalesce((select min(i.day) from tickets.inc_daily i), tickets.eat_day(now()))
+  $sql$,
+    v_old, v_day, v_open, tickets_takeover.column_of(v_old, 'cluster'), tickets_takeover.column_of(v_old, 'region'),
+    tickets_takeover.column_of(v_old, 'assigned_team', 'team')
+  );
+  select count(distinct day) into v_days from tickets.inc_daily where source = 'imported';
+  insert into tickets_takeover.notes values ('history of the old system that was imported', v_old::text, format('%s days of backlog', v_days));
+end
+$$;
+comment on function tickets_takeover.import_days() is 'Imports the days of backlog that the old system noted into tickets.inc_daily: those before the first one that is there. Either counts, or a row per ticket and day. Notes how many.';
+--! EndIncluded takeover/history.sql
+--! Included takeover/comments.sql
+-- What people wrote about constraints and indexes of the old tables, and indexes of theirs. Comments on tables and columns are ours;
+-- those on views, functions, foreign keys and triggers of others come along with them (readers.sql).
+
+create or replace function tickets_takeover.replay_comments() returns void
+  language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_part record;
+begin
+  for v_part in
+    with parts as (
+      select 'constraint' as kind, k.conrelid as old_table, k.conname as name, obj_description(k.oid, 'pg_constraint') as comment, null as definition
+      from pg_constraint k
+      where not exists (select from pg_depend d where d.classid = 'pg_constraint'::regclass and d.objid = k.oid and d.deptype = 'P')
+      union all
+      select 'index', i.indrelid, c.relname, obj_description(i.indexrelid, 'pg_class'),
+        case when not exists (select from pg_constraint k where k.conindid = i.indexrelid) then pg_get_indexdef(i.indexrelid) end
+      from pg_index i join pg_class c on c.oid = i.indexrelid
+    )
+    select p.kind, p.name, p.comment, p.definition, new.oid::regclass as new_table,
+      case p.kind
+        when 'constraint' then exists (select from pg_constraint n where n.conrelid = new.oid and n.conname = p.name)
+        else exists (select from pg_index n join pg_class c on c.oid = n.indexrelid where n.indrelid = new.oid and c.relname = p.name)
+      end as is_there,
+      exists (
+        select from pg_index n
+        where n.indrelid = new.oid and split_part(pg_get_indexdef(n.indexrelid), ' USING ', 2) = split_part(p.definition, ' USING ', 2)
+      ) as is_covered
+    from parts p
+    join pg_class old on old.oid = p.old_table and old.relnamespace = 'tickets_legacy'::regnamespace
+    join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace and new.relkind in ('r', 'p')
+    order by p.kind, p.name
+  loop
+    if v_part.comment is not null and v_part.is_there then
+      execute case v_part.kind
+        when 'constraint' then format('comment on constraint %I on %s is %L', v_part.name, v_part.new_table, v_part.comment)
+        else format('comment on index tickets.%I is %L', v_part.name, v_part.comment)
+      end;
+    elsif v_part.comment is not null then
+      insert into tickets_takeover.notes values (case v_part.kind when 'constraint' then 'comments on constraints that are no longer there' else 'comments on indexes that are no longer there' end, v_part.name, v_part.comment);
+    end if;
+    if v_part.definition is not null and not v_part.is_covered then
+      insert into tickets_takeover.notes values ('indexes of the old tables that ours lack', v_part.name, v_part.definition);
+    end if;
+  end loop;
+end
+$$;
+comment on function tickets_takeover.replay_comments() is 'Comments on constraints and indexes of the old tables go to those of the same name on ours; the others, and indexes that ours lack, are noted.';
+--! EndIncluded takeover/comments.sql
 --! Included takeover/fill.sql
 -- When all of ours exists, empty, and tickets_legacy holds the old tables: fill, check, replay the grants, re-point the
 -- readers. Not all columns of the old tables are known: those that are taken if they are there are named here.
@@ -687,28 +877,41 @@ as $$
 $$;
 comment on function tickets_takeover.column_of(regclass, text[]) is 'The first of these columns that the table has, as SQL (`o.geom`), or `null`.';
 
--- Freshness first: it says how old the baseline of the history is.
+-- Freshness first: it says how old the baseline of the history is. The envelope is one jsonb, or columns.
 create or replace function tickets_takeover.fill_import_meta() returns void language plpgsql as $$
+declare
+  v_old regclass := to_regclass('tickets_legacy.import_meta');
+  v_dataset text := tickets_takeover.column_of(v_old, 'dataset', 'name', 'key', 'source');
+  v_metadata text := tickets_takeover.column_of(v_old, 'metadata', 'meta', 'envelope', 'value', 'data');
 begin
-  if to_regclass('tickets_legacy.import_meta') is null then
+  if v_old is null then
     return;
   end if;
+  if v_dataset = 'null' then
+    insert into tickets_takeover.notes values ('import_meta in which no column names the dataset: the next file is loaded as one that was never seen', v_old::text, null);
+    return;
+  end if;
+  execute format($sql$
+    create table tickets_takeover.old_import_meta as
+    select lower(btrim(m.dataset)) as dataset, m.dataset as name, case when jsonb_typeof(m.metadata) = 'object' then m.metadata else '{}' end as metadata
+    from (select %2$s::text as dataset, (%3$s)::jsonb as metadata from %1$s o) as m
+  $sql$, v_old, v_dataset, case v_metadata when 'null' then 'to_jsonb(o)' else v_metadata end);
+
   insert into tickets.import_meta (dataset, metadata)
   select
-    lower(m.dataset),
-    m.metadata - array['source_etag', 'source_last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
+    m.dataset,
+    m.metadata - array['source_etag', 'etag', 'source_last_modified', 'last_modified', 'snapshot_at', 'ingested_at', 'checked_at']
       || jsonb_strip_nulls(jsonb_build_object(
         -- As the bucket's listing is read, so that an unchanged file is recognised.
-        'source_etag', nullif(btrim(regexp_replace(m.metadata ->> 'source_etag', '^\s*W/', ''), E'" \t'), ''),
-        'source_last_modified', tickets.eat_ts(m.metadata ->> 'source_last_modified'),
+        'source_etag', nullif(btrim(regexp_replace(coalesce(m.metadata ->> 'source_etag', m.metadata ->> 'etag'), '^\s*W/', ''), E'" \t'), ''),
+        'source_last_modified', tickets.eat_ts(coalesce(m.metadata ->> 'source_last_modified', m.metadata ->> 'last_modified')),
         'snapshot_at', coalesce(file.exported_at, tickets.eat_ts(m.metadata ->> 'snapshot_at')),
         'ingested_at', tickets.eat_ts(m.metadata ->> 'ingested_at'),
         'checked_at', tickets.eat_ts(coalesce(m.metadata ->> 'checked_at', m.metadata ->> 'ingested_at'))
       ))
   from (
-    select distinct on (lower(dataset)) dataset, case when jsonb_typeof(metadata::jsonb) = 'object' then metadata::jsonb else '{}' end as metadata
-    from tickets_legacy.import_meta where lower(dataset) in ('inc', 'crq')
-    order by lower(dataset), dataset desc -- `inc` before `INC`
+    select distinct on (dataset) * from tickets_takeover.old_import_meta where dataset in ('inc', 'crq')
+    order by dataset, name desc -- `inc` before `INC`
   ) as m
   -- The file's name holds its time, in EAT, whatever the value that holds the name is called.
   cross join lateral (
@@ -718,8 +921,9 @@ begin
   ) as file;
 
   insert into tickets_takeover.notes
-  select 'rows of import_meta of no known dataset, left in tickets_legacy', dataset
-  from tickets_legacy.import_meta where lower(dataset) not in ('inc', 'crq');
+  select 'rows of import_meta of no known dataset, left in tickets_legacy', name
+  from tickets_takeover.old_import_meta where dataset in ('inc', 'crq') is not true;
+  drop table tickets_takeover.old_import_meta;
 end
 $$;
 comment on function tickets_takeover.fill_import_meta() is 'Fills tickets.import_meta from tickets_legacy.';
@@ -794,6 +998,9 @@ begin
       execute v_statement;
     end loop;
     execute format('alter table tickets.%I enable trigger user', v_dataset);
+    if v_dataset = 'inc' then
+      perform tickets_takeover.import_closures();
+    end if;
     perform tickets_ops.record_baselines(
       v_dataset, null, (select tickets.eat_ts(m.metadata ->> 'snapshot_at') from tickets.import_meta m where m.dataset = v_dataset)
     );
@@ -1072,6 +1279,11 @@ begin
     join pg_attribute a on a.attrelid = r.old and not a.attisdropped
     join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
     union all
+    -- Rows that nobody but the owner saw stay so.
+    select format('alter table %s enable row level security', r.new::regclass)
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+    where c.relrowsecurity
+    union all
     -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
     select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
       select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
@@ -1110,6 +1322,10 @@ begin
     where r.is_loaded and a.grantee <> 0 and pg_get_userbyid(a.grantee) <> current_user and a.privilege_type <> all (c_kept)
   ) as acl
   group by acl.role;
+  insert into tickets_takeover.notes
+  select 'tables with row security and no policy, as before: of these others see no row', r.new::regclass::text, null
+  from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+  where c.relrowsecurity;
   insert into tickets_takeover.notes
   select distinct 'roles that could call the map function because everyone could, and may not now', role.name, format('grant execute on function %s to %s;', f.new::regprocedure, role.name)
   from tickets_takeover.exchanged_functions f
@@ -1164,12 +1380,14 @@ begin
   perform tickets_takeover.fill_tickets();
   perform tickets_ops.rebuild_days();
   perform tickets_ops.record_day('inc');
+  perform tickets_takeover.import_days();
   perform tickets_takeover.read_old_places();
   perform tickets_takeover.fill_gazetteers();
   perform tickets_takeover.note_moves();
   perform tickets_takeover.keep_old_map();
   perform tickets_takeover.require_map_interface();
   perform tickets_takeover.replay_grants();
+  perform tickets_takeover.replay_comments();
   perform tickets_takeover.fence_off();
   perform tickets_takeover.complete(); -- last: while the readers are re-pointed, and until the commit, they wait
 end
@@ -2800,7 +3018,7 @@ comment on column tickets.inc_events.ticket_id is 'tickets.inc.ticket_id.';
 comment on column tickets.inc_events.event is 'opened: first seen open. closed: stopped being actionable, or first seen closed (old_value is then NULL). reopened. closure_corrected: closed_at or mttr changed while the ticket stayed closed. status_changed, team_changed, cluster_changed. baseline: existed when history began.';
 comment on column tickets.inc_events.old_value is 'The value before: of assigned_team or cluster for team_changed and cluster_changed, else normalized_status. NULL at first sight (baseline, opened, and closed of a ticket that was never seen open); a closing or reopening of a ticket that had no status has an empty text.';
 comment on column tickets.inc_events.new_value is 'The value after: assigned_team, cluster, else normalized_status.';
-comment on column tickets.inc_events.snapshot_id is 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline.';
+comment on column tickets.inc_events.snapshot_id is 'tickets_ops.snapshots.snapshot_id that brought the change. NULL for a baseline; 0 for what a takeover imported from the history of the Python version.';
 comment on column tickets.inc_events.snapshot_at is 'The export''s own time of that snapshot: use this as the time axis of what was observed. It trails what happened by days: see tickets.reporting_lag().';
 comment on column tickets.inc_events.recorded_at is 'When the event was written.';
 comment on column tickets.inc_events.assigned_team is 'This and the columns that follow: the ticket as the snapshot left it, on baseline, opened, closed and reopened; NULL on the others. For a closing the team that is credited with it. Cut to 100 characters, as are cluster and region.';
@@ -4422,6 +4640,7 @@ with changes as (
   select
     coalesce(e.snapshot_at, e.recorded_at) as snapshot_at,
     e.event,
+    e.snapshot_id is not distinct from 0 as is_imported,
     case e.event
       when 'closed' then case when lag(e.event) over history is null then 0 else -1 end
       when 'baseline' then
@@ -4443,7 +4662,9 @@ select
   count(*) filter (where change < 0) as closed,
   sum(sum(change)) over (order by snapshot_at)::bigint as open_tickets
 from changes
-group by snapshot_at;
+group by snapshot_at
+-- A takeover may have imported closings of before the baseline: they tell nothing of what else was open then.
+having not bool_and(is_imported);
 comment on view tickets.inc_backlog is 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (measured: 2 s for 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
 comment on column tickets.inc_backlog.snapshot_at is 'The export''s own time of the snapshot; for a baseline, when history began.';
 comment on column tickets.inc_backlog.opened is 'Tickets first seen open.';
@@ -9385,7 +9606,7 @@ create table tickets.inc_daily (
   reopened integer not null default 0,
   closed integer not null default 0,
   snapshot_at timestamptz not null,
-  source text not null check (source in ('state', 'events')),
+  source text not null check (source in ('state', 'events', 'imported')),
   primary key (day, cluster, region, assigned_team)
 );
 comment on table tickets.inc_daily is 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
@@ -9406,7 +9627,7 @@ comment on column tickets.inc_daily.opened is 'Tickets first seen open since the
 comment on column tickets.inc_daily.reopened is 'Tickets seen open again since then.';
 comment on column tickets.inc_daily.closed is 'Tickets that left the backlog since then, at the values that they closed with. Those first seen closed are not among them.';
 comment on column tickets.inc_daily.snapshot_at is 'The export''s own time of the day''s last look.';
-comment on column tickets.inc_daily.source is 'state: counted when the snapshot was in. events: rebuilt from the history.';
+comment on column tickets.inc_daily.source is 'state: counted when the snapshot was in. events: rebuilt from the history. imported: what the Python version had noted; opened, reopened and closed of such a day are not known, and 0.';
 
 --! Included calendar.sql
 -- Days, weeks and months of Nairobi, cut in SQL: dashboards cut at UTC, three hours late.
@@ -9511,6 +9732,7 @@ as $$
   where e.event = 'closed'
     and e.closed_at > (select tickets.snapshot_through() - interval '60 days')
     and e.snapshot_at > (select tickets.snapshot_through() - interval '30 days')
+    and e.snapshot_id is distinct from 0 -- nor those that a takeover imported
     and (e.snapshot_id = (select f.snapshot_id from tickets.inc_events f order by f.event_id limit 1)) is not true
 $$;
 comment on function tickets.reporting_lag() is 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
@@ -10011,7 +10233,8 @@ begin
   with looks as (
     select tickets.eat_day(s.snapshot_at) as day, max(s.snapshot_at) as snapshot_at
     from (
-      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null
+      -- Closings that a takeover imported tell nothing of what else was open then.
+      select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and e.snapshot_id is distinct from 0
       union all
       select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
     ) as s

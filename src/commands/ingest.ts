@@ -19,7 +19,7 @@ import { boundedWaits } from '../database/waits.ts';
 import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET, dataset } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
-import { isOn } from '../settings/recorded.ts';
+import { datasetsOn } from '../settings/recorded.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
@@ -86,7 +86,8 @@ export async function run(args: string[]): Promise<number> {
 
   return withClient(DATABASE_URL, async (client) => {
     await requireCurrent(client);
-    if (!(await isOn(client, name))) throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
+    if (!(await datasetsOn(client)).includes(name))
+      throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
     if (!values.apply && local) {
       const plan = await boundedWaits(client, () => planFile(client, from, local));
       print(values.json, plan, describeFilePlan);

@@ -43,6 +43,7 @@ export interface DatasetHealth {
   readonly loaded_status: string | null;
   readonly data_at: string | null;
   readonly open_missing: number | null;
+  readonly missed_run_at: string | null;
   readonly next_run_at: string | null;
 }
 
@@ -82,6 +83,12 @@ export async function readHealth(db: Db): Promise<Health> {
   return (rows[0] as { health: Health }).health;
 }
 
+/** The datasets that are on. */
+export async function readDatasets(db: Db): Promise<DatasetHealth[]> {
+  const { rows } = await db.query<{ row: DatasetHealth }>('select to_json(d) as row from tickets_ops.datasets d');
+  return rows.map(({ row }) => row);
+}
+
 /** Everything that `fleettickets status` shows. */
 export async function readStatus(db: Db): Promise<Status> {
   const { rows: snapshots } = await db.query<{ row: Status['snapshots'][number] }>(
@@ -104,12 +111,9 @@ export async function readStatus(db: Db): Promise<Status> {
        order by run_at desc limit ${JOBS_SHOWN}
      ) as j`,
   );
-  const { rows: datasets } = await db.query<{ row: DatasetHealth }>(
-    'select to_json(d) as row from tickets_ops.datasets d',
-  );
   return {
     health: await readHealth(db),
-    datasets: datasets.map(({ row }) => row),
+    datasets: await readDatasets(db),
     snapshots: snapshots.map(({ row }) => row),
     failing: failing.map(({ row }) => row),
   };

@@ -4,7 +4,7 @@
  */
 import type { Db } from '../database/client.ts';
 import { GeocoderSettings, geocoderFrom } from '../geocoding/settings.ts';
-import { type DatasetName, DEFAULT_DATASET } from './dataset.ts';
+import { DATASET_NAMES, type DatasetName, DEFAULT_DATASET } from './dataset.ts';
 import { FeedSettings, readSettings } from './settings.ts';
 
 /** Records what this process's environment gives; an unset variable leaves what others have recorded. */
@@ -17,11 +17,14 @@ export async function recordSettings(db: Db, poolId: string): Promise<void> {
   await db.query('select tickets_ops.record_settings($1, $2)', [poolId, JSON.stringify(given)]);
 }
 
-/** Whether a dataset is on: what this process's environment says, else what others have recorded (tickets.datasets). */
-export async function isOn(db: Db, name: DatasetName): Promise<boolean> {
+/**
+ * The datasets that are on: those that this process's environment names, else those that others have recorded
+ * (tickets.datasets).
+ * @param db undefined where there is no database of ours to ask
+ */
+export async function datasetsOn(db: Db | undefined): Promise<DatasetName[]> {
   const { CRQ_ENABLED } = readSettings(FeedSettings);
-  if (name === DEFAULT_DATASET) return true;
-  if (CRQ_ENABLED) return CRQ_ENABLED === 'true';
-  const { rows } = await db.query<{ is_on: boolean }>('select $1 in (select tickets.datasets()) as is_on', [name]);
-  return rows[0]?.is_on === true;
+  if (CRQ_ENABLED || !db) return DATASET_NAMES.filter((name) => name === DEFAULT_DATASET || CRQ_ENABLED === 'true');
+  const { rows } = await db.query<{ name: DatasetName }>('select tickets.datasets() as name');
+  return rows.map(({ name }) => name);
 }

@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { type CronMatcher, type ParsedCronItem, parseCrontab } from 'graphile-worker';
 import type { Db } from '../database/client.ts';
 import type { TaskName } from '../database/jobs.ts';
-import { DATASET_NAMES, DEFAULT_DATASET } from '../settings/dataset.ts';
-import { isOn } from '../settings/recorded.ts';
+import { DEFAULT_DATASET } from '../settings/dataset.ts';
+import { datasetsOn } from '../settings/recorded.ts';
 
 export const CRONTAB_FILE = fileURLToPath(new URL('../../crontab', import.meta.url));
 
@@ -30,11 +30,11 @@ export interface Times {
  * @throws what graphile-worker's parser says
  */
 export async function recordSchedule(db: Db): Promise<ParsedCronItem[]> {
-  const off: string[] = [];
-  for (const name of DATASET_NAMES) if (!(await isOn(db, name))) off.push(name);
-  const items = parseCrontab(await readFile(CRONTAB_FILE, 'utf8')).filter(
-    (item) => !off.includes(datasetOf(item) ?? ''),
-  );
+  const on: string[] = await datasetsOn(db);
+  const items = parseCrontab(await readFile(CRONTAB_FILE, 'utf8')).filter((item) => {
+    const dataset = datasetOf(item);
+    return dataset === null || on.includes(dataset);
+  });
   await db.query('select tickets_ops.record_schedule($1)', [JSON.stringify(items.map(entryOf))]);
   return items;
 }

@@ -8,8 +8,7 @@ import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
-import { connect } from '../../src/database/client.ts';
-import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { connectAsPerson, type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { csvOf, keyOf } from '../support/pipeline.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
@@ -28,7 +27,7 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
     await env.pool.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.78, -1.29), 4326))`,
     );
-    person = await connect(env.databaseUrl);
+    person = await connectAsPerson(env.databaseUrl);
     pid = (await person.query('select pg_backend_pid() as pid')).rows[0].pid;
     await person.query(`set application_name = 'psql'`);
     await person.query('begin');
@@ -51,7 +50,7 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
     const { rows } = await env.pool.query(
       `select id from graphile_worker.add_job('upsert_batch', '{"snapshot_id": 1, "batch": 1}', job_key := 'upsert_batch:1:1') as job`,
     );
-    await person.query(`select from graphile_worker._private_jobs for update`);
+    await person.query('select from graphile_worker._private_jobs for update');
     await person.query(`lock table tickets_ops.snapshots in exclusive mode`);
     const started = performance.now();
     await assert.rejects(

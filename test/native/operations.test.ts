@@ -151,6 +151,14 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
       data.filter((name) => !name.startsWith('tickets.')),
       ['graphile_migrate.migrations'],
     );
+    const { rows: ours } = await env.pool.query<{ name: string }>(
+      `select oid::regclass::text as name from pg_class where relnamespace = 'tickets'::regnamespace and relkind in ('r', 'p', 'v', 'm')`,
+    );
+    assert.deepEqual(
+      data.filter((name) => name.startsWith('tickets.')).sort(),
+      ours.map(({ name }) => name).sort(),
+      'the list in grants.sql',
+    );
     assert.deepEqual(
       readable('tickets_operator').filter((name) => !data.includes(name)),
       [
@@ -240,15 +248,16 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     assert.equal(await cell(operator, 'select loaded_status from tickets_ops.health'), 'done');
   });
 
-  test('what a migration brings anew is granted by the next one, and what the DBA granted stays', async () => {
+  test('what a migration brings anew is granted by the next one, what the DBA granted stays, and what others made is theirs', async () => {
     await env.pool.query('create table tickets.added (x integer)');
     await env.pool.query(
-      `revoke select on tickets_ops.jobs from tickets_operator; grant select on tickets_ops.health to ${names.tickets_reader}`,
+      `revoke select on tickets_ops.jobs from tickets_operator; revoke select on tickets.inc_ageing from tickets_reader; grant select on tickets_ops.health to ${names.tickets_reader}`,
     );
     await assert.rejects(operator.query('select * from tickets_ops.jobs'), DENIED);
     await migrate(env.databaseUrl, silent);
     await operator.query('select * from tickets_ops.jobs');
-    await reader.query('select * from tickets.added');
+    await reader.query('select * from tickets.inc_ageing');
+    await assert.rejects(reader.query('select * from tickets.added'), DENIED);
     const kept = await env.pool.query(`select has_table_privilege($1, 'tickets_ops.health', 'select') as kept`, [
       names.tickets_reader,
     ]);

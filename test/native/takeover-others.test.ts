@@ -113,6 +113,10 @@ describe('an old system of somebody else, in a database of many', {
   before(() =>
     asPerson(server, async (client) => {
       for (const name of NAMES) await client.query(`create role ${roleOf(name)} login password 'a-password'`);
+      // As the DBA does; another file may have migrated as one who may.
+      await client.query(
+        'do $$ begin create role tickets_reader; exception when duplicate_object or unique_violation then null; end $$',
+      );
     }),
   );
   after(() =>
@@ -212,6 +216,13 @@ describe('an old system of somebody else, in a database of many', {
       `set role ${roleOf('owner')}; create table tickets.holidays (day date); create table tickets.remarks (ticket_id text references tickets.inc, remark text); insert into tickets.holidays values ('2026-12-12'); alter table tickets.inc add remark text`,
     );
     await takeOver(database, true);
+    assert.deepEqual(
+      await ask(
+        database,
+        `select has_table_privilege('tickets_reader', 'tickets.holidays', 'select'), has_table_privilege('tickets_reader', 'tickets.inc', 'select')`,
+      ),
+      [[false, true]],
+    );
     const cleanUp = (...names: string[]) =>
       ask(database, `select tickets_takeover.clean_up(${names.map((name) => `'${name}'`).join(', ')})`, 'owner');
     const refusal = await cleanUp().then(
@@ -229,6 +240,123 @@ describe('an old system of somebody else, in a database of many', {
       [],
     );
     await ask(database, `update tickets.inc set ingested_at = now() where ticket_id = 'WOT700001'`, 'owner'); // the fence went with them
+  });
+
+  test('what the old system noted of closings and of days is history of ours, told before the baselines', async () => {
+    const database = await oldDatabase(
+      `set role ${roleOf('owner')};
+       create table tickets.closure_events (ticket_id text, closed_at timestamptz, team text, mttr numeric, observed_at timestamptz);
+       insert into tickets.closure_events values
+         ('WOT700001', '2026-06-14 06:30Z', 'Team 9', 150, '2026-06-14 08:00Z'), -- closed then, and closed now
+         ('WOT700002', '2026-06-10 06:30Z', 'Team 9', 90, '2026-06-10 08:00Z'), -- closed again since
+         ('WOT700004', '2026-06-11 06:30Z', 'Team 8', 60, '2026-06-11 08:00Z'), -- open now
+         ('WOT700005', '2026-06-09 06:30Z', 'Team 7', 30, '2026-06-09 08:00Z'), -- closed twice
+         ('WOT700005', '2026-06-14 06:30Z', 'Team 6', 150, '2026-06-14 08:00Z'),
+         ('WOT1', '2026-06-14 06:30Z', 'Team 9', 150, '2026-06-14 08:00Z'), ('WOT700003', null, 'Team 9', 150, null);
+       create table tickets.daily_snapshots (snapshot_date date, cluster text, region text, team text, open_tickets integer);
+       insert into tickets.daily_snapshots values ('2026-06-10', 'Nyali', 'Coast', 'Team 1', 7), ('2026-06-10', 'Nyali', 'coast', 'Team 1', 4), ('2026-06-11', 'Nyali', 'coast', null, 9)`,
+    );
+    await takeOver(database, true);
+    assert.deepEqual(
+      await ask(
+        database,
+        `select ticket_id, string_agg(event, ' ' order by event_id) from tickets.inc_events
+         where ticket_id between 'WOT700001' and 'WOT700005' group by 1 order by 1`,
+      ),
+      [
+        ['WOT700001', 'closed'],
+        ['WOT700002', 'closed closure_corrected'],
+        ['WOT700003', 'baseline'],
+        ['WOT700004', 'closed reopened'],
+        ['WOT700005', 'closed reopened closed'],
+      ],
+    );
+    assert.deepEqual(
+      await ask(
+        database,
+        `select ticket_id, closure_no, closed_at at time zone 'UTC' = '2026-06-14 06:30' as last, assigned_team, mttr_minutes::int, observed, is_final
+         from tickets.inc_closures where ticket_id between 'WOT700001' and 'WOT700005' order by 1, 2`,
+      ),
+      [
+        ['WOT700001', 1, true, 'Team 9', 150, true, true],
+        ['WOT700002', 1, true, 'Team 9', 150, true, true],
+        ['WOT700003', 1, true, 'Team 3', 150, false, true],
+        ['WOT700004', 1, false, 'Team 8', 60, true, false],
+        ['WOT700005', 1, false, 'Team 7', 30, true, false],
+        ['WOT700005', 2, true, 'Team 6', 150, true, true],
+      ],
+    );
+    // Each ticket stands once among what is closed for good or open, and no day before the baseline claims to know the backlog.
+    assert.deepEqual(
+      await ask(
+        database,
+        `select (select count(*)::int from tickets.inc_closures where is_final) + (select count(*)::int from tickets.inc where is_actionable),
+           (select array_agg(open_tickets::int) from tickets.inc_backlog),
+           (select array_agg(format('%s %s %s', day, open, source) order by day) from (select day, sum(open) as open, min(source) as source from tickets.inc_daily group by 1) as d)`,
+      ),
+      [[2400, [600], ['2026-06-10 11 imported', '2026-06-11 9 imported', '2026-06-15 600 state']]],
+    );
+    assert.deepEqual(
+      await ask(database, `select name, note from tickets_takeover.notes where about ~ 'history' order by 1, 2`),
+      [
+        ['WOT1', '2026-06-14 06:30:00+00'],
+        ['WOT700003', null],
+        ['tickets.closure_events', '5 closings'],
+        ['tickets.daily_snapshots', '2 days of backlog'],
+      ],
+    );
+    assert.deepEqual(await ask(database, 'select count(*)::int from tickets.closure_events', 'owner'), [[7]]);
+  });
+
+  test('history in words that nobody knows is named, and stays', async () => {
+    const database = await oldDatabase(
+      `set role ${roleOf('owner')}; create table tickets.closure_events (what text); create table tickets.daily_snapshots (d date)`,
+    );
+    await takeOver(database, true);
+    assert.deepEqual(
+      await ask(database, `select name, note from tickets_takeover.notes where about ~ 'history' order by 1`),
+      [
+        ['tickets.closure_events', 'no columns ticket_id and closed_at'],
+        ['tickets.daily_snapshots', 'no column for the day, or none for what was open'],
+      ],
+    );
+  });
+
+  test('row security, comments and indexes of the old tables come along, or are named', async () => {
+    const database = await oldDatabase(
+      `set role ${roleOf('owner')}; alter table tickets.geo_clusters enable row level security;
+       comment on constraint inc_pkey on tickets.inc is 'one row a ticket'; comment on index tickets.crq_pkey is 'the other one';
+       create index slow_ones on tickets.inc ((raw ->> 'mttr')); comment on index tickets.slow_ones is 'for the monthly report';
+       comment on constraint assignments_ticket_id_fkey on dispatch.assignments is 'no ticket goes that somebody drives to'`,
+    );
+    await takeOver(database, true);
+    assert.deepEqual(
+      await ask(
+        database,
+        `select obj_description(k.oid, 'pg_constraint'), obj_description('tickets.crq_pkey'::regclass, 'pg_class'), obj_description(t.oid, 'pg_trigger'), obj_description(f.oid, 'pg_constraint')
+         from pg_constraint k, pg_trigger t, pg_constraint f
+         where k.conname = 'inc_pkey' and k.conrelid = 'tickets.inc'::regclass and t.tgname = 'zz_dispatch_notify' and t.tgrelid = 'tickets.inc'::regclass
+           and f.conname = 'assignments_ticket_id_fkey'`,
+      ),
+      [['one row a ticket', 'the other one', 'tells the dispatch desk', 'no ticket goes that somebody drives to']],
+    );
+    assert.deepEqual(
+      await ask(database, `select about, note from tickets_takeover.notes where name = 'slow_ones' order by 1`),
+      [
+        ['comments on indexes that are no longer there', 'for the monthly report'],
+        [
+          'indexes of the old tables that ours lack',
+          `CREATE INDEX slow_ones ON tickets_legacy.inc USING btree (((raw ->> 'mttr'::text)))`,
+        ],
+      ],
+    );
+    assert.deepEqual(await ask(database, 'select count(*)::int from tickets.geo_clusters', 'dispatcher'), [[0]]);
+    assert.deepEqual(await ask(database, 'select count(*)::int from tickets.geo_clusters', 'owner'), [[3]]);
+  });
+
+  test('row security that is forced on the owner stops the takeover', async () => {
+    const database = await oldDatabase('alter table tickets.inc enable row level security, force row level security');
+    await assert.rejects(takeOver(database, true), /row security that is forced on the owner of tickets\.inc/);
   });
 
   test('the way back brings the old map function back too, and a second time it says so', async () => {

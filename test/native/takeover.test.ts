@@ -345,6 +345,37 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
     assert.deepEqual(await rows(database, 'select ticket_id from tickets.inc'), []);
   });
 
+  describe('the columns of import_meta', () => {
+    const known = (database: string) =>
+      row(
+        database,
+        `select metadata ->> 'source_etag' as etag, tickets.eat_ts(metadata ->> 'snapshot_at') as at from tickets.import_meta where dataset = 'inc'`,
+      );
+    for (const [name, change] of [
+      ['of other names', `rename dataset to name; alter table tickets.import_meta rename metadata to envelope`],
+      [
+        'instead of an envelope',
+        `add source_key text, add etag text, add last_modified timestamptz;
+         update tickets.import_meta set source_key = metadata ->> 'source_key', etag = metadata ->> 'source_etag';
+         alter table tickets.import_meta drop metadata cascade`,
+      ],
+    ] as const)
+      test(`${name} are read`, async () => {
+        const ordinary = await legacy();
+        await takeOver(ordinary);
+        const database = await legacy(`alter table tickets.import_meta ${change}`);
+        await takeOver(database);
+        assert.deepEqual(await known(database), await known(ordinary));
+      });
+
+    test('of which none names the dataset are noted', async () => {
+      const database = await legacy('alter table tickets.import_meta rename dataset to which');
+      await takeOver(database);
+      assert.equal((await notes(database, 'import_meta in which no column names the dataset')).length, 1);
+      assert.deepEqual(await rows(database, 'select from tickets.import_meta'), []);
+    });
+  });
+
   describe('the columns of the gazetteers', () => {
     const variants: Record<string, [verified: number, change: string]> = {
       'latitude and longitude': [

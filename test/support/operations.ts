@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { feed } from '../../demo/feed.ts';
 import type { Environment } from './environment.ts';
-import { PREFIX } from './pipeline.ts';
+import { DATASET, PREFIX } from './pipeline.ts';
 
 const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 /** Of the last two hours: health calls a feed dead whose newest file is older than a day. */
@@ -54,7 +54,7 @@ export function operations(env: () => Environment) {
   const put = (snapshot: Snapshot) => env().putObject(`${PREFIX}${snapshot.name}`, snapshot.csv);
   const load = async (snapshot: Snapshot) => {
     await put(snapshot);
-    await one('select * from tickets_ops.fetch_now()');
+    await one(`select * from tickets_ops.fetch_now('${DATASET}')`);
     assert.deepEqual(await env().runJobs(), []);
   };
 
@@ -82,7 +82,7 @@ export function operations(env: () => Environment) {
   async function givenUp(task: string, ...fault: Parameters<typeof broken>): Promise<string> {
     const repair = await broken(...fault);
     await put(first);
-    await env().pool.query('select tickets_ops.fetch_now()');
+    await env().pool.query(`select tickets_ops.fetch_now('${DATASET}')`);
     return useUp(task).finally(repair);
   }
 

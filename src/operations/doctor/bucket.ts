@@ -4,17 +4,19 @@ import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
 import { ARCHIVE_FOLDER, archiveObject } from '../../bucket/archive.ts';
 import { snapshotFiles } from '../../bucket/files.ts';
 import { type Bucket, listFolder, openBucket } from '../../bucket/s3.ts';
-import { DATASET_NAMES, DEFAULT_DATASET, dataset } from '../../settings/dataset.ts';
-import { BucketSettings, FeedSettings, readSettings } from '../../settings/settings.ts';
+import type { Db } from '../../database/client.ts';
+import { dataset } from '../../settings/dataset.ts';
+import { datasetsOn } from '../../settings/recorded.ts';
+import { BucketSettings, readSettings } from '../../settings/settings.ts';
 import { check, type Finding, ok, skipped, type Verdict } from './finding.ts';
 
-export async function* examineBucket(): AsyncGenerator<Finding> {
+/** @param db undefined, or without our schema: which datasets are on is then what the environment says */
+export async function* examineBucket(db: Db | undefined): AsyncGenerator<Finding> {
   let bucket: Bucket;
   let folders: string[];
   try {
     bucket = openBucket(readSettings(BucketSettings));
-    const { CRQ_ENABLED } = readSettings(FeedSettings);
-    const names = CRQ_ENABLED === 'true' ? DATASET_NAMES : ([DEFAULT_DATASET] as const);
+    const names = await datasetsOn(db).catch(() => datasetsOn(undefined));
     folders = names.map((name) => dataset(name).prefix);
   } catch {
     yield { check: 'bucket', ...skipped('needs its settings') };

@@ -6,7 +6,7 @@ import { obstacles } from '../../database/preflight.ts';
 import { newerServer, readServer, serverObstacle } from '../../database/server.ts';
 import { JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
-import { readHealth } from '../health.ts';
+import { readDatasets, readHealth } from '../health.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
 import { otherApplications, othersRights } from './others.ts';
 import { vehicles } from './vehicles.ts';
@@ -121,15 +121,21 @@ async function clock(client: pg.Client): Promise<Verdict> {
 
 async function schedule(client: pg.Client): Promise<Verdict> {
   if ((await pending(client)).length > 0) return skipped('needs the schema');
-  const health = await readHealth(client);
-  const next = health.next_run_at === null ? 'none has ever started' : `the next run is ${health.next_run_at}`;
-  if (health.missed_run_at)
+  const { workers_alive } = await readHealth(client);
+  const datasets = await readDatasets(client);
+  const next = datasets
+    .map(
+      ({ dataset, next_run_at: at }) => `the next run of ${dataset} is ${at ?? 'not known: no worker has started yet'}`,
+    )
+    .join(', ');
+  const missed = datasets.flatMap(({ dataset, missed_run_at: at }) => (at === null ? [] : [`${at} of ${dataset}`]));
+  if (missed.length > 0)
     return warning(
-      `the run of ${health.missed_run_at} was missed; ${next}`,
+      `missed: the run of ${missed.join(', that of ')}; ${next}`,
       'start a worker, or see why its fetch_snapshot fails: fleettickets status',
     );
-  if (health.workers_alive === 0) return warning(`no worker is alive; ${next}`, 'start one: fleettickets worker');
-  return ok(`${health.workers_alive} alive to keep it; ${next}`);
+  if (workers_alive === 0) return warning(`no worker is alive; ${next}`, 'start one: fleettickets worker');
+  return ok(`${workers_alive} alive to keep it; ${next}`);
 }
 
 /** What health says of the feed, which may stand still although every look at the bucket succeeds. */

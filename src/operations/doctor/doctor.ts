@@ -26,7 +26,7 @@ export async function* examine(): AsyncGenerator<Finding> {
       database instanceof Error ? skipped('needs the database') : boundedWaits(database, () => look(database)),
     );
   }
-  yield* examineBucket();
+  yield* examineBucket(database instanceof Error ? undefined : database);
   yield await check('provider', () => provider(database instanceof Error ? undefined : database));
   if (!(database instanceof Error)) await database.end();
 }

@@ -11,6 +11,7 @@ import { feed } from '../../../demo/feed.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../../support/environment.ts';
 import { cutAfter, type Fault, type FaultProxy, hang, startFaultProxy, status } from '../../support/fault-proxy.ts';
 import { type NativeServers, startNativeServers } from '../../support/native.ts';
+import { DATASET, PREFIX } from '../../support/pipeline.ts';
 import { killWorkers, startWorkerProcess, type WorkerProcess } from '../../support/worker-process.ts';
 import { checkFiles, checkQueue, checkRate, checkTickets } from './checker.ts';
 import { type ChaosProvider, startChaosProvider } from './provider.ts';
@@ -18,7 +19,6 @@ import { type ChaosProvider, startChaosProvider } from './provider.ts';
 const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 120);
 const SEED = Number(process.env['CHAOS_SEED'] ?? 1);
 const RATE = 4;
-const PREFIX = 'automations/inc/';
 const STATES = ['staging', 'loading', 'finalizing', 'done'] as const;
 
 /** The answer comes in pieces with pauses between them. */
@@ -189,7 +189,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
       const { name, csv } = files.shift() as { name: string; csv: Buffer };
       await env.putObject(PREFIX + name, csv);
       put.set(PREFIX + name, csv);
-      await waitFor('Postgres to take the request', () => ask('select tickets_ops.fetch_now()'));
+      await waitFor('Postgres to take the request', () => ask(`select tickets_ops.fetch_now('${DATASET}')`));
       return PREFIX + name;
     };
 
@@ -235,7 +235,7 @@ describe('chaos', { skip: !native && 'needs a native Postgres' }, () => {
       100_000,
     );
     // What was loaded and not archived is archived by the next look.
-    await ask('select tickets_ops.fetch_now()');
+    await ask(`select tickets_ops.fetch_now('${DATASET}')`);
     await waitFor(
       'the last look',
       async () =>

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import type pg from 'pg';
+import { TICKETS } from '../../support/pipeline.ts';
 
 type Raw = Record<string, string>;
 /** A file that was put into the bucket, by its key. */
@@ -71,7 +72,7 @@ export async function checkTickets(
       history.push(...eventsOf(before, after).map(([event, from, to]) => [snapshot_id, id, event, from, to].join('|')));
     }
   }
-  const { rows } = await db.query<{ ticket_id: string; raw: Raw }>('select ticket_id, raw from tickets.inc');
+  const { rows } = await db.query<{ ticket_id: string; raw: Raw }>(`select ticket_id, raw from ${TICKETS}`);
   assert.deepEqual(new Map(rows.map(({ ticket_id, raw }) => [ticket_id, raw])), tickets);
 
   const { rows: events } = await db.query<{
@@ -80,7 +81,7 @@ export async function checkTickets(
     event: string;
     old_value: string | null;
     new_value: string | null;
-  }>('select snapshot_id, ticket_id, event, old_value, new_value from tickets.inc_events order by event_id');
+  }>(`select snapshot_id, ticket_id, event, old_value, new_value from ${TICKETS}_events order by event_id`);
   const told = events.map((e) => [e.snapshot_id, e.ticket_id, e.event, e.old_value ?? '', e.new_value ?? ''].join('|'));
   // Whether a status change is told beside the closing that it is part of is the pipeline's choice; that it is told once, and truly, is not.
   const ofStatus = (line: string) => line.includes('|status_changed|');
