@@ -13,7 +13,7 @@ import { measureServing } from './serving.ts';
 import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
 import { heading, type Line, printLine, printTable } from './table.ts';
 
-export interface Options {
+interface Options {
   /** For the baseline's files. */
   folder: string;
   rows: number;

@@ -5834,8 +5834,6 @@ CREATE TABLE tickets_ops.looks (
     looked_at timestamp with time zone NOT NULL,
     files bigint NOT NULL,
     others bigint NOT NULL,
-    newest_key text,
-    newest_last_modified timestamp with time zone,
     new_file_at timestamp with time zone,
     future_dated text[] NOT NULL,
     waiting bigint DEFAULT 0 NOT NULL
@@ -5850,10 +5848,6 @@ COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
 COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
 
 COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
 
 COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 
@@ -9684,7 +9678,6 @@ CREATE TABLE tickets_ops.snapshot_batches (
     last_ticket_id text NOT NULL,
     status text DEFAULT 'pending'::text NOT NULL,
     error text,
-    done_at timestamp with time zone,
     CONSTRAINT snapshot_batches_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'done'::text, 'failed'::text])))
 );
 
@@ -9701,8 +9694,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_batches.last_ticket_id IS 'Last ticket id
 COMMENT ON COLUMN tickets_ops.snapshot_batches.status IS 'pending, done, or failed when its job used up its attempts.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_batches.error IS 'Why it failed.';
-
-COMMENT ON COLUMN tickets_ops.snapshot_batches.done_at IS 'When it committed.';
 
 CREATE TABLE tickets_ops.snapshot_rejects (
     reject_id bigint NOT NULL,

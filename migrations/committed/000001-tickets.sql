@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:2f68bc40f1c0721ab219cf7b1e4e3e600bdb07ca
+--! Hash: sha1:dee37b32e363fdd2de0737471d48b5ae99844e27
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3822,7 +3822,6 @@ create table tickets_ops.snapshot_batches (
   last_ticket_id text not null,
   status text not null default 'pending' check (status in ('pending', 'done', 'failed')),
   error text,
-  done_at timestamptz,
   primary key (snapshot_id, batch)
 );
 comment on table tickets_ops.snapshot_batches is 'Work in progress: one row per upsert_batch job, a range of ticket ids of the snapshot''s changed rows.';
@@ -3832,7 +3831,6 @@ comment on column tickets_ops.snapshot_batches.first_ticket_id is 'First ticket 
 comment on column tickets_ops.snapshot_batches.last_ticket_id is 'Last ticket id of the range, included.';
 comment on column tickets_ops.snapshot_batches.status is 'pending, done, or failed when its job used up its attempts.';
 comment on column tickets_ops.snapshot_batches.error is 'Why it failed.';
-comment on column tickets_ops.snapshot_batches.done_at is 'When it committed.';
 
 create table tickets_ops.snapshot_rejects (
   reject_id bigint generated always as identity primary key,
@@ -3854,8 +3852,6 @@ create table tickets_ops.looks (
   looked_at timestamptz not null,
   files bigint not null,
   others bigint not null,
-  newest_key text,
-  newest_last_modified timestamptz,
   new_file_at timestamptz,
   future_dated text[] not null,
   waiting bigint not null default 0
@@ -3865,8 +3861,6 @@ comment on column tickets_ops.looks.dataset is 'inc or crq.';
 comment on column tickets_ops.looks.looked_at is 'When.';
 comment on column tickets_ops.looks.files is 'CSV files in the folder; those that were archived are not among them.';
 comment on column tickets_ops.looks.others is 'Empty files, and objects that are no CSV by their name.';
-comment on column tickets_ops.looks.newest_key is 'The file with the latest LastModified.';
-comment on column tickets_ops.looks.newest_last_modified is 'Its LastModified.';
 comment on column tickets_ops.looks.new_file_at is 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 comment on column tickets_ops.looks.future_dated is 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
 comment on column tickets_ops.looks.waiting is 'Of a feed of changes: files behind the one that is loaded, or that stops them. 0 for snapshots, of which the newest is enough.';
