@@ -587,6 +587,28 @@ $$;
 
 COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other requests that have a place, as tickets.map_features, with a clock and no SLA.';
 
+CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select coalesce(json_agg(place), '[]')
+  from (
+    select
+      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
+      json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+    from tickets.crq
+    where is_actionable and longitude is not null
+      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+      and (p_team is null or assigned_team = p_team)
+    group by longitude, latitude
+  ) as place
+$$;
+
+COMMENT ON FUNCTION tickets.crq_places(p_cluster text, p_team text) IS 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
+
 CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -10204,6 +10226,11 @@ GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
+
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.datasets() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.datasets() TO tickets_reader;

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:dee37b32e363fdd2de0737471d48b5ae99844e27
+--! Hash: sha1:5abd7a37ec5c022fd123bfc5380a244c22c2781e
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -10649,6 +10649,28 @@ end
 $$;
 comment on function reporting.fn_crq_for_map(boolean, text, text, text) is
 'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. Loaded where CRQ_ENABLED=true; where that was turned off, as they were last. Read-only, also on a streaming replica.';
+
+-- Reads the partial index crq_open_ids through its bare `where is_actionable`.
+create or replace function tickets.crq_places(p_cluster text, p_team text)
+returns json language sql stable parallel safe
+as $$
+  select coalesce(json_agg(place), '[]')
+  from (
+    select
+      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
+      json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+    from tickets.crq
+    where is_actionable and longitude is not null
+      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+      and (p_team is null or assigned_team = p_team)
+    group by longitude, latitude
+  ) as place
+$$;
+comment on function tickets.crq_places(text, text) is 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
 --! EndIncluded crq-map.sql
     $ours$;
     revoke execute on function reporting.fn_crq_for_map(boolean, text, text, text) from public;
