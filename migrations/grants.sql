@@ -70,7 +70,7 @@ begin
       reporting.fn_tickets_for_map_json(boolean, text, text, text),
       reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
       reporting.ticket_places_mvt(integer, integer, integer, json),
-      reporting.fn_tickets_version(), tickets.freshness(text), tickets.datasets()
+      reporting.fn_tickets_version(), tickets.freshness(text), tickets.datasets(), tickets.crq_places(text, text)
       to %I', v_role);
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.

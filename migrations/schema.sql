@@ -651,6 +651,28 @@ $$;
 
 COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other requests that have a place, as tickets.map_features, with a clock and no SLA.';
 
+CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select coalesce(json_agg(place), '[]')
+  from (
+    select
+      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
+      json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+    from tickets.crq
+    where is_actionable and longitude is not null
+      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+      and (p_team is null or assigned_team = p_team)
+    group by longitude, latitude
+  ) as place
+$$;
+
+COMMENT ON FUNCTION tickets.crq_places(p_cluster text, p_team text) IS 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
+
 CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6029,8 +6051,6 @@ CREATE TABLE tickets_ops.looks (
     looked_at timestamp with time zone NOT NULL,
     files bigint NOT NULL,
     others bigint NOT NULL,
-    newest_key text,
-    newest_last_modified timestamp with time zone,
     new_file_at timestamp with time zone,
     future_dated text[] NOT NULL,
     waiting bigint DEFAULT 0 NOT NULL
@@ -6045,10 +6065,6 @@ COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
 COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
 
 COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
 
 COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 
@@ -9932,7 +9948,6 @@ CREATE TABLE tickets_ops.snapshot_batches (
     last_ticket_id text NOT NULL,
     status text DEFAULT 'pending'::text NOT NULL,
     error text,
-    done_at timestamp with time zone,
     CONSTRAINT snapshot_batches_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'done'::text, 'failed'::text])))
 );
 
@@ -9949,8 +9964,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_batches.last_ticket_id IS 'Last ticket id
 COMMENT ON COLUMN tickets_ops.snapshot_batches.status IS 'pending, done, or failed when its job used up its attempts.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_batches.error IS 'Why it failed.';
-
-COMMENT ON COLUMN tickets_ops.snapshot_batches.done_at IS 'When it committed.';
 
 CREATE TABLE tickets_ops.snapshot_rejects (
     reject_id bigint NOT NULL,
@@ -10461,6 +10474,11 @@ GRANT SELECT ON TABLE tickets.geo_country TO tickets_reader;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
+
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets.datasets() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.datasets() TO tickets_reader;

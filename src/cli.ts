@@ -14,7 +14,7 @@ import { hideSecrets } from './settings/secrets.ts';
 import { endWithReader, print, printError, printJson } from './terminal/output.ts';
 import { UsageError } from './terminal/usage.ts';
 
-export interface Command {
+interface Command {
   /** One line for the list of commands. */
   readonly summary: string;
   /** What `--help` prints. */

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9156b5d16a7baf2fd169ace80673b328bb6ed02d
+--! Hash: sha1:9df0faaf207fc65a3ebebaa64dfa0cc49ba55e69
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3855,7 +3855,6 @@ create table tickets_ops.snapshot_batches (
   last_ticket_id text not null,
   status text not null default 'pending' check (status in ('pending', 'done', 'failed')),
   error text,
-  done_at timestamptz,
   primary key (snapshot_id, batch)
 );
 comment on table tickets_ops.snapshot_batches is 'Work in progress: one row per upsert_batch job, a range of ticket ids of the snapshot''s changed rows.';
@@ -3865,7 +3864,6 @@ comment on column tickets_ops.snapshot_batches.first_ticket_id is 'First ticket 
 comment on column tickets_ops.snapshot_batches.last_ticket_id is 'Last ticket id of the range, included.';
 comment on column tickets_ops.snapshot_batches.status is 'pending, done, or failed when its job used up its attempts.';
 comment on column tickets_ops.snapshot_batches.error is 'Why it failed.';
-comment on column tickets_ops.snapshot_batches.done_at is 'When it committed.';
 
 create table tickets_ops.snapshot_rejects (
   reject_id bigint generated always as identity primary key,
@@ -3887,8 +3885,6 @@ create table tickets_ops.looks (
   looked_at timestamptz not null,
   files bigint not null,
   others bigint not null,
-  newest_key text,
-  newest_last_modified timestamptz,
   new_file_at timestamptz,
   future_dated text[] not null,
   waiting bigint not null default 0
@@ -3898,8 +3894,6 @@ comment on column tickets_ops.looks.dataset is 'inc or crq.';
 comment on column tickets_ops.looks.looked_at is 'When.';
 comment on column tickets_ops.looks.files is 'CSV files in the folder; those that were archived are not among them.';
 comment on column tickets_ops.looks.others is 'Empty files, and objects that are no CSV by their name.';
-comment on column tickets_ops.looks.newest_key is 'The file with the latest LastModified.';
-comment on column tickets_ops.looks.newest_last_modified is 'Its LastModified.';
 comment on column tickets_ops.looks.new_file_at is 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 comment on column tickets_ops.looks.future_dated is 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
 comment on column tickets_ops.looks.waiting is 'Of a feed of changes: files behind the one that is loaded, or that stops them. 0 for snapshots, of which the newest is enough.';
@@ -10878,6 +10872,28 @@ end
 $$;
 comment on function reporting.fn_crq_for_map(boolean, text, text, text) is
 'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. Loaded where CRQ_ENABLED=true; where that was turned off, as they were last. Read-only, also on a streaming replica.';
+
+-- Reads the partial index crq_open_ids through its bare `where is_actionable`.
+create or replace function tickets.crq_places(p_cluster text, p_team text)
+returns json language sql stable parallel safe
+as $$
+  select coalesce(json_agg(place), '[]')
+  from (
+    select
+      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
+      json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+    from tickets.crq
+    where is_actionable and longitude is not null
+      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+      and (p_team is null or assigned_team = p_team)
+    group by longitude, latitude
+  ) as place
+$$;
+comment on function tickets.crq_places(text, text) is 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
 --! EndIncluded crq-map.sql
     $ours$;
     revoke execute on function reporting.fn_crq_for_map(boolean, text, text, text) from public;

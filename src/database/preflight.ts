@@ -13,7 +13,7 @@ import { readServer, serverObstacle } from './server.ts';
 import { otherSchema, REVISION, recordedSchema, revisionOf } from './worker-schema.ts';
 
 /** Something that is in the way: what was seen, and what a person can choose. */
-export interface Obstacle {
+interface Obstacle {
   readonly what: string;
   readonly remedy: string;
 }

@@ -3,7 +3,7 @@ import type { Db } from '../database/client.ts';
 import { ExpectedError } from '../settings/errors.ts';
 
 /** A ticket that a vehicle goes to. */
-export interface Stop {
+interface Stop {
   readonly vehicle_id: string;
   /** Registration plate or name; the vehicle's id where it has none. */
   readonly vehicle: string;
@@ -20,7 +20,7 @@ export interface Stop {
 }
 
 /** A ticket that is left out, and why. */
-export interface LeftOut {
+interface LeftOut {
   readonly ticket_id: string;
   readonly note: string;
 }

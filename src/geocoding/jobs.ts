@@ -35,8 +35,8 @@ const GIVE_WAY_MS = 20_000;
 
 /** What the planner and the jobs themselves add to what people type. */
 type Bookkeeping = { planned: boolean; snoozes: number };
-export type ClusterPayload = { cluster: string; force: boolean } & Bookkeeping;
-export type LocationPayload = { location_name: string; cluster: string; force: boolean } & Bookkeeping;
+type ClusterPayload = { cluster: string; force: boolean } & Bookkeeping;
+type LocationPayload = { location_name: string; cluster: string; force: boolean } & Bookkeeping;
 
 /** A place that is to be asked. */
 type Asked = {

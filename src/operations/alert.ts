@@ -11,7 +11,7 @@ import type { AlertSettings } from '../settings/settings.ts';
 import { printable } from '../terminal/printable.ts';
 
 /** A turn of health.ok, as tickets_ops.announce_health puts it into a job. */
-export interface Turn {
+interface Turn {
   readonly ok: boolean;
   /** As tickets_ops.health has them, each marked as Fault or Warning. */
   readonly problems: readonly string[];
