@@ -226,6 +226,62 @@ describe('a feed of changes', () => {
     assert.deepEqual(await problems(), []);
   });
 
+  test('a held one stops those behind it until a person releases it, or dismisses it', async () => {
+    const odd = BASELINE.map(({ ticket_id }) => ({ ticket_id: ticket_id as string, cluster: 'Nyali' })); // the flag is gone
+    for (const decide of ['release', 'dismiss'] as const) {
+      await env.reset();
+      await put(8, ...BASELINE);
+      await put(9, ...odd);
+      await put(10, ticket('WOT1', 'Assigned'));
+      assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(await statuses(env), [
+        [8, 'done'],
+        [9, 'held'],
+      ]);
+      assert.match((await problems()).join('\n'), /T09-00-00\.csv is held, and 1 later file\(s\) wait for it/);
+      await env.pool.query(
+        `select tickets_ops.${decide}_snapshot(snapshot_id) from tickets_ops.snapshots where status = 'held'`,
+      );
+      assert.deepEqual(await env.runJobs(), []);
+      assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual(await statuses(env), [
+        [8, 'done'],
+        [9, decide === 'release' ? 'done' : 'failed'],
+        [10, 'done'],
+      ]);
+      assert.equal(await statusOf('WOT1'), 'Assigned');
+      assert.equal((await rawTickets(env))['WOT2']?.['cluster'], decide === 'release' ? 'Nyali' : undefined);
+    }
+  });
+
+  test('by force the file that failed is read again, and nothing is passed over', async () => {
+    await put(8, ...BASELINE);
+    await put(9, ticket('WOT1', 'Assigned'));
+    await put(10, ticket('WOT1', 'Closed'));
+    await env.pool.query(
+      `create function public.refuse() returns trigger language plpgsql as $$ begin raise 'The disk is on fire' using errcode = 'XX000'; end $$;
+       create trigger refuse before update on ${TICKETS} for each row execute function public.refuse()`,
+    );
+    await fetchNow(env);
+    await env.pool.query(
+      'update graphile_worker._private_jobs set attempts = max_attempts - 1, run_at = now() where attempts > 0',
+    );
+    await env.runJobs();
+    await env.pool.query('drop function public.refuse() cascade');
+    assert.deepEqual(await statuses(env), [
+      [8, 'done'],
+      [9, 'failed'],
+    ]);
+    await fetchNow(env, { force: true });
+    await fetchNow(env);
+    assert.deepEqual((await statuses(env)).slice(2), [
+      [9, 'done'],
+      [10, 'done'],
+    ]);
+    assert.equal(await statusOf('WOT1'), 'Closed');
+  });
+
   test('one that came too late is failed with that reason, not dropped, and stops nobody', async () => {
     await put(8, ...BASELINE);
     await put(10, ticket('WOT1', 'Closed'));
