@@ -1,8 +1,9 @@
 /** Settings of plain `npx graphile-worker` in this folder: the same worker as `fleettickets worker`. */
 
 import { withClient } from './src/database/client.ts';
+import { loadDotEnv } from './src/settings/dot-env.ts';
 import { createLog } from './src/settings/log.ts';
-import { DatabaseSettings, loadDotEnv, readSettings } from './src/settings/settings.ts';
+import { DatabaseSettings, readSettings } from './src/settings/settings.ts';
 import { printError } from './src/terminal/output.ts';
 import { recordSchedule } from './src/worker/schedule.ts';
 import { workerPreset } from './src/worker/worker.ts';

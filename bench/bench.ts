@@ -15,7 +15,7 @@ const { values } = parseArgs({
     rows: { type: 'string', default: '50000' },
     'many-rows': { type: 'string', default: '500000' },
     runs: { type: 'string', default: '3' },
-    only: { type: 'string', default: 'loads,triggers,geocoding,memory,map,jobs,hostile,dispatch,analytics' },
+    only: { type: 'string', default: 'loads,triggers,geocoding,memory,map,jobs,hostile,dispatch,analytics,page' },
   },
 });
 

@@ -9,18 +9,19 @@ import { measureGrowth } from './growth.ts';
 import { measureHostile } from './hostile.ts';
 import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
+import { measurePage } from './page.ts';
 import { measureServing } from './serving.ts';
 import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
 import { heading, type Line, printLine, printTable } from './table.ts';
 
-export interface Options {
+interface Options {
   /** For the baseline's files. */
   folder: string;
   rows: number;
   manyRows: number;
   runs: number;
   /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile,
-   *  dispatch (half a million tickets of its own), growth (of as many rows as one says). */
+   *  dispatch (half a million tickets of its own), page, growth (of as many rows as one says). */
   only: string[];
 }
 
@@ -45,6 +46,7 @@ export async function measure(options: Options): Promise<void> {
     if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
     if (options.only.includes('hostile')) for (const line of await measureHostile(env)) note(line);
     if (options.only.includes('dispatch')) for (const line of await measureDispatch(env)) note(line);
+    if (options.only.includes('page')) for (const line of await measurePage(env)) note(line);
     if (options.only.includes('analytics'))
       for (const line of await measureAnalytics(env, options.manyRows)) note(line);
     if (options.only.includes('growth')) for (const line of await measureGrowth(env, options.manyRows)) note(line);

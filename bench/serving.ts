@@ -61,11 +61,15 @@ async function fastest<Queries extends readonly string[]>(
 async function placeLocations({ pool }: Environment): Promise<void> {
   await pool.query(
     `insert into tickets.geo_locations (cluster, location_key, status, geom)
-     select c.cluster, t.location_key, 'found', st_setsrid(st_makepoint(
-       st_x(c.geom) + hashtext(t.location_key) % 1000 / 20000.0, st_y(c.geom) + hashtext(t.location_key || '.') % 1000 / 20000.0), 4326)
-     from tickets.inc t join tickets.geo_clusters c on c.cluster = tickets.cluster_key(t.cluster)
-     where t.location_key is not null
-     group by c.cluster, c.geom, t.location_key
+     select c.cluster, t.location_key, 'found', place.geom
+     from tickets.inc t
+     join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(t.cluster)
+     cross join lateral (
+       select st_setsrid(st_makepoint(
+         st_x(c.geom) + hashtext(t.location_key) % 1000 / 20000.0, st_y(c.geom) + hashtext(t.location_key || '.') % 1000 / 20000.0), 4326) as geom
+     ) as place
+     where t.location_key is not null and tickets.in_kenya(place.geom)
+     group by c.cluster, t.location_key, place.geom
      order by count(*) desc, c.cluster, t.location_key limit 2600
      on conflict do nothing`,
   );

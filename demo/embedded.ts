@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { buildApp } from 'fauxqs';
 
-export type EmbeddedDatabase = {
+type EmbeddedDatabase = {
   url: string;
   /** A copy of the whole database as a gzipped tar, to start another from. */
   dump(): Promise<Uint8Array>;

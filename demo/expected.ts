@@ -26,7 +26,7 @@ export type Expected = {
   events: Record<EventName, number>;
 };
 
-export type EventName = 'opened' | 'closed' | 'reopened' | 'status_changed' | 'team_changed' | 'cluster_changed';
+type EventName = 'opened' | 'closed' | 'reopened' | 'status_changed' | 'team_changed' | 'cluster_changed';
 
 /** Stands for a byte that is no UTF-8, until the text becomes bytes. */
 export const badByte = '\ue000';

@@ -9,7 +9,7 @@ import { again, badByte, type Expected, load } from './expected.ts';
 import type { Place } from './places.ts';
 import { changes, columns, csvLine, eat, type Raw, type Ticket, ticket, ticketLine } from './ticket.ts';
 
-export type FeedOptions = {
+type FeedOptions = {
   seed?: number;
   /** How many files; the third repeats the second byte for byte. */
   hours?: number;
@@ -181,7 +181,7 @@ function withBadBytes(text: string): Buffer {
   return Buffer.concat(parts);
 }
 
-export type BigCsvOptions = {
+type BigCsvOptions = {
   tickets: number;
   seed?: number;
   openShare?: number;

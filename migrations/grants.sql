@@ -70,7 +70,7 @@ begin
       reporting.fn_tickets_for_map_json(boolean, text, text, text),
       reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
       reporting.ticket_places_mvt(integer, integer, integer, json),
-      reporting.fn_tickets_version(), tickets.freshness(text), tickets.datasets()
+      reporting.fn_tickets_version(), tickets.freshness(text), tickets.datasets(), tickets.crq_places(text, text)
       to %I', v_role);
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.
@@ -107,8 +107,8 @@ begin
       select oid from pg_proc
       where pronamespace = 'tickets'::regnamespace and proname in ('dispatch_plan', 'dispatch_problem', 'assign', 'assign_plan', 'release')
         or pronamespace = 'tickets_ops'::regnamespace and proname in (
-          'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_tours', 'greedy_tours', 'cheapest_tickets', 'costs_from', 'within_reach',
-          'min_cost_assignment', 'min_cost_matching', 'shortest_augmenting_paths', 'dispatch_lock', 'take_ticket'
+          'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_of_few', 'plan_of_many', 'greedy_tours', 'cheapest_tickets', 'costs_from',
+          'sphere_metres', 'within_reach', 'check_plan', 'min_cost_assignment', 'min_cost_matching', 'shortest_augmenting_paths', 'claim_dispatch', 'take_ticket'
         )
     loop
       execute format('grant execute on function %s to tickets_dispatcher', v_function);

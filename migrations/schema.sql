@@ -59,6 +59,7 @@ begin
   elsif p_from is null and p_to is null then
     raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(v_from, v_to);
   return jsonb_build_object(
     'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
     'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
@@ -71,13 +72,13 @@ $$;
 
 COMMENT ON FUNCTION reporting.fn_inc_dashboard(p_cluster text, p_status text, p_window text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 
 Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound or with p_from after p_to.';
 
 CREATE FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text DEFAULT 'day'::text, p_by text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -133,7 +134,7 @@ Properties: cluster and location_key of its tickets, NULL where they differ (a c
 
 id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 5 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state and a p_from after p_to. Read-only, also on a streaming replica.';
 
 CREATE FUNCTION reporting.fn_tickets_for_map(p_open_only boolean DEFAULT true, p_cluster text DEFAULT NULL::text, p_region text DEFAULT NULL::text, p_team text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -197,14 +198,13 @@ begin
     raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
       using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(p_from, p_to);
   -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
   -- a language this would take longer than reading the tickets.
   return query
-    with open_places as (
+    with open_clusters as (
       select
-        longitude, latitude,
-        min(cluster collate "C") as cluster,
-        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        longitude, latitude, cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as open,
@@ -215,6 +215,17 @@ begin
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       where p_state = 'closed' or p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude, cluster
+    ),
+    open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(first_key) as first_key, max(last_key) as last_key, min(location_name) as location_name, min(geo_source) as geo_source,
+        sum(open)::bigint as open, sum(breached)::bigint as breached, sum(at_risk)::bigint as at_risk, min(oldest) as oldest,
+        tickets.concat(ticket_ids) as ticket_ids, tickets.concat(clocks) as clocks
+      from open_clusters
       group by longitude, latitude
     ),
     closed_tickets as not materialized (
@@ -226,11 +237,9 @@ begin
         and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
       )
     ),
-    closed_places as (
+    closed_clusters as (
       select
-        longitude, latitude,
-        min(cluster collate "C") as cluster,
-        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        longitude, latitude, cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as closed,
@@ -238,6 +247,16 @@ begin
         tickets.collect(mttr::integer) filter (where mttr between -1e9 and 1e9) as mttrs,
         tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
       from closed_tickets
+      group by longitude, latitude, cluster
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(first_key) as first_key, max(last_key) as last_key, min(location_name) as location_name, min(geo_source) as geo_source,
+        sum(closed)::bigint as closed, tickets.concat(mttrs) as mttrs, tickets.concat(undated_ids) as undated_ids
+      from closed_clusters
       group by longitude, latitude
     ),
     last_closed as (
@@ -337,7 +356,7 @@ Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object wi
 
 Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state and a from after to, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
 
 CREATE TABLE tickets.assignments (
     assignment_id bigint NOT NULL,
@@ -395,7 +414,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+COMMENT ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take_over boolean) IS 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it); others keep the ticket locked for ten seconds.';
 
 CREATE FUNCTION tickets.assign_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
     LANGUAGE plpgsql
@@ -405,7 +424,7 @@ declare
   v_plan tickets.planned_ticket[];
   v_reason text;
 begin
-  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  perform tickets_ops.claim_dispatch();
   select array_agg(p order by p.ticket_id, p.position) into v_plan
   from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
   -- In the order of the tickets, as a load locks them.
@@ -469,6 +488,10 @@ begin
     raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
       using errcode = 'invalid_parameter_value';
   end if;
+  if p_to - p_from > 36525 then
+    raise exception 'p_from (%) and p_to (%) are more than 100 years apart: ask for less.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
     raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
       using errcode = 'invalid_parameter_value';
@@ -481,6 +504,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) IS 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
+
+CREATE FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first moment and the one after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) IS 'Raises, with the right words, when a window of closing times is reversed. NULL is no bound.';
 
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -504,14 +541,38 @@ COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gaze
 
 CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN NULLIF("left"(lower(translate(p_cluster, ' 	
- '::text, ''::text)), 200), ''::text);
+    RETURN NULLIF("left"(lower(translate(p_cluster, CASE WHEN (octet_length(p_cluster) = length(p_cluster)) THEN ' 	
+v'::text ELSE ' 	
+v      ​‌‍‎‏ ⁠　﻿'::text END, ''::text)), 200), ''::text);
 
 COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
+
+CREATE FUNCTION tickets.cluster_spellings(p_by text DEFAULT 'cluster'::text) RETURNS TABLE(cluster_key text, spelling text)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
+  from (
+    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
+    union all
+    select e.cluster, false, count(*)
+    from tickets.inc_events e -- index inc_events_first
+    where e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)
+    group by e.cluster
+    union all
+    -- Clusters that tickets only moved to.
+    select d.cluster, false, 0 from tickets.inc_daily d
+  ) as w
+  where p_by = 'cluster' and tickets.cluster_key(w.cluster) is not null
+  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
+$$;
+
+COMMENT ON FUNCTION tickets.cluster_spellings(p_by text) IS 'The one spelling in which analytics show a cluster, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else the one that most tickets were first seen with. No row unless p_by is cluster, the default.';
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 declare
   v_clusters text[];
@@ -531,10 +592,13 @@ begin
     perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
   end if;
   return null;
+exception when lock_not_available then -- somebody holds such a ticket: whoever waits on keeps every load waiting behind it
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
 
 CREATE TABLE tickets.geo_country (
     name text NOT NULL,
@@ -586,6 +650,28 @@ CREATE FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region te
 $$;
 
 COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other requests that have a place, as tickets.map_features, with a clock and no SLA.';
+
+CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select coalesce(json_agg(place), '[]')
+  from (
+    select
+      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
+      json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+    from tickets.crq
+    where is_actionable and longitude is not null
+      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+      and (p_team is null or assigned_team = p_team)
+    group by longitude, latitude
+  ) as place
+$$;
+
+COMMENT ON FUNCTION tickets.crq_places(p_cluster text, p_team text) IS 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
 
 CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -679,11 +765,7 @@ CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km 
 declare
   c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
 begin
-  if p_capacity is null or p_capacity < 1 then
-    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
-  elsif not c_radius_km between 0 and 20100 then
-    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
   return query
     with vehicle as materialized (
       select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
@@ -692,9 +774,30 @@ begin
       select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
     ),
     planned as materialized (
-      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
-      union all
-      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+      select v.ids[p.vehicle] as vehicle_id, v.last_positions[p.vehicle] + p.position as position, t.ids[p.ticket] as ticket_id, p.metres, p.cost_km
+      from tickets.dispatch_settings s
+      cross join (
+        select
+          array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.room order by d.no) as rooms,
+          array_agg(d.last_position order by d.no) as last_positions, case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from vehicle d
+        where not p_same_team or d.team is not null
+      ) as v
+      cross join (
+        select
+          array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.bonus_km order by d.no) as bonuses,
+          case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from ticket d
+        where d.geog is not null
+      ) as t
+      cross join lateral (
+        select * from tickets_ops.plan_optimum(v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity = 1
+        union all
+        select * from tickets_ops.greedy_tours(v.rooms, v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity > 1
+      ) as p
+      where v.ids is not null and t.ids is not null
     )
     select
       p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
@@ -738,7 +841,9 @@ Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at 
 
 Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
 
-With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.
+
+Errors: 22023 for a capacity, radius or p_same_team that makes no sense.';
 
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1092,7 +1197,7 @@ CREATE TABLE tickets.sla_rules (
     hours numeric NOT NULL,
     at_risk_hours numeric NOT NULL,
     CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
-    CONSTRAINT sla_rules_hours_check CHECK ((hours > (0)::numeric)),
+    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (8760)::numeric))),
     CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
 );
 
@@ -1156,6 +1261,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
+
+CREATE FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform tickets.require_count('p_capacity', p_capacity), tickets.require_radius(p_radius_km);
+  if p_same_team is null then
+    raise exception 'p_same_team is NULL: give true or false.' using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) IS 'Raises, with the right words, for arguments of tickets.dispatch_plan that make no sense.';
 
 CREATE TABLE tickets.dispatch_settings (
     only_row boolean DEFAULT true NOT NULL,
@@ -1359,7 +1478,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
      t.geo_source
     FROM (tickets.inc_open_sla t
       CROSS JOIN tickets.dispatch_settings s)
-   WHERE (((dispatch_tickets.p_region IS NULL) OR (t.region = lower(dispatch_tickets.p_region))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+   WHERE (((dispatch_tickets.p_region IS NULL) OR (btrim(t.region) = lower(btrim(dispatch_tickets.p_region)))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
             FROM tickets.assignments a
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
@@ -1473,12 +1592,13 @@ CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.ge
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (0.994)::double precision)) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (1.006)::double precision)) AND (public.st_distance(p_from, p_to) <= p_radius)));
 
-COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid. Looks on a sphere first, which mostly says so.';
 
 CREATE FUNCTION tickets.dispatch_problem(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql STABLE
     SET jit TO 'off'
     BEGIN ATOMIC
+ SELECT tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team) AS check_plan;
  WITH vehicle AS MATERIALIZED (
           SELECT v.no,
              v.vehicle_id,
@@ -1667,8 +1787,8 @@ CREATE FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'As tickets.filtered_tickets, of tickets.crq.';
@@ -1681,17 +1801,20 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 
-COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
 
 CREATE FUNCTION tickets.freshness(p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(snapshot_at timestamp with time zone, ingested_at timestamp with time zone, checked_at timestamp with time zone, age_minutes numeric, content_through timestamp with time zone, source_key text, problem text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
   return query
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
@@ -1713,7 +1836,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1791,6 +1914,7 @@ CREATE FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
+    SET work_mem TO '64MB'
     AS $$
 #variable_conflict use_column
 begin
@@ -1805,13 +1929,13 @@ begin
   ),
   cells as (
     select
-      i.day, coalesce(o.spelling, nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      i.day, tickets.shown_value(p_by, tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), s.spelling) as value,
       sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
       sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
       sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
       sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
     from tickets.inc_daily i
-    left join tickets.other_spellings(p_by) o on o.cluster = i.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(i.cluster)
     where i.day >= (select min(d.seen) from days d) and i.day < p_to
     group by 1, 2
   ),
@@ -1848,7 +1972,7 @@ COMMENT ON FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text)
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
 
-day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as tickets.other_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as in tickets.cluster_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
 
 Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
 
@@ -1858,6 +1982,7 @@ CREATE FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text DEFAULT 'da
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
     SET random_page_cost TO '1.1'
+    SET parallel_setup_cost TO '10000'
     AS $$
 #variable_conflict use_column
 declare
@@ -1904,9 +2029,9 @@ begin
   ),
   summed as (
     select
-      n, coalesce(o.spelling, c.value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      n, tickets.shown_value(p_by, c.value, s.spelling) as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
       sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
-    from counted c left join tickets.other_spellings(p_by) o on o.cluster = c.value
+    from counted c left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.value)
     group by 1, 2
   ),
   filled as (
@@ -1931,7 +2056,7 @@ COMMENT ON FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text, p_by t
 
 Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
 
-period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
 
 Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
 
@@ -1953,13 +2078,13 @@ begin
   with closings as (
     select
       width_bucket(c.closed_at, v_starts) as bucket,
-      coalesce(
-        o.spelling, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)'
+      tickets.shown_value(
+        p_by, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), s.spelling
       ) as value,
       c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
       c.reopened_at <= c.closed_at + interval '30 days' as reopened
     from tickets.inc_closures c
-    left join tickets.other_spellings(p_by) o on o.cluster = c.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.cluster)
     where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
   ),
   measured as (
@@ -2092,13 +2217,13 @@ begin
   ),
   cohort as (
     select
-      coalesce(w.spelling, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      tickets.shown_value(p_by, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), s.spelling) as value,
       c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
       case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
-    left join tickets.other_spellings(p_by) w on w.cluster = e.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(e.cluster)
     left join first_closings f on f.ticket_id = c.ticket_id
     left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
@@ -2170,7 +2295,7 @@ COMMENT ON FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text)
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 
@@ -2280,6 +2405,7 @@ COMMENT ON FUNCTION tickets.location_vocabulary() IS 'The words that tickets.loc
 CREATE FUNCTION tickets.locations_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
     AS $$
 declare
   v_clusters text[];
@@ -2308,10 +2434,13 @@ begin
     perform tickets.place_tickets('inc', v_clusters, v_keys), tickets.place_tickets('crq', v_clusters, v_keys);
   end if;
   return null;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+COMMENT ON FUNCTION tickets.locations_moved() IS 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow. Raises when others hold one of them for half a minute.';
 
 CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_region text, p_team text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(type text, features record[], summary jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2447,9 +2576,7 @@ CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAU
 declare
   v_vehicle record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
   if not found then
     raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
@@ -2464,7 +2591,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+COMMENT ON FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle; a limit or radius that makes no sense. A vehicle nowhere: no rows and a notice.';
 
 CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAULT 5, p_radius_km double precision DEFAULT NULL::double precision, p_stale boolean DEFAULT false) RETURNS TABLE(vehicle_id text, label text, team text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, freshness text, located_at timestamp with time zone, age interval, open_assignments integer)
     LANGUAGE plpgsql STABLE
@@ -2474,9 +2601,7 @@ CREATE FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer DEFAU
 declare
   v_ticket record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
   if not found then
     raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
@@ -2500,7 +2625,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+COMMENT ON FUNCTION tickets.nearest_vehicles(p_ticket_id text, p_limit integer, p_radius_km double precision, p_stale boolean) IS 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket; a limit or radius that makes no sense. A ticket without a place: no rows and a notice.';
 
 CREATE FUNCTION tickets.road_estimate(p_metres double precision, OUT road_km_estimate numeric, OUT minutes_estimate numeric) RETURNS record
     LANGUAGE sql STABLE
@@ -2556,22 +2681,6 @@ CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit inte
 END;
 
 COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
-
-CREATE FUNCTION tickets.other_spellings(p_by text) RETURNS TABLE(cluster text, spelling text)
-    LANGUAGE sql STABLE ROWS 10 PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  with written as (
-    select e.cluster, tickets.cluster_key(e.cluster) as key, count(*) as events
-    from tickets.inc_events e where p_by = 'cluster' and e.cluster is not null group by e.cluster
-  ),
-  usual as (
-    select cluster, first_value(cluster) over (partition by key order by events desc, cluster collate "C") as spelling from written
-  )
-  select cluster, spelling from usual where cluster <> spelling
-$$;
-
-COMMENT ON FUNCTION tickets.other_spellings(p_by text) IS 'Clusters that the feed writes in several ways, for tickets.cluster_key makes them one: each further spelling, and the most frequent one, by which the analytic functions count. No row unless p_by is cluster.';
 
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2729,6 +2838,7 @@ COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothi
 CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_released tickets.assignments;
@@ -2743,10 +2853,13 @@ begin
     raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
   end if;
   return v_released;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket; others keep it locked for ten seconds.';
 
 CREATE FUNCTION tickets.reporting_lag() RETURNS interval
     LANGUAGE sql STABLE
@@ -2767,6 +2880,19 @@ $$;
 
 COMMENT ON FUNCTION tickets.reporting_lag() IS 'How late a closing is told: the 95th percentile of snapshot_at - closed_at over the closings that the snapshots of the last 30 days brought (those of the very first snapshot apart, which tells of all times). 48 hours until there are 100. Trap: it says nothing of a closing that has not come at all.';
 
+CREATE FUNCTION tickets.require_count(p_name text, p_count integer) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_count is null or p_count < 1 then
+    raise exception '% is %: give a whole number, 1 or more.', p_name, coalesce(p_count::text, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_count(p_name text, p_count integer) IS 'Raises, with the right words, for an argument (its name, its value) that must be 1 or more.';
+
 CREATE FUNCTION tickets.require_default_rule() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2781,6 +2907,21 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.require_default_rule() IS 'Trigger after taking rules away: without the default, tickets of regions without a rule of their own would be on no list.';
+
+CREATE FUNCTION tickets.require_radius(p_radius_km double precision) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- NaN is greater than any number.
+  if not p_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km is %: give kilometres from 0 to 20100, which is half way round the earth, or leave it out.', p_radius_km
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.require_radius(p_radius_km double precision) IS 'Raises, with the right words, for a radius that makes no sense: negative, infinite, NaN. NULL is none, and makes sense.';
 
 CREATE FUNCTION tickets.settled_through() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -2803,6 +2944,12 @@ $$;
 
 COMMENT ON FUNCTION tickets.share_gazetteers() IS 'Trigger before writing tickets: no gazetteer changes meanwhile.';
 
+CREATE FUNCTION tickets.shown_value(p_by text, p_value text, p_spelling text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(p_spelling, CASE WHEN (p_by = 'cluster'::text) THEN tickets.cluster_key(p_value) ELSE NULLIF(p_value, ''::text) END, '(none)'::text);
+
+COMMENT ON FUNCTION tickets.shown_value(p_by text, p_value text, p_spelling text) IS 'How analytics show a value of the dimension p_by: a cluster in its one spelling (tickets.cluster_spellings, else its key), (none) for none.';
+
 CREATE FUNCTION tickets.snapshot_through() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2824,6 +2971,7 @@ CREATE FUNCTION tickets.tickets_within(p_lng double precision, p_lat double prec
 declare
   v_point record;
 begin
+  perform tickets.require_radius(p_radius_km);
   select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
   if v_point.geog is null then
     raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
@@ -2832,7 +2980,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
+COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range; a radius that makes no sense.';
 
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -2892,6 +3040,7 @@ CREATE FUNCTION tickets.undo_decision(p_decision_id bigint) RETURNS SETOF ticket
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   v_decision tickets.geo_decisions;
@@ -2929,10 +3078,12 @@ begin
   perform set_config('tickets_ops.undoing', '', true);
   return query
     select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $_$;
 
-COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision, and when others keep the gazetteers locked for ten seconds. Runs with its owner''s rights, so it needs no right to delete what was added.';
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
@@ -3340,11 +3491,37 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.changes_problems(p_dataset text) IS 'What is wrong with a feed of changes, as faults in words: the file that stops it, with how many wait behind it, and one that came too late to be loaded in its order.';
 
-CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) RETURNS integer[]
-    LANGUAGE sql STABLE
-    RETURN ARRAY(SELECT p.ticket FROM (SELECT t.ticket, t.place, t.bonus_km, (cheapest_tickets.p_from OPERATOR(public.<->) t.place) AS sphere FROM UNNEST(cheapest_tickets.p_places, cheapest_tickets.p_bonuses, cheapest_tickets.p_teams) WITH ORDINALITY t(place, bonus_km, team, ticket) WHERE ((NOT (cheapest_tickets.p_taken)[t.ticket]) AND ((cheapest_tickets.p_team IS NULL) OR (t.team = cheapest_tickets.p_team))) OFFSET 0) p WHERE ((p.sphere <= (cheapest_tickets.p_radius * (0.994)::double precision)) OR ((p.sphere <= (cheapest_tickets.p_radius * (1.006)::double precision)) AND (public.st_distance(cheapest_tickets.p_from, p.place) <= cheapest_tickets.p_radius))) ORDER BY ((cheapest_tickets.p_km_per_metre * p.sphere) - p.bonus_km), p.ticket LIMIT cheapest_tickets.p_limit);
+CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  select
+    coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}'),
+    case when count(*) < p_limit then 'Infinity' else max(c.sphere_cost) - 0.006 * (max(c.sphere_cost) + p_bonus) end
+  into tickets, metres, costs, beyond
+  from (
+    select near.ticket, line.metres, p_km_per_metre * line.metres - near.bonus_km as cost, near.sphere_cost
+    from (
+      select p.ticket, p.place, p.bonus_km, p_km_per_metre * p.sphere - p.bonus_km as sphere_cost
+      from (
+        select t.ticket, t.place, t.bonus_km, tickets_ops.sphere_metres(p_from, t.place) as sphere
+        from unnest(p_places, p_bonuses, p_teams) with ordinality as t (place, bonus_km, team, ticket)
+        where (p_taken is null or not p_taken[t.ticket]) and (p_team is null or t.team = p_team)
+        offset 0 -- the distance once, not wherever it is named
+      ) as p
+      where p.sphere <= p_radius * 0.994 or (p.sphere <= p_radius * 1.006 and tickets.metres(p_from, p.place) <= p_radius)
+      order by sphere_cost, p.ticket
+      limit p_limit
+    ) as near
+    cross join lateral (select tickets.metres(p_from, near.place) as metres offset 0) as line
+    order by cost, near.ticket
+  ) as c;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) IS 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
+COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) IS 'Tickets that cost least from a place, cheapest first: p_limit of them, found by distances on a sphere, with true metres and costs. Any other costs at least beyond (Infinity: there is no other), which may be less than the list''s last. The tickets are those in the arrays that are not taken (p_taken NULL: all), by number, within p_radius metres. p_team: only those of that team; NULL: of any. p_bonus: the largest of p_bonuses, km.';
 
 CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
     LANGUAGE plpgsql
@@ -3385,6 +3562,20 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.check_transition() IS 'Trigger of the ledger: a status changes only as tickets_ops.snapshot_transitions lists.';
+
+CREATE FUNCTION tickets_ops.claim_dispatch() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
+    AS $$
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.claim_dispatch() IS 'Takes tickets_ops.dispatch_lock until the end of the transaction. Raises when somebody else keeps it for ten seconds, and names the process.';
 
 CREATE FUNCTION tickets_ops.clock_tolerance() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3543,23 +3734,24 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
-CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT array_agg(c.ticket) AS array_agg,
-     array_agg(c.metres) AS array_agg,
-     array_agg(c.cost) AS array_agg
-    FROM ( SELECT t.ticket,
-             line.metres,
-             ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]) AS cost
-            FROM (unnest(costs_from.p_tickets) t(ticket)
-              CROSS JOIN LATERAL ( SELECT public.st_distance(costs_from.p_from, (costs_from.p_places)[t.ticket]) AS metres
-                  OFFSET 0) line)
-           WHERE (line.metres <= costs_from.p_radius)
-           ORDER BY ((costs_from.p_km_per_metre * line.metres) - (costs_from.p_bonuses)[t.ticket]), t.ticket) c;
-END;
+CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  select coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}') into tickets, metres, costs
+  from (
+    select t.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[t.ticket] as cost
+    from unnest(p_tickets) as t (ticket)
+    cross join lateral (select tickets.metres(p_from, p_places[t.ticket]) as metres offset 0) as line
+    where not p_taken[t.ticket] and line.metres <= p_radius
+    order by cost, t.ticket
+  ) as c;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+COMMENT ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) IS 'What these tickets (numbers in the arrays p_places, p_bonuses and p_taken) cost from a place, cheapest first; those that are taken or beyond p_radius metres are left out.';
 
 CREATE FUNCTION tickets_ops.count_vehicles() RETURNS TABLE(freshness text, vehicles bigint, severity text, trouble text)
     LANGUAGE plpgsql STABLE
@@ -3667,6 +3859,26 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.job_policy(p_task text) IS 'Attempts, priority (lower runs first; a planned location adds its age in days, 9 at most), priority when a person asked for it (NULL: nobody can) and flags of the jobs of a task; of every task where p_task is NULL. No row for a task that is not ours.';
 
+CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000, half of a surrogate pair or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+CREATE FUNCTION tickets_ops.parsed_payload(p_payload json) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN ((length((p_payload)::text) < 1000) AND ((p_payload)::text !~ ((chr(92) || chr(92)) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}'::text))) THEN (p_payload)::jsonb ELSE tickets_ops.readable_payload(p_payload) END;
+
+COMMENT ON FUNCTION tickets_ops.parsed_payload(p_payload json) IS 'As tickets_ops.readable_payload, for 200 000 of them.';
+
 CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
@@ -3680,20 +3892,6 @@ CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RET
 $$;
 
 COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
-
-CREATE FUNCTION tickets_ops.readable_payload(p_payload json) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.readable_payload(p_payload json) IS 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
 
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
@@ -3765,7 +3963,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
          CASE
              WHEN (s.state = 'failed'::text) THEN
              CASE
-                 WHEN ((j.task = 'fetch_snapshot'::text) AND (NOT (COALESCE((r.payload ->> 'dataset'::text), 'inc'::text) IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.payload ->> 'dataset'::text))
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND ((r.request ->> 'dataset'::text) = 'crq'::text) AND (NOT ('crq'::text IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.request ->> 'dataset'::text))
                  WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
                  WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
                  WHEN ((l.status <> 'failed'::text) AND (NOT l.in_flight)) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
@@ -3777,10 +3975,13 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
       LEFT JOIN tickets_ops.job_policy() p(task, max_attempts, priority, on_demand_priority, flags) ON ((p.task = j.task)))
       CROSS JOIN LATERAL ( SELECT
                  CASE
-                     WHEN (p.task IS NULL) THEN NULL::jsonb
-                     WHEN ((length((j.payload)::text) < 1000) AND (strpos((j.payload)::text, (chr(92) || 'u0000'::text)) = 0) AND ((j.payload)::text !~ '[0-9][eE][+-]?[0-9]{3}'::text)) THEN (j.payload)::jsonb
-                     ELSE tickets_ops.readable_payload(j.payload)
-                 END AS payload
+                     WHEN (p.task IS NOT NULL) THEN tickets_ops.parsed_payload(j.payload)
+                     ELSE NULL::jsonb
+                 END AS payload,
+                 CASE
+                     WHEN (j.task = ANY (ARRAY['fetch_snapshot'::text, 'upsert_batch'::text, 'finalize_snapshot'::text])) THEN tickets_ops.parsed_payload(j.payload)
+                     ELSE NULL::jsonb
+                 END AS request
           OFFSET 0) r)
       CROSS JOIN LATERAL ( SELECT
                  CASE
@@ -3798,7 +3999,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
                  END AS failed_at) f)
       LEFT JOIN LATERAL ( SELECT tickets.eat_ts((i.metadata ->> 'checked_at'::text)) AS checked_at
             FROM tickets.import_meta i
-           WHERE (i.dataset = COALESCE((r.payload ->> 'dataset'::text), 'inc'::text))) m ON (((s.state = 'failed'::text) AND (j.task = 'fetch_snapshot'::text))))
+           WHERE (i.dataset = COALESCE((r.request ->> 'dataset'::text), 'inc'::text))) m ON (((s.state = 'failed'::text) AND (j.task = 'fetch_snapshot'::text))))
       LEFT JOIN LATERAL ( SELECT n.snapshot_id,
              n.status,
              n.in_flight,
@@ -3808,7 +4009,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
             FROM tickets_ops.snapshots n
            WHERE (n.snapshot_id =
                  CASE
-                     WHEN ((r.payload ->> 'snapshot_id'::text) ~ '^[0-9]{1,18}$'::text) THEN ((r.payload ->> 'snapshot_id'::text))::bigint
+                     WHEN ((r.request ->> 'snapshot_id'::text) ~ '^[0-9]{1,18}$'::text) THEN ((r.request ->> 'snapshot_id'::text))::bigint
                      ELSE NULL::bigint
                  END)) l ON (((s.state = 'failed'::text) AND (j.task = ANY (ARRAY['upsert_batch'::text, 'finalize_snapshot'::text])))))
    WHERE ((p.task IS NOT NULL) OR (NOT ( SELECT tickets_ops.worker_schema_is_shared() AS worker_schema_is_shared)));
@@ -3929,7 +4130,7 @@ begin
       null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
     return;
   end if;
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  select j.id, j.locked_at is not null as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
@@ -4069,6 +4270,7 @@ COMMENT ON FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text) I
 CREATE FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text DEFAULT 'inc'::text) RETURNS TABLE(what text, erased bigint, note text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $_$
 declare
   c_erased constant text := '(erased)';
@@ -4081,6 +4283,10 @@ declare
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- Nothing named would be found in every text.
+  if coalesce(btrim(p_ticket_id), '') = '' then
+    raise exception 'Say which ticket is to be erased.' using errcode = 'invalid_parameter_value';
   end if;
   -- As a write of a gazetteer and a look at the bucket do, in this order.
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
@@ -4158,10 +4364,12 @@ begin
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
   return next;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) IS 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+COMMENT ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) IS 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded, and when others lock what it erases for ten seconds.';
 
 CREATE FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) RETURNS boolean
     LANGUAGE plpgsql
@@ -4517,16 +4725,17 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.give_up(p_job_id bigint) IS 'Called by a running job that no further attempt can help (a wrong payload, say), before it throws: this attempt was its last. The flag given_up tells it from one that used up its attempts.';
 
-CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer, metres double precision, cost_km double precision)
+CREATE FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_list constant integer := 150; -- long enough to last for some moves, short enough to be sorted anew at each
   c_vehicles constant integer := cardinality(p_rooms);
   c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_tours integer[] := array_fill(0, array[c_vehicles]); -- how many tickets each has so far
   v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
   v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
   -- The lists, c_list places for each vehicle:
@@ -4536,72 +4745,65 @@ declare
   v_head integer[] := array_fill(1, array[c_vehicles]);
   v_last integer[] := array_fill(0, array[c_vehicles]);
   v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_offer double precision[] := v_bound; -- what its next ticket costs at least
   v_list record;
-  v_numbers integer[];
   v_next integer;
   v_least double precision;
-  v_is_listed boolean;
   i integer;
 begin
   loop
     v_least := 'Infinity';
     for v in 1..c_vehicles loop
-      continue when p_rooms[v] = 0;
+      continue when v_offer[v] >= v_least; -- it has only become dearer since
       i := v_head[v];
       while i <= v_last[v] and v_taken[v_ticket[i]] loop
         i := i + 1;
       end loop;
       v_head[v] := i;
+      v_offer[v] := v_bound[v];
       if i <= v_last[v] and v_cost[i] <= v_bound[v] then
-        if v_cost[i] < v_least then
-          v_least := v_cost[i];
-          v_next := v;
-          v_is_listed := true;
-        end if;
-      elsif v_bound[v] < v_least then
-        v_least := v_bound[v];
+        v_offer[v] := v_cost[i];
+      end if;
+      if v_offer[v] < v_least then
+        v_least := v_offer[v];
         v_next := v;
-        v_is_listed := false;
       end if;
     end loop;
     exit when v_least = 'Infinity';
 
     i := v_head[v_next];
-    if v_is_listed then
+    v_offer[v_next] := '-Infinity';
+    if i <= v_last[v_next] and v_cost[i] <= v_bound[v_next] then
+      v_tours[v_next] := v_tours[v_next] + 1;
       vehicle := v_next;
+      "position" := v_tours[v_next];
       ticket := v_ticket[i];
       metres := v_metres[i];
       cost_km := v_cost[i];
       return next;
       v_taken[ticket] := true;
       p_rooms[v_next] := p_rooms[v_next] - 1;
-      continue when p_rooms[v_next] = 0;
+      if p_rooms[v_next] = 0 then
+        v_offer[v_next] := 'Infinity';
+        continue;
+      end if;
       v_at[v_next] := ticket;
-      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      select * into v_list
+      from tickets_ops.costs_from(p_places[ticket], v_ticket[i + 1 : v_last[v_next]], p_km_per_metre, p_radius, p_places, p_bonuses, v_taken);
       -- Out of reach so far was what costs more than the second.
       v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
     else
-      v_numbers := tickets_ops.cheapest_tickets(
+      select * into v_list
+      from tickets_ops.cheapest_tickets(
         case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
-        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+        p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, v_taken
       );
-    end if;
-    select * into v_list
-    from tickets_ops.costs_from(
-      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
-      p_places, p_bonuses
-    );
-    if not v_is_listed then
-      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
-      -- for ever where a hundred tickets lie at one place.
-      v_bound[v_next] := case
-        when cardinality(v_numbers) < c_list then 'Infinity'
-        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
-      end;
+      -- Never less than its head, or it would be read for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := greatest(v_list.costs[1], v_list.beyond);
     end if;
     i := (v_next - 1) * c_list;
     v_head[v_next] := i + 1;
-    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    v_last[v_next] := i + cardinality(v_list.tickets);
     for n in 1..v_last[v_next] - i loop
       v_ticket[i + n] := v_list.tickets[n];
       v_metres[i + n] := v_list.metres[n];
@@ -4611,7 +4813,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
+COMMENT ON FUNCTION tickets_ops.greedy_tours(p_rooms integer[], p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
 
 CREATE FUNCTION tickets_ops.has_geocoding_worker() RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -5379,7 +5581,12 @@ begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
-  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  -- Of a name where a key belongs too: no ticket has another key.
+  new.location_key := coalesce(tickets.location_key(new.location_key), new.location_key, tickets.location_key(new.location_name));
+  if new.location_key is null then
+    raise exception 'Nothing but network codes is left of "%": no ticket has such a place.', new.location_name
+      using errcode = 'not_null_violation', hint = 'See tickets.location_key().';
+  end if;
   if tg_op = 'INSERT' then
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
@@ -5769,11 +5976,11 @@ CREATE FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_ro
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows::bigint * p_columns then
     raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
       using errcode = 'invalid_parameter_value';
-  elsif '-Infinity' = any (p_costs) then
-    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  elsif exists (select from unnest(p_costs) as c where abs(c) > 1e100 and c < 'Infinity') then
+    raise exception 'A cost must lie between -1e100 and 1e100, or be Infinity where the pair is forbidden.' using errcode = 'invalid_parameter_value';
   end if;
   return array(
     select coalesce(m.column_no, 0)
@@ -5792,7 +5999,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+COMMENT ON FUNCTION tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer) IS 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns; a cost beyond 1e100.';
 
 CREATE FUNCTION tickets_ops.min_cost_matching(p_row integer[], p_column integer[], p_cost double precision[]) RETURNS TABLE(row_no integer, column_no integer)
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -5802,7 +6009,9 @@ declare
   n record;
   v record;
 begin
-  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller, cardinality(p_row) > least(max(r), max(c)) ^ 2 as prunes
+  into n
+  from unnest(p_row, p_column) as p (r, c);
   if n.smaller is null then
     return;
   end if;
@@ -5814,7 +6023,9 @@ begin
     select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
   ),
   kept as materialized (
-    select small, large, cost from ranked where nth <= n.smaller
+    select small, large, cost from ranked where n.prunes and nth <= n.smaller
+    union all
+    select small, large, cost from pair where not n.prunes
   ),
   contest as materialized (
     select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
@@ -5839,7 +6050,8 @@ begin
   from sorted;
   return query
     select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
-    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    from tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched) as found
+    cross join lateral unnest(found.column_of) with ordinality as m (there, no)
     where m.there > 0;
 end
 $$;
@@ -5858,8 +6070,6 @@ CREATE TABLE tickets_ops.looks (
     looked_at timestamp with time zone NOT NULL,
     files bigint NOT NULL,
     others bigint NOT NULL,
-    newest_key text,
-    newest_last_modified timestamp with time zone,
     new_file_at timestamp with time zone,
     future_dated text[] NOT NULL,
     waiting bigint DEFAULT 0 NOT NULL
@@ -5874,10 +6084,6 @@ COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
 COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
 
 COMMENT ON COLUMN tickets_ops.looks.others IS 'Empty files, and objects that are no CSV by their name.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_key IS 'The file with the latest LastModified.';
-
-COMMENT ON COLUMN tickets_ops.looks.newest_last_modified IS 'Its LastModified.';
 
 COMMENT ON COLUMN tickets_ops.looks.new_file_at IS 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 
@@ -6244,7 +6450,7 @@ begin
     select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
     from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
-      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(tickets_ops.readable_payload(j.payload) ->> 'planned', '') = 'true')
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -6282,129 +6488,117 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.plan_geocoding(p_clusters text[]) IS 'Adds one job per unknown or expired cluster and place of actionable tickets, of all datasets that are on, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 
-CREATE FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-    LANGUAGE sql STABLE
+CREATE FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    BEGIN ATOMIC
- WITH rules AS MATERIALIZED (
-          SELECT (s.detour / (1000)::double precision) AS km_per_metre,
-             (COALESCE(plan_optimum.p_radius_km, s.radius_km) * (1000)::double precision) AS radius,
-             GREATEST(s.at_risk_bonus_km, s.breached_bonus_km) AS bonus
-            FROM tickets.dispatch_settings s
-         ), vehicle AS MATERIALIZED (
-          SELECT dispatch_vehicles.no,
-             dispatch_vehicles.vehicle_id,
-             dispatch_vehicles.team,
-             dispatch_vehicles.geog,
-             dispatch_vehicles.freshness,
-             dispatch_vehicles.age,
-             dispatch_vehicles.room,
-             dispatch_vehicles.last_position
-            FROM tickets_ops.dispatch_vehicles(1, plan_optimum.p_vehicles, plan_optimum.p_stale) dispatch_vehicles(no, vehicle_id, team, geog, freshness, age, room, last_position)
-         ), ticket AS MATERIALIZED (
-          SELECT dispatch_tickets.no,
-             dispatch_tickets.ticket_id,
-             dispatch_tickets.team,
-             dispatch_tickets.geog,
-             dispatch_tickets.bonus_km,
-             dispatch_tickets.sla_state,
-             dispatch_tickets.at_risk,
-             dispatch_tickets.geo_source
-            FROM tickets_ops.dispatch_tickets(plan_optimum.p_region, plan_optimum.p_cluster, plan_optimum.p_tickets) dispatch_tickets(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
-         ), pair AS MATERIALIZED (
-          SELECT v_1.no AS vehicle,
-             near.no AS ticket,
-             ((r_1.km_per_metre * line_1.metres) - near.bonus_km) AS cost
-            FROM ((((rules r_1
-              CROSS JOIN vehicle v_1)
-              CROSS JOIN LATERAL ( SELECT COALESCE(( SELECT ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) AS cost
-                            FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
-                                     t_1.bonus_km
-                                    FROM ticket t_1
-                                   WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
-                                  OFFSET 0) p_1
-                           WHERE (p_1.sphere <= (r_1.radius * (1.006)::double precision))
-                           ORDER BY ((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km)
-                          OFFSET (LEAST(( SELECT count(*) AS count
-                                    FROM vehicle), ( SELECT count(*) AS count
-                                    FROM ticket)) - 1)
-                          LIMIT 1), 'Infinity'::double precision) AS cost
-                  OFFSET 0) nth)
-              CROSS JOIN LATERAL ( SELECT p_1.no,
-                     p_1.geog,
-                     p_1.bonus_km
-                    FROM ( SELECT (v_1.geog OPERATOR(public.<->) t_1.geog) AS sphere,
-                             t_1.no,
-                             t_1.geog,
-                             t_1.bonus_km
-                            FROM ticket t_1
-                           WHERE ((NOT plan_optimum.p_same_team) OR (t_1.team = v_1.team))
-                          OFFSET 0) p_1
-                   WHERE ((p_1.sphere <= (r_1.radius * (1.006)::double precision)) AND (((r_1.km_per_metre * p_1.sphere) - p_1.bonus_km) <= (nth.cost + ((0.0125)::double precision * (nth.cost + r_1.bonus)))))
-                  OFFSET 0) near)
-              CROSS JOIN LATERAL ( SELECT public.st_distance(v_1.geog, near.geog) AS metres
-                  OFFSET 0) line_1)
-           WHERE (line_1.metres <= r_1.radius)
-         )
-  SELECT v.ids[m.row_no] AS ids,
-     1,
-     t.ids[m.column_no] AS ids,
-     line.metres,
-     ((r.km_per_metre * line.metres) - t.bonuses[m.column_no])
-    FROM (((((rules r
-      CROSS JOIN ( SELECT array_agg(v_1.vehicle_id ORDER BY v_1.no) AS ids,
-             array_agg(v_1.geog ORDER BY v_1.no) AS geogs
-            FROM vehicle v_1) v)
-      CROSS JOIN ( SELECT array_agg(t_1.ticket_id ORDER BY t_1.no) AS ids,
-             array_agg(t_1.geog ORDER BY t_1.no) AS geogs,
-             array_agg(t_1.bonus_km ORDER BY t_1.no) AS bonuses
-            FROM ticket t_1) t)
-      CROSS JOIN ( SELECT array_agg(p_1.vehicle) AS vehicles,
-             array_agg(p_1.ticket) AS tickets,
-             array_agg(p_1.cost) AS costs
-            FROM pair p_1) p)
-      CROSS JOIN LATERAL tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) m(row_no, column_no))
-      CROSS JOIN LATERAL ( SELECT public.st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) AS metres
-          OFFSET 0) line);
-END;
+    AS $$
+declare
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+begin
+  return query
+    with list as materialized (
+      select v.no, c.*
+      from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+      cross join lateral tickets_ops.cheapest_tickets(
+        v.start, v.team, p_few, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+      ) as c
+    ),
+    pair as (
+      select
+        array_agg(p.ticket order by l.no, p.nth) as tickets, array_agg(p.cost order by l.no, p.nth) as costs,
+        max(p.cost) + count(distinct l.no) * (max(p.cost) - min(p.cost)) + abs(max(p.cost)) + 1 as unmatched
+      from list l
+      cross join lateral unnest(l.tickets, l.costs) with ordinality as p (ticket, cost, nth)
+    ),
+    bound as (
+      select array_agg(b.last order by b.no) as lasts
+      from (select l.no, (sum(cardinality(l.tickets)) over (order by l.no))::integer as last from list l) as b
+    ),
+    matched as materialized (
+      select m.*
+      from pair, bound
+      cross join lateral tickets_ops.shortest_augmenting_paths(bound.lasts, pair.tickets, pair.costs, cardinality(p_places), pair.unmatched) as m
+      where pair.tickets is not null
+    )
+    select v.no::integer, v.ticket
+    from matched m
+    cross join lateral unnest(m.column_of) with ordinality as v (ticket, no)
+    where v.ticket > 0
+      and not exists (select from list l where m.row_potential[l.no] > l.beyond);
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+COMMENT ON FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'The plan of tickets_ops.plan_optimum, whose arguments it has, from each vehicle''s p_few cheapest tickets; no rows where one from more of them may be better.';
 
-CREATE FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) RETURNS TABLE(vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT v.ids[g.vehicle] AS ids,
-     (v.last_positions[g.vehicle] + (row_number() OVER (PARTITION BY g.vehicle ORDER BY g.nth))::integer),
-     t.ids[g.ticket] AS ids,
-     g.metres,
-     g.cost_km
-    FROM (((tickets.dispatch_settings s
-      CROSS JOIN ( SELECT array_agg(d.vehicle_id ORDER BY d.no) AS ids,
-             array_agg(d.geog ORDER BY d.no) AS starts,
-             array_agg(d.team ORDER BY d.no) AS teams,
-             array_agg(d.room ORDER BY d.no) AS rooms,
-             array_agg(d.last_position ORDER BY d.no) AS last_positions
-            FROM tickets_ops.dispatch_vehicles(plan_tours.p_capacity, plan_tours.p_vehicles, plan_tours.p_stale) d(no, vehicle_id, team, geog, freshness, age, room, last_position)
-           WHERE ((NOT plan_tours.p_same_team) OR (d.team IS NOT NULL))) v)
-      CROSS JOIN ( SELECT array_agg(d.ticket_id ORDER BY d.no) AS ids,
-             array_agg(d.geog ORDER BY d.no) AS places,
-             array_agg(d.team ORDER BY d.no) AS teams,
-             array_agg(d.bonus_km ORDER BY d.no) AS bonuses
-            FROM tickets_ops.dispatch_tickets(plan_tours.p_region, plan_tours.p_cluster, plan_tours.p_tickets) d(no, ticket_id, team, geog, bonus_km, sla_state, at_risk, geo_source)
-           WHERE (d.geog IS NOT NULL)) t)
-      CROSS JOIN LATERAL tickets_ops.greedy_tours(v.rooms, v.starts,
-         CASE
-             WHEN plan_tours.p_same_team THEN v.teams
-             ELSE NULL::text[]
-         END, t.places, t.bonuses,
-         CASE
-             WHEN plan_tours.p_same_team THEN t.teams
-             ELSE NULL::text[]
-         END, (s.detour / (1000)::double precision), (COALESCE(plan_tours.p_radius_km, s.radius_km) * (1000)::double precision)) WITH ORDINALITY g(vehicle, ticket, metres, cost_km, nth))
-   WHERE ((v.ids IS NOT NULL) AND (t.ids IS NOT NULL));
-END;
+CREATE FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, ticket integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_smaller constant integer := least(cardinality(p_starts), cardinality(p_places));
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_listed integer := c_smaller + c_smaller / 8 + 16; -- by distances on a sphere some behind the n-th may be among the n cheapest
+  v_pairs record;
+begin
+  loop
+    select
+      array_agg(v.no::integer) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs,
+      bool_and(p.cost <= c.beyond) as is_complete
+    into v_pairs
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+    ) as c
+    cross join lateral unnest(c.tickets, c.costs) with ordinality as p (ticket, cost, nth)
+    where p.nth <= c_smaller;
+    exit when v_pairs.is_complete is not false;
+    v_listed := cardinality(p_places) + 1;
+  end loop;
+  return query
+    select m.row_no, m.column_no from tickets_ops.min_cost_matching(v_pairs.vehicles, v_pairs.tickets, v_pairs.costs) as m;
+end
+$$;
 
-COMMENT ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
+COMMENT ON FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'The plan of tickets_ops.plan_optimum, whose arguments it has, from all tickets that may be in it.';
+
+CREATE FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) RETURNS TABLE(vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_few constant integer := 16;
+  c_sample constant integer := 12;
+  -- A few of the vehicles tell whether they are spread out: all in one depot want the same tickets.
+  c_spread_out constant boolean := (
+    select count(distinct wanted.no) >= 2 * c_sample
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, c_few, p_km_per_metre, p_radius, 0, p_places, p_teams, p_bonuses, null
+    ) as near
+    cross join lateral unnest(near.tickets) as wanted (no)
+    where v.no % (1 + cardinality(p_starts) / c_sample) = 0
+  );
+begin
+  return query
+    with few as materialized (
+      select * from tickets_ops.plan_of_few(c_few, p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where c_spread_out
+    )
+    select p.vehicle, 1, p.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[p.ticket]
+    from (
+      select * from few
+      union all
+      select * from tickets_ops.plan_of_many(p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where not exists (select from few)
+    ) as p
+    cross join lateral (select tickets.metres(p_starts[p.vehicle], p_places[p.ticket]) as metres offset 0) as line;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) IS 'The plan for one ticket each, vehicles and tickets by their number in the arrays: as many tickets as possible, then the least total cost_km. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
 
 CREATE FUNCTION tickets_ops.planning_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -6472,13 +6666,18 @@ declare
     left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
     where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
       and (
-        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_migrate')) or c.relname = '_private_jobs')
           and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+        or l.locktype = 'advisory' and l.objsubid = 1
+          and (l.classid::bigint << 32) + l.objid::bigint in (tickets.gazetteer_lock(), tickets_ops.dispatch_lock())
       )
   );
 begin
-  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+  if v_blockers is null then
+    raise exception 'Others kept this waiting, so it was given up. They have ended meanwhile.'
+      using errcode = 'lock_not_available', hint = 'Try again.';
+  end if;
+  raise exception 'Others keep this waiting, so it was given up: %.', v_blockers
     using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
 end
 $$;
@@ -6661,13 +6860,18 @@ begin
     from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
     union all
     select k.day, null, null, null, 'look' from looks k
+  ),
+  clusters as (
+    select t.day, tickets.cluster_key(left(t.cluster, 100)) as cluster_key, mode() within group (order by left(t.cluster, 100)) as spelling
+    from told t group by 1, 2
   )
   insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
   select
-    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    k.day, coalesce(c.spelling, ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
     count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
     count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
   from told t join looks k on k.day = t.day
+  left join clusters c on c.day = t.day and c.cluster_key = tickets.cluster_key(left(t.cluster, 100))
   group by 1, 2, 3, 4, k.snapshot_at;
   get diagnostics v_rows = row_count;
   return v_rows;
@@ -6832,22 +7036,7 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
   select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
   delete from tickets.inc_daily d where d.day = v_day;
-  insert into tickets.inc_daily (
-    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
-    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
-  )
-  select
-    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
-    count(*) filter (where c.what = 'open'),
-    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
-    count(*) filter (where c.age < interval '24 hours'),
-    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
-    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
-    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
-    count(*) filter (where c.age >= interval '720 hours'),
-    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
-    v_at, 'state'
-  from (
+  with told as (
     select
       left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
       'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
@@ -6862,7 +7051,27 @@ begin
       and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
     union all
     select null, null, null, 'look', null, null, null
-  ) as c
+  ),
+  clusters as (
+    select tickets.cluster_key(cluster) as cluster_key, mode() within group (order by cluster) as spelling from told group by 1
+  )
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(k.spelling, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from told c
+  left join clusters k on k.cluster_key = tickets.cluster_key(c.cluster)
   group by 2, 3, 4;
 end
 $$;
@@ -7521,7 +7730,10 @@ CREATE FUNCTION tickets_ops.restart_jobs(p_ids bigint[], p_max_attempts integer,
     update graphile_worker._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
-      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+      payload = case
+        when p_forget <> '{}' and jsonb_typeof(tickets_ops.readable_payload(payload)) = 'object' then (payload::jsonb - p_forget)::json
+        else payload
+      end
     where id = any (p_ids) and locked_at is null
     returning 1
   )
@@ -8071,16 +8283,14 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.setting_problems() IS 'Settings that processes which run at the same time have with different values.';
 
-CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) RETURNS integer[]
+CREATE FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   c_rows constant integer := cardinality(p_last);
   c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
-  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
   v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
-  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
   v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
   v_matched integer := 0;
   v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
@@ -8092,6 +8302,7 @@ declare
   v_final_distance double precision[];
   v_so_far double precision;
   v_length double precision;
+  v_limit double precision;
   v_best double precision;
   v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
   v_end_row integer;
@@ -8100,6 +8311,8 @@ declare
   i integer;
   j integer;
 begin
+  column_of := array_fill(0, array[c_rows]);
+  row_potential := array_fill(0::double precision, array[c_rows]);
   for v_new in 1..c_rows loop
     i := v_new;
     v_so_far := 0;
@@ -8108,23 +8321,26 @@ begin
     v_final := '{}';
     v_final_distance := '{}';
     loop
-      v_so_far := v_so_far - v_row_potential[i];
+      v_so_far := v_so_far - row_potential[i];
       if v_so_far + p_unmatched < v_best then
         v_best := v_so_far + p_unmatched;
         v_end := 0;
         v_end_row := i;
       end if;
+      while v_cheapest_free[i] <= p_last[i] and v_row_of[p_column[v_cheapest_free[i]]] > 0 loop
+        v_cheapest_free[i] := v_cheapest_free[i] + 1;
+      end loop;
+      if v_cheapest_free[i] <= p_last[i] and v_so_far + p_cost[v_cheapest_free[i]] < v_best then
+        v_best := v_so_far + p_cost[v_cheapest_free[i]];
+        v_end := p_column[v_cheapest_free[i]];
+        v_end_row := i;
+      end if;
+      v_limit := v_best - v_so_far;
       for pair in c_first[i]..p_last[i] loop
-        exit when v_so_far + p_cost[pair] >= v_best;
+        exit when p_cost[pair] >= v_limit; -- so are the row's later pairs
         v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
         if v_length < v_distance[p_column[pair]] and v_length < v_best then
           j := p_column[pair];
-          if v_row_of[j] = 0 then
-            v_best := v_length;
-            v_end := j;
-            v_end_row := i;
-            exit; -- the row's later pairs are longer
-          end if;
           if v_distance[j] = 'Infinity' then
             v_reached := v_reached || j;
           end if;
@@ -8148,11 +8364,11 @@ begin
       i := v_row_of[v_next];
     end loop;
 
-    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    row_potential[v_new] := row_potential[v_new] + v_best;
     for n in 1..cardinality(v_final) loop
       j := v_final[n];
       i := v_row_of[j];
-      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      row_potential[i] := row_potential[i] + v_best - v_final_distance[n];
       v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
     end loop;
     foreach j in array v_reached || v_final loop
@@ -8165,8 +8381,8 @@ begin
     i := v_end_row;
     j := v_end;
     loop
-      v_next := v_column_of[i];
-      v_column_of[i] := j;
+      v_next := column_of[i];
+      column_of[i] := j;
       if j > 0 then
         v_row_of[j] := i;
       end if;
@@ -8180,25 +8396,24 @@ begin
     continue when v_matched = p_columns;
     v_slack := 'Infinity';
     for r in 1..v_new loop
-      continue when v_column_of[r] = 0;
+      continue when column_of[r] = 0;
       while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
         v_cheapest_free[r] := v_cheapest_free[r] + 1;
       end loop;
-      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - row_potential[r]);
     end loop;
     if v_slack > 0 and v_slack < 'Infinity' then
       for r in 1..v_new loop
-        continue when v_column_of[r] = 0;
-        v_row_potential[r] := v_row_potential[r] + v_slack;
-        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+        continue when column_of[r] = 0;
+        row_potential[r] := row_potential[r] + v_slack;
+        v_column_potential[column_of[r]] := v_column_potential[column_of[r]] - v_slack;
       end loop;
     end if;
   end loop;
-  return v_column_of;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) IS 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
+COMMENT ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) IS 'For each row its column, 0 for none, and its potential: no row pays more than that, and a column to which it lists no pair, costing more, would not better the matching. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
 
 CREATE FUNCTION tickets_ops.sign_verdict() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -8386,6 +8601,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) IS 'A running geocoding job comes back in so many milliseconds; at once when the cluster p_until_resolved has a centroid by now or none is to be had, and soon while somebody is writing a gazetteer; and this run uses up no attempt. Where the same was asked for anew meanwhile, that job stands.';
 
+CREATE FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_from OPERATOR(public.<->) p_to);
+
+COMMENT ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) IS 'Metres between two points on a sphere: a quarter of the time that tickets.metres takes, and at most 0.57 % from it.';
+
 CREATE FUNCTION tickets_ops.storage_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -8401,6 +8622,7 @@ COMMENT ON FUNCTION tickets_ops.storage_metrics() IS 'Metrics of what the tables
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10s'
     AS $$
 declare
   v_mine tickets.assignments;
@@ -8435,6 +8657,9 @@ begin
     set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
     where assignment_id = v_held.assignment_id;
   end loop;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 
@@ -8685,6 +8910,15 @@ CREATE AGGREGATE tickets.collect(anycompatible) (
 
 COMMENT ON AGGREGATE tickets.collect(anycompatible) IS 'array_agg without an order, for parallel plans.';
 
+CREATE AGGREGATE tickets.concat(anycompatiblearray) (
+    SFUNC = array_cat,
+    STYPE = anycompatiblearray,
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+
+COMMENT ON AGGREGATE tickets.concat(anycompatiblearray) IS 'One array of all elements of several, which may differ in length.';
+
 ALTER TABLE tickets.assignments ALTER COLUMN assignment_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME tickets.assignments_assignment_id_seq
     START WITH 1
@@ -8858,7 +9092,7 @@ ALTER TABLE tickets.geo_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS 
 
 CREATE VIEW tickets.inc_ageing AS
  SELECT t.assigned_team,
-    t.cluster,
+    c.shown AS cluster,
     count(*) AS open,
     count(*) FILTER (WHERE (t.hours_open < (4)::numeric)) AS aged_0_4h,
     count(*) FILTER (WHERE ((t.hours_open >= (4)::numeric) AND (t.hours_open < (24)::numeric))) AS aged_4_24h,
@@ -8867,14 +9101,16 @@ CREATE VIEW tickets.inc_ageing AS
     count(*) FILTER (WHERE ((t.hours_open >= (168)::numeric) AND (t.hours_open < (720)::numeric))) AS aged_7_30d,
     count(*) FILTER (WHERE (t.hours_open >= (720)::numeric)) AS aged_over_30d,
     count(*) FILTER (WHERE (t.hours_open IS NULL)) AS aged_unknown
-   FROM tickets.inc_open_sla t
-  GROUP BY t.assigned_team, t.cluster;
+   FROM ((tickets.inc_open_sla t
+     LEFT JOIN tickets.cluster_spellings() s(cluster_key, spelling) ON ((s.cluster_key = tickets.cluster_key(t.cluster))))
+     CROSS JOIN LATERAL ( SELECT COALESCE(s.spelling, tickets.cluster_key(t.cluster)) AS shown) c)
+  GROUP BY t.assigned_team, c.shown;
 
 COMMENT ON VIEW tickets.inc_ageing IS 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
 
 COMMENT ON COLUMN tickets.inc_ageing.assigned_team IS 'Team; NULL: none.';
 
-COMMENT ON COLUMN tickets.inc_ageing.cluster IS 'Network cluster; NULL: none.';
+COMMENT ON COLUMN tickets.inc_ageing.cluster IS 'Network cluster, in one spelling (tickets.cluster_spellings); NULL: none.';
 
 COMMENT ON COLUMN tickets.inc_ageing.open IS 'Open tickets.';
 
@@ -9067,9 +9303,10 @@ CREATE VIEW tickets.inc_closures AS
             e.event_id AS told_by,
             e.closed_at,
             e.mttr,
-            e.sla_status
+            e.sla_status,
+            e.event,
+            'closed'::text AS wanted
            FROM tickets.inc_events e
-          WHERE (e.event = 'closed'::text)
         UNION ALL
          SELECT false,
             e.event_id,
@@ -9086,7 +9323,9 @@ CREATE VIEW tickets.inc_closures AS
             e.event_id,
             e.closed_at,
             e.mttr,
-            e.sla_status
+            e.sla_status,
+            e.event,
+            'baseline'::text
            FROM tickets.inc_events e
           WHERE ((e.event = 'baseline'::text) AND (NOT (EXISTS ( SELECT
                    FROM tickets.inc_events l
@@ -9109,19 +9348,39 @@ CREATE VIEW tickets.inc_closures AS
             k.event_id,
             k.closed_at,
             k.mttr,
-            k.sla_status
+            k.sla_status,
+            k.event,
+            'closure_corrected'::text
            FROM (tickets.inc_events k
              JOIN tickets.inc_events e ON (((e.ticket_id = k.ticket_id) AND (e.event_id < k.event_id) AND (e.event = ANY (ARRAY['closed'::text, 'baseline'::text])))))
           WHERE ((k.event = 'closure_corrected'::text) AND (NOT (EXISTS ( SELECT
                    FROM tickets.inc_events b
                   WHERE ((b.ticket_id = k.ticket_id) AND (b.event = ANY (ARRAY['closed'::text, 'baseline'::text])) AND (b.event_id > e.event_id) AND (b.event_id < k.event_id))))))) c
-     LEFT JOIN ( SELECT inc_events.ticket_id,
-            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened,
-            array_agg(inc_events.snapshot_at ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'reopened'::text)) AS reopened_at,
-            array_agg(inc_events.event_id ORDER BY inc_events.event_id) FILTER (WHERE (inc_events.event = 'closure_corrected'::text)) AS corrected
-           FROM tickets.inc_events
-          WHERE (inc_events.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]))
-          GROUP BY inc_events.ticket_id) r ON ((r.ticket_id = c.ticket_id)))
+     LEFT JOIN ( SELECT e.ticket_id,
+            array_agg(e.event_id) FILTER (WHERE (e.event = 'reopened'::text)) AS reopened,
+            array_agg(e.snapshot_at) FILTER (WHERE (e.event = 'reopened'::text)) AS reopened_at,
+            array_agg(e.event_id) FILTER (WHERE (e.event = 'closure_corrected'::text)) AS corrected
+           FROM ( SELECT inc_events.event_id,
+                    inc_events.ticket_id,
+                    inc_events.event,
+                    inc_events.old_value,
+                    inc_events.new_value,
+                    inc_events.snapshot_id,
+                    inc_events.snapshot_at,
+                    inc_events.recorded_at,
+                    inc_events.assigned_team,
+                    inc_events.owner,
+                    inc_events.cluster,
+                    inc_events.region,
+                    inc_events.created_at_service,
+                    inc_events.closed_at,
+                    inc_events.mttr,
+                    inc_events.sla_status,
+                    inc_events.team_before
+                   FROM tickets.inc_events
+                  WHERE (inc_events.event = ANY (ARRAY['reopened'::text, 'closure_corrected'::text]))
+                  ORDER BY inc_events.ticket_id, inc_events.event_id) e
+          GROUP BY e.ticket_id) r ON ((r.ticket_id = c.ticket_id)))
      CROSS JOIN LATERAL ( SELECT r.reopened[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened,
             r.reopened_at[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened_at,
             r.corrected[(width_bucket(c.told_by, r.corrected) + 1)] AS corrected) next)
@@ -9136,7 +9395,7 @@ CREATE VIEW tickets.inc_closures AS
                     WHEN (c.closed_at >= COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at)) THEN (c.closed_at - COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at))
                     ELSE NULL::interval
                 END AS lasted) clock)
-  WHERE ((c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
+  WHERE ((c.event = c.wanted) AND (c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
 
 COMMENT ON VIEW tickets.inc_closures IS 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
 
@@ -9158,7 +9417,7 @@ COMMENT ON COLUMN tickets.inc_closures.handover_at_close IS 'The team changed in
 
 COMMENT ON COLUMN tickets.inc_closures.owner IS 'The ticket''s owner then.';
 
-COMMENT ON COLUMN tickets.inc_closures.cluster IS 'The ticket''s cluster then.';
+COMMENT ON COLUMN tickets.inc_closures.cluster IS 'The ticket''s cluster then, as the feed wrote it: group by tickets.cluster_key(cluster), as the functions do.';
 
 COMMENT ON COLUMN tickets.inc_closures.region IS 'The ticket''s region then, lower case.';
 
@@ -9212,7 +9471,7 @@ COMMENT ON TABLE tickets.inc_daily IS 'What was open when a day ended, one row p
 
 COMMENT ON COLUMN tickets.inc_daily.day IS 'Day in Nairobi of the snapshot''s own time.';
 
-COMMENT ON COLUMN tickets.inc_daily.cluster IS 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+COMMENT ON COLUMN tickets.inc_daily.cluster IS 'Network cluster then, in the spelling that most of that day''s tickets had; '''' for none. Cut to 100 characters, as region and assigned_team. Over several days group by tickets.cluster_key(cluster).';
 
 COMMENT ON COLUMN tickets.inc_daily.region IS 'Region then, lower case; '''' for none.';
 
@@ -9749,7 +10008,6 @@ CREATE TABLE tickets_ops.snapshot_batches (
     last_ticket_id text NOT NULL,
     status text DEFAULT 'pending'::text NOT NULL,
     error text,
-    done_at timestamp with time zone,
     CONSTRAINT snapshot_batches_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'done'::text, 'failed'::text])))
 );
 
@@ -9766,8 +10024,6 @@ COMMENT ON COLUMN tickets_ops.snapshot_batches.last_ticket_id IS 'Last ticket id
 COMMENT ON COLUMN tickets_ops.snapshot_batches.status IS 'pending, done, or failed when its job used up its attempts.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_batches.error IS 'Why it failed.';
-
-COMMENT ON COLUMN tickets_ops.snapshot_batches.done_at IS 'When it committed.';
 
 CREATE TABLE tickets_ops.snapshot_rejects (
     reject_id bigint NOT NULL,
@@ -10012,7 +10268,7 @@ CREATE INDEX crq_created_at_service ON tickets.crq USING btree (created_at_servi
 
 CREATE INDEX crq_events_closed_at_idx ON tickets.crq_events USING btree (closed_at) WHERE (event = 'baseline'::text);
 
-CREATE INDEX crq_events_closed_at_idx1 ON tickets.crq_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+CREATE INDEX crq_events_closed_at_ticket_id_event_id_idx ON tickets.crq_events USING btree (closed_at) INCLUDE (ticket_id, event_id) WHERE (event = 'closure_corrected'::text);
 
 CREATE INDEX crq_events_closed_at_ticket_id_event_id_snapshot_id_snapsho_idx ON tickets.crq_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
 
@@ -10054,7 +10310,7 @@ CREATE INDEX inc_events_baseline_closed_at ON tickets.inc_events USING btree (cl
 
 CREATE INDEX inc_events_closed_at ON tickets.inc_events USING btree (closed_at) INCLUDE (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) WHERE (event = 'closed'::text);
 
-CREATE INDEX inc_events_corrected_at ON tickets.inc_events USING btree (closed_at) WHERE (event = 'closure_corrected'::text);
+CREATE INDEX inc_events_corrected_at ON tickets.inc_events USING btree (closed_at) INCLUDE (ticket_id, event_id) WHERE (event = 'closure_corrected'::text);
 
 CREATE INDEX inc_events_first ON tickets.inc_events USING btree (ticket_id) INCLUDE (assigned_team, cluster, region) WHERE ((event = ANY (ARRAY['baseline'::text, 'opened'::text])) OR ((event = 'closed'::text) AND (old_value IS NULL)));
 
@@ -10295,6 +10551,11 @@ GRANT SELECT ON TABLE tickets.geo_country TO tickets_curator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_operator;
 GRANT SELECT ON TABLE tickets.geo_country TO tickets_dispatcher;
 
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_reader;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_curator;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_operator;
+GRANT ALL ON FUNCTION tickets.crq_places(p_cluster text, p_team text) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets.datasets() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.datasets() TO tickets_reader;
 GRANT ALL ON FUNCTION tickets.datasets() TO tickets_curator;
@@ -10309,6 +10570,9 @@ GRANT SELECT ON TABLE tickets.sla_rules TO tickets_reader;
 GRANT SELECT ON TABLE tickets.sla_rules TO tickets_curator;
 GRANT SELECT ON TABLE tickets.sla_rules TO tickets_operator;
 GRANT SELECT ON TABLE tickets.sla_rules TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) TO tickets_dispatcher;
 
 GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_reader;
 GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_curator;
@@ -10405,12 +10669,15 @@ REVOKE ALL ON FUNCTION tickets_ops.candidate_point(p_candidate jsonb) FROM PUBLI
 
 REVOKE ALL ON FUNCTION tickets_ops.changes_problems(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.claim_dispatch() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.claim_dispatch() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.clock_tolerance() FROM PUBLIC;
 
@@ -10436,8 +10703,8 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.count_vehicles() FROM PUBLIC;
 
@@ -10451,9 +10718,11 @@ REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.parsed_payload(p_payload json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
@@ -10472,7 +10741,6 @@ REVOKE ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) FROM P
 GRANT ALL ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.dispatch_lock() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
@@ -10659,11 +10927,14 @@ REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_clusters text[]) FROM PUB
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_clusters text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_of_few(p_few integer, p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
-REVOKE ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.plan_tours(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_of_many(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.plan_optimum(p_starts public.geography[], p_vehicle_teams text[], p_places public.geography[], p_bonuses double precision[], p_teams text[], p_km_per_metre double precision, p_radius double precision) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.planning_lock() FROM PUBLIC;
 
@@ -10772,8 +11043,8 @@ REVOKE ALL ON FUNCTION tickets_ops.seconds_per_call(p_rate numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting_problems() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision) TO tickets_dispatcher;
+REVOKE ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.shortest_augmenting_paths(p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision, OUT column_of integer[], OUT row_potential double precision[]) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.sign_verdict() FROM PUBLIC;
 
@@ -10783,6 +11054,9 @@ GRANT ALL ON FUNCTION tickets_ops.skip_file(p_key text) TO tickets_operator;
 REVOKE ALL ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.snooze_geocoding(p_job_id bigint, p_task text, p_wait_ms double precision, p_until_resolved text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.storage_metrics() FROM PUBLIC;
 

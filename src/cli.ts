@@ -8,13 +8,13 @@
  * (measured; with a nursery of 1 MB staging took a third longer).
  */
 import { existsSync } from 'node:fs';
-import { reasonOf } from './settings/errors.ts';
+import { loadDotEnv } from './settings/dot-env.ts';
+import { messageOf, reasonOf } from './settings/errors.ts';
 import { hideSecrets } from './settings/secrets.ts';
-import { loadDotEnv } from './settings/settings.ts';
 import { endWithReader, print, printError, printJson } from './terminal/output.ts';
 import { UsageError } from './terminal/usage.ts';
 
-export interface Command {
+interface Command {
   /** One line for the list of commands. */
   readonly summary: string;
   /** What `--help` prints. */
@@ -74,7 +74,7 @@ async function main([name = '', ...args]: string[]): Promise<number> {
     const reason = reasonOf(error);
     if (!command.logs || !(await logged(reason))) printError(`${hideSecrets(reason)}\n`);
     // Whoever asked for JSON gets some, whatever happens.
-    if (args.includes('--json')) printJson({ error: hideSecrets(error instanceof Error ? error.message : reason) });
+    if (args.includes('--json')) printJson({ error: hideSecrets(messageOf(error)) });
     return 1;
   }
 }

@@ -171,6 +171,18 @@ describe('a message', () => {
     assert.match(lines.at(-1) ?? '', /^and 2 more: select problems/);
   });
 
+  test('holds nothing that turns text around or begins a line that is not ours', () => {
+    const said = messageOf({
+      ...turn,
+      problems: ['Fault: a\u202egnp.csv\u001b[2J failed:\n• All is well'],
+      database: 'db\u2066',
+    });
+    assert.equal(
+      said,
+      'fleettickets (db\\u2066) needs a person since 2026-11-26 09:48 EAT.\n• Fault: a\\u202egnp.csv\\u001b[2J failed:\n  • All is well',
+    );
+  });
+
   test('that all is well tells what is worth knowing', () => {
     assert.match(
       messageOf({ ...turn, ok: true, problems: ['Warning: odd'] }),

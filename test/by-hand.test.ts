@@ -90,6 +90,41 @@ describe('a coordinate by hand', () => {
   });
 });
 
+describe('a place by hand', () => {
+  test('has the key that tickets have, whichever column it was written into', async () => {
+    await sql(
+      `insert into tickets.geo_locations (cluster, location_key, geom) values ('Kilimani', 'NW_Yaya Centre_FDT1', ${KILIMANI})`,
+    );
+    await assert.rejects(
+      sql(
+        `insert into tickets.geo_locations (cluster, location_name, geom) values ('kilimani', 'Yaya  CENTRE', ${KILIMANI})`,
+      ),
+      { code: '23505' },
+      'the same place',
+    );
+    assert.deepEqual(await sql('select location_key from tickets.geo_locations'), [{ location_key: 'yaya centre' }]);
+  });
+
+  test('is refused where nothing but network codes is left of its name', async () => {
+    await assert.rejects(
+      sql(`insert into tickets.geo_locations (cluster, location_name, geom) values ('Kilimani', 'FDT1', ${KILIMANI})`),
+      /Nothing but network codes is left of "FDT1"/,
+    );
+  });
+
+  test('is of one cluster however that is written, and of no endless guard', async () => {
+    await sql(`insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', ${KILIMANI})`);
+    for (const name of ['KILIMANI', ' kili mani ', 'Kilimani\u2003', 'Kili\u200bmani', '\ufeffKilimani'])
+      await assert.rejects(
+        sql(`insert into tickets.geo_clusters (cluster, geom) values ($1, ${KILIMANI})`, [name]),
+        { code: '23505' },
+        JSON.stringify(name),
+      );
+    for (const guard of ['infinity', '-infinity', 'nan', '-1', '0', '1e9'])
+      await assert.rejects(sql(`update tickets.geo_clusters set guard_km = '${guard}'`), /guard_km/, guard);
+  });
+});
+
 describe('a centroid far from its places', () => {
   beforeEach(async () => {
     await sql(`insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', ${KILIMANI})`);

@@ -142,5 +142,46 @@ test('analytics count it as one, by the spelling that most tickets have', async 
     { value: 'Karen', open: 1 },
     { value: 'Ongata Rongai', open: 2 },
   ]);
-  assert.deepEqual(await sql(`select * from tickets.other_spellings('team')`), []);
+  assert.deepEqual(await sql(`select * from tickets.cluster_spellings('team')`), []);
+});
+
+test('the days, the ages and the dashboard have it once, in the spelling of the gazetteer', async () => {
+  await sql(
+    `insert into tickets.geo_clusters (cluster, geom) values ('Ongata-Rongai', null), ('ONGATA Rongai', ${RONGAI})`,
+  );
+  await load(7, [...SPELLINGS, ' ONGATA RONGAI', ' ', 'Karen', 'KAREN', 'KAREN']);
+  const once = [
+    { value: '(none)', open: 1 },
+    { value: 'KAREN', open: 3 },
+    { value: 'ONGATA Rongai', open: 5 },
+  ];
+  const daily = () =>
+    sql(
+      `select coalesce(nullif(cluster, ''), '(none)') as value, open from tickets.inc_daily where open > 0 order by 1`,
+    );
+  const days = await daily();
+  assert.deepEqual(days.map(({ open }) => open).sort(), [1, 3, 5], 'a key of its table is a cluster');
+  await sql('delete from tickets.inc_daily');
+  await sql('select tickets_ops.rebuild_days()');
+  assert.deepEqual(await daily(), days);
+  const [{ day }] = (await sql('select min(day)::text as day from tickets.inc_daily')) as [{ day: string }];
+  assert.deepEqual(
+    await sql(`select value, open::int from tickets.inc_backlog_daily('${day}', '${day}'::date + 1, 'cluster')`),
+    once,
+  );
+  assert.deepEqual(
+    await sql(`select coalesce(cluster, '(none)') as value, open::int from tickets.inc_ageing order by 1`),
+    once,
+  );
+  for (const spelling of [...SPELLINGS, 'Ongata Rongai'])
+    assert.equal((await sql('select reporting.fn_inc_dashboard($1) as d', [spelling]))[0]?.d.metrics.open, 5, spelling);
+
+  // One to which tickets only moved is told by the days; moved and gone within one, by its key.
+  await load(8, [...SPELLINGS.map(() => 'Ngong'), 'NGONG']);
+  assert.deepEqual(
+    await sql(
+      `select value, closed::int as closed, open::int from tickets.inc_backlog_daily('${day}', '${day}'::date + 1, 'cluster') where value ilike 'ngong'`,
+    ),
+    [{ value: 'Ngong', closed: 0, open: 5 }],
+  );
 });

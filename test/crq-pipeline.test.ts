@@ -4,7 +4,18 @@ import { describe } from 'node:test';
 process.env['TEST_DATASET'] = 'crq';
 process.env['CRQ_ENABLED'] = 'true';
 
-for (const subject of ['ingest', 'events', 'refused-rows', 'suspect-snapshots', 'changes', 'retry', 'maintain'])
+for (const subject of [
+  'loading',
+  'which-file',
+  'bucket-trouble',
+  'database-trouble',
+  'events',
+  'refused-rows',
+  'suspect-snapshots',
+  'changes',
+  'retry',
+  'maintain',
+])
   describe(subject, async () => {
     await import(`./${subject}.test.ts`);
   });

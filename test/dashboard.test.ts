@@ -118,7 +118,9 @@ describe('the dashboard functions', () => {
 
   test('a window that there is not is refused', async () => {
     await assert.rejects(dashboard(`p_window => 'year'`), /choose today, week, month or custom/);
+    await assert.rejects(dashboard(`p_from => '2026-02-01', p_to => '2026-01-01'`), /is after p_to/);
     await assert.rejects(dashboard(`p_window => 'custom'`), /needs p_from, p_to or both/);
+    await assert.rejects(dashboard(`p_from => '2026-06-02', p_to => '2026-06-01'`), /p_from \(.*\) is after p_to/);
   });
 
   test('trends are the rows of the analytic functions', async () => {

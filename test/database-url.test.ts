@@ -16,7 +16,6 @@ describe('DATABASE_URL', () => {
     ['an unencoded ?', 'postgres://u:s3cret?w0rd@h/db', /percent-encoded/],
     ['an unencoded %', 'postgres://u:s3cret%w0rd@h/db', /percent-encoded|encodes nothing/],
     ['another scheme', 'mysql://u:s3cret-w0rd@h/db', /is no address of Postgres/],
-    ['quotes around it', '"postgres://u:s3cret-w0rd@h/db"', /stands in quotes.*leave them out/],
     ['the scheme of JDBC', 'jdbc:postgresql://u:s3cret-w0rd@h/db', /is no address of Postgres/],
     ['keywords', 'host=h user=u password=s3cret-w0rd dbname=db', /is no address of Postgres/],
     ['a port that is none', 'postgres://u:s3cret-w0rd@h:port/db', /is no URL/],

@@ -63,7 +63,12 @@ describe('tickets.dispatch_plan', () => {
   test('for one ticket each is as good as an independent optimum, in twenty random problems', async () => {
     for (let seed = 1; seed <= 20; seed += 1) {
       const dice = new Dice(seed);
-      await scatter(seed, 1 + dice.below(14), 1 + dice.below(40), dice.pick([0.6, 0.6, 0.001, 0]));
+      await scatter(
+        seed,
+        1 + dice.below(dice.pick([14, 14, 24])),
+        1 + dice.below(dice.pick([40, 40, 90])),
+        dice.pick([0.6, 0.6, 0.001, 0]),
+      );
       const radius = dice.pick([50, 50, 15, 5]);
       const sameTeam = dice.chance(0.3);
       const rows = await plan(`p_radius_km => ${radius}, p_same_team => ${sameTeam}`);
@@ -245,7 +250,19 @@ describe('tickets.dispatch_plan', () => {
     assert.deepEqual(notes(await plan(`p_tickets => '{WOT3}', p_region => 'Nairobi'`)), {
       WOT3: 'not in the region or cluster asked for',
     });
-    for (const wrong of ['0', 'null', '1, -1', `1, 'NaN'`]) await assert.rejects(plan(wrong), /must be/, wrong);
+  });
+
+  test('an argument that makes no sense is refused by the plan, by carrying it out, and by the problem', async () => {
+    for (const [wrong, reason] of [
+      ['0', /p_capacity is 0: give a whole number, 1 or more/],
+      ['null', /p_capacity is NULL/],
+      ['1, -1', /p_radius_km is -1: give kilometres from 0 to 20100/],
+      [`1, 'NaN'`, /p_radius_km is NaN/],
+      [`5, 'Infinity'`, /p_radius_km is Infinity/],
+      ['p_same_team => null', /p_same_team is NULL: give true or false/],
+    ] as const)
+      for (const made of ['dispatch_plan', 'assign_plan', 'dispatch_problem'])
+        await assert.rejects(env.pool.query(`select tickets.${made}(${wrong})`), reason, `${made}(${wrong})`);
   });
 
   test('a vehicle with an assignment goes on from that ticket, as far as it has room', async () => {

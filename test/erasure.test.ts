@@ -192,7 +192,17 @@ describe('a ticket that is erased', () => {
       );
   });
 
+  test('of no name is refused: it would be found in every text', async () => {
+    for (const id of [null, '', ' '])
+      await assert.rejects(env.pool.query('select tickets_ops.erase_ticket($1)', [id]), /Say which ticket/);
+  });
+
   test('of an unknown dataset is refused', async () => {
+    for (const dataset of ['INC', null])
+      await assert.rejects(
+        env.pool.query('select * from tickets.freshness($1)', [dataset]),
+        /no dataset .*: inc or crq/,
+      );
     await assert.rejects(
       env.pool.query(`select tickets_ops.erase_ticket('WOT1', 'abc')`),
       /no dataset abc: inc or crq/,

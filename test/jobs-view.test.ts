@@ -79,15 +79,41 @@ describe('tickets_ops.jobs', () => {
 
 describe('payloads that people type', () => {
   test('one that jsonb cannot hold, or that is no object, hides no other job and stops no function', async () => {
-    for (const payload of ['{"cluster":"\\u0000"}', '{"a":1e999999}', '"Kilimani"']) {
+    const payloads = [
+      '{"cluster":"\\u0000"}',
+      '{"cluster":"\\ud800"}',
+      '{"cluster":"\\uDC00x"}',
+      '{"a":1e999999}',
+      '"Kilimani"',
+    ];
+    for (const payload of payloads) {
       await env.pool.query(`select graphile_worker.add_job('geocode_cluster', $1::json, max_attempts := 1)`, [payload]);
     }
-    assert.equal((await env.pool.query('select from tickets_ops.jobs')).rowCount, 3);
+    await env.pool.query(
+      `select graphile_worker.add_job('fetch_snapshot', '{"dataset":"inc","a":"\\ud800"}', max_attempts := 1)`,
+    );
+    assert.equal((await env.pool.query('select from tickets_ops.jobs')).rowCount, 6);
     await env.pool.query('update graphile_worker._private_jobs set attempts = max_attempts');
-    assert.equal((await env.pool.query('select from tickets_ops.failed_jobs')).rowCount, 3);
-    assert.equal((await env.pool.query('select from tickets_ops.retry_failed()')).rowCount, 3);
+    assert.equal((await env.pool.query('select from tickets_ops.failed_jobs')).rowCount, 6);
+    assert.equal((await env.pool.query('select from tickets_ops.retry_failed()')).rowCount, 6);
     await env.pool.query('select ok from tickets_ops.health');
     await env.pool.query('select tickets_ops.cancel_job(id) from tickets_ops.jobs');
     assert.equal((await env.pool.query('select from tickets_ops.jobs')).rowCount, 0);
+  });
+
+  test('one for a dataset that is misspelt is a failure like any other, and one for a dataset that is off is none', async () => {
+    for (const dataset of ['INC', 'crq'])
+      await env.pool.query(
+        `select graphile_worker.add_job('fetch_snapshot', json_build_object('dataset', $1::text), max_attempts := 1)`,
+        [dataset],
+      );
+    await env.pool.query('update graphile_worker._private_jobs set attempts = max_attempts');
+    const { rows } = await env.pool.query(
+      `select payload ->> 'dataset' as dataset, superseded from tickets_ops.failed_jobs order by 1`,
+    );
+    assert.deepEqual(rows, [
+      { dataset: 'INC', superseded: null },
+      { dataset: 'crq', superseded: 'crq is off.' },
+    ]);
   });
 });

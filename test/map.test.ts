@@ -158,6 +158,7 @@ describe('the read side', () => {
       ["p_cluster := 'Kilimani'", ['WOT1', 'WOT2']],
       ["p_region := 'Coast'", ['WOT3']],
       ["p_team := 'Kilimani B'", ['WOT2']],
+      ["p_team := ' kilimani b '", ['WOT2']],
       ["true, 'Kilimani', 'nairobi', 'Kilimani A'", ['WOT1']],
       ["p_cluster := 'Kilimani', p_region := 'coast'", []],
       ["false, p_cluster := 'Nyali'", ['WOT3', 'WOT4']],

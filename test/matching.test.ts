@@ -141,10 +141,12 @@ describe('tickets_ops.min_cost_assignment', () => {
     const refused = (costs: string, rows: number, columns: number) =>
       assert.rejects(
         env.pool.query('select tickets_ops.min_cost_assignment($1, $2, $3)', [costs, rows, columns]),
-        /p_costs must hold p_rows × p_columns costs|-Infinity/,
+        /p_costs must hold p_rows × p_columns costs|A cost must lie between/,
       );
     await refused('{1,2,3}', 2, 2);
     await refused('{}', -1, 0);
+    await refused('{1}', 100_000, 100_000);
     await refused('{-Infinity}', 1, 1);
+    await refused('{1,2e100}', 1, 2);
   });
 });

@@ -158,9 +158,16 @@ describe('nearest vehicles and tickets', () => {
       [`select * from tickets.nearest_vehicles('WOT9')`, /There is no open ticket WOT9\./],
       [`select * from tickets.nearest_vehicles('WOT3')`, /There is no open ticket WOT3\./],
       [`select * from tickets.nearest_vehicles(null)`, /There is no open ticket/],
-      [`select * from tickets.nearest_vehicles('WOT1', 0)`, /p_limit must be 1 or more/],
+      [`select * from tickets.nearest_vehicles('WOT1', 0)`, /p_limit is 0: give a whole number, 1 or more/],
+      ...['-1', `'NaN'`, `'Infinity'`, '1e9'].flatMap((radius) =>
+        [
+          `tickets.nearest_vehicles('WOT1', 5, ${radius})`,
+          `tickets.nearest_tickets('V2', 5, ${radius})`,
+          `tickets.tickets_within(36.8, -1.28, ${radius})`,
+        ].map((query) => [`select * from ${query}`, /p_radius_km is .+: give kilometres from 0 to 20100/] as const),
+      ),
       [`select * from tickets.nearest_tickets('V9')`, /There is no vehicle V9 in tickets\.vehicles\./],
-      [`select * from tickets.nearest_tickets('V1', null)`, /p_limit must be 1 or more/],
+      [`select * from tickets.nearest_tickets('V1', null)`, /p_limit is NULL: give a whole number, 1 or more/],
       ['select * from tickets.tickets_within(null, -1.28, 5)', /no place on earth/],
       [`select * from tickets.tickets_within(36.8, 'NaN', 5)`, /no place on earth/],
       ['select * from tickets.tickets_within(200, 95, 5)', /no place on earth/],

@@ -98,6 +98,7 @@ describe('periods', () => {
       `tickets.inc_backlog_daily('2021-02-01', '2021-01-01')`,
       /p_from \(2021-02-01\) is after p_to \(2021-01-01\)/,
     );
+    await refused(`tickets.inc_flow('0001-01-01', '9999-01-01')`, /are more than 100 years apart/);
     await refused(`tickets.inc_team_scorecard(null, '2021-02-01')`, /both are needed/);
   });
 });

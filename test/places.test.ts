@@ -64,6 +64,10 @@ describe('places', () => {
     ]) {
       await assert.rejects(places(state), { code: '22023', message: `p_state is ${shown}, not open, closed or all` });
     }
+    await assert.rejects(places(`'closed', '2026-02-01', '2026-01-01'`), {
+      code: '22023',
+      message: /p_from \(2026-02-01 .*\) is after p_to \(2026-01-01 /,
+    });
   });
 
   test('a place of the gazetteer counts its tickets, by state, SLA and repair time', async () => {

@@ -20,6 +20,9 @@ describe('hiding secrets', () => {
       encodeURIComponent(secret),
       encodeURI(secret),
       JSON.stringify(secret),
+      JSON.stringify(JSON.stringify(secret)),
+      encodeURIComponent(secret).replace(/%../g, (code) => code.toLowerCase()),
+      `${new URLSearchParams({ '': secret })}`.slice(1),
     ]);
     for (const form of forms) {
       const hidden = hideSecrets(`before ${form} after`, env);

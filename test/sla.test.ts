@@ -45,6 +45,13 @@ describe('the SLA', () => {
     assert.deepEqual(await states(), { 'coast 39 h': 'ok', 'coast 41 h': 'at risk', 'coast 49 h': 'breached' });
   });
 
+  test('is a number of hours up to a year', async () => {
+    for (const hours of ['0', '-1', `'NaN'`, '9000'])
+      await assert.rejects(env.pool.query(`update tickets.sla_rules set hours = ${hours}, at_risk_hours = 1`), {
+        code: '23514',
+      });
+  });
+
   test('changes by an UPDATE, for the view and the map at once', async () => {
     await addTickets('coast', 10, 13, 25);
     await env.pool.query('update tickets.sla_rules set hours = 24, at_risk_hours = 12.5 where region is null');
@@ -76,7 +83,15 @@ describe('the SLA', () => {
       'truncate tickets.sla_rules',
     ])
       await assert.rejects(env.pool.query(statement), /tickets\.sla_rules needs its default/, statement);
-    for (const rule of [`null, 24, 20`, `'coast', 0, 0`, `'coast', 24, 25`, `' coast', 24, 20`])
+    for (const rule of [
+      `null, 24, 20`,
+      `'coast', 0, 0`,
+      `'coast', 24, 25`,
+      `' coast', 24, 20`,
+      `'coast', 'infinity', 20`,
+      `'coast', 'nan', 20`,
+      `'coast', 1e9, 20`,
+    ])
       await assert.rejects(env.pool.query(`insert into tickets.sla_rules values (${rule})`), /sla_rules/, rule);
     await addTickets('coast', 49);
     assert.deepEqual(await states(), { 'coast 49 h': 'breached' });

@@ -32,8 +32,13 @@ const WRONG: Record<string, [payload: unknown, complaint: RegExp][]> = {
     [{ cluster: '' }, /at cluster/],
     [{ name: 'Kilimani' }, /Unrecognized key: "name"/],
     [{ cluster: 'Kilimani', snoozes: 1e12 }, /at snoozes/],
+    [{ cluster: 'Kili\0mani' }, /holds a NUL/],
   ],
-  geocode_location: [[{ location_name: 'Yaya' }, /at cluster/]],
+  geocode_location: [
+    [{ location_name: 'Yaya' }, /at cluster/],
+    [{ location_name: 'Yaya \ud800', cluster: 'Kilimani' }, /half of a surrogate pair/],
+    [{ location_name: 'Yaya', cluster: 'Kilimani', 'for\udc00ce': true }, /Unrecognized key/],
+  ],
 };
 
 describe('a task', () => {

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { connect } from '../src/database/client.ts';
 import { vehicles as examineVehicles } from '../src/operations/doctor/vehicles.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { report } from './support/fleet.ts';
+import { createTracker, park, report } from './support/fleet.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 
@@ -283,5 +283,43 @@ describe('a tracker’s table', () => {
     for (const capacity of ['0', 'two', '1.5', '-1'])
       assert.equal((await fleettickets('dispatch', `--capacity=${capacity}`)).status, 2);
     assert.match((await fleettickets('dispatch', '--capacity', '2')).out, /^0 tickets for 0 vehicles/);
+  });
+
+  test('fleettickets dispatch is narrowed by region, cluster, team, radius and freshness', async () => {
+    await createTracker(env.pool);
+    await park(env.pool, [
+      { id: 'V1', lng: 36.82, lat: -1.28, team: 'A' },
+      { id: 'V2', lng: 36.83, lat: -1.28, team: 'B' },
+      { id: 'V3', lng: 36.84, lat: -1.28, team: 'B', located: 180 },
+    ]);
+    await report(env.pool, [
+      { id: 'WOT1', lng: 36.82, lat: -1.28, cluster: 'Kilimani', region: 'nairobi', team: 'A' },
+      { id: 'WOT2', lng: 36.83, lat: -1.28, cluster: 'Karen', region: 'nairobi', team: 'A' },
+      { id: 'WOT3', lng: 37.1, lat: -1.28, cluster: 'Thika', region: 'central', team: 'B' },
+    ]);
+    const planned = async (...args: string[]) => {
+      const { stops, leftOut } = JSON.parse((await fleettickets('dispatch', '--json', ...args)).out);
+      return [
+        ...stops.map((stop: { vehicle_id: string; ticket_id: string }) => `${stop.vehicle_id} ${stop.ticket_id}`),
+        ...leftOut.map((left: { ticket_id: string; note: string }) => `${left.ticket_id}: ${left.note}`),
+      ];
+    };
+    assert.deepEqual(await planned('--region', 'Central'), ['V2 WOT3']);
+    assert.deepEqual(await planned('--cluster', 'KAREN'), ['V2 WOT2']);
+    assert.deepEqual(await planned('--same-team'), [
+      'V1 WOT1',
+      'V2 WOT3',
+      'WOT2: every vehicle within reach goes elsewhere',
+    ]);
+    assert.deepEqual(await planned('--team', 'A'), ['V1 WOT1', 'WOT2: every vehicle within reach goes elsewhere']);
+    assert.deepEqual(await planned('--radius', '7.5'), ['V1 WOT1', 'V2 WOT2', 'WOT3: no free vehicle within 7.5 km']);
+    assert.match((await fleettickets('dispatch', '--team', 'B')).out, /\n1 without a ticket, stale: KDA V3\n/);
+    assert.deepEqual(await planned('--stale'), ['V1 WOT1', 'V2 WOT2', 'V3 WOT3']);
+    assert.match(
+      (await fleettickets('dispatch', '--region', 'Nairobbi')).out,
+      /^0 tickets .*\nNo open ticket that is free is among those asked for\.\n/,
+    );
+    for (const radius of ['-1', 'NaN', 'Infinity', '1e9', 'near', ''])
+      assert.equal((await fleettickets('dispatch', `--radius=${radius}`)).status, 2, radius);
   });
 });

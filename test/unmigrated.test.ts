@@ -84,6 +84,20 @@ describe('an empty database', () => {
     assert.deepEqual(rows, []);
   });
 
+  test('one of another application, which has migrations of its own, is told apart from an older one of ours', async () => {
+    const { default: pg } = await import('pg');
+    const client = new pg.Client({ connectionString: database.url });
+    await client.connect();
+    await client.query(
+      `create schema graphile_migrate; create table graphile_migrate.migrations (hash text, previous_hash text, filename text);
+       insert into graphile_migrate.migrations values ('sha1:theirs', null, '000001.sql')`,
+    );
+    for (const args of [['status'], ['worker'], ['dispatch']])
+      await isToldToMigrate(args, { DATABASE_URL: database.url }, /another application’s: name another database/);
+    await client.query('drop schema graphile_migrate cascade');
+    await client.end();
+  });
+
   test('an older schema is none that a command works with either, and no job is left in it', async () => {
     await env.pool.query(`update graphile_migrate.migrations set hash = 'sha1:older'`);
     for (const args of COMMANDS)

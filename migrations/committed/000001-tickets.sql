@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:1ae3c5cc5c3054b464687a48639e68b2159dd883
+--! Hash: sha1:d3b8d139256f752c19716adc514eaebe4bf952b3
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2511,9 +2511,21 @@ comment on function tickets.default_guard_km() is 'The guard of a cluster, unles
 -- never overwritten again, not even by force. The pipeline's functions mark their writes by the setting below, for their own
 -- duration (connections of the embedded database share settings, so it never outlives the function).
 
--- Inlined; translate() takes less than a pattern would (measured: 1.3 against 2 µs a row of a load).
+-- Inlined; translate() takes less than a pattern would, and the blanks of all Unicode (and what has no width) twice as long as
+-- those of ASCII, which nearly every name is in.
 create or replace function tickets.cluster_key(p_cluster text) returns text language sql immutable parallel safe
-return nullif(left(lower(translate(p_cluster, E' \t\r\n\u00a0', '')), 200), '');
+return nullif(
+  left(
+    lower(translate(
+      p_cluster,
+      case when octet_length(p_cluster) = length(p_cluster) then E' \t\r\n\v\f'
+        else E' \t\r\n\v\f\u00a0\u2002\u2003\u2007\u2009\u200a\u200b\u200c\u200d\u200e\u200f\u202f\u2060\u3000\ufeff' end,
+      ''
+    )),
+    200
+  ),
+  ''
+);
 comment on function tickets.cluster_key(text) is 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
 
 create or replace function tickets.known_spelling(p_cluster text) returns text
@@ -2629,7 +2641,12 @@ begin
   if tickets_ops.is_pipeline() then
     return case when tg_op = 'UPDATE' and old.verified and not tickets_ops.is_erasing() then null else new end;
   end if;
-  new.location_key := coalesce(new.location_key, tickets.location_key(new.location_name));
+  -- Of a name where a key belongs too: no ticket has another key.
+  new.location_key := coalesce(tickets.location_key(new.location_key), new.location_key, tickets.location_key(new.location_name));
+  if new.location_key is null then
+    raise exception 'Nothing but network codes is left of "%": no ticket has such a place.', new.location_name
+      using errcode = 'not_null_violation', hint = 'See tickets.location_key().';
+  end if;
   if tg_op = 'INSERT' then
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
@@ -2811,7 +2828,7 @@ $$;
 comment on function tickets_ops.record_decisions() is 'Trigger after a person''s write of a gazetteer: appends what changed to tickets.geo_decisions, with the tickets that moved by it.';
 
 create or replace function tickets.undo_decision(p_decision_id bigint) returns setof tickets.geo_decisions
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '10s' as $$
 declare
   v_decision tickets.geo_decisions;
   v_row text; -- a FROM clause: the row as r
@@ -2848,9 +2865,11 @@ begin
   perform set_config('tickets_ops.undoing', '', true);
   return query
     select * from tickets.geo_decisions where undoes = p_decision_id and cluster = v_decision.cluster order by decision_id desc limit 1;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision. Runs with its owner''s rights, so it needs no right to delete what was added.';
+comment on function tickets.undo_decision(bigint) is 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision, and when others keep the gazetteers locked for ten seconds. Runs with its owner''s rights, so it needs no right to delete what was added.';
 --! EndIncluded decisions.sql
 
 alter table tickets.geo_clusters alter column guard_km set default tickets.default_guard_km();
@@ -3024,7 +3043,7 @@ create index inc_events_time on tickets.inc_events using brin (snapshot_at);
 create index inc_events_closed_at on tickets.inc_events (closed_at)
   include (ticket_id, event_id, snapshot_id, snapshot_at, assigned_team, cluster, region) where event = 'closed';
 create index inc_events_baseline_closed_at on tickets.inc_events (closed_at) where event = 'baseline';
-create index inc_events_corrected_at on tickets.inc_events (closed_at) where event = 'closure_corrected';
+create index inc_events_corrected_at on tickets.inc_events (closed_at) include (ticket_id, event_id) where event = 'closure_corrected';
 -- By ticket: what came after a closing.
 create index inc_events_revisions on tickets.inc_events (ticket_id, event_id) include (event, snapshot_at, assigned_team, cluster, region)
   where event in ('reopened', 'closure_corrected');
@@ -3197,7 +3216,7 @@ comment on function tickets.place_written_tickets() is 'Trigger after writing ti
 -- Security definer, as the gazetteers' other triggers: whoever may write a gazetteer moves tickets by it, without a right
 -- to write them.
 create or replace function tickets.clusters_moved() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 declare
   v_clusters text[];
 begin
@@ -3216,12 +3235,15 @@ begin
     perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
   end if;
   return null;
+exception when lock_not_available then -- somebody holds such a ticket: whoever waits on keeps every load waiting behind it
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow.';
+comment on function tickets.clusters_moved() is 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
 
 create or replace function tickets.locations_moved() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30s' as $$
 declare
   v_clusters text[];
   v_keys text[];
@@ -3249,9 +3271,12 @@ begin
     perform tickets.place_tickets('inc', v_clusters, v_keys), tickets.place_tickets('crq', v_clusters, v_keys);
   end if;
   return null;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow.';
+comment on function tickets.locations_moved() is 'Trigger after writing tickets.geo_locations: the tickets of the places whose coordinate changed follow. Raises when others hold one of them for half a minute.';
 --! EndIncluded placing.sql
 --! Included rebuild-location-keys.sql
 -- After a change of tickets.location_key: tickets.inc.location_key is STORED and the gazetteer is keyed by it, so both are
@@ -3453,6 +3478,26 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.worker_breaking_revision() is 'graphile-worker''s last revision of its tables that workers of before it must not go on with.';
 
+create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  return p_payload::jsonb;
+exception
+  -- A \u0000, half of a surrogate pair or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
+  when data_exception then return to_jsonb(p_payload::text);
+end
+$$;
+comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
+
+-- Inlined. A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
+create or replace function tickets_ops.parsed_payload(p_payload json) returns jsonb language sql immutable
+return case
+  when length(p_payload::text) < 1000 and p_payload::text !~ (chr(92) || chr(92) || 'u(0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}')
+    then p_payload::jsonb
+  else tickets_ops.readable_payload(p_payload)
+end;
+comment on function tickets_ops.parsed_payload(json) is 'As tickets_ops.readable_payload, for 200 000 of them.';
+
 -- Inlined into the query that asks, so that a look-up by key uses the index on it.
 create or replace function tickets_ops.queued_jobs(p_unknown_too boolean default false)
 returns table (
@@ -3518,7 +3563,10 @@ language sql set search_path = pg_catalog, pg_temp as $$
     update :WORKER_SCHEMA._private_jobs
     set attempts = 0, max_attempts = greatest(max_attempts, p_max_attempts), run_at = now(), last_error = null, updated_at = now(),
       flags = flags - 'given_up' - 'worker_died',
-      payload = case when p_forget <> '{}' and json_typeof(payload) = 'object' then (payload::jsonb - p_forget)::json else payload end
+      payload = case
+        when p_forget <> '{}' and jsonb_typeof(tickets_ops.readable_payload(payload)) = 'object' then (payload::jsonb - p_forget)::json
+        else payload
+      end
     where id = any (p_ids) and locked_at is null
     returning 1
   )
@@ -3836,7 +3884,6 @@ create table tickets_ops.snapshot_batches (
   last_ticket_id text not null,
   status text not null default 'pending' check (status in ('pending', 'done', 'failed')),
   error text,
-  done_at timestamptz,
   primary key (snapshot_id, batch)
 );
 comment on table tickets_ops.snapshot_batches is 'Work in progress: one row per upsert_batch job, a range of ticket ids of the snapshot''s changed rows.';
@@ -3846,7 +3893,6 @@ comment on column tickets_ops.snapshot_batches.first_ticket_id is 'First ticket 
 comment on column tickets_ops.snapshot_batches.last_ticket_id is 'Last ticket id of the range, included.';
 comment on column tickets_ops.snapshot_batches.status is 'pending, done, or failed when its job used up its attempts.';
 comment on column tickets_ops.snapshot_batches.error is 'Why it failed.';
-comment on column tickets_ops.snapshot_batches.done_at is 'When it committed.';
 
 create table tickets_ops.snapshot_rejects (
   reject_id bigint generated always as identity primary key,
@@ -3868,8 +3914,6 @@ create table tickets_ops.looks (
   looked_at timestamptz not null,
   files bigint not null,
   others bigint not null,
-  newest_key text,
-  newest_last_modified timestamptz,
   new_file_at timestamptz,
   future_dated text[] not null,
   waiting bigint not null default 0
@@ -3879,8 +3923,6 @@ comment on column tickets_ops.looks.dataset is 'inc or crq.';
 comment on column tickets_ops.looks.looked_at is 'When.';
 comment on column tickets_ops.looks.files is 'CSV files in the folder; those that were archived are not among them.';
 comment on column tickets_ops.looks.others is 'Empty files, and objects that are no CSV by their name.';
-comment on column tickets_ops.looks.newest_key is 'The file with the latest LastModified.';
-comment on column tickets_ops.looks.newest_last_modified is 'Its LastModified.';
 comment on column tickets_ops.looks.new_file_at is 'When a look last saw a version of a file that none had seen before: a feed that stands still brings none. NULL before the first.';
 comment on column tickets_ops.looks.future_dated is 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
 comment on column tickets_ops.looks.waiting is 'Of a feed of changes: files behind the one that is loaded, or that stops them. 0 for snapshots, of which the newest is enough.';
@@ -4461,7 +4503,7 @@ create trigger _100_transition before insert or update of status on tickets_ops.
 
 create table tickets.sla_rules (
   region text check (region = btrim(region) and region <> ''),
-  hours numeric not null check (hours > 0),
+  hours numeric not null check (hours > 0 and hours <= 8760), -- NaN is greater than any number
   at_risk_hours numeric not null check (at_risk_hours > 0 and at_risk_hours <= hours)
 );
 create unique index sla_rules_one_per_region on tickets.sla_rules (lower(region)) nulls not distinct;
@@ -4626,8 +4668,8 @@ as $$
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
 comment on function tickets.filtered_crq(boolean, boolean, text, text, text) is 'As tickets.filtered_tickets, of tickets.crq.';
 
@@ -4713,6 +4755,9 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_dataset is null or p_dataset not in ('inc', 'crq') then
+    raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
   return query
     select
       meta.snapshot_at, meta.ingested_at, meta.checked_at,
@@ -4733,7 +4778,7 @@ begin
     ) as meta on true;
 end
 $$;
-comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load.';
+comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 --! EndIncluded freshness.sql
 --! Included filters.sql
 -- The filters that the map functions share.
@@ -4751,10 +4796,10 @@ as $$
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or t.region = lower(p_region))
-    and (p_team is null or lower(t.assigned_team) = lower(p_team))
+    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
+    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
 $$;
-comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case, where NULL means all.';
+comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
 --! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
@@ -4953,6 +4998,13 @@ create or replace aggregate tickets.collect(anycompatible) (
 );
 comment on aggregate tickets.collect(anycompatible) is 'array_agg without an order, for parallel plans.';
 
+create or replace aggregate tickets.concat(anycompatiblearray) (
+  sfunc = array_cat, stype = anycompatiblearray, combinefunc = array_cat, parallel = safe
+);
+comment on aggregate tickets.concat(anycompatiblearray) is 'One array of all elements of several, which may differ in length.';
+
+-- Counted by coordinate and cluster first: a coordinate has few clusters, and the key of each, which makes its spellings one, then
+-- need not be worked out for every ticket (a third of the time).
 -- Long, because it is one statement: only so are filters that are not asked for, and the tickets that p_state leaves out, gone
 -- before anything is read, and the rest read in parallel.
 -- Planned anew in each call, with its arguments as constants. No JIT: compiling takes longer than what it would speed up. With
@@ -4978,14 +5030,13 @@ begin
     raise exception 'p_state is %, not open, closed or all', coalesce(quote_literal(p_state), 'NULL')
       using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(p_from, p_to);
   -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
   -- a language this would take longer than reading the tickets.
   return query
-    with open_places as (
+    with open_clusters as (
       select
-        longitude, latitude,
-        min(cluster collate "C") as cluster,
-        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        longitude, latitude, cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as open,
@@ -4996,6 +5047,17 @@ begin
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       where p_state = 'closed' or p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      group by longitude, latitude, cluster
+    ),
+    open_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(first_key) as first_key, max(last_key) as last_key, min(location_name) as location_name, min(geo_source) as geo_source,
+        sum(open)::bigint as open, sum(breached)::bigint as breached, sum(at_risk)::bigint as at_risk, min(oldest) as oldest,
+        tickets.concat(ticket_ids) as ticket_ids, tickets.concat(clocks) as clocks
+      from open_clusters
       group by longitude, latitude
     ),
     closed_tickets as not materialized (
@@ -5007,11 +5069,9 @@ begin
         and (p_box is null or tickets.may_lie_in(geog, p_box)) -- index inc_geog
       )
     ),
-    closed_places as (
+    closed_clusters as (
       select
-        longitude, latitude,
-        min(cluster collate "C") as cluster,
-        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        longitude, latitude, cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
         min(location_name collate "C") as location_name, min(geo_source collate "C") as geo_source,
         count(*) as closed,
@@ -5019,6 +5079,16 @@ begin
         tickets.collect(mttr::integer) filter (where mttr between -1e9 and 1e9) as mttrs,
         tickets.collect(ticket_id) filter (where closed_at is null) as undated_ids
       from closed_tickets
+      group by longitude, latitude, cluster
+    ),
+    closed_places as (
+      select
+        longitude, latitude,
+        min(cluster collate "C") as cluster,
+        min(tickets.cluster_key(cluster) collate "C") as first_cluster, max(tickets.cluster_key(cluster) collate "C") as last_cluster,
+        min(first_key) as first_key, max(last_key) as last_key, min(location_name) as location_name, min(geo_source) as geo_source,
+        sum(closed)::bigint as closed, tickets.concat(mttrs) as mttrs, tickets.concat(undated_ids) as undated_ids
+      from closed_clusters
       group by longitude, latitude
     ),
     last_closed as (
@@ -5115,7 +5185,7 @@ Properties: cluster and location_key of its tickets, NULL where they differ (a c
 
 id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 5 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state and a p_from after p_to. Read-only, also on a streaming replica.';
 --! EndIncluded places.sql
 --! Included tiles.sql
 -- Places as vector tiles, with the signature that pg_tileserv and Martin publish by themselves.
@@ -5155,7 +5225,7 @@ Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object wi
 
 Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state and a from after to, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
 --! EndIncluded tiles.sql
 
 -- Without this, Postgres takes longitude and latitude for independent of each other, expects twenty times the places that there
@@ -6674,7 +6744,7 @@ begin
     select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
     from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
     where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
-      and not (coalesce(j.flags ? 'given_up', false) and coalesce(j.payload ->> 'planned', '') = 'true')
+      and not (coalesce(j.flags ? 'given_up', false) and coalesce(tickets_ops.readable_payload(j.payload) ->> 'planned', '') = 'true')
   ),
   new as (
     -- A job that waits already keeps its turn, and what a person asked for keeps its priority.
@@ -6778,7 +6848,7 @@ begin
       null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
     return;
   end if;
-  select j.id, j.locked_at is not null as running, coalesce(j.payload ->> 'force', '') = 'true' as force
+  select j.id, j.locked_at is not null as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
   where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
@@ -7103,6 +7173,28 @@ comment on function tickets_ops.count_vehicles() is 'Vehicles by their freshness
 -- Nearest vehicles of a ticket, nearest tickets of a vehicle, tickets around a point. Metres are straight lines on the WGS 84
 -- spheroid. Everything here reads with the caller's rights. Compiling these queries (jit) would take longer than they do.
 
+create or replace function tickets.require_radius(p_radius_km double precision) returns void
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
+  -- NaN is greater than any number.
+  if not p_radius_km between 0 and 20100 then
+    raise exception 'p_radius_km is %: give kilometres from 0 to 20100, which is half way round the earth, or leave it out.', p_radius_km
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.require_radius(double precision) is 'Raises, with the right words, for a radius that makes no sense: negative, infinite, NaN. NULL is none, and makes sense.';
+
+create or replace function tickets.require_count(p_name text, p_count integer) returns void
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
+  if p_count is null or p_count < 1 then
+    raise exception '% is %: give a whole number, 1 or more.', p_name, coalesce(p_count::text, 'NULL') using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.require_count(text, integer) is 'Raises, with the right words, for an argument (its name, its value) that must be 1 or more.';
+
 create or replace function tickets.metres(p_from geography, p_to geography) returns double precision
 language sql immutable parallel safe
 return st_distance(p_from, p_to);
@@ -7175,9 +7267,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $
 declare
   v_vehicle record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
   if not found then
     raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
@@ -7191,7 +7281,7 @@ begin
   return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
 end
 $$;
-comment on function tickets.nearest_tickets(text, integer, double precision, boolean) is 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle. A vehicle nowhere: no rows and a notice.';
+comment on function tickets.nearest_tickets(text, integer, double precision, boolean) is 'The open tickets nearest to a vehicle, at most p_limit, within p_radius_km (default: any distance). p_unassigned (default true): only those that no vehicle is assigned to; assigned_to says which. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). geo_source cluster: the ticket lies somewhere in that cluster. Ties: real places first, then by id. Errors: there is no such vehicle; a limit or radius that makes no sense. A vehicle nowhere: no rows and a notice.';
 
 create or replace function tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision)
 returns table (
@@ -7202,6 +7292,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $
 declare
   v_point record;
 begin
+  perform tickets.require_radius(p_radius_km);
   select tickets.lng_lat(p_lng, p_lat) as geog into v_point;
   if v_point.geog is null then
     raise exception 'Longitude % and latitude % are no place on earth.', p_lng, p_lat using errcode = 'invalid_parameter_value';
@@ -7209,7 +7300,7 @@ begin
   return query select * from tickets.open_tickets_near(v_point.geog, null, p_radius_km, false);
 end
 $$;
-comment on function tickets.tickets_within(double precision, double precision, double precision) is 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range.';
+comment on function tickets.tickets_within(double precision, double precision, double precision) is 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range; a radius that makes no sense.';
 
 -- Over all vehicles: they are hundreds, in somebody else's table, which may have no index on the position.
 create or replace function tickets.nearest_vehicles(
@@ -7223,9 +7314,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $
 declare
   v_ticket record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'p_limit must be 1 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
   select t.geog into v_ticket from tickets.inc_open_sla t where t.ticket_id = p_ticket_id;
   if not found then
     raise exception 'There is no open ticket %.', p_ticket_id using errcode = 'no_data_found';
@@ -7248,7 +7337,7 @@ begin
     limit p_limit;
 end
 $$;
-comment on function tickets.nearest_vehicles(text, integer, double precision, boolean) is 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket. A ticket without a place: no rows and a notice.';
+comment on function tickets.nearest_vehicles(text, integer, double precision, boolean) is 'The usable vehicles nearest to an open ticket, at most p_limit, within p_radius_km (default: any distance). p_stale: also those located up to stale_hours ago. metres are a straight line; road_km_estimate and minutes_estimate follow from it (tickets.dispatch_settings). Ties by id. Errors: there is no such open ticket; a limit or radius that makes no sense. A ticket without a place: no rows and a notice.';
 --! EndIncluded nearest.sql
 --! Included matching.sql
 -- The assignment problem: rows to columns, each at most once, as many as possible, then at the least total cost. Exact, and
@@ -7261,15 +7350,14 @@ comment on function tickets.nearest_vehicles(text, integer, double precision, bo
 -- a look whose cost alone is less than the best path so far.
 -- Over 50 lines: one loop of one algorithm, whose arrays would have to be handed to and fro.
 create or replace function tickets_ops.shortest_augmenting_paths(
-  p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision
+  p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision,
+  out column_of integer[], out row_potential double precision[]
 )
-returns integer[] language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   c_rows constant integer := cardinality(p_last);
   c_first constant integer[] := array_prepend(1, (select array_agg(l + 1 order by nth) from unnest(p_last) with ordinality as o (l, nth)));
-  v_row_potential double precision[] := array_fill(0::double precision, array[c_rows]);
   v_column_potential double precision[] := array_fill(0::double precision, array[p_columns]);
-  v_column_of integer[] := array_fill(0, array[c_rows]);  -- 0: unmatched
   v_row_of integer[] := array_fill(0, array[p_columns]);  -- 0: free
   v_matched integer := 0;
   v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
@@ -7281,6 +7369,7 @@ declare
   v_final_distance double precision[];
   v_so_far double precision;
   v_length double precision;
+  v_limit double precision;
   v_best double precision;
   v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
   v_end_row integer;
@@ -7289,6 +7378,8 @@ declare
   i integer;
   j integer;
 begin
+  column_of := array_fill(0, array[c_rows]);
+  row_potential := array_fill(0::double precision, array[c_rows]);
   for v_new in 1..c_rows loop
     i := v_new;
     v_so_far := 0;
@@ -7297,23 +7388,26 @@ begin
     v_final := '{}';
     v_final_distance := '{}';
     loop
-      v_so_far := v_so_far - v_row_potential[i];
+      v_so_far := v_so_far - row_potential[i];
       if v_so_far + p_unmatched < v_best then
         v_best := v_so_far + p_unmatched;
         v_end := 0;
         v_end_row := i;
       end if;
+      while v_cheapest_free[i] <= p_last[i] and v_row_of[p_column[v_cheapest_free[i]]] > 0 loop
+        v_cheapest_free[i] := v_cheapest_free[i] + 1;
+      end loop;
+      if v_cheapest_free[i] <= p_last[i] and v_so_far + p_cost[v_cheapest_free[i]] < v_best then
+        v_best := v_so_far + p_cost[v_cheapest_free[i]];
+        v_end := p_column[v_cheapest_free[i]];
+        v_end_row := i;
+      end if;
+      v_limit := v_best - v_so_far;
       for pair in c_first[i]..p_last[i] loop
-        exit when v_so_far + p_cost[pair] >= v_best;
+        exit when p_cost[pair] >= v_limit; -- so are the row's later pairs
         v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
         if v_length < v_distance[p_column[pair]] and v_length < v_best then
           j := p_column[pair];
-          if v_row_of[j] = 0 then
-            v_best := v_length;
-            v_end := j;
-            v_end_row := i;
-            exit; -- the row's later pairs are longer
-          end if;
           if v_distance[j] = 'Infinity' then
             v_reached := v_reached || j;
           end if;
@@ -7337,11 +7431,11 @@ begin
       i := v_row_of[v_next];
     end loop;
 
-    v_row_potential[v_new] := v_row_potential[v_new] + v_best;
+    row_potential[v_new] := row_potential[v_new] + v_best;
     for n in 1..cardinality(v_final) loop
       j := v_final[n];
       i := v_row_of[j];
-      v_row_potential[i] := v_row_potential[i] + v_best - v_final_distance[n];
+      row_potential[i] := row_potential[i] + v_best - v_final_distance[n];
       v_column_potential[j] := v_column_potential[j] - v_best + v_final_distance[n];
     end loop;
     foreach j in array v_reached || v_final loop
@@ -7354,8 +7448,8 @@ begin
     i := v_end_row;
     j := v_end;
     loop
-      v_next := v_column_of[i];
-      v_column_of[i] := j;
+      v_next := column_of[i];
+      column_of[i] := j;
       if j > 0 then
         v_row_of[j] := i;
       end if;
@@ -7369,24 +7463,23 @@ begin
     continue when v_matched = p_columns;
     v_slack := 'Infinity';
     for r in 1..v_new loop
-      continue when v_column_of[r] = 0;
+      continue when column_of[r] = 0;
       while v_cheapest_free[r] <= p_last[r] and v_row_of[p_column[v_cheapest_free[r]]] > 0 loop
         v_cheapest_free[r] := v_cheapest_free[r] + 1;
       end loop;
-      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - v_row_potential[r]);
+      v_slack := least(v_slack, case when v_cheapest_free[r] <= p_last[r] then p_cost[v_cheapest_free[r]] else p_unmatched end - row_potential[r]);
     end loop;
     if v_slack > 0 and v_slack < 'Infinity' then
       for r in 1..v_new loop
-        continue when v_column_of[r] = 0;
-        v_row_potential[r] := v_row_potential[r] + v_slack;
-        v_column_potential[v_column_of[r]] := v_column_potential[v_column_of[r]] - v_slack;
+        continue when column_of[r] = 0;
+        row_potential[r] := row_potential[r] + v_slack;
+        v_column_potential[column_of[r]] := v_column_potential[column_of[r]] - v_slack;
       end loop;
     end if;
   end loop;
-  return v_column_of;
 end
 $$;
-comment on function tickets_ops.shortest_augmenting_paths(integer[], integer[], double precision[], integer, double precision) is 'For each row its column, 0 for none. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
+comment on function tickets_ops.shortest_augmenting_paths(integer[], integer[], double precision[], integer, double precision) is 'For each row its column, 0 for none, and its potential: no row pays more than that, and a column to which it lists no pair, costing more, would not better the matching. The pairs of row i are those up to p_last[i], after those of row i - 1, sorted by cost; p_unmatched: what leaving a row unmatched costs, more than any matching can save. Time is spent where rows compete: prefer as rows what comes cheapest first. Called by tickets_ops.min_cost_matching.';
 
 -- Each node of the smaller side needs only its n cheapest pairs (n: its size), because the others take n - 1 columns at most: a
 -- costlier pair of a best matching can always be exchanged for a free one of the n. True with forbidden pairs too.
@@ -7400,7 +7493,9 @@ declare
   n record;
   v record;
 begin
-  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller into n from unnest(p_row, p_column) as p (r, c);
+  select max(r) > max(c) as more_rows, least(max(r), max(c)) as smaller, cardinality(p_row) > least(max(r), max(c)) ^ 2 as prunes
+  into n
+  from unnest(p_row, p_column) as p (r, c);
   if n.smaller is null then
     return;
   end if;
@@ -7412,7 +7507,9 @@ begin
     select small, large, cost, row_number() over (partition by small order by cost, large) as nth from pair
   ),
   kept as materialized (
-    select small, large, cost from ranked where nth <= n.smaller
+    select small, large, cost from ranked where n.prunes and nth <= n.smaller
+    union all
+    select small, large, cost from pair where not n.prunes
   ),
   contest as materialized (
     select count(*) < 2 * n.smaller as contested from (select from kept group by large) as reached
@@ -7437,7 +7534,8 @@ begin
   from sorted;
   return query
     select case when v.contested = n.more_rows then v.here[m.no] else m.there end, case when v.contested = n.more_rows then m.there else v.here[m.no] end
-    from unnest(tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched)) with ordinality as m (there, no)
+    from tickets_ops.shortest_augmenting_paths(v.last, v.there, v.cost, v.columns, v.unmatched) as found
+    cross join lateral unnest(found.column_of) with ordinality as m (there, no)
     where m.there > 0;
 end
 $$;
@@ -7446,11 +7544,11 @@ comment on function tickets_ops.min_cost_matching(integer[], integer[], double p
 create or replace function tickets_ops.min_cost_assignment(p_costs double precision[], p_rows integer, p_columns integer)
 returns integer[] language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
-  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows * p_columns then
+  if p_rows is null or p_columns is null or p_rows < 0 or p_columns < 0 or cardinality(p_costs) is distinct from p_rows::bigint * p_columns then
     raise exception 'p_costs must hold p_rows × p_columns costs: % × %, not %.', p_rows, p_columns, cardinality(p_costs)
       using errcode = 'invalid_parameter_value';
-  elsif '-Infinity' = any (p_costs) then
-    raise exception 'A cost of -Infinity has no meaning.' using errcode = 'invalid_parameter_value';
+  elsif exists (select from unnest(p_costs) as c where abs(c) > 1e100 and c < 'Infinity') then
+    raise exception 'A cost must lie between -1e100 and 1e100, or be Infinity where the pair is forbidden.' using errcode = 'invalid_parameter_value';
   end if;
   return array(
     select coalesce(m.column_no, 0)
@@ -7468,7 +7566,7 @@ begin
   );
 end
 $$;
-comment on function tickets_ops.min_cost_assignment(double precision[], integer, integer) is 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns.';
+comment on function tickets_ops.min_cost_assignment(double precision[], integer, integer) is 'The assignment problem for a whole matrix: costs row by row, Infinity (or NULL, NaN) for a pair that is forbidden. The result has p_rows elements: the column of each row, from 1, or 0 for none. As many rows as possible get one, then the total cost is the least possible. Errors: the number of costs is not p_rows × p_columns; a cost beyond 1e100.';
 --! EndIncluded matching.sql
 --! Included dispatch-plan.sql
 -- The plan: which vehicle goes to which tickets. It writes nothing. Everything here reads with the caller's rights.
@@ -7510,112 +7608,195 @@ begin atomic
     t.sla_state, t.at_risk, t.geo_source
   from tickets.inc_open_sla t
   cross join tickets.dispatch_settings s
-  where (p_region is null or t.region = lower(p_region))
+  where (p_region is null or btrim(t.region) = lower(btrim(p_region)))
     and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
     and (p_tickets is null or t.ticket_id = any (p_tickets))
     and not exists (select from tickets.assignments a where a.ticket_id = t.ticket_id and a.state = 'assigned');
 end;
 comment on function tickets_ops.dispatch_tickets(text, text, text[]) is 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
 
--- One ticket for each vehicle: the exact optimum --
+-- What tickets cost a vehicle --
 
--- Only each vehicle's n cheapest tickets matter (n: the smaller of the two numbers; see tickets_ops.min_cost_matching). Which
--- they are is found by distances on a sphere, which take a quarter of the time and differ from the true ones by 0.57 % at
--- most: what is cheaper than the n-th, or dearer by less than twice that share of its distance, may be one of them.
-create or replace function tickets_ops.plan_optimum(
-  p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean
-)
-returns table (vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-language sql stable set jit = off
-begin atomic
-  with rules as materialized (
-    select s.detour / 1000 as km_per_metre, coalesce(p_radius_km, s.radius_km) * 1000 as radius, greatest(s.at_risk_bonus_km, s.breached_bonus_km) as bonus
-    from tickets.dispatch_settings s
-  ),
-  vehicle as materialized (
-    select * from tickets_ops.dispatch_vehicles(1, p_vehicles, p_stale)
-  ),
-  ticket as materialized (
-    select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
-  ),
-  -- `offset 0` keeps each step as it is written: the distances of all pairs once, the costly ones for what is left.
-  pair as materialized (
-    select v.no as vehicle, near.no as ticket, r.km_per_metre * line.metres - near.bonus_km as cost
-    from rules r
-    cross join vehicle v
-    cross join lateral (
-      select coalesce((
-        select r.km_per_metre * p.sphere - p.bonus_km as cost
-        from (select v.geog <-> t.geog as sphere, t.bonus_km from ticket t where not p_same_team or t.team = v.team offset 0) as p
-        where p.sphere <= r.radius * 1.006
-        order by cost
-        offset least((select count(*) from vehicle), (select count(*) from ticket)) - 1
-        limit 1
-      ), 'Infinity') as cost
-      offset 0
-    ) as nth
-    cross join lateral (
-      select p.no, p.geog, p.bonus_km
-      from (select v.geog <-> t.geog as sphere, t.no, t.geog, t.bonus_km from ticket t where not p_same_team or t.team = v.team offset 0) as p
-      where p.sphere <= r.radius * 1.006
-        and r.km_per_metre * p.sphere - p.bonus_km <= nth.cost + 0.0125 * (nth.cost + r.bonus)
-      offset 0
-    ) as near
-    cross join lateral (select st_distance(v.geog, near.geog) as metres offset 0) as line
-    where line.metres <= r.radius
-  )
-  -- By number, not by joins: their sizes are not known when the query is planned.
-  select v.ids[m.row_no], 1, t.ids[m.column_no], line.metres, r.km_per_metre * line.metres - t.bonuses[m.column_no]
-  from rules r
-  cross join (select array_agg(v.vehicle_id order by v.no) as ids, array_agg(v.geog order by v.no) as geogs from vehicle v) as v
-  cross join (
-    select array_agg(t.ticket_id order by t.no) as ids, array_agg(t.geog order by t.no) as geogs, array_agg(t.bonus_km order by t.no) as bonuses
-    from ticket t
-  ) as t
-  cross join (select array_agg(p.vehicle) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs from pair p) as p
-  cross join lateral tickets_ops.min_cost_matching(p.vehicles, p.tickets, p.costs) as m
-  cross join lateral (select st_distance(v.geogs[m.row_no], t.geogs[m.column_no]) as metres offset 0) as line;
-end;
-comment on function tickets_ops.plan_optimum(double precision, text, text, boolean, text[], text[], boolean) is 'The plan for one ticket each: as many tickets as possible, then the least total cost_km. Called by tickets.dispatch_plan, whose arguments it has.';
+create or replace function tickets_ops.sphere_metres(p_from geography, p_to geography) returns double precision
+language sql immutable parallel safe
+return p_from <-> p_to;
+comment on function tickets_ops.sphere_metres(geography, geography) is 'Metres between two points on a sphere: a quarter of the time that tickets.metres takes, and at most 0.57 % from it.';
 
--- Several tickets for each vehicle: the globally nearest pair, again and again --
+create or replace function tickets_ops.within_reach(p_from geography, p_to geography, p_radius double precision) returns boolean
+language sql immutable parallel safe
+return (p_from <-> p_to) <= p_radius * 0.994 or ((p_from <-> p_to) <= p_radius * 1.006 and st_distance(p_from, p_to) <= p_radius);
+comment on function tickets_ops.within_reach(geography, geography, double precision) is 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid. Looks on a sphere first, which mostly says so.';
 
--- By distances on a sphere, which take a quarter of the time. No index: of the tickets that it holds a plan is about few.
+-- No index: of the tickets that it holds a plan is about few. In plpgsql, as is what follows, because a function in SQL is
+-- planned anew in each of the hundreds of calls, which takes longer than it runs.
 create or replace function tickets_ops.cheapest_tickets(
-  p_from geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision,
-  p_places geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[]
+  p_from geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision,
+  p_places geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[],
+  out tickets integer[], out metres double precision[], out costs double precision[], out beyond double precision
 )
-returns integer[] language sql stable
-return array(
-  select p.ticket
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+  select
+    coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}'),
+    case when count(*) < p_limit then 'Infinity' else max(c.sphere_cost) - 0.006 * (max(c.sphere_cost) + p_bonus) end
+  into tickets, metres, costs, beyond
   from (
-    select t.ticket, t.place, t.bonus_km, p_from <-> t.place as sphere
-    from unnest(p_places, p_bonuses, p_teams) with ordinality as t (place, bonus_km, team, ticket)
-    where not p_taken[t.ticket] and (p_team is null or t.team = p_team)
-    offset 0
-  ) as p
-  where p.sphere <= p_radius * 0.994 or (p.sphere <= p_radius * 1.006 and st_distance(p_from, p.place) <= p_radius)
-  order by p_km_per_metre * p.sphere - p.bonus_km, p.ticket
-  limit p_limit
-);
-comment on function tickets_ops.cheapest_tickets(geography, text, integer, double precision, double precision, geography[], text[], double precision[], boolean[]) is 'Of the tickets in the arrays that are not taken, by number, the p_limit that cost least from a place, within p_radius metres. p_team: only those of that team; NULL: of any.';
+    select near.ticket, line.metres, p_km_per_metre * line.metres - near.bonus_km as cost, near.sphere_cost
+    from (
+      select p.ticket, p.place, p.bonus_km, p_km_per_metre * p.sphere - p.bonus_km as sphere_cost
+      from (
+        select t.ticket, t.place, t.bonus_km, tickets_ops.sphere_metres(p_from, t.place) as sphere
+        from unnest(p_places, p_bonuses, p_teams) with ordinality as t (place, bonus_km, team, ticket)
+        where (p_taken is null or not p_taken[t.ticket]) and (p_team is null or t.team = p_team)
+        offset 0 -- the distance once, not wherever it is named
+      ) as p
+      where p.sphere <= p_radius * 0.994 or (p.sphere <= p_radius * 1.006 and tickets.metres(p_from, p.place) <= p_radius)
+      order by sphere_cost, p.ticket
+      limit p_limit
+    ) as near
+    cross join lateral (select tickets.metres(p_from, near.place) as metres offset 0) as line
+    order by cost, near.ticket
+  ) as c;
+end
+$$;
+comment on function tickets_ops.cheapest_tickets(geography, text, integer, double precision, double precision, double precision, geography[], text[], double precision[], boolean[]) is 'Tickets that cost least from a place, cheapest first: p_limit of them, found by distances on a sphere, with true metres and costs. Any other costs at least beyond (Infinity: there is no other), which may be less than the list''s last. The tickets are those in the arrays that are not taken (p_taken NULL: all), by number, within p_radius metres. p_team: only those of that team; NULL: of any. p_bonus: the largest of p_bonuses, km.';
 
 create or replace function tickets_ops.costs_from(
   p_from geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places geography[],
-  p_bonuses double precision[], out tickets integer[], out metres double precision[], out costs double precision[]
+  p_bonuses double precision[], p_taken boolean[], out tickets integer[], out metres double precision[], out costs double precision[]
 )
-language sql stable
-begin atomic
-  select array_agg(c.ticket), array_agg(c.metres), array_agg(c.cost)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+  select coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}') into tickets, metres, costs
   from (
     select t.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[t.ticket] as cost
     from unnest(p_tickets) as t (ticket)
-    cross join lateral (select st_distance(p_from, p_places[t.ticket]) as metres offset 0) as line
-    where line.metres <= p_radius
+    cross join lateral (select tickets.metres(p_from, p_places[t.ticket]) as metres offset 0) as line
+    where not p_taken[t.ticket] and line.metres <= p_radius
     order by cost, t.ticket
   ) as c;
-end;
-comment on function tickets_ops.costs_from(geography, integer[], double precision, double precision, geography[], double precision[]) is 'What these tickets (numbers in the arrays p_places and p_bonuses) cost from a place, cheapest first; those beyond p_radius metres are left out.';
+end
+$$;
+comment on function tickets_ops.costs_from(geography, integer[], double precision, double precision, geography[], double precision[], boolean[]) is 'What these tickets (numbers in the arrays p_places, p_bonuses and p_taken) cost from a place, cheapest first; those that are taken or beyond p_radius metres are left out.';
+
+-- One ticket for each vehicle: the exact optimum --
+
+-- Where vehicles are spread out, each goes to one of its cheapest few tickets. The potentials of the matching prove it: what a
+-- vehicle pays in it is less than what any ticket costs that is not in its list. Nothing is returned where they do not.
+create or replace function tickets_ops.plan_of_few(
+  p_few integer, p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[], p_teams text[],
+  p_km_per_metre double precision, p_radius double precision
+)
+returns table (vehicle integer, ticket integer)
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+begin
+  return query
+    with list as materialized (
+      select v.no, c.*
+      from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+      cross join lateral tickets_ops.cheapest_tickets(
+        v.start, v.team, p_few, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+      ) as c
+    ),
+    pair as (
+      select
+        array_agg(p.ticket order by l.no, p.nth) as tickets, array_agg(p.cost order by l.no, p.nth) as costs,
+        max(p.cost) + count(distinct l.no) * (max(p.cost) - min(p.cost)) + abs(max(p.cost)) + 1 as unmatched
+      from list l
+      cross join lateral unnest(l.tickets, l.costs) with ordinality as p (ticket, cost, nth)
+    ),
+    bound as (
+      select array_agg(b.last order by b.no) as lasts
+      from (select l.no, (sum(cardinality(l.tickets)) over (order by l.no))::integer as last from list l) as b
+    ),
+    matched as materialized (
+      select m.*
+      from pair, bound
+      cross join lateral tickets_ops.shortest_augmenting_paths(bound.lasts, pair.tickets, pair.costs, cardinality(p_places), pair.unmatched) as m
+      where pair.tickets is not null
+    )
+    select v.no::integer, v.ticket
+    from matched m
+    cross join lateral unnest(m.column_of) with ordinality as v (ticket, no)
+    where v.ticket > 0
+      and not exists (select from list l where m.row_potential[l.no] > l.beyond);
+end
+$$;
+comment on function tickets_ops.plan_of_few(integer, geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'The plan of tickets_ops.plan_optimum, whose arguments it has, from each vehicle''s p_few cheapest tickets; no rows where one from more of them may be better.';
+
+-- Only each vehicle's n cheapest tickets matter (n: the smaller of the two numbers; see tickets_ops.min_cost_matching).
+create or replace function tickets_ops.plan_of_many(
+  p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[], p_teams text[],
+  p_km_per_metre double precision, p_radius double precision
+)
+returns table (vehicle integer, ticket integer)
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c_smaller constant integer := least(cardinality(p_starts), cardinality(p_places));
+  c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_listed integer := c_smaller + c_smaller / 8 + 16; -- by distances on a sphere some behind the n-th may be among the n cheapest
+  v_pairs record;
+begin
+  loop
+    select
+      array_agg(v.no::integer) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs,
+      bool_and(p.cost <= c.beyond) as is_complete
+    into v_pairs
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+    ) as c
+    cross join lateral unnest(c.tickets, c.costs) with ordinality as p (ticket, cost, nth)
+    where p.nth <= c_smaller;
+    exit when v_pairs.is_complete is not false;
+    v_listed := cardinality(p_places) + 1;
+  end loop;
+  return query
+    select m.row_no, m.column_no from tickets_ops.min_cost_matching(v_pairs.vehicles, v_pairs.tickets, v_pairs.costs) as m;
+end
+$$;
+comment on function tickets_ops.plan_of_many(geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'The plan of tickets_ops.plan_optimum, whose arguments it has, from all tickets that may be in it.';
+
+create or replace function tickets_ops.plan_optimum(
+  p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[], p_teams text[],
+  p_km_per_metre double precision, p_radius double precision
+)
+returns table (vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c_few constant integer := 16;
+  c_sample constant integer := 12;
+  -- A few of the vehicles tell whether they are spread out: all in one depot want the same tickets.
+  c_spread_out constant boolean := (
+    select count(distinct wanted.no) >= 2 * c_sample
+    from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
+    cross join lateral tickets_ops.cheapest_tickets(
+      v.start, v.team, c_few, p_km_per_metre, p_radius, 0, p_places, p_teams, p_bonuses, null
+    ) as near
+    cross join lateral unnest(near.tickets) as wanted (no)
+    where v.no % (1 + cardinality(p_starts) / c_sample) = 0
+  );
+begin
+  return query
+    with few as materialized (
+      select * from tickets_ops.plan_of_few(c_few, p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where c_spread_out
+    )
+    select p.vehicle, 1, p.ticket, line.metres, p_km_per_metre * line.metres - p_bonuses[p.ticket]
+    from (
+      select * from few
+      union all
+      select * from tickets_ops.plan_of_many(p_starts, p_vehicle_teams, p_places, p_bonuses, p_teams, p_km_per_metre, p_radius)
+      where not exists (select from few)
+    ) as p
+    cross join lateral (select tickets.metres(p_starts[p.vehicle], p_places[p.ticket]) as metres offset 0) as line;
+end
+$$;
+comment on function tickets_ops.plan_optimum(geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'The plan for one ticket each, vehicles and tickets by their number in the arrays: as many tickets as possible, then the least total cost_km. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
+
+-- Several tickets for each vehicle: the globally nearest pair, again and again --
 
 -- Each vehicle has a list of the tickets that are cheapest from where it is, and a bound: what is not in the list costs at
 -- least that. The cheapest head of all lists is the next pair; a list is read anew only when its bound would be the cheapest.
@@ -7625,12 +7806,13 @@ create or replace function tickets_ops.greedy_tours(
   p_rooms integer[], p_starts geography[], p_vehicle_teams text[], p_places geography[], p_bonuses double precision[],
   p_teams text[], p_km_per_metre double precision, p_radius double precision
 )
-returns table (vehicle integer, ticket integer, metres double precision, cost_km double precision)
+returns table (vehicle integer, "position" integer, ticket integer, metres double precision, cost_km double precision)
 language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
-  c_list constant integer := 100; -- long enough to last for some moves, short enough to be sorted anew at each
+  c_list constant integer := 150; -- long enough to last for some moves, short enough to be sorted anew at each
   c_vehicles constant integer := cardinality(p_rooms);
   c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
+  v_tours integer[] := array_fill(0, array[c_vehicles]); -- how many tickets each has so far
   v_taken boolean[] := array_fill(false, array[cardinality(p_places)]);
   v_at integer[] := array_fill(0, array[c_vehicles]); -- the ticket where a vehicle is, 0: where it started
   -- The lists, c_list places for each vehicle:
@@ -7640,72 +7822,65 @@ declare
   v_head integer[] := array_fill(1, array[c_vehicles]);
   v_last integer[] := array_fill(0, array[c_vehicles]);
   v_bound double precision[] := array_fill('-Infinity'::double precision, array[c_vehicles]);
+  v_offer double precision[] := v_bound; -- what its next ticket costs at least
   v_list record;
-  v_numbers integer[];
   v_next integer;
   v_least double precision;
-  v_is_listed boolean;
   i integer;
 begin
   loop
     v_least := 'Infinity';
     for v in 1..c_vehicles loop
-      continue when p_rooms[v] = 0;
+      continue when v_offer[v] >= v_least; -- it has only become dearer since
       i := v_head[v];
       while i <= v_last[v] and v_taken[v_ticket[i]] loop
         i := i + 1;
       end loop;
       v_head[v] := i;
+      v_offer[v] := v_bound[v];
       if i <= v_last[v] and v_cost[i] <= v_bound[v] then
-        if v_cost[i] < v_least then
-          v_least := v_cost[i];
-          v_next := v;
-          v_is_listed := true;
-        end if;
-      elsif v_bound[v] < v_least then
-        v_least := v_bound[v];
+        v_offer[v] := v_cost[i];
+      end if;
+      if v_offer[v] < v_least then
+        v_least := v_offer[v];
         v_next := v;
-        v_is_listed := false;
       end if;
     end loop;
     exit when v_least = 'Infinity';
 
     i := v_head[v_next];
-    if v_is_listed then
+    v_offer[v_next] := '-Infinity';
+    if i <= v_last[v_next] and v_cost[i] <= v_bound[v_next] then
+      v_tours[v_next] := v_tours[v_next] + 1;
       vehicle := v_next;
+      "position" := v_tours[v_next];
       ticket := v_ticket[i];
       metres := v_metres[i];
       cost_km := v_cost[i];
       return next;
       v_taken[ticket] := true;
       p_rooms[v_next] := p_rooms[v_next] - 1;
-      continue when p_rooms[v_next] = 0;
+      if p_rooms[v_next] = 0 then
+        v_offer[v_next] := 'Infinity';
+        continue;
+      end if;
       v_at[v_next] := ticket;
-      v_numbers := v_ticket[i + 1 : v_last[v_next]];
+      select * into v_list
+      from tickets_ops.costs_from(p_places[ticket], v_ticket[i + 1 : v_last[v_next]], p_km_per_metre, p_radius, p_places, p_bonuses, v_taken);
       -- Out of reach so far was what costs more than the second.
       v_bound[v_next] := least(v_bound[v_next], p_km_per_metre * p_radius - c_bonus) - p_km_per_metre * metres;
     else
-      v_numbers := tickets_ops.cheapest_tickets(
+      select * into v_list
+      from tickets_ops.cheapest_tickets(
         case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, p_vehicle_teams[v_next], c_list,
-        p_km_per_metre, p_radius, p_places, p_teams, p_bonuses, v_taken
+        p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, v_taken
       );
-    end if;
-    select * into v_list
-    from tickets_ops.costs_from(
-      case v_at[v_next] when 0 then p_starts[v_next] else p_places[v_at[v_next]] end, v_numbers, p_km_per_metre, p_radius,
-      p_places, p_bonuses
-    );
-    if not v_is_listed then
-      -- The list was cut by distances on a sphere: twice 0.57 % less is sure. Never less than its head, or it would be read
-      -- for ever where a hundred tickets lie at one place.
-      v_bound[v_next] := case
-        when cardinality(v_numbers) < c_list then 'Infinity'
-        else greatest(v_list.costs[1], v_list.costs[c_list] - 0.0125 * (v_list.costs[c_list] + c_bonus))
-      end;
+      -- Never less than its head, or it would be read for ever where a hundred tickets lie at one place.
+      v_bound[v_next] := greatest(v_list.costs[1], v_list.beyond);
     end if;
     i := (v_next - 1) * c_list;
     v_head[v_next] := i + 1;
-    v_last[v_next] := i + coalesce(cardinality(v_list.tickets), 0);
+    v_last[v_next] := i + cardinality(v_list.tickets);
     for n in 1..v_last[v_next] - i loop
       v_ticket[i + n] := v_list.tickets[n];
       v_metres[i + n] := v_list.metres[n];
@@ -7714,48 +7889,20 @@ begin
   end loop;
 end
 $$;
-comment on function tickets_ops.greedy_tours(integer[], geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets_ops.plan_tours.';
-
-create or replace function tickets_ops.plan_tours(
-  p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[],
-  p_vehicles text[], p_stale boolean
-)
-returns table (vehicle_id text, "position" integer, ticket_id text, metres double precision, cost_km double precision)
-language sql stable
-begin atomic
-  select
-    v.ids[g.vehicle], v.last_positions[g.vehicle] + (row_number() over (partition by g.vehicle order by g.nth))::integer, t.ids[g.ticket],
-    g.metres, g.cost_km
-  from tickets.dispatch_settings s
-  cross join (
-    select
-      array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.team order by d.no) as teams,
-      array_agg(d.room order by d.no) as rooms, array_agg(d.last_position order by d.no) as last_positions
-    from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale) d
-    where not p_same_team or d.team is not null
-  ) as v
-  cross join (
-    select
-      array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.team order by d.no) as teams,
-      array_agg(d.bonus_km order by d.no) as bonuses
-    from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets) d
-    where d.geog is not null
-  ) as t
-  cross join lateral tickets_ops.greedy_tours(
-    v.rooms, v.starts, case when p_same_team then v.teams end, t.places, t.bonuses, case when p_same_team then t.teams end,
-    s.detour / 1000, coalesce(p_radius_km, s.radius_km) * 1000
-  ) with ordinality as g (vehicle, ticket, metres, cost_km, nth)
-  where v.ids is not null and t.ids is not null;
-end;
-comment on function tickets_ops.plan_tours(integer, double precision, text, text, boolean, text[], text[], boolean) is 'The plan for several tickets each: tours that people accept, no optimum. Called by tickets.dispatch_plan, whose arguments it has.';
+comment on function tickets_ops.greedy_tours(integer[], geography[], text[], geography[], double precision[], text[], double precision, double precision) is 'Tickets for vehicles, both by their number in the arrays, in the order in which they are given away: always the pair that costs least next, the vehicle then being where that ticket is. p_rooms: how many a vehicle takes. p_vehicle_teams, p_teams: NULL where teams do not matter. p_radius: metres, the longest way. Called by tickets.dispatch_plan.';
 
 -- The plan as people ask for it --
 
-create or replace function tickets_ops.within_reach(p_from geography, p_to geography, p_radius double precision) returns boolean
-language sql immutable parallel safe
--- On a sphere first, which is four times as fast and differs by less than 0.6 %.
-return (p_from <-> p_to) <= p_radius * 0.994 or ((p_from <-> p_to) <= p_radius * 1.006 and st_distance(p_from, p_to) <= p_radius);
-comment on function tickets_ops.within_reach(geography, geography, double precision) is 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid.';
+create or replace function tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  perform tickets.require_count('p_capacity', p_capacity), tickets.require_radius(p_radius_km);
+  if p_same_team is null then
+    raise exception 'p_same_team is NULL: give true or false.' using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets_ops.check_plan(integer, double precision, boolean) is 'Raises, with the right words, for arguments of tickets.dispatch_plan that make no sense.';
 
 create or replace function tickets.dispatch_plan(
   p_capacity integer default 1, p_radius_km double precision default null, p_region text default null,
@@ -7766,11 +7913,7 @@ returns setof tickets.planned_ticket language plpgsql stable set search_path = p
 declare
   c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
 begin
-  if p_capacity is null or p_capacity < 1 then
-    raise exception 'p_capacity must be 1 or more.' using errcode = 'invalid_parameter_value';
-  elsif not c_radius_km between 0 and 20100 then
-    raise exception 'p_radius_km must be kilometres, 0 or more.' using errcode = 'invalid_parameter_value';
-  end if;
+  perform tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
   return query
     with vehicle as materialized (
       select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
@@ -7779,9 +7922,30 @@ begin
       select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
     ),
     planned as materialized (
-      select * from tickets_ops.plan_optimum(c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity = 1
-      union all
-      select * from tickets_ops.plan_tours(p_capacity, c_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) where p_capacity > 1
+      select v.ids[p.vehicle] as vehicle_id, v.last_positions[p.vehicle] + p.position as position, t.ids[p.ticket] as ticket_id, p.metres, p.cost_km
+      from tickets.dispatch_settings s
+      cross join (
+        select
+          array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.room order by d.no) as rooms,
+          array_agg(d.last_position order by d.no) as last_positions, case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from vehicle d
+        where not p_same_team or d.team is not null
+      ) as v
+      cross join (
+        select
+          array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.bonus_km order by d.no) as bonuses,
+          case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from ticket d
+        where d.geog is not null
+      ) as t
+      cross join lateral (
+        select * from tickets_ops.plan_optimum(v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity = 1
+        union all
+        select * from tickets_ops.greedy_tours(v.rooms, v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity > 1
+      ) as p
+      where v.ids is not null and t.ids is not null
     )
     select
       p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
@@ -7825,7 +7989,9 @@ Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at 
 
 Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
 
-With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.';
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.
+
+Errors: 22023 for a capacity, radius or p_same_team that makes no sense.';
 
 -- The same problem for somebody else''s solver --
 
@@ -7836,6 +8002,7 @@ create or replace function tickets.dispatch_problem(
 )
 returns jsonb language sql stable set jit = off
 begin atomic
+  select tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
   with vehicle as materialized (
     select v.*, dense_rank() over (order by v.team) as skill from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale) v
   ),
@@ -7882,7 +8049,7 @@ comment on function tickets.dispatch_problem(integer, double precision, text, te
 create or replace function tickets_ops.take_ticket(
   p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean
 )
-returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_mine tickets.assignments;
   v_held tickets.assignments;
@@ -7916,6 +8083,9 @@ begin
     set state = 'released', ended_at = now(), end_reason = format('taken over by vehicle %s', p_vehicle_id)
     where assignment_id = v_held.assignment_id;
   end loop;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
 comment on function tickets_ops.take_ticket(text, text, integer, double precision, boolean) is 'Assigns an open ticket to a vehicle, whether or not tickets.vehicles lists that. p_position NULL, or taken by now: as its last. Called by tickets.assign and tickets.assign_plan.';
@@ -7934,11 +8104,21 @@ begin
   return tickets_ops.take_ticket(p_ticket_id, p_vehicle_id, null, v_metres, coalesce(p_take_over, false));
 end
 $$;
-comment on function tickets.assign(text, text, boolean) is 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it).';
+comment on function tickets.assign(text, text, boolean) is 'Sends a vehicle to an open ticket: select * from tickets.assign(''WOT0715527'', ''KDA 123A''). Returns the assignment; one that the vehicle has already is returned as it is. p_take_over: takes the ticket from the vehicle that has it. Errors: there is no such open ticket or vehicle; another vehicle has the ticket (the message says which, and who sent it); others keep the ticket locked for ten seconds.';
 
 create or replace function tickets_ops.dispatch_lock() returns bigint language sql immutable parallel safe
 return 7405120260616;
 comment on function tickets_ops.dispatch_lock() is 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
+
+create or replace function tickets_ops.claim_dispatch() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
+begin
+  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+end
+$$;
+comment on function tickets_ops.claim_dispatch() is 'Takes tickets_ops.dispatch_lock until the end of the transaction. Raises when somebody else keeps it for ten seconds, and names the process.';
 
 create or replace function tickets.assign_plan(
   p_capacity integer default 1, p_radius_km double precision default null, p_region text default null,
@@ -7950,7 +8130,7 @@ declare
   v_plan tickets.planned_ticket[];
   v_reason text;
 begin
-  perform pg_advisory_xact_lock(tickets_ops.dispatch_lock());
+  perform tickets_ops.claim_dispatch();
   select array_agg(p order by p.ticket_id, p.position) into v_plan
   from tickets.dispatch_plan(p_capacity, p_radius_km, p_region, p_cluster, p_same_team, p_tickets, p_vehicles, p_stale) p;
   -- In the order of the tickets, as a load locks them.
@@ -7974,7 +8154,7 @@ $$;
 comment on function tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean) is 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
 
 create or replace function tickets.release(p_ticket_id text, p_reason text)
-returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns tickets.assignments language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   v_released tickets.assignments;
 begin
@@ -7988,9 +8168,12 @@ begin
     raise exception 'No vehicle is assigned to ticket %.', p_ticket_id using errcode = 'no_data_found';
   end if;
   return v_released;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
+  return null;
 end
 $$;
-comment on function tickets.release(text, text) is 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket.';
+comment on function tickets.release(text, text) is 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket; others keep it locked for ten seconds.';
 
 create or replace function tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
@@ -8746,17 +8929,6 @@ comment on function tickets_ops.feed_problems(text) is 'What is wrong with the f
 -- views of its tables: a view would keep that library's own migrations from changing them. For the same reason the
 -- functions' bodies are texts, which bind to nothing.
 
-create or replace function tickets_ops.readable_payload(p_payload json) returns jsonb
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-begin
-  return p_payload::jsonb;
-exception
-  -- A \u0000 or a number of a million digits is valid json, and no jsonb. One such job must not hide all others.
-  when data_exception then return to_jsonb(p_payload::text);
-end
-$$;
-comment on function tickets_ops.readable_payload(json) is 'A job''s payload as jsonb; as a text where jsonb cannot hold it.';
-
 create or replace function tickets_ops.worker_schema_is_shared() returns boolean language sql stable
 return coalesce(tickets_ops.setting('WORKER_SCHEMA_SHARED') = 'true', false);
 comment on function tickets_ops.worker_schema_is_shared() is 'Whether another application has jobs in the same schema (setting WORKER_SCHEMA_SHARED): then jobs of tasks that are not ours are nobody''s business here.';
@@ -8774,8 +8946,8 @@ begin atomic
     case when p.task is not null then j.last_error end, j.locked_by, date_trunc('second', now() - j.created_at), f.failed_at,
     case when s.state = 'failed' then
       case
-        when j.task = 'fetch_snapshot' and coalesce(r.payload ->> 'dataset', 'inc') not in (select tickets.datasets()) then
-          format('%s is off.', r.payload ->> 'dataset')
+        when j.task = 'fetch_snapshot' and r.request ->> 'dataset' = 'crq' and 'crq' not in (select tickets.datasets()) then
+          format('%s is off.', r.request ->> 'dataset')
         when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
@@ -8784,15 +8956,13 @@ begin atomic
     end
   from tickets_ops.queued_jobs(p_unknown_too := true) j
   left join tickets_ops.job_policy() p on p.task = j.task
+  -- Each computed once, and not at all where nobody asks for it.
   cross join lateral (
-    -- A block that catches errors costs a subtransaction: it is for the few payloads that jsonb may not hold.
-    select case
-      when p.task is null then null -- another application's, perhaps: what it tells its workers is not for our operators
-      when length(j.payload::text) < 1000 and strpos(j.payload::text, chr(92) || 'u0000') = 0 and j.payload::text !~ '[0-9][eE][+-]?[0-9]{3}'
-        then j.payload::jsonb
-      else tickets_ops.readable_payload(j.payload)
-    end as payload
-    offset 0 -- computed once
+    select
+      -- Another application's, perhaps: what it tells its workers is not for our operators.
+      case when p.task is not null then tickets_ops.parsed_payload(j.payload) end as payload,
+      case when j.task in ('fetch_snapshot', 'upsert_batch', 'finalize_snapshot') then tickets_ops.parsed_payload(j.payload) end as request
+    offset 0
   ) as r
   cross join lateral (
     select case
@@ -8813,14 +8983,14 @@ begin atomic
   ) as f
   left join lateral (
     select tickets.eat_ts(i.metadata ->> 'checked_at') as checked_at
-    from tickets.import_meta i where i.dataset = coalesce(r.payload ->> 'dataset', 'inc')
+    from tickets.import_meta i where i.dataset = coalesce(r.request ->> 'dataset', 'inc')
   ) as m on s.state = 'failed' and j.task = 'fetch_snapshot'
   left join lateral (
     select
       n.snapshot_id, n.status, n.in_flight,
       (select min(x.snapshot_id) from tickets_ops.snapshots x where x.dataset = n.dataset and x.load_began_at > n.load_began_at) as newer
     from tickets_ops.snapshots n
-    where n.snapshot_id = case when r.payload ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.payload ->> 'snapshot_id')::bigint end
+    where n.snapshot_id = case when r.request ->> 'snapshot_id' ~ '^[0-9]{1,18}$' then (r.request ->> 'snapshot_id')::bigint end
   ) as l on s.state = 'failed' and j.task in ('upsert_batch', 'finalize_snapshot')
   where p.task is not null or not (select tickets_ops.worker_schema_is_shared());
 end;
@@ -9140,7 +9310,7 @@ comment on function tickets_ops.erase_from_errors(text, text) is 'Part of ticket
 
 create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
 returns table (what text, erased bigint, note text)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
 declare
   c_erased constant text := '(erased)';
   v_cluster text;
@@ -9152,6 +9322,10 @@ declare
 begin
   if p_dataset is null or p_dataset not in ('inc', 'crq') then
     raise exception 'There is no dataset %: inc or crq.', coalesce(p_dataset, 'NULL');
+  end if;
+  -- Nothing named would be found in every text.
+  if coalesce(btrim(p_ticket_id), '') = '' then
+    raise exception 'Say which ticket is to be erased.' using errcode = 'invalid_parameter_value';
   end if;
   -- As a write of a gazetteer and a look at the bucket do, in this order.
   perform pg_advisory_xact_lock(tickets.gazetteer_lock());
@@ -9229,9 +9403,11 @@ begin
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.origin = 'bucket' and s.snapshot_at >= v_since;
   return next;
+exception when lock_not_available then
+  perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded.';
+comment on function tickets_ops.erase_ticket(text, text) is 'Erases everything that this database holds of one ticket of a dataset (inc, crq): select * from tickets_ops.erase_ticket(''WOT0715527''). Only the owner may. Returns a row for each table with how much was erased, and the files in the bucket that are not. Trap: a later file that still has the ticket brings it as a new one, so have it removed at the source first. Raises while a snapshot is being loaded, and when others lock what it erases for ten seconds.';
 --! EndIncluded erasure.sql
 --! Included problems.sql
 -- What needs a person, in words. A fault makes health not ok; a warning is worth knowing.
@@ -9338,13 +9514,18 @@ declare
     left join pg_class c on c.oid = l.relation and l.locktype = 'relation'
     where l.granted and a.pid <> pg_backend_pid() and a.datname = current_database()
       and (
-        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) or c.relname = '_private_jobs')
+        (c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace, to_regnamespace('graphile_migrate')) or c.relname = '_private_jobs')
           and l.mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-        or l.locktype = 'advisory' and l.objsubid = 1 and (l.classid::bigint << 32) + l.objid::bigint = tickets.gazetteer_lock()
+        or l.locktype = 'advisory' and l.objsubid = 1
+          and (l.classid::bigint << 32) + l.objid::bigint in (tickets.gazetteer_lock(), tickets_ops.dispatch_lock())
       )
   );
 begin
-  raise exception 'Others keep this waiting, so it was given up: %.', coalesce(v_blockers, 'they have ended meanwhile')
+  if v_blockers is null then
+    raise exception 'Others kept this waiting, so it was given up. They have ended meanwhile.'
+      using errcode = 'lock_not_available', hint = 'Try again.';
+  end if;
+  raise exception 'Others keep this waiting, so it was given up: %.', v_blockers
     using errcode = 'lock_not_available', hint = 'Let them end their transaction, or end it: select pg_terminate_backend(process). Then try again.';
 end
 $$;
@@ -9643,7 +9824,7 @@ create table tickets.inc_daily (
 );
 comment on table tickets.inc_daily is 'What was open when a day ended, one row per day, cluster, region and team that had something open, opened, reopened or closed: the tickets as they stood after the day''s last look at the bucket. It cannot be recovered: no event tells that an SLA clock ran out. Days without a look have no row; a look that found nothing open has one of zeros. Read it through tickets.inc_backlog_daily().';
 comment on column tickets.inc_daily.day is 'Day in Nairobi of the snapshot''s own time.';
-comment on column tickets.inc_daily.cluster is 'Network cluster then; '''' for none. Cut to 100 characters, as region and assigned_team.';
+comment on column tickets.inc_daily.cluster is 'Network cluster then, in the spelling that most of that day''s tickets had; '''' for none. Cut to 100 characters, as region and assigned_team. Over several days group by tickets.cluster_key(cluster).';
 comment on column tickets.inc_daily.region is 'Region then, lower case; '''' for none.';
 comment on column tickets.inc_daily.assigned_team is 'Team then; '''' for none.';
 comment on column tickets.inc_daily.open is 'Open tickets.';
@@ -9700,6 +9881,10 @@ begin
     raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
       using errcode = 'invalid_parameter_value';
   end if;
+  if p_to - p_from > 36525 then
+    raise exception 'p_from (%) and p_to (%) are more than 100 years apart: ask for less.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
   if p_step is null or p_step not in ('day', 'week', 'month') then
     raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
       using errcode = 'invalid_parameter_value';
@@ -9712,26 +9897,49 @@ end
 $$;
 comment on function tickets.check_question(date, date, text, text, text[]) is 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
 
+create or replace function tickets.check_window(p_from timestamptz, p_to timestamptz) returns void
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first moment and the one after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+comment on function tickets.check_window(timestamptz, timestamptz) is 'Raises, with the right words, when a window of closing times is reversed. NULL is no bound.';
+
 create or replace function tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) returns text
   language sql immutable parallel safe
   return case p_by when 'team' then p_team when 'cluster' then p_cluster when 'region' then p_region when 'owner' then p_owner when 'status' then p_status end;
 comment on function tickets.dimension(text, text, text, text, text, text) is 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
 
 -- Not inlined, so that it is read once in a query; where nothing is asked by cluster, it reads nothing.
-create or replace function tickets.other_spellings(p_by text) returns table (cluster text, spelling text)
-language sql stable parallel safe rows 10
+create or replace function tickets.cluster_spellings(p_by text default 'cluster') returns table (cluster_key text, spelling text)
+language sql stable parallel safe rows 100
 set search_path = pg_catalog, pg_temp
 as $$
-  with written as (
-    select e.cluster, tickets.cluster_key(e.cluster) as key, count(*) as events
-    from tickets.inc_events e where p_by = 'cluster' and e.cluster is not null group by e.cluster
-  ),
-  usual as (
-    select cluster, first_value(cluster) over (partition by key order by events desc, cluster collate "C") as spelling from written
-  )
-  select cluster, spelling from usual where cluster <> spelling
+  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
+  from (
+    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
+    union all
+    select e.cluster, false, count(*)
+    from tickets.inc_events e -- index inc_events_first
+    where e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)
+    group by e.cluster
+    union all
+    -- Clusters that tickets only moved to.
+    select d.cluster, false, 0 from tickets.inc_daily d
+  ) as w
+  where p_by = 'cluster' and tickets.cluster_key(w.cluster) is not null
+  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
 $$;
-comment on function tickets.other_spellings(text) is 'Clusters that the feed writes in several ways, for tickets.cluster_key makes them one: each further spelling, and the most frequent one, by which the analytic functions count. No row unless p_by is cluster.';
+comment on function tickets.cluster_spellings(text) is 'The one spelling in which analytics show a cluster, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else the one that most tickets were first seen with. No row unless p_by is cluster, the default.';
+
+create or replace function tickets.shown_value(p_by text, p_value text, p_spelling text) returns text
+  language sql immutable parallel safe
+  return coalesce(p_spelling, case when p_by = 'cluster' then tickets.cluster_key(p_value) else nullif(p_value, '') end, '(none)');
+comment on function tickets.shown_value(text, text, text) is 'How analytics show a value of the dimension p_by: a cluster in its one spelling (tickets.cluster_spellings, else its key), (none) for none.';
 --! EndIncluded calendar.sql
 --! Included settled.sql
 -- Until when the past is settled: the content of the feed trails its files by days.
@@ -9817,17 +10025,19 @@ select
   next.reopened is null as is_final,
   c.normalized_status
 from (
-  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at.
+  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at. The
+  -- first, which has nearly all, has no `where`: so Postgres reads the table in its place, with the columns that are asked for
+  -- only (a tenth less). `event = wanted` below is its condition.
   select
     true as observed, e.event_id, e.ticket_id, e.snapshot_id, e.snapshot_at as observed_at, e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status
+    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status,
+    e.event, 'closed' as wanted
   from tickets.inc_events e
-  where e.event = 'closed'
   union all
   -- Closed when history began: still closed, and no event says that it was closed since.
   select
     false, e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status
+    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status, e.event, 'baseline'
   from tickets.inc_events e
   where e.event = 'baseline'
     and not exists (select from tickets.inc_events l where l.ticket_id = e.ticket_id and l.event = 'closed')
@@ -9836,7 +10046,7 @@ from (
   -- A closing as it was corrected.
   select
     e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status
+    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status, k.event, 'closure_corrected'
   from tickets.inc_events k
   join tickets.inc_events e -- index inc_events_ticket
     on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
@@ -9851,10 +10061,14 @@ from (
 left join (
   select
     ticket_id,
-    array_agg(event_id order by event_id) filter (where event = 'reopened') as reopened,
-    array_agg(snapshot_at order by event_id) filter (where event = 'reopened') as reopened_at,
-    array_agg(event_id order by event_id) filter (where event = 'closure_corrected') as corrected
-  from tickets.inc_events where event in ('reopened', 'closure_corrected') group by ticket_id -- index inc_events_revisions
+    array_agg(event_id) filter (where event = 'reopened') as reopened,
+    array_agg(snapshot_at) filter (where event = 'reopened') as reopened_at,
+    array_agg(event_id) filter (where event = 'closure_corrected') as corrected
+  from (
+    -- Sorted here, so that the arrays are: sorting in each takes twice as long.
+    select * from tickets.inc_events where event in ('reopened', 'closure_corrected') order by ticket_id, event_id -- index inc_events_revisions
+  ) as e
+  group by ticket_id
 ) as r on r.ticket_id = c.ticket_id
 -- width_bucket() says how many of the array come no later than this closing was told: the next one is one further on.
 cross join lateral (
@@ -9877,8 +10091,9 @@ cross join lateral (
     end as lasted
 ) as clock
 where
+  c.event = c.wanted
   -- Closed when history began: only where no event says that it was opened since.
-  (c.observed or next.reopened is null)
+  and (c.observed or next.reopened is null)
   -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
   and (next.corrected is null or next.corrected > next.reopened);
 comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
@@ -9891,7 +10106,7 @@ comment on column tickets.inc_closures.assigned_team is 'The closing team, which
 comment on column tickets.inc_closures.team_before is 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
 comment on column tickets.inc_closures.handover_at_close is 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
 comment on column tickets.inc_closures.owner is 'The ticket''s owner then.';
-comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then.';
+comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then, as the feed wrote it: group by tickets.cluster_key(cluster), as the functions do.';
 comment on column tickets.inc_closures.region is 'The ticket''s region then, lower case.';
 comment on column tickets.inc_closures.clock_start is 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
 comment on column tickets.inc_closures.clock_source is 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
@@ -9919,8 +10134,9 @@ comment on column tickets.inc_clock.started_at is 'When the clock started.';
 comment on column tickets.inc_clock.source is 'created_at_service; or first_seen_at, which is when the export first saw the ticket and so up to days late.';
 
 -- Not parallel safe, so that its own query may be parallel. Planned anew in each call, with its arguments as constants: the
--- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. With memory for half a million
--- tickets in a hash, and pages nearly as cheap in any order, which they are in memory.
+-- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. Pages are nearly as cheap in any
+-- order, as they are in memory; and workers, each of which repeats what others do, are started for a year, not for a month
+-- (measured: half of the processor's time).
 create or replace function tickets.inc_flow(p_from date, p_to date, p_step text default 'day', p_by text default null)
 returns table (
   period date, starts_at timestamptz, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint,
@@ -9931,6 +10147,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 set jit = off
 set random_page_cost = 1.1
+set parallel_setup_cost = 10000
 as $$
 #variable_conflict use_column
 declare
@@ -9977,9 +10194,9 @@ begin
   ),
   summed as (
     select
-      n, coalesce(o.spelling, c.value, '(none)') as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
+      n, tickets.shown_value(p_by, c.value, s.spelling) as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
       sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
-    from counted c left join tickets.other_spellings(p_by) o on o.cluster = c.value
+    from counted c left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.value)
     group by 1, 2
   ),
   filled as (
@@ -10004,7 +10221,7 @@ comment on function tickets.inc_flow(date, date, text, text) is
 
 Arguments: [p_from, p_to), days in Nairobi; p_step: day, week (ISO, from Monday) or month; p_by: team, cluster, region, owner, status, or NULL for all together. A range that begins or ends within a period counts what is in the range.
 
-period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
+period: first day of the period. starts_at: its midnight in Nairobi, for charts. value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none, NULL without p_by. created: tickets whose clock started (created_at_service, else first_seen_at), at the values that they were first seen with. closed: closings by closed_at, those included that were undone since, at the values of the snapshot that first showed them. closed_final: of these, those that still stand. reopened: tickets seen open again, by the time of the snapshot, as the source tells none. net: created + reopened - closed; of what was told with a time. undated: closings seen in the period whose closed_at the source does not tell: not in closed. clock_known_pct: of created, the share with created_at_service; the others are counted when the export first saw them, up to days late. provisional: the period ends after tickets.settled_through().
 
 Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
 --! EndIncluded flow.sql
@@ -10036,13 +10253,13 @@ begin
   with closings as (
     select
       width_bucket(c.closed_at, v_starts) as bucket,
-      coalesce(
-        o.spelling, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), '(none)'
+      tickets.shown_value(
+        p_by, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), s.spelling
       ) as value,
       c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
       c.reopened_at <= c.closed_at + interval '30 days' as reopened
     from tickets.inc_closures c
-    left join tickets.other_spellings(p_by) o on o.cluster = c.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.cluster)
     where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
   ),
   measured as (
@@ -10116,13 +10333,13 @@ begin
   ),
   cohort as (
     select
-      coalesce(w.spelling, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), '(none)') as value,
+      tickets.shown_value(p_by, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), s.spelling) as value,
       c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
       case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
       on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
-    left join tickets.other_spellings(p_by) w on w.cluster = e.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(e.cluster)
     left join first_closings f on f.ticket_id = c.ticket_id
     left join reopened r on r.ticket_id = c.ticket_id
     left join (select ticket_id from tickets.inc where is_actionable) as o on o.ticket_id = c.ticket_id -- index inc_open
@@ -10194,7 +10411,7 @@ comment on function tickets.inc_time_to_close(date, date, text) is
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, status, as first seen, or NULL for all together.
 
-value: of p_by (clusters as tickets.other_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
+value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 --! EndIncluded time-to-close.sql
@@ -10217,22 +10434,7 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
   select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
   delete from tickets.inc_daily d where d.day = v_day;
-  insert into tickets.inc_daily (
-    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
-    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
-  )
-  select
-    v_day, coalesce(c.cluster, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
-    count(*) filter (where c.what = 'open'),
-    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
-    count(*) filter (where c.age < interval '24 hours'),
-    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
-    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
-    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
-    count(*) filter (where c.age >= interval '720 hours'),
-    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
-    v_at, 'state'
-  from (
+  with told as (
     select
       left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
       'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
@@ -10247,7 +10449,27 @@ begin
       and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
     union all
     select null, null, null, 'look', null, null, null
-  ) as c
+  ),
+  clusters as (
+    select tickets.cluster_key(cluster) as cluster_key, mode() within group (order by cluster) as spelling from told group by 1
+  )
+  insert into tickets.inc_daily (
+    day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
+    aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d, opened, reopened, closed, snapshot_at, source
+  )
+  select
+    v_day, coalesce(k.spelling, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
+    count(*) filter (where c.what = 'open'),
+    count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
+    count(*) filter (where c.age < interval '24 hours'),
+    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
+    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
+    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
+    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
+    v_at, 'state'
+  from told c
+  left join clusters k on k.cluster_key = tickets.cluster_key(c.cluster)
   group by 2, 3, 4;
 end
 $$;
@@ -10310,13 +10532,18 @@ begin
     from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
     union all
     select k.day, null, null, null, 'look' from looks k
+  ),
+  clusters as (
+    select t.day, tickets.cluster_key(left(t.cluster, 100)) as cluster_key, mode() within group (order by left(t.cluster, 100)) as spelling
+    from told t group by 1, 2
   )
   insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
   select
-    k.day, coalesce(left(t.cluster, 100), ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    k.day, coalesce(c.spelling, ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
     count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
     count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
   from told t join looks k on k.day = t.day
+  left join clusters c on c.day = t.day and c.cluster_key = tickets.cluster_key(left(t.cluster, 100))
   group by 1, 2, 3, 4, k.snapshot_at;
   get diagnostics v_rows = row_count;
   return v_rows;
@@ -10324,6 +10551,7 @@ end
 $$;
 comment on function tickets_ops.rebuild_days() is 'Writes the days before the first one of tickets.inc_daily, as history tells them: without SLA states and ages, which it does not tell. For an upgrade and for an imported history, before the next look at the bucket. Returns how many rows it wrote.';
 
+-- With memory for a year by team, 60 000 rows: hashed, sorted and given back without a file.
 create or replace function tickets.inc_backlog_daily(p_from date, p_to date, p_by text default null)
 returns table (
   day date, starts_at timestamptz, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint,
@@ -10334,6 +10562,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 set jit = off
+set work_mem = '64MB'
 as $$
 #variable_conflict use_column
 begin
@@ -10348,13 +10577,13 @@ begin
   ),
   cells as (
     select
-      i.day, coalesce(o.spelling, nullif(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), ''), '(none)') as value,
+      i.day, tickets.shown_value(p_by, tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), s.spelling) as value,
       sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
       sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
       sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
       sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
     from tickets.inc_daily i
-    left join tickets.other_spellings(p_by) o on o.cluster = i.cluster
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(i.cluster)
     where i.day >= (select min(d.seen) from days d) and i.day < p_to
     group by 1, 2
   ),
@@ -10391,7 +10620,7 @@ comment on function tickets.inc_backlog_daily(date, date, text) is
 
 Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, or NULL for all together.
 
-day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as tickets.other_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
+day; starts_at: its midnight in Nairobi, for charts. value: of p_by on that day (clusters as in tickets.cluster_spellings), "(none)" where there is none. open: tickets open after the day''s last look at the bucket. open_breached, open_at_risk, open_unknown: of these by the SLA as of that look (unknown: no clock). aged_0_24h … aged_over_30d: of these by their age as of that look; they add up to open - open_unknown. All of these are NULL where the day was rebuilt from the history, which tells no clocks. opened: tickets first seen open. reopened. closed: tickets that left the backlog, at the values that they closed with; those first seen closed never were in it. net: opened + reopened - closed. observed: the bucket was looked at on that day; else the day before is carried forward, and what changed is told on the next observed day. open is NULL before the first look and after today.
 
 Without p_by open is that of the day before plus net. With p_by it need not be: tickets move between teams. Trap: closed here is not tickets.inc_flow''s, which counts all closings, when they happened.';
 --! EndIncluded daily.sql
@@ -10401,7 +10630,7 @@ Without p_by open is that of the day before plus net. With p_by it need not be: 
 create or replace view tickets.inc_ageing as
 select
   t.assigned_team,
-  t.cluster,
+  c.shown as cluster,
   count(*) as open,
   count(*) filter (where t.hours_open < 4) as aged_0_4h,
   count(*) filter (where t.hours_open >= 4 and t.hours_open < 24) as aged_4_24h,
@@ -10411,10 +10640,12 @@ select
   count(*) filter (where t.hours_open >= 720) as aged_over_30d,
   count(*) filter (where t.hours_open is null) as aged_unknown
 from tickets.inc_open_sla t
-group by t.assigned_team, t.cluster;
+left join tickets.cluster_spellings() s on s.cluster_key = tickets.cluster_key(t.cluster)
+cross join lateral (select coalesce(s.spelling, tickets.cluster_key(t.cluster)) as shown) as c
+group by t.assigned_team, c.shown;
 comment on view tickets.inc_ageing is 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
 comment on column tickets.inc_ageing.assigned_team is 'Team; NULL: none.';
-comment on column tickets.inc_ageing.cluster is 'Network cluster; NULL: none.';
+comment on column tickets.inc_ageing.cluster is 'Network cluster, in one spelling (tickets.cluster_spellings); NULL: none.';
 comment on column tickets.inc_ageing.open is 'Open tickets.';
 comment on column tickets.inc_ageing.aged_0_4h is 'Open for under 4 h, or with a clock that starts in the future.';
 comment on column tickets.inc_ageing.aged_4_24h is 'Open for 4 h to under 24 h.';
@@ -10641,6 +10872,7 @@ begin
   elsif p_from is null and p_to is null then
     raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
   end if;
+  perform tickets.check_window(v_from, v_to);
   return jsonb_build_object(
     'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
     'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
@@ -10653,13 +10885,13 @@ $$;
 comment on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) is
 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster (in any case), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 
 Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
 
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound.';
+Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound or with p_from after p_to.';
 --! EndIncluded dashboard.sql
     $ours$;
     revoke execute on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) from public;
@@ -10687,6 +10919,28 @@ end
 $$;
 comment on function reporting.fn_crq_for_map(boolean, text, text, text) is
 'The map of requests for new installations (CRQ): the document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, of tickets.crq. There is no SLA: open requests have clock_start, clock_source and hours_open as in tickets.crq_open, no sla_state and no at_risk, and the summary has no by_sla_state. Loaded where CRQ_ENABLED=true; where that was turned off, as they were last. Read-only, also on a streaming replica.';
+
+-- Reads the partial index crq_open_ids through its bare `where is_actionable`.
+create or replace function tickets.crq_places(p_cluster text, p_team text)
+returns json language sql stable parallel safe
+as $$
+  select coalesce(json_agg(place), '[]')
+  from (
+    select
+      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
+      json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+    from tickets.crq
+    where is_actionable and longitude is not null
+      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+      and (p_team is null or assigned_team = p_team)
+    group by longitude, latitude
+  ) as place
+$$;
+comment on function tickets.crq_places(text, text) is 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
 --! EndIncluded crq-map.sql
     $ours$;
     revoke execute on function reporting.fn_crq_for_map(boolean, text, text, text) from public;

@@ -50,7 +50,7 @@ export interface Backlog {
   readonly observed: boolean;
 }
 
-export interface RepairTimes {
+interface RepairTimes {
   readonly period: string;
   readonly n: number;
   readonly mttr_median: number | null;
@@ -62,7 +62,7 @@ export interface RepairTimes {
   readonly provisional: boolean;
 }
 
-export interface TimeToClose {
+interface TimeToClose {
   readonly opened: number;
   readonly still_open: number;
   readonly median_hours: number | null;

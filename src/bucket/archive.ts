@@ -39,7 +39,7 @@ const isVersion = (found: ObjectHead, file: BucketObject) =>
     ? found.etag === file.etag
     : found.size === file.size && Math.abs(found.lastModified.getTime() - file.lastModified.getTime()) < 1_000;
 
-export type Archived =
+type Archived =
   | { readonly outcome: 'archived'; readonly key: string }
   /** Another version stands at the key now, or none: nothing was deleted. */
   | { readonly outcome: 'replaced' | 'gone' };

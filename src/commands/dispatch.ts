@@ -1,22 +1,30 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
-import { makePlan, type Plan } from '../dispatch/plan.ts';
+import { withBoundedWaits } from '../database/waits.ts';
+import { type Idle, makePlan, type Plan } from '../dispatch/plan.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
 
 export const summary = 'which vehicle goes to which ticket; a dry run unless --apply';
-export const usage = `Usage: fleettickets dispatch [--capacity N] [--apply] [--json]
+export const usage = `Usage: fleettickets dispatch [--capacity N] [--radius KM] [--region NAME] [--cluster NAME]
+                             [--team NAME | --same-team] [--stale] [--apply] [--json]
 
 Plans which usable vehicle goes to which open ticket that no vehicle is assigned to, by
-tickets.dispatch_plan with its defaults. Kilometres are estimates from straight lines.
+tickets.dispatch_plan. Kilometres are estimates from straight lines.
 Without --apply nothing is assigned.
 
-  --capacity N   tickets that a vehicle may have at once (default 1: the exact optimum)
-  --apply        assign the plan
-  --json         print one JSON object
+  --capacity N     tickets that a vehicle may have at once (default 1: the exact optimum)
+  --radius KM      the longest way to a ticket, in a straight line
+                   (default: tickets.dispatch_settings)
+  --region NAME    only tickets of this region, in any case
+  --cluster NAME   only tickets of this cluster, in any case
+  --team NAME      only vehicles and tickets of this team
+  --same-team      a vehicle goes to tickets of its own team only
+  --stale          also vehicles whose position is up to a day old
+  --apply          assign the plan
+  --json           print one JSON object
 
 Settings: DATABASE_URL.
 `;
@@ -26,23 +34,42 @@ export async function run(args: string[]): Promise<number> {
     args,
     options: {
       capacity: { type: 'string', default: '1' },
+      radius: { type: 'string' },
+      region: { type: 'string' },
+      cluster: { type: 'string' },
+      team: { type: 'string' },
+      'same-team': { type: 'boolean', default: false },
+      stale: { type: 'boolean', default: false },
       apply: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
-  const { apply, json } = values;
+  const { radius, region, cluster, team, stale, apply, json } = values;
   if (!/^[1-9]\d{0,3}$/.test(values.capacity)) throw new UsageError('--capacity must be a whole number, 1 or more.');
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  if (radius !== undefined && !(/^\d+(\.\d+)?$/.test(radius) && Number(radius) <= HALF_WAY_ROUND_KM))
+    throw new UsageError('--radius must be kilometres, like 20 or 7.5.');
+  const question = {
+    capacity: Number(values.capacity),
+    radiusKm: radius === undefined ? undefined : Number(radius),
+    region,
+    cluster,
+    team,
+    sameTeam: values['same-team'],
+    stale,
+  };
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
-    const plan = await makePlan(client, Number(values.capacity), apply);
+    const plan = await makePlan(client, question, apply);
     if (json) printJson({ ...plan, applied: apply });
     else print(page(plan, apply));
     return 0;
   });
 }
+/** Around the earth no two places are farther apart. */
+const HALF_WAY_ROUND_KM = 20_100;
 
-function page({ stops, leftOut }: Plan, applied: boolean): string {
-  const vehicles = new Set(stops.map(({ vehicle_id }) => vehicle_id)).size;
+function page({ stops, leftOut, idle }: Plan, applied: boolean): string {
+  const sent = new Set(stops.map(({ vehicle_id }) => vehicle_id)).size;
   const kilometres = Math.round(stops.reduce((sum, { road_km }) => sum + road_km, 0));
   const rows = stops.map(
     ({ vehicle, position, ticket_id, road_km, sla, hours_open, cluster, location_name, note }) => ({
@@ -58,12 +85,25 @@ function page({ stops, leftOut }: Plan, applied: boolean): string {
     }),
   );
   const reasons = Map.groupBy(leftOut, ({ note }) => note);
+  const without = Map.groupBy(idle, ({ freshness }) => freshness);
   return [
     stops.length > 0 ? `${table(rows)}\n` : '',
-    `${stops.length} tickets for ${vehicles} vehicles, some ${kilometres} km of road.\n`,
+    `${stops.length} tickets for ${sent} vehicles, some ${kilometres} km of road.\n`,
+    stops.length + leftOut.length === 0 ? 'No open ticket that is free is among those asked for.\n' : '',
     ...[...reasons].map(([reason, tickets]) => `${tickets.length} left out: ${reason}\n`),
+    ...[...without].map(
+      ([freshness, vehicles]) => `${vehicles.length} without a ticket, ${freshness}: ${names(vehicles)}\n`,
+    ),
     applied
       ? 'They are assigned: see tickets.assignments.\n'
       : 'Nothing was assigned: this was a dry run. Add --apply to assign.\n',
   ].join('');
+}
+
+const NAMED = 8;
+
+function names(vehicles: readonly Idle[]): string {
+  const named = vehicles.slice(0, NAMED).map(({ vehicle }) => vehicle);
+  const others = vehicles.length - named.length;
+  return others > 0 ? `${named.join(', ')} and ${others} more` : named.join(', ');
 }

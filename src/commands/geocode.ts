@@ -1,8 +1,9 @@
 import { parseArgs } from 'node:util';
 import geocode_cluster from '../../tasks/geocode_cluster.ts';
 import geocode_location from '../../tasks/geocode_location.ts';
-import { type Db, withClient } from '../database/client.ts';
+import type { Db } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import {
   askNow,
   type Cost,
@@ -54,7 +55,7 @@ export async function run(args: string[]): Promise<number> {
   if (positionals.length !== 1 || (kind !== 'clusters' && kind !== 'locations')) {
     throw new UsageError('Say what to ask for: clusters or locations.');
   }
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const places = await duePlaces(client, kind, values.cluster);
     if (!values.apply) {

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { workersHere } from '../operations/health.ts';
+import { messageOf } from '../settings/errors.ts';
 import { hideSecrets } from '../settings/secrets.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
@@ -30,7 +31,7 @@ type Verdict =
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
   const verdict = await judge(readSettings(DatabaseSettings).DATABASE_URL).catch(
-    (error: Error): Verdict => ({ healthy: false, error: hideSecrets(error.message) }),
+    (error: Error): Verdict => ({ healthy: false, error: hideSecrets(messageOf(error)) }),
   );
   const text = verdict.healthy ? verdict.reason : verdict.error;
   if (values.json) printJson(verdict);

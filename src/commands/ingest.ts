@@ -86,7 +86,7 @@ export async function run(args: string[]): Promise<number> {
 
   return withClient(DATABASE_URL, async (client) => {
     await requireCurrent(client);
-    if (!(await datasetsOn(client)).includes(name))
+    if (!(await boundedWaits(client, () => datasetsOn(client))).includes(name))
       throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
     if (!values.apply && local) {
       const plan = await boundedWaits(client, () => planFile(client, from, local));

@@ -132,7 +132,7 @@ function backlogPart({ backlog }: Report): string {
     [
       'open',
       series('open'),
-      `${first.open} on ${first.day}, ${last.open} on ${last.day}${unseen > 0 ? `; ${unseen} days without a look are carried forward` : ''}`,
+      `${first === last ? '' : `${first.open} on ${first.day}, `}${last.open} on ${last.day}${unseen > 0 ? `; ${unseen} days without a look are carried forward` : ''}`,
     ],
     ['breached', series('open_breached'), `${then('open_breached')} on ${last.day}`],
     ['at risk', series('open_at_risk'), then('open_at_risk')],

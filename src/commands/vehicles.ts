@@ -1,9 +1,10 @@
 import { parseArgs } from 'node:util';
-import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { withBoundedWaits } from '../database/waits.ts';
 import { countVehicles, findTracker, listTrackers, pointVehiclesAt, type Tracker } from '../dispatch/trackers.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
+import { printableLine } from '../terminal/printable.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
 
@@ -35,7 +36,7 @@ export async function run(args: string[]): Promise<number> {
   });
   const { use, apply, json } = values;
   if (apply && use === undefined) throw new UsageError('--apply goes with --use SCHEMA.TABLE.');
-  return withClient(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
+  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
     await requireCurrent(client);
     const trackers = use === undefined ? await listTrackers(client) : [await findTracker(client, use)];
     if (apply && trackers[0]) await pointVehiclesAt(client, trackers[0]);
@@ -59,7 +60,7 @@ function listed(trackers: readonly Tracker[]): string {
     rows: count ?? '?',
     'newest position': newest ?? '?',
   }));
-  return `${table(rows)}\n${trackers.map(({ table: name, grants, statement }) => `-- ${name}\n${[...grants, statement].join('\n')}\n\n`).join('')}`;
+  return `${table(rows)}\n${trackers.map(({ table: name, grants, statement }) => `-- ${printableLine(name)}\n${[...grants, statement].join('\n')}\n\n`).join('')}`;
 }
 
 function seen(vehicles: Counts | string): string {

@@ -56,7 +56,7 @@ const LARGE_ROW = 256 * 1024;
 const CHUNK_RECORDS = 50_000;
 
 /** A record between framing and cleaning. */
-export interface ReadRecord {
+interface ReadRecord {
   readonly line: number;
   /** In valid UTF-8. */
   readonly bytes: Buffer;

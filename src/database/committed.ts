@@ -12,18 +12,21 @@ export const FORMER_REMEDY =
 
 /**
  * A committed migration that the database has not (missing), or has in another version: the first one as it was before the
- * release (former), or a later one, which must never change (changed).
+ * release (former) or as another application has it (foreign), or a later one, which must never change (changed).
  */
-export type Pending = { migration: string; state: 'missing' | 'changed' | 'former' };
+export type Pending = { migration: string; state: 'missing' | 'changed' | 'former' | 'foreign' };
 
 /** Committed migrations that the database lacks, oldest first; empty when the schema is current or newer. */
 export async function pending(client: ClientBase): Promise<Pending[]> {
   const applied = await appliedMigrations(client);
+  const { rows: ours } = await client.query(
+    `select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'tickets_ops' and c.relname = 'snapshots'`,
+  );
   return (await committedMigrations()).flatMap(({ migration, number, hash }, index): Pending[] => {
     const appliedHash = applied.get(number);
     if (appliedHash === hash) return [];
     if (appliedHash === undefined) return [{ migration, state: 'missing' }];
-    return [{ migration, state: index === 0 ? 'former' : 'changed' }];
+    return [{ migration, state: index > 0 ? 'changed' : ours.length > 0 ? 'former' : 'foreign' }];
   });
 }
 

@@ -44,7 +44,7 @@ export const JOB_KEYS = {
   fleettickets_maintain: 'fleettickets_maintain',
 } as const;
 
-export interface JobOptions {
+interface JobOptions {
   readonly key: string;
   /** Due so much later, by the database's clock: this host's may be behind. */
   readonly seconds?: number;

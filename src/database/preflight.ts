@@ -13,7 +13,7 @@ import { readServer, serverObstacle } from './server.ts';
 import { otherSchema, REVISION, recordedSchema, revisionOf } from './worker-schema.ts';
 
 /** Something that is in the way: what was seen, and what a person can choose. */
-export interface Obstacle {
+interface Obstacle {
   readonly what: string;
   readonly remedy: string;
 }
@@ -179,10 +179,7 @@ async function recordsObstacles(client: ClientBase): Promise<Obstacle[]> {
   if (!rows[0]) return [];
   if (!rows[0].is_ours) return [otherRecords(`it belongs to ${rows[0].owner}`)];
   const [first] = await pending(client);
-  const { rows: ours } = await client.query(
-    `select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'tickets_ops' and c.relname = 'snapshots'`,
-  );
-  if (first?.state !== 'former' || ours.length > 0) return [];
+  if (first?.state !== 'foreign') return [];
   return [otherRecords('its migrations are not ours, and there is nothing of ours in this database')];
 }
 

@@ -20,6 +20,7 @@ import { postgisSchema } from './foreign-code.ts';
 import { obstacles, unknownTasks } from './preflight.ts';
 import { newerServer, readServer } from './server.ts';
 import { settingsToPin } from './session.ts';
+import { boundedWaits } from './waits.ts';
 import { migrateWorkerSchema } from './worker-schema.ts';
 
 const GMRC = new URL('../../.gmrc', import.meta.url);
@@ -58,9 +59,12 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
   }); // closing the session frees the lock, even when the process dies
 }
 
-/** @throws SchemaError unless every committed migration stands in the database as it is committed */
+/**
+ * @throws SchemaError unless every committed migration stands in the database as it is committed; as boundedWaits, when somebody
+ * keeps what says so locked
+ */
 export async function requireCurrent(client: ClientBase): Promise<void> {
-  const left = await pending(client);
+  const left = await boundedWaits(client, () => pending(client));
   requireUpgradable(left);
   const [first] = left;
   if (first)
@@ -80,6 +84,10 @@ function requireUpgradable(left: Pending[]): void {
   if (left.some(({ state }) => state === 'former'))
     throw new SchemaError(
       `The schema of this database is not current: it was made by a version from before the release, and cannot be upgraded. What to do: ${FORMER_REMEDY}`,
+    );
+  if (left.some(({ state }) => state === 'foreign'))
+    throw new SchemaError(
+      'This database has nothing of ours, and the migrations in its schema graphile_migrate are another application’s: name another database in DATABASE_URL.',
     );
   const changed = left.filter(({ state }) => state === 'changed').map(({ migration }) => migration);
   if (changed.length > 0)

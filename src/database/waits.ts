@@ -12,9 +12,12 @@ const codeOf = (error: unknown) => (error as { code?: string }).code;
  * @throws what Postgres says of the wait that was given up, with the sessions that hold locks on what is ours
  */
 export async function boundedWaits<T>(db: Db, use: () => Promise<T>): Promise<T> {
+  const { rows } = await db.query<{ before: string }>(`select current_setting('lock_timeout') as before`);
   await db.query(`set lock_timeout = '10s'`);
   try {
-    return await use();
+    const result = await use();
+    await db.query(`select set_config('lock_timeout', $1, false)`, [rows[0]?.before]);
+    return result;
   } catch (error) {
     if (codeOf(error) !== LOCK_NOT_AVAILABLE) throw error;
     // It raises; where the role may not call it, the first error says what there is to say.

@@ -5,6 +5,7 @@
  * neither the key nor the URL is in the outcome, and every string in it can be stored as jsonb. It does not retry.
  */
 import { setDefaultAutoSelectFamilyAttemptTimeout } from 'node:net';
+import { storable } from '../database/storable.ts';
 import { printableLine } from '../terminal/printable.ts';
 import type { Outcome } from './outcome.ts';
 import type { Answer, Question } from './provider.ts';
@@ -73,7 +74,10 @@ async function readBody(response: Response): Promise<string | undefined> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-/** Without the key, which answers like to quote: once the JSON is parsed, however it was escaped there. */
+/**
+ * Without the key, which answers like to quote: once the JSON is parsed, however it was escaped there. Storable: one answer that
+ * jsonb refuses must not fail the job for ever.
+ */
 function parse(body: string, key: string): Answer['json'] {
   const clean = (text: string) => withoutKey(storable(text), key);
   try {
@@ -89,9 +93,6 @@ function withoutKey(text: string, key: string): string {
   const inUrl = encodeURIComponent(key).replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
   return text.replaceAll(key, '[key]').replaceAll(new RegExp(inUrl, 'gi'), '[key]');
 }
-
-/** jsonb refuses NUL and half surrogates: one such answer must not fail the job for ever. */
-const storable = (text: string) => text.toWellFormed().replaceAll('\0', '\uFFFD');
 
 /** A value of JSON with its text, or the names of its members, changed; what lies deeper has been visited before. */
 function eachText(value: unknown, clean: (text: string) => string): unknown {

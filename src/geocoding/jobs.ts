@@ -8,6 +8,7 @@
  * that a place which always fails is given up.
  */
 
+import pg from 'pg';
 import type { Db } from '../database/client.ts';
 import type { TaskName } from '../database/jobs.ts';
 import { PermanentError, type TaskContext } from '../worker/task.ts';
@@ -34,8 +35,8 @@ const GIVE_WAY_MS = 20_000;
 
 /** What the planner and the jobs themselves add to what people type. */
 type Bookkeeping = { planned: boolean; snoozes: number };
-export type ClusterPayload = { cluster: string; force: boolean } & Bookkeeping;
-export type LocationPayload = { location_name: string; cluster: string; force: boolean } & Bookkeeping;
+type ClusterPayload = { cluster: string; force: boolean } & Bookkeeping;
+type LocationPayload = { location_name: string; cluster: string; force: boolean } & Bookkeeping;
 
 /** A place that is to be asked. */
 type Asked = {
@@ -265,7 +266,7 @@ async function awaitCentroid(context: TaskContext, cluster: string, planned: boo
   if (unresolvable) {
     throw new PermanentError(
       `The cluster ${cluster} has no centroid, and none is to be had (asked in vain, or taken away by a person), so no place of it can be checked. ` +
-        `Set one: update tickets.geo_clusters set geom = st_setsrid(st_makepoint(lng, lat), 4326) where cluster = '${cluster}';`,
+        `Set one: update tickets.geo_clusters set geom = st_setsrid(st_makepoint(lng, lat), 4326) where cluster = ${pg.escapeLiteral(cluster)};`,
     );
   }
   return { ms: CENTROID_WAIT_MS, reason: `the cluster ${cluster} has no centroid yet`, untilResolved: cluster };

@@ -27,7 +27,7 @@ type Reservation = {
   reason: string | null;
 };
 
-export type AtSlot =
+type AtSlot =
   /** `isControl`: the provider is suspected, and was asked the control question instead. */
   | { readonly outcome: Outcome; readonly slotAt: Date; readonly isControl: boolean }
   /** The budget is spent, the breaker is open or the worker stops: not before `retryMs`. */

@@ -28,7 +28,7 @@ export const GeocoderSettings = z.object({
     .describe(`The provider's key; needed by ${LISTS.and.format(namesOf(({ needsKey }) => needsKey))}`),
   GEOCODER_BASE_URL: z
     .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
-    .refine((url) => !/\/\/[^/]*@/.test(url), 'must not hold a user or password')
+    .refine((url) => !/[@?#]/.test(url), 'must not hold a user, password, query or fragment')
     .optional()
     .describe(
       `Address of the provider's API, e.g. http://nominatim:8080; needed by ${LISTS.and.format(
@@ -36,7 +36,7 @@ export const GeocoderSettings = z.object({
       )}, whose server is your own`,
     ),
   GEOCODER_RATE_PER_SECOND: z.coerce
-    .number()
+    .number('must be a number')
     .min(1 / 60, 'must be at least one call a minute (0.0167)')
     .max(100, 'must be at most 100')
     .optional()
@@ -45,10 +45,11 @@ export const GeocoderSettings = z.object({
     .number('must be a whole number of calls')
     .int('must be a whole number of calls')
     .min(1, 'must be at least 1')
+    .max(1_000_000_000, 'must be at most 1000000000')
     .optional()
     .describe('Calls a day (UTC) for the key. Unset: what the provider’s free plan allows'),
   GEOCODER_FOUND_DAYS: z.coerce
-    .number()
+    .number('must be a number of days')
     .min(1, 'must be at least 1')
     .max(36_500, 'must be at most 36500')
     .default(180)

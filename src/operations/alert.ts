@@ -8,9 +8,10 @@ import type { Db } from '../database/client.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import type { AlertSettings } from '../settings/settings.ts';
+import { printable } from '../terminal/printable.ts';
 
 /** A turn of health.ok, as tickets_ops.announce_health puts it into a job. */
-export interface Turn {
+interface Turn {
   readonly ok: boolean;
   /** As tickets_ops.health has them, each marked as Fault or Warning. */
   readonly problems: readonly string[];
@@ -43,24 +44,22 @@ export async function post(url: string, text: string, signal: AbortSignal): Prom
   await send(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body }, signal);
 }
 
-/** The text of a message, with Slack's three escapes. */
+/** The text of a message, with Slack's three escapes, and none of what steers or turns around (terminal/printable.ts). */
 export function messageOf({ ok, problems, at, lasted_seconds: lasted, database }: Turn): string {
   const name = `fleettickets (${database})`;
-  const shown = problems.slice(0, MAX_PROBLEMS).map((problem) => `• ${shortened(problem)}`);
+  // A line end in what a file or a provider brought must not begin a line of ours.
+  const shown = problems.slice(0, MAX_PROBLEMS).map((problem) => `• ${shortened(problem).replaceAll('\n', '\n  ')}`);
   const more = problems.length - shown.length;
   const lastedFor = lasted === null ? '' : duration(lasted);
-  return [
+  const text = [
     ok
       ? `${name} is well ${lastedFor && 'again '}since ${at}${lastedFor && `, after ${lastedFor}`}.`
       : `${name} needs a person since ${at}${lastedFor && `, after ${lastedFor} in which it was well`}.`,
     ...(ok && shown.length > 0 ? ['Worth knowing:'] : []),
     ...shown,
     ...(more > 0 ? [`and ${more} more: select problems from tickets_ops.health`] : []),
-  ]
-    .join('\n')
-    .replaceAll('&', '&amp;')
-    .replaceAll('<', '&lt;')
-    .replaceAll('>', '&gt;');
+  ].join('\n');
+  return printable(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }
 
 const shortened = (text: string) => (text.length > MAX_PROBLEM_LENGTH ? `${text.slice(0, MAX_PROBLEM_LENGTH)}…` : text);

@@ -120,7 +120,7 @@ export async function readStatus(db: Db): Promise<Status> {
 }
 
 /** A worker of this host, as it last showed itself. */
-export interface LocalWorker {
+interface LocalWorker {
   readonly pool: string;
   readonly state: string;
   /** Since its last heartbeat. */

@@ -6,6 +6,7 @@ import type { ClientBase } from 'pg';
 import { type Db, SchemaError } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { ExpectedError } from '../settings/errors.ts';
+import { printable } from '../terminal/printable.ts';
 
 /** A row of tickets_ops.metrics. The rows of a name follow each other. */
 export interface Metric {
@@ -33,7 +34,7 @@ export async function readMetrics(db: Db): Promise<Metric[]> {
  */
 export async function requireMetrics(client: ClientBase): Promise<void> {
   const { rows } = await client.query<{ role: string; exists: boolean; owns: boolean; migrated: boolean }>(
-    `select current_user as role, v.oid is not null as exists, coalesce(pg_has_role(v.relowner, 'usage'), false) as owns,
+    `select quote_ident(current_user) as role, v.oid is not null as exists, coalesce(pg_has_role(v.relowner, 'usage'), false) as owns,
        to_regnamespace('graphile_migrate') is not null as migrated
      from (select) as one
      left join (pg_class v join pg_namespace n on n.oid = v.relnamespace and n.nspname = 'tickets_ops') on v.relname = 'metrics'`,
@@ -63,7 +64,9 @@ export function exposition(metrics: readonly Metric[]): string {
 }
 
 function labelsOf(labels: Metric['labels']): string {
-  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${escaped(value).replaceAll('"', '\\"')}"`);
+  const pairs = Object.entries(labels).map(
+    ([name, value]) => `${name}="${escaped(printable(value)).replaceAll('"', '\\"')}"`,
+  );
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`;
 }
 

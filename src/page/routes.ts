@@ -79,21 +79,7 @@ const flat = ({ geometry, properties }: { geometry: { coordinates: [number, numb
 const onMap = z.object({ dataset, cluster: optional, team: optional });
 const PLACES: Record<DatasetName, string> = {
   inc: `reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features'`,
-  // The same features, of which none is late.
-  crq: `(
-    select coalesce(json_agg(f), '[]')
-    from (
-      select json_build_object('coordinates', array[longitude, latitude]) as geometry, json_build_object(
-        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
-        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
-        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
-      ) as properties
-      from tickets.crq
-      where is_actionable and longitude is not null -- index crq_open_ids
-        and ($1::text is null or tickets.cluster_key(cluster) = tickets.cluster_key($1)) and ($2::text is null or assigned_team = $2)
-      group by longitude, latitude
-    ) as f
-  )`,
+  crq: 'tickets.crq_places($1, $2)',
 };
 const OPEN: Record<DatasetName, string> = { inc: 'tickets.inc_open_sla', crq: 'tickets.crq_open' };
 const SLA: Record<DatasetName, string> = {

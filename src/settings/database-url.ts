@@ -10,7 +10,6 @@ const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full', '
 
 /** Why this cannot be the database's address; undefined: it can. */
 export function refusalOfUrl(text: string): string | undefined {
-  if (/^["'].*["']$/s.test(text)) return 'stands in quotes, which are taken as a part of it: leave them out';
   const [, authority, rest = ''] = /^postgres(?:ql)?:\/\/([^/?#]*)(.*)$/s.exec(text) ?? [];
   if (authority === undefined) return `is no address of Postgres: ${MUST_LOOK_LIKE}`;
   const at = authority.lastIndexOf('@');

@@ -1,5 +1,5 @@
 /** A dataset is a table of tickets and a folder of snapshots: everything that differs between INC and CRQ. */
-import { BucketSettings, readSettings, SettingsError } from './settings.ts';
+import { BucketSettings, crqFolder, readSettings } from './settings.ts';
 
 export const DATASET_NAMES = ['inc', 'crq'] as const;
 
@@ -15,11 +15,8 @@ export interface Dataset {
   readonly prefix: string;
 }
 
-/** The dataset of that name, on or off. Where CRQ has no folder of its own by setting, it is the one beside INC's. */
+/** The dataset of that name, on or off. @throws SettingsError where CRQ has no folder of its own */
 export function dataset(name: DatasetName): Dataset {
-  const { RUSTFS_PREFIX, CRQ_PREFIX } = readSettings(BucketSettings.pick({ RUSTFS_PREFIX: true, CRQ_PREFIX: true }));
-  const prefix = name === 'inc' ? RUSTFS_PREFIX : (CRQ_PREFIX ?? RUSTFS_PREFIX.replace(/[^/]*\/$/, `${name}/`));
-  if (name !== 'inc' && prefix === RUSTFS_PREFIX)
-    throw new SettingsError(`CRQ_PREFIX: is the folder of INC, ${prefix}. Each dataset needs a folder of its own.`);
-  return { name, prefix };
+  const folders = readSettings(BucketSettings.pick({ RUSTFS_PREFIX: true, CRQ_PREFIX: true }));
+  return { name, prefix: name === 'inc' ? folders.RUSTFS_PREFIX : crqFolder(folders) };
 }

@@ -20,6 +20,8 @@ export const isUntrusted = (code: string | undefined) =>
 
 /** What to do, by SQLSTATE, where Postgres itself gives no hint. */
 export const REMEDIES: Record<string, string> = {
+  '42501':
+    'The role of DATABASE_URL lacks that right. The pipeline, and most commands, need the role that owns the tables; what others may do, docs/privileges.md says.',
   '25006': 'It takes no writes: a standby, perhaps after a failover. Name the server that does in DATABASE_URL.',
   '53300': 'Raise the limit of the role, the database or the server, or end sessions that nobody needs.',
 };
@@ -27,18 +29,25 @@ export const REMEDIES: Record<string, string> = {
 /** pg's own words for a connection that went away; they have no code. */
 const CONNECTION_LOST = /^(Connection terminated|Client has encountered a connection error)/;
 
-/**
- * What to tell a person about an error: the message where it is expected (ours, Postgres's, the operating system's), with
- * the stack where it is a mistake of the program.
- */
-export function reasonOf(error: unknown): string {
+const isOfPostgres = (error: Error) => (error as Coded).severity !== undefined;
+
+const isExpected = (error: Error) =>
+  error instanceof ExpectedError ||
+  isOfPostgres(error) ||
+  (error as Coded).syscall !== undefined ||
+  CONNECTION_LOST.test(error.message);
+
+/** What to tell a person about an error, without a stack, whatever it is. */
+export function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const { code, severity, detail, hint, syscall } = error as Coded;
-  if (severity !== undefined)
+  const { code, detail, hint } = error as Coded;
+  if (isOfPostgres(error))
     return [`Postgres refuses: ${error.message} (SQLSTATE ${code})`, detail, hint ?? REMEDIES[String(code)]]
       .filter(Boolean)
       .join('\n');
-  if (CONNECTION_LOST.test(error.message)) return `The connection to Postgres was lost: ${error.message}`;
-  if (error instanceof ExpectedError || syscall !== undefined) return error.message;
-  return error.stack ?? error.message;
+  return CONNECTION_LOST.test(error.message) ? `The connection to Postgres was lost: ${error.message}` : error.message;
 }
+
+/** The same with the stack where the error is a mistake of the program, not what can be expected (ours, Postgres's, the system's). */
+export const reasonOf = (error: unknown): string =>
+  error instanceof Error && !isExpected(error) ? (error.stack ?? error.message) : messageOf(error);

@@ -11,7 +11,7 @@ import { readSettings, WorkerSettings } from './settings.ts';
 
 export type Log = Logger;
 
-export interface LogOptions {
+interface LogOptions {
   /** stderr for commands whose stdout is their answer. */
   readonly to?: NodeJS.WriteStream;
   /** Instead of LOG_LEVEL. */

@@ -7,7 +7,7 @@ const SECRET_SETTINGS = ['RUSTFS_SECRET_KEY', 'GEOCODER_API_KEY', 'ALERT_WEBHOOK
 const HIDDEN = '[hidden]';
 
 function secretsOf(env: NodeJS.ProcessEnv): string[] {
-  const secrets = SECRET_SETTINGS.map((name) => env[name] ?? '');
+  const secrets = SECRET_SETTINGS.map((name) => env[name]?.trim() ?? '');
   secrets.push(...passwordsIn(env.DATABASE_URL ?? ''));
   // A secret of three letters would blank ordinary words out of every line.
   return secrets.filter((secret) => secret.length > 3).flatMap(forms);
@@ -24,13 +24,14 @@ function passwordsIn(connectionString: string): string[] {
   }
 }
 
-/** A secret as it stands, in URLs, and in JSON. */
-const forms = (secret: string) => [
-  secret,
-  encodeURIComponent(secret),
-  encodeURI(secret),
-  JSON.stringify(secret).slice(1, -1),
-];
+const inJson = (text: string) => JSON.stringify(text).slice(1, -1);
+
+/** A secret as it stands, in URLs, in JSON, and in JSON that is quoted in JSON. */
+function forms(secret: string): string[] {
+  const inUrls = [encodeURIComponent(secret), encodeURI(secret), `${new URLSearchParams([['', secret]])}`.slice(1)];
+  const inLowerCase = inUrls.map((text) => text.replace(/%../g, (code) => code.toLowerCase()));
+  return [secret, ...inUrls, ...inLowerCase, inJson(secret), inJson(inJson(secret))];
+}
 
 /** The text without the secrets of the environment, passwords in URLs and keys in query strings. */
 export function hideSecrets(text: string, env: NodeJS.ProcessEnv = process.env): string {

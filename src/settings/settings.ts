@@ -3,7 +3,6 @@
  * An error names every variable that is wrong, and its remedy; no message ever shows a value, which may be a secret.
  */
 
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { GeocoderSettings } from '../geocoding/settings.ts';
 import { asLibpq, refusalOfUrl } from './database-url.ts';
@@ -12,7 +11,6 @@ import { ExpectedError } from './errors.ts';
 export const DatabaseSettings = z.object({
   DATABASE_URL: z
     .string()
-    .trim()
     .superRefine((url, context) => {
       const refusal = refusalOfUrl(url);
       if (refusal) context.addIssue(refusal);
@@ -49,7 +47,10 @@ export const TakeoverSettings = z.object({
 });
 
 export const BucketSettings = z.object({
-  RUSTFS_ENDPOINT: z.url({ protocol: /^https?$/ }).describe('URL of the S3 server, e.g. http://rustfs:9000'),
+  RUSTFS_ENDPOINT: z
+    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
+    .refine((url) => !/[@?#]/.test(url), 'must not hold a user, password, query or fragment')
+    .describe('URL of the S3 server, e.g. http://rustfs:9000'),
   RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
   RUSTFS_ACCESS_KEY: z.string().min(1).describe('S3 access key; may list, read, write and delete under the prefix'),
   RUSTFS_SECRET_KEY: z.string().min(1).describe('S3 secret key'),
@@ -65,6 +66,22 @@ export const BucketSettings = z.object({
     .optional()
     .describe('Folder of the CRQ snapshots, with its closing slash. Unset: the folder crq/ beside RUSTFS_PREFIX'),
 });
+
+/**
+ * The folder of CRQ's snapshots: where it has none by setting, the one beside INC's.
+ * @throws SettingsError where it is INC's, or one is where the other's files are archived
+ */
+export function crqFolder({ RUSTFS_PREFIX, CRQ_PREFIX }: Pick<BucketSettings, 'RUSTFS_PREFIX' | 'CRQ_PREFIX'>): string {
+  const folder = CRQ_PREFIX ?? RUSTFS_PREFIX.replace(/[^/]*\/$/, 'crq/');
+  const isTaken =
+    folder === RUSTFS_PREFIX ||
+    folder.startsWith(`${RUSTFS_PREFIX}processed/`) ||
+    RUSTFS_PREFIX.startsWith(`${folder}processed/`);
+  if (!isTaken) return folder;
+  throw new SettingsError(
+    `Wrong settings: the folder of CRQ (CRQ_PREFIX), ${folder}, and that of INC (RUSTFS_PREFIX), ${RUSTFS_PREFIX}, are one, or one is the other's archive. Each dataset needs a folder of its own.`,
+  );
+}
 
 export const WorkerSettings = z.object({
   WORKER_CONCURRENCY: z.coerce
@@ -174,48 +191,41 @@ export class SettingsError extends ExpectedError {
 
 /**
  * Reads one group of settings.
- * An empty variable counts as unset: compose files and Coolify write unset variables as empty ones.
+ * An empty variable counts as unset: compose files and Coolify write unset variables as empty ones. Blanks around a value
+ * are no part of it.
  * @throws SettingsError naming every wrong variable
  */
 export function readSettings<T extends z.ZodType>(group: T, env: NodeJS.ProcessEnv = process.env): z.infer<T> {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
-  const read = group.safeParse(given);
-  if (read.success) return read.data;
+  const given = Object.fromEntries(
+    Object.entries(env).flatMap(([name, value]) => (value?.trim() ? [[name, value.trim()]] : [])),
+  );
   const shape: Record<string, z.ZodType> = group instanceof z.ZodObject ? group.shape : {};
-  const wrong = read.error.issues.map((issue) => {
-    const name = String(issue.path[0] ?? 'settings');
-    const problem = given[name] === undefined && issue.code === 'invalid_type' ? 'is not set' : issue.message;
-    const meaning = shape[name]?.description;
-    return `  ${name}: ${problem}.${meaning ? ` ${meaning}.` : ''}`;
-  });
+  const quoted = Object.keys(shape).filter((name) => /^(["'`]).*\1$/s.test(given[name] ?? ''));
+  const read = group.safeParse(given);
+  if (read.success && quoted.length === 0) return read.data;
+  const wrong = [
+    ...quoted.map((name) => [name, 'stands in quotes, which are taken as a part of it: leave them out'] as const),
+    ...(read.error?.issues ?? []).map((issue) => {
+      const name = String(issue.path[0] ?? 'settings');
+      const isMissing = given[name] === undefined && issue.code === 'invalid_type';
+      return [name, isMissing ? 'is not set' : issue.message] as const;
+    }),
+  ]
+    .filter(([name, problem]) => !quoted.includes(name) || problem.startsWith('stands in quotes'))
+    .map(([name, problem]) => {
+      const meaning = shape[name]?.description;
+      return `  ${name}: ${problem}.${meaning ? ` ${meaning}.` : ''}`;
+    });
   throw new SettingsError(`Wrong settings, in the environment or in .env (see .env.example):\n${wrong.join('\n')}`);
 }
 
 /**
- * Reads all of them, so that a wrong one is found before any work begins.
+ * Reads all of them, so that a wrong one, or two that contradict each other, are found before any work begins.
  * @throws SettingsError naming every wrong variable of every group
  */
 export function requireSettings(env: NodeJS.ProcessEnv = process.env): void {
   const shapes = Object.values(SETTINGS).map((group) => group.shape);
   readSettings(z.object(Object.assign({}, ...shapes)), env);
+  const bucket = readSettings(BucketSettings, env);
+  if (bucket.CRQ_PREFIX || readSettings(FeedSettings, env).CRQ_ENABLED === 'true') crqFolder(bucket);
 }
-
-/**
- * Loads `.env` of the working directory, if there is one, without overriding what is set already.
- * @param warn is told of each value that is probably cut short
- */
-export function loadDotEnv(warn: (warning: string) => void): void {
-  try {
-    process.loadEnvFile();
-    for (const name of cutShort(readFileSync('.env', 'utf8')))
-      warn(`.env: the value of ${name} ends before its first #, where a comment begins. Put it in quotes.`);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
-}
-
-/** Variables with an unquoted # that no blank precedes: whoever wrote it meant it as part of the value. */
-const cutShort = (dotEnv: string): string[] =>
-  [...dotEnv.matchAll(/^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=(?![ \t]*["'`])[^#\n]*#/gm)]
-    .filter(([assignment]) => !/\s#$/.test(assignment))
-    .map(([, name = '']) => name);

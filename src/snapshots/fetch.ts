@@ -20,7 +20,7 @@ import { feedOf, inFlight, isBackfilling, knowledge, knownBytes } from './knowle
 import * as ledger from './ledger.ts';
 import { NOTHING_KNOWN, stage } from './stage.ts';
 
-export interface FetchOptions {
+interface FetchOptions {
   readonly mode: Mode;
   /** The job that fetches, for the ledger and for telling its own abandoned attempt from others' work. */
   readonly jobId: string;
@@ -28,7 +28,7 @@ export interface FetchOptions {
   readonly log: Log;
 }
 
-export type FetchOutcome =
+type FetchOutcome =
   | { readonly outcome: 'staged'; readonly snapshotId: string; readonly key: string }
   /** Looked, and nothing had to be loaded. */
   | { readonly outcome: 'nothing new' }
@@ -213,7 +213,6 @@ function whatWasSeen(listing: Listing, known: Knowledge, steps: readonly Step[])
     files: files.length,
     others: ignored.length,
     anyNew: files.some((file) => !known.versions.has(versionOf(file))),
-    newest: files.toSorted((a, b) => a.lastModified.getTime() - b.lastModified.getTime()).at(-1),
     waiting: steps.filter(({ action }) => action === 'wait').length,
     futureDated: steps.filter(({ action }) => action === 'postpone').map(({ file }) => file.key),
   };

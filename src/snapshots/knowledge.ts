@@ -11,7 +11,7 @@ import type { Db } from '../database/client.ts';
 import { FeedSettings, readSettings } from '../settings/settings.ts';
 import type { KnownBytes } from './stage.ts';
 
-export interface InFlight {
+interface InFlight {
   readonly snapshot_id: string;
   readonly source_key: string;
   readonly status: LedgerStatus;

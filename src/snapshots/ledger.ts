@@ -249,7 +249,6 @@ export interface Seen {
   readonly others: number;
   /** Whether a version was among them that no look had seen before. */
   readonly anyNew: boolean;
-  readonly newest: SnapshotFile | undefined;
   /** Of a feed of changes: files behind the one that is taken, or that stops them. */
   readonly waiting: number;
   /** Keys that wait until their time has come. */
@@ -260,22 +259,13 @@ export interface Seen {
 export async function recordLook(client: ClientBase, dataset: string, seen: Seen): Promise<void> {
   await transaction(client, async () => {
     await client.query(
-      `insert into tickets_ops.looks as l (dataset, looked_at, files, others, newest_key, newest_last_modified, new_file_at, future_dated, waiting)
-       values ($1, now(), $2, $3, $4, $5, case when $6 then now() end, $7, $8)
+      `insert into tickets_ops.looks as l (dataset, looked_at, files, others, new_file_at, future_dated, waiting)
+       values ($1, now(), $2, $3, case when $4 then now() end, $5, $6)
        on conflict (dataset) do update set
-         looked_at = now(), files = excluded.files, others = excluded.others, newest_key = excluded.newest_key,
-         newest_last_modified = excluded.newest_last_modified, new_file_at = coalesce(excluded.new_file_at, l.new_file_at),
+         looked_at = now(), files = excluded.files, others = excluded.others,
+         new_file_at = coalesce(excluded.new_file_at, l.new_file_at),
          future_dated = excluded.future_dated, waiting = excluded.waiting`,
-      [
-        dataset,
-        seen.files,
-        seen.others,
-        seen.newest?.key ?? null,
-        seen.newest?.lastModified ?? null,
-        seen.anyNew,
-        seen.futureDated,
-        seen.waiting,
-      ],
+      [dataset, seen.files, seen.others, seen.anyNew, seen.futureDated, seen.waiting],
     );
     await checked(client, dataset, null);
   });

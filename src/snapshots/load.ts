@@ -11,7 +11,7 @@ import { enqueueFinalize } from './commit.ts';
 import { ClaimLostError } from './ledger.ts';
 
 /** What became of a batch. */
-export type BatchOutcome =
+type BatchOutcome =
   | { readonly outcome: 'loaded'; readonly inserted: number; readonly updated: number; readonly rejected: number }
   | { readonly outcome: 'already done' }
   /** Its snapshot has failed or was cancelled. If that is reopened (tickets_ops.retry_job), the batch is asked for again. */
@@ -202,7 +202,7 @@ async function markDone(
   { rejected, kept }: { rejected: number; kept: number },
 ): Promise<void> {
   await db.query(
-    `update tickets_ops.snapshot_batches set status = 'done', error = null, done_at = clock_timestamp()
+    `update tickets_ops.snapshot_batches set status = 'done', error = null
      where snapshot_id = $1 and batch = $2`,
     [snapshotId, batch],
   );

@@ -19,7 +19,7 @@ import * as ledger from './ledger.ts';
 import { NOTHING_KNOWN, stage } from './stage.ts';
 
 /** A row of the ledger, as the command line reports it. */
-export interface LoadedSnapshot {
+interface LoadedSnapshot {
   snapshot_id: string;
   source_key: string;
   status: LedgerStatus;

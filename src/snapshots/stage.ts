@@ -56,7 +56,7 @@ export interface KnownBytes {
 export const NOTHING_KNOWN: KnownBytes = { loaded: null, held: null, records: false };
 
 /** What became of a claimed snapshot: it is loading, or held; or nothing was staged, since its bytes are known. */
-export type Staged = 'loading' | 'held' | 'loaded before' | 'held before';
+type Staged = 'loading' | 'held' | 'loaded before' | 'held before';
 
 /**
  * Stages a claimed snapshot.

@@ -5,7 +5,7 @@
  */
 import type { Db } from '../database/client.ts';
 
-export interface MissingRight {
+interface MissingRight {
   /** What the role may not do, in words that follow its name. */
   readonly what: string;
   /** Statements, each ended. */

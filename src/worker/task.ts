@@ -6,6 +6,7 @@
 import type { JobHelpers, Task } from 'graphile-worker';
 import { z } from 'zod';
 import type { TaskName } from '../database/jobs.ts';
+import { isStorable, storable } from '../database/storable.ts';
 import { DATASET_NAMES } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
@@ -41,7 +42,8 @@ export function defineTask<S extends z.ZodType>(
     try {
       await run(parsePayload(name, schema, example, payload), { ...helpers, log, isLastAttempt });
     } catch (error) {
-      const message = hideSecrets(error instanceof Error ? error.message : String(error));
+      // A failure that graphile-worker cannot store leaves the job locked, and ends the worker.
+      const message = storable(hideSecrets(error instanceof Error ? error.message : String(error)));
       log.error({ attempt: helpers.job.attempts, of: helpers.job.max_attempts }, message);
       if (error instanceof PermanentError) await helpers.query('select tickets_ops.give_up($1)', [helpers.job.id]);
       throw new Error(message); // a new one: the cause's stack and fields may hold what the message no longer does
@@ -58,10 +60,13 @@ function parsePayload<S extends z.ZodType>(
   // graphile-worker adds _cron to the payload of a scheduled job.
   const { _cron, ...given } = (payload ?? {}) as Record<string, unknown>;
   const parsed = schema.safeParse(typeof payload === 'object' && !Array.isArray(payload) ? given : payload);
-  if (parsed.success) return parsed.data;
+  if (parsed.success && isStorable(given)) return parsed.data;
   const { WORKER_SCHEMA } = readSettings(JobSchemaSettings);
   const right = `select ${WORKER_SCHEMA}.add_job('${name}', '${JSON.stringify(example)}');`;
-  throw new PermanentError(`Wrong payload:\n${z.prettifyError(parsed.error)}\nA right one: ${right}`);
+  const complaint = parsed.success
+    ? 'it holds a NUL, or half of a surrogate pair, which no text in Postgres can'
+    : z.prettifyError(parsed.error);
+  throw new PermanentError(`Wrong payload:\n${complaint}\nA right one: ${right}`);
 }
 
 /** A dataset's name, as payloads give it. */

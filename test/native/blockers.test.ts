@@ -102,23 +102,78 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
     assert.ok(performance.now() - started < 25_000);
   });
 
-  test('and has the ledger to itself keeps no command waiting for ever, and each says by whom', async () => {
-    await person.query('lock table tickets_ops.snapshots in access exclusive mode');
-    const file = join(tmpdir(), `fleettickets-blockers-${process.pid}.csv`);
-    await writeFile(file, csvOf([{ ticket_id: 'WOT1' }]));
-    const run = async (...args: string[]) => {
-      const child = spawn(process.execPath, [CLI, ...args]);
-      const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-      return `${out}${err}`;
-    };
-    const said = await Promise.all(
-      [['status'], ['metrics'], ['doctor'], ['ingest', '--inc-csv', file], ['ingest', '--from-bucket']].map((args) =>
-        run(...args),
+  const file = join(tmpdir(), `fleettickets-blockers-${process.pid}.csv`);
+  const locked: [what: string, tables: string, commands: string[][]][] = [
+    [
+      'the ledger',
+      'tickets_ops.snapshots',
+      [['status'], ['metrics'], ['doctor'], ['ingest', '--inc-csv', file], ['ingest', '--from-bucket']],
+    ],
+    [
+      'the tickets and the places',
+      'tickets.inc, tickets.geo_clusters, tickets.geo_locations, tickets.assignments',
+      [['report'], ['dispatch'], ['dispatch', '--apply'], ['geocode', 'clusters'], ['geocode', 'locations', '--apply']],
+    ],
+    [
+      'the record of migrations',
+      'graphile_migrate.migrations',
+      [['status'], ['report'], ['vehicles'], ['page'], ['worker'], ['ingest', '--from-bucket', '--apply']],
+    ],
+  ];
+  for (const [what, tables, commands] of locked) {
+    test(`and has ${what} to itself keeps no command waiting for ever, and each says by whom`, async () => {
+      await person.query(`lock table ${tables} in access exclusive mode`);
+      await writeFile(file, csvOf([{ ticket_id: 'WOT1' }]));
+      const blocked = new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`);
+      const GEOCODER = { GEOCODER_PROVIDER: 'nominatim', GEOCODER_BASE_URL: 'http://127.0.0.1:1' };
+      await Promise.all(
+        commands.map(async (args) => {
+          const child = spawn(process.execPath, [CLI, ...args], { env: { ...process.env, ...GEOCODER } });
+          const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+          assert.match(`${out}${err}`, blocked, args.join(' '));
+        }),
+      );
+      await rm(file);
+    });
+  }
+
+  test('and holds tickets and gazetteers keeps dispatchers, curators and the owner waiting for ten seconds', async () => {
+    await env.pool.query(
+      `insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani", "is_actionable": "true"}')`,
+    );
+    await env.pool.query(
+      `insert into tickets.assignments (ticket_id, vehicle_id, position) values ('WOT1', 'KDA 1', 1)`,
+    );
+    await person.query('select from tickets.inc for update');
+    await person.query('select from tickets.assignments for update');
+    await person.query('select pg_advisory_xact_lock(tickets_ops.dispatch_lock())');
+    await leaveOpen();
+    const calls = [
+      `tickets_ops.take_ticket('WOT1', 'KDA 2', null, null, true)`,
+      `tickets.release('WOT1', 'flat tyre')`,
+      'tickets.assign_plan()',
+      'tickets.undo_decision((select max(decision_id) from tickets.geo_decisions))',
+      `tickets_ops.erase_ticket('WOT1')`,
+    ];
+    const told = await Promise.all(
+      calls.map((call) =>
+        env.pool.query(`select ${call}`).then(
+          () => 'it went through',
+          (error: Error) => error.message,
+        ),
       ),
     );
-    const blocked = new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`);
-    for (const text of said) assert.match(text, blocked);
-    await rm(file);
+    for (const [n, message] of told.entries())
+      assert.match(message, new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`), calls[n]);
+  });
+
+  test('and holds a ticket keeps whoever moves its place, and the loads behind that, waiting for half a minute', async () => {
+    await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani"}')`);
+    await person.query('select from tickets.inc for update');
+    await assert.rejects(
+      env.pool.query('update tickets.geo_clusters set geom = st_setsrid(st_makepoint(36.79, -1.3), 4326)'),
+      new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`),
+    );
   });
 
   test('blocks a load: SIGTERM ends the worker all the same, health names the process, and the load goes on after it', async () => {

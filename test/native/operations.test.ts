@@ -1,7 +1,10 @@
 /** The roles: what a reader and an operator can do, who own nothing, and that it is no more than that. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
@@ -11,6 +14,7 @@ import { migrate } from '../../src/database/schema.ts';
 import { type Environment, inJobSchema, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
+const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const silent = pino({ level: 'silent' });
 const DENIED = /permission denied/;
 
@@ -287,6 +291,38 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
       assert.equal(await healthcheck([]), 0);
     } finally {
       await other.end();
+    }
+  });
+
+  test('a command of a role that may not says what to do, also as JSON, and SQL in it can be run whatever the role is called', async () => {
+    const person = `Field "Ops" ${suffix}`;
+    const quoted = `"${person.replaceAll('"', '""')}"`;
+    await env.pool.query(`create role ${quoted} login`);
+    const run = async (args: string[], login: string) => {
+      const child = spawn(process.execPath, [CLI, ...args], { env: { ...process.env, DATABASE_URL: as(login) } });
+      return (await Promise.all([text(child.stdout), text(child.stderr)])).join('');
+    };
+    try {
+      for (const args of [
+        ['status'],
+        ['status', '--json'],
+        ['healthcheck'],
+        ['worker', '--once'],
+        ['dispatch', '--apply'],
+      ]) {
+        const said = await run(args, names.tickets_reader);
+        assert.match(said, /permission denied for [\s\S]*lacks that right/, args.join(' '));
+        assert.doesNotMatch(said, /\n {4}at /);
+      }
+      const [, grant] = /Its owner can allow it: (grant .*;)/.exec(await run(['metrics'], person)) ?? [];
+      assert.equal(grant, `grant tickets_monitor to ${quoted};`);
+      const doctor = await run(['doctor', '--json'], person);
+      assert.ok(
+        JSON.parse(doctor).some(({ remedy = '' }) => remedy.endsWith(` to ${quoted}`)),
+        doctor,
+      );
+    } finally {
+      await env.pool.query(`drop role ${quoted}`);
     }
   });
 

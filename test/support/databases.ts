@@ -24,7 +24,7 @@ const silent = pino({ level: 'silent' });
 /** "test databases" as an advisory lock of the maintenance database. */
 const LOCK = 4_210_077;
 
-export type TestDatabase = { url: string; close(): Promise<void> };
+type TestDatabase = { url: string; close(): Promise<void> };
 
 /** An embedded database, in memory. */
 export async function embeddedDatabase(): Promise<TestDatabase> {

@@ -43,7 +43,7 @@ export interface Simulation {
   readonly baselineAt: number | null;
 }
 
-export interface SimulationOptions {
+interface SimulationOptions {
   readonly seed: number;
   readonly tickets?: number;
   readonly days?: number;

@@ -102,7 +102,7 @@ export async function postgresPrograms(): Promise<string> {
   return `${DEBIAN_POSTGRES}/${newest}/bin`;
 }
 
-export type Account = { uid: number; gid: number };
+type Account = { uid: number; gid: number };
 
 /** The user that servers run as when we are root, which they refuse; undefined: as we are. */
 export async function serverAccount(): Promise<Account | undefined> {

@@ -8,7 +8,7 @@ import pg from 'pg';
 import { waitFor } from './environment.ts';
 import { freePort, serverAccount } from './native.ts';
 
-export type Pooler = { url: string; close(): Promise<void> };
+type Pooler = { url: string; close(): Promise<void> };
 
 /**
  * @param databaseUrl of a database that asks for no password

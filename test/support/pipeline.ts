@@ -14,7 +14,7 @@ export const PREFIX = `automations/${DATASET}/`;
 process.env.LOG_LEVEL ??= 'fatal';
 
 /** A row of tickets_ops.snapshots: what a test compares. */
-export type Entry = {
+type Entry = {
   snapshot_id: number;
   file: string;
   status: string;

@@ -4,7 +4,7 @@ import { transaction } from '../../src/database/client.ts';
 
 export type Candidate = { label: string; lat: number; lng: number; level?: string };
 
-export type World = {
+type World = {
   /** Centroids, latitude first; null: none is known. */
   clusters?: Record<string, readonly [lat: number, lng: number] | null>;
   /** `name` as field staff type it. */

@@ -8,7 +8,7 @@ import { waitFor } from './environment.ts';
 
 const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
-export type LogLine = { level: string; msg: string } & Record<string, unknown>;
+type LogLine = { level: string; msg: string } & Record<string, unknown>;
 
 export type WorkerProcess = {
   /** graphile-worker's id of its pool: what locked_by says of its jobs. */

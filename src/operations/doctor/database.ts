@@ -69,7 +69,7 @@ async function schema(client: pg.Client): Promise<Verdict> {
 
 async function rights(client: pg.Client): Promise<Verdict> {
   const { rows } = await client.query<{ me: string; owner: string; mine: boolean }>(
-    `select current_user as me, pg_get_userbyid(relowner) as owner, pg_has_role(relowner, 'usage') as mine
+    `select quote_ident(current_user) as me, quote_ident(pg_get_userbyid(relowner)) as owner, pg_has_role(relowner, 'usage') as mine
      from pg_class where relname = 'snapshots' and relnamespace = to_regnamespace('tickets_ops')`,
   );
   const [ours] = rows;

@@ -1,4 +1,5 @@
 /** What the doctor finds: one check, its state, what was seen, and the remedy for what is wrong. */
+import { messageOf } from '../../settings/errors.ts';
 import { hideSecrets } from '../../settings/secrets.ts';
 
 export interface Finding {
@@ -26,9 +27,6 @@ export async function attempt(look: () => Promise<Verdict> | Verdict): Promise<V
   try {
     return await look();
   } catch (error) {
-    return failed(
-      hideSecrets((error as Error).message),
-      'the message above says what was tried; the other checks may say why',
-    );
+    return failed(hideSecrets(messageOf(error)), 'the message above says what was tried; the other checks may say why');
   }
 }
