@@ -4198,6 +4198,27 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
 
+CREATE FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update tickets_ops.snapshot_batches b
+  set
+    first_ticket_id = case when b.first_ticket_id = p_ticket_id then coalesce(kept.first, '') else b.first_ticket_id end,
+    last_ticket_id = case when b.last_ticket_id = p_ticket_id then coalesce(kept.last, '') else b.last_ticket_id end
+  from tickets_ops.snapshots s
+  cross join lateral (
+    select min(r.ticket_id) as first, max(r.ticket_id) as last
+    from tickets_ops.snapshot_batches own
+    join tickets_ops.snapshot_rows r -- primary key
+      on r.snapshot_id = own.snapshot_id and r.ticket_id between own.first_ticket_id and own.last_ticket_id and r.ticket_id <> p_ticket_id
+    where own.snapshot_id = s.snapshot_id and p_ticket_id in (own.first_ticket_id, own.last_ticket_id)
+  ) as kept
+  where s.dataset = p_dataset and b.snapshot_id = s.snapshot_id and p_ticket_id in (b.first_ticket_id, b.last_ticket_id)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) IS 'Part of tickets_ops.erase_ticket, after erase_staged: takes the ticket''s number out of the ranges of the batches that wait.';
+
 CREATE FUNCTION tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, OUT places bigint, OUT decisions bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4331,6 +4352,7 @@ begin
   return next;
   what := 'tickets_ops.snapshot_rows';
   erased := tickets_ops.erase_staged(p_dataset, p_ticket_id);
+  perform tickets_ops.erase_from_ranges(p_dataset, p_ticket_id);
   return next;
   what := 'tickets_ops.snapshot_rejects';
   update tickets_ops.snapshot_rejects r set row_text = c_erased
@@ -10755,6 +10777,8 @@ REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_
 REVOKE ALL ON FUNCTION tickets_ops.erase_from_errors(p_text text, p_instead text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, OUT places bigint, OUT decisions bigint) FROM PUBLIC;
 

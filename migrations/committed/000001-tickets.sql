@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d3b8d139256f752c19716adc514eaebe4bf952b3
+--! Hash: sha1:1ac0cc8cd3e7f3d47ec3ac4ae068af9119da848a
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -9252,6 +9252,25 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.erase_staged(text, text) is 'Part of tickets_ops.erase_ticket: deletes what is staged of a ticket in snapshots that are held or have failed. Returns how many rows.';
 
+-- A range may begin or end with the ticket: then it does with the nearest one that is left in it, or holds none.
+create or replace function tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update tickets_ops.snapshot_batches b
+  set
+    first_ticket_id = case when b.first_ticket_id = p_ticket_id then coalesce(kept.first, '') else b.first_ticket_id end,
+    last_ticket_id = case when b.last_ticket_id = p_ticket_id then coalesce(kept.last, '') else b.last_ticket_id end
+  from tickets_ops.snapshots s
+  cross join lateral (
+    select min(r.ticket_id) as first, max(r.ticket_id) as last
+    from tickets_ops.snapshot_batches own
+    join tickets_ops.snapshot_rows r -- primary key
+      on r.snapshot_id = own.snapshot_id and r.ticket_id between own.first_ticket_id and own.last_ticket_id and r.ticket_id <> p_ticket_id
+    where own.snapshot_id = s.snapshot_id and p_ticket_id in (own.first_ticket_id, own.last_ticket_id)
+  ) as kept
+  where s.dataset = p_dataset and b.snapshot_id = s.snapshot_id and p_ticket_id in (b.first_ticket_id, b.last_ticket_id)
+$$;
+comment on function tickets_ops.erase_from_ranges(text, text) is 'Part of tickets_ops.erase_ticket, after erase_staged: takes the ticket''s number out of the ranges of the batches that wait.';
+
 create or replace function tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, out places bigint, out decisions bigint)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -9370,6 +9389,7 @@ begin
   return next;
   what := 'tickets_ops.snapshot_rows';
   erased := tickets_ops.erase_staged(p_dataset, p_ticket_id);
+  perform tickets_ops.erase_from_ranges(p_dataset, p_ticket_id);
   return next;
   what := 'tickets_ops.snapshot_rejects';
   update tickets_ops.snapshot_rejects r set row_text = c_erased
