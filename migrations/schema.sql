@@ -653,6 +653,7 @@ COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_regio
 
 CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
     LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select coalesce(json_agg(place), '[]')
   from (
@@ -663,10 +664,7 @@ CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
         'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
         'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
       ) as properties
-    from tickets.crq
-    where is_actionable and longitude is not null
-      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
-      and (p_team is null or assigned_team = p_team)
+    from tickets.filtered_crq(true, true, p_cluster, null, p_team)
     group by longitude, latitude
   ) as place
 $$;

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:1ac0cc8cd3e7f3d47ec3ac4ae068af9119da848a
+--! Hash: sha1:af31f138aed44f5eb037e23c44ca6859c991e095
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -10942,7 +10942,7 @@ comment on function reporting.fn_crq_for_map(boolean, text, text, text) is
 
 -- Reads the partial index crq_open_ids through its bare `where is_actionable`.
 create or replace function tickets.crq_places(p_cluster text, p_team text)
-returns json language sql stable parallel safe
+returns json language sql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(json_agg(place), '[]')
   from (
@@ -10953,10 +10953,7 @@ as $$
         'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
         'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
       ) as properties
-    from tickets.crq
-    where is_actionable and longitude is not null
-      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
-      and (p_team is null or assigned_team = p_team)
+    from tickets.filtered_crq(true, true, p_cluster, null, p_team)
     group by longitude, latitude
   ) as place
 $$;
