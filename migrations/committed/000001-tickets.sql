@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9df0faaf207fc65a3ebebaa64dfa0cc49ba55e69
+--! Hash: sha1:5b1ba52e90236502007901660f344f93dbef6604
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -883,6 +883,7 @@ declare
   v_old regclass := to_regclass('tickets_legacy.import_meta');
   v_dataset text := tickets_takeover.column_of(v_old, 'dataset', 'name', 'key', 'source');
   v_metadata text := tickets_takeover.column_of(v_old, 'metadata', 'meta', 'envelope', 'value', 'data');
+  v_written_at text := tickets_takeover.column_of(v_old, 'imported_at', 'ingested_at', 'loaded_at', 'checked_at', 'updated_at', 'created_at', 'id');
 begin
   if v_old is null then
     return;
@@ -893,9 +894,11 @@ begin
   end if;
   execute format($sql$
     create table tickets_takeover.old_import_meta as
-    select lower(btrim(m.dataset)) as dataset, m.dataset as name, case when jsonb_typeof(m.metadata) = 'object' then m.metadata else '{}' end as metadata
-    from (select %2$s::text as dataset, (%3$s)::jsonb as metadata from %1$s o) as m
-  $sql$, v_old, v_dataset, case v_metadata when 'null' then 'to_jsonb(o)' else v_metadata end);
+    select
+      lower(btrim(m.dataset)) as dataset, m.dataset as name, case when jsonb_typeof(m.metadata) = 'object' then m.metadata else '{}' end as metadata,
+      row_number() over (order by m.written_at nulls first) as nth
+    from (select %2$s::text as dataset, (%3$s)::jsonb as metadata, %4$s as written_at from %1$s o) as m
+  $sql$, v_old, v_dataset, case v_metadata when 'null' then 'to_jsonb(o)' else v_metadata end, v_written_at);
 
   insert into tickets.import_meta (dataset, metadata)
   select
@@ -911,7 +914,7 @@ begin
       ))
   from (
     select distinct on (dataset) * from tickets_takeover.old_import_meta where dataset in ('inc', 'crq')
-    order by dataset, name desc -- `inc` before `INC`
+    order by dataset, name desc, nth desc -- `inc` before `INC`; where every load left a row, the newest
   ) as m
   -- The file's name holds its time, in EAT, whatever the value that holds the name is called.
   cross join lateral (
@@ -1023,6 +1026,7 @@ declare
   v_old regclass;
   v_name text;
   v_geom text;
+  c_points constant text := $re$(^|\.)geo(metry|graphy)\(Point\W$re$;
   v_lat text;
   v_lng text;
 begin
@@ -1033,8 +1037,16 @@ begin
     v_old := to_regclass(format('tickets_legacy.geo_%ss', v_kind));
     continue when v_old is null;
     v_name := tickets_takeover.column_of(v_old, variadic case v_kind
-      when 'cluster' then array['cluster', 'cluster_name', 'name'] else array['location_name', 'location', 'location_key', 'name'] end);
-    v_geom := tickets_takeover.column_of(v_old, 'geom', 'geog');
+      when 'cluster' then array['cluster', 'cluster_name', 'name'] else array['location_name', 'location', 'location_key', 'name'] end
+      -- Else the text that is its key, whatever it is called.
+      || array(
+        select a.attname::text from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+        where i.indrelid = v_old and i.indisprimary and a.atttypid in ('text'::regtype, 'varchar'::regtype)
+          and a.attname not in ('cluster', 'cluster_name')
+      ));
+    v_geom := tickets_takeover.column_of(v_old, variadic array['geom', 'geog'] || array(
+      select attname::text from pg_attribute where attrelid = v_old and format_type(atttypid, atttypmod) ~ c_points order by attnum
+    ));
     v_lat := tickets_takeover.column_of(v_old, 'latitude', 'lat');
     v_lng := tickets_takeover.column_of(v_old, 'longitude', 'lng', 'lon', 'long');
     if v_name = 'null' or (v_geom = 'null' and 'null' in (v_lat, v_lng)) then
