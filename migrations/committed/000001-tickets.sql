@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:af31f138aed44f5eb037e23c44ca6859c991e095
+--! Hash: sha1:1f48735b1d93f3f27e4ef682bad1f27609bfd6cf
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -551,7 +551,15 @@ begin
   drop table tickets_takeover.new_map_interface;
   if v_missing is not null or v_other is not null then
     raise exception '%', concat_ws(E'\n', 'reporting.fn_tickets_for_map has no longer: ' || v_missing, 'reporting.fn_tickets_for_map differs: ' || v_other)
-      using hint = 'Nothing was changed. With MIGRATE_KEEP_OLD_MAP=1 the old function stays under its name, on the new tables, and ours is reporting.fn_tickets_for_map_v2.';
+      using
+        detail = coalesce((
+          select string_agg(format('%s: %s', n.name, n.note), E'\n' order by n.name) from tickets_takeover.notes n
+          where n.about like 'map functions that could not be called%'
+        ), ''),
+        hint = case current_setting('tickets_takeover.keep_old_map', true)
+          when '1' then 'Nothing was changed. The old function cannot be kept: on the new tables it does not do what it did. Where the detail says that something is missing, let its owner make it do without, then migrate again; or migrate without MIGRATE_KEEP_OLD_MAP when its callers can do with ours.'
+          else 'Nothing was changed. With MIGRATE_KEEP_OLD_MAP=1 the old function stays under its name, on the new tables, and ours is reporting.fn_tickets_for_map_v2.'
+        end;
   end if;
 end
 $$;
@@ -883,6 +891,7 @@ declare
   v_old regclass := to_regclass('tickets_legacy.import_meta');
   v_dataset text := tickets_takeover.column_of(v_old, 'dataset', 'name', 'key', 'source');
   v_metadata text := tickets_takeover.column_of(v_old, 'metadata', 'meta', 'envelope', 'value', 'data');
+  v_written_at text := tickets_takeover.column_of(v_old, 'imported_at', 'ingested_at', 'loaded_at', 'checked_at', 'updated_at', 'created_at', 'id');
 begin
   if v_old is null then
     return;
@@ -893,9 +902,11 @@ begin
   end if;
   execute format($sql$
     create table tickets_takeover.old_import_meta as
-    select lower(btrim(m.dataset)) as dataset, m.dataset as name, case when jsonb_typeof(m.metadata) = 'object' then m.metadata else '{}' end as metadata
-    from (select %2$s::text as dataset, (%3$s)::jsonb as metadata from %1$s o) as m
-  $sql$, v_old, v_dataset, case v_metadata when 'null' then 'to_jsonb(o)' else v_metadata end);
+    select
+      lower(btrim(m.dataset)) as dataset, m.dataset as name, case when jsonb_typeof(m.metadata) = 'object' then m.metadata else '{}' end as metadata,
+      row_number() over (order by m.written_at nulls first) as nth
+    from (select %2$s::text as dataset, (%3$s)::jsonb as metadata, %4$s as written_at from %1$s o) as m
+  $sql$, v_old, v_dataset, case v_metadata when 'null' then 'to_jsonb(o)' else v_metadata end, v_written_at);
 
   insert into tickets.import_meta (dataset, metadata)
   select
@@ -911,7 +922,7 @@ begin
       ))
   from (
     select distinct on (dataset) * from tickets_takeover.old_import_meta where dataset in ('inc', 'crq')
-    order by dataset, name desc -- `inc` before `INC`
+    order by dataset, name desc, nth desc -- `inc` before `INC`; where every load left a row, the newest
   ) as m
   -- The file's name holds its time, in EAT, whatever the value that holds the name is called.
   cross join lateral (
@@ -1023,6 +1034,7 @@ declare
   v_old regclass;
   v_name text;
   v_geom text;
+  c_points constant text := $re$(^|\.)geo(metry|graphy)\(Point\W$re$;
   v_lat text;
   v_lng text;
 begin
@@ -1033,8 +1045,16 @@ begin
     v_old := to_regclass(format('tickets_legacy.geo_%ss', v_kind));
     continue when v_old is null;
     v_name := tickets_takeover.column_of(v_old, variadic case v_kind
-      when 'cluster' then array['cluster', 'cluster_name', 'name'] else array['location_name', 'location', 'location_key', 'name'] end);
-    v_geom := tickets_takeover.column_of(v_old, 'geom', 'geog');
+      when 'cluster' then array['cluster', 'cluster_name', 'name'] else array['location_name', 'location', 'location_key', 'name'] end
+      -- Else the text that is its key, whatever it is called.
+      || array(
+        select a.attname::text from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+        where i.indrelid = v_old and i.indisprimary and a.atttypid in ('text'::regtype, 'varchar'::regtype)
+          and a.attname not in ('cluster', 'cluster_name')
+      ));
+    v_geom := tickets_takeover.column_of(v_old, variadic array['geom', 'geog'] || array(
+      select attname::text from pg_attribute where attrelid = v_old and format_type(atttypid, atttypmod) ~ c_points order by attnum
+    ));
     v_lat := tickets_takeover.column_of(v_old, 'latitude', 'lat');
     v_lng := tickets_takeover.column_of(v_old, 'longitude', 'lng', 'lon', 'long');
     if v_name = 'null' or (v_geom = 'null' and 'null' in (v_lat, v_lng)) then

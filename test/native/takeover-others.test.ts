@@ -138,6 +138,21 @@ describe('an old system of somebody else, in a database of many', {
     assert.deepEqual(await ask(database, VIEWS[0] as string), before);
   });
 
+  test('an old map that reads what our tables lack cannot be kept: the reason and another way are told', async () => {
+    const database = await oldDatabase(
+      `alter table tickets.import_meta add imported_at timestamptz;
+       set role ${roleOf('owner')};
+       do $$ begin execute replace(pg_get_functiondef('reporting.fn_tickets_for_map'::regproc), 'SELECT metadata FROM tickets.import_meta', 'SELECT metadata || jsonb_build_object($q$at$q$, imported_at) FROM tickets.import_meta'); end $$`,
+    );
+    await assert.rejects(takeOver(database, true), (error: Error) => {
+      assert.match(error.message, /column "imported_at" does not exist/);
+      assert.match(error.message, /The old function cannot be kept.*let its owner make it do without/);
+      assert.doesNotMatch(error.message, /With MIGRATE_KEEP_OLD_MAP=1/);
+      return true;
+    });
+    assert.deepEqual(await ask(database, 'select count(*)::int from tickets.inc'), [[2400]]);
+  });
+
   test('with the old map kept, every role sees what it saw, row by row', async () => {
     const database = await oldDatabase();
     const roles = NAMES.filter((name) => name !== 'tickets_loader');

@@ -368,6 +368,15 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
         assert.deepEqual(await known(database), await known(ordinary));
       });
 
+    test('of a row for every load say what the newest says', async () => {
+      const database = await legacy(`
+        alter table tickets.import_meta drop constraint import_meta_pkey;
+        insert into tickets.import_meta values
+          ('inc', '{"source_etag": "newest"}', now() + interval '1 hour'), ('inc', '{"source_etag": "older"}', now() - interval '1 day')`);
+      await takeOver(database);
+      assert.equal((await known(database))?.etag, 'newest');
+    });
+
     test('of which none names the dataset are noted', async () => {
       const database = await legacy('alter table tickets.import_meta rename dataset to which');
       await takeOver(database);
@@ -398,6 +407,11 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
         update tickets.geo_locations set lat = st_y(geom), lng = st_x(geom), cluster = 'Kilimani';
         alter table tickets.geo_locations drop geom;`,
       ],
+      'a key and a point of any name': [
+        1,
+        `alter table tickets.geo_clusters rename cluster to town; alter table tickets.geo_clusters rename geom to centroid;
+         alter table tickets.geo_locations rename location_name to place_key; alter table tickets.geo_locations rename geom to point;`,
+      ],
       'geography, and no verified': [
         0,
         `alter table tickets.geo_locations alter geom type geography(Point, 4326) using geom::geography, drop verified;`,
@@ -422,7 +436,9 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
 
     test('a gazetteer that cannot be read stops the takeover', async () => {
       await refuses(
-        await legacy('alter table tickets.geo_locations rename location_name to what'),
+        await legacy(
+          'alter table tickets.geo_locations drop constraint geo_locations_pkey; alter table tickets.geo_locations rename location_name to what',
+        ),
         /No column of tickets_legacy\.geo_locations is known to hold the name of the location/,
       );
     });
