@@ -60,8 +60,8 @@ export async function measure(options: Options): Promise<void> {
 async function measureLoads(env: Environment, { folder, rows, runs }: Options): Promise<Line[]> {
   const changed = Math.round(rows / 100);
   const first = await csvFile(rows);
-  const again = await csvFile(rows, 0, '\n');
-  const altered = await csvFile(rows, changed);
+  const again = await csvFile(rows, 0, 1);
+  const altered = await csvFile(rows, changed, 2);
   const theirs: number[][] = [];
   const ours: Loaded[][] = [];
   for (let n = 0; n < runs; n += 1) {
@@ -95,7 +95,7 @@ async function measureLoads(env: Environment, { folder, rows, runs }: Options): 
   const sameEtag = Math.min(...ours.map((run) => (run[3] as Loaded).ms));
   return [
     ratio('new rows', 0, 1),
-    ratio('the same rows, new ETag: none written', 1, 0.5),
+    ratio('the same rows, new ETag and source_snapshot_id: none written', 1, 0.5),
     ratio(`1 % changed: ${changed} rows written`, 2, 0.55),
     { what: 'equal ETag: nothing staged or written', ours: `${Math.round(sameEtag)} ms`, reference: '' },
   ];

@@ -33,11 +33,11 @@ export interface Loaded {
   readonly unchanged: number;
 }
 
-/** A file of so many tickets of which exactly so many differ from the file with 0; `tail` changes its bytes only. */
-export async function csvFile(tickets: number, changed = 0, tail = ''): Promise<Buffer> {
+/** A file of so many tickets of which exactly so many differ from the file with 0; each record holds the number of the snapshot besides. */
+export async function csvFile(tickets: number, changed = 0, snapshot = 0): Promise<Buffer> {
   const parts: Buffer[] = [];
-  for await (const part of bigCsv({ tickets, changed })) parts.push(Buffer.from(part));
-  return Buffer.concat([...parts, Buffer.from(tail)]);
+  for await (const part of bigCsv({ tickets, changed, snapshot })) parts.push(Buffer.from(part));
+  return Buffer.concat(parts);
 }
 
 let files = 0;
@@ -134,7 +134,7 @@ export async function emptyTickets(env: Environment): Promise<void> {
   for (;;) {
     try {
       await env.pool.query(
-        'truncate tickets.inc, tickets.inc_events, tickets.inc_daily, tickets.import_meta, tickets_ops.snapshots cascade',
+        'truncate tickets.inc, tickets.inc_events, tickets.inc_daily, tickets.import_meta, tickets_ops.snapshots, tickets_ops.inc_digests cascade',
       );
       return;
     } catch (error) {

@@ -189,6 +189,8 @@ type BigCsvOptions = {
   changed?: number;
   /** Time of the file. */
   at?: Date;
+  /** Number that the export writes into every row (source_snapshot_id, which cleaning drops). */
+  snapshot?: number;
 };
 
 /** One clean file of any size (about 340 bytes a row, 33 columns) as a stream that holds a few hundred rows at a time. */
@@ -197,6 +199,7 @@ export function bigCsv({
   seed = 1,
   openShare = 0.04,
   changed = 0,
+  snapshot = 0,
   at = defaultStart,
 }: BigCsvOptions): Readable {
   const time = at.getTime();
@@ -205,7 +208,8 @@ export function bigCsv({
     for (let i = 0; i < tickets; i++) {
       const base = ticket(seed, i, time, openShare);
       const differs = Math.floor(((i + 1) * changed) / tickets) > Math.floor((i * changed) / tickets);
-      chunk += `${ticketLine(differs ? changes.team(base, time, new Dice(i)).raw : base.raw)}\n`;
+      const { raw } = differs ? changes.team(base, time, new Dice(i)) : base;
+      chunk += `${ticketLine({ ...raw, source_snapshot_id: String(snapshot) })}\n`;
       if (chunk.length > 65_536) {
         yield Buffer.from(chunk);
         chunk = '';

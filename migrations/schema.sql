@@ -653,6 +653,7 @@ COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_regio
 
 CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
     LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select coalesce(json_agg(place), '[]')
   from (
@@ -663,10 +664,7 @@ CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
         'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
         'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
       ) as properties
-    from tickets.crq
-    where is_actionable and longitude is not null
-      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
-      and (p_team is null or assigned_team = p_team)
+    from tickets.filtered_crq(true, true, p_cluster, null, p_team)
     group by longitude, latitude
   ) as place
 $$;
@@ -1200,6 +1198,8 @@ CREATE TABLE tickets.sla_rules (
     CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (8760)::numeric))),
     CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
 );
+
+ALTER TABLE ONLY tickets.sla_rules REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
 
@@ -4196,6 +4196,27 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
 
+CREATE FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update tickets_ops.snapshot_batches b
+  set
+    first_ticket_id = case when b.first_ticket_id = p_ticket_id then coalesce(kept.first, '') else b.first_ticket_id end,
+    last_ticket_id = case when b.last_ticket_id = p_ticket_id then coalesce(kept.last, '') else b.last_ticket_id end
+  from tickets_ops.snapshots s
+  cross join lateral (
+    select min(r.ticket_id) as first, max(r.ticket_id) as last
+    from tickets_ops.snapshot_batches own
+    join tickets_ops.snapshot_rows r -- primary key
+      on r.snapshot_id = own.snapshot_id and r.ticket_id between own.first_ticket_id and own.last_ticket_id and r.ticket_id <> p_ticket_id
+    where own.snapshot_id = s.snapshot_id and p_ticket_id in (own.first_ticket_id, own.last_ticket_id)
+  ) as kept
+  where s.dataset = p_dataset and b.snapshot_id = s.snapshot_id and p_ticket_id in (b.first_ticket_id, b.last_ticket_id)
+$$;
+
+COMMENT ON FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) IS 'Part of tickets_ops.erase_ticket, after erase_staged: takes the ticket''s number out of the ranges of the batches that wait.';
+
 CREATE FUNCTION tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, OUT places bigint, OUT decisions bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4313,6 +4334,10 @@ begin
     what := 'tickets.' || what;
     return next;
   end loop;
+  what := format('tickets_ops.%s_digests', p_dataset);
+  execute format('delete from tickets_ops.%I where ticket_id = $1', p_dataset || '_digests') using p_ticket_id;
+  get diagnostics erased = row_count;
+  return next;
   what := 'tickets_legacy.' || p_dataset; -- what a takeover put aside
   if to_regclass(what) is not null then
     execute format('delete from tickets_legacy.%I where ticket_id = $1', p_dataset) using p_ticket_id;
@@ -4325,6 +4350,7 @@ begin
   return next;
   what := 'tickets_ops.snapshot_rows';
   erased := tickets_ops.erase_staged(p_dataset, p_ticket_id);
+  perform tickets_ops.erase_from_ranges(p_dataset, p_ticket_id);
   return next;
   what := 'tickets_ops.snapshot_rejects';
   update tickets_ops.snapshot_rejects r set row_text = c_erased
@@ -5630,6 +5656,8 @@ CREATE FUNCTION tickets_ops.kept_tables() RETURNS TABLE(table_name text, part te
     ('tickets.crq', 'tickets', 'For ever: the map and every figure come from it.'),
     ('tickets.inc_events', 'history', 'For ever: no later file tells it again.'),
     ('tickets.crq_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets_ops.inc_digests', 'tickets', 'As long as the ticket.'),
+    ('tickets_ops.crq_digests', 'tickets', 'As long as the ticket.'),
     ('tickets.inc_daily', 'history', 'For ever: no event tells it. A row a day for each cluster and team.'),
     ('tickets.import_meta', 'history', 'A row for each dataset.'),
     ('tickets.assignments', 'decisions', 'For ever: who was sent where. A row for each time.'),
@@ -5784,7 +5812,7 @@ CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_fi
 begin
   execute format($sql$
     with batch as materialized (
-      select ticket_id, raw from tickets_ops.snapshot_rows
+      select ticket_id, digest, figures, raw from tickets_ops.snapshot_rows
       where snapshot_id = $1 and ticket_id between $2 and $3 and raw is not null -- primary key
         and ticket_id <> all ($4) -- hashed
     ),
@@ -5831,25 +5859,36 @@ begin
       from placed p
       where not p.is_new and t.ticket_id = p.ticket_id
       returning t.ticket_id, t.is_actionable, t.normalized_status, t.assigned_team, t.owner, t.cluster, t.region,
-        t.created_at_service, t.closed_at, t.mttr, t.sla_status
+        t.created_at_service, t.closed_at, t.mttr, t.sla_status, t.ctid as row_ctid, t.xmin as row_xmin
     ),
     inserted as (
       insert into tickets.%1$I (ticket_id, raw, geom, geo_source)
       select ticket_id, raw, geom, geo_source from placed where is_new
       returning ticket_id, is_actionable, normalized_status, assigned_team, owner, cluster, region,
-        created_at_service, closed_at, mttr, sla_status
+        created_at_service, closed_at, mttr, sla_status, ctid as row_ctid, xmin as row_xmin
+    ),
+    digests as (
+      insert into tickets_ops.%4$I (ticket_id, digest, figures, row_ctid, row_xmin)
+      select b.ticket_id, b.digest, b.figures, w.row_ctid, w.row_xmin
+      from (select ticket_id, row_ctid, row_xmin from inserted union all select ticket_id, row_ctid, row_xmin from updated) as w
+      join batch b on b.ticket_id = w.ticket_id
+      where not exists (
+        select from pg_trigger where tgrelid = 'tickets.%1$I'::regclass and tgtype & 3 = 3 -- BEFORE, for each row: none is ours
+      )
+      on conflict (ticket_id) do update
+        set digest = excluded.digest, figures = excluded.figures, row_ctid = excluded.row_ctid, row_xmin = excluded.row_xmin
     ),
     %3$s
     select
       (select count(*) from inserted), (select count(*) from updated),
       (select count(*) from batch) - (select count(*) from written)
-  $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset))
+  $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset), p_dataset || '_digests')
   into inserted, updated, unchanged
   using p_snapshot_id, p_first, p_last, p_without;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) IS 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq) and to their history. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
+COMMENT ON FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[], OUT inserted integer, OUT updated integer, OUT unchanged integer) IS 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq), to their history and to their digests. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
 
 CREATE FUNCTION tickets_ops.location_question(p_location_name text, p_cluster text, p_force boolean, p_provider text DEFAULT NULL::text) RETURNS TABLE(state text, cluster text, location_key text, name text, lat double precision, lng double precision, guard_km double precision, answered text[])
     LANGUAGE plpgsql
@@ -9565,6 +9604,26 @@ COMMENT ON COLUMN tickets_ops.announced_health.ok IS 'health.ok, as it was annou
 
 COMMENT ON COLUMN tickets_ops.announced_health.since IS 'When it turned.';
 
+CREATE TABLE tickets_ops.crq_digests (
+    ticket_id text NOT NULL COLLATE pg_catalog."C",
+    digest uuid NOT NULL,
+    figures integer NOT NULL,
+    row_ctid tid NOT NULL,
+    row_xmin xid NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.crq_digests IS 'Digests of CRQ tickets, as tickets_ops.inc_digests.';
+
+COMMENT ON COLUMN tickets_ops.crq_digests.ticket_id IS 'The ticket. Maintenance removes the digests of those that are gone.';
+
+COMMENT ON COLUMN tickets_ops.crq_digests.digest IS 'The first 128 bits of a SHA-256 of the record''s bytes without the fields that are dropped, of the header and the version of the cleaning rules by which it became the ticket, and of the file in which Postgres keeps tickets.inc: after TRUNCATE, VACUUM FULL or a restore that is another one, and no digest fits.';
+
+COMMENT ON COLUMN tickets_ops.crq_digests.figures IS 'What judging a whole file needs to know of the record, as digits in base 3: of each counted column whether it is filled and whether its value reads; whether bytes were replaced by U+FFFD (src/csv/values.ts).';
+
+COMMENT ON COLUMN tickets_ops.crq_digests.row_ctid IS 'Where the row of tickets.inc stands that this record made: its ctid.';
+
+COMMENT ON COLUMN tickets_ops.crq_digests.row_xmin IS 'The transaction that wrote that row: its xmin.';
+
 CREATE VIEW tickets_ops.datasets AS
  SELECT read_datasets.dataset,
     read_datasets.feed,
@@ -9877,6 +9936,27 @@ COMMENT ON COLUMN tickets_ops.health.geocoding_jobs IS 'Places that wait to be a
 
 COMMENT ON COLUMN tickets_ops.health.places_for_review IS 'Places and clusters that a person should look at first: needs_review and suspicious ones of tickets_ops.review_queue.';
 
+CREATE TABLE tickets_ops.inc_digests (
+    ticket_id text NOT NULL COLLATE pg_catalog."C",
+    digest uuid NOT NULL,
+    figures integer NOT NULL,
+    row_ctid tid NOT NULL,
+    row_xmin xid NOT NULL
+)
+WITH (fillfactor='90');
+
+COMMENT ON TABLE tickets_ops.inc_digests IS 'Of INC tickets: the digest of the record that made each. A record with the same digest is not parsed while the ticket''s row is the one that it made. Deleting rows, or all of them, is always safe, and costs time only; writing them by hand is not.';
+
+COMMENT ON COLUMN tickets_ops.inc_digests.ticket_id IS 'The ticket. Maintenance removes the digests of those that are gone.';
+
+COMMENT ON COLUMN tickets_ops.inc_digests.digest IS 'The first 128 bits of a SHA-256 of the record''s bytes without the fields that are dropped, of the header and the version of the cleaning rules by which it became the ticket, and of the file in which Postgres keeps tickets.inc: after TRUNCATE, VACUUM FULL or a restore that is another one, and no digest fits.';
+
+COMMENT ON COLUMN tickets_ops.inc_digests.figures IS 'What judging a whole file needs to know of the record, as digits in base 3: of each counted column whether it is filled and whether its value reads; whether bytes were replaced by U+FFFD (src/csv/values.ts).';
+
+COMMENT ON COLUMN tickets_ops.inc_digests.row_ctid IS 'Where the row of tickets.inc stands that this record made: its ctid.';
+
+COMMENT ON COLUMN tickets_ops.inc_digests.row_xmin IS 'The transaction that wrote that row: its xmin.';
+
 CREATE VIEW tickets_ops.jobs AS
  SELECT list_jobs.id,
     list_jobs.task,
@@ -9998,11 +10078,15 @@ CREATE TABLE tickets_ops.snapshot_rows (
     snapshot_id bigint NOT NULL,
     ticket_id text NOT NULL,
     line bigint NOT NULL,
+    digest uuid NOT NULL,
+    figures integer NOT NULL,
     raw jsonb
 );
 ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN snapshot_id SET STATISTICS 10;
 ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN ticket_id SET STATISTICS 10;
 ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN line SET STATISTICS 0;
+ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN digest SET STATISTICS 0;
+ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN figures SET STATISTICS 0;
 ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN raw SET STATISTICS 1;
 
 COMMENT ON TABLE tickets_ops.snapshot_rows IS 'Work in progress: the rows of the snapshot in flight, the last line of each ticket. Emptied when the snapshot is done; kept 7 days when it failed.';
@@ -10013,6 +10097,10 @@ COMMENT ON COLUMN tickets_ops.snapshot_rows.ticket_id IS 'The ticket.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rows.line IS 'Line of the file on which the record begins.';
 
+COMMENT ON COLUMN tickets_ops.snapshot_rows.digest IS 'Of the record in the file: see tickets_ops.inc_digests.';
+
+COMMENT ON COLUMN tickets_ops.snapshot_rows.figures IS 'Of the record in the file: see tickets_ops.inc_digests.';
+
 COMMENT ON COLUMN tickets_ops.snapshot_rows.raw IS 'The cleaned record; NULL when the ticket already has exactly this raw.';
 
 CREATE TABLE tickets_ops.snapshot_transitions (
@@ -10020,6 +10108,8 @@ CREATE TABLE tickets_ops.snapshot_transitions (
     to_status text NOT NULL,
     reason text NOT NULL
 );
+
+ALTER TABLE ONLY tickets_ops.snapshot_transitions REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE tickets_ops.snapshot_transitions IS 'Every change of a snapshot''s status that there is; a trigger refuses all others. The states are explained at tickets_ops.snapshots.status.';
 
@@ -10143,6 +10233,9 @@ ALTER TABLE ONLY tickets.version_slots
 ALTER TABLE ONLY tickets_ops.announced_health
     ADD CONSTRAINT announced_health_pkey PRIMARY KEY (one);
 
+ALTER TABLE ONLY tickets_ops.crq_digests
+    ADD CONSTRAINT crq_digests_pkey PRIMARY KEY (ticket_id);
+
 ALTER TABLE ONLY tickets_ops.geocoding_answers
     ADD CONSTRAINT geocoding_answers_pkey PRIMARY KEY (cluster, location_key, query);
 
@@ -10154,6 +10247,9 @@ ALTER TABLE ONLY tickets_ops.geocoding_providers
 
 ALTER TABLE ONLY tickets_ops.geocoding_setup
     ADD CONSTRAINT geocoding_setup_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY tickets_ops.inc_digests
+    ADD CONSTRAINT inc_digests_pkey PRIMARY KEY (ticket_id);
 
 ALTER TABLE ONLY tickets_ops.looks
     ADD CONSTRAINT looks_pkey PRIMARY KEY (dataset);
@@ -10679,6 +10775,8 @@ REVOKE ALL ON FUNCTION tickets_ops.enqueue_on_demand(p_task text, p_key text, p_
 REVOKE ALL ON FUNCTION tickets_ops.erase_from_errors(p_text text, p_instead text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, OUT places bigint, OUT decisions bigint) FROM PUBLIC;
 

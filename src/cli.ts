@@ -8,8 +8,11 @@
  * (measured; with a nursery of 1 MB staging took a third longer).
  */
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+
 import { loadDotEnv } from './settings/dot-env.ts';
 import { messageOf, reasonOf } from './settings/errors.ts';
+
 import { hideSecrets } from './settings/secrets.ts';
 import { endWithReader, print, printError, printJson } from './terminal/output.ts';
 import { UsageError } from './terminal/usage.ts';
@@ -48,6 +51,10 @@ async function main([name = '', ...args]: string[]): Promise<number> {
   if (['', 'help', '-h', '--help'].includes(name)) {
     print(await overview());
     return name === '' ? 2 : 0;
+  }
+  if (name === '--version') {
+    print(`${await version()}\n`);
+    return 0;
   }
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!load && name === 'demo') {
@@ -90,12 +97,17 @@ async function logged(reason: string): Promise<boolean> {
 const isUsageError = (error: unknown) =>
   error instanceof UsageError || ((error as { code?: string }).code ?? '').startsWith('ERR_PARSE_ARGS');
 
+/** The version of this release, such as 1.0.0. */
+export async function version(): Promise<string> {
+  return JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8')).version;
+}
+
 /** What `fleettickets --help` prints. */
 export async function overview(): Promise<string> {
   const lines = await Promise.all(
     Object.entries(COMMANDS).map(async ([name, load]) => `  ${name.padEnd(12)}${(await load()).summary}\n`),
   );
-  return `Usage: fleettickets <command> [options]\n\n${lines.join('')}\nfleettickets <command> --help tells more. Settings come from the environment and from .env (see .env.example).\n`;
+  return `Usage: fleettickets <command> [options]\n\n${lines.join('')}\nfleettickets <command> --help tells more, fleettickets --version the version. Settings come from the environment and from .env (see .env.example).\n`;
 }
 
 if (import.meta.main) {

@@ -92,7 +92,10 @@ describe('CRQ that is off', () => {
     process.env['RUSTFS_PREFIX'] = 'automations/inc/';
     process.env['CRQ_PREFIX'] = 'automations/inc/';
     await ask(`select tickets_ops.fetch_now('crq')`);
-    assert.match((await env.runJobs())[0]?.error ?? '', /CRQ_PREFIX: is the folder of INC/);
+    assert.match(
+      (await env.runJobs())[0]?.error ?? '',
+      /the folder of CRQ \(CRQ_PREFIX\), automations\/inc\/, and that of INC .* are one/,
+    );
     await ask(`update graphile_worker._private_jobs set attempts = max_attempts`);
     const failed = () => ask('select superseded from tickets_ops.failed_jobs');
     assert.deepEqual(await failed(), [{ superseded: null }]);

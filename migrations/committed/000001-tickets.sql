@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9df0faaf207fc65a3ebebaa64dfa0cc49ba55e69
+--! Hash: sha1:af31f138aed44f5eb037e23c44ca6859c991e095
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3681,6 +3681,8 @@ create table tickets_ops.snapshot_transitions (
   reason text not null,
   unique nulls not distinct (from_status, to_status)
 );
+-- Where somebody publishes all tables, migrations can change it all the same.
+alter table tickets_ops.snapshot_transitions replica identity full;
 comment on table tickets_ops.snapshot_transitions is 'Every change of a snapshot''s status that there is; a trigger refuses all others. The states are explained at tickets_ops.snapshots.status.';
 comment on column tickets_ops.snapshot_transitions.from_status is 'NULL: a new row.';
 comment on column tickets_ops.snapshot_transitions.to_status is 'The status after it.';
@@ -3825,13 +3827,15 @@ comment on column tickets_ops.snapshots.rows_repaired is 'Warning: rows that loa
 comment on column tickets_ops.snapshots.open_missing is 'Open tickets of the table that this snapshot does not list. NULL for a file of changes, which lists few.';
 comment on column tickets_ops.snapshots.content_through is 'How far the content of the table went when this snapshot was loaded or found unchanged (tickets_ops.content_through).';
 
--- Rows of the snapshot in flight. An unchanged row leaves its id only (raw is NULL): it is recognised while staging,
+-- Rows of the snapshot in flight. An unchanged row leaves its id and no record (raw is NULL): it is recognised while staging,
 -- so an hour in which nothing changed writes no ticket twice. The id still counts for open_missing.
 create table tickets_ops.snapshot_rows (
   -- No foreign key: it costs a tenth of staging, and every statement that writes rows holds the snapshot's row anyway.
   snapshot_id bigint not null,
   ticket_id text not null,
   line bigint not null,
+  digest uuid not null,
+  figures integer not null,
   raw jsonb,
   primary key (snapshot_id, ticket_id)
 );
@@ -3841,12 +3845,37 @@ alter table tickets_ops.snapshot_rows
   alter column snapshot_id set statistics 10,
   alter column ticket_id set statistics 10,
   alter column line set statistics 0,
+  alter column digest set statistics 0,
+  alter column figures set statistics 0,
   alter column raw set statistics 1;
 comment on table tickets_ops.snapshot_rows is 'Work in progress: the rows of the snapshot in flight, the last line of each ticket. Emptied when the snapshot is done; kept 7 days when it failed.';
 comment on column tickets_ops.snapshot_rows.snapshot_id is 'The snapshot.';
 comment on column tickets_ops.snapshot_rows.ticket_id is 'The ticket.';
 comment on column tickets_ops.snapshot_rows.line is 'Line of the file on which the record begins.';
+comment on column tickets_ops.snapshot_rows.digest is 'Of the record in the file: see tickets_ops.inc_digests.';
+comment on column tickets_ops.snapshot_rows.figures is 'Of the record in the file: see tickets_ops.inc_digests.';
 comment on column tickets_ops.snapshot_rows.raw is 'The cleaned record; NULL when the ticket already has exactly this raw.';
+
+-- Records that made tickets, so that they need not be parsed when they come again. A digest is of one version of the ticket's
+-- row (its place in the table and the transaction that wrote it): with any other write to the ticket, whoever does it and
+-- however, it fits no more. So no trigger has to follow what is written past the load.
+-- Ids in the order of their bytes: compared many times as fast as in a language's.
+create table tickets_ops.inc_digests (
+  ticket_id text collate "C" primary key,
+  digest uuid not null,
+  figures integer not null,
+  row_ctid tid not null,
+  row_xmin xid not null
+)
+with (fillfactor = 90);
+comment on table tickets_ops.inc_digests is 'Of INC tickets: the digest of the record that made each. A record with the same digest is not parsed while the ticket''s row is the one that it made. Deleting rows, or all of them, is always safe, and costs time only; writing them by hand is not.';
+comment on column tickets_ops.inc_digests.ticket_id is 'The ticket. Maintenance removes the digests of those that are gone.';
+comment on column tickets_ops.inc_digests.digest is 'The first 128 bits of a SHA-256 of the record''s bytes without the fields that are dropped, of the header and the version of the cleaning rules by which it became the ticket, and of the file in which Postgres keeps tickets.inc: after TRUNCATE, VACUUM FULL or a restore that is another one, and no digest fits.';
+comment on column tickets_ops.inc_digests.figures is 'What judging a whole file needs to know of the record, as digits in base 3: of each counted column whether it is filled and whether its value reads; whether bytes were replaced by U+FFFD (src/csv/values.ts).';
+comment on column tickets_ops.inc_digests.row_ctid is 'Where the row of tickets.inc stands that this record made: its ctid.';
+comment on column tickets_ops.inc_digests.row_xmin is 'The transaction that wrote that row: its xmin.';
+create table tickets_ops.crq_digests (like tickets_ops.inc_digests including all);
+comment on table tickets_ops.crq_digests is 'Digests of CRQ tickets, as tickets_ops.inc_digests.';
 
 create table tickets_ops.snapshot_batches (
   snapshot_id bigint not null references tickets_ops.snapshots on delete cascade,
@@ -4171,7 +4200,8 @@ comment on function tickets_ops.history_cte(text) is 'SQL: the part of tickets_o
 
 -- Classify once, then UPDATE, INSERT and history as parts of one statement (measured: 0.2 s for 50 000 unchanged rows, where
 -- ON CONFLICT … WHERE raw IS DISTINCT FROM computes every generated column first and takes 1.9 s). Changed tickets are locked
--- in ticket_id order. Places are resolved for each distinct place, not for each row.
+-- in ticket_id order. Places are resolved for each distinct place, not for each row. The digests of what is written are written
+-- with it, bound to the very rows; not where somebody's trigger may have stored another row than was staged.
 create or replace function tickets_ops.load_rows(
   p_dataset text, p_snapshot_id bigint, p_first text, p_last text, p_without text[],
   out inserted integer, out updated integer, out unchanged integer
@@ -4180,7 +4210,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
   execute format($sql$
     with batch as materialized (
-      select ticket_id, raw from tickets_ops.snapshot_rows
+      select ticket_id, digest, figures, raw from tickets_ops.snapshot_rows
       where snapshot_id = $1 and ticket_id between $2 and $3 and raw is not null -- primary key
         and ticket_id <> all ($4) -- hashed
     ),
@@ -4227,24 +4257,35 @@ begin
       from placed p
       where not p.is_new and t.ticket_id = p.ticket_id
       returning t.ticket_id, t.is_actionable, t.normalized_status, t.assigned_team, t.owner, t.cluster, t.region,
-        t.created_at_service, t.closed_at, t.mttr, t.sla_status
+        t.created_at_service, t.closed_at, t.mttr, t.sla_status, t.ctid as row_ctid, t.xmin as row_xmin
     ),
     inserted as (
       insert into tickets.%1$I (ticket_id, raw, geom, geo_source)
       select ticket_id, raw, geom, geo_source from placed where is_new
       returning ticket_id, is_actionable, normalized_status, assigned_team, owner, cluster, region,
-        created_at_service, closed_at, mttr, sla_status
+        created_at_service, closed_at, mttr, sla_status, ctid as row_ctid, xmin as row_xmin
+    ),
+    digests as (
+      insert into tickets_ops.%4$I (ticket_id, digest, figures, row_ctid, row_xmin)
+      select b.ticket_id, b.digest, b.figures, w.row_ctid, w.row_xmin
+      from (select ticket_id, row_ctid, row_xmin from inserted union all select ticket_id, row_ctid, row_xmin from updated) as w
+      join batch b on b.ticket_id = w.ticket_id
+      where not exists (
+        select from pg_trigger where tgrelid = 'tickets.%1$I'::regclass and tgtype & 3 = 3 -- BEFORE, for each row: none is ours
+      )
+      on conflict (ticket_id) do update
+        set digest = excluded.digest, figures = excluded.figures, row_ctid = excluded.row_ctid, row_xmin = excluded.row_xmin
     ),
     %3$s
     select
       (select count(*) from inserted), (select count(*) from updated),
       (select count(*) from batch) - (select count(*) from written)
-  $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset))
+  $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset), p_dataset || '_digests')
   into inserted, updated, unchanged
   using p_snapshot_id, p_first, p_last, p_without;
 end
 $fn$;
-comment on function tickets_ops.load_rows(text, bigint, text, text, text[]) is 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq) and to their history. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
+comment on function tickets_ops.load_rows(text, bigint, text, text, text[]) is 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq), to their history and to their digests. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
 
 create or replace function tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamptz) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -4466,6 +4507,8 @@ create table tickets.sla_rules (
   at_risk_hours numeric not null check (at_risk_hours > 0 and at_risk_hours <= hours)
 );
 create unique index sla_rules_one_per_region on tickets.sla_rules (lower(region)) nulls not distinct;
+-- Where somebody publishes all tables, a rule can be changed all the same.
+alter table tickets.sla_rules replica identity full;
 comment on table tickets.sla_rules is 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
 comment on column tickets.sla_rules.region is 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
 comment on column tickets.sla_rules.hours is 'Hours after which an open ticket is breached.';
@@ -9209,6 +9252,25 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.erase_staged(text, text) is 'Part of tickets_ops.erase_ticket: deletes what is staged of a ticket in snapshots that are held or have failed. Returns how many rows.';
 
+-- A range may begin or end with the ticket: then it does with the nearest one that is left in it, or holds none.
+create or replace function tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update tickets_ops.snapshot_batches b
+  set
+    first_ticket_id = case when b.first_ticket_id = p_ticket_id then coalesce(kept.first, '') else b.first_ticket_id end,
+    last_ticket_id = case when b.last_ticket_id = p_ticket_id then coalesce(kept.last, '') else b.last_ticket_id end
+  from tickets_ops.snapshots s
+  cross join lateral (
+    select min(r.ticket_id) as first, max(r.ticket_id) as last
+    from tickets_ops.snapshot_batches own
+    join tickets_ops.snapshot_rows r -- primary key
+      on r.snapshot_id = own.snapshot_id and r.ticket_id between own.first_ticket_id and own.last_ticket_id and r.ticket_id <> p_ticket_id
+    where own.snapshot_id = s.snapshot_id and p_ticket_id in (own.first_ticket_id, own.last_ticket_id)
+  ) as kept
+  where s.dataset = p_dataset and b.snapshot_id = s.snapshot_id and p_ticket_id in (b.first_ticket_id, b.last_ticket_id)
+$$;
+comment on function tickets_ops.erase_from_ranges(text, text) is 'Part of tickets_ops.erase_ticket, after erase_staged: takes the ticket''s number out of the ranges of the batches that wait.';
+
 create or replace function tickets_ops.erase_place(p_cluster text, p_location_key text, p_location_name text, out places bigint, out decisions bigint)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -9311,6 +9373,10 @@ begin
     what := 'tickets.' || what;
     return next;
   end loop;
+  what := format('tickets_ops.%s_digests', p_dataset);
+  execute format('delete from tickets_ops.%I where ticket_id = $1', p_dataset || '_digests') using p_ticket_id;
+  get diagnostics erased = row_count;
+  return next;
   what := 'tickets_legacy.' || p_dataset; -- what a takeover put aside
   if to_regclass(what) is not null then
     execute format('delete from tickets_legacy.%I where ticket_id = $1', p_dataset) using p_ticket_id;
@@ -9323,6 +9389,7 @@ begin
   return next;
   what := 'tickets_ops.snapshot_rows';
   erased := tickets_ops.erase_staged(p_dataset, p_ticket_id);
+  perform tickets_ops.erase_from_ranges(p_dataset, p_ticket_id);
   return next;
   what := 'tickets_ops.snapshot_rejects';
   update tickets_ops.snapshot_rejects r set row_text = c_erased
@@ -10875,7 +10942,7 @@ comment on function reporting.fn_crq_for_map(boolean, text, text, text) is
 
 -- Reads the partial index crq_open_ids through its bare `where is_actionable`.
 create or replace function tickets.crq_places(p_cluster text, p_team text)
-returns json language sql stable parallel safe
+returns json language sql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(json_agg(place), '[]')
   from (
@@ -10886,10 +10953,7 @@ as $$
         'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
         'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
       ) as properties
-    from tickets.crq
-    where is_actionable and longitude is not null
-      and (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
-      and (p_team is null or assigned_team = p_team)
+    from tickets.filtered_crq(true, true, p_cluster, null, p_team)
     group by longitude, latitude
   ) as place
 $$;
@@ -10960,6 +11024,8 @@ language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     ('tickets.crq', 'tickets', 'For ever: the map and every figure come from it.'),
     ('tickets.inc_events', 'history', 'For ever: no later file tells it again.'),
     ('tickets.crq_events', 'history', 'For ever: no later file tells it again.'),
+    ('tickets_ops.inc_digests', 'tickets', 'As long as the ticket.'),
+    ('tickets_ops.crq_digests', 'tickets', 'As long as the ticket.'),
     ('tickets.inc_daily', 'history', 'For ever: no event tells it. A row a day for each cluster and team.'),
     ('tickets.import_meta', 'history', 'A row for each dataset.'),
     ('tickets.assignments', 'decisions', 'For ever: who was sent where. A row for each time.'),

@@ -1,24 +1,20 @@
 /** Chunks: what a file's records become, in portions that are bounded by their own size, not by the bytes they came from. */
 import { type Cleaner, cleanerFor } from './clean.ts';
+import type { FramedRecord } from './digests.ts';
 import type { Header } from './header.ts';
 import { MAX_REJECTS_KEPT, type Reject, rejectText } from './rejects.ts';
-import { ValueCounter, type Values } from './values.ts';
+import { REPAIRED, ValueCounter, type Values } from './values.ts';
 
 export interface TicketRow {
   /** Line of the file on which the record begins, from 1. */
   readonly line: number;
   readonly ticket_id: string;
-  /** The cleaned record: JSON, as Postgres writes a jsonb. */
+  /** Of the record, by which it is known when it comes again: see digests.ts. */
+  readonly digest: string;
+  /** Of the record, as digits: see values.ts. */
+  readonly figures: number;
+  /** The cleaned record: JSON, as Postgres writes a jsonb; '' where the record is known, and so not parsed. */
   readonly raw: string;
-}
-
-/** Rows as a JSON array for Postgres: `[{"line", "ticket_id", "raw"}, …]`. */
-export function rowsAsJson(rows: readonly TicketRow[]): string {
-  const parts = rows.map(
-    ({ line, ticket_id, raw }, n) =>
-      `${n === 0 ? '' : ','}{"line":${line},"ticket_id":${JSON.stringify(ticket_id)},"raw":${raw}}`,
-  );
-  return ['[', ...parts, ']'].join('');
 }
 
 export interface Counts {
@@ -65,6 +61,8 @@ interface ReadRecord {
   /** In valid UTF-8. */
   readonly bytes: Buffer;
   readonly isRepaired: boolean;
+  /** Of the bytes as they stand in the file. */
+  readonly digest: string;
   readonly fields: readonly string[];
 }
 
@@ -109,7 +107,7 @@ export class ChunkBuilder {
   }
 
   /** Takes a record that is a ticket, an alarm, a sentinel, or none of them. */
-  take({ line, bytes, isRepaired, fields }: ReadRecord): void {
+  take({ line, bytes, isRepaired, digest, fields }: ReadRecord): void {
     const record = this.#clean(fields);
     if (record.kind === 'reject') {
       this.reject(line, record.reason, bytes);
@@ -119,10 +117,22 @@ export class ChunkBuilder {
     if (record.kind === 'alarm') this.#counts.alarms += 1;
     else if (record.kind === 'sentinel') this.#counts.sentinels += 1;
     else {
-      this.#values.count(fields);
-      if (isRepaired) this.#counts.repaired += 1;
-      this.#keep({ line, ticket_id: record.ticketId, raw: record.raw });
+      const figures = this.#values.figuresOf(fields) + (isRepaired ? REPAIRED : 0);
+      this.#count(figures);
+      this.#keep({ line, ticket_id: record.ticketId, digest, figures, raw: record.raw });
     }
+  }
+
+  /** Takes a record that is known: it is that of a ticket, with these figures. */
+  takeKnown({ line, ticketId, digest }: FramedRecord, figures: number): void {
+    this.#counts.read += 1;
+    this.#count(figures);
+    this.#keep({ line, ticket_id: ticketId, digest, figures, raw: '' });
+  }
+
+  #count(figures: number): void {
+    this.#values.count(figures);
+    if (figures >= REPAIRED) this.#counts.repaired += 1;
   }
 
   #keep(row: TicketRow): void {

@@ -7,13 +7,15 @@ import { visible } from './text.ts';
 import { isNoValue, toBoolean } from './values.ts';
 
 /**
- * Version of the rules below, and of the reading before them. A change that makes another ticket of the same bytes raises
- * it: then the newest file is loaded once more, though its bytes are those of the last load.
+ * Version of the rules below, and of the reading before them. A change that makes another ticket of the same bytes, or other
+ * figures (values.ts), raises it: then the newest file is loaded once more, though its bytes are those of the last load, and
+ * no digest fits.
  */
 export const CLEANING_VERSION = 1;
 
 /** The export's own bookkeeping of where its rows came from: it changes hourly and says nothing about the ticket. */
 const DROPPED = /^(week_start|week_end|source_s3_.*|source_snapshot_id|department|source_type)$/;
+export const isDropped = (name: string) => DROPPED.test(name);
 
 /** Characters. Longer ids break the B-tree of the primary key (2704 bytes an entry); real ones have ten characters. */
 const MAX_TICKET_ID = 200;
@@ -39,14 +41,13 @@ export const isSentinel = (fields: readonly string[]) => /^\s*EXPORT STOPPED/i.t
 
 /**
  * The function that cleans the records below a header. The `raw` of a ticket is JSON as Postgres writes a jsonb: the
- * shorter keys first, `": "` and `", "` between. So a digest of it can be compared with one of the stored record, and most
- * rows need not be sent, nor parsed again.
+ * shorter keys first, `": "` and `", "` between. So Postgres has nothing to sort.
  */
 export function cleanerFor({ names, idColumn }: Header): Cleaner {
   const alarmColumn = names.indexOf('is_alarm');
   const members = names
     .map((name, column) => ({ name, column }))
-    .filter(({ name }) => name !== '' && !DROPPED.test(name))
+    .filter(({ name }) => name !== '' && !isDropped(name))
     .sort((a, b) => byJsonbOrder(a.name, b.name))
     .map(({ name, column }, n) => ({
       before: `${n === 0 ? '{' : '", '}"${escaped(name)}": "`,

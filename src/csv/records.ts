@@ -7,6 +7,14 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type Chunk, ChunkBuilder, type FirstReject } from './chunks.ts';
 import { isSentinel } from './clean.ts';
+import {
+  Digester,
+  type FramedRecord,
+  type KnownRecords,
+  MAX_IN_PORTION,
+  NO_RECORDS_KNOWN,
+  Portion,
+} from './digests.ts';
 import { type Frame, Framer } from './framing.ts';
 import { type Header, MAX_HEADER_BYTES, readHeader } from './header.ts';
 import { fieldsOf } from './parse.ts';
@@ -29,20 +37,25 @@ export interface Ending {
 
 /** Bytes of one record; a field of 1 MB is normal input, a file without line ends is not. */
 const MAX_RECORD_BYTES = 5 * 1024 * 1024;
-/** Records are parsed together, so many or so many bytes. */
+/** Records are parsed together, so many. */
 const GROUP_RECORDS = 500;
-const GROUP_BYTES = 256 * 1024;
+/** Of a record that is rejected for its size. */
+const MAX_SHOWN_BYTES = 256 * 1024;
 
 /**
  * Reads a ticket CSV.
  * @param bytes the file, in buffers of any size
+ * @param known records that need not be parsed: the raw of their rows is ''
  * @returns yields chunks of at most CHUNK_ROWS rows; the generator's return value says how it ended
  * @throws RefusedFileError when the file is no ticket CSV at all; whatever `bytes` throws
  */
-export async function* readTicketCsv(bytes: AsyncIterable<Buffer>): AsyncGenerator<Chunk, Ending> {
+export async function* readTicketCsv(
+  bytes: AsyncIterable<Buffer>,
+  known: KnownRecords = NO_RECORDS_KNOWN,
+): AsyncGenerator<Chunk, Ending> {
   const hash = createHash('sha256');
   const framer = new Framer();
-  const header = new HeaderReader(framer);
+  const header = new HeaderReader(framer, known);
   let records: RecordReader | undefined;
   for await (const buffer of plainText(hashed(bytes, hash))) {
     framer.push(buffer);
@@ -54,7 +67,7 @@ export async function* readTicketCsv(bytes: AsyncIterable<Buffer>): AsyncGenerat
   records ??= header.read();
   if (!records) throw noTicketCsv('it has no header');
   yield* records.chunks();
-  yield records.rest();
+  yield* records.rest();
   return { ...records.ending(), sha256: hash.digest('hex') };
 }
 
@@ -68,10 +81,12 @@ async function* hashed(bytes: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator
 /** The head of a file: its header, and sentinels that may stand before it. */
 class HeaderReader {
   readonly #framer: Framer;
+  readonly #known: KnownRecords;
   #sentinels = 0;
 
-  constructor(framer: Framer) {
+  constructor(framer: Framer, known: KnownRecords) {
     this.#framer = framer;
+    this.#known = known;
   }
 
   /**
@@ -84,7 +99,7 @@ class HeaderReader {
       if (!frame) return undefined;
       if (frame.end === 'open' || frame.end === 'oversized') throw noHeader(frame);
       const [cells = []] = fieldsOf([repaired(frame.bytes)]);
-      if (!isSentinel(cells)) return new RecordReader(this.#framer, readHeader(cells), this.#sentinels);
+      if (!isSentinel(cells)) return new RecordReader(this.#framer, readHeader(cells), this.#sentinels, this.#known);
       this.#sentinels += 1;
     }
   }
@@ -105,37 +120,54 @@ class RecordReader {
   readonly #header: Header;
   readonly #swallowed: SwallowedRecords;
   readonly #chunk: ChunkBuilder;
+  readonly #digester: Digester;
+  readonly #known: KnownRecords;
+  #filling = new Portion();
+  /** Asked for, and not sorted yet. */
+  #asked = new Portion();
 
-  constructor(framer: Framer, header: Header, sentinels: number) {
+  constructor(framer: Framer, header: Header, sentinels: number, known: KnownRecords) {
     this.#framer = framer;
     this.#header = header;
     this.#swallowed = new SwallowedRecords(header);
     this.#chunk = new ChunkBuilder(header, sentinels);
+    this.#digester = new Digester(header, known);
+    this.#known = known;
   }
 
   /** The chunks that are full, as far as the bytes go that are there. */
-  *chunks(): Generator<Chunk> {
-    let group: Frame[] = [];
-    let size = 0;
+  async *chunks(): AsyncGenerator<Chunk> {
     while (!this.brokenOff) {
       const frame = this.#framer.next(MAX_RECORD_BYTES);
-      const swallower = frame && this.#swallower(frame);
-      const isWhole = frame?.end === 'line' || frame?.end === 'file';
-      const isPlain = frame !== undefined && isWhole && !swallower && !growsTooLarge(frame);
-      if (isPlain) {
-        group.push(frame);
-        size += frame.bytes.length;
-        if (group.length < GROUP_RECORDS && size < GROUP_BYTES) continue;
-      }
-      yield* this.#sort(group);
-      group = [];
-      size = 0;
       if (!frame) return;
-      if (swallower) this.#chunk.reject(frame.line, SWALLOWS, repaired(swallower));
+      const { line, bytes, end } = frame;
+      const swallower = this.#swallower(frame);
+      const isWhole = end === 'line' || end === 'file';
+      const isPlain = isWhole && !swallower && !growsTooLarge(frame);
+      if (isPlain && bytes.length <= MAX_IN_PORTION) {
+        this.#filling.add(this.#digester, line, bytes, end === 'file');
+        if (this.#filling.isFull) yield* this.#turn();
+        continue;
+      }
+      yield* this.#sortAll();
+      if (isPlain) yield* this.#sort([this.#digester.record(line, bytes, end === 'file')]);
+      else if (swallower) this.#chunk.reject(line, SWALLOWS, repaired(swallower));
       else if (!isWhole) this.#breakOff(frame);
-      else if (!isPlain)
-        this.#chunk.reject(frame.line, GROWS_TOO_LARGE, repaired(frame.bytes.subarray(0, GROUP_BYTES)));
+      else this.#chunk.reject(line, GROWS_TOO_LARGE, repaired(bytes.subarray(0, MAX_SHOWN_BYTES)));
     }
+  }
+
+  /** Asks for the portion that was filled, and sorts the one before it meanwhile. */
+  async *#turn(): AsyncGenerator<Chunk> {
+    this.#filling.ask(this.#known);
+    const records = await this.#asked.take();
+    for (let n = 0; n < records.length; n += GROUP_RECORDS) yield* this.#sort(records.slice(n, n + GROUP_RECORDS));
+    [this.#filling, this.#asked] = [this.#asked, this.#filling];
+  }
+
+  async *#sortAll(): AsyncGenerator<Chunk> {
+    yield* this.#turn();
+    yield* this.#turn();
   }
 
   /** The first line of a record that swallows others, which are read anew. */
@@ -144,17 +176,24 @@ class RecordReader {
     return frame.linesWithin > 0 && this.#swallowed.isIn(frame) ? this.#framer.splitFirstLine() : undefined;
   }
 
-  *#sort(group: readonly Frame[]): Generator<Chunk> {
-    const texts = group.map(({ bytes }) => repaired(bytes));
-    for (const [n, fields] of fieldsOf(texts).entries()) {
-      const { line, bytes, end } = group[n] as Frame;
-      const text = texts[n] as Buffer;
-      if (end === 'file' && fields.length < this.#header.names.length && !isSentinel(fields)) {
-        const { length } = this.#header.names;
-        this.#breaksOff(line, `the record on line ${line} ends after ${fields.length} of ${length} fields`);
-        return;
+  *#sort(group: readonly FramedRecord[]): Generator<Chunk> {
+    const unknown = group.filter(({ figures }) => figures === undefined);
+    const texts = unknown.map(({ bytes }) => repaired(bytes));
+    const parsed = fieldsOf(texts);
+    let n = 0;
+    for (const record of group) {
+      const { line, bytes, isLast, digest, figures } = record;
+      if (figures !== undefined) this.#chunk.takeKnown(record, figures);
+      else {
+        const [text, fields] = [texts[n] as Buffer, parsed[n] as string[]];
+        n += 1;
+        if (isLast && fields.length < this.#header.names.length && !isSentinel(fields)) {
+          const { length } = this.#header.names;
+          this.#breaksOff(line, `the record on line ${line} ends after ${fields.length} of ${length} fields`);
+          return;
+        }
+        this.#chunk.take({ line, bytes: text, isRepaired: text !== bytes, digest, fields });
       }
-      this.#chunk.take({ line, bytes: text, isRepaired: text !== bytes, fields });
       if (this.#chunk.isFull) yield this.#chunk.release();
     }
   }
@@ -173,8 +212,9 @@ class RecordReader {
   }
 
   /** What is left when nothing more is read. */
-  rest(): Chunk {
-    return this.#chunk.release();
+  async *rest(): AsyncGenerator<Chunk> {
+    yield* this.#sortAll();
+    yield this.#chunk.release();
   }
 
   ending(): Omit<Ending, 'sha256'> {

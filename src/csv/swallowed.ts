@@ -122,7 +122,7 @@ function look(bytes: Buffer, from: number, to: number): Look {
   return { fields, isOpen, closesAstray, hasStrayQuote: hasStrayQuote || closesAstray };
 }
 
-function endOfField(bytes: Buffer, from: number, to: number): number {
+export function endOfField(bytes: Buffer, from: number, to: number): number {
   let at = from < to && bytes[from] === QUOTE ? closingQuote(bytes, from, to) : from;
   while (at < to && bytes[at] !== COMMA) at += 1;
   return at;

@@ -80,6 +80,11 @@ export const COUNTED_COLUMNS: Readonly<Record<string, (text: string) => boolean>
   longitude: isDegrees,
 };
 
+/** A ticket's figures: a digit in base 3 for each counted column, in that order, and one for the record as a whole. */
+const FILLED = 1;
+const READS = 2;
+export const REPAIRED = 3 ** Object.keys(COUNTED_COLUMNS).length;
+
 /** Of a counted column: the tickets that have a value there, and those whose value reads. */
 export interface Values {
   filled: number;
@@ -88,20 +93,38 @@ export interface Values {
 
 /** Counts the values of one ticket after the other, for the counted columns that the header has. */
 export class ValueCounter {
-  readonly #columns: readonly { name: string; column: number; reads: (text: string) => boolean; values: Values }[];
+  readonly #columns: readonly {
+    name: string;
+    column: number;
+    reads: (text: string) => boolean;
+    place: number;
+    values: Values;
+  }[];
 
   constructor({ names }: Header) {
     this.#columns = Object.entries(COUNTED_COLUMNS)
-      .map(([name, reads]) => ({ name, column: names.indexOf(name), reads, values: { filled: 0, read: 0 } }))
+      .map(([name, reads], n) => {
+        return { name, column: names.indexOf(name), reads, place: 3 ** n, values: { filled: 0, read: 0 } };
+      })
       .filter(({ column }) => column >= 0);
   }
 
-  count(fields: readonly string[]): void {
-    for (const { column, reads, values } of this.#columns) {
+  /** Which values of a ticket are filled, and which of them read, as digits. They follow from its record and the header. */
+  figuresOf(fields: readonly string[]): number {
+    let figures = 0;
+    for (const { column, reads, place } of this.#columns) {
       const text = fields[column] ?? '';
       if (text === '' || trimmed(text) === '') continue;
-      values.filled += 1;
-      if (reads(text)) values.read += 1;
+      figures += place * (reads(text) ? READS : FILLED);
+    }
+    return figures;
+  }
+
+  count(figures: number): void {
+    for (const { place, values } of this.#columns) {
+      const digit = Math.floor(figures / place) % 3;
+      if (digit >= FILLED) values.filled += 1;
+      if (digit === READS) values.read += 1;
     }
   }
 

@@ -29,6 +29,28 @@ export interface Db {
   query<R extends QueryResultRow = any>(text: string, values?: unknown[]): Promise<QueryResult<R>>;
 }
 
+/** One connection for several who use it at once: a statement waits for those before it, since pg itself will not queue them. */
+export class Turns implements Db {
+  readonly #db: Db;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(db: Db) {
+    this.#db = db;
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: as in Db
+  query<R extends QueryResultRow = any>(text: string, values?: unknown[]): Promise<QueryResult<R>> {
+    const result = this.#last.then(() => this.#db.query<R>(text, values));
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+
+  /** Resolves when no statement runs, nor waits. */
+  async idle(): Promise<void> {
+    await this.#last;
+  }
+}
+
 /** The database has not the schema of this release; the message says what to do. */
 export class SchemaError extends ExpectedError {
   override name = 'SchemaError';

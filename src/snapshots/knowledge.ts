@@ -119,12 +119,12 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
  * where it was whole, from the bucket, and cleaned by today's rules, and those that are held.
  */
 export async function knownBytes(db: Db, dataset: string, snapshotAt: Date): Promise<KnownBytes> {
-  const { rows } = await db.query<{ loaded: string | null; held: string | null }>(
+  const { rows } = await db.query<Omit<KnownBytes, 'records'>>(
     `select last.sha256 as loaded, (
        select h.source_sha256 from tickets_ops.held($1) h where h.judged_again_at > $3 or h.judged_again_at is null
      ) as held
      from tickets_ops.last_load($1, $2) as last`,
     [dataset, CLEANING_VERSION, snapshotAt],
   );
-  return rows[0] ?? { loaded: null, held: null };
+  return { loaded: null, held: null, ...rows[0], records: true };
 }

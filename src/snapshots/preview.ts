@@ -5,7 +5,7 @@
 import { versionOf } from '../bucket/files.ts';
 import type { Knowledge, Mode, Step } from '../bucket/plan.ts';
 import { type Bucket, readObject } from '../bucket/s3.ts';
-import { addCounts, type Counts, noCounts, rowsAsJson, type TicketRow } from '../csv/chunks.ts';
+import { addCounts, type Counts, noCounts, type TicketRow } from '../csv/chunks.ts';
 import { csvBytes } from '../csv/gunzip.ts';
 import { readTicketCsv } from '../csv/records.ts';
 import { RefusedFileError } from '../csv/refused.ts';
@@ -16,6 +16,7 @@ import { onSuspectSnapshot } from './commit.ts';
 import { compare } from './comparison.ts';
 import { afterRefusal, everyFile, listSnapshots, planLook } from './fetch.ts';
 import { knowledge } from './knowledge.ts';
+import { rowParameters, rowsFrom } from './row-parameters.ts';
 import { figuresOf, judge, manyRejected, type Verdict } from './suspicion.ts';
 
 export interface Preview {
@@ -141,10 +142,10 @@ async function changesOf(db: Db, dataset: Dataset, rows: readonly TicketRow[]): 
          select array_agg(key) from jsonb_each(t.raw) as old full join jsonb_each(r.raw) as new using (key)
          where old.value is distinct from new.value
        ) as fields
-     from jsonb_to_recordset($1) as r (ticket_id text, raw jsonb)
+     from ${rowsFrom(1)}
      left join tickets.${dataset.name} t on t.ticket_id = r.ticket_id
      where t.raw is distinct from r.raw`,
-    [rowsAsJson(rows)],
+    rowParameters(rows),
   );
   return new Map(
     result.rows.map((row) => [row.ticket_id, { what: row.is_new ? 'new' : (row.fields ?? []), closes: row.closes }]),

@@ -203,7 +203,7 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
     const plan = second.query('select vehicle_id, ticket_id, note from tickets.assign_plan()');
     await waitFor('the plan to wait for the ticket', async () => {
       const { rows } = await env.pool.query(
-        `select from pg_stat_activity where wait_event_type = 'Lock' and query like '%assign_plan()'`,
+        `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like '%assign_plan()'`,
       );
       return rows.length > 0;
     });

@@ -303,6 +303,25 @@ describe('another application on graphile-worker', { skip }, () => {
   });
 });
 
+test('a publication of all tables, which somebody makes for a replica or a warehouse, stops nothing of a day of ours', {
+  skip,
+}, async () => {
+  await withDatabase(async (database) => {
+    await migrateWith(database, {});
+    await database.ask('create publication warehouse for all tables');
+    await aDayOfOurs(database, {});
+    const [{ id }] = await database.ask('select min(ticket_id) as id from tickets.inc');
+    await database.ask('select * from tickets_ops.erase_ticket($1)', [id]);
+    // What a row is told by when it is changed or deleted.
+    const without = await database.ask(
+      `select c.oid::regclass as name from pg_class c
+       where c.relkind = 'r' and c.relreplident <> 'f' and c.relnamespace::regnamespace::text in ('tickets', 'tickets_ops', 'graphile_migrate', 'graphile_worker')
+         and not exists (select from pg_index i where i.indrelid = c.oid and (i.indisprimary or i.indisreplident))`,
+    );
+    assert.deepEqual(without, []);
+  });
+});
+
 describe('migrate looks first', { skip }, () => {
   test('a schema that belongs to somebody else, or holds something else, is left alone', async () => {
     await withDatabase(async (database) => {
