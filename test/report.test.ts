@@ -52,6 +52,7 @@ describe('fleettickets report', () => {
     assert.match(out, /^ {2}created {3}[▁-█]{28} {2}\d+$/m);
     assert.match(out, /^ {2}open .*\d+ on \d{4}-\d\d-\d\d/m);
     assert.match(out, /^Time to close of the \d+ that were opened, the \d+ still open ones included/m);
+    assert.match(out, /^As of the snapshot of \d+ \w+ \d\d:\d\d EAT\. What happened after \d+ \w+ \d\d:\d\d EAT is/m);
     assert.match(out, /^By region: /m);
     assert.match(out, / low_n| few/);
 

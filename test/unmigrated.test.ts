@@ -98,6 +98,17 @@ describe('an empty database', () => {
     await client.end();
   });
 
+  test('a table that is called like graphile-migrate’s and has other columns is named, with what to do', async () => {
+    const { default: pg } = await import('pg');
+    const client = new pg.Client({ connectionString: database.url });
+    await client.connect();
+    await client.query('create schema graphile_migrate; create table graphile_migrate.migrations (version text)');
+    for (const args of [['status'], ['worker'], ['dispatch']])
+      await isToldToMigrate(args, { DATABASE_URL: database.url }, /lacks filename or hash\. Name another database/);
+    await client.query('drop schema graphile_migrate cascade');
+    await client.end();
+  });
+
   test('an older schema is none that a command works with either, and no job is left in it', async () => {
     await env.pool.query(`update graphile_migrate.migrations set hash = 'sha1:older'`);
     for (const args of COMMANDS)

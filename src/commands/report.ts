@@ -194,4 +194,4 @@ const NAIROBI = new Intl.DateTimeFormat('en-GB', {
   minute: '2-digit',
 });
 
-const wallClock = (time: string) => NAIROBI.format(new Date(time)).replace(' at ', ' ').replace(',', '');
+const wallClock = (time: string) => `${NAIROBI.format(new Date(time)).replace(' at ', ' ').replace(',', '')} EAT`;

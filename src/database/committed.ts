@@ -2,6 +2,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { ClientBase } from 'pg';
+import { ExpectedError } from '../settings/errors.ts';
 
 export const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 
@@ -30,10 +31,21 @@ export async function pending(client: ClientBase): Promise<Pending[]> {
   });
 }
 
-/** What graphile-migrate applied, hash by number (`000001.sql`); its table does not exist before the first migration. */
+/**
+ * What graphile-migrate applied, hash by number (`000001.sql`); its table does not exist before the first migration.
+ * @throws ExpectedError when a table of that name lacks graphile-migrate's columns
+ */
 export async function appliedMigrations(client: ClientBase): Promise<Map<string, string>> {
   const { rows: found } = await client.query(`select where to_regclass('graphile_migrate.migrations') is not null`);
   if (found.length === 0) return new Map();
+  const { rows: columns } = await client.query(
+    `select from pg_attribute
+     where attrelid = 'graphile_migrate.migrations'::regclass and attname in ('filename', 'hash') and not attisdropped`,
+  );
+  if (columns.length < 2)
+    throw new ExpectedError(
+      'The table graphile_migrate.migrations is not graphile-migrate’s: it lacks filename or hash. Name another database in DATABASE_URL, or see who made that table.',
+    );
   const { rows } = await client.query<{ filename: string; hash: string }>(
     'select filename, hash from graphile_migrate.migrations',
   );

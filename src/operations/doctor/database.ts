@@ -93,13 +93,15 @@ async function firstRights(client: pg.Client): Promise<Verdict> {
   );
 }
 
+/** Those that migrations/grants.sql makes and gives rights. */
+const ROLES = ['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher', 'tickets_monitor'];
+
 async function roles(client: pg.Client): Promise<Verdict> {
   const { rows } = await client.query<{ name: string }>(
-    `select name from unnest(array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher']) as name
-     where not exists (select from pg_roles where rolname = name)`,
+    `select name from unnest($1::text[]) as name where not exists (select from pg_roles where rolname = name)`,
+    [ROLES],
   );
-  if (rows.length === 0)
-    return ok('tickets_reader, tickets_curator, tickets_operator and tickets_dispatcher are there');
+  if (rows.length === 0) return ok(`${ROLES.join(', ')} are there`);
   const missing = rows.map(({ name }) => name);
   const create = missing.map((name) => `create role ${name}`).join('; ');
   return warning(`${missing.join(' and ')} missing`, `let the DBA run: ${create}; then run: fleettickets migrate`);
