@@ -44,7 +44,7 @@ export async function appliedMigrations(client: ClientBase): Promise<Map<string,
   );
   if (columns.length < 2)
     throw new ExpectedError(
-      'The table graphile_migrate.migrations is not graphile-migrate’s: it lacks filename or hash. Name another database in DATABASE_URL, or see who made that table.',
+      'The table graphile_migrate.migrations is not that of graphile-migrate: it lacks filename or hash. Name another database in DATABASE_URL, or see who made that table.',
     );
   const { rows } = await client.query<{ filename: string; hash: string }>(
     'select filename, hash from graphile_migrate.migrations',
