@@ -20,6 +20,8 @@ WORKDIR /app
 RUN ln -s /app/src/cli.ts /usr/local/bin/fleettickets
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY . .
+# graphile-migrate leaves what it commits readable to its owner only, until git has it.
+RUN chmod a+r migrations/committed/*
 # Coolify gives it when told to; last, because every commit changes it.
 ARG SOURCE_COMMIT=unknown
 LABEL org.opencontainers.image.revision="${SOURCE_COMMIT}"
