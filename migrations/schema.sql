@@ -4201,17 +4201,12 @@ CREATE FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update tickets_ops.snapshot_batches b
-  set
-    first_ticket_id = case when b.first_ticket_id = p_ticket_id then coalesce(kept.first, '') else b.first_ticket_id end,
-    last_ticket_id = case when b.last_ticket_id = p_ticket_id then coalesce(kept.last, '') else b.last_ticket_id end
+  set (first_ticket_id, last_ticket_id) = (
+    select coalesce(min(r.ticket_id), ''), coalesce(max(r.ticket_id), '')
+    from tickets_ops.snapshot_rows r -- primary key
+    where r.snapshot_id = b.snapshot_id and r.ticket_id between b.first_ticket_id and b.last_ticket_id
+  )
   from tickets_ops.snapshots s
-  cross join lateral (
-    select min(r.ticket_id) as first, max(r.ticket_id) as last
-    from tickets_ops.snapshot_batches own
-    join tickets_ops.snapshot_rows r -- primary key
-      on r.snapshot_id = own.snapshot_id and r.ticket_id between own.first_ticket_id and own.last_ticket_id and r.ticket_id <> p_ticket_id
-    where own.snapshot_id = s.snapshot_id and p_ticket_id in (own.first_ticket_id, own.last_ticket_id)
-  ) as kept
   where s.dataset = p_dataset and b.snapshot_id = s.snapshot_id and p_ticket_id in (b.first_ticket_id, b.last_ticket_id)
 $$;
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:1f48735b1d93f3f27e4ef682bad1f27609bfd6cf
+--! Hash: sha1:dc20c4f08d8963c30480459f81ac752dabde41ad
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -9272,21 +9272,16 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.erase_staged(text, text) is 'Part of tickets_ops.erase_ticket: deletes what is staged of a ticket in snapshots that are held or have failed. Returns how many rows.';
 
--- A range may begin or end with the ticket: then it does with the nearest one that is left in it, or holds none.
+-- A range may begin or end with the ticket: then it shrinks to what is left in it, or holds none.
 create or replace function tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   update tickets_ops.snapshot_batches b
-  set
-    first_ticket_id = case when b.first_ticket_id = p_ticket_id then coalesce(kept.first, '') else b.first_ticket_id end,
-    last_ticket_id = case when b.last_ticket_id = p_ticket_id then coalesce(kept.last, '') else b.last_ticket_id end
+  set (first_ticket_id, last_ticket_id) = (
+    select coalesce(min(r.ticket_id), ''), coalesce(max(r.ticket_id), '')
+    from tickets_ops.snapshot_rows r -- primary key
+    where r.snapshot_id = b.snapshot_id and r.ticket_id between b.first_ticket_id and b.last_ticket_id
+  )
   from tickets_ops.snapshots s
-  cross join lateral (
-    select min(r.ticket_id) as first, max(r.ticket_id) as last
-    from tickets_ops.snapshot_batches own
-    join tickets_ops.snapshot_rows r -- primary key
-      on r.snapshot_id = own.snapshot_id and r.ticket_id between own.first_ticket_id and own.last_ticket_id and r.ticket_id <> p_ticket_id
-    where own.snapshot_id = s.snapshot_id and p_ticket_id in (own.first_ticket_id, own.last_ticket_id)
-  ) as kept
   where s.dataset = p_dataset and b.snapshot_id = s.snapshot_id and p_ticket_id in (b.first_ticket_id, b.last_ticket_id)
 $$;
 comment on function tickets_ops.erase_from_ranges(text, text) is 'Part of tickets_ops.erase_ticket, after erase_staged: takes the ticket''s number out of the ranges of the batches that wait.';

@@ -5,6 +5,7 @@
  * between the last look at an object and its deletion.
  */
 import { CopyObjectCommand, DeleteObjectCommand } from '@aws-sdk/client-s3';
+import { ARCHIVE_FOLDER } from './files.ts';
 import {
   type Bucket,
   BucketError,
@@ -15,9 +16,6 @@ import {
   type ObjectHead,
   statusOf,
 } from './s3.ts';
-
-/** Folder of the archive, within the folder of the snapshots. */
-export const ARCHIVE_FOLDER = 'processed/';
 
 /** Whether a key lies in an archive. */
 export const isArchived = (key: string) => `/${key.slice(0, key.lastIndexOf('/') + 1)}`.endsWith(`/${ARCHIVE_FOLDER}`);

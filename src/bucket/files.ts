@@ -4,6 +4,9 @@
  */
 import type { BucketObject } from './s3.ts';
 
+/** Folder of the archive, within the folder of the snapshots. */
+export const ARCHIVE_FOLDER = 'processed/';
+
 /** A version of a file. The same name may be written again, with other bytes or with the same: each is another version. */
 export interface SnapshotFile extends BucketObject {
   /** The export's time: from the name, read as East Africa Time (UTC+3, no daylight saving), else LastModified. */

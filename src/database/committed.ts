@@ -20,15 +20,22 @@ export type Pending = { migration: string; state: 'missing' | 'changed' | 'forme
 /** Committed migrations that the database lacks, oldest first; empty when the schema is current or newer. */
 export async function pending(client: ClientBase): Promise<Pending[]> {
   const applied = await appliedMigrations(client);
-  const { rows: ours } = await client.query(
-    `select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'tickets_ops' and c.relname = 'snapshots'`,
-  );
-  return (await committedMigrations()).flatMap(({ migration, number, hash }, index): Pending[] => {
+  const found = (await committedMigrations()).flatMap(({ migration, number, hash }, index): Pending[] => {
     const appliedHash = applied.get(number);
     if (appliedHash === hash) return [];
     if (appliedHash === undefined) return [{ migration, state: 'missing' }];
-    return [{ migration, state: index > 0 ? 'changed' : ours.length > 0 ? 'former' : 'foreign' }];
+    return [{ migration, state: index > 0 ? 'changed' : 'former' }];
   });
+  const [first, ...later] = found;
+  if (first?.state !== 'former' || (await holdsOurs(client))) return found;
+  return [{ ...first, state: 'foreign' }, ...later];
+}
+
+async function holdsOurs(client: ClientBase): Promise<boolean> {
+  const { rows } = await client.query(
+    `select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'tickets_ops' and c.relname = 'snapshots'`,
+  );
+  return rows.length > 0;
 }
 
 /**
@@ -36,13 +43,14 @@ export async function pending(client: ClientBase): Promise<Pending[]> {
  * @throws ExpectedError when a table of that name lacks graphile-migrate's columns
  */
 export async function appliedMigrations(client: ClientBase): Promise<Map<string, string>> {
-  const { rows: found } = await client.query(`select where to_regclass('graphile_migrate.migrations') is not null`);
-  if (found.length === 0) return new Map();
-  const { rows: columns } = await client.query(
-    `select from pg_attribute
-     where attrelid = 'graphile_migrate.migrations'::regclass and attname in ('filename', 'hash') and not attisdropped`,
+  const { rows: found } = await client.query<{ columns: number }>(
+    `select (
+       select count(*)::integer from pg_attribute where attrelid = records and attname in ('filename', 'hash') and not attisdropped
+     ) as columns
+     from to_regclass('graphile_migrate.migrations') as records where records is not null`,
   );
-  if (columns.length < 2)
+  if (!found[0]) return new Map();
+  if (found[0].columns < 2)
     throw new ExpectedError(
       'The table graphile_migrate.migrations is not that of graphile-migrate: it lacks filename or hash. Name another database in DATABASE_URL, or see who made that table.',
     );

@@ -4,6 +4,7 @@
  */
 
 import { z } from 'zod';
+import { ARCHIVE_FOLDER } from '../bucket/files.ts';
 import { GeocoderSettings } from '../geocoding/settings.ts';
 import { asLibpq, refusalOfUrl } from './database-url.ts';
 import { ExpectedError } from './errors.ts';
@@ -75,8 +76,8 @@ export function crqFolder({ RUSTFS_PREFIX, CRQ_PREFIX }: Pick<BucketSettings, 'R
   const folder = CRQ_PREFIX ?? RUSTFS_PREFIX.replace(/[^/]*\/$/, 'crq/');
   const isTaken =
     folder === RUSTFS_PREFIX ||
-    folder.startsWith(`${RUSTFS_PREFIX}processed/`) ||
-    RUSTFS_PREFIX.startsWith(`${folder}processed/`);
+    folder.startsWith(RUSTFS_PREFIX + ARCHIVE_FOLDER) ||
+    RUSTFS_PREFIX.startsWith(folder + ARCHIVE_FOLDER);
   if (!isTaken) return folder;
   throw new SettingsError(
     `Wrong settings: the folder of CRQ (CRQ_PREFIX), ${folder}, and that of INC (RUSTFS_PREFIX), ${RUSTFS_PREFIX}, are one, or one is the other's archive. Each dataset needs a folder of its own.`,
@@ -203,19 +204,19 @@ export function readSettings<T extends z.ZodType>(group: T, env: NodeJS.ProcessE
   const quoted = Object.keys(shape).filter((name) => /^(["'`]).*\1$/s.test(given[name] ?? ''));
   const read = group.safeParse(given);
   if (read.success && quoted.length === 0) return read.data;
-  const wrong = [
+  const problems = [
     ...quoted.map((name) => [name, 'stands in quotes, which are taken as a part of it: leave them out'] as const),
-    ...(read.error?.issues ?? []).map((issue) => {
+    ...(read.error?.issues ?? []).flatMap((issue) => {
       const name = String(issue.path[0] ?? 'settings');
+      if (quoted.includes(name)) return [];
       const isMissing = given[name] === undefined && issue.code === 'invalid_type';
-      return [name, isMissing ? 'is not set' : issue.message] as const;
+      return [[name, isMissing ? 'is not set' : issue.message] as const];
     }),
-  ]
-    .filter(([name, problem]) => !quoted.includes(name) || problem.startsWith('stands in quotes'))
-    .map(([name, problem]) => {
-      const meaning = shape[name]?.description;
-      return `  ${name}: ${problem}.${meaning ? ` ${meaning}.` : ''}`;
-    });
+  ];
+  const wrong = problems.map(([name, problem]) => {
+    const meaning = shape[name]?.description;
+    return `  ${name}: ${problem}.${meaning ? ` ${meaning}.` : ''}`;
+  });
   throw new SettingsError(`Wrong settings, in the environment or in .env (see .env.example):\n${wrong.join('\n')}`);
 }
 

@@ -4,9 +4,9 @@
  * look is asked for, by a job.
  */
 import type { ClientBase } from 'pg';
-import { ARCHIVE_FOLDER } from '../bucket/archive.ts';
+
 import { planChanges } from '../bucket/changes.ts';
-import { type Listing, type SnapshotFile, snapshotFiles, versionOf } from '../bucket/files.ts';
+import { ARCHIVE_FOLDER, type Listing, type SnapshotFile, snapshotFiles, versionOf } from '../bucket/files.ts';
 import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, planSnapshots, type Step } from '../bucket/plan.ts';
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
 import { csvBytes } from '../csv/gunzip.ts';

@@ -1,8 +1,8 @@
 /** The doctor's checks of the bucket: what is in the folder, and each right that archiving needs. */
 import { randomBytes } from 'node:crypto';
 import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
-import { ARCHIVE_FOLDER, archiveObject } from '../../bucket/archive.ts';
-import { snapshotFiles } from '../../bucket/files.ts';
+import { archiveObject } from '../../bucket/archive.ts';
+import { ARCHIVE_FOLDER, snapshotFiles } from '../../bucket/files.ts';
 import { type Bucket, listFolder, openBucket } from '../../bucket/s3.ts';
 import type { Db } from '../../database/client.ts';
 import { dataset } from '../../settings/dataset.ts';
