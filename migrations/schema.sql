@@ -10359,6 +10359,8 @@ CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree
 
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
+CREATE INDEX snapshots_unarchived ON tickets_ops.snapshots USING btree (dataset) WHERE ((archived_at IS NULL) AND (origin = 'bucket'::text) AND (status = ANY (ARRAY['done'::text, 'unchanged'::text])));
+
 CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FROM tickets.inc;
 
 COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';

@@ -180,5 +180,23 @@ describe('ingesting', () => {
         assert.deepEqual(await env.listKeys(), [archivedKey(7), archivedKey(8)]);
       }
     });
+
+    test('a file that was moved by someone who died before writing it down is archived in the ledger too', async () => {
+      for (const [meanwhile, expected] of [
+        [async () => {}, archivedKey(7)],
+        [() => env.deleteObject(archivedKey(7)), null],
+      ] as const) {
+        await env.reset();
+        await put(7, ONE);
+        await fetchNow(env);
+        await env.pool.query('update tickets_ops.snapshots set archived_at = null, archived_key = null');
+        await meanwhile();
+        await fetchNow(env);
+        const { rows } = await env.pool.query(
+          'select status, archived_at is not null as archived, archived_key from tickets_ops.snapshots',
+        );
+        assert.deepEqual(rows, [{ status: 'done', archived: true, archived_key: expected }]);
+      }
+    });
   });
 });

@@ -37,6 +37,7 @@ function planned(
   const knowledge: Knowledge = {
     now: NOON,
     feed: 'changes',
+    unarchived: [],
     versions: new Map(
       Object.entries(known.statuses ?? {}).map(([hour, status]) => [
         versionOf(at(Number(hour))),

@@ -25,6 +25,7 @@ function known(statuses: Record<string, LedgerStatus> = {}, mark: string | null 
   return {
     now: NOON,
     versions: new Map(versions),
+    unarchived: [],
     highWaterMark: mark === null ? null : position(at(mark)),
     feed: 'snapshots',
     blocker: null,
@@ -211,6 +212,13 @@ describe('the plan of a look', () => {
       known({ '05': 'done', '06': 'unchanged', '07': 'partial', '08': 'failed', '09': 'superseded' }, '09'),
       'newest',
       ['archive 05', 'archive 06', 'load 09'],
+    ],
+    [
+      'completes the archiving of what was moved, though nobody wrote that down, and of nothing twice',
+      [at('06'), at('09')],
+      { ...known({ '06': 'done' }, '06'), unarchived: [position(at('05')), position(at('06'))] },
+      'newest',
+      ['archive 06', 'archive 05', 'load 09'],
     ],
     ['records what is nearly a CSV once', [at('09', { size: 0 })], known(), 'newest', ['ignore 09']],
     ['says nothing twice about it', [at('09', { size: 0 })], known({ '09': 'failed' }), 'newest', []],

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:dc20c4f08d8963c30480459f81ac752dabde41ad
+--! Hash: sha1:ff2c9fa4c676f2e92584e0df13a2b1e41a0123a0
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3798,6 +3798,9 @@ create index snapshots_by_file on tickets_ops.snapshots (dataset, source_key, so
 create unique index snapshots_superseded_once on tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified)
   where status = 'superseded';
 create index snapshots_by_time on tickets_ops.snapshots (dataset, snapshot_at);
+-- Almost empty: what a look at the bucket has yet to move, or to write down as moved.
+create index snapshots_unarchived on tickets_ops.snapshots (dataset)
+  where archived_at is null and origin = 'bucket' and status in ('done', 'unchanged');
 comment on table tickets_ops.snapshots is 'The ledger: one row for every file ever looked at (a forced replay is looked at again), with its times, its outcome and its counts. The counts of a loaded snapshot add up to rows_read.';
 comment on column tickets_ops.snapshots.snapshot_id is 'Order in which files were looked at.';
 comment on column tickets_ops.snapshots.dataset is 'inc or crq.';

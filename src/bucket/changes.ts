@@ -5,7 +5,7 @@
  */
 import { isArchived } from './archive.ts';
 import { comparePositions, type Listing, type SnapshotFile, versionOf } from './files.ts';
-import { futureDatedReason, isFutureDated, type Knowledge, type Mode, type Step, step, take } from './plan.ts';
+import { archive, futureDatedReason, isFutureDated, type Knowledge, type Mode, type Step, step, take } from './plan.ts';
 
 const BLOCKING = ['failed', 'held', 'partial'];
 const IN_FLIGHT = ['staging', 'loading', 'finalizing'];
@@ -37,9 +37,7 @@ export function planChanges({ files, ignored }: Listing, known: Knowledge, mode:
       : next;
 
   return [
-    ...here
-      .filter((file) => file !== taken && ['done', 'unchanged'].includes(statusOf(file) ?? ''))
-      .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off')),
+    ...archive(here, taken, known),
     ...files
       .filter((file) => isFutureDated(file.snapshotAt, known.now))
       .map((file) => step('postpone', file, futureDatedReason(file.snapshotAt, known.now))),

@@ -37,6 +37,8 @@ export interface Knowledge {
   readonly now: Date;
   /** By `versionOf`. */
   readonly versions: ReadonlyMap<string, KnownVersion>;
+  /** Loaded or unchanged, and not known to be archived: whoever was to move it died before, while or after it did. */
+  readonly unarchived: readonly SnapshotFile[];
   /** The newest version that has touched tickets. */
   readonly highWaterMark: Position | null;
   /** ETag of the last load, where that was whole and its cleaning rules are today's; equal bytes need not be read again. */
@@ -50,7 +52,7 @@ export interface Knowledge {
 }
 
 export type Action =
-  /** Loaded or unchanged, but still in the folder: its archiving is pending. */
+  /** Loaded or unchanged, but still in the folder, or nobody wrote down that it was moved: its archiving is pending. */
   | 'archive'
   /** Future-dated: looked at again when its time has come. */
   | 'postpone'
@@ -121,14 +123,22 @@ export function planSnapshots({ files, ignored }: Listing, known: Knowledge, mod
   );
 
   return [
-    ...present
-      .filter((file) => file !== taken && ['done', 'unchanged'].includes(versionStatus(file) ?? ''))
-      .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off')),
+    ...archive(present, taken, known),
     ...futureDated.map((file) => step('postpone', file, futureDatedReason(file.snapshotAt, known.now))),
     ...ignored.filter(({ file }) => isUnknown(file)).map(({ file, reason }) => step('ignore', file, reason)),
     ...passedOver.map((file) => step('supersede', file, whyPassedOver(file, taken, known.highWaterMark))),
     ...(taken ? [take(taken, known, mode)] : []),
   ];
+}
+
+/** What is loaded or unchanged and still lies here, and what is gone from here though nobody wrote down that it was moved. */
+export function archive(here: readonly SnapshotFile[], taken: SnapshotFile | undefined, known: Knowledge): Step[] {
+  const isLoaded = (file: SnapshotFile) =>
+    ['done', 'unchanged'].includes(known.versions.get(versionOf(file))?.status ?? '');
+  const lies = new Set(here.map(versionOf));
+  return [...here.filter(isLoaded), ...known.unarchived.filter((file) => !lies.has(versionOf(file)))]
+    .filter((file) => file !== taken)
+    .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off'));
 }
 
 export const step = (action: Action, file: SnapshotFile, reason: string): Step => ({ action, file, reason });

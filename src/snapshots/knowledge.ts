@@ -70,6 +70,24 @@ async function blockingFile(db: Db, dataset: string): Promise<Position | null> {
   return rows[0] ? { snapshotAt: rows[0].snapshot_at, lastModified: rows[0].last_modified, key: rows[0].key } : null;
 }
 
+/** Files of the bucket that are loaded or unchanged, of which no archiving is written down. Few: each look completes them. */
+async function unarchivedFiles(db: Db, dataset: string): Promise<SnapshotFile[]> {
+  const { rows } = await db.query<{ key: string; etag: string; size: string; at: Date; modified: Date }>(
+    `select source_key as key, source_etag as etag, source_size as size, snapshot_at as at, source_last_modified as modified
+     from tickets_ops.snapshots
+     where dataset = $1 and origin = 'bucket' and status in ('done', 'unchanged') and archived_at is null -- index snapshots_unarchived
+     order by snapshot_at, source_last_modified`,
+    [dataset],
+  );
+  return rows.map(({ key, etag, size, at, modified }) => ({
+    key,
+    etag,
+    size: Number(size),
+    lastModified: modified,
+    snapshotAt: at,
+  }));
+}
+
 /** The newest version that has touched tickets; null before the first load. */
 export async function highWaterMark(db: Db, dataset: string): Promise<Position | null> {
   const { rows } = await db.query<{ snapshot_at: Date | null; last_modified: Date; key: string }>(
@@ -106,6 +124,7 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
         { status, opensAt } satisfies KnownVersion,
       ]),
     ),
+    unarchived: await unarchivedFiles(db, dataset),
     highWaterMark: await highWaterMark(db, dataset),
     feed: await feedOf(db, dataset),
     blocker: await blockingFile(db, dataset),
