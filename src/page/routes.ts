@@ -19,9 +19,6 @@ interface Route<T extends z.ZodType = z.ZodType> {
 const route = <T extends z.ZodType>(role: Role, input: T, run: Route<T>['run']): Route =>
   ({ role, input, run }) as Route;
 
-const JOBS_SHOWN = 200;
-const TICKETS_SHOWN = 500;
-
 const text = z.string().min(1).max(1_000);
 /** A field that is left empty says nothing. */
 const optional = z
@@ -52,10 +49,9 @@ const decision = z.discriminatedUnion('decision', [
   seen.extend({ decision: z.literal('guard'), kind: z.literal('cluster'), guard_km: z.number().min(0.1).max(1_000) }),
 ]);
 
-/** What can be done to jobs; the parameters are the fields of the request, in its order. */
+/** What can be done to jobs; the parameters are the fields of the request, in this order. */
 const jobAction = z.discriminatedUnion('action', [
-  z.object({ action: z.literal('retry'), id }),
-  z.object({ action: z.literal('cancel'), id }),
+  z.object({ action: z.literal(['retry', 'cancel']), id }),
   z.object({ action: z.literal('retry_failed'), task: optional }),
   z.object({ action: z.literal('fetch'), dataset }),
   z.object({ action: z.literal('geocode'), cluster: text, location: optional }),
@@ -67,24 +63,17 @@ const JOB_ACTIONS = {
   fetch: 'select note from tickets_ops.fetch_now($1)',
   geocode: `select note from tickets.geocode_location($2, $1) where $2::text is not null
             union all select note from tickets.geocode_cluster($1) where $2::text is null`,
-} as const;
-
-/** A GeoJSON point as one record. */
-const flat = ({ geometry, properties }: { geometry: { coordinates: [number, number] }; properties: object }) => {
-  const [lng, lat] = geometry.coordinates;
-  return { ...properties, lng, lat };
 };
 
-/** What is on the map, by dataset: places with what is open there, and how the open tickets stand against the SLA. */
 const onMap = z.object({ dataset, cluster: optional, team: optional });
-const PLACES: Record<DatasetName, string> = {
-  inc: `reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features'`,
-  crq: 'tickets.crq_places($1, $2)',
-};
-const OPEN: Record<DatasetName, string> = { inc: 'tickets.inc_open_sla', crq: 'tickets.crq_open' };
-const SLA: Record<DatasetName, string> = {
-  inc: 'sla_state, at_risk',
-  crq: 'null as sla_state, false as at_risk',
+/** Of each dataset: its places as GeoJSON with what is open there, its open tickets, and how these stand against the SLA. */
+const MAPS: Record<DatasetName, { places: string; open: string; sla: string }> = {
+  inc: {
+    places: `reporting.fn_ticket_places(p_cluster => $1, p_team => $2) -> 'features'`,
+    open: 'tickets.inc_open_sla',
+    sla: 'sla_state, at_risk',
+  },
+  crq: { places: 'tickets.crq_places($1, $2)', open: 'tickets.crq_open', sla: 'null as sla_state, false as at_risk' },
 };
 
 /** By method and path. */
@@ -100,14 +89,10 @@ export const ROUTES: Record<string, Route> = {
     return rows;
   }),
 
-  'GET /api/place': route('tickets_curator', place, async (db, { kind, cluster, location_key }) => {
-    const { rows } = await db.query('select tickets_ops.review_place($1, $2, $3) as found', [
-      kind,
-      cluster,
-      location_key,
-    ]);
-    if (!rows[0].found.place) throw new Refused(404, `${location_key ?? 'The cluster'} is no longer in the gazetteer.`);
-    return rows[0].found;
+  'GET /api/place': route('tickets_curator', place, async (db, asked) => {
+    const { rows } = await db.query('select tickets_ops.review_place($1, $2, $3) as found', Object.values(asked));
+    if (rows[0].found.place) return rows[0].found;
+    throw new Refused(404, `${asked.location_key ?? 'The cluster'} is no longer in the gazetteer.`);
   }),
 
   'POST /api/decide': route('tickets_curator', decision, async (db, asked) => {
@@ -132,7 +117,7 @@ export const ROUTES: Record<string, Route> = {
 
   'POST /api/undo': route('tickets_curator', z.object({ decision_id: id }), async (db, { decision_id }) => {
     const { rows } = await db.query(
-      `select decision_id, kind, cluster, location_key, tickets_moved::integer as tickets_moved from tickets.undo_decision($1)`,
+      `select kind, cluster, location_key, tickets_moved::integer as tickets_moved from tickets.undo_decision($1)`,
       [decision_id],
     );
     return rows[0];
@@ -140,31 +125,28 @@ export const ROUTES: Record<string, Route> = {
 
   'GET /api/places': route('tickets_reader', onMap, async (db, { dataset, cluster, team }) => {
     const { rows } = await db.query(
-      `select array(select tickets.datasets()) as datasets, ${PLACES[dataset]} as features,
+      `select array(select tickets.datasets()) as datasets,
          array(select distinct cluster from tickets.${dataset} where is_actionable and cluster is not null order by 1) as clusters,
-         array(select distinct assigned_team from tickets.${dataset} where is_actionable and assigned_team is not null order by 1) as teams`,
+         array(select distinct assigned_team from tickets.${dataset} where is_actionable and assigned_team is not null order by 1) as teams,
+         ${MAPS[dataset].places} as places`,
       [cluster, team],
     );
-    const { features, ...choices } = rows[0];
-    return { ...choices, places: features.map(flat) };
+    return rows[0];
   }),
 
-  'GET /api/tickets': route(
-    'tickets_reader',
-    onMap.extend({ lng: degrees, lat: degrees }),
-    async (db, { dataset, ...asked }) => {
-      const { rows } = await db.query(
-        `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, ${SLA[dataset]}
-         from ${OPEN[dataset]}
-         where (geom::point)[0] = $1 and (geom::point)[1] = $2
-           and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
-         order by hours_open desc nulls last, ticket_id
-         limit ${TICKETS_SHOWN}`,
-        [asked.lng, asked.lat, asked.cluster, asked.team],
-      );
-      return rows;
-    },
-  ),
+  'GET /api/tickets': route('tickets_reader', onMap.extend({ lng: degrees, lat: degrees }), async (db, asked) => {
+    const { open, sla } = MAPS[asked.dataset];
+    const { rows } = await db.query(
+      `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, ${sla}
+       from ${open}
+       where (geom::point)[0] = $1 and (geom::point)[1] = $2
+         and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
+       order by hours_open desc nulls last, ticket_id
+       limit 500`,
+      [asked.lng, asked.lat, asked.cluster, asked.team],
+    );
+    return rows;
+  }),
 
   'GET /api/vehicles': route('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
     const { rows } = ticket
@@ -191,8 +173,8 @@ export const ROUTES: Record<string, Route> = {
          array(select distinct task from every order by 1) as tasks,
          (select count(*)::integer from every where state = 'failed' and ($1::text is null or task = $1)) as failed,
          (select coalesce(json_agg(j), '[]') from (
-           select * from matching order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at
-           limit ${JOBS_SHOWN}
+           select * from matching
+           order by state = 'failed' desc, last_error is not null desc, state = 'running' desc, run_at limit 200
          ) as j) as jobs,
          (select count(*)::integer from matching) as total`,
       [asked.task, asked.state],
@@ -202,7 +184,12 @@ export const ROUTES: Record<string, Route> = {
   }),
 
   'POST /api/jobs': route('tickets_operator', jobAction, async (db, { action, ...asked }) => {
-    const { rows } = await db.query<{ note: string | null }>(JOB_ACTIONS[action], Object.values(asked));
+    // One note a job: the same ones as one.
+    const { rows } = await db.query(
+      `select case count(*) when 1 then note else count(*) || ' × ' || note end as note
+       from (${JOB_ACTIONS[action]}) as done group by done.note`,
+      Object.values(asked),
+    );
     return { notes: rows.map(({ note }) => note) };
   }),
 };
@@ -216,7 +203,7 @@ export async function answerOf(pool: pg.Pool, { role, input, run }: Route, given
   if (!read.success) throw new Refused(400, z.prettifyError(read.error));
   const client = await pool.connect();
   const notices: string[] = [];
-  const listen = ({ message }: { message: string | undefined }) => notices.push(message ?? '');
+  const listen = ({ message = '' }) => notices.push(message);
   client.on('notice', listen);
   try {
     const answer = await asMember(client, role, () => transaction(client, () => run(client, read.data)));

@@ -30,7 +30,7 @@ export interface Page {
 
 /**
  * @param port 0: any that is free
- * @throws ConnectionError, SchemaError, and EADDRINUSE where the port is taken
+ * @throws ConnectionError, ExpectedError where the role may not read, and EADDRINUSE where the port is taken
  */
 export async function startPage(databaseUrl: string, port: number, tiles: PageSettings): Promise<Page> {
   const files = await withClient(databaseUrl, (client) => pageFiles(client, tiles));
@@ -46,19 +46,20 @@ export async function startPage(databaseUrl: string, port: number, tiles: PageSe
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
   const { port: bound } = server.address() as AddressInfo;
-  const token = randomBytes(24).toString('base64url');
-  const door = { bound, token, cookie: `fleettickets_${bound}=${randomBytes(24).toString('base64url')}` };
+  const secret = () => randomBytes(24).toString('base64url');
+  // Cookies do not tell ports apart, so the cookie's name does.
+  const door = { port: bound, token: secret(), cookie: `fleettickets_${bound}=${secret()}` };
   const headers = headersOf(tiles.MAP_TILES_URL);
   server.on('request', async (request, response) => {
-    const answer = await serve(request, door, files, pool).catch((error) => {
+    const answer = await serve(request, door, files, pool).catch((error): Answer => {
       const { status, message, grant } = refusalOf(error);
-      return { status, type: 'application/json', body: JSON.stringify({ error: message, grant }), headers: {} };
+      return { status, body: JSON.stringify({ error: message, grant }) };
     });
-    response.writeHead(answer.status, { ...headers, 'content-type': answer.type, ...answer.headers });
-    response.end(answer.body);
+    const { status = 200, type = 'application/json', body, ...more } = answer;
+    response.writeHead(status, { ...headers, 'content-type': type, ...more.headers }).end(body);
   });
   return {
-    url: `http://127.0.0.1:${bound}/?token=${token}`,
+    url: `http://127.0.0.1:${bound}/?token=${door.token}`,
     async close() {
       server.closeAllConnections();
       server.close();
@@ -68,46 +69,35 @@ export async function startPage(databaseUrl: string, port: number, tiles: PageSe
   };
 }
 
-/** Cookies do not tell ports apart, so the cookie's name does. */
-type Door = { readonly bound: number; readonly token: string; readonly cookie: string };
-type Answer = { status: number; type: string; body: string | Buffer; headers: Record<string, string> };
+type Door = { readonly port: number; readonly token: string; readonly cookie: string };
+type Answer = { status?: number; type?: string; body: string | Buffer; headers?: Record<string, string> };
+type Files = ReadonlyMap<string, PageFile>;
 
-async function serve(
-  request: IncomingMessage,
-  door: Door,
-  files: ReadonlyMap<string, PageFile>,
-  pool: pg.Pool,
-): Promise<Answer> {
+async function serve(request: IncomingMessage, door: Door, files: Files, pool: pg.Pool): Promise<Answer> {
   const { host = '', cookie = '', origin, 'sec-fetch-site': site = 'none', ...headers } = request.headers;
-  if (![`127.0.0.1:${door.bound}`, `localhost:${door.bound}`].includes(host)) {
+  if (![`127.0.0.1:${door.port}`, `localhost:${door.port}`].includes(host))
     throw new Refused(421, 'This page is served as 127.0.0.1 and localhost only.');
-  }
   const [path = '', query] = (request.url ?? '').split('?', 2);
   const asked = new URLSearchParams(query);
   if (path === '/' && isSame(asked.get('token') ?? '', door.token)) {
     const set = { location: '/', 'set-cookie': `${door.cookie}; HttpOnly; SameSite=Strict; Path=/` };
-    return { status: 303, type: 'text/plain', body: '', headers: set };
+    return { status: 303, body: '', headers: set };
   }
-  if (asked.has('token') || !cookie.split('; ').some((one) => isSame(one, door.cookie))) {
+  if (asked.has('token') || !cookie.split('; ').some((one) => isSame(one, door.cookie)))
     throw new Refused(403, 'Open the address that `fleettickets page` printed: paste it into the address bar.');
-  }
   const isWrite = request.method !== 'GET';
-  if (!['none', 'same-origin'].includes(`${site}`) || (isWrite && origin !== `http://${host}`)) {
+  if (!['none', 'same-origin'].includes(`${site}`) || (isWrite && origin !== `http://${host}`))
     throw new Refused(403, 'Another site asked for this.');
-  }
 
   const file = isWrite ? undefined : files.get(path);
-  if (file) return { status: 200, ...file, headers: {} };
+  if (file) return file;
   const route = ROUTES[`${request.method} ${path}`];
   if (!route) throw new Refused(404, `There is no ${request.method} ${path}.`);
-  if (isWrite && !headers['content-type']?.startsWith('application/json'))
-    throw new Refused(415, 'Writes are application/json.');
-  if (Number(headers['content-length'] ?? Infinity) > MAX_BODY_BYTES && isWrite)
-    throw new Refused(413, 'That is too much.');
-  const input = isWrite
-    ? await json(request).catch(() => Promise.reject(new Refused(400, 'This is no JSON.')))
-    : Object.fromEntries(asked);
-  return { status: 200, type: 'application/json', body: await answerOf(pool, route, input), headers: {} };
+  if (!isWrite) return { body: await answerOf(pool, route, Object.fromEntries(asked)) };
+  if (!headers['content-type']?.startsWith('application/json')) throw new Refused(415, 'Writes are application/json.');
+  if (!(Number(headers['content-length']) <= MAX_BODY_BYTES)) throw new Refused(413, 'That is too much.');
+  const input = await json(request).catch(() => Promise.reject(new Refused(400, 'This is no JSON.')));
+  return { body: await answerOf(pool, route, input) };
 }
 
 function isSame(one: string, other: string): boolean {
