@@ -5,11 +5,15 @@ import { $, get, nameOf, safe } from './dom.js';
 /** @type {{ role: string, database: string, outline: any, labels: Label[], source: string, tiles?: string, attribution: string }} */
 export const context = await get('/context.json');
 
-/** A dot with the name of a place or cluster. @param {L.LatLngTuple} latlng @param {number | string} rank */
-export function label(place, latlng, rank) {
-  const icon = L.divIcon({ className: `label rank${rank}`, html: safe(nameOf(place)), iconSize: [0, 0] });
-  return L.marker(latlng, { icon, pane: 'labels', interactive: false, keyboard: false });
+/** A mark of that many pixels; what can be clicked there is a button elsewhere, too. @param {L.MarkerOptions} [options] */
+export function mark(latlng, className, content, pixels, options) {
+  const icon = L.divIcon({ className, html: safe(content), iconSize: [pixels, pixels] });
+  return L.marker(latlng, { icon, keyboard: false, ...options });
 }
+
+/** A dot with the name of a place or cluster. */
+export const label = (place, latlng, rank) =>
+  mark(latlng, `label rank${rank}`, nameOf(place), 0, { pane: 'labels', interactive: false });
 
 /** Hides the names that would run into one that was there before. @param {L.Map} map */
 export function declutter(map) {

@@ -1,5 +1,5 @@
 /** The map: a circle per place, sized by its open tickets, ringed by the worst of them; a click lists them. */
-import { baseMap, context } from './basemap.js';
+import { baseMap, context, mark } from './basemap.js';
 import { $, chip, count, get, html, name, nameOf, notice, options, put, safe, say } from './dom.js';
 
 const LISTED = 100;
@@ -15,7 +15,7 @@ let map;
 let places = [];
 
 filters.onchange = ({ target }) => {
-  if (target === filters.dataset) for (const choice of [filters.cluster, filters.team]) choice.value = ''; // another one's
+  if (target === filters.dataset) filters.cluster.value = filters.team.value = ''; // another dataset has others
   return show();
 };
 list.onclick = ({ target }) => {
@@ -40,10 +40,14 @@ export async function show() {
   await get('/api/vehicles').then(drawVehicles, (error) => say(notice(error)));
 }
 
-function draw(found) {
+/** @param {any[]} features GeoJSON */
+function draw(features) {
   const isInc = filters.dataset.value === 'inc';
   const measure = isInc ? filters.sla.value : 'open'; // open, breached or at_risk
-  places = found.filter((place) => place[measure] > 0).sort((a, b) => b.breached - a.breached || b.open - a.open);
+  places = features
+    .map(({ geometry, properties }) => ({ ...properties, ...L.GeoJSON.coordsToLatLng(geometry.coordinates) }))
+    .filter((place) => place[measure] > 0)
+    .sort((a, b) => b.breached - a.breached || b.open - a.open);
   circles.clearLayers();
   // Large circles first, so that small ones lie on them.
   for (const place of places.toSorted((a, b) => b[measure] - a[measure])) {
@@ -53,21 +57,21 @@ function draw(found) {
       .on('click', () => select(place))
       .addTo(circles);
   }
-  const [open, breached, atRisk] = ['open', 'breached', 'at_risk'].map((key) =>
-    places.reduce((sum, place) => sum + place[key], 0),
-  );
-  const late = isInc ? `: ${breached} breached, ${atRisk} at risk` : '';
-  const words = `${count(places.length, 'place')}, ${count(open, 'open ticket')}${late}`;
-  put(open ? words : 'No open ticket has a place here.', summary);
+  const total = (state) => places.reduce((sum, place) => sum + place[state], 0);
+  const late = isInc && `: ${total('breached')} breached, ${total('at_risk')} at risk`;
+  const words = [count(places.length, 'place'), ', ', count(total('open'), 'open ticket'), late];
+  put(places.length > 0 ? words : 'No open ticket has a place here.', summary);
   listPlaces();
 }
 
 /** The same as the circles, for those who cannot click them. */
 function listPlaces() {
-  const item = (place, index) => html`<li><button type="button" value="${index}">${titleOf(place)}
-    <small>${isOne(place) && [name(place.cluster), ' · ']}${place.open} open${
-      place.breached > 0 && ` · ${place.breached} breached`
-    }${place.at_risk > 0 && ` · ${place.at_risk} at risk`}</small></button></li>`;
+  const item = (place, index) => {
+    const late = ['breached', 'at_risk'].filter((state) => place[state] > 0);
+    const counts = ['open', ...late].map((state) => `${place[state]} ${state.replace('_', ' ')}`).join(' · ');
+    return html`<li><button type="button" value="${index}">${titleOf(place)}
+      <small>${isOne(place) && [name(place.cluster), ' · ']}${counts}</small></button></li>`;
+  };
   const more = places.length - LISTED;
   put([places.slice(0, LISTED).map(item), more > 0 && html`<li><small>and ${more} more on the map</small></li>`], list);
 }
@@ -85,25 +89,25 @@ function titleOf(place) {
   return html`<span>Several near ${name(town)}</span>`;
 }
 
+const ticketRow = (t) => html`<li><div><b>${t.ticket_id}</b> ${t.sla_state && chip(t.at_risk ? 'at_risk' : t.sla_state)}
+  ${t.hours_open !== null && `${Math.floor(t.hours_open)} h`}</div>
+  <small>${name(t.normalized_status)} · ${name(t.assigned_team ?? 'no team')} · ${name(t.location_name)}</small></li>`;
+
+const vehicleRow = (v) => html`<li><div>${name(v.label ?? v.vehicle_id)} ${chip(v.freshness)}</div>
+  <small>about ${v.km.toFixed(1)} km by road, ${Math.round(v.minutes)} min</small></li>`;
+
 async function select(place) {
   const { lat, lng, ticket_ids } = place;
   map?.setView(place, Math.max(map.getZoom(), 13));
   const head = html`<li><button type="button">← all places</button></li><li><h2>${titleOf(place)}</h2></li>`;
   put(head, list);
   $('button', list).focus();
-  const ticket = (t) => html`<li><b>${t.ticket_id}</b> ${t.sla_state && chip(t.at_risk ? 'at_risk' : t.sla_state)}
-    ${t.hours_open !== null && `${Math.floor(t.hours_open)} h`}
-    <small>${name(t.normalized_status)} · ${name(t.assigned_team ?? 'no team')} · ${name(t.location_name)}</small></li>`;
-  const vehicle = (v) => html`<li>${name(v.label ?? v.vehicle_id)} ${chip(v.freshness)}
-    <small>about ${v.km.toFixed(1)} km by road, ${Math.round(v.minutes)} min</small></li>`;
   try {
-    const { dataset, cluster, team } = filters;
-    const asked = { lat, lng, dataset: dataset.value, cluster: cluster.value, team: team.value };
-    const tickets = await get('/api/tickets', asked);
-    const near =
-      ticket_ids && vehicles.getLayers().length > 0 ? await get('/api/vehicles', { ticket: ticket_ids[0] }) : [];
-    const nearest = near.length > 0 && html`<li><h3>Nearest vehicles</h3></li>${near.map(vehicle)}`;
-    put([head, tickets.map(ticket), nearest], list);
+    const tickets = await get('/api/tickets', { ...Object.fromEntries(new FormData(filters)), lat, lng });
+    const ticket = vehicles.getLayers().length > 0 && ticket_ids?.[0];
+    const near = ticket ? await get('/api/vehicles', { ticket }) : [];
+    const nearest = near.length > 0 && [html`<li><h3>Nearest vehicles</h3></li>`, near.map(vehicleRow)];
+    put([head, tickets.map(ticketRow), nearest], list);
   } catch (error) {
     put([head, notice(error)], list);
   }
@@ -111,15 +115,16 @@ async function select(place) {
 
 /** There are some once the operator has pointed tickets.vehicles at a tracker. */
 function drawVehicles(seen) {
-  const label = filters.vehicles.parentElement;
-  label.hidden = seen.length === 0;
-  put(count(seen.length, 'vehicle'), $('span', label));
+  const choice = filters.vehicles.parentElement;
+  choice.hidden = seen.length === 0;
+  put(count(seen.length, 'vehicle'), $('span', choice));
   vehicles.clearLayers();
-  for (const vehicle of filters.vehicles.checked ? seen : []) {
-    const { label, vehicle_id, team, freshness, open_assignments } = vehicle;
-    const state = ` · ${freshness} · ${count(open_assignments, 'assignment')}`;
-    L.marker(vehicle, { icon: L.divIcon({ className: `vehicle ${freshness}`, iconSize: [16, 16] }), keyboard: false })
-      .bindTooltip(safe([name(label ?? vehicle_id), ' · ', name(team ?? 'no team'), state]))
+  for (const { label, vehicle_id, team, freshness, open_assignments, ...place } of filters.vehicles.checked
+    ? seen
+    : []) {
+    const words = [name(label ?? vehicle_id), ' · ', name(team ?? 'no team'), ` · ${freshness} · `];
+    mark(place, `vehicle ${freshness}`, '▲', 16)
+      .bindTooltip(safe([words, count(open_assignments, 'assignment')]))
       .addTo(vehicles);
   }
 }

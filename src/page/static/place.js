@@ -1,5 +1,5 @@
 /** The place under review: what is known about it, in words and on the map, and the pin. */
-import { baseMap, declutter, label } from './basemap.js';
+import { baseMap, declutter, label, mark } from './basemap.js';
 import { $, chip, count, html, name, nameOf, put, safe, say, when } from './dom.js';
 
 const view = $('#review');
@@ -120,22 +120,21 @@ export function draw(details, open) {
 function drawMap({ place, centre, candidates, beyond, found }) {
   layer.clearLayers();
   const points = L.latLngBounds([]);
-  const mark = (point, className, text, words) => {
+  const add = (point, className, text, words) => {
     const latlng = latLng(point);
     if (!latlng) return undefined;
     points.extend(latlng);
-    const icon = L.divIcon({ className, html: safe(html`<b>${text}</b>`), iconSize: [22, 22] });
-    return L.marker(latlng, { icon, keyboard: false }).bindTooltip(safe(words)).addTo(layer);
+    return mark(latlng, className, text, 22).bindTooltip(safe(words)).addTo(layer);
   };
   for (const [lng, lat, key] of found) {
     const location_key = key.replace(` ${place.cluster.toLowerCase()}`, ''); // which goes without saying here
     label({ location_key }, [lat, lng], 'place').addTo(layer);
   }
-  for (const rejected of beyond) mark(rejected, 'beyond', '', nameOf(rejected));
-  if (centre && mark(centre, 'centre', '✚', `Centre of ${place.cluster}`)) guard.setLatLng(centre).addTo(layer);
+  for (const rejected of beyond) add(rejected, 'beyond', '◆', nameOf(rejected));
+  if (centre && add(centre, 'centre', '✚', `Centre of ${place.cluster}`)) guard.setLatLng(centre).addTo(layer);
   guard.setRadius(1000 * (centre?.guard_km ?? 0));
   for (const candidate of candidates)
-    mark(candidate, 'candidate', candidate.candidate_no, name(candidate.label))?.on('click', () => pinTo(candidate));
+    add(candidate, 'candidate', candidate.candidate_no, name(candidate.label))?.on('click', () => pinTo(candidate));
   if (points.isValid()) map.fitBounds(points.pad(0.2), { maxZoom: 14, animate: false });
   declutter(map);
 }

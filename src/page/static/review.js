@@ -18,29 +18,30 @@ let turn = 0;
 /** The cluster whose guard is edited, as tickets_ops.review_place gives it. @type {any} */
 let guarded;
 
-/** The keys; each is a button too. */
+/** The keys; each is a button too: its word, what it does in words, and how. @type {Record<string, [string, string, () => unknown]>} */
 const ACTIONS = {
-  j: () => open(at + 1),
-  k: () => open(at - 1),
-  n: skip,
-  a: () => decide(shown.place, { decision: 'accept' }, 'accepted'),
-  s: () => decide(shown.place, { decision: 'pin', ...pin }, 'pinned'),
-  r: () => decide(shown.place, { decision: 'reject' }, 'rejected'),
-  g: editGuard,
-  u: undo,
-  '?': () => help.showModal(),
+  a: ['Accept', 'accept the coordinate that is proposed', () => decide({ decision: 'accept' }, 'accepted')],
+  s: ['Save pin', 'save the pin: the place is there', () => decide({ decision: 'pin', ...pin }, 'pinned')],
+  r: ['Reject', 'reject: its tickets stay at their cluster', () => decide({ decision: 'reject' }, 'rejected')],
+  n: ['Skip', 'skip: to the end of the queue', skip],
+  g: ['Widen guard', 'widen the guard of the cluster', editGuard],
+  u: ['Undo', 'undo your last decision', undo],
+  k: ['Previous', 'previous place', () => open(at - 1)],
+  j: ['Next', 'next place', () => open(at + 1)],
+  '?': ['Help', 'this help', () => help.showModal()],
 };
-const buttons = [...view.querySelectorAll('.actions button')];
-put(
-  buttons.map((button) => html`<li><kbd>${button.ariaKeyShortcuts}</kbd> ${button.title}</li>`),
-  $('ul', help),
-);
+const all = Object.entries(ACTIONS).map(([key, [word, title]]) => ({ key, word, title }));
+const button = ({ key, word, title }) =>
+  html`<button type="button" aria-keyshortcuts="${key}" title="${title}">${word}<kbd aria-hidden="true">${key}</kbd></button>`;
+put(all.map(button), $('.actions', view));
+const line = ({ key, title }) => html`<li><kbd>${key}</kbd> ${title}</li>`;
+put(all.map(line), $('ul', help));
 
 filters.oninput = () => show();
 guardForm.oninput = countInside;
 guardForm.onsubmit = () => {
   const guard_km = guardForm.guard_km.valueAsNumber;
-  decide(guarded.place, { decision: 'guard', guard_km }, `guard of ${guard_km} km`);
+  decide({ decision: 'guard', guard_km }, `guard of ${guard_km} km`, guarded.place);
 };
 $('form.pin-form', view).onsubmit = () => $('.actions [aria-keyshortcuts=s]', view).click();
 list.onclick = ({ target }) => target.closest('li') && open([...list.children].indexOf(target.closest('li')));
@@ -48,7 +49,7 @@ list.onscroll = () => list.scrollTop + 2 * list.clientHeight > list.scrollHeight
 document.onclick = (/** @type {any} */ { target }) => {
   const key = target.closest('[aria-keyshortcuts]')?.ariaKeyShortcuts;
   const candidate = shown?.candidates[key - 1];
-  if (key && !view.ariaBusy) candidate ? pinTo(candidate) : ACTIONS[key]();
+  if (key && !view.ariaBusy) candidate ? pinTo(candidate) : ACTIONS[key]?.[2]();
 };
 document.onkeydown = (/** @type {any} */ { target, key, ctrlKey, altKey, metaKey }) => {
   if (view.hidden || ctrlKey || altKey || metaKey || target.closest('input, select, dialog')) return;
@@ -126,8 +127,8 @@ async function during(work) {
   view.ariaBusy = null;
 }
 
-/** @param {any} place @param {any} decision with what it takes @param {string} done in words */
-function decide(place, decision, done) {
+/** @param {any} decision with what it takes @param {string} done in words */
+function decide(decision, done, place = shown.place) {
   const { kind, cluster, location_key, updated_at } = place;
   during(async () => {
     const asked = { kind, cluster, location_key, updated_at, ...decision };
@@ -157,7 +158,9 @@ function undo() {
 
 function editGuard() {
   during(async () => {
-    guarded = await get('/api/place', { kind: 'cluster', cluster: shown.place.cluster });
+    const place = shown;
+    guarded = await get('/api/place', { kind: 'cluster', cluster: place.place.cluster });
+    if (shown !== place) return; // another one was chosen meanwhile
     guardForm.hidden = false;
     put(guarded.place.cluster, $('bdi', guardForm));
     guardForm.guard_km.value = guarded.centre.guard_km;
