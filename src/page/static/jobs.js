@@ -48,6 +48,7 @@ export async function show() {
     put(snapshots.map(snapshotRow), $('.snapshots', view));
   } catch (error) {
     put(notice(error), $('.health', view));
+    put('', $('.summary', view));
   }
 }
 

@@ -13,6 +13,8 @@ const vehicles = L.layerGroup();
 let map;
 /** The features of reporting.fn_ticket_places, the worst first: their properties with `lat` and `lng`. @type {any[]} */
 let places = [];
+/** The place whose tickets are listed. @type {any} */
+let chosen;
 
 filters.onchange = ({ target }) => {
   if (target === filters.dataset) filters.cluster.value = filters.team.value = ''; // another dataset has others
@@ -33,11 +35,11 @@ export async function show() {
     options(filters.cluster, answer.clusters);
     options(filters.team, answer.teams);
     draw(answer.places);
+    // Those of a tracker that cannot be read leave the map as it is.
+    await get('/api/vehicles').then(drawVehicles, (error) => say(notice(error)));
   } catch (error) {
     put(notice(error), summary);
   }
-  // Those of a tracker that cannot be read leave the map as it is.
-  await get('/api/vehicles').then(drawVehicles, (error) => say(notice(error)));
 }
 
 /** @param {any[]} features GeoJSON */
@@ -73,7 +75,15 @@ function listPlaces() {
       <small>${isOne(place) && [name(place.cluster), ' · ']}${counts}</small></button></li>`;
   };
   const more = places.length - LISTED;
-  put([places.slice(0, LISTED).map(item), more > 0 && html`<li><small>and ${more} more on the map</small></li>`], list);
+  chosen = undefined;
+  fill([places.slice(0, LISTED).map(item), more > 0 && html`<li><small>and ${more} more on the map</small></li>`]);
+}
+
+/** What the focus was on is gone then: it goes to the first button. */
+function fill(rows) {
+  const hadFocus = list.contains(document.activeElement);
+  put(rows, list);
+  if (hadFocus) $('button', list)?.focus();
 }
 
 /** Whether it is one place of one cluster. */
@@ -98,18 +108,20 @@ const vehicleRow = (v) => html`<li><div>${name(v.label ?? v.vehicle_id)} ${chip(
 
 async function select(place) {
   const { lat, lng, ticket_ids } = place;
+  chosen = place;
   map?.setView(place, Math.max(map.getZoom(), 13));
-  const head = html`<li><button type="button">← all places</button></li><li><h2>${titleOf(place)}</h2></li>`;
-  put(head, list);
-  $('button', list).focus();
+  const list = (rows) => {
+    if (chosen !== place) return; // another one was chosen meanwhile
+    fill([html`<li><button type="button">← all places</button></li><li><h2>${titleOf(place)}</h2></li>`, rows]);
+  };
+  list('');
   try {
     const tickets = await get('/api/tickets', { ...Object.fromEntries(new FormData(filters)), lat, lng });
     const ticket = vehicles.getLayers().length > 0 && ticket_ids?.[0];
     const near = ticket ? await get('/api/vehicles', { ticket }) : [];
-    const nearest = near.length > 0 && [html`<li><h3>Nearest vehicles</h3></li>`, near.map(vehicleRow)];
-    put([head, tickets.map(ticketRow), nearest], list);
+    list([tickets.map(ticketRow), near.length > 0 && html`<li><h3>Nearest vehicles</h3></li>`, near.map(vehicleRow)]);
   } catch (error) {
-    put([head, notice(error)], list);
+    list(notice(error));
   }
 }
 

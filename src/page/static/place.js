@@ -94,9 +94,9 @@ export function draw(details, open) {
     const label = `${together.places} of its ${count(together.of_all, 'rejected place')} lie together here`;
     candidates.push({ ...together, candidate_no: candidates.length + 1, label, distance_km: together.km });
   }
-  const typed = (n) => html`<li>${name(n.name)} <small>× ${n.tickets}</small></li>`;
+  const typed = (n) => html`<li>${name(n.name)} <small>×&nbsp;${n.tickets}</small></li>`;
   const candidate = ({ candidate_no, label, level, distance_km, verdict }) => html`<li>
-    <button type="button" aria-keyshortcuts="${candidate_no}">${name(label)}<kbd>${candidate_no}</kbd>
+    <button type="button" aria-keyshortcuts="${candidate_no}">${name(label)} <kbd>${candidate_no}</kbd>
       <small>${level && `${level} · `}${distance_km?.toFixed(1) ?? '?'} km${verdict && ` · ${verdict}`}</small></button></li>`;
   const made = ({ decided_at, decided_by, decision, tickets_moved }) =>
     html`<li>${when(decided_at)} · ${name(decided_by)} · ${decision} <small>${count(tickets_moved, 'ticket')} moved</small></li>`;
@@ -104,8 +104,7 @@ export function draw(details, open) {
     html`<h2>${nameOf(place)} ${chip(place.status)}</h2>
     <p>${isCluster ? 'Cluster' : name(place.cluster)} · ${count(open, 'open ticket')} ${place.confidence !== null && `· confidence ${place.confidence}`}</p>
     <p class="why">${why}</p>
-    <h3>As field staff typed it</h3>
-    <ul class="names">${names.map(typed)}</ul>
+    ${names.length > 0 && html`<h3>As field staff typed it</h3><ul class="names">${names.map(typed)}</ul>`}
     <h3>${candidates.length > 0 ? 'Where it may be' : 'The provider found nothing'}</h3>
     <p><small>${place.query && ['Asked: ', name(place.query)]}</small></p>
     <ol class="candidates">${candidates.map(candidate)}</ol>

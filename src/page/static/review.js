@@ -32,7 +32,7 @@ const ACTIONS = {
 };
 const all = Object.entries(ACTIONS).map(([key, [word, title]]) => ({ key, word, title }));
 const button = ({ key, word, title }) =>
-  html`<button type="button" aria-keyshortcuts="${key}" title="${title}">${word}<kbd aria-hidden="true">${key}</kbd></button>`;
+  html`<button type="button" aria-keyshortcuts="${key}" title="${title}">${word} <kbd aria-hidden="true">${key}</kbd></button>`;
 put(all.map(button), $('.actions', view));
 const line = ({ key, title }) => html`<li><kbd>${key}</kbd> ${title}</li>`;
 put(all.map(line), $('ul', help));
@@ -44,6 +44,7 @@ guardForm.onsubmit = () => {
   decide({ decision: 'guard', guard_km }, `guard of ${guard_km} km`, guarded.place);
 };
 $('form.pin-form', view).onsubmit = () => $('.actions [aria-keyshortcuts=s]', view).click();
+view.onsubmit = ({ target }) => $(':focus', target)?.blur(); // so that the keys are keys again
 list.onclick = ({ target }) => target.closest('li') && open([...list.children].indexOf(target.closest('li')));
 list.onscroll = () => list.scrollTop + 2 * list.clientHeight > list.scrollHeight && listMore();
 document.onclick = (/** @type {any} */ { target }) => {
@@ -52,11 +53,19 @@ document.onclick = (/** @type {any} */ { target }) => {
   if (key && !view.ariaBusy) candidate ? pinTo(candidate) : ACTIONS[key]?.[2]();
 };
 document.onkeydown = (/** @type {any} */ { target, key, ctrlKey, altKey, metaKey }) => {
-  if (view.hidden || ctrlKey || altKey || metaKey || target.closest('input, select, dialog')) return;
+  if (view.hidden || ctrlKey || altKey || metaKey) return;
+  if (key === 'Escape' && target.matches('input')) return leave();
+  if (target.closest('input, select, dialog')) return;
   const button = $(`[aria-keyshortcuts="${CSS.escape(key)}"]`, view);
   if (button?.disabled && shown) say(`Not now: ${button.title}.`);
   button?.click();
 };
+
+/** Leaves a text field, and what was typed there: the place is shown as it is. */
+function leave() {
+  $(':focus', view).blur();
+  open(at);
+}
 
 /** Fetches the queue. @param {any} [wanted] the place to show: the present one, if it is still there, or the first */
 export async function show(wanted) {
@@ -77,9 +86,9 @@ export async function show(wanted) {
   }
 }
 
-/** Lists more of the queue: thousands at once would take a second. */
+/** Lists more of the queue: thousands at once would take a second. Tab goes to the present one only, j and k to the others. */
 function listMore(upTo = list.children.length + LISTED) {
-  const row = (item) => html`<li><button type="button">${nameOf(item)}${chip(item.status)}
+  const row = (item) => html`<li><button type="button" tabindex="-1">${nameOf(item)}${chip(item.status)}
     <small>${item.location_key === null ? 'cluster' : name(item.cluster)} · ${item.open} open</small></button></li>`;
   list.insertAdjacentHTML('beforeend', safe(queue.slice(list.children.length, upTo).map(row)));
 }
@@ -90,13 +99,14 @@ async function open(index) {
   if (!item && queue.length > 0) return say(index < 0 ? 'This is the first place.' : 'That was the last place.');
   at = index;
   guardForm.hidden = true;
-  $('[aria-current]', list)?.removeAttribute('aria-current');
+  const former = $('[aria-current]', list);
+  if (former) Object.assign(former, { ariaCurrent: null, tabIndex: -1 });
   put(item ? `${at + 1} of ${queue.length.toLocaleString('en')}` : 'Nothing is in doubt here.', $('.summary', view));
-  clear(!item && 'No place matches. Choose another filter, or have a rest.');
+  clear(!item && 'No place matches: choose another filter.');
   if (!item) return;
   if (!list.children[at]) listMore(at + LISTED);
   const button = list.children[at].firstElementChild;
-  button.ariaCurrent = 'true';
+  Object.assign(button, { ariaCurrent: 'true', tabIndex: 0 });
   button.scrollIntoView({ block: 'nearest' });
   const { kind, cluster, location_key } = item;
   try {
