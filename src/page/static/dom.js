@@ -19,6 +19,13 @@ export function put(content, element) {
   element.innerHTML = safe(content);
 }
 
+/** Fills a list anew. The focus that was in it goes to what is current there, or to the first. */
+export function refill(content, list) {
+  const hadFocus = list.contains(document.activeElement);
+  put(content, list);
+  if (hadFocus) ($('[aria-current]', list) ?? $('button', list))?.focus();
+}
+
 /** Shows a message at the foot of the page, until the next one. @param {any} [content] */
 export const say = (content) => put(content, $('#message'));
 

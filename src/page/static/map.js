@@ -1,6 +1,6 @@
 /** The map: a circle per place, sized by its open tickets, ringed by the worst of them; a click lists them. */
 import { baseMap, context, mark } from './basemap.js';
-import { $, chip, count, get, html, name, nameOf, notice, options, put, safe, say } from './dom.js';
+import { $, chip, count, get, html, name, nameOf, notice, options, put, refill, safe, say } from './dom.js';
 
 const LISTED = 100;
 const view = $('#map');
@@ -76,14 +76,10 @@ function listPlaces() {
   };
   const more = places.length - LISTED;
   chosen = undefined;
-  fill([places.slice(0, LISTED).map(item), more > 0 && html`<li><small>and ${more} more on the map</small></li>`]);
-}
-
-/** What the focus was on is gone then: it goes to the first button. */
-function fill(rows) {
-  const hadFocus = list.contains(document.activeElement);
-  put(rows, list);
-  if (hadFocus) $('button', list)?.focus();
+  refill(
+    [places.slice(0, LISTED).map(item), more > 0 && html`<li><small>and ${more} more on the map</small></li>`],
+    list,
+  );
 }
 
 /** Whether it is one place of one cluster. */
@@ -110,18 +106,17 @@ async function select(place) {
   const { lat, lng, ticket_ids } = place;
   chosen = place;
   map?.setView(place, Math.max(map.getZoom(), 13));
-  const list = (rows) => {
-    if (chosen !== place) return; // another one was chosen meanwhile
-    fill([html`<li><button type="button">← all places</button></li><li><h2>${titleOf(place)}</h2></li>`, rows]);
-  };
-  list('');
+  const head = html`<li><button type="button">← all places</button></li><li><h2>${titleOf(place)}</h2></li>`;
+  // Not if another one was chosen meanwhile.
+  const show = (rows) => chosen === place && refill([head, rows], list);
+  show('');
   try {
     const tickets = await get('/api/tickets', { ...Object.fromEntries(new FormData(filters)), lat, lng });
     const ticket = vehicles.getLayers().length > 0 && ticket_ids?.[0];
     const near = ticket ? await get('/api/vehicles', { ticket }) : [];
-    list([tickets.map(ticketRow), near.length > 0 && html`<li><h3>Nearest vehicles</h3></li>`, near.map(vehicleRow)]);
+    show([tickets.map(ticketRow), near.length > 0 && html`<li><h3>Nearest vehicles</h3></li>`, near.map(vehicleRow)]);
   } catch (error) {
-    list(notice(error));
+    show(notice(error));
   }
 }
 

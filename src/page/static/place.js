@@ -94,7 +94,7 @@ export function draw(details, open) {
     const label = `${together.places} of its ${count(together.of_all, 'rejected place')} lie together here`;
     candidates.push({ ...together, candidate_no: candidates.length + 1, label, distance_km: together.km });
   }
-  const typed = (n) => html`<li>${name(n.name)} <small>×&nbsp;${n.tickets}</small></li>`;
+  const typed = (n) => html`<li>${name(n.name)} <small>× ${n.tickets}</small></li>`;
   const candidate = ({ candidate_no, label, level, distance_km, verdict }) => html`<li>
     <button type="button" aria-keyshortcuts="${candidate_no}">${name(label)} <kbd>${candidate_no}</kbd>
       <small>${level && `${level} · `}${distance_km?.toFixed(1) ?? '?'} km${verdict && ` · ${verdict}`}</small></button></li>`;

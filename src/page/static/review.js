@@ -1,15 +1,17 @@
 /** The review: a queue of doubtful places, decided one after the other by key or by button. */
-import { $, chip, count, get, html, name, nameOf, notice, post, put, safe, say } from './dom.js';
+import { $, chip, count, get, html, name, nameOf, notice, post, put, refill, say } from './dom.js';
 import { clear, draw, guard, pin, pinTo, resize, shown } from './place.js';
 
+/** Thousands of rows at once would take a second. */
 const LISTED = 100;
 const view = $('#review');
 const filters = $('aside form', view);
 const list = $('.list', view);
 const help = $('dialog', view);
 const guardForm = $('form.guard', view);
-/** Rows of tickets_ops.review_queue; the first of them are listed. @type {any[]} */
+/** Rows of tickets_ops.review_queue, of which the first are listed. @type {any[]} */
 let queue = [];
+let listed = LISTED;
 let at = 0;
 /** The decisions of this sitting that can be undone, the last one last. @type {number[]} */
 const decided = [];
@@ -45,8 +47,12 @@ guardForm.onsubmit = () => {
 };
 $('form.pin-form', view).onsubmit = () => $('.actions [aria-keyshortcuts=s]', view).click();
 view.onsubmit = ({ target }) => $(':focus', target)?.blur(); // so that the keys are keys again
-list.onclick = ({ target }) => target.closest('li') && open([...list.children].indexOf(target.closest('li')));
-list.onscroll = () => list.scrollTop + 2 * list.clientHeight > list.scrollHeight && listMore();
+list.onclick = ({ target }) => open(Number(target.closest('button').value));
+list.onscroll = () => {
+  if (listed >= queue.length || list.scrollTop + 2 * list.clientHeight < list.scrollHeight) return;
+  listed += LISTED;
+  listQueue();
+};
 document.onclick = (/** @type {any} */ { target }) => {
   const key = target.closest('[aria-keyshortcuts]')?.ariaKeyShortcuts;
   const candidate = shown?.candidates[key - 1];
@@ -77,7 +83,7 @@ export async function show(wanted) {
     if (asked !== turn) return;
     const { cluster, location_key } = wanted ?? queue[at] ?? {};
     queue = answer;
-    put('', list);
+    listed = LISTED;
     const isWanted = (item) => item.cluster === cluster && item.location_key === location_key;
     await open(Math.max(queue.findIndex(isWanted), 0));
   } catch (error) {
@@ -86,11 +92,12 @@ export async function show(wanted) {
   }
 }
 
-/** Lists more of the queue: thousands at once would take a second. Tab goes to the present one only, j and k to the others. */
-function listMore(upTo = list.children.length + LISTED) {
-  const row = (item) => html`<li><button type="button" tabindex="-1">${nameOf(item)}${chip(item.status)}
-    <small>${item.location_key === null ? 'cluster' : name(item.cluster)} · ${item.open} open</small></button></li>`;
-  list.insertAdjacentHTML('beforeend', safe(queue.slice(list.children.length, upTo).map(row)));
+/** Tab goes to the present place only, j and k to the others. */
+function listQueue() {
+  const row = (item, index) => html`<li>
+    <button type="button" value="${index}" ${index === at ? 'aria-current=true' : 'tabindex=-1'}>${nameOf(item)}${chip(item.status)}
+    <small>${item.location_key ? name(item.cluster) : 'cluster'} · ${item.open} open</small></button></li>`;
+  refill(queue.slice(0, listed).map(row), list);
 }
 
 /** Shows a place of the queue. @param {number} index */
@@ -99,15 +106,12 @@ async function open(index) {
   if (!item && queue.length > 0) return say(index < 0 ? 'This is the first place.' : 'That was the last place.');
   at = index;
   guardForm.hidden = true;
-  const former = $('[aria-current]', list);
-  if (former) Object.assign(former, { ariaCurrent: null, tabIndex: -1 });
+  listed = Math.max(listed, at + 1);
+  listQueue();
   put(item ? `${at + 1} of ${queue.length.toLocaleString('en')}` : 'Nothing is in doubt here.', $('.summary', view));
   clear(!item && 'No place matches: choose another filter.');
   if (!item) return;
-  if (!list.children[at]) listMore(at + LISTED);
-  const button = list.children[at].firstElementChild;
-  Object.assign(button, { ariaCurrent: 'true', tabIndex: 0 });
-  button.scrollIntoView({ block: 'nearest' });
+  $('[aria-current]', list).scrollIntoView({ block: 'nearest' });
   const { kind, cluster, location_key } = item;
   try {
     const details = await get('/api/place', { kind, cluster, location_key: location_key ?? '' });
@@ -120,8 +124,6 @@ async function open(index) {
 function skip() {
   if (queue.length === 0) return;
   queue.push(...queue.splice(at, 1));
-  list.children[at].remove();
-  listMore();
   open(at);
 }
 
@@ -147,10 +149,7 @@ function decide(decision, done, place = shown.place) {
     const remarks = notices.map((text) => html`<small>${text}</small>`);
     say(html`<span>${nameOf(place)}: ${done}. ${count(tickets_moved, 'ticket')} moved</span>
       <button type="button" aria-keyshortcuts="u">undo</button>${remarks}`);
-    if (decision.decision !== 'guard') {
-      queue.splice(at, 1);
-      list.children[at].remove();
-    }
+    if (decision.decision !== 'guard') queue.splice(at, 1);
     // What is decided about a cluster changes the verdict on its places.
     return kind === 'cluster' ? show() : open(Math.min(at, queue.length - 1));
   });
