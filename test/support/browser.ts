@@ -89,11 +89,11 @@ export async function paintTime(tab: Tab, view: string, isPainted: string): Prom
 }
 
 /**
- * A first paint is to take a second at most. Where other work slows the machine down, a view of a handful shows it: eight times
- * as long as that is allowed there. Both in milliseconds, of paintTime.
+ * A first paint does not get slow with what there is to paint: many take at most twenty times as long as a handful, which is
+ * measured on the same machine at the same time. What it takes in milliseconds is told by `npm run bench -- --only page`.
  */
 export function assertPrompt(t: TestContext, many: number, few: number): void {
   const words = `${Math.round(many)} ms, and ${Math.round(few)} ms for a handful`;
   t.diagnostic(words);
-  assert.ok(many < Math.max(1000, 8 * few), words);
+  assert.ok(many < 20 * few, words);
 }

@@ -23,7 +23,7 @@ export function declutter(map) {
     const box = element.firstElementChild.getBoundingClientRect();
     const hits = (other) =>
       box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom;
-    element.classList.toggle('nameless', taken.some(hits));
+    element.style.visibility = taken.some(hits) ? 'hidden' : '';
     if (!taken.some(hits)) taken.push(box);
   }
 }
@@ -35,7 +35,7 @@ export function baseMap(container) {
   map.addControl(L.control.scale({ imperial: false })).addControl(L.control.zoom({ position: 'topright' }));
   const sources = ['© OpenStreetMap contributors', source, attribution].filter(Boolean).join(' · ');
   map.attributionControl.setPrefix(false).addAttribution(safe(sources));
-  map.createPane('labels');
+  map.createPane('labels').style.zIndex = '450'; // above circles, below what can be clicked
   if (tiles) L.tileLayer(tiles, { maxZoom: 19 }).addTo(map);
   const country = L.geoJSON(outline, { interactive: false, style: { className: 'country' } }).addTo(map);
   map.fitBounds(country.getBounds());
