@@ -135,9 +135,9 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       });
       await summary().getByText('3 places').waitFor();
       await tab.route('**/api/tickets?*', (route) => held.then(() => route.continue()), { times: 1 });
-      await list().getByText('Rose Court').press('Enter');
+      await list().getByRole('button', { name: 'Rose Court' }).press('Enter');
       await list().getByRole('button', { name: 'all places' }).and(tab.locator(':focus')).press('Enter');
-      await list().getByText('Acacia Road').and(tab.locator('*')).press('Enter');
+      await list().getByRole('button', { name: 'Acacia Road' }).press('Enter');
       await list().locator('li:has(b)').nth(5).waitFor();
       const late = tab.waitForResponse('**/api/tickets?*');
       release();
