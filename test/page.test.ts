@@ -271,6 +271,22 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       ]);
     });
 
+    test('more failed ones than are listed are all retried', async () => {
+      await env.pool.query(
+        `select tickets_ops.enqueue('geocode_location', json_build_object('location_name', '', 'cluster', n), p_max_attempts => 1)
+         from generate_series(1, 204) as n`,
+      );
+      await env.runJobs();
+      await view().getByLabel('Task').selectOption('geocode_location');
+      await tab.getByText('205 jobs waiting, running or failed, of which 200 are listed').waitFor();
+      await tab.getByRole('button', { name: 'Retry all 205 failed geocode_location' }).click();
+      await message('It is due now.');
+      const { rows: left } = await env.pool.query(
+        `select state, count(*)::integer as jobs from tickets_ops.jobs where task = 'geocode_location' group by 1`,
+      );
+      assert.deepEqual(left, [{ state: 'ready', jobs: 205 }]);
+    });
+
     test('one is retried, or cancelled; what cannot be is said', async () => {
       const geocode = rows().filter({ hasText: 'geocode_location' });
       await geocode.getByRole('button', { name: 'Retry' }).click();
