@@ -32,9 +32,8 @@ export function declutter(map) {
 export function baseMap(container) {
   const { outline, labels, source, tiles, attribution } = context;
   const map = L.map(container, { minZoom: 5, maxZoom: 19, zoomSnap: 0.5, zoomControl: false });
-  map
-    .addControl(L.control.scale({ imperial: false, position: 'topleft' }))
-    .addControl(L.control.zoom({ position: 'topright' }));
+  L.control.scale({ imperial: false, position: 'topleft' }).addTo(map);
+  L.control.zoom({ position: 'topright' }).addTo(map);
   const sources = ['© OpenStreetMap contributors', source, attribution].filter(Boolean).join(' · ');
   map.attributionControl.setPrefix(false).addAttribution(safe(sources));
   map.createPane('labels').style.zIndex = '450'; // above circles, below what can be clicked
