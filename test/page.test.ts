@@ -250,6 +250,11 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       const wrong = rows().filter({ hasText: 'geocode_location' });
       await wrong.locator('summary').getByText('Wrong payload').click();
       await wrong.locator('pre').getByText('A right one').waitFor();
+      const again = tab.waitForResponse('**/api/jobs?*');
+      await tab.getByRole('button', { name: 'Refresh' }).click();
+      await (await again).finished();
+      await tab.waitForLoadState('networkidle');
+      assert.ok(await wrong.locator('pre').getByText('A right one').isVisible(), 'what is read stays open');
       assert.equal(await rows().first().locator('.chip').innerText(), 'failed');
       assert.equal(await rows().last().locator('.chip').innerText(), 'scheduled');
     });

@@ -43,7 +43,9 @@ export async function show() {
     const more = total > jobs.length && `, of which ${jobs.length} are listed`;
     put([count(total, 'job'), ' waiting, running or failed', more], $('.summary', view));
     const focused = $('.jobs button:focus', view);
+    const read = Array.from(view.querySelectorAll('details[open]'), ({ id }) => id);
     put(jobs.map(jobRow), $('.jobs', view));
+    for (const id of read) $(`details[id="${id}"]`, view)?.toggleAttribute('open', true);
     if (focused) $(`.jobs [value="${focused.form.elements.id.value}"] ~ [value=${focused.value}]`, view)?.focus();
     put(snapshots.map(snapshotRow), $('.snapshots', view));
   } catch (error) {
@@ -62,7 +64,7 @@ const lineOf = (d) => html`
 
 const jobRow = (job) => html`<tr>
   <td>${job.id} <b>${job.task}</b></td><td>${chip(job.state)}</td><td>${job.attempts} of ${job.max_attempts}</td><td>${when(job.run_at)}</td>
-  <td class="long"><details><summary>${name(job.last_error?.slice(0, 100) ?? job.key ?? JSON.stringify(job.payload))}</summary>
+  <td class="long"><details id="${job.id}"><summary>${name(job.last_error?.slice(0, 100) ?? job.key ?? JSON.stringify(job.payload))}</summary>
     ${job.last_error && html`<pre>${job.last_error}</pre>`}<pre>${JSON.stringify(job.payload, null, 2)}</pre>
     <small>${name(job.key ?? 'no key')} · asked for ${job.age} ago</small></details></td>
   <td><form method="dialog"><input type="hidden" name="id" value="${job.id}">
