@@ -104,7 +104,7 @@ export function draw(details, open) {
     html`<h2>${nameOf(place)} ${chip(place.status)}</h2>
     <p>${isCluster ? 'Cluster' : name(place.cluster)} · ${count(open, 'open ticket')} ${place.confidence !== null && `· confidence ${place.confidence}`}</p>
     <p class="why">${why}</p>
-    ${names.length > 0 && html`<h3>As field staff typed it</h3><ul class="names">${names.map(typed)}</ul>`}
+    ${names.length > 0 && html`<h3>As field staff typed it</h3><ul>${names.map(typed)}</ul>`}
     <h3>${candidates.length > 0 ? 'Where it may be' : 'The provider found nothing'}</h3>
     <p><small>${place.query && ['Asked: ', name(place.query)]}</small></p>
     <ol class="candidates">${candidates.map(candidate)}</ol>
