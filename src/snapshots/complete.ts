@@ -86,9 +86,8 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
     return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not finalizing`;
 
   const status = snapshot.broken_off === null ? 'done' : 'partial';
-  await client.query('select tickets.place_tickets($1)', [snapshot.dataset]);
   // Of rows that somebody wrote past us.
-  await client.query('select tickets_ops.record_baselines($1, $2, $3)', [
+  await client.query('select tickets_ops.record_baselines($1, $2, $3, true)', [
     snapshot.dataset,
     snapshotId,
     snapshot.snapshot_at,
