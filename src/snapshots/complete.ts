@@ -106,10 +106,10 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   );
   await client.query('select tickets_ops.replace_held($1, $2, true)', [snapshot.dataset, snapshot.snapshot_at]);
   if (status === 'done') await writeImportMeta(client, snapshotId);
-  await client.query('select tickets_ops.wipe_staging($1)', [snapshotId]);
   await client.query('select tickets_ops.plan_geocoding()');
   if (snapshot.backfill) await client.query('select tickets_ops.continue_backfill($1)', [snapshot.dataset]);
-  await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]); // last: other looks wait for its lock
+  await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]); // late: other looks wait for its lock
+  await client.query('select tickets_ops.wipe_staging($1)', [snapshotId]); // last: other stagings wait for its lock
   return { ...snapshot, status };
 }
 
