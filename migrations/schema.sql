@@ -153,7 +153,7 @@ Arguments: p_open_only (default true; false adds the closed tickets); p_cluster,
 
 features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
 
-summary: total, mapped and unmapped tickets; by_status (normalized_status), by_cluster, by_region, by_geo_source: tickets per value, unmapped ones included, "(none)" where there is no value; by_sla_state: open tickets only; truncated: true where not every mapped ticket is among the features; freshness: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. Filters do not concern freshness.
+summary: total, mapped and unmapped tickets; by_status (normalized_status), by_cluster, by_region, by_geo_source: tickets per value, unmapped ones included, "(none)" where there is no value (a cluster once, however the feed spells it: as in tickets.geo_clusters, else as most of these tickets do; a feature has the feed''s own spelling); by_sla_state: open tickets only; truncated: true where not every mapped ticket is among the features; freshness: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. Filters do not concern freshness.
 
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
@@ -2484,6 +2484,17 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     ) as t
     group by normalized_status, cluster, region, sla_state, geo_source
   ),
+  clusters as (
+    -- However it is spelled a cluster counts once, as p_cluster finds it.
+    select
+      c.cluster,
+      case when tickets.cluster_key(c.cluster) is not null then coalesce(
+        g.cluster,
+        first_value(c.cluster) over (partition by tickets.cluster_key(c.cluster) order by sum(c.tickets) desc, c.cluster collate "C")
+      ) end as shown
+    from counts c left join tickets.geo_clusters g on tickets.cluster_key(g.cluster) = tickets.cluster_key(c.cluster)
+    group by c.cluster, g.cluster
+  ),
   totals as (
     select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
   ),
@@ -2501,8 +2512,9 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
       from (
         select dimension, value, sum(c.tickets) as tickets
         from counts c
+        left join clusters k on k.cluster = c.cluster
         cross join lateral (values
-          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_status', c.normalized_status), ('by_cluster', k.shown), ('by_region', c.region),
           ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
         ) as d (dimension, value)
         -- Closed tickets have no state against the SLA, and those of CRQ none at all.
