@@ -2201,6 +2201,7 @@ CREATE FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text DEFA
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
     SET random_page_cost TO '1.1'
+    SET enable_nestloop TO 'off'
     AS $$
 #variable_conflict use_column
 declare

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:446a4f705da006e61e6255ae32c6b686d4856b12
+--! Hash: sha1:f9db354a10550ee2dbc9f8eab8d41d64c280375b
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -10353,6 +10353,8 @@ Traps: it says nothing of tickets that are still open: for that see tickets.inc_
 
 -- Kaplan-Meier: at each time at which a ticket closed, the share that stays open is multiplied by 1 - closed / still open and
 -- watched just before. The product as a sum of logarithms; it reaches 0 where all that were watched close.
+-- No nested loops: until the tables are analyzed, as after a first load, the planner takes a whole year for a handful of
+-- tickets, and compares each ticket with each closing (measured: 30 000 tickets, 40 s against 0.2).
 create or replace function tickets.inc_time_to_close(p_from date, p_to date, p_by text default null)
 returns table (
   value text, opened bigint, closed bigint, still_open bigint, clock_known_pct numeric, within_24h_pct numeric, within_48h_pct numeric,
@@ -10363,6 +10365,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 set jit = off
 set random_page_cost = 1.1
+set enable_nestloop = off
 as $$
 #variable_conflict use_column
 declare
