@@ -169,7 +169,7 @@ describe('analytics on a real server', { skip: !native && 'needs a native Postgr
         `inc_backlog_daily(${year}, ${by})`,
         `inc_team_scorecard(${year})`,
       ])
-        await ask(`set statement_timeout = '15s'; select count(*) from tickets.${call}; reset statement_timeout`);
+        await ask(`set statement_timeout = '5s'; select count(*) from tickets.${call}; reset statement_timeout`);
     for (const name of ['inc', 'inc_events']) await ask(`alter table tickets.${name} reset (autovacuum_enabled)`);
   });
 
