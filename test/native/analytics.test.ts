@@ -160,8 +160,8 @@ describe('analytics on a real server', { skip: !native && 'needs a native Postgr
        from tickets.inc_events`,
     );
     const year = `tickets.eat_day(now()) - 364, tickets.eat_day(now()) + 1`;
+    // A comparison of each ticket with each closing takes a minute.
     for (const by of ['null', `'team'`, `'cluster'`])
-      // A comparison of each ticket with each closing takes a minute.
       for (const call of [
         `inc_flow(${year}, 'week', ${by})`,
         `inc_repair_times(${year}, 'week', ${by})`,
