@@ -153,7 +153,7 @@ Arguments: p_open_only (default true; false adds the closed tickets); p_cluster,
 
 features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
 
-summary: total, mapped and unmapped tickets; by_status (normalized_status), by_cluster, by_region, by_geo_source: tickets per value, unmapped ones included, "(none)" where there is no value; by_sla_state: open tickets only; truncated: true where not every mapped ticket is among the features; freshness: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. Filters do not concern freshness.
+summary: total, mapped and unmapped tickets; by_status (normalized_status), by_cluster, by_region, by_geo_source: tickets per value, unmapped ones included, "(none)" where there is no value (a cluster once, however the feed spells it: as in tickets.geo_clusters, else as most of these tickets do; a feature has the feed''s own spelling); by_sla_state: open tickets only; truncated: true where not every mapped ticket is among the features; freshness: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. Filters do not concern freshness.
 
 Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
 
@@ -1925,44 +1925,50 @@ begin
       select i.day from tickets.inc_daily i where i.day <= d.day order by i.day desc limit 1 -- primary key
     ) as look on d.day <= greatest(look.day, tickets.eat_day(now()))
   ),
-  cells as (
+  listed as (
+    -- The values of the range, as they were recorded and as they are shown. Numbered in their order, because numbers are sorted
+    -- in a third of the time that texts take.
+    select w.recorded, v.shown, dense_rank() over (order by v.shown) as rank
+    from (
+      select coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') as recorded
+      from tickets.inc_daily i -- primary key
+      where i.day >= (select min(d.seen) from days d) and i.day < p_to
+        -- What came and went on the day that is carried into the range is not of the range.
+        and (i.open > 0 or (i.day >= p_from and i.opened + i.reopened + i.closed > 0))
+      union
+      select '' where p_by is null
+    ) as w
+    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(w.recorded)
+    cross join lateral (select tickets.shown_value(p_by, w.recorded, s.spelling) as shown) as v
+  )
+  select
+    d.day, d.starts_at, case when p_by is not null then c.shown end,
+    -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
+    case when c.rows = 0 then known.zero else c.open end, case when c.rows = 0 then known.zero else c.open_breached end,
+    case when c.rows = 0 then known.zero else c.open_at_risk end, case when c.rows = 0 then known.zero else c.open_unknown end,
+    case when c.rows = 0 then known.zero else c.aged_0_24h end, case when c.rows = 0 then known.zero else c.aged_24_48h end,
+    case when c.rows = 0 then known.zero else c.aged_2_7d end, case when c.rows = 0 then known.zero else c.aged_7_30d end,
+    case when c.rows = 0 then known.zero else c.aged_over_30d end,
+    coalesce(c.opened, 0), coalesce(c.reopened, 0), coalesce(c.closed, 0),
+    coalesce(c.opened + c.reopened - c.closed, 0), d.seen is not distinct from d.day
+  from days d
+  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
+  -- Day by day, so that what is summed and sorted at a time is small: half of the time that it takes for all days at once.
+  cross join lateral (
     select
-      i.day, tickets.shown_value(p_by, tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), s.spelling) as value,
+      v.shown, v.rank, count(i.day) as rows,
       sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
       sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
       sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
-      sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
-    from tickets.inc_daily i
-    left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(i.cluster)
-    where i.day >= (select min(d.seen) from days d) and i.day < p_to
-    group by 1, 2
-  ),
-  listed as (
-    -- Numbered in their order, because numbers are sorted in a third of the time that texts take.
-    select value, row_number() over (order by value) as rank
-    from (
-      -- What came and went on the day that is carried into the range is not of the range.
-      select c.value from cells c where c.open > 0 or (c.day >= p_from and c.opened + c.reopened + c.closed > 0)
-      union
-      select '(none)' where p_by is null
-    ) as found
-  )
-  select
-    d.day, d.starts_at, case when p_by is not null then v.value end,
-    -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
-    coalesce(c.open, known.zero), case when c.day is null then known.zero else c.open_breached end,
-    case when c.day is null then known.zero else c.open_at_risk end, case when c.day is null then known.zero else c.open_unknown end,
-    case when c.day is null then known.zero else c.aged_0_24h end, case when c.day is null then known.zero else c.aged_24_48h end,
-    case when c.day is null then known.zero else c.aged_2_7d end, case when c.day is null then known.zero else c.aged_7_30d end,
-    case when c.day is null then known.zero else c.aged_over_30d end,
-    coalesce(flow.opened, 0), coalesce(flow.reopened, 0), coalesce(flow.closed, 0),
-    coalesce(flow.opened + flow.reopened - flow.closed, 0), d.seen is not distinct from d.day
-  from days d
-  cross join listed v
-  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
-  left join cells c on c.day = d.seen and c.value = v.value
-  left join lateral (select c.opened, c.reopened, c.closed where d.seen = d.day) as flow on true
-  order by d.day, v.rank;
+      sum(i.opened) filter (where i.day = d.day) as opened, sum(i.reopened) filter (where i.day = d.day) as reopened,
+      sum(i.closed) filter (where i.day = d.day) as closed
+    from listed v
+    left join tickets.inc_daily i -- primary key
+      on i.day = d.seen and coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') = v.recorded
+    group by v.shown, v.rank
+    order by v.rank
+  ) as c
+  order by d.day, c.rank;
 end
 $$;
 
@@ -1980,7 +1986,7 @@ CREATE FUNCTION tickets.inc_flow(p_from date, p_to date, p_step text DEFAULT 'da
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
     SET random_page_cost TO '1.1'
-    SET parallel_setup_cost TO '10000'
+    SET parallel_setup_cost TO '20000'
     AS $$
 #variable_conflict use_column
 declare
@@ -1993,42 +1999,39 @@ begin
   v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
   return query
   with counted as (
+    -- In one pass, which a year's question shares out among workers as a whole.
     select
-      width_bucket(c.started_at, v_starts) as n,
-      tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value) as value, -- as it was first seen
-      count(*) as created, count(*) filter (where c.source = 'created_at_service') as known,
-      0 as closed, 0 as closed_final, 0 as reopened, 0 as undated
-    from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
-    left join tickets.inc_events e -- index inc_events_first
-      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
-    where c.started_at >= v_from and c.started_at < v_to
-    group by 1, 2
-    union all
-    select
-      width_bucket(c.closed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
-      0, 0, count(*), count(*) filter (where c.is_final), 0, 0
-    from tickets.inc_closures c
-    where c.closed_at >= v_from and c.closed_at < v_to
-    group by 1, 2
-    union all
-    select
-      width_bucket(c.observed_at, v_starts), tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status),
-      0, 0, 0, 0, 0, count(*)
-    from tickets.inc_closures c
-    where c.closed_at is null and c.observed and c.observed_at >= v_from and c.observed_at < v_to
-    group by 1, 2
-    union all
-    select
-      width_bucket(e.snapshot_at, v_starts), tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value),
-      0, 0, 0, 0, count(*), 0
-    from tickets.inc_events e
-    where e.event = 'reopened' and e.snapshot_at >= v_from and e.snapshot_at < v_to
-    group by 1, 2
+      h.what, width_bucket(h.at, v_starts) as n, tickets.dimension(p_by, h.assigned_team, h.cluster, h.region, h.owner, h.status) as value,
+      count(*) as tickets, count(*) filter (where h.clock_known) as known, count(*) filter (where h.is_final) as final
+    from (
+      select
+        'created' as what, c.started_at as at, e.assigned_team, e.cluster, e.region, e.owner, e.new_value as status, -- as it was first seen
+        c.source = 'created_at_service' as clock_known, false as is_final
+      from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
+      left join tickets.inc_events e -- index inc_events_first
+        on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+      where c.started_at >= v_from and c.started_at < v_to
+      union all
+      select 'closed', c.closed_at, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status, false, c.is_final
+      from tickets.inc_closures c
+      where c.closed_at >= v_from and c.closed_at < v_to
+      union all
+      select 'undated', c.observed_at, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status, false, false
+      from tickets.inc_closures c
+      where c.closed_at is null and c.observed and c.observed_at >= v_from and c.observed_at < v_to
+      union all
+      select 'reopened', e.snapshot_at, e.assigned_team, e.cluster, e.region, e.owner, e.new_value, false, false
+      from tickets.inc_events e -- index inc_events_revisions
+      where e.event = 'reopened' and e.snapshot_at >= v_from and e.snapshot_at < v_to
+    ) as h
+    group by 1, 2, 3
   ),
   summed as (
     select
-      n, tickets.shown_value(p_by, c.value, s.spelling) as value, sum(created)::bigint as created, sum(known)::bigint as known, sum(closed)::bigint as closed,
-      sum(closed_final)::bigint as closed_final, sum(reopened)::bigint as reopened, sum(undated)::bigint as undated
+      c.n, tickets.shown_value(p_by, c.value, s.spelling) as value,
+      (sum(c.tickets) filter (where c.what = 'created'))::bigint as created, sum(c.known)::bigint as known,
+      (sum(c.tickets) filter (where c.what = 'closed'))::bigint as closed, sum(c.final)::bigint as closed_final,
+      (sum(c.tickets) filter (where c.what = 'reopened'))::bigint as reopened, (sum(c.tickets) filter (where c.what = 'undated'))::bigint as undated
     from counted c left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.value)
     group by 1, 2
   ),
@@ -2198,6 +2201,7 @@ CREATE FUNCTION tickets.inc_time_to_close(p_from date, p_to date, p_by text DEFA
     SET plan_cache_mode TO 'force_custom_plan'
     SET jit TO 'off'
     SET random_page_cost TO '1.1'
+    SET enable_nestloop TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -2481,6 +2485,17 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     ) as t
     group by normalized_status, cluster, region, sla_state, geo_source
   ),
+  clusters as (
+    -- However it is spelled a cluster counts once, as p_cluster finds it.
+    select
+      c.cluster,
+      case when tickets.cluster_key(c.cluster) is not null then coalesce(
+        g.cluster,
+        first_value(c.cluster) over (partition by tickets.cluster_key(c.cluster) order by sum(c.tickets) desc, c.cluster collate "C")
+      ) end as shown
+    from counts c left join tickets.geo_clusters g on tickets.cluster_key(g.cluster) = tickets.cluster_key(c.cluster)
+    group by c.cluster, g.cluster
+  ),
   totals as (
     select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
   ),
@@ -2498,8 +2513,9 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
       from (
         select dimension, value, sum(c.tickets) as tickets
         from counts c
+        left join clusters k on k.cluster = c.cluster
         cross join lateral (values
-          ('by_status', c.normalized_status), ('by_cluster', c.cluster), ('by_region', c.region),
+          ('by_status', c.normalized_status), ('by_cluster', k.shown), ('by_region', c.region),
           ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
         ) as d (dimension, value)
         -- Closed tickets have no state against the SLA, and those of CRQ none at all.

@@ -109,6 +109,21 @@ test('a guard is a finite distance of this country', async () => {
   await sql(`insert into tickets.geo_clusters (cluster, guard_km) values ('Turkana', 450.5)`);
 });
 
+test('the map counts it as one in its summary, as it is filtered, and each feature keeps its own spelling', async () => {
+  const summary = async (args = '') =>
+    (await sql(`select reporting.fn_tickets_for_map(${args}) -> 'summary' as s`))[0]?.s;
+  await load(1, [...SPELLINGS, 'KAREN', 'Karen', 'KAREN', ' ']);
+  const counted = await summary();
+  const [shown] = Object.keys(counted.by_cluster).filter((name) => /rongai/i.test(name));
+  assert.ok(shown && SPELLINGS.includes(shown), shown);
+  assert.deepEqual(counted.by_cluster, { [shown]: SPELLINGS.length, KAREN: 3, '(none)': 1 });
+  for (const [cluster, tickets] of Object.entries(counted.by_cluster))
+    if (cluster !== '(none)')
+      assert.deepEqual((await summary(`p_cluster := '${cluster}'`)).by_cluster, { [cluster]: tickets });
+  await sql(`insert into tickets.geo_clusters (cluster, geom) values ('ONGATA Rongai', ${RONGAI})`);
+  assert.equal((await summary()).by_cluster['ONGATA Rongai'], SPELLINGS.length);
+});
+
 test('analytics count it as one, by the spelling that most tickets have', async () => {
   const day = new Date(Date.now() - 2 * 86_400_000).toISOString().slice(0, 10);
   const records = [...SPELLINGS, 'Ongata Rongai', 'Karen'].map((cluster, n) => ({

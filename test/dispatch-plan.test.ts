@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { Dice } from '../demo/chance.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { createTracker, park, report, type Ticket, type Vehicle } from './support/fleet.ts';
-import { optimum } from './support/optimum.ts';
+import { bestTours, optimum } from './support/optimum.ts';
 
 const NAIROBI = { lng: 36.82, lat: -1.28 };
 
@@ -115,6 +115,59 @@ describe('tickets.dispatch_plan', () => {
         `seed ${seed}`,
       );
     }
+  });
+
+  test('for several tickets each leaves out no more than it must, and is near the best tours there are', async (t) => {
+    const ratios: number[] = [];
+    for (let seed = 1; seed <= 20; seed += 1) {
+      const dice = new Dice(seed);
+      const vehicles = 1 + dice.below(4);
+      const tickets = 2 + dice.below(7);
+      const capacity = 2 + dice.below(3);
+      const point = () => ({ lng: 36.82 + (dice.next() - 0.5) * 0.4, lat: -1.28 + (dice.next() - 0.5) * 0.4 });
+      await env.reset();
+      await park(
+        env.pool,
+        Array.from({ length: vehicles }, (_, n) => ({ id: `V${n}`, ...point() })),
+      );
+      await report(
+        env.pool,
+        Array.from({ length: tickets }, (_, n) => ({ id: `WOT${n}`, ...point() })),
+      );
+      const rows = (await plan(`${capacity}, 1000`)).filter((row) => row.vehicle_id);
+      assert.equal(rows.length, Math.min(tickets, capacity * vehicles), `seed ${seed}`);
+      const found = rows.reduce((sum, row) => sum + (row.cost_km ?? 0), 0);
+      const legs = async (from: string) =>
+        (
+          await env.pool.query<{ costs: number[] }>(
+            `select array_agg(st_distance(f.geog, t.geog) * 1.4 / 1000 order by t.ticket_id) as costs
+             from ${from} f, tickets.inc_open_sla t group by f.id order by f.id`,
+          )
+        ).rows.map(({ costs }) => costs);
+      const best = bestTours({
+        fromStart: await legs('(select vehicle_id as id, geog from tickets.vehicles_now)'),
+        between: await legs('(select ticket_id as id, geog from tickets.inc_open_sla)'),
+        capacity,
+      });
+      assert.ok(found > best - 1e-6, `seed ${seed}: ${found} km is less than the best, ${best} km`);
+      ratios.push(found / best);
+    }
+    const mean = ratios.reduce((sum, ratio) => sum + ratio, 0) / ratios.length;
+    t.diagnostic(
+      `longer than the best tours: ${Math.round((mean - 1) * 100)} %, at most ${Math.round((Math.max(...ratios) - 1) * 100)} %`,
+    );
+    assert.ok(mean < 1.3, `${mean}`);
+  });
+
+  test('the best tours that it is compared with are those of trying every way', () => {
+    // Two vehicles at 0 and 10 on a line, tickets at 1, 2 and 9: three each, and one each.
+    const tickets = [1, 2, 9];
+    const legs = (places: readonly number[]) => places.map((from) => tickets.map((to) => Math.abs(to - from)));
+    const line = { fromStart: legs([0, 10]), between: legs(tickets) };
+    assert.equal(bestTours({ ...line, capacity: 3 }), 3);
+    assert.equal(bestTours({ ...line, capacity: 1 }), 2);
+    assert.equal(bestTours({ ...line, fromStart: legs([0]), capacity: 3 }), 9);
+    assert.equal(bestTours({ ...line, fromStart: legs([0]), capacity: 2 }), 2);
   });
 
   /** The rule of several tickets each, as plainly as it can be written. */

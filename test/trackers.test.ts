@@ -321,5 +321,8 @@ describe('a tracker’s table', () => {
     );
     for (const radius of ['-1', 'NaN', 'Infinity', '1e9', 'near', ''])
       assert.equal((await fleettickets('dispatch', `--radius=${radius}`)).status, 2, radius);
+    const around = await fleettickets('dispatch', '--radius=20101');
+    assert.equal(around.status, 1);
+    assert.match(around.err, /p_radius_km is 20101: give kilometres from 0 to 20100/);
   });
 });

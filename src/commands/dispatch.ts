@@ -46,7 +46,7 @@ export async function run(args: string[]): Promise<number> {
   });
   const { radius, region, cluster, team, stale, apply, json } = values;
   if (!/^[1-9]\d{0,3}$/.test(values.capacity)) throw new UsageError('--capacity must be a whole number, 1 or more.');
-  if (radius !== undefined && !(/^\d+(\.\d+)?$/.test(radius) && Number(radius) <= HALF_WAY_ROUND_KM))
+  if (radius !== undefined && !/^\d+(\.\d+)?$/.test(radius))
     throw new UsageError('--radius must be kilometres, like 20 or 7.5.');
   const question = {
     capacity: Number(values.capacity),
@@ -65,8 +65,6 @@ export async function run(args: string[]): Promise<number> {
     return 0;
   });
 }
-/** Around the earth no two places are farther apart. */
-const HALF_WAY_ROUND_KM = 20_100;
 
 function page({ stops, leftOut, idle }: Plan, applied: boolean): string {
   const sent = new Set(stops.map(({ vehicle_id }) => vehicle_id)).size;

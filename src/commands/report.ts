@@ -76,15 +76,13 @@ export function page(report: Report): string {
   const told =
     settled === null
       ? 'No snapshot has been loaded yet.'
-      : `As of the snapshot of ${wallClock(report.snapshot_through ?? '')}. What happened after ${wallClock(settled)} is not all told yet: ~`;
+      : `As of the snapshot of ${wallClock(report.snapshot_through ?? '')}.\nWhat happened after ${wallClock(settled)} is not all told yet: ~`;
   return [
     `${from} to ${last}, in days of Nairobi.\n${told}\n`,
     flowPart(report),
     backlogPart(report),
     repairPart(report),
-    values === null
-      ? ''
-      : `By ${by}: flow of the whole range, and the time to close of what was opened\n${table(values)}`,
+    values === null ? '' : valuesPart(by, values),
     teamsPart(report),
   ]
     .filter((part) => part !== '')
@@ -114,7 +112,11 @@ function flowPart({ flow }: Report): string {
   const undated = sum('undated') > 0 ? `; ${sum('undated')} more were closed nobody says when` : '';
   return lines(title('Flow', flow), [
     ['created', series('created'), String(sum('created'))],
-    ['closed', series('closed'), `${sum('closed')}, of which ${sum('closed_final')} still stand${undated}`],
+    [
+      'closed',
+      series('closed'),
+      `${sum('closed')}${sum('closed') > 0 ? `, of which ${sum('closed_final')} still stand` : ''}${undated}`,
+    ],
     ['reopened', series('reopened'), String(sum('reopened'))],
     ['net', '', `${net > 0 ? '+' : ''}${net}: created + reopened - closed`],
   ]);
@@ -147,40 +149,78 @@ function repairPart({ repair_times, time_to_close: curve }: Report): string {
   const rows = repair_times.slice(-WEEKS_SHOWN).map(({ period, n, provisional, ...row }) => ({
     week: `${period}${provisional ? ' ~' : ''}`,
     closed: n,
-    mttr_min: row.mttr_median,
-    hours_p80: row.hours_p80,
-    hours_p95: row.hours_p95,
-    '24h_pct': row.within_24h_pct,
-    '48h_pct': row.within_48h_pct,
-    reopened_pct: row.reopened_pct,
+    mttr: row.mttr_median,
+    p80_h: row.hours_p80,
+    p95_h: row.hours_p95,
+    '24h %': row.within_24h_pct,
+    '48h %': row.within_48h_pct,
+    'back %': row.reopened_pct,
   }));
   const more = repair_times.length > WEEKS_SHOWN ? `${repair_times.length - WEEKS_SHOWN} earlier weeks: --json\n` : '';
-  const hours = (value: number | null) => (value === null ? 'not reached' : `${value} h`);
-  return `Repair times of what was closed (mttr_min: the source's median in minutes; hours by the wall clock)\n${table(rows)}${more}
-Time to close of the ${curve.opened} that were opened, the ${curve.still_open} still open ones included (Kaplan-Meier):
-  half ${hours(curve.median_hours)}, 80 % ${hours(curve.p80_hours)}, 95 % ${hours(curve.p95_hours)}; half of the closed ones alone ${hours(curve.naive_median_hours)}\n`;
+  const repairs = repair_times.some(({ n }) => n > 0)
+    ? `Repair times of what was closed
+(mttr: the source's, median minutes; p80_h, p95_h: hours by the wall clock;
+24h %, 48h %: within so long; back %: reopened)\n${table(rows)}${more}`
+    : 'Repair times: nothing was closed.\n';
+  const hours = (value: number | null, otherwise: string) => (value === null ? otherwise : `${value} h`);
+  const [half, most, nearly] = [curve.median_hours, curve.p80_hours, curve.p95_hours].map((value) =>
+    hours(value, 'not known yet'),
+  );
+  const toClose =
+    curve.opened === 0
+      ? 'Time to close: nothing was opened.\n'
+      : `Time to close of the ${curve.opened} that were opened, ${curve.still_open} of them still open (Kaplan-Meier)
+  half ${half}, 80 % ${most}, 95 % ${nearly}
+  half of the closed ones alone ${hours(curve.naive_median_hours, 'not known')}\n`;
+  return `${repairs}\n${toClose}`;
 }
 
-const TEAMS_SHOWN = 20;
+/** Of teams and other values; --json has all. */
+const ROWS_SHOWN = 20;
+/** So that a row fits into 100 columns. */
+const LONGEST_NAME = 20;
+
+const short = (name: string, length = LONGEST_NAME) => (name.length > length ? `${name.slice(0, length - 1)}…` : name);
+
+const shown = (rows: readonly Record<string, unknown>[]): string =>
+  `${table(rows.slice(0, ROWS_SHOWN))}${rows.length > ROWS_SHOWN ? `${rows.length - ROWS_SHOWN} more: --json\n` : ''}`;
+
+function valuesPart(by: Report['by'], values: readonly Record<string, unknown>[]): string {
+  if (values.length === 0) return `By ${by}: nothing came in or went out.\n`;
+  const rows = values.map((row) => ({
+    [String(by)]: short(String(row['value'])),
+    created: row['created'],
+    closed: row['closed'],
+    final: row['closed_final'],
+    reopened: row['reopened'],
+    net: row['net'],
+    half_h: row['median_hours'],
+    p95_h: row['p95_hours'],
+    '48h %': row['within_48h_pct'],
+  }));
+  return `By ${by}: flow of the whole range, and the time to close of what was opened\n${shown(rows)}`;
+}
 
 function teamsPart({ teams }: Report): string {
   if (teams.length === 0) return 'Teams: none has closed, moved or open tickets.\n';
-  const rows = teams.slice(0, TEAMS_SHOWN).map((row) => ({
-    team: row['assigned_team'],
+  const rows = teams.map((row) => ({
+    team: row['low_n']
+      ? `${short(String(row['assigned_team']), LONGEST_NAME - 2)} *`
+      : short(String(row['assigned_team'])),
     closed: row['closed'],
     final: row['closed_final'],
-    reopened_pct: row['reopened_pct'],
-    mttr_min: row['mttr_median'],
-    hours_p80: row['hours_p80'],
-    '48h_pct': row['within_48h_pct'],
-    received: row['received'],
-    handed_over: row['handed_over'],
-    open_now: row['open_now'],
-    breached: row['breached_now'],
-    few: row['low_n'] ? 'few' : '',
+    'back %': row['reopened_pct'],
+    mttr: row['mttr_median'],
+    p80_h: row['hours_p80'],
+    '48h %': row['within_48h_pct'],
+    in: row['received'],
+    out: row['handed_over'],
+    open: row['open_now'],
+    late: row['breached_now'],
   }));
-  const more = teams.length > TEAMS_SHOWN ? `${teams.length - TEAMS_SHOWN} more: --json\n` : '';
-  return `Teams (few: under 20 closings, too few for a comparison)\n${table(rows)}${more}`;
+  return `Teams (*: under 20 closings, too few for a comparison)
+(back %: reopened; mttr: median minutes; in, out: open tickets moved to and from it;
+open, late: open and breached now)\n${shown(rows)}`;
 }
 
 const lines = (heading: string, rows: readonly (readonly [name: string, series: string, text: string])[]) =>

@@ -147,6 +147,32 @@ describe('analytics on a real server', { skip: !native && 'needs a native Postgr
     });
   });
 
+  test('no question takes for ever while the tables have no statistics, as after a first load', async () => {
+    for (const name of ['inc', 'inc_events']) await ask(`alter table tickets.${name} set (autovacuum_enabled = false)`);
+    await ask(
+      `insert into tickets.inc_events (ticket_id, event, new_value, snapshot_id, snapshot_at, cluster, assigned_team, created_at_service, closed_at)
+       select 'WOT' || n, 'closed', 'Closed', 1, now(), 'Cluster ' || n % 40, 'Team ' || n % 100, now() - interval '20 days', now() - interval '1 hour'
+       from generate_series(1, 30000) as n`,
+    );
+    await ask(
+      `insert into tickets.inc (ticket_id, raw)
+       select ticket_id, jsonb_build_object('is_actionable', 'false', 'created_at_service', to_char(created_at_service, 'YYYY-MM-DD HH24:MI:SS'))
+       from tickets.inc_events`,
+    );
+    const year = `tickets.eat_day(now()) - 364, tickets.eat_day(now()) + 1`;
+    // A comparison of each ticket with each closing takes a minute.
+    for (const by of ['null', `'team'`, `'cluster'`])
+      for (const call of [
+        `inc_flow(${year}, 'week', ${by})`,
+        `inc_repair_times(${year}, 'week', ${by})`,
+        `inc_time_to_close(${year}, ${by})`,
+        `inc_backlog_daily(${year}, ${by})`,
+        `inc_team_scorecard(${year})`,
+      ])
+        await ask(`set statement_timeout = '5s'; select count(*) from tickets.${call}; reset statement_timeout`);
+    for (const name of ['inc', 'inc_events']) await ask(`alter table tickets.${name} reset (autovacuum_enabled)`);
+  });
+
   test('a month is read by index', async () => {
     await ask(
       `insert into tickets.inc (ticket_id, raw)

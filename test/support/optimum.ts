@@ -59,3 +59,45 @@ export function bruteForce(costs: Costs, row = 0, taken = new Set<number>()): { 
   }
   return best;
 }
+
+/** Who drives, and what each way costs: from a vehicle's start to a ticket, and from a ticket to the next. */
+export interface Tours {
+  readonly fromStart: readonly (readonly number[])[];
+  readonly between: readonly (readonly number[])[];
+  /** How many tickets a vehicle takes at most. */
+  readonly capacity: number;
+}
+
+/**
+ * What tours cost at least that leave out as few tickets as the capacity lets them: Held and Karp's open tours of each
+ * vehicle over each set of tickets, then the best division of the tickets among the vehicles. For eight tickets or so.
+ */
+export function bestTours({ fromStart, between, capacity }: Tours): number {
+  const tickets = between.length;
+  const sets = 2 ** tickets;
+  const size = (set: number) => set.toString(2).replaceAll('0', '').length;
+  const costsOf = (start: readonly number[]): number[] => {
+    const ending = Array.from({ length: sets }, () => Array<number>(tickets).fill(Number.POSITIVE_INFINITY));
+    const at = (set: number, last: number) => ending[set]?.[last] ?? Number.POSITIVE_INFINITY;
+    for (let set = 1; set < sets; set += 1)
+      for (let last = 0; last < tickets; last += 1) {
+        const before = set & ~(1 << last);
+        if (before === set || size(set) > capacity) continue;
+        const ways = between.map((legs, previous) => at(before, previous) + (legs[last] ?? 0));
+        (ending[set] as number[])[last] = before === 0 ? (start[last] ?? 0) : Math.min(...ways);
+      }
+    return ending.map((ways, set) => (set === 0 ? 0 : Math.min(...ways)));
+  };
+  let best = Array.from({ length: sets }, (_, set) => (set === 0 ? 0 : Number.POSITIVE_INFINITY));
+  for (const start of fromStart) {
+    const own = costsOf(start);
+    best = best.map((alone, set) => {
+      let least = alone;
+      for (let part = set; part > 0; part = (part - 1) & set)
+        least = Math.min(least, (best[set ^ part] ?? 0) + (own[part] ?? 0));
+      return least;
+    });
+  }
+  const most = Math.min(tickets, capacity * fromStart.length);
+  return Math.min(...best.filter((_, set) => size(set) === most));
+}
