@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:5bbd58655e1d016839e0d7f45561dcbe0bc76780
+--! Hash: sha1:5a7f64de7398d22d217ca1c36572c70489c15163
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -220,7 +220,7 @@ begin
     select pg_describe_object(u.user_class, u.user_id, 0) as stopping
     from tickets_takeover.taken_over_uses u
     where u.user_class in ('pg_rewrite'::regclass, 'pg_policy'::regclass)
-      and not (u.used_class = 'pg_class'::regclass and u.used_id in (select oid from tickets_takeover.peoples_tables))
+      and u.used_class = 'pg_class'::regclass and u.used_id not in (select oid from tickets_takeover.peoples_tables)
     union all
     select i.inhrelid::regclass || ' inherits from ' || i.inhparent::regclass
     from pg_inherits i
@@ -655,7 +655,7 @@ begin
     order by a.attnum
   loop
     execute format('alter table tickets.import_meta add column %I %s', v_column.attname, v_column.type)
-      || coalesce(format(' generated always as (%s) stored', v_column.expression), '');
+      || coalesce(' generated always as (' || v_column.expression || ') stored', '');
     execute format('comment on column tickets.import_meta.%I is %L', v_column.attname, case
       when v_column.expression is null then 'For the map of the Python version, which was kept. Always NULL.'
       else 'For the map of the Python version, which was kept: from metadata.'
@@ -1513,7 +1513,8 @@ begin
   select string_agg(name, ', ') into v_made_meanwhile
   from bound
   where tickets_takeover.is_foreign(user_class, user_id)
-    and name not in (select n.name from tickets_takeover.notes n where n.about like 'objects that still use%');
+    and name not in (select n.name from tickets_takeover.notes n where n.about like 'objects that still use%')
+    and not exists (select from tickets_takeover.stops s where starts_with(s.what, name));
   if v_made_meanwhile is not null then
     insert into tickets_takeover.stops
     values ('Made while the migration ran, and bound to the old tables: ' || v_made_meanwhile, 'Run the migration again.');
