@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:5a7f64de7398d22d217ca1c36572c70489c15163
+--! Hash: sha1:e38e98094f1579dcba382ba0c2cd3b287264c50b
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -573,7 +573,7 @@ begin
   ) as missing;
   select string_agg(what, ', ' order by what) into v_other
   from (
-    select format('parameter %s is the %s. and was the %s.', old.name, min(new.value::text), old.value) as what
+    select format('parameter %s is at place %s and was at %s', old.name, min(new.value::text), old.value) as what
     from tickets_takeover.old_map_interface old join tickets_takeover.new_map_interface new using (part, name)
     where part = 'parameter' group by old.name, old.value having bool_and(new.value <> old.value)
     union all
@@ -593,7 +593,7 @@ begin
       concat_ws(
         '; ', 'reporting.fn_tickets_for_map has no longer: ' || v_missing, 'reporting.fn_tickets_for_map differs: ' || v_other,
         (
-          select 'called on the new tables, ' || string_agg(format('%s says: %s', n.name, n.note), '; ' order by n.name)
+          select 'where it was called, ' || string_agg(format('%s said: %s', n.name, n.note), '; ' order by n.name)
           from tickets_takeover.notes n where n.about like 'map functions that could not be called%'
         )
       ),
@@ -719,16 +719,19 @@ begin
     where c.relnamespace = 'tickets'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'usage')
     order by c.relname <> 'inc', c.relname
   loop
-    execute format('lock table %s in share row exclusive mode', v_table);
+    begin
+      execute format('lock table %s in share row exclusive mode', v_table);
+    exception when lock_not_available or deadlock_detected then
+      perform set_config('lock_timeout', '10ms', true); -- what else stops it is looked for, but waited once is enough
+      insert into tickets_takeover.stops values (
+        format('Somebody is writing to %s: %s', v_table, tickets_takeover.holders(array[v_table::oid], array['AccessShareLock', 'RowShareLock'])),
+        'Stop the schedule of import_tickets.py, let what is running end, and run it again.'
+      );
+    end;
   end loop;
-exception when lock_not_available or deadlock_detected then
-  insert into tickets_takeover.stops values (
-    format('Somebody is writing to %s (waited 5 s): %s', v_table, tickets_takeover.holders(array[v_table::oid], array['AccessShareLock', 'RowShareLock'])),
-    'Stop the schedule of import_tickets.py, let what is running end, and run it again.'
-  );
 end
 $$;
-comment on function tickets_takeover.lock_tickets() is 'Locks writers out of all tables of the schema tickets until the end of the transaction, and lets this transaction wait 5 s at most for any lock. Who writes is a stop.';
+comment on function tickets_takeover.lock_tickets() is 'Locks writers out of all tables of the schema tickets until the end of the transaction, and lets this transaction wait 5 s at most for any lock, and after one that it did not get for none. Who writes is a stop.';
 
 create or replace function tickets_takeover.require_no_stops() returns void language plpgsql as $$
 declare

@@ -111,16 +111,17 @@ async function orNothing(
   apply: () => Promise<void>,
   log: Log,
 ): Promise<void> {
-  const schemas = ['graphile_migrate', workerSchema];
   const { rows } = await client.query<{ name: string }>(
     `select name from unnest($1::text[]) as name where not exists (select from pg_namespace where nspname = name)`,
-    [schemas],
+    [['graphile_migrate', workerSchema]],
   );
   try {
     await apply();
   } catch (error) {
     for (const { name } of rows) {
-      await dropMade(client, name).catch(({ message }: Error) =>
+      // Made a moment ago, and yet another application may have begun to use it: its tables are known by their name to all.
+      if (name === workerSchema && (await unknownTasks(client, name)).length > 0) continue;
+      await drop(client, name).catch(({ message }: Error) =>
         log.warn(`The schema ${name}, which was made for this, stays; nothing is in it yet: ${message}`),
       );
     }
@@ -133,9 +134,8 @@ async function orNothing(
   }
 }
 
-/** Drops a schema of graphile-worker or graphile-migrate that was made a moment ago, unless somebody has begun to use it. */
-async function dropMade(client: ClientBase, schema: string): Promise<void> {
-  if ((await unknownTasks(client, schema)).length > 0) return;
+/** Waits for nobody for longer than 5 s. */
+async function drop(client: ClientBase, schema: string): Promise<void> {
   await client.query('begin');
   try {
     await client.query(`set local lock_timeout = '5s'; drop schema if exists ${schema} cascade`);
