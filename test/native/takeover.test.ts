@@ -575,7 +575,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
         await writer.query('begin; lock table tickets.inc in row exclusive mode');
         await refuses(
           database,
-          /Migration failed: Nothing was changed, because of:\n- No column of tickets\.geo_clusters .*\n {2}Rename it.*\n- Somebody is writing to tickets\.\w+ .*\n {2}Stop the schedule.*\n- constraint visits_ticket_id_fkey on table bi\.visits is in use: pid .*\n {2}Let that end.*\n- policy only_open .*\n {2}Agree .*\n- reporting\.fn_tickets_for_map has no longer: parameter p_service_type; reporting\.fn_tickets_for_map differs: parameter p_team is at place 4 and was at 2\.\n {2}With MIGRATE_KEEP_OLD_MAP.*\n- view bi\.named cannot .*\n {2}Its owner/,
+          /Migration failed: Nothing was changed, because of:\n- No column of tickets\.geo_clusters .*\n {2}Rename it.*\n- Somebody is writing to tickets\.inc: pid .*\n {2}Stop the schedule.*\n- constraint visits_ticket_id_fkey on table bi\.visits is in use: pid .*\n {2}Let that end.*\n- policy only_open .*\n {2}Agree .*\n- reporting\.fn_tickets_for_map has no longer: parameter p_service_type; reporting\.fn_tickets_for_map differs: parameter p_team is at place 4 and was at 2\.\n {2}With MIGRATE_KEEP_OLD_MAP.*\n- view bi\.named cannot .*\n {2}Its owner/,
         );
       });
     });
