@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e38e98094f1579dcba382ba0c2cd3b287264c50b
+--! Hash: sha1:2d000cf054a7b0e9d080a72cfebc46c713cd5d2b
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1539,8 +1539,8 @@ begin
   perform tickets_takeover.note_moves();
   perform tickets_takeover.carry_over();
   perform tickets_takeover.keep_old_map();
+  perform tickets_takeover.replay_grants(); -- the map is called as its owner, who may have been that of the tables
   perform tickets_takeover.require_map_interface();
-  perform tickets_takeover.replay_grants();
   perform tickets_takeover.replay_comments();
   perform tickets_takeover.fence_off();
   perform tickets_takeover.complete(); -- last: while the readers are re-pointed, and until the commit, they wait
