@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:2d000cf054a7b0e9d080a72cfebc46c713cd5d2b
+--! Hash: sha1:96e4bb58dbaa78da7820a3ab72df66b6c1985ec0
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -221,6 +221,8 @@ begin
     from tickets_takeover.taken_over_uses u
     where u.user_class in ('pg_rewrite'::regclass, 'pg_policy'::regclass)
       and u.used_class = 'pg_class'::regclass and u.used_id not in (select oid from tickets_takeover.peoples_tables)
+      -- Of a takeover (fill.sql), on the way back.
+      and not exists (select from pg_policy p where u.user_class = 'pg_policy'::regclass and p.oid = u.user_id and p.polname = 'former_owner')
     union all
     select i.inhrelid::regclass || ' inherits from ' || i.inhparent::regclass
     from pg_inherits i
@@ -1411,6 +1413,11 @@ begin
     from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
     where c.relrowsecurity
     union all
+    -- But their owner did.
+    select format('create policy former_owner on %s for select to %I using (true)', r.new::regclass, o.rolname)
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old join pg_roles o on o.oid = c.relowner
+    where c.relrowsecurity and o.rolname <> current_user and not o.rolsuper
+    union all
     -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
     select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
       select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
@@ -1449,6 +1456,14 @@ begin
     where r.is_loaded and a.grantee <> 0 and pg_get_userbyid(a.grantee) <> current_user and a.privilege_type <> all (c_kept)
   ) as acl
   group by acl.role;
+  insert into tickets_takeover.notes
+  select 'rights on single columns that are not given again: ours lacks the column, or the pipeline alone writes it',
+    case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end, format('%s (%I) on %s', lower(a.privilege_type), old.attname, r.new::regclass)
+  from tickets_takeover.exchanged r
+  join pg_attribute old on old.attrelid = r.old and not old.attisdropped
+  cross join aclexplode(old.attacl) a
+  where (r.is_loaded and a.privilege_type <> all (c_kept))
+    or not exists (select from pg_attribute new where new.attrelid = r.new and new.attname = old.attname and not new.attisdropped);
   insert into tickets_takeover.notes
   select 'tables with row security and no policy, as before: of these others see no row', r.new::regclass::text, null
   from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
@@ -1737,6 +1752,10 @@ declare
 begin
   if to_regnamespace('tickets_legacy') is null then
     raise exception 'There is no schema tickets_legacy to go back to: this was done before, or the old tables were given up.';
+  end if;
+  if to_regnamespace('tickets_set_aside') is not null or to_regnamespace('tickets_ops_set_aside') is not null then
+    raise exception 'There are schemas that an earlier way back set aside: tickets_set_aside, tickets_ops_set_aside.'
+      using hint = 'Rename or drop them; what was verified then is in tickets_set_aside.geo_locations. See docs/taking-over.md.';
   end if;
   -- One that hangs may wake.
   if exists (
