@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:96e4bb58dbaa78da7820a3ab72df66b6c1985ec0
+--! Hash: sha1:846b866bf51c95a05bd2c510cf432d0e1246c171
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -51,6 +51,12 @@ comment on column tickets_takeover.readers.early is 'It can be made, elsewhere, 
 comment on column tickets_takeover.readers.rank is 'Each is made after those of a lower rank, and lets go before them.';
 comment on column tickets_takeover.readers.definition is 'The statement that makes it.';
 comment on column tickets_takeover.readers.afterwards is 'Statements that give it its owner, grants, comments and indexes back.';
+
+create table tickets_takeover.first_readers (name text primary key, object_id oid not null, definition text not null);
+comment on table tickets_takeover.first_readers is 'The readers as they were before the takeover. On our tables a definition can read otherwise (a cast to text goes where the column is a text), and fail on the old ones.';
+comment on column tickets_takeover.first_readers.name is 'As in readers.';
+comment on column tickets_takeover.first_readers.object_id is 'As in readers, then: of a materialized view, part of the name under which it is filled.';
+comment on column tickets_takeover.first_readers.definition is 'The statement that makes it.';
 
 create table tickets_takeover.old_map_interface (part text not null, name text not null, value jsonb);
 comment on table tickets_takeover.old_map_interface is 'tickets_takeover.map_interface() before the takeover.';
@@ -383,6 +389,15 @@ as $$
 $$;
 comment on function tickets_takeover.with_old_types(tickets_takeover.readers) is 'The statement that makes a view with the column types that it had, where our tables have others: its query, with casts.';
 
+create or replace function tickets_takeover.first_definition(p_name text, p_definition text) returns text
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select replace(f.definition, 'tickets_takeover.new_' || f.object_id, 'tickets_takeover.new_' || r.object_id)
+  from tickets_takeover.readers r join tickets_takeover.first_readers f on f.name = r.name
+  where r.name = p_name and r.definition = p_definition
+$$;
+comment on function tickets_takeover.first_definition(text, text) is 'On the way back: the statement that made a reader on the old tables, for one whose present definition fails there. NULL: it was not there then.';
+
 create or replace function tickets_takeover.relations_of_readers() returns oid[]
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -402,6 +417,7 @@ as $$
 declare
   v_step record;
   v_statement text;
+  v_first text;
   v_stopping text[] := '{}';
 begin
   for v_step in
@@ -468,6 +484,12 @@ begin
           select tickets_takeover.with_old_types(r) into strict v_statement
           from tickets_takeover.readers r where r.name = v_step.name and r.kind = 'view' and r.replaced and r.definition = v_statement;
           execute v_statement;
+        when undefined_function or undefined_column or datatype_mismatch or syntax_error or feature_not_supported then
+          v_first := tickets_takeover.first_definition(v_step.name, v_statement);
+          if v_first is null then
+            raise;
+          end if;
+          execute v_first;
         end;
       end loop;
     exception
@@ -1522,6 +1544,7 @@ begin
     and tickets_takeover.schema_of('pg_proc'::regclass, t.tgfoid) in ('tickets', 'tickets_legacy');
 
   perform tickets_takeover.repoint_readers(p_own := true);
+  insert into tickets_takeover.first_readers select distinct on (name) name, object_id, definition from tickets_takeover.readers order by name;
   with bound as materialized (
     select distinct u.user_class, u.user_id, pg_describe_object(u.user_class, u.user_id, 0) as name
     from tickets_takeover.uses u
