@@ -20,7 +20,7 @@ import { postgresPrograms } from '../support/native.ts';
 const server = process.env.TEST_DATABASE_URL ?? '';
 const silent = pino({ level: 'silent' });
 const suffix = randomBytes(4).toString('hex');
-const NAMES = ['owner', 'dashboard_ro', 'dashboard_api', 'bi', 'dispatcher', 'tickets_loader'] as const;
+const NAMES = ['owner', 'dashboard_ro', 'dashboard_api', 'bi', 'dispatcher', 'tickets_loader', 'migrator'] as const;
 type Name = (typeof NAMES)[number];
 const roleOf = (name: Name) => `${name}_${suffix}`;
 const databases: string[] = [];
@@ -81,10 +81,10 @@ async function oldDatabase(change?: string): Promise<string> {
   return name;
 }
 
-async function takeOver(database: string, keepOldMap: boolean): Promise<void> {
+async function takeOver(database: string, keepOldMap: boolean, role: Name = 'owner'): Promise<void> {
   if (keepOldMap) process.env.MIGRATE_KEEP_OLD_MAP = '1';
   try {
-    await migrate(url(database, 'owner'), silent);
+    await migrate(url(database, role), silent);
   } finally {
     delete process.env.MIGRATE_KEEP_OLD_MAP;
   }
@@ -336,6 +336,58 @@ describe('an old system of somebody else, in a database of many', {
     await ask(database, `delete from tickets.remarks where ticket_id = 'WOT700003'`, 'owner');
     assert.deepEqual(await seen(), before);
     assert.deepEqual(await ask(database, write, 'owner'), [[45, true]]); // 44 went to the refused one
+  });
+
+  test('a view on a column that has another type with us goes both ways, and right by right is replayed or noted', async () => {
+    const database = await oldDatabase(`
+      set role ${roleOf('owner')};
+      create type tickets.geocoder as enum ('locationiq', 'opencage');
+      alter table tickets.geo_locations alter provider type tickets.geocoder using provider::tickets.geocoder;
+      alter table tickets.inc add remark text;
+      alter table tickets.crq enable row level security;
+      insert into tickets.crq (ticket_id, raw) values ('CRQ1', '{"cluster": "Nyali"}');
+      grant select on tickets.geo_locations, tickets.crq to ${roleOf('bi')};
+      grant update (remark), update (raw) on tickets.inc to ${roleOf('dispatcher')};
+      set role ${roleOf('bi')};
+      create view analytics.found_by as select provider::text as provider, count(*) as places from tickets.geo_locations where provider::text like 'loc%' and verified group by 1;
+      create materialized view analytics.found_by_then as select count(*) as places from tickets.geo_locations where provider::text like 'loc%' and verified;
+      reset role`);
+    const seen = async () => [
+      await seenBy(database, 'select * from analytics.found_by', 'bi'),
+      await seenBy(database, 'select * from analytics.found_by_then', 'bi'),
+      await seenBy(database, 'select count(*)::int from tickets.crq', 'bi'),
+      await seenBy(database, 'select count(*)::int from tickets.crq', 'owner'),
+    ];
+    const before = await seen();
+    assert.deepEqual(before.slice(2), [[[0]], [[1]]]);
+    // As another role than the owner of the old tables, who sees no less than he saw.
+    await ask('postgres', `grant create on database ${database} to ${roleOf('migrator')}`);
+    await ask('postgres', `grant ${roleOf('owner')}, ${roleOf('bi')} to ${roleOf('migrator')}`);
+    try {
+      await takeOver(database, true, 'migrator');
+      assert.deepEqual(await seen(), before);
+      assert.deepEqual(
+        await ask(
+          database,
+          `select name = '${roleOf('dispatcher')}', note from tickets_takeover.notes where about like 'rights on single%' order by 2`,
+        ),
+        [
+          [true, 'update (raw) on tickets.inc'],
+          [true, 'update (remark) on tickets.inc'],
+        ],
+      );
+      assert.deepEqual(
+        await ask(
+          database,
+          `select has_schema_privilege('${roleOf('owner')}', 'tickets', 'create'), has_schema_privilege('${roleOf('owner')}', 'tickets', 'usage')`,
+        ),
+        [[false, true]],
+      );
+      await ask(database, 'select tickets_takeover.go_back()', 'migrator');
+      assert.deepEqual(await seen(), before);
+    } finally {
+      await ask('postgres', `revoke ${roleOf('owner')}, ${roleOf('bi')} from ${roleOf('migrator')}`);
+    }
   });
 
   test('what the old system noted of closings and of days is history of ours, told before the baselines', async () => {
