@@ -537,7 +537,7 @@ describe('an old system of somebody else, in a database of many', {
       const env = {
         ...process.env,
         PATH: `${folder}:${await postgresPrograms()}:${process.env.PATH}`,
-        DATABASE_URL: url(database, 'owner'),
+        OLD_URL: url(database, 'owner'),
         COPY_URL: url(copy, 'owner'),
         MIGRATE_KEEP_OLD_MAP: '1',
       };
