@@ -537,7 +537,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
       );
       await refuses(
         database,
-        /view public\.of_the_dba cannot be pointed at the other tables: must be owner of view of_the_dba\.[^]*does not own what postgres has made for the Python version\. Let the DBA run:\n.*alter view public\.of_the_dba owner to/,
+        /view public\.of_the_dba cannot be pointed at the other tables: must be owner of view of_the_dba\.[\s\S]*does not own what postgres has made for the Python version\. Let the DBA run:\n.*alter view public\.of_the_dba owner to/,
       );
     });
 
@@ -826,7 +826,7 @@ describe('taking over from the Python version', { skip: !native && 'needs a nati
         assert.match(finding.remedy ?? '', lacks);
         await assert.rejects(
           migrate(url(database, worker), silent),
-          /permission denied[^]*\nBefore the next try:\n- This role may not create schemas in this database\. Let the DBA run:\n {2}grant create on/,
+          /permission denied[\s\S]*\nBefore the next try:\n- This role may not create schemas in this database\. Let the DBA run:\n {2}grant create on/,
         );
         // With the first right alone it comes as far as the worker's own schema, and then the rest is still missing.
         await admin((client) => client.query(`grant create on database ${database} to ${worker}`), database);
