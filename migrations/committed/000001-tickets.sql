@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:846b866bf51c95a05bd2c510cf432d0e1246c171
+--! Hash: sha1:9d13be7e1d560870afa611bef27c3650ae98ffe1
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -336,6 +336,7 @@ begin
     )
   from pg_trigger t
   where not t.tgisinternal and tickets_takeover.schema_of('pg_class'::regclass, t.tgrelid) = 'tickets'
+    and t.tgrelid not in (select oid from tickets_takeover.peoples_tables)
     and tickets_takeover.is_foreign('pg_proc'::regclass, t.tgfoid);
 
   insert into tickets_takeover.notes
@@ -411,13 +412,35 @@ as $$
 $$;
 comment on function tickets_takeover.relations_of_readers() is 'The relations for which pointing the readers at other tables may have to wait.';
 
+create or replace function tickets_takeover.make(p_name text, p_statement text) returns void
+  language plpgsql set check_function_bodies = off
+as $$
+declare
+  v_other text;
+begin
+  execute p_statement;
+exception
+  when invalid_table_definition then
+    -- A column has another type with us: the view keeps its own, which others rely on.
+    select tickets_takeover.with_old_types(r) into strict v_other
+    from tickets_takeover.readers r where r.name = p_name and r.kind = 'view' and r.replaced and r.definition = p_statement;
+    execute v_other;
+  when undefined_function or undefined_column or datatype_mismatch then
+    v_other := tickets_takeover.first_definition(p_name, p_statement);
+    if v_other is null then
+      raise;
+    end if;
+    execute v_other;
+end
+$$;
+comment on function tickets_takeover.make(text, text) is 'Runs a statement that makes a reader, or changes it; where a definition fails for the types of our columns, another one of the same meaning.';
+
 create or replace function tickets_takeover.repoint_readers(p_own boolean) returns void
   language plpgsql set check_function_bodies = off
 as $$
 declare
   v_step record;
   v_statement text;
-  v_first text;
   v_stopping text[] := '{}';
 begin
   for v_step in
@@ -477,20 +500,7 @@ begin
   loop
     begin
       foreach v_statement in array array_remove(v_step.statements, null) loop
-        begin
-          execute v_statement;
-        exception when invalid_table_definition then
-          -- A column has another type with us: the view keeps its own, which others rely on.
-          select tickets_takeover.with_old_types(r) into strict v_statement
-          from tickets_takeover.readers r where r.name = v_step.name and r.kind = 'view' and r.replaced and r.definition = v_statement;
-          execute v_statement;
-        when undefined_function or undefined_column or datatype_mismatch or syntax_error or feature_not_supported then
-          v_first := tickets_takeover.first_definition(v_step.name, v_statement);
-          if v_first is null then
-            raise;
-          end if;
-          execute v_first;
-        end;
+        perform tickets_takeover.make(v_step.name, v_statement);
       end loop;
     exception
       when lock_not_available or deadlock_detected then
@@ -974,6 +984,7 @@ begin
       ) as is_covered
     from parts p
     join pg_class old on old.oid = p.old_table and old.relnamespace = 'tickets_legacy'::regnamespace
+    join tickets_takeover.main_relations m on m.name = old.relname
     join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace and new.relkind in ('r', 'p')
     order by p.kind, p.name
   loop
@@ -993,6 +1004,143 @@ end
 $$;
 comment on function tickets_takeover.replay_comments() is 'Comments on constraints and indexes of the old tables go to those of the same name on ours; the others, and indexes that ours lack, are noted.';
 --! EndIncluded takeover/comments.sql
+--! Included takeover/rights.sql
+-- Who may do what on our tables: what he could on the old ones, but for loading tickets and for what would run as the worker.
+
+create or replace function tickets_takeover.note_rights(p_kept text[]) returns void language plpgsql as $$
+begin
+  insert into tickets_takeover.notes
+  select 'rights to write that are not given again: the pipeline alone loads tickets', acl.role, string_agg(acl.statement || ';', ' ' order by acl.statement)
+  from (
+    select pg_get_userbyid(a.grantee)::text as role, format('grant %s on %s to %I', lower(a.privilege_type), r.new::regclass, pg_get_userbyid(a.grantee)) as statement
+    from tickets_takeover.exchanged r
+    join pg_class c on c.oid = r.old
+    cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+    where r.is_loaded and a.grantee <> 0 and pg_get_userbyid(a.grantee) <> current_user and a.privilege_type <> all (p_kept)
+  ) as acl
+  group by acl.role;
+  insert into tickets_takeover.notes
+  select 'rights on single columns that are not given again: ours lacks the column, or the pipeline alone writes it',
+    case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end, format('%s (%I) on %s', lower(a.privilege_type), old.attname, r.new::regclass)
+  from tickets_takeover.exchanged r
+  join pg_attribute old on old.attrelid = r.old and not old.attisdropped
+  cross join aclexplode(old.attacl) a
+  where (r.is_loaded and a.privilege_type <> all (p_kept))
+    or not exists (select from pg_attribute new where new.attrelid = r.new and new.attname = old.attname and not new.attisdropped);
+  insert into tickets_takeover.notes
+  select 'tables with row security and no policy, as before: of these others see no row', r.new::regclass::text, null
+  from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+  where c.relrowsecurity;
+  insert into tickets_takeover.notes
+  select distinct 'roles that could call the map function because everyone could, and may not now', role.name, format('grant execute on function %s to %s;', f.new::regprocedure, role.name)
+  from tickets_takeover.exchanged_functions f
+  join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
+  join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
+  join pg_namespace n on n.nspname = 'reporting'
+  cross join aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) u
+  cross join lateral (select case u.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(u.grantee)) end) as role (name)
+  where u.privilege_type = 'USAGE' and f.as_owner
+    and (u.grantee = 0 or not has_function_privilege(u.grantee, f.new, 'execute'));
+end
+$$;
+comment on function tickets_takeover.note_rights(text[]) is 'Notes the rights that replay_grants(), which calls it, did not give again. p_kept: those that it does on the tables that are loaded.';
+
+-- Who could read the old objects can read ours. What he may not do any more is noted, with the statement that gives it back.
+create or replace function tickets_takeover.replay_grants() returns void language plpgsql as $$
+declare
+  v_statement text;
+  -- The old loader must not write past the ledger, and a trigger there would run as the worker.
+  c_kept constant text[] := array['SELECT', 'REFERENCES'];
+begin
+  create table tickets_takeover.exchanged as
+  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded
+  from pg_class old
+  join tickets_takeover.main_relations m on m.name = old.relname -- another one of a name of ours has nothing to do with it
+  join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
+  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm');
+  create table tickets_takeover.exchanged_functions as
+  select old.oid as old, new.oid as new, new.prosecdef as as_owner
+  from pg_proc old
+  join pg_proc new on new.proname = old.proname and (
+    new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes) and not new.prosecdef
+    -- One function instead of all overloads.
+    or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
+  )
+  where old.pronamespace = 'tickets_legacy'::regnamespace;
+
+  for v_statement in
+    select tickets_takeover.grants(
+      coalesce(c.relacl, acldefault('r', c.relowner)), r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
+    )
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+    union all
+    select tickets_takeover.grants(a.attacl, r.new::regclass::text, a.attname, case when r.is_loaded then c_kept end)
+    from tickets_takeover.exchanged r
+    join pg_attribute a on a.attrelid = r.old and not a.attisdropped
+    join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
+    union all
+    -- Rows that nobody but the owner saw stay so.
+    select format('alter table %s enable row level security', r.new::regclass)
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+    where c.relrowsecurity
+    union all
+    -- But their owner did.
+    select format('create policy former_owner on %s for select to %I using (true)', r.new::regclass, o.rolname)
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old join pg_roles o on o.oid = c.relowner
+    where c.relrowsecurity and o.rolname <> current_user and not o.rolsuper
+    union all
+    -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
+    select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
+      select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
+    ))
+    from pg_class c
+    where c.oid = to_regclass('tickets_legacy.inc_open_sla')
+      and exists (select from pg_options_to_table(c.reloptions) o where o.option_name = 'security_invoker' and o.option_value::boolean)
+    union all
+    select g
+    from tickets_takeover.exchanged_functions f
+    join pg_proc p on p.oid = f.old
+    cross join lateral tickets_takeover.grants(p.proacl, 'function ' || f.new::regprocedure) as g
+    -- What runs with its owner's rights is not for everyone.
+    where not (f.as_owner and g ~ ' to public$')
+    union all
+    -- Everyone could call the old map function: those who could read the tickets can call ours, each by name.
+    select format('grant execute on function %s to %I', f.new::regprocedure, pg_get_userbyid(r.grantee))
+    from tickets_takeover.exchanged_functions f
+    join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
+    join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
+    join lateral (
+      select acl.grantee from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) acl
+      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and acl.grantee <> 0
+    ) as r on true
+  loop
+    execute v_statement;
+  end loop;
+
+  perform tickets_takeover.note_rights(c_kept);
+  drop table tickets_takeover.exchanged, tickets_takeover.exchanged_functions;
+end
+$$;
+comment on function tickets_takeover.replay_grants() is 'Who could read the old objects, or call the map function, can do so with ours. Rights to write inc, crq and import_meta, and what only everyone had, are noted instead.';
+
+-- A function of theirs that fits better than one of ours, and stands beside it, would be called in its place.
+create or replace function tickets_takeover.keep_others_out() returns void language plpgsql as $$
+declare
+  v_role text;
+begin
+  for v_role in
+    select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
+    from pg_namespace n cross join aclexplode(n.nspacl) a
+    where n.nspname = 'tickets' and a.privilege_type = 'CREATE' and a.grantee <> n.nspowner
+  loop
+    execute format('revoke create on schema tickets from %s', v_role);
+    insert into tickets_takeover.notes
+    values ('roles that could create in the schema tickets, and may not now: what stands there runs with the worker''s rights', v_role, null);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.keep_others_out() is 'Takes the right to create in our schema back from whoever had it in the old one, and notes who.';
+--! EndIncluded takeover/rights.sql
 --! Included takeover/fill.sql
 -- When all of ours exists, empty, and tickets_legacy holds the old tables: fill, check, replay the grants, re-point the
 -- readers. Not all columns of the old tables are known: those that are taken if they are there are named here.
@@ -1397,131 +1545,6 @@ begin
 end
 $$;
 comment on function tickets_takeover.note_moves() is 'Notes the tickets that the next snapshot will place elsewhere.';
-
--- Who could read the old objects can read ours. What he may not do any more is noted, with the statement that gives it back.
-create or replace function tickets_takeover.replay_grants() returns void language plpgsql as $$
-declare
-  v_statement text;
-  -- The old loader must not write past the ledger, and a trigger there would run as the worker.
-  c_kept constant text[] := array['SELECT', 'REFERENCES'];
-begin
-  create table tickets_takeover.exchanged as
-  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded
-  from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
-  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm');
-  create table tickets_takeover.exchanged_functions as
-  select old.oid as old, new.oid as new, new.prosecdef as as_owner
-  from pg_proc old
-  join pg_proc new on new.proname = old.proname and (
-    new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes)
-    -- One function instead of all overloads.
-    or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
-  )
-  where old.pronamespace = 'tickets_legacy'::regnamespace;
-
-  for v_statement in
-    select tickets_takeover.grants(
-      coalesce(c.relacl, acldefault('r', c.relowner)), r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
-    )
-    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
-    union all
-    select tickets_takeover.grants(a.attacl, r.new::regclass::text, a.attname, case when r.is_loaded then c_kept end)
-    from tickets_takeover.exchanged r
-    join pg_attribute a on a.attrelid = r.old and not a.attisdropped
-    join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
-    union all
-    -- Rows that nobody but the owner saw stay so.
-    select format('alter table %s enable row level security', r.new::regclass)
-    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
-    where c.relrowsecurity
-    union all
-    -- But their owner did.
-    select format('create policy former_owner on %s for select to %I using (true)', r.new::regclass, o.rolname)
-    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old join pg_roles o on o.oid = c.relowner
-    where c.relrowsecurity and o.rolname <> current_user and not o.rolsuper
-    union all
-    -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
-    select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
-      select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
-    ))
-    from pg_class c
-    where c.oid = to_regclass('tickets_legacy.inc_open_sla')
-      and exists (select from pg_options_to_table(c.reloptions) o where o.option_name = 'security_invoker' and o.option_value::boolean)
-    union all
-    select g
-    from tickets_takeover.exchanged_functions f
-    join pg_proc p on p.oid = f.old
-    cross join lateral tickets_takeover.grants(p.proacl, 'function ' || f.new::regprocedure) as g
-    -- What runs with its owner's rights is not for everyone.
-    where not (f.as_owner and g ~ ' to public$')
-    union all
-    -- Everyone could call the old map function: those who could read the tickets can call ours, each by name.
-    select format('grant execute on function %s to %I', f.new::regprocedure, pg_get_userbyid(r.grantee))
-    from tickets_takeover.exchanged_functions f
-    join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
-    join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
-    join lateral (
-      select acl.grantee from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) acl
-      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and acl.grantee <> 0
-    ) as r on true
-  loop
-    execute v_statement;
-  end loop;
-
-  insert into tickets_takeover.notes
-  select 'rights to write that are not given again: the pipeline alone loads tickets', acl.role, string_agg(acl.statement || ';', ' ' order by acl.statement)
-  from (
-    select pg_get_userbyid(a.grantee)::text as role, format('grant %s on %s to %I', lower(a.privilege_type), r.new::regclass, pg_get_userbyid(a.grantee)) as statement
-    from tickets_takeover.exchanged r
-    join pg_class c on c.oid = r.old
-    cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-    where r.is_loaded and a.grantee <> 0 and pg_get_userbyid(a.grantee) <> current_user and a.privilege_type <> all (c_kept)
-  ) as acl
-  group by acl.role;
-  insert into tickets_takeover.notes
-  select 'rights on single columns that are not given again: ours lacks the column, or the pipeline alone writes it',
-    case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end, format('%s (%I) on %s', lower(a.privilege_type), old.attname, r.new::regclass)
-  from tickets_takeover.exchanged r
-  join pg_attribute old on old.attrelid = r.old and not old.attisdropped
-  cross join aclexplode(old.attacl) a
-  where (r.is_loaded and a.privilege_type <> all (c_kept))
-    or not exists (select from pg_attribute new where new.attrelid = r.new and new.attname = old.attname and not new.attisdropped);
-  insert into tickets_takeover.notes
-  select 'tables with row security and no policy, as before: of these others see no row', r.new::regclass::text, null
-  from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
-  where c.relrowsecurity;
-  insert into tickets_takeover.notes
-  select distinct 'roles that could call the map function because everyone could, and may not now', role.name, format('grant execute on function %s to %s;', f.new::regprocedure, role.name)
-  from tickets_takeover.exchanged_functions f
-  join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
-  join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
-  join pg_namespace n on n.nspname = 'reporting'
-  cross join aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) u
-  cross join lateral (select case u.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(u.grantee)) end) as role (name)
-  where u.privilege_type = 'USAGE' and f.as_owner
-    and (u.grantee = 0 or not has_function_privilege(u.grantee, f.new, 'execute'));
-  drop table tickets_takeover.exchanged, tickets_takeover.exchanged_functions;
-end
-$$;
-comment on function tickets_takeover.replay_grants() is 'Who could read the old objects, or call the map function, can do so with ours. Rights to write inc, crq and import_meta, and what only everyone had, are noted instead.';
-
--- A function of theirs that fits better than one of ours, and stands beside it, would be called in its place.
-create or replace function tickets_takeover.keep_others_out() returns void language plpgsql as $$
-declare
-  v_role text;
-begin
-  for v_role in
-    select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
-    from pg_namespace n cross join aclexplode(n.nspacl) a
-    where n.nspname = 'tickets' and a.privilege_type = 'CREATE' and a.grantee <> n.nspowner
-  loop
-    execute format('revoke create on schema tickets from %s', v_role);
-    insert into tickets_takeover.notes
-    values ('roles that could create in the schema tickets, and may not now: what stands there runs with the worker''s rights', v_role, null);
-  end loop;
-end
-$$;
-comment on function tickets_takeover.keep_others_out() is 'Takes the right to create in our schema back from whoever had it in the old one, and notes who.';
 
 -- The readers last: while they are re-pointed, and until the commit, they wait. So all else is done before.
 create or replace function tickets_takeover.complete() returns void language plpgsql as $$

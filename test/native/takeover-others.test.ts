@@ -246,7 +246,8 @@ describe('an old system of somebody else, in a database of many', {
   test('the clean-up names what people made in the old schema, and goes once it is given up', async () => {
     const database = await oldDatabase(
       `set role ${roleOf('owner')}; create table tickets.holidays (day date); insert into tickets.holidays values ('2026-12-12'); alter table tickets.inc add remark text;
-       create table tickets.inc_daily (day date); create view tickets.inc_backlog as select 1 as one;
+       create table tickets.inc_daily (day date); grant all on tickets.inc_daily to ${roleOf('dispatcher')};
+       create function tickets.undo_decision(bigint) returns text language sql as 'select null'; grant execute on function tickets.undo_decision(bigint) to ${roleOf('dispatcher')}; create view tickets.inc_backlog as select 1 as one;
        create function tickets.is_late(tickets.inc) returns boolean language sql as 'select true'`,
     );
     await takeOver(database, true);
@@ -256,6 +257,14 @@ describe('an old system of somebody else, in a database of many', {
         `select has_table_privilege('tickets_reader', 'tickets.holidays', 'select'), has_table_privilege('tickets_reader', 'tickets.inc', 'select')`,
       ),
       [[false, true]],
+    );
+    // What he had on other things of the names of ours is no right on ours.
+    assert.deepEqual(
+      await ask(
+        database,
+        `select has_table_privilege('${roleOf('dispatcher')}', 'tickets.inc_daily', 'insert'), has_function_privilege('${roleOf('dispatcher')}', 'tickets.undo_decision(bigint)', 'execute')`,
+      ),
+      [[false, false]],
     );
     const cleanUp = (...names: string[]) =>
       ask(database, `select tickets_takeover.clean_up(${names.map((name) => `'${name}'`).join(', ')})`, 'owner');
