@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:9d13be7e1d560870afa611bef27c3650ae98ffe1
+--! Hash: sha1:7c686da0fba668cf14005d14d1e86d9fea247b86
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1583,6 +1583,12 @@ begin
     insert into tickets_takeover.stops
     values ('Made while the migration ran, and bound to the old tables: ' || v_made_meanwhile, 'Run the migration again.');
   end if;
+  -- What was carried over meanwhile may still be used.
+  delete from tickets_takeover.notes n
+  where n.about like 'objects that still use%' and n.name not in (
+    select pg_describe_object(u.user_class, u.user_id, 0) from tickets_takeover.uses u
+    where tickets_takeover.schema_of(u.used_class, u.used_id) = 'tickets_legacy'
+  );
   perform tickets_takeover.keep_others_out();
 end
 $$;
