@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:0e09c18cb1d317f6eeceabbe4ce3b53cf32f03e1
+--! Hash: sha1:955d6a7def7d408786c6914a6108ce541b7598e5
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -19,6 +19,14 @@ comment on table tickets_takeover.notes is 'What a person may want to know about
 comment on column tickets_takeover.notes.about is 'The kind of note, in words.';
 comment on column tickets_takeover.notes.name is 'Which ticket, place or object, by its name in tickets_legacy.';
 comment on column tickets_takeover.notes.note is 'What was done, or what was not.';
+
+create table tickets_takeover.stops (
+  what text not null,
+  remedy text not null
+);
+comment on table tickets_takeover.stops is 'Why the takeover, or the way back, cannot be: all that was found, raised as one list when everything has been looked at. Empty once it has happened.';
+comment on column tickets_takeover.stops.what is 'What is in the way, and where.';
+comment on column tickets_takeover.stops.remedy is 'What a person does about it.';
 
 create table tickets_takeover.readers (
   class_id oid not null,
@@ -44,16 +52,22 @@ comment on column tickets_takeover.readers.rank is 'Each is made after those of 
 comment on column tickets_takeover.readers.definition is 'The statement that makes it.';
 comment on column tickets_takeover.readers.afterwards is 'Statements that give it its owner, grants, comments and indexes back.';
 
+create table tickets_takeover.first_readers (name text primary key, object_id oid not null, definition text not null);
+comment on table tickets_takeover.first_readers is 'The readers as they were before the takeover. On our tables a definition can read otherwise (a cast to text goes where the column is a text), and fail on the old ones.';
+comment on column tickets_takeover.first_readers.name is 'As in readers.';
+comment on column tickets_takeover.first_readers.object_id is 'As in readers, then: of a materialized view, part of the name under which it is filled.';
+comment on column tickets_takeover.first_readers.definition is 'The statement that makes it.';
+
 create table tickets_takeover.old_map_interface (part text not null, name text not null, value jsonb);
 comment on table tickets_takeover.old_map_interface is 'tickets_takeover.map_interface() before the takeover.';
 comment on column tickets_takeover.old_map_interface.part is 'parameter, property, summary key or freshness key.';
 comment on column tickets_takeover.old_map_interface.name is 'Its name.';
 comment on column tickets_takeover.old_map_interface.value is 'Position of a parameter; ticket_id to value of a property.';
 
-create table tickets_takeover.carried_over (kind text not null check (kind in ('table', 'type')), name text not null, primary key (kind, name));
+create table tickets_takeover.carried_over (kind text not null check (kind in ('table', 'type', 'sequence', 'routine', 'view')), name text not null, primary key (kind, name));
 comment on table tickets_takeover.carried_over is 'What people made in the old schema and that is in ours now.';
-comment on column tickets_takeover.carried_over.kind is 'table or type.';
-comment on column tickets_takeover.carried_over.name is 'Its name in the schema.';
+comment on column tickets_takeover.carried_over.kind is 'table, type, sequence or routine: moved, with all that hangs on it; view: made again.';
+comment on column tickets_takeover.carried_over.name is 'Its name in the schema; of a routine, with the types of its arguments.';
 
 create table tickets_takeover.old_maps (function_id oid primary key, definition text not null);
 comment on table tickets_takeover.old_maps is 'The overloads of reporting.fn_tickets_for_map before the takeover.';
@@ -200,17 +214,21 @@ comment on function tickets_takeover.trimmings_of_function(oid) is 'Statements t
 create or replace function tickets_takeover.write_down_readers() returns void
   language plpgsql set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_stopping text;
 begin
   truncate tickets_takeover.readers;
 
   -- What is bound to the tables in a way that nobody can move without knowing what it is for.
-  select string_agg(distinct stopping, E'\n') into v_stopping
+  insert into tickets_takeover.stops
+  select distinct
+    stopping || ' is bound to the tables of the schema tickets, and a migration cannot know what it is for',
+    'Agree with its owner, who takes it off before, and puts it on the new tables afterwards.'
   from (
     select pg_describe_object(u.user_class, u.user_id, 0) as stopping
     from tickets_takeover.taken_over_uses u
     where u.user_class in ('pg_rewrite'::regclass, 'pg_policy'::regclass)
+      and u.used_class = 'pg_class'::regclass and u.used_id not in (select oid from tickets_takeover.peoples_tables)
+      -- Of a takeover (fill.sql), on the way back.
+      and not exists (select from pg_policy p where u.user_class = 'pg_policy'::regclass and p.oid = u.user_id and p.polname = 'former_owner')
     union all
     select i.inhrelid::regclass || ' inherits from ' || i.inhparent::regclass
     from pg_inherits i
@@ -220,14 +238,13 @@ begin
     select format('publication %I of table %I.%I', t.pubname, t.schemaname, t.tablename)
     from pg_publication_tables t join pg_publication p using (pubname)
     where t.schemaname = 'tickets' and not p.puballtables
+      and format('%I.%I', t.schemaname, t.tablename)::regclass not in (select oid from tickets_takeover.peoples_tables)
     union all
     select format('row security that is forced on the owner of %s too', c.oid::regclass)
-    from pg_class c where c.relnamespace = 'tickets'::regnamespace and c.relforcerowsecurity and c.relrowsecurity
+    from pg_class c
+    where c.relnamespace = 'tickets'::regnamespace and c.relforcerowsecurity and c.relrowsecurity
+      and c.oid not in (select oid from tickets_takeover.peoples_tables)
   ) as found;
-  if v_stopping is not null then
-    raise exception 'Bound to the tables of the schema tickets, and not to be moved by a migration: %', v_stopping
-      using hint = 'Nothing was changed. They are others'': agree with their owners, who take them off these tables before the takeover and put them on the new ones after it.';
-  end if;
 
   insert into tickets_takeover.readers (class_id, object_id, kind, name, own, replaced, early, rank, definition, afterwards)
   with recursive uses as materialized (select * from tickets_takeover.uses),
@@ -298,8 +315,10 @@ begin
       where comment is not null
     )
   from pg_constraint k
-  where k.contype = 'f' and k.conparentid = 0 and tickets_takeover.is_foreign('pg_class'::regclass, k.conrelid)
+  where k.contype = 'f' and k.conparentid = 0
+    and (tickets_takeover.is_foreign('pg_class'::regclass, k.conrelid) or k.conrelid in (select oid from tickets_takeover.peoples_tables))
     and tickets_takeover.schema_of('pg_class'::regclass, k.confrelid) = 'tickets'
+    and k.confrelid not in (select oid from tickets_takeover.peoples_tables)
   union all
   -- Somebody's trigger on one of the tables; the one set aside keeps it too.
   select
@@ -317,6 +336,7 @@ begin
     )
   from pg_trigger t
   where not t.tgisinternal and tickets_takeover.schema_of('pg_class'::regclass, t.tgrelid) = 'tickets'
+    and t.tgrelid not in (select oid from tickets_takeover.peoples_tables)
     and tickets_takeover.is_foreign('pg_proc'::regclass, t.tgfoid);
 
   insert into tickets_takeover.notes
@@ -326,10 +346,12 @@ begin
   from tickets_takeover.taken_over_uses u
   where tickets_takeover.is_foreign(u.user_class, u.user_id)
     and u.user_class <> 'pg_trigger'::regclass
+    -- A partition's foreign key goes with that of the whole table.
+    and not exists (select from pg_constraint k where u.user_class = 'pg_constraint'::regclass and k.oid = u.user_id and k.conparentid <> 0)
     and not exists (select from tickets_takeover.readers r where (r.class_id, r.object_id) = (u.user_class, u.user_id));
 end
 $$;
-comment on function tickets_takeover.write_down_readers() is 'Fills tickets_takeover.readers with all that is bound by OID to the present objects of the schema tickets and to the map function. Definitions name every object with its schema. Raises, naming them, where rules, policies, inheritance or publications are bound to the tables.';
+comment on function tickets_takeover.write_down_readers() is 'Fills tickets_takeover.readers with all that is bound by OID to the present objects of the schema tickets and to the map function. Definitions name every object with its schema. Rules, policies, inheritance and publications that are bound to the tables are stops.';
 
 create or replace function tickets_takeover.let_go(p_reader tickets_takeover.readers) returns text
   language sql stable set search_path = pg_catalog, pg_temp
@@ -368,6 +390,51 @@ as $$
 $$;
 comment on function tickets_takeover.with_old_types(tickets_takeover.readers) is 'The statement that makes a view with the column types that it had, where our tables have others: its query, with casts.';
 
+create or replace function tickets_takeover.first_definition(p_name text, p_definition text) returns text
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select replace(f.definition, 'tickets_takeover.new_' || f.object_id, 'tickets_takeover.new_' || r.object_id)
+  from tickets_takeover.readers r join tickets_takeover.first_readers f on f.name = r.name
+  where r.name = p_name and r.definition = p_definition
+$$;
+comment on function tickets_takeover.first_definition(text, text) is 'On the way back: the statement that made a reader on the old tables, for one whose present definition fails there. NULL: it was not there then.';
+
+create or replace function tickets_takeover.relations_of_readers() returns oid[]
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select array(
+    select r.object_id from tickets_takeover.readers r where r.class_id = 'pg_class'::regclass
+    union
+    select unnest(array[k.conrelid, k.confrelid]) from tickets_takeover.readers r join pg_constraint k on r.class_id = 'pg_constraint'::regclass and k.oid = r.object_id
+    union
+    select c.oid from pg_class c where c.relnamespace in (to_regnamespace('tickets_legacy'), to_regnamespace('tickets'))
+  )
+$$;
+comment on function tickets_takeover.relations_of_readers() is 'The relations for which pointing the readers at other tables may have to wait.';
+
+create or replace function tickets_takeover.make(p_name text, p_statement text) returns void
+  language plpgsql set check_function_bodies = off
+as $$
+declare
+  v_other text;
+begin
+  execute p_statement;
+exception
+  when invalid_table_definition then
+    -- A column has another type with us: the view keeps its own, which others rely on.
+    select tickets_takeover.with_old_types(r) into strict v_other
+    from tickets_takeover.readers r where r.name = p_name and r.kind = 'view' and r.replaced and r.definition = p_statement;
+    execute v_other;
+  when undefined_function or undefined_column or datatype_mismatch then
+    v_other := tickets_takeover.first_definition(p_name, p_statement);
+    if v_other is null then
+      raise;
+    end if;
+    execute v_other;
+end
+$$;
+comment on function tickets_takeover.make(text, text) is 'Runs a statement that makes a reader, or changes it; where a definition fails for the types of our columns, another one of the same meaning.';
+
 create or replace function tickets_takeover.repoint_readers(p_own boolean) returns void
   language plpgsql set check_function_bodies = off
 as $$
@@ -390,6 +457,8 @@ begin
           join pg_trigger there on there.tgrelid = new.oid and there.tgname = t.tgname
           where r.kind = 'trigger' and t.oid = r.object_id
         )
+        -- Nor did the foreign key of a table that could not be carried over.
+        and not (r.kind = 'foreign key' and tickets_takeover.schema_of(r.class_id, r.object_id) in ('tickets_legacy', 'tickets_set_aside'))
     ),
     steps (phase, position, name, statements) as (
       -- What takes long, while nobody waits for it: filling materialized views, validating foreign keys.
@@ -431,26 +500,30 @@ begin
   loop
     begin
       foreach v_statement in array array_remove(v_step.statements, null) loop
-        begin
-          execute v_statement;
-        exception when invalid_table_definition then
-          -- A column has another type with us: the view keeps its own, which others rely on.
-          select tickets_takeover.with_old_types(r) into strict v_statement
-          from tickets_takeover.readers r where r.name = v_step.name and r.kind = 'view' and r.replaced and r.definition = v_statement;
-          execute v_statement;
-        end;
+        perform tickets_takeover.make(v_step.name, v_statement);
       end loop;
-    exception when others then
-      v_stopping := v_stopping || format('%s (%s)', v_step.name, sqlerrm);
+    exception
+      when lock_not_available or deadlock_detected then
+        perform set_config('lock_timeout', '10ms', true); -- once is enough
+        v_stopping := v_stopping || v_step.name;
+        insert into tickets_takeover.stops values (
+          format('%s is in use: %s', v_step.name, tickets_takeover.holders(tickets_takeover.relations_of_readers(), '{}')),
+          'Let that end, and run it again.'
+        );
+      when others then
+        -- What follows from a step that failed is not told as well.
+        if v_step.name <> all (v_stopping) then
+          v_stopping := v_stopping || v_step.name;
+          insert into tickets_takeover.stops values (
+            format('%s cannot be pointed at the other tables: %s', v_step.name, sqlerrm),
+            'Its owner, or the DBA, changes it first; or takes it away before, and makes it again afterwards.'
+          );
+        end if;
     end;
   end loop;
-  if v_stopping <> '{}' then
-    raise exception 'Cannot be pointed at the other tables: %', array_to_string(v_stopping, '; ')
-      using hint = 'Nothing was changed. Whatever waited for a lock: run it again. What else is named, its owner changes first.';
-  end if;
 end
 $$;
-comment on function tickets_takeover.repoint_readers(boolean) is 'Points everything in tickets_takeover.readers at the tables that the schema tickets holds now, with owner and grants. p_own: also makes the views that somebody made in the schema itself. Raises with a list of those that cannot be, and why.';
+comment on function tickets_takeover.repoint_readers(boolean) is 'Points everything in tickets_takeover.readers at the tables that the schema tickets holds now, with owner and grants. p_own: also makes the views that somebody made in the schema itself. Those that cannot be are stops.';
 --! EndIncluded takeover/readers.sql
 --! Included takeover/map-interface.sql
 -- What callers of the old map function rely on: ours must have it too.
@@ -534,7 +607,7 @@ begin
   ) as missing;
   select string_agg(what, ', ' order by what) into v_other
   from (
-    select format('parameter %s is the %s. and was the %s.', old.name, min(new.value::text), old.value) as what
+    select format('parameter %s is at place %s and was at %s', old.name, min(new.value::text), old.value) as what
     from tickets_takeover.old_map_interface old join tickets_takeover.new_map_interface new using (part, name)
     where part = 'parameter' group by old.name, old.value having bool_and(new.value <> old.value)
     union all
@@ -550,20 +623,23 @@ begin
   ) as other;
   drop table tickets_takeover.new_map_interface;
   if v_missing is not null or v_other is not null then
-    raise exception '%', concat_ws(E'\n', 'reporting.fn_tickets_for_map has no longer: ' || v_missing, 'reporting.fn_tickets_for_map differs: ' || v_other)
-      using
-        detail = coalesce((
-          select string_agg(format('%s: %s', n.name, n.note), E'\n' order by n.name) from tickets_takeover.notes n
-          where n.about like 'map functions that could not be called%'
-        ), ''),
-        hint = case current_setting('tickets_takeover.keep_old_map', true)
-          when '1' then 'Nothing was changed. The old function cannot be kept: on the new tables it does not do what it did. Where the detail says that something is missing, let its owner make it do without, then migrate again; or migrate without MIGRATE_KEEP_OLD_MAP when its callers can do with ours.'
-          else 'Nothing was changed. With MIGRATE_KEEP_OLD_MAP=1 the old function stays under its name, on the new tables, and ours is reporting.fn_tickets_for_map_v2.'
-        end;
+    insert into tickets_takeover.stops values (
+      concat_ws(
+        '; ', 'reporting.fn_tickets_for_map has no longer: ' || v_missing, 'reporting.fn_tickets_for_map differs: ' || v_other,
+        (
+          select 'where it was called, ' || string_agg(format('%s said: %s', n.name, n.note), '; ' order by n.name)
+          from tickets_takeover.notes n where n.about like 'map functions that could not be called%'
+        )
+      ),
+      case current_setting('tickets_takeover.keep_old_map', true)
+        when '1' then 'The old function cannot be kept: on the new tables it does not do what it did. Let its owner make it do without what it reads there and ours lacks; or, where its callers can do with ours, give it another name, and migrate without MIGRATE_KEEP_OLD_MAP.'
+        else 'With MIGRATE_KEEP_OLD_MAP=1 the old function stays under its name, on the new tables, and ours is reporting.fn_tickets_for_map_v2.'
+      end
+    );
   end if;
 end
 $$;
-comment on function tickets_takeover.require_map_interface() is 'Raises when the present map function lacks something that the old ones had, or shows another value for the same ticket, with a list.';
+comment on function tickets_takeover.require_map_interface() is 'What the old map functions had and the present one lacks, or shows otherwise for the same ticket, is a stop.';
 
 create or replace function tickets_takeover.move_map_functions(p_from text, p_to text, p_but oid[] default '{}') returns void
 language plpgsql as $$
@@ -593,6 +669,36 @@ end
 $$;
 comment on function tickets_takeover.bind_old_maps() is 'Makes the old map functions that stand in reporting read what the names mean now, each with its owner and grants.';
 
+-- The map shows how fresh the tickets are, and so reads columns of import_meta, of which ours has two.
+create or replace function tickets_takeover.keep_import_meta() returns void
+  language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_column record;
+  v_ingested_at constant text := 'tickets.eat_ts(metadata ->> ''ingested_at'')';
+begin
+  for v_column in
+    select a.attname, format_type(a.atttypid, a.atttypmod) as type, case a.atttypid
+      when 'timestamptz'::regtype then v_ingested_at
+      when 'timestamp'::regtype then format('(%s at time zone ''Africa/Nairobi'')', v_ingested_at)
+      when 'text'::regtype then format('metadata ->> %L', a.attname)
+    end as expression
+    from pg_attribute a
+    where a.attrelid = to_regclass('tickets_legacy.import_meta') and a.attnum > 0 and not a.attisdropped
+      and not exists (select from pg_attribute n where n.attrelid = 'tickets.import_meta'::regclass and n.attname = a.attname and not n.attisdropped)
+    order by a.attnum
+  loop
+    execute format('alter table tickets.import_meta add column %I %s', v_column.attname, v_column.type)
+      || coalesce(' generated always as (' || v_column.expression || ') stored', '');
+    execute format('comment on column tickets.import_meta.%I is %L', v_column.attname, case
+      when v_column.expression is null then 'For the map of the Python version, which was kept. Always NULL.'
+      else 'For the map of the Python version, which was kept: from metadata.'
+    end);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.keep_import_meta() is 'Gives tickets.import_meta the columns of the old one, for a map function that reads them: times are that of the last load, texts the value of that name in metadata.';
+
 create or replace function tickets_takeover.keep_old_map() returns void language plpgsql as $$
 declare
   v_function regprocedure;
@@ -600,6 +706,7 @@ begin
   if coalesce(current_setting('tickets_takeover.keep_old_map', true), '') <> '1' then
     return;
   end if;
+  perform tickets_takeover.keep_import_meta();
   alter function reporting.fn_tickets_for_map(boolean, text, text, text) rename to fn_tickets_for_map_v2;
   for v_function in
     select function_id from tickets_takeover.old_maps
@@ -616,6 +723,25 @@ comment on function tickets_takeover.keep_old_map() is 'With MIGRATE_KEEP_OLD_MA
 -- aside as tickets_legacy. Renaming a schema takes no table lock, so readers go on until the commit; with ALTER in place
 -- they would wait for the copy.
 
+create or replace function tickets_takeover.holders(p_relations oid[], p_harmless text[]) returns text
+  language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    string_agg(
+      format('pid %s of user %s, %s, %s, transaction since %s: %s', a.pid, a.usename, a.application_name, a.state, a.xact_start, left(a.query, 200)),
+      '; ' order by a.xact_start
+    ),
+    'by a session that has ended meanwhile'
+  )
+  from pg_stat_activity a
+  where a.pid <> pg_backend_pid() and exists (
+    select from pg_locks l
+    where l.pid = a.pid and l.locktype = 'relation' and l.relation = any (p_relations) and l.granted and l.mode <> all (p_harmless)
+      and l.database = (select oid from pg_database where datname = current_database())
+  )
+$$;
+comment on function tickets_takeover.holders(oid[], text[]) is 'The sessions that hold locks on these relations, other than of the modes that are harmless: pid, user, application, state and query, as far as this role may see them.';
+
 create or replace function tickets_takeover.lock_tickets() returns void language plpgsql as $$
 declare
   v_table regclass;
@@ -627,24 +753,31 @@ begin
     where c.relnamespace = 'tickets'::regnamespace and c.relkind in ('r', 'p') and pg_has_role(c.relowner, 'usage')
     order by c.relname <> 'inc', c.relname
   loop
-    execute format('lock table %s in share row exclusive mode', v_table);
+    begin
+      execute format('lock table %s in share row exclusive mode', v_table);
+    exception when lock_not_available or deadlock_detected then
+      perform set_config('lock_timeout', '10ms', true); -- what else stops it is looked for, but waited once is enough
+      insert into tickets_takeover.stops values (
+        format('Somebody is writing to %s: %s', v_table, tickets_takeover.holders(array[v_table::oid], array['AccessShareLock', 'RowShareLock'])),
+        'Stop the schedule of import_tickets.py, let what is running end, and run it again.'
+      );
+    end;
   end loop;
-exception when lock_not_available or deadlock_detected then
-  raise exception 'Somebody is writing to %: waited 5 s, changed nothing.', v_table
-    using
-      errcode = 'lock_not_available',
-      detail = (
-        select string_agg(
-          format('pid %s of user %s, %s, %s, transaction since %s: %s', a.pid, a.usename, a.application_name, a.state, a.xact_start, left(a.query, 200)), '; '
-        )
-        from pg_locks l join pg_stat_activity a on a.pid = l.pid
-        where l.relation = v_table and l.granted and l.pid <> pg_backend_pid()
-          and l.mode not in ('AccessShareLock', 'RowShareLock')
-      ),
-      hint = 'Stop the schedule of import_tickets.py, let what is running end, and run the migration again.';
 end
 $$;
-comment on function tickets_takeover.lock_tickets() is 'Locks writers out of all tables of the schema tickets until the end of the transaction, and lets this transaction wait 5 s at most for any lock. Raises, naming who writes.';
+comment on function tickets_takeover.lock_tickets() is 'Locks writers out of all tables of the schema tickets until the end of the transaction, and lets this transaction wait 5 s at most for any lock, and after one that it did not get for none. Who writes is a stop.';
+
+create or replace function tickets_takeover.require_no_stops() returns void language plpgsql as $$
+declare
+  v_list text;
+begin
+  select string_agg(format(E'- %s.\n  %s', what, remedy), E'\n' order by what) into v_list from tickets_takeover.stops;
+  if v_list is not null then
+    raise exception E'Nothing was changed, because of:\n%', v_list;
+  end if;
+end
+$$;
+comment on function tickets_takeover.require_no_stops() is 'Raises, with all that stops the takeover or the way back as one list.';
 
 create or replace function tickets_takeover.set_aside() returns void language plpgsql as $$
 declare
@@ -692,14 +825,14 @@ comment on function tickets_takeover.set_aside() is 'The first half of a takeove
 --! EndIncluded takeover/head.sql
 --! Included takeover/history.sql
 -- History that the old system kept, if it did: its README proposed closings (`closure_events`) or daily snapshots. It is imported
--- before our baselines, for nothing else tells of it. The tables themselves are people's own: carry_over() has moved them.
+-- before our baselines, for nothing else tells of it. The tables themselves are people's own: carry_over() moves them.
 
 create or replace function tickets_takeover.history_table(variadic p_names text[]) returns regclass
   language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(to_regclass('tickets.' || name), to_regclass('tickets_legacy.' || name))
+  select to_regclass('tickets_legacy.' || name)
   from unnest(p_names) with ordinality as n (name, position)
-  where coalesce(to_regclass('tickets.' || name), to_regclass('tickets_legacy.' || name)) is not null
+  where to_regclass('tickets_legacy.' || name) is not null
   order by position limit 1
 $$;
 comment on function tickets_takeover.history_table(text[]) is 'The first of these tables that the old schema had. NULL: none.';
@@ -851,6 +984,7 @@ begin
       ) as is_covered
     from parts p
     join pg_class old on old.oid = p.old_table and old.relnamespace = 'tickets_legacy'::regnamespace
+    join tickets_takeover.main_relations m on m.name = old.relname
     join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace and new.relkind in ('r', 'p')
     order by p.kind, p.name
   loop
@@ -870,6 +1004,143 @@ end
 $$;
 comment on function tickets_takeover.replay_comments() is 'Comments on constraints and indexes of the old tables go to those of the same name on ours; the others, and indexes that ours lack, are noted.';
 --! EndIncluded takeover/comments.sql
+--! Included takeover/rights.sql
+-- Who may do what on our tables: what he could on the old ones, but for loading tickets and for what would run as the worker.
+
+create or replace function tickets_takeover.note_rights(p_kept text[]) returns void language plpgsql as $$
+begin
+  insert into tickets_takeover.notes
+  select 'rights to write that are not given again: the pipeline alone loads tickets', acl.role, string_agg(acl.statement || ';', ' ' order by acl.statement)
+  from (
+    select pg_get_userbyid(a.grantee)::text as role, format('grant %s on %s to %I', lower(a.privilege_type), r.new::regclass, pg_get_userbyid(a.grantee)) as statement
+    from tickets_takeover.exchanged r
+    join pg_class c on c.oid = r.old
+    cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+    where r.is_loaded and a.grantee <> 0 and pg_get_userbyid(a.grantee) <> current_user and a.privilege_type <> all (p_kept)
+  ) as acl
+  group by acl.role;
+  insert into tickets_takeover.notes
+  select 'rights on single columns that are not given again: ours lacks the column, or the pipeline alone writes it',
+    case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end, format('%s (%I) on %s', lower(a.privilege_type), old.attname, r.new::regclass)
+  from tickets_takeover.exchanged r
+  join pg_attribute old on old.attrelid = r.old and not old.attisdropped
+  cross join aclexplode(old.attacl) a
+  where (r.is_loaded and a.privilege_type <> all (p_kept))
+    or not exists (select from pg_attribute new where new.attrelid = r.new and new.attname = old.attname and not new.attisdropped);
+  insert into tickets_takeover.notes
+  select 'tables with row security and no policy, as before: of these others see no row', r.new::regclass::text, null
+  from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+  where c.relrowsecurity;
+  insert into tickets_takeover.notes
+  select distinct 'roles that could call the map function because everyone could, and may not now', role.name, format('grant execute on function %s to %s;', f.new::regprocedure, role.name)
+  from tickets_takeover.exchanged_functions f
+  join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
+  join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
+  join pg_namespace n on n.nspname = 'reporting'
+  cross join aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) u
+  cross join lateral (select case u.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(u.grantee)) end) as role (name)
+  where u.privilege_type = 'USAGE' and f.as_owner
+    and (u.grantee = 0 or not has_function_privilege(u.grantee, f.new, 'execute'));
+end
+$$;
+comment on function tickets_takeover.note_rights(text[]) is 'Notes the rights that replay_grants(), which calls it, did not give again. p_kept: those that it does on the tables that are loaded.';
+
+-- Who could read the old objects can read ours. What he may not do any more is noted, with the statement that gives it back.
+create or replace function tickets_takeover.replay_grants() returns void language plpgsql as $$
+declare
+  v_statement text;
+  -- The old loader must not write past the ledger, and a trigger there would run as the worker.
+  c_kept constant text[] := array['SELECT', 'REFERENCES'];
+begin
+  create table tickets_takeover.exchanged as
+  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded
+  from pg_class old
+  join tickets_takeover.main_relations m on m.name = old.relname -- another one of a name of ours has nothing to do with it
+  join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
+  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm');
+  create table tickets_takeover.exchanged_functions as
+  select old.oid as old, new.oid as new, new.prosecdef as as_owner
+  from pg_proc old
+  join pg_proc new on new.proname = old.proname and (
+    new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes) and not new.prosecdef
+    -- One function instead of all overloads.
+    or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
+  )
+  where old.pronamespace = 'tickets_legacy'::regnamespace;
+
+  for v_statement in
+    select tickets_takeover.grants(
+      coalesce(c.relacl, acldefault('r', c.relowner)), r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
+    )
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+    union all
+    select tickets_takeover.grants(a.attacl, r.new::regclass::text, a.attname, case when r.is_loaded then c_kept end)
+    from tickets_takeover.exchanged r
+    join pg_attribute a on a.attrelid = r.old and not a.attisdropped
+    join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
+    union all
+    -- Rows that nobody but the owner saw stay so.
+    select format('alter table %s enable row level security', r.new::regclass)
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
+    where c.relrowsecurity
+    union all
+    -- But their owner did.
+    select format('create policy former_owner on %s for select to %I using (true)', r.new::regclass, o.rolname)
+    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old join pg_roles o on o.oid = c.relowner
+    where c.relrowsecurity and o.rolname <> current_user and not o.rolsuper
+    union all
+    -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
+    select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
+      select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
+    ))
+    from pg_class c
+    where c.oid = to_regclass('tickets_legacy.inc_open_sla')
+      and exists (select from pg_options_to_table(c.reloptions) o where o.option_name = 'security_invoker' and o.option_value::boolean)
+    union all
+    select g
+    from tickets_takeover.exchanged_functions f
+    join pg_proc p on p.oid = f.old
+    cross join lateral tickets_takeover.grants(p.proacl, 'function ' || f.new::regprocedure) as g
+    -- What runs with its owner's rights is not for everyone.
+    where not (f.as_owner and g ~ ' to public$')
+    union all
+    -- Everyone could call the old map function: those who could read the tickets can call ours, each by name.
+    select format('grant execute on function %s to %I', f.new::regprocedure, pg_get_userbyid(r.grantee))
+    from tickets_takeover.exchanged_functions f
+    join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
+    join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
+    join lateral (
+      select acl.grantee from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) acl
+      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and acl.grantee <> 0
+    ) as r on true
+  loop
+    execute v_statement;
+  end loop;
+
+  perform tickets_takeover.note_rights(c_kept);
+  drop table tickets_takeover.exchanged, tickets_takeover.exchanged_functions;
+end
+$$;
+comment on function tickets_takeover.replay_grants() is 'Who could read the old objects, or call the map function, can do so with ours. Rights to write inc, crq and import_meta, and what only everyone had, are noted instead.';
+
+-- A function of theirs that fits better than one of ours, and stands beside it, would be called in its place.
+create or replace function tickets_takeover.keep_others_out() returns void language plpgsql as $$
+declare
+  v_role text;
+begin
+  for v_role in
+    select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
+    from pg_namespace n cross join aclexplode(n.nspacl) a
+    where n.nspname = 'tickets' and a.privilege_type = 'CREATE' and a.grantee <> n.nspowner
+  loop
+    execute format('revoke create on schema tickets from %s', v_role);
+    insert into tickets_takeover.notes
+    values ('roles that could create in the schema tickets, and may not now: what stands there runs with the worker''s rights', v_role, null);
+  end loop;
+end
+$$;
+comment on function tickets_takeover.keep_others_out() is 'Takes the right to create in our schema back from whoever had it in the old one, and notes who.';
+--! EndIncluded takeover/rights.sql
 --! Included takeover/fill.sql
 -- When all of ours exists, empty, and tickets_legacy holds the old tables: fill, check, replay the grants, re-point the
 -- readers. Not all columns of the old tables are known: those that are taken if they are there are named here.
@@ -1058,9 +1329,17 @@ begin
     v_lat := tickets_takeover.column_of(v_old, 'latitude', 'lat');
     v_lng := tickets_takeover.column_of(v_old, 'longitude', 'lng', 'lon', 'long');
     if v_name = 'null' or (v_geom = 'null' and 'null' in (v_lat, v_lng)) then
-      raise exception 'No column of % is known to hold %.', v_old, case when v_name = 'null' then 'the name of the ' || v_kind else 'the coordinate' end
-        using hint = 'Rename it to ' || case when v_name = 'null' then v_kind else 'geom (or latitude and longitude)' end
-          || ', as the takeover expects it, and run the migration again.';
+      insert into tickets_takeover.stops values (
+        format(
+          'No column of tickets.geo_%ss is known to hold %s', v_kind,
+          case when v_name = 'null' then 'the name of the ' || v_kind else 'the coordinate' end
+        ),
+        format(
+          'Rename it to %s, as the takeover expects it, and run the migration again.',
+          case when v_name = 'null' then v_kind else 'geom (or latitude and longitude)' end
+        )
+      );
+      continue;
     end if;
     execute format($sql$
       insert into tickets_takeover.old_places (kind, name, cluster, geom, verified, provider, query, note, fetched_at)
@@ -1090,7 +1369,7 @@ begin
   end loop;
 end
 $$;
-comment on function tickets_takeover.read_old_places() is 'Reads the old gazetteers into tickets_takeover.old_places, a table of this transaction. Raises where no column of theirs is known.';
+comment on function tickets_takeover.read_old_places() is 'Reads the old gazetteers into tickets_takeover.old_places, a table of this transaction. A gazetteer of which no column is known is a stop.';
 
 -- Ours. The old gazetteer of locations may have been keyed by the name alone: a name goes to every cluster whose tickets use it.
 -- What a person verified goes, as verified, to one of them: his word was about one place.
@@ -1267,100 +1546,6 @@ end
 $$;
 comment on function tickets_takeover.note_moves() is 'Notes the tickets that the next snapshot will place elsewhere.';
 
--- Who could read the old objects can read ours. What he may not do any more is noted, with the statement that gives it back.
-create or replace function tickets_takeover.replay_grants() returns void language plpgsql as $$
-declare
-  v_statement text;
-  -- The old loader must not write past the ledger, and a trigger there would run as the worker.
-  c_kept constant text[] := array['SELECT', 'REFERENCES'];
-begin
-  create table tickets_takeover.exchanged as
-  select old.oid as old, new.oid as new, new.relname in ('inc', 'crq', 'import_meta') as is_loaded
-  from pg_class old join pg_class new on new.relname = old.relname and new.relnamespace = 'tickets'::regnamespace
-  where old.relnamespace = 'tickets_legacy'::regnamespace and old.relkind in ('r', 'p', 'v', 'm') and new.relkind in ('r', 'p', 'v', 'm');
-  create table tickets_takeover.exchanged_functions as
-  select old.oid as old, new.oid as new, new.prosecdef as as_owner
-  from pg_proc old
-  join pg_proc new on new.proname = old.proname and (
-    new.pronamespace = 'tickets'::regnamespace and oidvectortypes(new.proargtypes) = oidvectortypes(old.proargtypes)
-    -- One function instead of all overloads.
-    or new.pronamespace = 'reporting'::regnamespace and new.proname = 'fn_tickets_for_map'
-  )
-  where old.pronamespace = 'tickets_legacy'::regnamespace;
-
-  for v_statement in
-    select tickets_takeover.grants(
-      coalesce(c.relacl, acldefault('r', c.relowner)), r.new::regclass::text, p_only := case when r.is_loaded then c_kept end
-    )
-    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
-    union all
-    select tickets_takeover.grants(a.attacl, r.new::regclass::text, a.attname, case when r.is_loaded then c_kept end)
-    from tickets_takeover.exchanged r
-    join pg_attribute a on a.attrelid = r.old and not a.attisdropped
-    join pg_attribute b on b.attrelid = r.new and b.attname = a.attname and not b.attisdropped
-    union all
-    -- Rows that nobody but the owner saw stay so.
-    select format('alter table %s enable row level security', r.new::regclass)
-    from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
-    where c.relrowsecurity
-    union all
-    -- A view that read with its reader's rights does so again, or whoever could not read the tickets could now.
-    select unnest(array['alter view tickets.inc_open_sla set (security_invoker = true)'] || array(
-      select tickets_takeover.grants(c.relacl, 'tickets.sla_rules', p_only := array['SELECT']) -- which it reads, too
-    ))
-    from pg_class c
-    where c.oid = to_regclass('tickets_legacy.inc_open_sla')
-      and exists (select from pg_options_to_table(c.reloptions) o where o.option_name = 'security_invoker' and o.option_value::boolean)
-    union all
-    select g
-    from tickets_takeover.exchanged_functions f
-    join pg_proc p on p.oid = f.old
-    cross join lateral tickets_takeover.grants(p.proacl, 'function ' || f.new::regprocedure) as g
-    -- What runs with its owner's rights is not for everyone.
-    where not (f.as_owner and g ~ ' to public$')
-    union all
-    -- Everyone could call the old map function: those who could read the tickets can call ours, each by name.
-    select format('grant execute on function %s to %I', f.new::regprocedure, pg_get_userbyid(r.grantee))
-    from tickets_takeover.exchanged_functions f
-    join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
-    join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
-    join lateral (
-      select acl.grantee from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) acl
-      where c.oid = 'tickets_legacy.inc'::regclass and acl.privilege_type = 'SELECT' and acl.grantee <> 0
-    ) as r on true
-  loop
-    execute v_statement;
-  end loop;
-
-  insert into tickets_takeover.notes
-  select 'rights to write that are not given again: the pipeline alone loads tickets', acl.role, string_agg(acl.statement || ';', ' ' order by acl.statement)
-  from (
-    select pg_get_userbyid(a.grantee)::text as role, format('grant %s on %s to %I', lower(a.privilege_type), r.new::regclass, pg_get_userbyid(a.grantee)) as statement
-    from tickets_takeover.exchanged r
-    join pg_class c on c.oid = r.old
-    cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-    where r.is_loaded and a.grantee <> 0 and pg_get_userbyid(a.grantee) <> current_user and a.privilege_type <> all (c_kept)
-  ) as acl
-  group by acl.role;
-  insert into tickets_takeover.notes
-  select 'tables with row security and no policy, as before: of these others see no row', r.new::regclass::text, null
-  from tickets_takeover.exchanged r join pg_class c on c.oid = r.old
-  where c.relrowsecurity;
-  insert into tickets_takeover.notes
-  select distinct 'roles that could call the map function because everyone could, and may not now', role.name, format('grant execute on function %s to %s;', f.new::regprocedure, role.name)
-  from tickets_takeover.exchanged_functions f
-  join pg_proc p on p.oid = f.old and p.proname = 'fn_tickets_for_map'
-  join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a on a.grantee = 0
-  join pg_namespace n on n.nspname = 'reporting'
-  cross join aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) u
-  cross join lateral (select case u.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(u.grantee)) end) as role (name)
-  where u.privilege_type = 'USAGE' and f.as_owner
-    and (u.grantee = 0 or not has_function_privilege(u.grantee, f.new, 'execute'));
-  drop table tickets_takeover.exchanged, tickets_takeover.exchanged_functions;
-end
-$$;
-comment on function tickets_takeover.replay_grants() is 'Who could read the old objects, or call the map function, can do so with ours. Rights to write inc, crq and import_meta, and what only everyone had, are noted instead.';
-
 -- The readers last: while they are re-pointed, and until the commit, they wait. So all else is done before.
 create or replace function tickets_takeover.complete() returns void language plpgsql as $$
 declare
@@ -1375,7 +1560,14 @@ begin
   end loop;
   raise notice 'What was noted: select * from tickets_takeover.notes. The way back: docs/taking-over.md.';
 
+  insert into tickets_takeover.notes
+  select 'triggers of the old tables that ours lack', format('%s on %s', t.tgname, t.tgrelid::regclass), pg_get_triggerdef(t.oid)
+  from pg_trigger t join pg_class c on c.oid = t.tgrelid
+  where not t.tgisinternal and c.relnamespace = 'tickets_legacy'::regnamespace
+    and tickets_takeover.schema_of('pg_proc'::regclass, t.tgfoid) in ('tickets', 'tickets_legacy');
+
   perform tickets_takeover.repoint_readers(p_own := true);
+  insert into tickets_takeover.first_readers select distinct on (name) name, object_id, definition from tickets_takeover.readers order by name;
   with bound as materialized (
     select distinct u.user_class, u.user_id, pg_describe_object(u.user_class, u.user_id, 0) as name
     from tickets_takeover.uses u
@@ -1385,17 +1577,25 @@ begin
   select string_agg(name, ', ') into v_made_meanwhile
   from bound
   where tickets_takeover.is_foreign(user_class, user_id)
-    and name not in (select n.name from tickets_takeover.notes n where n.about like 'objects that still use%');
+    and name not in (select n.name from tickets_takeover.notes n where n.about like 'objects that still use%')
+    and not exists (select from tickets_takeover.stops s where starts_with(s.what, name));
   if v_made_meanwhile is not null then
-    raise exception 'Made while the migration ran, and bound to the old tables: %', v_made_meanwhile using hint = 'Run the migration again.';
+    insert into tickets_takeover.stops
+    values ('Made while the migration ran, and bound to the old tables: ' || v_made_meanwhile, 'Run the migration again.');
   end if;
+  -- What was carried over meanwhile may still be used.
+  delete from tickets_takeover.notes n
+  where n.about like 'objects that still use%' and n.name not in (
+    select pg_describe_object(u.user_class, u.user_id, 0) from tickets_takeover.uses u
+    where tickets_takeover.schema_of(u.used_class, u.used_id) = 'tickets_legacy'
+  );
+  perform tickets_takeover.keep_others_out();
 end
 $$;
-comment on function tickets_takeover.complete() is 'Tells what was noted, and points the readers at our tables. Raises when something was made meanwhile that reads the old ones.';
+comment on function tickets_takeover.complete() is 'Tells what was noted, and points the readers at our tables. What was made meanwhile and reads the old ones is a stop.';
 
 create or replace function tickets_takeover.fill() returns void language plpgsql as $$
 begin
-  perform tickets_takeover.carry_over();
   perform tickets_takeover.fill_import_meta(); -- it says how old the baseline of the history is
   perform tickets_takeover.fill_tickets();
   perform tickets_ops.rebuild_days();
@@ -1404,12 +1604,14 @@ begin
   perform tickets_takeover.read_old_places();
   perform tickets_takeover.fill_gazetteers();
   perform tickets_takeover.note_moves();
+  perform tickets_takeover.carry_over();
   perform tickets_takeover.keep_old_map();
+  perform tickets_takeover.replay_grants(); -- the map is called as its owner, who may have been that of the tables
   perform tickets_takeover.require_map_interface();
-  perform tickets_takeover.replay_grants();
   perform tickets_takeover.replay_comments();
   perform tickets_takeover.fence_off();
   perform tickets_takeover.complete(); -- last: while the readers are re-pointed, and until the commit, they wait
+  perform tickets_takeover.require_no_stops();
 end
 $$;
 comment on function tickets_takeover.fill() is 'The second half of a takeover: our tables stand, empty; tickets_legacy holds the old ones.';
@@ -1447,40 +1649,86 @@ $$;
 comment on function tickets_takeover.fence_off() is 'Puts the trigger on the tables that the old loader wrote.';
 --! EndIncluded takeover/fence.sql
 --! Included takeover/carry-over.sql
--- What people made in the old schema itself: it comes along where nothing of the old tables hangs on it.
+-- What people made in the old schema itself comes along, unless ours has something of its name. It is moved, so that whatever is
+-- bound to it by OID goes on; foreign keys to the tickets are made again (readers.sql), and so are views.
 
-create or replace function tickets_takeover.carry_over() returns void language plpgsql as $$
-declare
-  v_object record;
+create or replace view tickets_takeover.main_relations (name) as
+values ('inc'), ('crq'), ('geo_clusters'), ('geo_locations'), ('import_meta'), ('inc_open_sla'), ('schema_migrations');
+comment on view tickets_takeover.main_relations is 'What the Python version itself has in the schema tickets. All but its ledger, schema_migrations, have a counterpart of ours.';
+
+create or replace view tickets_takeover.peoples_tables as
+select c.oid
+from pg_class c
+where c.relnamespace = to_regnamespace('tickets') and c.relkind in ('r', 'p', 'f') and case
+  when to_regnamespace('tickets_legacy') is null then c.relname not in (select name from tickets_takeover.main_relations)
+  else c.relname in (select name from tickets_takeover.carried_over where kind = 'table')
+end;
+comment on view tickets_takeover.peoples_tables is 'Tables in the schema tickets that are neither ours nor the Python version''s, before a takeover and after it. They keep their OID, and what hangs on them.';
+
+create or replace function tickets_takeover.move_to_tickets(p_kind text, p_object text, p_name text) returns boolean language plpgsql as $$
 begin
-  for v_object in
-    select 'table' as kind, c.relname as name
-    from tickets_takeover.left_behind l
-    join pg_class c on c.oid = to_regclass(l.name)
-    where l.kind = 'table' and pg_has_role(c.relowner, 'usage')
-      and not exists (select from pg_constraint k where k.contype = 'f' and c.oid in (k.conrelid, k.confrelid) and k.conrelid <> k.confrelid)
-      and not exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent))
-    union all
-    -- Columns of other people's views may be of it.
-    select 'type', t.typname
-    from tickets_takeover.left_behind l join pg_type t on t.oid = to_regtype(l.name)
-    where l.kind = 'type' and pg_has_role(t.typowner, 'usage')
-  loop
-    execute format('alter %s tickets_legacy.%I set schema tickets', v_object.kind, v_object.name);
-    insert into tickets_takeover.carried_over values (v_object.kind, v_object.name);
-  end loop;
+  execute format('alter %s %s set schema tickets', p_kind, p_object);
+  insert into tickets_takeover.carried_over values (p_kind, p_name);
+  return true;
+exception when duplicate_table or duplicate_object then
+  return false; -- also of its index, or of a sequence of its columns: it stays, and is noted
 end
 $$;
-comment on function tickets_takeover.carry_over() is 'Moves tables and types that people made in the old schema into ours, and writes them down.';
+comment on function tickets_takeover.move_to_tickets(text, text, text) is 'Moves something that people made into our schema, and writes it down. False where ours has its name.';
 
-create or replace function tickets_takeover.carry_back() returns void language plpgsql as $$
+-- Late: a table that is moved is locked, against readers too, until the commit.
+create or replace function tickets_takeover.carry_over() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  -- They are made again as soon as the readers are pointed at our tables.
+  insert into tickets_takeover.carried_over
+  select 'view', c.relname
+  from pg_class c
+  where c.relnamespace = 'tickets_legacy'::regnamespace and c.relkind in ('v', 'm')
+    and not exists (select from pg_class n where n.relnamespace = 'tickets'::regnamespace and n.relname = c.relname);
+
+  perform tickets_takeover.move_to_tickets(l.kind, l.name, c.relname)
+  from tickets_takeover.left_behind l
+  join pg_class c on c.oid = to_regclass(l.name)
+  where l.kind in ('table', 'sequence') and pg_has_role(c.relowner, 'usage')
+    -- What is one with the tickets stays with them.
+    and not exists (
+      select from pg_inherits i join pg_class m on m.oid in (i.inhrelid, i.inhparent) join tickets_takeover.main_relations r on r.name = m.relname
+      where c.oid in (i.inhrelid, i.inhparent)
+    )
+    and not exists (
+      select from pg_constraint k join pg_class m on m.oid = k.conrelid join tickets_takeover.main_relations r on r.name = m.relname
+      where k.confrelid = c.oid and m.relnamespace = c.relnamespace
+    );
+
+  -- Columns of other people's views may be of it.
+  perform tickets_takeover.move_to_tickets('type', l.name, t.typname)
+  from tickets_takeover.left_behind l join pg_type t on t.oid = to_regtype(l.name)
+  where l.kind = 'type' and pg_has_role(t.typowner, 'usage');
+
+  -- Text that calls it by its name goes on. One that is bound to the old tables would go on reading them; and beside a function
+  -- of ours of the same name, one whose arguments fit better would be called in its place.
+  perform tickets_takeover.move_to_tickets('routine', l.name, format('%I(%s)', p.proname, pg_get_function_identity_arguments(p.oid)))
+  from tickets_takeover.left_behind l join pg_proc p on p.oid = to_regprocedure(l.name)
+  where l.kind = 'routine' and pg_has_role(p.proowner, 'usage')
+    and not exists (select from pg_proc n where n.pronamespace = 'tickets'::regnamespace and n.proname = p.proname)
+    and not exists (
+      select from tickets_takeover.uses u
+      where (u.user_class, u.user_id) = ('pg_proc'::regclass, p.oid) and tickets_takeover.schema_of(u.used_class, u.used_id) = 'tickets_legacy'
+    );
+end
+$$;
+comment on function tickets_takeover.carry_over() is 'Moves tables, sequences, types and routines that people made in the old schema into ours, and writes them down; views too, which are made again later.';
+
+create or replace function tickets_takeover.carry_back() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_object record;
 begin
   for v_object in
-    select * from tickets_takeover.carried_over
+    -- A routine is named by the types of its arguments, which then are back.
+    select kind, case kind when 'routine' then name else quote_ident(name) end as name
+    from tickets_takeover.carried_over where kind <> 'view' order by kind = 'routine'
   loop
-    execute format('alter %s tickets_set_aside.%I set schema tickets', v_object.kind, v_object.name);
+    execute format('alter %s tickets_set_aside.%s set schema tickets', v_object.kind, v_object.name);
   end loop;
 end
 $$;
@@ -1492,13 +1740,15 @@ comment on function tickets_takeover.carry_back() is 'On the way back, when the 
 create or replace view tickets_takeover.left_behind as
 select case c.relkind when 'S' then 'sequence' when 'v' then 'view' when 'm' then 'materialized view' else 'table' end as kind, c.oid::regclass::text as name
 from pg_class c
-where c.relnamespace = to_regnamespace('tickets_legacy') and c.relkind in ('r', 'p', 'f', 'S', 'v', 'm') and c.relname <> 'schema_migrations'
-  and not exists (select from pg_class n where n.relnamespace = to_regnamespace('tickets') and n.relname = c.relname)
+where c.relnamespace = to_regnamespace('tickets_legacy') and c.relkind in ('r', 'p', 'f', 'S', 'v', 'm')
+  and c.relname not in (select name from tickets_takeover.main_relations)
+  and c.relname not in (select name from tickets_takeover.carried_over where kind = 'view')
   -- The sequence of a column goes with its table.
   and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and c.relkind = 'S' and d.deptype in ('a', 'i'))
 union all
 select 'column', format('%s.%I', c.oid::regclass, a.attname)
 from pg_class c
+join tickets_takeover.main_relations m on m.name = c.relname
 join pg_class n on n.relnamespace = to_regnamespace('tickets') and n.relname = c.relname
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 where c.relnamespace = to_regnamespace('tickets_legacy') and c.relkind in ('r', 'p')
@@ -1507,14 +1757,17 @@ union all
 select 'routine', p.oid::regprocedure::text
 from pg_proc p
 where p.pronamespace = to_regnamespace('tickets_legacy') and p.proname <> 'fn_tickets_for_map'
-  and not exists (select from pg_proc n where n.pronamespace = to_regnamespace('tickets') and n.proname = p.proname)
+  and not exists (
+    select from pg_proc n
+    where n.pronamespace = to_regnamespace('tickets') and n.proname = p.proname and oidvectortypes(n.proargtypes) = oidvectortypes(p.proargtypes)
+  )
   and not exists (select from pg_trigger t join pg_class c on c.oid = t.tgrelid where t.tgfoid = p.oid and c.relnamespace = p.pronamespace)
 union all
 select 'type', format_type(t.oid, null)
 from pg_type t
 where t.typnamespace = to_regnamespace('tickets_legacy') and t.typtype in ('e', 'd', 'r') or t.typtype = 'c'
   and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c' and c.relnamespace = to_regnamespace('tickets_legacy'));
-comment on view tickets_takeover.left_behind is 'What the old schema holds and ours does not: tables, columns, routines, types and sequences that somebody may have made there. Generated columns and trigger functions of the old tables are not among them.';
+comment on view tickets_takeover.left_behind is 'What the old schema holds and ours does not: tables, views, columns, routines, types and sequences that somebody may have made there, also those whose name ours has for something else. Generated columns and trigger functions of the old tables are not among them.';
 
 create or replace function tickets_takeover.clean_up(variadic p_given_up text[] default '{}') returns text language plpgsql as $$
 declare
@@ -1552,6 +1805,10 @@ begin
   if to_regnamespace('tickets_legacy') is null then
     raise exception 'There is no schema tickets_legacy to go back to: this was done before, or the old tables were given up.';
   end if;
+  if to_regnamespace('tickets_set_aside') is not null or to_regnamespace('tickets_ops_set_aside') is not null then
+    raise exception 'There are schemas that an earlier way back set aside: tickets_set_aside, tickets_ops_set_aside.'
+      using hint = 'Rename or drop them; what was verified then is in tickets_set_aside.geo_locations. See docs/taking-over.md.';
+  end if;
   -- One that hangs may wake.
   if exists (
     select from tickets_ops.worker_states()
@@ -1583,6 +1840,7 @@ begin
   perform tickets_takeover.move_map_functions('tickets', 'reporting');
   perform tickets_takeover.bind_old_maps(); -- those that were kept read ours until now
   perform tickets_takeover.repoint_readers(p_own := false);
+  perform tickets_takeover.require_no_stops();
   -- So that migrating takes over again.
   delete from graphile_migrate.migrations;
 end

@@ -14,6 +14,7 @@ import type { ClientBase } from 'pg';
 import { REMEDIES } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import { JobSchemaSettings, readSettings, TakeoverSettings } from '../settings/settings.ts';
+import { missingForFirstMigration } from '../takeover/rights.ts';
 import { SchemaError, withClient } from './client.ts';
 import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
 import { postgisSchema } from './foreign-code.ts';
@@ -48,8 +49,11 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     const isNew = (await appliedMigrations(client)).size === 0;
     const missing = await pending(client);
     requireUpgradable(missing);
-    await migrateWorkerSchema(client, databaseUrl, jobs.WORKER_SCHEMA, log);
-    await applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, log);
+    const apply = async () => {
+      await migrateWorkerSchema(client, databaseUrl, jobs.WORKER_SCHEMA, log);
+      await applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, log);
+    };
+    await (isNew ? orNothing(client, jobs.WORKER_SCHEMA, apply, log) : apply());
     await recordShared(client, jobs);
     for (const { migration } of missing) log.info(`applied ${migration}`);
     if (isNew) await tellTakeover(client, log);
@@ -95,6 +99,49 @@ function requireUpgradable(left: Pending[]): void {
       `The database has another version of ${changed.join(', ')} than this release. A committed migration must never ` +
         'change once applied: restore the file from git, or start from an empty database.',
     );
+}
+
+/**
+ * Applies the first migration; of one that fails nothing stays, not even the schemas that the libraries make for themselves.
+ * @throws what `apply` throws, with the rights that the role lacks where it lacks some
+ */
+async function orNothing(
+  client: ClientBase,
+  workerSchema: string,
+  apply: () => Promise<void>,
+  log: Log,
+): Promise<void> {
+  const { rows } = await client.query<{ name: string }>(
+    `select name from unnest($1::text[]) as name where not exists (select from pg_namespace where nspname = name)`,
+    [['graphile_migrate', workerSchema]],
+  );
+  try {
+    await apply();
+  } catch (error) {
+    for (const { name } of rows) {
+      // Made a moment ago, and yet another application may have begun to use it: its tables are known by their name to all.
+      if (name === workerSchema && (await unknownTasks(client, name)).length > 0) continue;
+      await drop(client, name).catch(({ message }: Error) =>
+        log.warn(`The schema ${name}, which was made for this, stays; nothing is in it yet: ${message}`),
+      );
+    }
+    const missing = await missingForFirstMigration(client);
+    if (missing.length === 0) throw error;
+    const list = missing.map(
+      ({ what, remedy }) => `- This role ${what}. Let the DBA run:\n  ${remedy.replaceAll('\n', '\n  ')}`,
+    );
+    throw new SchemaError(`${(error as Error).message}\nBefore the next try:\n${list.join('\n')}`, { cause: error });
+  }
+}
+
+/** Waits for nobody for longer than 5 s. */
+async function drop(client: ClientBase, schema: string): Promise<void> {
+  await client.query('begin');
+  try {
+    await client.query(`set local lock_timeout = '5s'; drop schema if exists ${schema} cascade`);
+  } finally {
+    await client.query('commit');
+  }
 }
 
 /** SQL has no environment: what this process is told of the schema of the jobs is recorded for it. */

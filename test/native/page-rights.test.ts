@@ -1,5 +1,6 @@
 /** The page acts with the role of the person who starts it: what that role may not do is answered with the GRANT, and not done. */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { type Page, startPage } from '../../src/page/server.ts';
 import { startBrowser, visit } from '../support/browser.ts';
@@ -186,6 +187,30 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
         'tickets_ops.places_beyond_guard(text)',
         'tickets_ops.review_place(text,text,text)',
       ],
+    );
+  });
+
+  test('an operator reads of tickets_ops what docs/privileges.md names, and calls it, and a monitor reads its two views', async () => {
+    const page = await readFile(new URL('../../docs/privileges.md', import.meta.url), 'utf8');
+    const [read = '', call = ''] = page
+      .split('\n')
+      .filter((line) => /^\| `tickets_ops\..*\| (read|call) \| \|$/.test(line));
+    const named = (row: string) => [...row.matchAll(/`(?:tickets_ops\.)?([a-z_]+)`/g)].map(([, name]) => name);
+    const { rows: readable } = await env.pool.query(
+      `select array_agg(relname::text order by relname) filter (where has_table_privilege('tickets_operator', oid, 'select')) as operator,
+         array_agg(relname::text order by relname) filter (where has_table_privilege('tickets_monitor', oid, 'select')) as monitor
+       from pg_class where relnamespace = 'tickets_ops'::regnamespace and relkind in ('r', 'v', 'm')`,
+    );
+    assert.deepEqual(readable, [{ operator: [...named(read), 'review_queue'].sort(), monitor: ['health', 'metrics'] }]);
+    const { rows: callable } = await env.pool.query(
+      `select proname::text as name from pg_proc
+       where pronamespace = 'tickets_ops'::regnamespace and proname = any ($1) and has_function_privilege('tickets_operator', oid, 'execute')
+       order by 1`,
+      [named(call)],
+    );
+    assert.deepEqual(
+      callable.map(({ name }) => name),
+      named(call).sort(),
     );
   });
 

@@ -20,7 +20,7 @@ import { postgresPrograms } from '../support/native.ts';
 const server = process.env.TEST_DATABASE_URL ?? '';
 const silent = pino({ level: 'silent' });
 const suffix = randomBytes(4).toString('hex');
-const NAMES = ['owner', 'dashboard_ro', 'dashboard_api', 'bi', 'dispatcher', 'tickets_loader'] as const;
+const NAMES = ['owner', 'dashboard_ro', 'dashboard_api', 'bi', 'dispatcher', 'tickets_loader', 'migrator'] as const;
 type Name = (typeof NAMES)[number];
 const roleOf = (name: Name) => `${name}_${suffix}`;
 const databases: string[] = [];
@@ -81,10 +81,10 @@ async function oldDatabase(change?: string): Promise<string> {
   return name;
 }
 
-async function takeOver(database: string, keepOldMap: boolean): Promise<void> {
+async function takeOver(database: string, keepOldMap: boolean, role: Name = 'owner'): Promise<void> {
   if (keepOldMap) process.env.MIGRATE_KEEP_OLD_MAP = '1';
   try {
-    await migrate(url(database, 'owner'), silent);
+    await migrate(url(database, role), silent);
   } finally {
     delete process.env.MIGRATE_KEEP_OLD_MAP;
   }
@@ -140,17 +140,34 @@ describe('an old system of somebody else, in a database of many', {
 
   test('an old map that reads what our tables lack cannot be kept: the reason and another way are told', async () => {
     const database = await oldDatabase(
-      `alter table tickets.import_meta add imported_at timestamptz;
+      `alter table tickets.inc add remark text;
        set role ${roleOf('owner')};
-       do $$ begin execute replace(pg_get_functiondef('reporting.fn_tickets_for_map'::regproc), 'SELECT metadata FROM tickets.import_meta', 'SELECT metadata || jsonb_build_object($q$at$q$, imported_at) FROM tickets.import_meta'); end $$`,
+       do $$ begin execute replace(pg_get_functiondef('reporting.fn_tickets_for_map'::regproc), 'SELECT metadata FROM tickets.import_meta', 'SELECT metadata || (select jsonb_build_object($q$remark$q$, max(remark)) from tickets.inc) FROM tickets.import_meta'); end $$`,
     );
     await assert.rejects(takeOver(database, true), (error: Error) => {
-      assert.match(error.message, /column "imported_at" does not exist/);
-      assert.match(error.message, /The old function cannot be kept.*let its owner make it do without/);
+      assert.match(error.message, /column "remark" does not exist/);
+      assert.match(error.message, /The old function cannot be kept.*Let its owner make it do without/);
       assert.doesNotMatch(error.message, /With MIGRATE_KEEP_OLD_MAP=1/);
       return true;
     });
     assert.deepEqual(await ask(database, 'select count(*)::int from tickets.inc'), [[2400]]);
+  });
+
+  test('an old map that reads other columns of import_meta is kept with them: times are those of the last load', async () => {
+    const database = await oldDatabase(
+      `alter table tickets.import_meta add id bigserial, add imported_at timestamptz default now(), add source_key text;
+       set role ${roleOf('owner')};
+       do $$ begin execute replace(pg_get_functiondef('reporting.fn_tickets_for_map'::regproc), 'SELECT metadata FROM tickets.import_meta',
+         'SELECT metadata || jsonb_build_object($q$at$q$, imported_at, $q$file$q$, source_key, $q$nth$q$, id) FROM tickets.import_meta'); end $$`,
+    );
+    await takeOver(database, true);
+    assert.deepEqual(
+      await ask(
+        database,
+        `select f ->> 'at', f ->> 'file', f ->> 'nth' from (select reporting.fn_tickets_for_map() #> '{summary,freshness}' as f) as map`,
+      ),
+      [['2026-06-15T14:15:00+00:00', 'automations/inc/2026-06-15T17-00-00.csv', null]],
+    );
   });
 
   test('with the old map kept, every role sees what it saw, row by row', async () => {
@@ -228,7 +245,10 @@ describe('an old system of somebody else, in a database of many', {
 
   test('the clean-up names what people made in the old schema, and goes once it is given up', async () => {
     const database = await oldDatabase(
-      `set role ${roleOf('owner')}; create table tickets.holidays (day date); create table tickets.remarks (ticket_id text references tickets.inc, remark text); insert into tickets.holidays values ('2026-12-12'); alter table tickets.inc add remark text`,
+      `set role ${roleOf('owner')}; create table tickets.holidays (day date); insert into tickets.holidays values ('2026-12-12'); alter table tickets.inc add remark text;
+       create table tickets.inc_daily (day date); grant all on tickets.inc_daily to ${roleOf('dispatcher')};
+       create function tickets.undo_decision(bigint) returns text language sql as 'select null'; grant execute on function tickets.undo_decision(bigint) to ${roleOf('dispatcher')}; create view tickets.inc_backlog as select 1 as one;
+       create function tickets.is_late(tickets.inc) returns boolean language sql as 'select true'`,
     );
     await takeOver(database, true);
     assert.deepEqual(
@@ -238,13 +258,23 @@ describe('an old system of somebody else, in a database of many', {
       ),
       [[false, true]],
     );
+    // What he had on other things of the names of ours is no right on ours.
+    assert.deepEqual(
+      await ask(
+        database,
+        `select has_table_privilege('${roleOf('dispatcher')}', 'tickets.inc_daily', 'insert'), has_function_privilege('${roleOf('dispatcher')}', 'tickets.undo_decision(bigint)', 'execute')`,
+      ),
+      [[false, false]],
+    );
     const cleanUp = (...names: string[]) =>
       ask(database, `select tickets_takeover.clean_up(${names.map((name) => `'${name}'`).join(', ')})`, 'owner');
     const refusal = await cleanUp().then(
       () => assert.fail('nothing was refused'),
       (error: Error) => error.message,
     );
-    assert.match(refusal, /table tickets_legacy\.remarks/);
+    assert.match(refusal, /table tickets_legacy\.inc_daily\n/); // ours of that name is another one
+    assert.match(refusal, /view tickets_legacy\.inc_backlog/);
+    assert.match(refusal, /routine tickets_legacy\.is_late\(tickets_legacy\.inc\)/); // bound to the old table
     assert.match(refusal, /column tickets_legacy\.inc\.remark/);
     const names = (await ask(database, 'select name from tickets_takeover.left_behind')).map(
       (row) => (row as string[])[0] ?? '',
@@ -255,6 +285,118 @@ describe('an old system of somebody else, in a database of many', {
       [],
     );
     await ask(database, `update tickets.inc set ingested_at = now() where ticket_id = 'WOT700001'`, 'owner'); // the fence went with them
+  });
+
+  test('what people made in the old schema comes along, bound as it was, and goes back', async () => {
+    const database = await oldDatabase(`
+      set role ${roleOf('owner')};
+      create type tickets.urgency as enum ('low', 'high');
+      create sequence tickets.receipts start 41;
+      create table tickets.teams (team text primary key, lead text);
+      create table tickets.remarks (
+        id bigserial primary key, ticket_id text not null references tickets.inc on delete cascade, team text references tickets.teams,
+        urgency tickets.urgency, receipt bigint default nextval('tickets.receipts'), written_at timestamptz
+      );
+      create index remarks_of_a_team on tickets.remarks (team);
+      alter table tickets.remarks enable row level security;
+      create policy urgent on tickets.remarks for select using (urgency = 'high');
+      create function tickets.stamp() returns trigger language plpgsql as $$ begin new.written_at := now(); return new; end $$;
+      create trigger stamp before insert on tickets.remarks for each row execute function tickets.stamp();
+      create function tickets.lead_of(p_ticket text) returns text language sql stable as $$
+        select t.lead from tickets.remarks r join tickets.teams t using (team) join tickets.inc i using (ticket_id) where r.ticket_id = p_ticket $$;
+      create view tickets.led as select ticket_id, tickets.lead_of(ticket_id) as lead from tickets.remarks;
+      create table tickets.days (day date) partition by range (day);
+      create table tickets.days_2026 partition of tickets.days for values from ('2026-01-01') to ('2027-01-01');
+      insert into tickets.days values ('2026-06-15');
+      insert into tickets.teams values ('Team 1', 'Amina');
+      insert into tickets.remarks (ticket_id, team, urgency) values ('WOT700001', 'Team 1', 'high'), ('WOT700002', 'Team 1', 'low');
+      grant select on tickets.remarks, tickets.led to ${roleOf('bi')};
+      grant execute on function tickets.lead_of(text) to ${roleOf('bi')};
+      set role ${roleOf('bi')};
+      create view analytics.led as select * from tickets.led where lead is not null;
+      reset role`);
+    const seen = async () => [
+      await seenBy(database, 'select ticket_id, team, receipt from tickets.remarks', 'bi'),
+      await seenBy(database, 'select ticket_id, lead from analytics.led order by 1', 'bi'),
+      await seenBy(database, `select lead from tickets.led where ticket_id = 'WOT700002'`, 'bi'),
+      await seenBy(database, `select count(*)::int from tickets.days`, 'owner'),
+      await ask(
+        database,
+        `select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = 'tickets.remarks'::regclass order by 1`,
+      ),
+    ];
+    const write = `insert into tickets.remarks (ticket_id, team) values ('WOT700003', 'Team 1') returning receipt::int, written_at is not null`;
+    const before = await seen();
+    await takeOver(database, true);
+    assert.deepEqual(await seen(), before);
+    assert.deepEqual(await ask(database, write, 'owner'), [[43, true]]);
+    await assert.rejects(
+      ask(database, `insert into tickets.remarks (ticket_id) values ('WOT1')`, 'owner'),
+      /violates foreign key/,
+    );
+    assert.deepEqual(
+      await ask(
+        database,
+        `select name from tickets_takeover.left_behind where kind in ('table', 'routine', 'sequence', 'view')`,
+      ),
+      [],
+    );
+    await ask(database, 'select tickets_takeover.go_back()', 'owner');
+    await ask(database, `delete from tickets.remarks where ticket_id = 'WOT700003'`, 'owner');
+    assert.deepEqual(await seen(), before);
+    assert.deepEqual(await ask(database, write, 'owner'), [[45, true]]); // 44 went to the refused one
+  });
+
+  test('a view on a column that has another type with us goes both ways, and right by right is replayed or noted', async () => {
+    const database = await oldDatabase(`
+      set role ${roleOf('owner')};
+      create type tickets.geocoder as enum ('locationiq', 'opencage');
+      alter table tickets.geo_locations alter provider type tickets.geocoder using provider::tickets.geocoder;
+      alter table tickets.inc add remark text;
+      alter table tickets.crq enable row level security;
+      insert into tickets.crq (ticket_id, raw) values ('CRQ1', '{"cluster": "Nyali"}');
+      grant select on tickets.geo_locations, tickets.crq to ${roleOf('bi')};
+      grant update (remark), update (raw) on tickets.inc to ${roleOf('dispatcher')};
+      set role ${roleOf('bi')};
+      create view analytics.found_by as select provider::text as provider, count(*) as places from tickets.geo_locations where provider::text like 'loc%' and verified group by 1;
+      create materialized view analytics.found_by_then as select count(*) as places from tickets.geo_locations where provider::text like 'loc%' and verified;
+      reset role`);
+    const seen = async () => [
+      await seenBy(database, 'select * from analytics.found_by', 'bi'),
+      await seenBy(database, 'select * from analytics.found_by_then', 'bi'),
+      await seenBy(database, 'select count(*)::int from tickets.crq', 'bi'),
+      await seenBy(database, 'select count(*)::int from tickets.crq', 'owner'),
+    ];
+    const before = await seen();
+    assert.deepEqual(before.slice(2), [[[0]], [[1]]]);
+    // As another role than the owner of the old tables, who sees no less than he saw.
+    await ask('postgres', `grant create on database ${database} to ${roleOf('migrator')}`);
+    await ask('postgres', `grant ${roleOf('owner')}, ${roleOf('bi')} to ${roleOf('migrator')}`);
+    try {
+      await takeOver(database, true, 'migrator');
+      assert.deepEqual(await seen(), before);
+      assert.deepEqual(
+        await ask(
+          database,
+          `select name = '${roleOf('dispatcher')}', note from tickets_takeover.notes where about like 'rights on single%' order by 2`,
+        ),
+        [
+          [true, 'update (raw) on tickets.inc'],
+          [true, 'update (remark) on tickets.inc'],
+        ],
+      );
+      assert.deepEqual(
+        await ask(
+          database,
+          `select has_schema_privilege('${roleOf('owner')}', 'tickets', 'create'), has_schema_privilege('${roleOf('owner')}', 'tickets', 'usage')`,
+        ),
+        [[false, true]],
+      );
+      await ask(database, 'select tickets_takeover.go_back()', 'migrator');
+      assert.deepEqual(await seen(), before);
+    } finally {
+      await ask('postgres', `revoke ${roleOf('owner')}, ${roleOf('bi')} from ${roleOf('migrator')}`);
+    }
   });
 
   test('what the old system noted of closings and of days is history of ours, told before the baselines', async () => {
@@ -316,8 +458,8 @@ describe('an old system of somebody else, in a database of many', {
       [
         ['WOT1', '2026-06-14 06:30:00+00'],
         ['WOT700003', null],
-        ['tickets.closure_events', '5 closings'],
-        ['tickets.daily_snapshots', '2 days of backlog'],
+        ['tickets_legacy.closure_events', '5 closings'],
+        ['tickets_legacy.daily_snapshots', '2 days of backlog'],
       ],
     );
     assert.deepEqual(await ask(database, 'select count(*)::int from tickets.closure_events', 'owner'), [[7]]);
@@ -331,8 +473,8 @@ describe('an old system of somebody else, in a database of many', {
     assert.deepEqual(
       await ask(database, `select name, note from tickets_takeover.notes where about ~ 'history' order by 1`),
       [
-        ['tickets.closure_events', 'no columns ticket_id and closed_at'],
-        ['tickets.daily_snapshots', 'no column for the day, or none for what was open'],
+        ['tickets_legacy.closure_events', 'no columns ticket_id and closed_at'],
+        ['tickets_legacy.daily_snapshots', 'no column for the day, or none for what was open'],
       ],
     );
   });
@@ -404,7 +546,7 @@ describe('an old system of somebody else, in a database of many', {
       const env = {
         ...process.env,
         PATH: `${folder}:${await postgresPrograms()}:${process.env.PATH}`,
-        DATABASE_URL: url(database, 'owner'),
+        OLD_URL: url(database, 'owner'),
         COPY_URL: url(copy, 'owner'),
         MIGRATE_KEEP_OLD_MAP: '1',
       };
