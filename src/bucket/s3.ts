@@ -11,6 +11,7 @@ import {
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
+import '../settings/handshake.ts';
 import { ExpectedError, isUntrusted } from '../settings/errors.ts';
 import type { BucketSettings } from '../settings/settings.ts';
 
