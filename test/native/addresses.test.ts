@@ -37,7 +37,7 @@ function addresses(...given: string[]): void {
     const found = given.map((address) => ({ address, family: 4 }));
     if (options.all) done(null, found);
     else done(null, given[0], 4);
-  }) as typeof dns.lookup);
+  }) as unknown as typeof dns.lookup);
   closing.push(() => lookup.mock.restore());
 }
 
@@ -83,7 +83,7 @@ describe('a host with several addresses', { skip: !native && 'needs a native Pos
   before(async () => {
     env = await startEnvironment();
     provider = await startScriptedProvider();
-    provider.script(() => ({ json: [locationiqPlace()] }));
+    provider.script(() => ({ json: [locationiqPlace('Kilimani', -1.29, 36.78)] }));
   });
   after(() => Promise.all([env.close(), provider.close()]));
   afterEach(() => {
