@@ -8558,6 +8558,14 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
   select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.ignored and s.dismissed_at is null and s.listed_at > now() - interval '1 day'
+  union all
+  -- The look of an hour later has tried again.
+  select 'warning', format('%s loaded file(s) could not be archived, the oldest of them %s, which was loaded on %s. fleettickets doctor tries the rights in the bucket.',
+    count(*), (array_agg(s.source_key order by s.loaded_at))[1], tickets_ops.wall_clock(min(s.loaded_at)))
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.origin = 'bucket' and s.status in ('done', 'unchanged') and s.archived_at is null -- index snapshots_unarchived
+    and s.loaded_at < now() - interval '90 minutes'
+  having count(*) > 0
 $$;
 
 COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wrong with the snapshots of a dataset (inc, crq), as faults and warnings in words.';
