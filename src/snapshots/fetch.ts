@@ -127,8 +127,8 @@ async function carryOut(
       break;
     case 'load':
       return load(client, bucket, dataset, look, file, options);
-    case 'archive':
-    case 'wait':
+    case 'archive': // by fetchSnapshot
+    case 'wait': // nothing to do yet
   }
   return { outcome: 'nothing new' };
 }
