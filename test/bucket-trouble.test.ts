@@ -228,6 +228,16 @@ describe('ingesting', () => {
       assert.deepEqual(rows, [{ lately: true }]);
     });
 
+    test('a file that seemed to be replaced, and is moved by a later look after all, is archived in the ledger', async () => {
+      await put(7, ONE);
+      proxy.inject(/^DELETE /, status(412, '<Error><Code>PreconditionFailed</Code></Error>'));
+      assert.deepEqual(await fetchNow(env), []);
+      assert.equal((await ledger(env))[0]?.archived_key, null);
+      await fetchNow(env);
+      assert.deepEqual(await env.listKeys(), [archivedKey(7)]);
+      assert.equal((await ledger(env))[0]?.archived_key, archivedKey(7));
+    });
+
     test('a file that was moved by someone who died before writing it down is archived in the ledger too', async () => {
       for (const [meanwhile, expected] of [
         [async () => {}, archivedKey(7)],

@@ -69,6 +69,13 @@ const REMEDIES: Record<string, string> = {
   AccessDenied: 'access denied: the key needs list, read, write and delete under the prefix',
   RequestTimeTooSkewed: 'the clocks of this machine and of the server differ by too much: set them right',
   AuthorizationHeaderMalformed: 'the region is wrong: check RUSTFS_REGION',
+  InvalidBucketName: 'it is no name of a bucket: check RUSTFS_BUCKET',
+  ExpiredToken: 'the key has expired: set RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY anew',
+  PermanentRedirect: 'the bucket is at another endpoint or in another region: check RUSTFS_ENDPOINT and RUSTFS_REGION',
+  InvalidObjectState: 'the file lies in cold storage: restore it, and keep this folder out of what moves files there',
+  SlowDown: 'the server asks for fewer requests: what was tried is tried again later',
+  XMinioStorageFull: 'the disk of the server is full: make room on it',
+  TimeoutError: 'it does not answer: check RUSTFS_ENDPOINT, the network, and that the server runs',
   ECONNREFUSED: 'nothing listens there: check RUSTFS_ENDPOINT, and that the server runs',
   ENOTFOUND: 'the host name is unknown: check RUSTFS_ENDPOINT',
   EPROTO: 'it does not speak TLS there: check whether RUSTFS_ENDPOINT must begin with http://',
@@ -96,7 +103,8 @@ export function explain(bucket: Bucket, doing: string, error: unknown): BucketEr
 /** A refusal without S3's name for it, as a HEAD has none, or what is no S3 server. */
 function whyUnnamed(name: string, message: string, status: number | undefined): string | undefined {
   if (/Deserialization error/.test(message)) return NO_S3; // of the SDK: an answer that is not the XML it should be
-  if (!['Unknown', 'UnknownError', '403', 'Forbidden'].includes(name) || status === undefined) return undefined;
+  if (!['Unknown', 'UnknownError', '403', 'Forbidden', 'NotFound'].includes(name) || status === undefined)
+    return undefined;
   if (status === 403) return REMEDIES.AccessDenied;
   if (status >= 500) return `HTTP ${status}: the server, or a proxy before it, is in trouble`;
   return `HTTP ${status}: ${NO_S3}`;

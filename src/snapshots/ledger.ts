@@ -236,7 +236,9 @@ export async function archived(db: Db, dataset: string, file: SnapshotFile, targ
   await db.query(
     `update tickets_ops.snapshots set archived_at = now(), archived_key = $5
      where dataset = $1 and source_key = $2 and source_etag = $3 and source_last_modified = $4
-       and status in ('done', 'unchanged') and archived_at is null`,
+       and status in ('done', 'unchanged')
+       -- It may have counted as gone, and been found since.
+       and (archived_at is null or archived_key is null and $5::text is not null)`,
     [dataset, file.key, file.etag, file.lastModified, target],
   );
 }
