@@ -137,6 +137,7 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
           Delimiter: '/',
           MaxKeys: LIST_PAGE,
           ContinuationToken: token,
+          EncodingType: 'url', // XML has no form for some characters of keys: one such key would spoil the list
         }),
         abort(signal),
       )
@@ -146,13 +147,14 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
     // A page of HTML with status 200 would pass for a folder of nothing.
     if (page.Name === undefined && page.IsTruncated === undefined)
       throw new BucketError(`Listing ${folder || 'the root'} in bucket ${bucket.name} at ${bucket.endpoint}: ${NO_S3}`);
-    for (const { Key, ETag, Size, LastModified } of page.Contents ?? []) {
-      if (Key === undefined || Key.endsWith('/')) continue; // a folder's own marker
+    for (const { Key = '', ETag, Size, LastModified } of page.Contents ?? []) {
+      const key = page.EncodingType === 'url' ? decoded(Key) : Key;
+      if (key === '' || key.endsWith('/')) continue; // a folder's own marker
       if (LastModified === undefined || !(Size !== undefined && Size >= 0))
         throw new BucketError(
-          `Listing ${folder} in bucket ${bucket.name}: the server lists ${Key} without its time or its size; nothing was taken from this list`,
+          `Listing ${folder} in bucket ${bucket.name}: the server lists ${key} without its time or its size; nothing was taken from this list`,
         );
-      objects.set(Key, { key: Key, etag: unquote(ETag), size: Size, lastModified: LastModified });
+      objects.set(key, { key, etag: unquote(ETag), size: Size, lastModified: LastModified });
     }
     token = page.IsTruncated ? page.NextContinuationToken : undefined;
     if (page.IsTruncated && (token === undefined || tokens.has(token))) {
@@ -163,6 +165,15 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
     if (token !== undefined) tokens.add(token);
   } while (token !== undefined);
   return [...objects.values()];
+}
+
+/** A key from a list that is encoded as a form's fields are. */
+function decoded(key: string): string {
+  try {
+    return decodeURIComponent(key.replaceAll('+', ' '));
+  } catch {
+    return key; // no UTF-8: it cannot be asked for
+  }
 }
 
 /**
