@@ -61,7 +61,6 @@ describe('the time in a name', () => {
   test('is none where the name holds no valid one', () => {
     for (const name of [
       'latest.csv',
-      '0000-01-01T07-00-00.csv',
       '2026-02-30T07-00-00.csv',
       '2026-13-01T07-00-00.csv',
       '2026-06-15T24-00-00.csv',

@@ -29,7 +29,7 @@ const EAT_OFFSET_MS = 3 * 3_600_000;
  */
 export function timeInName(key: string): Date | undefined {
   const match =
-    /(?:^|\/)([12]\d{3}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)(?:(?:[.,](\d{1,9})|-(\d{3,9}))(?!\d))?[^/]*\.csv(?:\.gz)?$/i.exec(
+    /(?:^|\/)(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)(?:(?:[.,](\d{1,9})|-(\d{3,9}))(?!\d))?[^/]*\.csv(?:\.gz)?$/i.exec(
       key,
     );
   if (!match) return undefined;
