@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:aad17228e30fc9ecd37727446cf72008b221922c
+--! Hash: sha1:0b80f6cfe2533fc2c56368180479cea1902ce80e
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8971,7 +8971,9 @@ begin atomic
       case
         when j.task = 'fetch_snapshot' and r.request ->> 'dataset' = 'crq' and 'crq' not in (select tickets.datasets()) then
           format('%s is off.', r.request ->> 'dataset')
-        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
+        -- But of snapshots a look that is no backfill passes over what the backfill was to load.
+        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at
+          and (r.request ->> 'backfill' is distinct from 'true' or tickets_ops.feed(coalesce(r.request ->> 'dataset', 'inc')) = 'changes') then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
         when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
