@@ -15,7 +15,10 @@ const { values } = parseArgs({
     rows: { type: 'string', default: '50000' },
     'many-rows': { type: 'string', default: '500000' },
     runs: { type: 'string', default: '3' },
-    only: { type: 'string', default: 'loads,triggers,geocoding,memory,map,jobs,hostile,dispatch,analytics,page' },
+    only: {
+      type: 'string',
+      default: 'loads,triggers,geocoding,command,memory,map,jobs,hostile,dispatch,analytics,page',
+    },
   },
 });
 

@@ -5,13 +5,24 @@ import { startProvider } from '../demo/provider.ts';
 import { type Environment, startEnvironment } from '../test/support/environment.ts';
 import { measureAnalytics } from './analytics.ts';
 import { measureDispatch } from './dispatch.ts';
+import { measureOneGeocode } from './geocode.ts';
 import { measureGrowth } from './growth.ts';
 import { measureHostile } from './hostile.ts';
 import { measureJobs } from './jobs.ts';
 import { measureMap } from './map.ts';
 import { measurePage } from './page.ts';
 import { measureServing } from './serving.ts';
-import { baseline, csvFile, emptyTickets, type Loaded, load, placeClusters, watchRows, withWorker } from './stand.ts';
+import {
+  baseline,
+  csvFile,
+  emptyTickets,
+  ingest,
+  type Loaded,
+  load,
+  placeClusters,
+  watchRows,
+  withWorker,
+} from './stand.ts';
 import { heading, type Line, printLine, printTable } from './table.ts';
 
 interface Options {
@@ -20,7 +31,7 @@ interface Options {
   rows: number;
   manyRows: number;
   runs: number;
-  /** loads, triggers, geocoding, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile,
+  /** loads, triggers, geocoding, command, memory, map and what else is served (they look at the many rows that memory loads), jobs, hostile,
    *  dispatch (half a million tickets of its own), page, growth (of as many rows as one says). */
   only: string[];
 }
@@ -38,10 +49,12 @@ export async function measure(options: Options): Promise<void> {
     await placeClusters(env);
     if (options.only.includes('triggers')) for (const line of await measureTriggers(env, options)) note(line);
     if (options.only.includes('geocoding')) for (const line of await measureGeocoding(env, options)) note(line);
-    if (options.only.includes('memory')) note(await measureMemory(env, options));
+    if (options.only.includes('command')) note(await measureCommand(env, options));
+    if (options.only.includes('memory')) for (const line of await measureMemory(env, options)) note(line);
     if (options.only.includes('map')) {
       for (const line of await measureMap(env, options.manyRows)) note(line);
       for (const line of await measureServing(env)) note(line);
+      for (const line of await measureOneGeocode(env)) note(line);
     }
     if (options.only.includes('jobs')) for (const line of await measureJobs(env)) note(line);
     if (options.only.includes('hostile')) for (const line of await measureHostile(env)) note(line);
@@ -209,23 +222,61 @@ async function askForPlaces(env: Environment): Promise<void> {
   );
 }
 
-/** Peak memory of a worker process that loads many rows, above that of one that loads few. Leaves the many rows there. */
-async function measureMemory(env: Environment, { rows, manyRows }: Options): Promise<Line> {
+/** The command that a plain host's cron calls, from its start to its end, against psql. */
+async function measureCommand(env: Environment, { folder, rows, runs }: Options): Promise<Line> {
+  const csv = await csvFile(rows);
+  const ours: number[] = [];
+  const theirs: number[] = [];
+  for (let n = 0; n < runs; n += 1) {
+    await emptyTickets(env);
+    theirs.push(await baseline(env, folder, csv));
+    await emptyTickets(env);
+    ours.push(await ingest(env, csv));
+    const { rows: found } = await env.pool.query<{ n: number }>('select count(*)::int as n from tickets.inc');
+    assert.equal(found[0]?.n, rows);
+  }
+  return {
+    what: 'whole command: ingest --from-bucket --apply, new rows',
+    ours: `${Math.round(Math.min(...ours))} ms`,
+    reference: `${Math.round(Math.min(...theirs))} ms`,
+    value: Math.min(...ours) / Math.min(...theirs),
+    limit: 1.2,
+  };
+}
+
+/** Peak memory of a worker process that loads many rows, above that of one that loads few, and the end of a load that changes as many. Leaves the many rows there. */
+async function measureMemory(env: Environment, { rows, manyRows }: Options): Promise<Line[]> {
+  const changed = Math.round(rows / 100);
   const peaks: number[] = [];
+  const ends: number[] = [];
   for (const count of [rows, manyRows]) {
     await emptyTickets(env);
     const csv = await csvFile(count);
     const { result, peakMb } = await withWorker(env, () => load(env, csv));
     assert.equal(result.inserted, count);
     peaks.push(peakMb);
+    await env.pool.query('vacuum analyze tickets.inc, tickets.inc_events');
+    const altered = await csvFile(count, changed, 1);
+    const { result: again } = await withWorker(env, () => load(env, altered));
+    assert.equal(again.updated, changed);
+    ends.push(again.steps[2] as number);
   }
   const [few = 0, many = 0] = peaks;
-  return {
-    what: `peak memory of the worker, ${manyRows} rows against ${rows}`,
-    ours: `${many.toFixed(0)} MB`,
-    reference: `${few.toFixed(0)} MB`,
-    value: many - few,
-    limit: 30,
-    unit: 'MB more',
-  };
+  const [inFew = 0, inMany = 0] = ends;
+  return [
+    {
+      what: `peak memory of the worker, ${manyRows} rows against ${rows}`,
+      ours: `${many.toFixed(0)} MB`,
+      reference: `${few.toFixed(0)} MB`,
+      value: many - few,
+      limit: 30,
+      unit: 'MB more',
+    },
+    {
+      what: `end of a load: staged to done, ${changed} changed of ${manyRows} against ${changed} of ${rows}`,
+      ours: `${inMany} ms`,
+      reference: `${inFew} ms`,
+      value: inMany / inFew,
+    },
+  ];
 }

@@ -6,6 +6,7 @@
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { bigCsv } from '../demo/feed.ts';
 import { clusters } from '../demo/places.ts';
@@ -15,6 +16,8 @@ import { peakMemoryMb } from '../test/support/peak-memory.ts';
 import { startWorkerProcess } from '../test/support/worker-process.ts';
 
 const run = promisify(execFile);
+
+const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 
 /** Between two looks at whether a load is done: looking all the time would take of the two cores that are measured. */
 const LOOK_MS = 25;
@@ -42,13 +45,27 @@ export async function csvFile(tickets: number, changed = 0, snapshot = 0): Promi
 
 let files = 0;
 
-/** Puts a file into the bucket, an hour newer than the last one, and lets the worker load it. */
-export async function load(env: Environment, csv: Buffer): Promise<Loaded> {
+/** Puts a file into the bucket, an hour newer than the last one. @returns its key */
+async function put(env: Environment, csv: Buffer): Promise<string> {
   files += 1;
   const hour = new Date(Date.UTC(2020, 0, 1, files)).toISOString().slice(0, 19).replaceAll(':', '-');
   const key = `automations/inc/${hour}.csv`;
   await env.putObject(key, csv);
   await env.pool.query('checkpoint');
+  return key;
+}
+
+/** Puts a file into the bucket and loads it with the command, while no worker runs. @returns milliseconds from its start to its end */
+export async function ingest(env: Environment, csv: Buffer): Promise<number> {
+  await put(env, csv);
+  const from = performance.now();
+  await run(process.execPath, [CLI, 'ingest', '--from-bucket', '--apply'], { env: process.env });
+  return performance.now() - from;
+}
+
+/** Puts a file into the bucket and lets the worker load it. */
+export async function load(env: Environment, csv: Buffer): Promise<Loaded> {
+  const key = await put(env, csv);
   const from = performance.now();
   const { rows } = await env.pool.query<{ at: Date }>(
     `select clock_timestamp() as at, graphile_worker.add_job('fetch_snapshot', '{"dataset":"inc"}', max_attempts := 1)`,

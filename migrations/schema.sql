@@ -3181,7 +3181,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
+COMMENT ON FUNCTION tickets_ops.as_pipeline(p_on boolean) IS 'Marks the writes of gazetteers and tickets that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified; a ticket gets a baseline.';
 
 CREATE FUNCTION tickets_ops.ask_for_missing_jobs() RETURNS bigint
     LANGUAGE sql
@@ -4330,6 +4330,7 @@ begin
 
   -- For tickets_takeover.refuse_others: this write is meant.
   perform set_config('tickets_ops.client', coalesce(nullif(current_setting('tickets_ops.client', true), ''), 'erase_ticket'), true);
+  delete from tickets_ops.unrecorded_tickets u where u.dataset = p_dataset and u.ticket_id = p_ticket_id;
   foreach what in array array[p_dataset, p_dataset || '_events'] loop
     execute format('delete from tickets.%I where ticket_id = $1', what) using p_ticket_id;
     get diagnostics erased = row_count;
@@ -5029,7 +5030,7 @@ CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
     LANGUAGE sql STABLE
     RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
 
-COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the writes of gazetteers and tickets of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
 
 CREATE FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) RETURNS boolean
     LANGUAGE sql STABLE
@@ -5666,6 +5667,8 @@ CREATE FUNCTION tickets_ops.kept_tables() RETURNS TABLE(table_name text, part te
     ('tickets_ops.geocoding_setup', 'gazetteers', 'One row.'),
     ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
     ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.sweeps', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.unrecorded_tickets', 'ledger', 'Until the next load of the dataset.'),
     ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
     ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
     ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
@@ -5804,6 +5807,8 @@ CREATE FUNCTION tickets_ops.load_rows(p_dataset text, p_snapshot_id bigint, p_fi
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true); -- their history is written with them
 begin
   execute format($sql$
     with batch as materialized (
@@ -5880,6 +5885,7 @@ begin
   $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset), p_dataset || '_digests')
   into inserted, updated, unchanged
   using p_snapshot_id, p_first, p_last, p_without;
+  perform tickets_ops.as_pipeline(v_before);
 end
 $_$;
 
@@ -6144,6 +6150,20 @@ CREATE FUNCTION tickets_ops.next_utc_midnight() RETURNS timestamp with time zone
     RETURN ((date_trunc('day'::text, (clock_timestamp() AT TIME ZONE 'UTC'::text)) + '1 day'::interval) AT TIME ZONE 'UTC'::text);
 
 COMMENT ON FUNCTION tickets_ops.next_utc_midnight() IS 'When the daily quotas come back.';
+
+CREATE FUNCTION tickets_ops.note_unrecorded() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into tickets_ops.unrecorded_tickets (dataset, ticket_id)
+  select tg_table_name, w.ticket_id from written w
+  on conflict do nothing; -- deleted and inserted again
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.note_unrecorded() IS 'Trigger after an insert of tickets that is not the pipeline''s: notes them for tickets_ops.record_baselines.';
 
 CREATE TABLE tickets_ops.geocoding_providers (
     provider text NOT NULL,
@@ -7009,31 +7029,34 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) IS 'An answer came, with a place or without: closes the breaker, or opens it for a provider that finds nothing any more. Only for tickets_ops.record_geocoding_call.';
 
-CREATE FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) RETURNS bigint
+CREATE FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone, p_only_noted boolean DEFAULT false) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   v_written bigint;
 begin
-  -- An anti-join of two indexes: the primary key and *_events_ticket.
   execute format($sql$
+    with noted as (
+      delete from tickets_ops.unrecorded_tickets where dataset = %3$L returning ticket_id -- primary key
+    )
     insert into tickets.%1$I (
       ticket_id, event, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
     )
     select
       t.ticket_id, 'baseline', t.normalized_status, $1, $2,
       left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
-    from tickets.%2$I t
-    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id)
+    from tickets.%2$I t %4$s
+    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id) -- index *_events_ticket
     order by t.ticket_id
-  $sql$, p_dataset || '_events', p_dataset) using p_snapshot_id, p_snapshot_at;
+  $sql$, p_dataset || '_events', p_dataset, p_dataset, case when p_only_noted then 'join noted using (ticket_id)' end)
+  using p_snapshot_id, p_snapshot_at;
   get diagnostics v_written = row_count;
   return v_written;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) IS 'Gives every ticket of a dataset that has no history a `baseline`: those of a takeover, and rows that somebody wrote past the pipeline. Returns how many.';
+COMMENT ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone, p_only_noted boolean) IS 'Gives every ticket of a dataset that has no history a `baseline`: those of a takeover, and rows that somebody wrote past the pipeline. p_only_noted: only those whose insert was noted, without looking through the others. Returns how many.';
 
 CREATE FUNCTION tickets_ops.record_day(p_dataset text DEFAULT 'inc'::text) RETURNS void
     LANGUAGE plpgsql
@@ -8642,6 +8665,34 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.storage_metrics() IS 'Metrics of what the tables take.';
 
+CREATE FUNCTION tickets_ops.sweep() RETURNS TABLE(dataset text, placed bigint, baselines bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_began timestamptz;
+begin
+  if not pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then
+    return; -- somebody writes a gazetteer
+  end if;
+  for dataset in
+    select s.dataset from tickets_ops.sweeps s
+    where s.dataset in (select tickets.datasets()) and (s.swept_at is null or s.swept_at + 100 * s.took <= clock_timestamp())
+    for update skip locked
+  loop
+    v_began := clock_timestamp();
+    placed := tickets.place_tickets(dataset);
+    baselines := tickets_ops.record_baselines(dataset, null, v_began);
+    update tickets_ops.sweeps s set swept_at = clock_timestamp(), took = clock_timestamp() - v_began where s.dataset = sweep.dataset;
+    if placed + baselines > 0 then
+      return next;
+    end if;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.sweep() IS 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it found; what triggers have kept true gives no row.';
+
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -8850,11 +8901,31 @@ $$;
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
 CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+declare
+  v_locked boolean;
+begin
   delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+  -- Deleting half a million rows takes a quarter of a second, and a vacuum afterwards; truncating them does not. Asked twice:
+  -- under the lock all rows of others are committed, and so seen. Where somebody uses the table, it is not waited for.
+  if pg_relation_size('tickets_ops.snapshot_rows') > 4 * 1024 * 1024 then
+    foreach v_locked in array array[false, true] loop
+      exit when exists (select from tickets_ops.snapshot_rows where snapshot_id < p_snapshot_id) -- primary key
+        or exists (select from tickets_ops.snapshot_rows where snapshot_id > p_snapshot_id);
+      if v_locked then
+        truncate tickets_ops.snapshot_rows;
+        return;
+      end if;
+      lock table tickets_ops.snapshot_rows in access exclusive mode nowait;
+    end loop;
+  end if;
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+exception when lock_not_available then
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
@@ -10162,6 +10233,31 @@ COMMENT ON COLUMN tickets_ops.storage.rows_about IS 'As counted by the last vacu
 
 COMMENT ON COLUMN tickets_ops.storage.kept IS 'How long, or why for ever. NULL: others made it there.';
 
+CREATE TABLE tickets_ops.sweeps (
+    dataset text NOT NULL,
+    swept_at timestamp with time zone,
+    took interval
+);
+
+COMMENT ON TABLE tickets_ops.sweeps IS 'When all tickets of a dataset were last compared with the gazetteers and with their history (tickets_ops.sweep).';
+
+COMMENT ON COLUMN tickets_ops.sweeps.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.sweeps.swept_at IS 'When that was done. NULL: never yet.';
+
+COMMENT ON COLUMN tickets_ops.sweeps.took IS 'How long it took; it is done again after a hundred times as long.';
+
+CREATE TABLE tickets_ops.unrecorded_tickets (
+    dataset text NOT NULL,
+    ticket_id text NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.unrecorded_tickets IS 'Tickets that somebody inserted past the pipeline, until the next load gives them a baseline.';
+
+COMMENT ON COLUMN tickets_ops.unrecorded_tickets.dataset IS 'inc or crq.';
+
+COMMENT ON COLUMN tickets_ops.unrecorded_tickets.ticket_id IS 'The ticket.';
+
 CREATE TABLE tickets_ops.workers (
     pool_id text NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -10277,6 +10373,12 @@ ALTER TABLE ONLY tickets_ops.snapshot_transitions
 
 ALTER TABLE ONLY tickets_ops.snapshots
     ADD CONSTRAINT snapshots_pkey PRIMARY KEY (snapshot_id);
+
+ALTER TABLE ONLY tickets_ops.sweeps
+    ADD CONSTRAINT sweeps_pkey PRIMARY KEY (dataset);
+
+ALTER TABLE ONLY tickets_ops.unrecorded_tickets
+    ADD CONSTRAINT unrecorded_tickets_pkey PRIMARY KEY (dataset, ticket_id);
 
 ALTER TABLE ONLY tickets_ops.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (pool_id);
@@ -10424,6 +10526,10 @@ CREATE TRIGGER _500_place_updated AFTER UPDATE ON tickets.inc REFERENCING NEW TA
 CREATE TRIGGER _600_rescore_inserted AFTER INSERT ON tickets.geo_clusters FOR EACH ROW WHEN ((new.geom IS NOT NULL)) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
 CREATE TRIGGER _600_rescore_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
+
+CREATE TRIGGER _600_unrecorded AFTER INSERT ON tickets.crq REFERENCING NEW TABLE AS written FOR EACH STATEMENT WHEN ((NOT tickets_ops.is_pipeline())) EXECUTE FUNCTION tickets_ops.note_unrecorded();
+
+CREATE TRIGGER _600_unrecorded AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT WHEN ((NOT tickets_ops.is_pipeline())) EXECUTE FUNCTION tickets_ops.note_unrecorded();
 
 CREATE TRIGGER _900_decided_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
 
@@ -10935,6 +11041,8 @@ REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time z
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.next_utc_midnight() TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.note_unrecorded() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
@@ -10992,7 +11100,7 @@ REVOKE ALL ON FUNCTION tickets_ops.rebuild_location_keys() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_answer(p_provider text, p_slot_at timestamp with time zone, p_found boolean, p_is_control boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamp with time zone, p_only_noted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_day(p_dataset text) FROM PUBLIC;
 
@@ -11086,6 +11194,8 @@ REVOKE ALL ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to p
 GRANT ALL ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.storage_metrics() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.sweep() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) TO tickets_dispatcher;

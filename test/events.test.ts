@@ -192,4 +192,34 @@ describe('the history of tickets', () => {
     ]);
     assert.equal((await ledger(env)).at(-1)?.open_missing, 1);
   });
+
+  test('a ticket that somebody wrote past the pipeline gets a baseline at the end of the next load', async () => {
+    const event = async () =>
+      (await env.pool.query(`select ticket_id, event, new_value, snapshot_id from ${TICKETS}_events order by event_id`))
+        .rows;
+    await env.pool.query(
+      `insert into ${TICKETS} (ticket_id, raw) values ('WOT7', '{"normalized_status": "Open"}'), ('WOT8', '{"normalized_status": "Open"}')`,
+    );
+    await env.pool.query(`delete from ${TICKETS} where ticket_id = 'WOT8'`);
+    assert.deepEqual(await event(), []);
+    await env.putObject(keyOf(7), csvOf([{ ticket_id: 'WOT9', is_actionable: 'true', normalized_status: 'Open' }]));
+    assert.deepEqual(await fetchNow(env), []);
+    const [{ snapshot_id: snapshot } = {}] = (await env.pool.query('select snapshot_id from tickets_ops.snapshots'))
+      .rows;
+    const expected = ['opened', 'baseline'].map((kind, n) => ({
+      ticket_id: n === 0 ? 'WOT9' : 'WOT7',
+      event: kind,
+      new_value: 'Open',
+      snapshot_id: snapshot,
+    }));
+    assert.deepEqual(await event(), expected);
+    await env.putObject(
+      keyOf(8),
+      csvOf([{ ticket_id: 'WOT9', is_actionable: 'true', normalized_status: 'Open' }, { ticket_id: 'WOT10' }]),
+    );
+    assert.deepEqual(await fetchNow(env), []);
+    assert.deepEqual((await event()).length, 3, 'nobody gets two');
+    const { rowCount } = await env.pool.query('select from tickets_ops.unrecorded_tickets');
+    assert.equal(rowCount, 0);
+  });
 });

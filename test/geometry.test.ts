@@ -216,14 +216,4 @@ describe('where a ticket is', () => {
     await env.pool.query(`update tickets.inc set raw = '{"cluster": "Nowhere"}'`);
     assert.deepEqual(await places(), [NOWHERE]);
   });
-
-  test('what disagrees with the gazetteer all the same is put right when a snapshot is finalized', async () => {
-    await setCluster(KILIMANI);
-    await load(7, { cluster: 'Kilimani' });
-    await env.pool.query(`alter table tickets.inc disable trigger _500_place_updated`);
-    await env.pool.query(`update tickets.inc set geom = null, geo_source = 'none'`);
-    await env.pool.query(`alter table tickets.inc enable trigger _500_place_updated`);
-    await load(8, { cluster: 'Kilimani' }, { cluster: 'Milimani' });
-    assert.deepEqual(await places(), [['cluster', 36.78, -1.29], NOWHERE]);
-  });
 });

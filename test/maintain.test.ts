@@ -55,6 +55,38 @@ describe('maintain', () => {
     );
   });
 
+  test('sweeps: places what disagrees with the gazetteers, and begins the history of what has none', async () => {
+    await env.pool.query(
+      `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.78, -1.29), 4326))`,
+    );
+    await env.pool.query(
+      `begin; set local session_replication_role = replica;
+       insert into ${TICKETS} (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani", "normalized_status": "Open"}'); commit`,
+    );
+    await env.pool.query('update tickets_ops.sweeps set swept_at = null');
+    await maintain();
+    assert.deepEqual(await rows(`select geo_source, st_x(geom) as lng from ${TICKETS}`), [
+      { geo_source: 'cluster', lng: 36.78 },
+    ]);
+    const history = `select ticket_id, event, new_value from ${TICKETS}_events`;
+    assert.deepEqual(await rows(history), [{ ticket_id: 'WOT1', event: 'baseline', new_value: 'Open' }]);
+
+    // It rests a hundred times as long as it took.
+    await env.pool.query(
+      `begin; set local session_replication_role = replica; update ${TICKETS} set geom = null, geo_source = 'none'; commit`,
+    );
+    const sweptAgo = (interval: string) =>
+      rows(`update tickets_ops.sweeps set took = interval '1 s', swept_at = now() - interval '${interval}'`);
+    const sources = async () => (await rows(`select geo_source from ${TICKETS}`)).map(({ geo_source }) => geo_source);
+    await sweptAgo('90 s');
+    await maintain();
+    assert.deepEqual(await sources(), ['none']);
+    await sweptAgo('110 s');
+    await maintain();
+    assert.deepEqual(await sources(), ['cluster']);
+    assert.equal((await rows(history)).length, 1);
+  });
+
   test('prunes by age, as set, and keeps what the next file is compared with', async () => {
     await load(first);
     await load(second);

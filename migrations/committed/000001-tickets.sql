@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:0b80f6cfe2533fc2c56368180479cea1902ce80e
+--! Hash: sha1:61ffbf5696181a6adf3be781d67d9e4c2f62a136
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2580,7 +2580,7 @@ comment on function tickets.touch_updated_at() is 'Trigger: keeps updated_at tru
 
 create or replace function tickets_ops.is_pipeline() returns boolean language sql stable
 return coalesce(current_setting('tickets_ops.writer', true) = 'pipeline', false);
-comment on function tickets_ops.is_pipeline() is 'Whether the gazetteer writes of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+comment on function tickets_ops.is_pipeline() is 'Whether the writes of gazetteers and tickets of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
 
 create or replace function tickets_ops.is_erasing() returns boolean language sql stable
 return coalesce(current_setting('tickets_ops.erasing', true) = 'true', false);
@@ -2595,7 +2595,7 @@ begin
   return v_before;
 end
 $$;
-comment on function tickets_ops.as_pipeline(boolean) is 'Marks the gazetteer writes that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified.';
+comment on function tickets_ops.as_pipeline(boolean) is 'Marks the writes of gazetteers and tickets that follow in this transaction as the pipeline''s own (true) or a person''s (false). Returns what it was before: hand that back at the end. A coordinate written without the mark is verified; a ticket gets a baseline.';
 
 create or replace function tickets_ops.refusal_by_hand(p_geom geometry) returns text language sql stable parallel safe
 begin atomic
@@ -3097,7 +3097,7 @@ comment on column tickets.import_meta.metadata is 'source_key, source_etag, sour
 --   3. statement triggers on the gazetteers re-resolve exactly the tickets that a change concerns.
 -- Under READ COMMITTED a batch and a gazetteer change could pass each other unseen (measured: 28 deadlocks in 27 s,
 -- and tickets that kept the old place for good). So whoever writes tickets shares an advisory lock, and whoever writes a
--- gazetteer holds it alone. finalize_snapshot re-resolves what disagrees all the same.
+-- gazetteer holds it alone. The sweep re-resolves what disagrees all the same (sweep.sql).
 --
 -- Here and in all that runs as security definer no text that is parsed when it runs names a function or operator of PostGIS: it may run
 -- under a security definer's search_path, in which PostGIS is not. Casts (::bytea, ::point) are found without a path, and
@@ -3950,6 +3950,26 @@ comment on column tickets_ops.looks.new_file_at is 'When a look last saw a versi
 comment on column tickets_ops.looks.future_dated is 'Keys of files whose time has not come: they lie in the folder and are not loaded.';
 comment on column tickets_ops.looks.waiting is 'Of a feed of changes: files behind the one that is loaded, or that stops them. 0 for snapshots, of which the newest is enough.';
 
+create table tickets_ops.unrecorded_tickets (
+  dataset text,
+  ticket_id text,
+  primary key (dataset, ticket_id)
+);
+comment on table tickets_ops.unrecorded_tickets is 'Tickets that somebody inserted past the pipeline, until the next load gives them a baseline.';
+comment on column tickets_ops.unrecorded_tickets.dataset is 'inc or crq.';
+comment on column tickets_ops.unrecorded_tickets.ticket_id is 'The ticket.';
+
+create table tickets_ops.sweeps (
+  dataset text primary key,
+  swept_at timestamptz,
+  took interval
+);
+insert into tickets_ops.sweeps (dataset) values ('inc'), ('crq');
+comment on table tickets_ops.sweeps is 'When all tickets of a dataset were last compared with the gazetteers and with their history (tickets_ops.sweep).';
+comment on column tickets_ops.sweeps.dataset is 'inc or crq.';
+comment on column tickets_ops.sweeps.swept_at is 'When that was done. NULL: never yet.';
+comment on column tickets_ops.sweeps.took is 'How long it took; it is done again after a hundred times as long.';
+
 --! Included high-water-mark.sql
 -- What is loaded already, and the one order of versions of files: the time in the name, then LastModified, then the key.
 -- src/bucket/files.ts has the same order; a test holds the two together.
@@ -4230,6 +4250,8 @@ create or replace function tickets_ops.load_rows(
   out inserted integer, out updated integer, out unchanged integer
 )
 language plpgsql set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_before boolean := tickets_ops.as_pipeline(true); -- their history is written with them
 begin
   execute format($sql$
     with batch as materialized (
@@ -4306,33 +4328,83 @@ begin
   $sql$, p_dataset, tickets.gazetteer_joins('n.cluster', 'n.location_key'), tickets_ops.history_cte(p_dataset), p_dataset || '_digests')
   into inserted, updated, unchanged
   using p_snapshot_id, p_first, p_last, p_without;
+  perform tickets_ops.as_pipeline(v_before);
 end
 $fn$;
 comment on function tickets_ops.load_rows(text, bigint, text, text, text[]) is 'Writes the staged rows of a snapshot from one ticket id to another, without those in p_without, to the tickets of a dataset (inc, crq), to their history and to their digests. Only changes are written. Returns how many rows were inserted, updated and left as they are. To be called in a transaction that shares the gazetteer lock (tickets.gazetteer_lock). Raises what Postgres says of a row that it refuses.';
+--! EndIncluded loading.sql
+--! Included baselines.sql
+-- Baselines: the history of tickets that came past the pipeline, those of a takeover and those that somebody inserted.
+-- A trigger notes what is inserted, so that the end of a load need not look through all tickets; what no trigger saw (a restore
+-- without triggers, say) is found by the sweep.
 
-create or replace function tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamptz) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function tickets_ops.note_unrecorded() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  insert into tickets_ops.unrecorded_tickets (dataset, ticket_id)
+  select tg_table_name, w.ticket_id from written w
+  on conflict do nothing; -- deleted and inserted again
+  return null;
+end
+$$;
+comment on function tickets_ops.note_unrecorded() is 'Trigger after an insert of tickets that is not the pipeline''s: notes them for tickets_ops.record_baselines.';
+
+create or replace function tickets_ops.record_baselines(
+  p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamptz, p_only_noted boolean default false
+) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_written bigint;
 begin
-  -- An anti-join of two indexes: the primary key and *_events_ticket.
   execute format($sql$
+    with noted as (
+      delete from tickets_ops.unrecorded_tickets where dataset = %3$L returning ticket_id -- primary key
+    )
     insert into tickets.%1$I (
       ticket_id, event, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
     )
     select
       t.ticket_id, 'baseline', t.normalized_status, $1, $2,
       left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
-    from tickets.%2$I t
-    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id)
+    from tickets.%2$I t %4$s
+    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id) -- index *_events_ticket
     order by t.ticket_id
-  $sql$, p_dataset || '_events', p_dataset) using p_snapshot_id, p_snapshot_at;
+  $sql$, p_dataset || '_events', p_dataset, p_dataset, case when p_only_noted then 'join noted using (ticket_id)' end)
+  using p_snapshot_id, p_snapshot_at;
   get diagnostics v_written = row_count;
   return v_written;
 end
+$fn$;
+comment on function tickets_ops.record_baselines(text, bigint, timestamptz, boolean) is 'Gives every ticket of a dataset that has no history a `baseline`: those of a takeover, and rows that somebody wrote past the pipeline. p_only_noted: only those whose insert was noted, without looking through the others. Returns how many.';
+--! EndIncluded baselines.sql
+--! Included sweep.sql
+-- The sweep: what triggers keep true is compared over whole tables, in case somebody wrote without them.
+
+create or replace function tickets_ops.sweep() returns table (dataset text, placed bigint, baselines bigint)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_began timestamptz;
+begin
+  if not pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then
+    return; -- somebody writes a gazetteer
+  end if;
+  for dataset in
+    select s.dataset from tickets_ops.sweeps s
+    where s.dataset in (select tickets.datasets()) and (s.swept_at is null or s.swept_at + 100 * s.took <= clock_timestamp())
+    for update skip locked
+  loop
+    v_began := clock_timestamp();
+    placed := tickets.place_tickets(dataset);
+    baselines := tickets_ops.record_baselines(dataset, null, v_began);
+    update tickets_ops.sweeps s set swept_at = clock_timestamp(), took = clock_timestamp() - v_began where s.dataset = sweep.dataset;
+    if placed + baselines > 0 then
+      return next;
+    end if;
+  end loop;
+end
 $$;
-comment on function tickets_ops.record_baselines(text, bigint, timestamptz) is 'Gives every ticket of a dataset that has no history a `baseline`: those of a takeover, and rows that somebody wrote past the pipeline. Returns how many.';
---! EndIncluded loading.sql
+comment on function tickets_ops.sweep() is 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it found; what triggers have kept true gives no row.';
+--! EndIncluded sweep.sql
 --! Included refused-rows.sql
 -- Rows that the database itself refuses, found without writing them.
 
@@ -4428,9 +4500,29 @@ $$;
 comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
 create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void
-language sql set search_path = pg_catalog, pg_temp as $$
-  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_locked boolean;
+begin
   delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+  -- Deleting half a million rows takes a quarter of a second, and a vacuum afterwards; truncating them does not. Asked twice:
+  -- under the lock all rows of others are committed, and so seen. Where somebody uses the table, it is not waited for.
+  if pg_relation_size('tickets_ops.snapshot_rows') > 4 * 1024 * 1024 then
+    foreach v_locked in array array[false, true] loop
+      exit when exists (select from tickets_ops.snapshot_rows where snapshot_id < p_snapshot_id) -- primary key
+        or exists (select from tickets_ops.snapshot_rows where snapshot_id > p_snapshot_id);
+      if v_locked then
+        truncate tickets_ops.snapshot_rows;
+        return;
+      end if;
+      lock table tickets_ops.snapshot_rows in access exclusive mode nowait;
+    end loop;
+  end if;
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+exception when lock_not_available then
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+end
 $$;
 comment on function tickets_ops.wipe_staging(bigint) is 'Deletes what is staged of a snapshot. Its rejects stay.';
 
@@ -4517,6 +4609,17 @@ end
 $$;
 comment on function tickets_ops.dismiss_snapshot(bigint) is 'Drops a snapshot that is held, which becomes failed, or takes a failed one out of health: select tickets_ops.dismiss_snapshot(42). Its file stays where it is. Raises for any other, and when others hold its row for ten seconds.';
 --! EndIncluded held.sql
+
+do $$
+declare
+  v_table text;
+begin
+  foreach v_table in array array['inc', 'crq'] loop
+    execute format('create trigger _600_unrecorded after insert on tickets.%I referencing new table as written
+      for each statement when (not tickets_ops.is_pipeline()) execute function tickets_ops.note_unrecorded()', v_table);
+  end loop;
+end
+$$;
 
 create trigger _100_transition before insert or update of status on tickets_ops.snapshots
   for each row execute function tickets_ops.check_transition();
@@ -9387,6 +9490,7 @@ begin
 
   -- For tickets_takeover.refuse_others: this write is meant.
   perform set_config('tickets_ops.client', coalesce(nullif(current_setting('tickets_ops.client', true), ''), 'erase_ticket'), true);
+  delete from tickets_ops.unrecorded_tickets u where u.dataset = p_dataset and u.ticket_id = p_ticket_id;
   foreach what in array array[p_dataset, p_dataset || '_events'] loop
     execute format('delete from tickets.%I where ticket_id = $1', what) using p_ticket_id;
     get diagnostics erased = row_count;
@@ -11067,6 +11171,8 @@ language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     ('tickets_ops.geocoding_setup', 'gazetteers', 'One row.'),
     ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
     ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.sweeps', 'ledger', 'A row for each dataset.'),
+    ('tickets_ops.unrecorded_tickets', 'ledger', 'Until the next load of the dataset.'),
     ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
     ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
     ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),

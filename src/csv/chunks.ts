@@ -1,6 +1,5 @@
 /** Chunks: what a file's records become, in portions that are bounded by their own size, not by the bytes they came from. */
 import { type Cleaner, cleanerFor } from './clean.ts';
-import type { FramedRecord } from './digests.ts';
 import type { Header } from './header.ts';
 import { MAX_REJECTS_KEPT, type Reject, rejectText } from './rejects.ts';
 import { REPAIRED, ValueCounter, type Values } from './values.ts';
@@ -13,7 +12,7 @@ export interface TicketRow {
   readonly digest: string;
   /** Of the record, as digits: see values.ts. */
   readonly figures: number;
-  /** The cleaned record: JSON, as Postgres writes a jsonb; '' where the record is known, and so not parsed. */
+  /** The cleaned record: JSON, as Postgres writes a jsonb. */
   readonly raw: string;
 }
 
@@ -36,7 +35,7 @@ export function addCounts(sum: Counts, counts: Readonly<Counts>): void {
 }
 
 export interface Chunk {
-  /** At most one row per ticket id: the last. */
+  /** Of the records that are not known. At most one row per ticket id: the last. */
   readonly rows: readonly TicketRow[];
   /** Of a whole file only the first 10 000. */
   readonly rejects: readonly Reject[];
@@ -52,8 +51,8 @@ export const CHUNK_SIZE = 2 * 1024 * 1024;
 /** Characters of one row, after which the chunk is full: of rows of megabytes it holds one. */
 const LARGE_ROW = 256 * 1024;
 
-/** Records after which a chunk is full though nearly none of them is kept: so that reading tells how far it is. */
-const CHUNK_RECORDS = 50_000;
+/** Records after which a chunk is full though none of them makes a row: so that reading tells how far it is. */
+const CHUNK_RECORDS = 20_000;
 
 /** A record between framing and cleaning. */
 interface ReadRecord {
@@ -123,11 +122,10 @@ export class ChunkBuilder {
     }
   }
 
-  /** Takes a record that is known: it is that of a ticket, with these figures. */
-  takeKnown({ line, ticketId, digest }: FramedRecord, figures: number): void {
+  /** Counts a record that is known: it is that of a ticket, with these figures, and makes no row. */
+  countKnown(figures: number): void {
     this.#counts.read += 1;
     this.#count(figures);
-    this.#keep({ line, ticket_id: ticketId, digest, figures, raw: '' });
   }
 
   #count(figures: number): void {

@@ -29,12 +29,15 @@ export interface FramedRecord {
 export interface KnownRecords {
   /** Where their tickets are kept: it goes into the digests. */
   readonly store: string;
-  /** For each record the figures of its ticket; undefined where it must be parsed. Undefined itself: nothing is known. */
-  readonly find: ((records: readonly FramedRecord[]) => Promise<readonly (number | undefined)[]>) | undefined;
+  /**
+   * Stages those of the records that are known. Tells for each record the figures of its ticket; undefined where it must be parsed.
+   * Undefined itself: nothing is known.
+   */
+  readonly stage: ((records: readonly FramedRecord[]) => Promise<readonly (number | undefined)[]>) | undefined;
 }
 
 /** All records are parsed. */
-export const NO_RECORDS_KNOWN: KnownRecords = { store: '', find: undefined };
+export const NO_RECORDS_KNOWN: KnownRecords = { store: '', stage: undefined };
 
 const QUOTE = 34;
 const COMMA = 44;
@@ -61,11 +64,11 @@ export class Digester {
   /** For each column whether its values are dropped, up to the last one of which they are. */
   readonly #drops: readonly boolean[];
 
-  constructor({ names, idColumn }: Header, { store, find }: KnownRecords) {
+  constructor({ names, idColumn }: Header, { store, stage }: KnownRecords) {
     this.#salt = hash('sha256', JSON.stringify([CLEANING_VERSION, store, names]), 'buffer');
     this.#salted = Buffer.concat([this.#salt, Buffer.alloc(MAX_IN_PORTION)]);
     this.#idColumn = idColumn;
-    this.#asks = find !== undefined;
+    this.#asks = stage !== undefined;
     // Not the first, by which a sentinel is recognised.
     const drops = names.map((name, column) => column > 0 && isDropped(name));
     this.#drops = drops.slice(0, drops.lastIndexOf(true) + 1);
@@ -160,9 +163,9 @@ export class Portion {
     this.#size += bytes.length;
   }
 
-  ask({ find }: KnownRecords): void {
+  ask({ stage }: KnownRecords): void {
     if (this.#records.length === 0) return;
-    this.#found = find?.(this.#records);
+    this.#found = stage?.(this.#records);
     // Awaited in take(); if reading ends before, nobody does.
     this.#found?.catch(() => undefined);
   }

@@ -45,7 +45,7 @@ const MAX_SHOWN_BYTES = 256 * 1024;
 /**
  * Reads a ticket CSV.
  * @param bytes the file, in buffers of any size
- * @param known records that need not be parsed: the raw of their rows is ''
+ * @param known records that need not be parsed: they are counted, and make no rows
  * @returns yields chunks of at most CHUNK_ROWS rows; the generator's return value says how it ended
  * @throws RefusedFileError when the file is no ticket CSV at all; whatever `bytes` throws
  */
@@ -183,7 +183,7 @@ class RecordReader {
     let n = 0;
     for (const record of group) {
       const { line, bytes, isLast, digest, figures } = record;
-      if (figures !== undefined) this.#chunk.takeKnown(record, figures);
+      if (figures !== undefined) this.#chunk.countKnown(figures);
       else {
         const [text, fields] = [texts[n] as Buffer, parsed[n] as string[]];
         n += 1;

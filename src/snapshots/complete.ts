@@ -86,9 +86,8 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
     return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not finalizing`;
 
   const status = snapshot.broken_off === null ? 'done' : 'partial';
-  await client.query('select tickets.place_tickets($1)', [snapshot.dataset]);
   // Of rows that somebody wrote past us.
-  await client.query('select tickets_ops.record_baselines($1, $2, $3)', [
+  await client.query('select tickets_ops.record_baselines($1, $2, $3, true)', [
     snapshot.dataset,
     snapshotId,
     snapshot.snapshot_at,
@@ -107,10 +106,10 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   );
   await client.query('select tickets_ops.replace_held($1, $2, true)', [snapshot.dataset, snapshot.snapshot_at]);
   if (status === 'done') await writeImportMeta(client, snapshotId);
-  await client.query('select tickets_ops.wipe_staging($1)', [snapshotId]);
   await client.query('select tickets_ops.plan_geocoding()');
   if (snapshot.backfill) await client.query('select tickets_ops.continue_backfill($1)', [snapshot.dataset]);
-  await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]); // last: other looks wait for its lock
+  await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]); // late: other looks wait for its lock
+  await client.query('select tickets_ops.wipe_staging($1)', [snapshotId]); // last: other stagings wait for its lock
   return { ...snapshot, status };
 }
 

@@ -4,10 +4,10 @@
  */
 import type { TicketRow } from '../csv/chunks.ts';
 
-/** SQL of a FROM item with the columns line, ticket_id, digest, figures, raw (NULL where it is ''). @param first number of the first of five parameters */
+/** SQL of a FROM item with the columns line, ticket_id, digest, figures, raw. @param first number of the first of five parameters */
 export const rowsFrom = (first: number) =>
   `(
-     select line, ticket_id, digest, figures, nullif(record, '')::jsonb as raw
+     select line, ticket_id, digest, figures, record::jsonb as raw
      from unnest($${first}::bigint[], $${first + 1}::text[], $${first + 2}::uuid[], $${first + 3}::integer[], string_to_array($${first + 4}, E'\\n'))
        as columns (line, ticket_id, digest, figures, record)
      offset 0 -- each record is read once

@@ -1,46 +1,18 @@
 /**
  * Staging: the rows of a file go to tickets_ops.snapshot_rows while they arrive; then they are committed (commit.ts).
- * No transaction is open while the network is awaited. Of a row that equals its ticket only the id is kept; the duplicate
- * of a row replaces the earlier line.
+ * No transaction is open while the network is awaited. Of a row that equals its ticket only the id is kept; of two lines of
+ * one ticket the later one stays.
  */
 import type { ClientBase } from 'pg';
-import { addCounts, type Chunk, type Counts, noCounts } from '../csv/chunks.ts';
+import { addCounts, type Chunk, noCounts } from '../csv/chunks.ts';
 import { type Ending, readTicketCsv } from '../csv/records.ts';
 import { type Db, Turns } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import { commitStaging } from './commit.ts';
 import { knownRecords } from './known-records.ts';
-import { type Claim, claimLost, FENCE } from './ledger.ts';
+import { type Claim, claimLost } from './ledger.ts';
+import { FENCED, LATER_LINE, progress, type Totals } from './progress.ts';
 import { rowParameters, rowsFrom } from './row-parameters.ts';
-
-interface Totals extends Counts {
-  /** Rejects that were written with their text. */
-  rejectsKept: number;
-}
-
-/** The beginning of each statement while rows arrive; its parameters are progress(). */
-const FENCED = `
-  unflushed as (
-    -- Nobody waits for the disk here: the sealing transaction does, for everything before it.
-    select set_config('synchronous_commit', 'off', true) as setting
-  ),
-  fenced as (
-    update tickets_ops.snapshots
-    set progress_at = clock_timestamp(), rows_read = $3, rows_dropped_alarm = $4, rows_dropped_sentinel = $5,
-      rows_rejected = $6, rows_repaired = $7
-    where ${FENCE}
-    returning snapshot_id
-  )`;
-
-const progress = ({ snapshotId, attempt }: Claim, { read, alarms, sentinels, rejected, repaired }: Totals) => [
-  snapshotId,
-  attempt,
-  read,
-  alarms,
-  sentinels,
-  rejected,
-  repaired,
-];
 
 /** Bytes that need not be loaded. */
 export interface KnownBytes {
@@ -89,7 +61,7 @@ async function stageRows(
   askForKnown: boolean,
 ): Promise<{ totals: Totals; ending: Ending }> {
   const totals: Totals = { ...noCounts(), rejectsKept: 0 };
-  const chunks = readTicketCsv(bytes, await knownRecords(db, dataset, askForKnown));
+  const chunks = readTicketCsv(bytes, await knownRecords(db, dataset, claim, totals, askForKnown));
   // While a chunk is written, one waits and the next is parsed: neither Postgres nor the parser is ever idle.
   let written: Promise<void> = Promise.resolve();
   let writing = written;
@@ -116,7 +88,7 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
   if (chunk.counts.read === 0) return;
   addCounts(totals, chunk.counts);
   totals.rejectsKept += chunk.rejects.length;
-  const result = await db.query<{ is_ours: boolean; duplicates: number }>(
+  const result = await db.query<{ is_ours: boolean; first_lines: number }>(
     `with ${FENCED},
      rejected as (
        insert into tickets_ops.snapshot_rejects (snapshot_id, line, reason, row_text)
@@ -128,16 +100,15 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
        from fenced, ${rowsFrom(9)}
        left join lateral (
          select t.ctid as row_ctid, t.xmin as row_xmin from tickets.${dataset.name} t
-         where r.raw is not null and t.ticket_id = r.ticket_id and t.raw = r.raw -- primary key
+         where t.ticket_id = r.ticket_id and t.raw = r.raw -- primary key
          offset 0 -- looked up one by one: a join may read the whole table to find these few
        ) as same on true
      ),
      staged as (
        insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line, digest, figures, raw)
        select snapshot_id, ticket_id, line, digest, figures, case when row_ctid is null then raw end from compared
-       on conflict (snapshot_id, ticket_id) do update
-         set line = excluded.line, digest = excluded.digest, figures = excluded.figures, raw = excluded.raw
-       returning xmax <> 0 as is_duplicate
+       ${LATER_LINE}
+       returning xmax = 0 as is_first
      ),
      learnt as (
        -- So that the next file's need not be parsed.
@@ -146,11 +117,11 @@ async function writeChunk(db: Db, dataset: Dataset, claim: Claim, chunk: Chunk, 
        on conflict (ticket_id) do update
          set digest = excluded.digest, figures = excluded.figures, row_ctid = excluded.row_ctid, row_xmin = excluded.row_xmin
      )
-     select exists (select from fenced) as is_ours, (select count(*)::int from staged where is_duplicate) as duplicates
+     select exists (select from fenced) as is_ours, (select count(*)::int from staged where is_first) as first_lines
      from unflushed`,
     [...progress(claim, totals), JSON.stringify(chunk.rejects), ...rowParameters(chunk.rows)],
   );
   const written = result.rows[0];
   if (!written?.is_ours) throw claimLost(claim);
-  totals.duplicates += written.duplicates;
+  totals.duplicates += chunk.rows.length - written.first_lines;
 }

@@ -1,6 +1,6 @@
 /**
  * Maintenance, every few minutes and when a worker starts: frees the work of dead workers, re-drives snapshots whose
- * jobs are gone, fails what has stalled, plans places that fell due, notices a missed schedule, prunes by age. Every
+ * jobs are gone, fails what has stalled, plans places that fell due, sweeps, notices a missed schedule, prunes by age. Every
  * step is idempotent, so any number of workers may run it at once.
  */
 import type { ClientBase } from 'pg';
@@ -26,6 +26,7 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
   if (asked[0]?.jobs) log.warn(asked[0], 'asked again for jobs that had vanished');
   await keepRegistered(client);
   await planPlaces(client, log);
+  await sweep(client, log);
   for (const missed of await missedRuns(client))
     log.error(missed, 'a scheduled run was missed: nothing has looked at the bucket since');
   // This run makes up for those before it; a failed one must not alarm anybody for a month.
@@ -63,25 +64,36 @@ async function failStalled(db: Db): Promise<{ snapshot_id: string; error: string
   return rows;
 }
 
-/**
- * Plans what fell due while the file stayed the same (a snapshot plans its own places). In nobody's way, since the next run
- * plans as well: not while somebody writes a gazetteer, nor behind a person who left a transaction with such a job open.
- */
+/** Plans what fell due while the file stayed the same: a snapshot plans its own places. Not while somebody writes a gazetteer. */
 async function planPlaces(client: ClientBase, log: Log): Promise<void> {
+  await inNobodysWay(client, log, 'places are planned', async () => {
+    await client.query(
+      `select case
+         when pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then tickets_ops.plan_geocoding()
+       end`,
+    );
+  });
+}
+
+/** Compares all tickets with the gazetteers and with their history, now and then. */
+async function sweep(client: ClientBase, log: Log): Promise<void> {
+  await inNobodysWay(client, log, 'the tickets are swept', async () => {
+    const { rows } = await client.query('select * from tickets_ops.sweep()');
+    for (const found of rows)
+      log.warn(found, 'the sweep found tickets that somebody wrote with the triggers off, and mended them');
+  });
+}
+
+/** Does in a transaction what the next run can do as well: it waits for others two seconds, then leaves it. */
+async function inNobodysWay(client: ClientBase, log: Log, what: string, work: () => Promise<void>): Promise<void> {
   try {
     await transaction(client, async () => {
       await client.query(`set local lock_timeout = '2s'`);
-      await client.query(
-        `select case
-           when pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock()) then tickets_ops.plan_geocoding()
-         end`,
-      );
+      await work();
     });
   } catch (error) {
     if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE) throw error;
-    log.warn(
-      'places are planned in the next run: somebody keeps a transaction open in which geocoding jobs were added',
-    );
+    log.warn(`${what} in the next run: somebody keeps a transaction open that is in the way`);
   }
 }
 

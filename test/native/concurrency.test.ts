@@ -127,6 +127,51 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
     await assert.rejects(insert('inc'), /snapshots_one_in_flight/);
   });
 
+  test('what is staged of one snapshot is emptied at once where it stands alone, and never takes rows of another', async () => {
+    const stage = (db: { query: (sql: string) => Promise<unknown> }, snapshot: number, rows: number) =>
+      db.query(
+        `insert into tickets_ops.snapshot_rows (snapshot_id, ticket_id, line, digest, figures)
+         select ${snapshot}, 'WOT' || n, n, md5(n::text)::uuid, 0 from generate_series(1, ${rows}) as n`,
+      );
+    const staged = async () => {
+      const { rows } = await env.pool.query<{ snapshot: number; rows: number }>(
+        `select snapshot_id::int as snapshot, count(*)::int as rows from tickets_ops.snapshot_rows group by 1 order by 1`,
+      );
+      return rows.map(({ snapshot, rows: count }) => [snapshot, count]);
+    };
+    const bytes = async () =>
+      (await env.pool.query(`select pg_relation_size('tickets_ops.snapshot_rows')::int as n`)).rows[0].n as number;
+    const wipe = (snapshot: number) => env.pool.query(`select tickets_ops.wipe_staging(${snapshot})`);
+
+    await stage(env.pool, 1, 100_000);
+    await wipe(1);
+    assert.equal(await bytes(), 0, 'truncated');
+
+    for (const [own, other] of [
+      [1, 2],
+      [2, 1],
+    ] as const) {
+      await stage(env.pool, own, 100_000);
+      await stage(env.pool, other, 10);
+      await wipe(own);
+      assert.deepEqual(await staged(), [[other, 10]]);
+      await wipe(other);
+      assert.deepEqual(await staged(), []);
+    }
+
+    await stage(env.pool, 1, 100_000);
+    const stager = await env.pool.connect();
+    try {
+      await stager.query('begin');
+      await stage(stager, 2, 10);
+      await wipe(1); // does not wait, and would end this test's time if it did
+      await stager.query('commit');
+    } finally {
+      stager.release();
+    }
+    assert.deepEqual(await staged(), [[2, 10]]);
+  });
+
   test('centroids and places that move beside the batches: no deadlock, and every ticket agrees with the gazetteers', async () => {
     const chunks: Buffer[] = [];
     for await (const chunk of bigCsv({ tickets: 12_000, openShare: 0.3 })) chunks.push(Buffer.from(chunk));

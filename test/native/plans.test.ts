@@ -197,6 +197,22 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
     }
   });
 
+  test('what is served of CRQ finds the open requests and those closed last by their indexes', async () => {
+    await env.pool.query('insert into tickets.crq (ticket_id, raw) select ticket_id, raw from tickets.inc limit 20000');
+    await env.pool.query('analyze tickets.crq');
+    const near = 'st_setsrid(st_makepoint(36.8, -1.29), 4326)::geography';
+    for (const [query, index] of [
+      ['select reporting.fn_crq_for_map()', 'crq_open_ids'],
+      [`select tickets.crq_places(null, null)`, 'crq_open_ids'],
+      [`select ticket_id from tickets.crq_open order by geog <-> ${near} limit 10`, 'crq_open_geog'],
+      ['select max(closed_at) from tickets.crq where closed_at <= now()', 'crq_closed_at'],
+    ] as const) {
+      const scans = await scansDuring(query, index, 'tickets.crq');
+      assert.ok(scans.index > 0, `${query} does not use ${index}`);
+      assert.equal(scans.table, 0, `${query} reads the whole table`);
+    }
+  });
+
   test('the map lists every ticket it can, and says when one is left out', async () => {
     const map = async () => {
       const { rows } = await env.pool.query<{ listed: number; truncated: boolean; mapped: number }>(
@@ -219,17 +235,21 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
     assert.match(await plan(query), /Index Only Scan using inc_open_counts on inc\b/);
   });
 
-  /** How often a statement used an index, and how often it read the whole of tickets.inc. */
-  async function scansDuring(statement: string, index: string): Promise<{ index: number; table: number }> {
+  /** How often a statement used an index, and how often it read the whole of its table. */
+  async function scansDuring(
+    statement: string,
+    index: string,
+    table = 'tickets.inc',
+  ): Promise<{ index: number; table: number }> {
     const client = await env.pool.connect();
     const scans = async () => {
       // A session reports its own use when this is asked for and the statement is over.
       await client.query('select pg_stat_force_next_flush()');
       const { rows } = await client.query<{ index: number; table: number }>(
         `select i.idx_scan::int as index, t.seq_scan::int as table
-         from pg_stat_user_indexes i join pg_stat_user_tables t on t.relid = 'tickets.inc'::regclass
+         from pg_stat_user_indexes i join pg_stat_user_tables t on t.relid = $2::regclass
          where i.indexrelname = $1`,
-        [index],
+        [index, table],
       );
       return rows[0] ?? assert.fail(`there is no index ${index}`);
     };
