@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { waitFor } from './support/environment.ts';
-import { status } from './support/fault-proxy.ts';
+import { meanwhile, status } from './support/fault-proxy.ts';
 import {
   archivedKey,
   env,
@@ -77,6 +77,28 @@ describe('which file of the bucket', () => {
         [7, 'done'],
         [8, 'failed'],
       ]);
+    });
+
+    test('one that had the bytes of the last load, until another was loaded during a slow look, does not count as unchanged', async () => {
+      await put(7, ONE);
+      proxy.inject(/^DELETE /, status(500), 4); // 07 stays, so the next look has something to move
+      await fetchNow(env);
+      proxy.heal();
+      await env.pool.query('delete from graphile_worker._private_jobs');
+      await put(8, ONE);
+      const loadAnother = async () => {
+        await put(9, TWO);
+        await fetchNow(env);
+      };
+      proxy.inject(/^HEAD .*T07/, meanwhile(loadAnother));
+      assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual((await statuses(env)).sort(), [
+        [7, 'done'],
+        [8, 'superseded'],
+        [9, 'done'],
+      ]);
+      assert.match(String((await importMeta(env))?.['snapshot_at']), /T06:00:00/);
+      assert.deepEqual(await ids(), [1, 2, 3]);
     });
 
     test('a backfill that could not look matters until it is tried again: the next look passes over its files', async () => {
