@@ -2,14 +2,60 @@
 import type { Environment } from '../test/support/environment.ts';
 import type { Line } from './table.ts';
 
-const WAITING = 199_000;
+const JOBS = 200_000;
 const FAILED = 1_000;
 /** Milliseconds that a person waits for, and a monitor every minute. */
 const LIMIT_MS = 1_000;
+const RUNS = 3;
 
 export async function measureJobs(env: Environment): Promise<Line[]> {
-  const { pool } = env;
+  const ids = await fill(env, FAILED);
+  const lines: Line[] = [];
+  for (const [what, sql] of [
+    ['tickets_ops.jobs', 'select count(*) from (select * from tickets_ops.jobs offset 0) as listed'],
+    ['tickets_ops.health', 'select * from tickets_ops.health'],
+    ['cancel_job', `select tickets_ops.cancel_job(${ids.at(-1)})`],
+    ['retry_failed', 'select count(*) from tickets_ops.retry_failed()'],
+  ] as const) {
+    lines.push({
+      what: `${JOBS} jobs, ${FAILED} failed: ${what}`,
+      ours: '',
+      reference: '',
+      value: await timeOf(env, sql),
+      limit: LIMIT_MS,
+      unit: 'ms',
+    });
+  }
+  lines.push(await retryOfAll(env));
   await env.reset();
+  return lines;
+}
+
+/** Every row is written anew, in four indexes: that alone may take longer than a person waits, so it is the measure. */
+async function retryOfAll(env: Environment): Promise<Line> {
+  const ours: number[] = [];
+  const reference: number[] = [];
+  for (let n = 0; n < RUNS; n += 1) {
+    await fill(env, JOBS);
+    reference.push(
+      await timeOf(env, 'update graphile_worker._private_jobs set attempts = 0, run_at = now(), last_error = null'),
+    );
+    await fill(env, JOBS);
+    ours.push(await timeOf(env, 'select count(*) from tickets_ops.retry_failed()'));
+  }
+  const [best, bare] = [Math.min(...ours), Math.min(...reference)];
+  return {
+    what: `${JOBS} jobs, all failed: retry_failed, against a bare update of them`,
+    ours: `${best.toFixed(0)} ms`,
+    reference: `${bare.toFixed(0)} ms`,
+    value: best / bare,
+    limit: 2,
+  };
+}
+
+/** A queue of which the first jobs have failed; returns their ids. */
+async function fill({ pool, reset }: Environment, failed: number): Promise<string[]> {
+  await reset();
   await pool.query(
     `select tickets_ops.enqueue_all(
        array_agg('geocode_location'::text),
@@ -17,33 +63,19 @@ export async function measureJobs(env: Environment): Promise<Line[]> {
        array_agg('geocode_location:kilimani:place ' || n), array_agg(now()), array_agg(30)
      )
      from generate_series(1, $1::integer) as n`,
-    [WAITING + FAILED],
+    [JOBS],
   );
   const { rows } = await pool.query<{ id: string }>(
-    `update graphile_worker._private_jobs set attempts = max_attempts
+    `update graphile_worker._private_jobs set attempts = max_attempts, last_error = 'it is down'
      where id in (select id from tickets_ops.queued_jobs() order by id limit $1) returning id`,
-    [FAILED],
+    [failed],
   );
-  await pool.query('analyze');
-  const lines: Line[] = [];
-  for (const [what, sql] of [
-    ['tickets_ops.jobs', 'select count(*) from (select * from tickets_ops.jobs offset 0) as listed'],
-    ['tickets_ops.health', 'select * from tickets_ops.health'],
-    ['cancel_job', `select tickets_ops.cancel_job(${rows.at(-1)?.id})`],
-    ['retry_failed', 'select count(*) from tickets_ops.retry_failed()'],
-  ] as const) {
-    const from = performance.now();
-    await pool.query(sql);
-    const value = performance.now() - from;
-    lines.push({
-      what: `${WAITING + FAILED} jobs, ${FAILED} failed: ${what}`,
-      ours: '',
-      reference: '',
-      value,
-      limit: LIMIT_MS,
-      unit: 'ms',
-    });
-  }
-  await env.reset();
-  return lines;
+  await pool.query('vacuum analyze graphile_worker._private_jobs');
+  return rows.map(({ id }) => id);
+}
+
+async function timeOf({ pool }: Environment, sql: string): Promise<number> {
+  const from = performance.now();
+  await pool.query(sql);
+  return performance.now() - from;
 }

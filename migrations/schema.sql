@@ -3859,6 +3859,37 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
+CREATE TABLE tickets_ops.settings (
+    name text NOT NULL,
+    pool_id text NOT NULL,
+    value text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+
+COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
+
+COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
+
+COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
+
+COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
+
+CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+
+CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN COALESCE(tickets_ops.setting((upper(p_dataset) || '_FEED'::text)), 'snapshots'::text);
+
+COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
+
 CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     BEGIN ATOMIC
@@ -3907,30 +3938,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
 
-CREATE TABLE tickets_ops.settings (
-    name text NOT NULL,
-    pool_id text NOT NULL,
-    value text NOT NULL,
-    recorded_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
-
-COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
-
-COMMENT ON COLUMN tickets_ops.settings.pool_id IS 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
-
-COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
-
-COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
-
-CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
-
-COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
-
 CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN to_char((p_at AT TIME ZONE 'Africa/Nairobi'::text), 'YYYY-MM-DD HH24:MI "EAT"'::text);
@@ -3978,7 +3985,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
              WHEN (s.state = 'failed'::text) THEN
              CASE
                  WHEN ((j.task = 'fetch_snapshot'::text) AND ((r.request ->> 'dataset'::text) = 'crq'::text) AND (NOT ('crq'::text IN ( SELECT tickets.datasets() AS datasets)))) THEN format('%s is off.'::text, (r.request ->> 'dataset'::text))
-                 WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at)) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
+                 WHEN ((j.task = 'fetch_snapshot'::text) AND (m.checked_at > f.failed_at) AND (((r.request ->> 'backfill'::text) IS DISTINCT FROM 'true'::text) OR (tickets_ops.feed(COALESCE((r.request ->> 'dataset'::text), 'inc'::text)) = 'changes'::text))) THEN format('The bucket was looked at again on %s.'::text, tickets_ops.wall_clock(m.checked_at))
                  WHEN (l.newer IS NOT NULL) THEN format('Snapshot %s came after it.'::text, l.newer)
                  WHEN ((l.status <> 'failed'::text) AND (NOT l.in_flight)) THEN format('Snapshot %s is %s.'::text, l.snapshot_id, l.status)
                  ELSE NULL::text
@@ -4431,13 +4438,6 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) IS 'A snapshot in flight becomes failed, with a reason for people; its staging is kept for a retry. A backfill that it belongs to goes on with the next file, and the gap stands in the ledger. Returns whether it was in flight.';
-
-CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN COALESCE(tickets_ops.setting((upper(p_dataset) || '_FEED'::text)), 'snapshots'::text);
-
-COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
 
 CREATE FUNCTION tickets_ops.feed_problems(p_dataset text) RETURNS TABLE(severity text, problem text)
     LANGUAGE sql STABLE
@@ -8597,6 +8597,14 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
   select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.ignored and s.dismissed_at is null and s.listed_at > now() - interval '1 day'
+  union all
+  -- The look of an hour later has tried again.
+  select 'warning', format('%s loaded file(s) could not be archived, the oldest of them %s, which was loaded on %s. fleettickets doctor tries the rights in the bucket.',
+    count(*), (array_agg(s.source_key order by s.loaded_at))[1], tickets_ops.wall_clock(min(s.loaded_at)))
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.origin = 'bucket' and s.status in ('done', 'unchanged') and s.archived_at is null -- index snapshots_unarchived
+    and s.loaded_at < now() - interval '90 minutes'
+  having count(*) > 0
 $$;
 
 COMMENT ON FUNCTION tickets_ops.snapshot_problems(p_dataset text) IS 'What is wrong with the snapshots of a dataset (inc, crq), as faults and warnings in words.';
@@ -10855,6 +10863,10 @@ REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FR
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.feed(p_dataset text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.job_policy(p_task text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
@@ -10862,8 +10874,6 @@ REVOKE ALL ON FUNCTION tickets_ops.readable_payload(p_payload json) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.parsed_payload(p_payload json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -10904,8 +10914,6 @@ REVOKE ALL ON FUNCTION tickets_ops.erase_staged(p_dataset text, p_ticket_id text
 REVOKE ALL ON FUNCTION tickets_ops.erase_ticket(p_ticket_id text, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.fail_snapshot(p_snapshot_id bigint, p_reason text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.feed(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.feed_problems(p_dataset text) FROM PUBLIC;
 

@@ -181,6 +181,63 @@ describe('ingesting', () => {
       }
     });
 
+    test('a bucket that lets nothing be moved: each look tries one file, health says so after an hour, and no longer once it is mended', async () => {
+      proxy.inject(/^DELETE /, status(403, '<Error><Code>AccessDenied</Code></Error>'), 999);
+      for (const hour of [7, 8, 9]) {
+        await put(hour, `ticket_id,owner\nWOT1,${hour}\n`);
+        await fetchNow(env);
+      }
+      const unarchived = async () => {
+        const { rows } = await env.pool.query('select problems from tickets_ops.health');
+        return (rows[0].problems as string[]).filter((problem) => /archived/.test(problem)).join();
+      };
+      assert.equal(await unarchived(), '', 'the next look may yet do it');
+      await env.pool.query(`update tickets_ops.snapshots set loaded_at = loaded_at - interval '2 hours'`);
+      await env.pool.query('delete from graphile_worker._private_jobs');
+      proxy.requests.length = 0;
+      await fetchNow(env);
+      assert.equal(proxy.requests.filter((request) => request.startsWith('DELETE')).length, 1);
+      assert.match(
+        await unarchived(),
+        /Warning: .*3 loaded file\(s\) could not be archived, the oldest of them .*T07-00-00\.csv/,
+      );
+      proxy.heal();
+      await fetchNow(env);
+      assert.deepEqual(await env.listKeys(), [7, 8, 9].map(archivedKey));
+      assert.equal(await unarchived(), '');
+    });
+
+    test('a file that was first seen by a look that broke off is new all the same', async () => {
+      await put(7, ONE);
+      await fetchNow(env);
+      await env.pool.query(
+        `with aged as (update tickets_ops.snapshots set listed_at = listed_at - interval '5 hours') update tickets_ops.looks set new_file_at = new_file_at - interval '5 hours'`,
+      );
+      await put(8, TWO);
+      proxy.inject(/^GET .*T08/, status(403), 99);
+      assert.equal((await fetchNow(env)).length, 1);
+      proxy.heal();
+      assert.deepEqual(await runAgain(env), []);
+      assert.deepEqual(await statuses(env), [
+        [7, 'done'],
+        [8, 'done'],
+      ]);
+      const { rows } = await env.pool.query(
+        `select new_file_at > now() - interval '1 hour' as lately from tickets_ops.looks`,
+      );
+      assert.deepEqual(rows, [{ lately: true }]);
+    });
+
+    test('a file that seemed to be replaced, and is moved by a later look after all, is archived in the ledger', async () => {
+      await put(7, ONE);
+      proxy.inject(/^DELETE /, status(412, '<Error><Code>PreconditionFailed</Code></Error>'));
+      assert.deepEqual(await fetchNow(env), []);
+      assert.equal((await ledger(env))[0]?.archived_key, null);
+      await fetchNow(env);
+      assert.deepEqual(await env.listKeys(), [archivedKey(7)]);
+      assert.equal((await ledger(env))[0]?.archived_key, archivedKey(7));
+    });
+
     test('a file that was moved by someone who died before writing it down is archived in the ledger too', async () => {
       for (const [meanwhile, expected] of [
         [async () => {}, archivedKey(7)],

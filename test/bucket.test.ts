@@ -120,6 +120,30 @@ describe('the bucket', () => {
       assert.ok(Math.abs((object?.lastModified.getTime() ?? 0) - Date.now()) < 3_600_000);
     });
 
+    test('gives keys as they are, whatever characters they hold', async () => {
+      const names = [
+        'a b',
+        'a+b',
+        'a%20b',
+        'a%2Bb',
+        'a&lt;b',
+        `"it's" <b> # ?`,
+        'عربي 😀',
+        'e\u0301',
+        '\u202e',
+        'a\u001b[31m',
+        'a\nb',
+      ];
+      const keys = names.map((name) => `${FOLDER}${name}.csv`).sort();
+      for (const key of keys) await env.putObject(key, 'ticket_id\n');
+      const listed = await listFolder(bucket, FOLDER);
+      assert.deepEqual(listed.map(({ key }) => key).sort(), keys);
+      for (const object of listed) {
+        assert.equal((await archiveObject(bucket, object)).outcome, 'archived', object.key);
+        await env.deleteObject(object.key.replace(FOLDER, `${FOLDER}processed/`)); // what empties the bucket cannot list them all
+      }
+    });
+
     test('a list that says truncated and gives no token, or the same again, is an error and no endless loop', async () => {
       proxy.inject(/list-type=2/, status(200, page(more, 'a.csv')));
       await assert.rejects(listFolder(bucket, FOLDER), /says there is more but gives no continuation token/);
@@ -208,9 +232,14 @@ describe('the bucket', () => {
         [400, '<Error><Code>AuthorizationHeaderMalformed</Code></Error>', /check RUSTFS_REGION/],
         [
           403,
-          '<Error><Code>ExpiredToken</Code><Message>It is old</Message></Error>',
-          /ExpiredToken \(HTTP 403\): It is old/,
+          '<Error><Code>AccountProblem</Code><Message>It is not paid</Message></Error>',
+          /AccountProblem \(HTTP 403\): It is not paid/,
         ],
+        [400, '<Error><Code>ExpiredToken</Code></Error>', /set RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY anew/],
+        [400, '<Error><Code>InvalidBucketName</Code></Error>', /check RUSTFS_BUCKET/],
+        [301, '<Error><Code>PermanentRedirect</Code></Error>', /check RUSTFS_ENDPOINT and RUSTFS_REGION/],
+        [507, '<Error><Code>XMinioStorageFull</Code></Error>', /make room on it/],
+        [404, '<html>404 page not found</html>', /HTTP 404: what answers is no S3 server/],
         [403, '<html>no</html>', /needs list, read, write and delete/],
         [502, '<html>Bad gateway</html>', /HTTP 502: the server, or a proxy before it, is in trouble/],
         [301, '', /HTTP 301: what answers is no S3 server/],

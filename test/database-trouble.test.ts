@@ -89,6 +89,54 @@ describe('ingesting', () => {
       assert.deepEqual([entry?.status, entry?.error, entry?.archived_key], ['done', null, archivedKey(7)]);
     });
 
+    /** Two workers die under the job that waits, without a word. */
+    const killTwice = async () => {
+      for (let death = 0; death < 2; death += 1) {
+        await env.pool.query(
+          `update graphile_worker._private_jobs set attempts = attempts + 1, locked_at = now(), locked_by = 'pool-dead' where attempts < max_attempts`,
+        );
+        await env.pool.query(`select tickets_ops.unlock_pools('{pool-dead}')`);
+      }
+    };
+    const maintain = () =>
+      env.pool.query(`select tickets_ops.enqueue('fleettickets_maintain', '{}')`).then(env.runJobs);
+
+    test('a snapshot under whose end two workers died fails with that reason; retrying its job finishes it', async () => {
+      await env.pool.query(
+        `alter table tickets.import_meta add constraint no_meta check (metadata ->> 'source_key' is null)`,
+      );
+      await put(7, ONE);
+      await fetchNow(env);
+      await env.pool.query('alter table tickets.import_meta drop constraint no_meta');
+      assert.deepEqual(await statuses(env), [[7, 'finalizing']]);
+      await killTwice();
+      await maintain();
+      const [failed] = await ledger(env);
+      assert.equal(failed?.status, 'failed');
+      assert.match(
+        failed?.error ?? '',
+        /finalize_snapshot:1 used up its attempts: Its worker died while it ran, twice/,
+      );
+      await retryAll();
+      assert.deepEqual(await env.runJobs(), []);
+      assert.deepEqual(await statuses(env), [[7, 'done']]);
+    });
+
+    test('a file under whose archiving two workers died is archived by the next look, and the job matters no more', async () => {
+      await put(7, ONE);
+      proxy.inject(/^DELETE /, cutAfter(0), 9);
+      await fetchNow(env);
+      proxy.heal();
+      await killTwice();
+      await maintain();
+      assert.deepEqual(await statuses(env), [[7, 'done']]);
+      const { rows } = await env.pool.query('select task, superseded from tickets_ops.failed_jobs');
+      assert.deepEqual(rows, [{ task: 'finalize_snapshot', superseded: 'Snapshot 1 is done.' }]);
+      assert.equal((await ledger(env))[0]?.archived_key, null);
+      await fetchNow(env);
+      assert.equal((await ledger(env))[0]?.archived_key, archivedKey(7));
+    });
+
     test('what was staged of a failed snapshot is kept for seven days; after that a retry says so', async () => {
       await put(7, ONE);
       await fillDisk();

@@ -1,6 +1,8 @@
 /** fleettickets doctor: what is wrong with the settings, the database, the bucket and the provider. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { startDatabase } from '../demo/embedded.ts';
+import { withClient } from '../src/database/client.ts';
 import type { Finding } from '../src/operations/doctor/finding.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { first, fleettickets, operations } from './support/operations.ts';
@@ -53,6 +55,38 @@ describe('doctor', () => {
     for (const { state, remedy } of findings)
       assert.equal(remedy !== undefined, state === 'failed' || state === 'warning');
     assert.doesNotMatch(JSON.stringify(findings), /a-secret/);
+  });
+
+  test('before the first deployment says what is there, what is missing and what cannot be told yet, and makes nothing', async () => {
+    const database = await startDatabase();
+    await withClient(database.url, (client) => client.query('create extension postgis'));
+    const { status, findings } = await examined({
+      DATABASE_URL: database.url,
+      GEOCODER_PROVIDER: 'nominatim',
+      GEOCODER_BASE_URL: 'http://127.0.0.1:1',
+    });
+    const made = await withClient(database.url, (client) =>
+      client.query(`select nspname from pg_namespace where nspname ~ '^(tickets|graphile|reporting)'`),
+    ).finally(database.close);
+    assert.equal(status, 1, 'the schema is missing');
+    const told = Object.fromEntries(findings.map(({ check, state, detail }) => [check, `${state}: ${detail}`]));
+    for (const name of [
+      'settings',
+      'database',
+      'postgis',
+      'other applications',
+      'rights',
+      'search path',
+      'clock',
+      'bucket',
+    ])
+      assert.match(told[name] ?? '', /^(ok|warning): /, name);
+    for (const name of ['schedule', 'feed', 'vehicles']) assert.equal(told[name], 'skipped: needs the schema');
+    assert.equal(told.schema, 'failed: 000001-tickets.sql is missing');
+    assert.equal(findings.find(({ check }) => check === 'schema')?.remedy, 'fleettickets migrate');
+    assert.match(told.provider ?? '', /^failed: nominatim: no connection/);
+    assert.doesNotMatch(JSON.stringify(findings), /does not exist|SQLSTATE/);
+    assert.deepEqual(made.rows, []);
   });
 
   test('a setting that is wrong is named', async () => {

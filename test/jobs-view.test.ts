@@ -11,7 +11,7 @@ before(async () => {
 after(() => env.close());
 beforeEach(() => env.reset());
 
-const { rows, addJob } = operations(() => env);
+const { rows, one, addJob } = operations(() => env);
 
 describe('tickets_ops.jobs', () => {
   test('shows what graphile-worker hides, in its states', async () => {
@@ -41,6 +41,53 @@ describe('tickets_ops.jobs', () => {
     assert.deepEqual(await rows('select key, attempts, last_error, superseded from tickets_ops.failed_jobs'), [
       { key: 'failed', attempts: 3, last_error: 'never', superseded: null },
     ]);
+  });
+
+  test('say when a job failed: the time of its last failure, whatever is asked for since, and however often it is tried again', async () => {
+    const ask = () => addJob('geocode_cluster', { clusters: 'misspelt' }, `, job_key := 'the same', max_attempts := 6`);
+    const clock = async () => (await one<{ now: Date }>('select clock_timestamp() as now')).now;
+    const failure = async () =>
+      one<{ state: string; failed_at: Date | null }>(
+        'select state, failed_at from tickets_ops.list_jobs() where id = $1',
+        [id],
+      );
+    const id = await ask();
+    const began = [await clock()];
+    await env.runJobs();
+    began.push(await clock());
+    const { failed_at: firstTime } = await failure();
+    assert.ok(firstTime && began[0] && began[1] && firstTime >= began[0] && firstTime <= began[1], String(firstTime));
+
+    await ask(); // the key goes to a new job
+    await env.pool.query(
+      `update graphile_worker._private_jobs set updated_at = now() + interval '1 hour' where id = $1`,
+      [id],
+    );
+    assert.deepEqual(await failure(), { state: 'failed', failed_at: firstTime });
+
+    await env.pool.query('select tickets_ops.cancel_job(id) from tickets_ops.jobs where id <> $1', [id]);
+    await one('select * from tickets_ops.retry_job($1)', [id]);
+    assert.deepEqual(await failure(), { state: 'ready', failed_at: null });
+    const again = await clock();
+    await env.runJobs();
+    const { failed_at: secondTime } = await failure();
+    assert.ok(secondTime && secondTime >= again && secondTime <= (await clock()), String(secondTime));
+  });
+
+  test('say of a job that used up its attempts when the last of them failed', async () => {
+    const id = await addJob('fetch_snapshot', {}, ', max_attempts := 6');
+    const failing = { RUSTFS_ENDPOINT: 'http://127.0.0.1:1' };
+    const whole = process.env.RUSTFS_ENDPOINT;
+    Object.assign(process.env, failing);
+    for (let attempt = 1; attempt <= 6; attempt += 1) {
+      await env.pool.query('update graphile_worker._private_jobs set run_at = now() where id = $1', [id]);
+      await env.runJobs();
+    }
+    process.env.RUSTFS_ENDPOINT = whole;
+    const [failed] = await rows<{ attempts: number; recent: boolean }>(
+      `select attempts, failed_at between now() - interval '1 minute' and now() as recent from tickets_ops.failed_jobs`,
+    );
+    assert.deepEqual(failed, { attempts: 6, recent: true });
   });
 
   test('nothing of ours depends on graphile-worker’s tables, whose migrations it would block', async () => {

@@ -154,7 +154,7 @@ describe('a snapshot of which nearly nothing can be loaded', () => {
 });
 
 describe('a snapshot that is odd', () => {
-  const cases: Record<string, [file: string, warning: RegExp]> = {
+  const cases: Record<string, [file: string | Buffer, warning: RegExp]> = {
     'dates as serial numbers': [
       csvOf(records(100, () => ({ created_at_service: '46188.4166667', description: 'x' }))),
       /Of created_at_service 100 of 100 values do not read; in the last load 0 of 100 did not/,
@@ -176,6 +176,10 @@ describe('a snapshot that is odd', () => {
     'ids of another kind': [
       csvOf(records(100, (n) => ({ ticket_id: `wot${n}` }))),
       /Of its 100 tickets 0 were known, and the last load had 100. Have the ids changed\?/,
+    ],
+    'another encoding': [
+      Buffer.from(csvOf(records(100, (n) => (n < 60 ? { description: 'Café' } : {}))), 'latin1'),
+      /60 of 100 tickets have bytes that are no UTF-8.* in the last load 0 of 100 had/,
     ],
     'a few rows rejected': [
       lines(GOOD, (line, n) => (n > 97 ? `${line},` : line)),
@@ -200,7 +204,7 @@ describe('a snapshot that is odd', () => {
       );
       await load(9, file);
       assert.equal((await problems()).length, 1, 'the same bytes are no better');
-      await load(10, but(what === 'a few rows rejected' ? GOOD : file));
+      await load(10, but(what === 'a few rows rejected' ? GOOD : file.toString('latin1')));
       assert.deepEqual(await problems(), [], 'compared with the load before, nothing is odd any more');
     });
   }

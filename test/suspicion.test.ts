@@ -38,6 +38,7 @@ const figures = (tickets: number, other: Partial<Figures> = {}): Figures => ({
   rejected: 0,
   tickets,
   ids: tickets,
+  repaired: 0,
   columns: COLUMNS,
   values: values(tickets),
   ...other,
@@ -239,6 +240,18 @@ describe('a file is loaded with a warning', () => {
     ]);
     const before = figures(1_000, { values: { ...values(1_000), mttr: { filled: 900, read: 100 } } });
     assert.deepEqual(judged(reading(1_000, 0, readsOf('mttr', 900, 90)), { last: before }), ['load'], 'they never did');
+  });
+
+  test('when over 2 % of its tickets, and far more than before, have bytes of another encoding', () => {
+    const repaired = (count: number): Partial<Reading> => ({ counts: { ...reading(1_000).counts, repaired: count } });
+    assert.deepEqual(judged(reading(1_000, 0, repaired(20))), ['load']);
+    assert.deepEqual(judged(reading(1_000, 0, repaired(21))), [
+      'load',
+      '21 of 1000 tickets have bytes that are no UTF-8, or NULs, which became U+FFFD; in the last load 0 of 1000 had. Is it in another encoding?',
+    ]);
+    const before = figures(1_000, { repaired: 30 });
+    assert.deepEqual(judged(reading(1_000, 0, repaired(60)), { last: before }), ['load'], 'they always had');
+    assert.equal(judged(reading(1_000, 0, repaired(61)), { last: before }).length, 2);
   });
 
   test('when over 2 % of its rows are rejected', () => {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { waitFor } from './support/environment.ts';
+import { meanwhile, status } from './support/fault-proxy.ts';
 import {
   archivedKey,
   env,
@@ -25,6 +26,7 @@ import {
   ledger,
   PREFIX,
   rawTickets,
+  runAgain,
   statuses,
   TICKETS,
 } from './support/pipeline.ts';
@@ -75,6 +77,62 @@ describe('which file of the bucket', () => {
         [7, 'done'],
         [8, 'failed'],
       ]);
+    });
+
+    test('one that had the bytes of the last load, until another was loaded during a slow look, does not count as unchanged', async () => {
+      await put(7, ONE);
+      proxy.inject(/^DELETE /, status(500), 4); // 07 stays, so the next look has something to move
+      await fetchNow(env);
+      proxy.heal();
+      await env.pool.query('delete from graphile_worker._private_jobs');
+      await put(8, ONE);
+      const loadAnother = async () => {
+        await put(9, TWO);
+        await fetchNow(env);
+      };
+      proxy.inject(/^HEAD .*T07/, meanwhile(loadAnother));
+      assert.deepEqual(await fetchNow(env), []);
+      assert.deepEqual((await statuses(env)).sort(), [
+        [7, 'done'],
+        [8, 'superseded'],
+        [9, 'done'],
+      ]);
+      assert.match(String((await importMeta(env))?.['snapshot_at']), /T06:00:00/);
+      assert.deepEqual(await ids(), [1, 2, 3]);
+    });
+
+    test('a backfill that could not look matters until it is tried again: the next look passes over its files', async () => {
+      const failed = async () =>
+        (await env.pool.query('select superseded from tickets_ops.failed_jobs')).rows.map(
+          ({ superseded }) => superseded,
+        );
+      for (const [payload, superseded] of [
+        [{ backfill: true }, null],
+        [{}, /^The bucket was looked at again/],
+      ] as const) {
+        await env.reset();
+        await Promise.all([put(7, ONE), put(8, TWO)]);
+        proxy.inject(/list-type=2/, status(403), 99);
+        await fetchNow(env, payload);
+        for (let attempt = 2; attempt <= 6; attempt += 1) await runAgain(env);
+        proxy.heal();
+        assert.deepEqual(await failed(), [null]);
+        await fetchNow(env);
+        assert.deepEqual(await statuses(env), [
+          [7, 'superseded'],
+          [8, 'done'],
+        ]);
+        const [now] = await failed();
+        if (superseded) assert.match(now ?? '', superseded);
+        else {
+          assert.equal(now, null);
+          const { rows } = await env.pool.query(
+            'select array_to_string(problems, $1) as problems from tickets_ops.health',
+            [' '],
+          );
+          assert.match(rows[0].problems, /1 job\(s\) failed, the last of them fetch_snapshot/);
+        }
+      }
     });
 
     test('one that is older than what is loaded never overwrites newer tickets, not even by force', async () => {

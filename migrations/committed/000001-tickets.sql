@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:955d6a7def7d408786c6914a6108ce541b7598e5
+--! Hash: sha1:d9c0fa678582066c48c88b8d9748fe7b4817d250
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -9344,7 +9344,9 @@ begin atomic
       case
         when j.task = 'fetch_snapshot' and r.request ->> 'dataset' = 'crq' and 'crq' not in (select tickets.datasets()) then
           format('%s is off.', r.request ->> 'dataset')
-        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at then
+        -- But of snapshots a look that is no backfill passes over what the backfill was to load.
+        when j.task = 'fetch_snapshot' and m.checked_at > f.failed_at
+          and (r.request ->> 'backfill' is distinct from 'true' or tickets_ops.feed(coalesce(r.request ->> 'dataset', 'inc')) = 'changes') then
           format('The bucket was looked at again on %s.', tickets_ops.wall_clock(m.checked_at))
         when l.newer is not null then format('Snapshot %s came after it.', l.newer)
         when l.status <> 'failed' and not l.in_flight then format('Snapshot %s is %s.', l.snapshot_id, l.status)
@@ -9892,6 +9894,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.ignored and s.dismissed_at is null and s.listed_at > now() - interval '1 day'
+  union all
+  -- The look of an hour later has tried again.
+  select 'warning', format('%s loaded file(s) could not be archived, the oldest of them %s, which was loaded on %s. fleettickets doctor tries the rights in the bucket.',
+    count(*), (array_agg(s.source_key order by s.loaded_at))[1], tickets_ops.wall_clock(min(s.loaded_at)))
+  from tickets_ops.snapshots s
+  where s.dataset = p_dataset and s.origin = 'bucket' and s.status in ('done', 'unchanged') and s.archived_at is null -- index snapshots_unarchived
+    and s.loaded_at < now() - interval '90 minutes'
+  having count(*) > 0
 $$;
 comment on function tickets_ops.snapshot_problems(text) is 'What is wrong with the snapshots of a dataset (inc, crq), as faults and warnings in words.';
 

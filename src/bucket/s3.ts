@@ -11,6 +11,7 @@ import {
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
+import '../settings/handshake.ts';
 import { ExpectedError, isUntrusted } from '../settings/errors.ts';
 import type { BucketSettings } from '../settings/settings.ts';
 
@@ -68,6 +69,13 @@ const REMEDIES: Record<string, string> = {
   AccessDenied: 'access denied: the key needs list, read, write and delete under the prefix',
   RequestTimeTooSkewed: 'the clocks of this machine and of the server differ by too much: set them right',
   AuthorizationHeaderMalformed: 'the region is wrong: check RUSTFS_REGION',
+  InvalidBucketName: 'it is no name of a bucket: check RUSTFS_BUCKET',
+  ExpiredToken: 'the key has expired: set RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY anew',
+  PermanentRedirect: 'the bucket is at another endpoint or in another region: check RUSTFS_ENDPOINT and RUSTFS_REGION',
+  InvalidObjectState: 'the file lies in cold storage: restore it, and keep this folder out of what moves files there',
+  SlowDown: 'the server asks for fewer requests: what was tried is tried again later',
+  XMinioStorageFull: 'the disk of the server is full: make room on it',
+  TimeoutError: 'it does not answer: check RUSTFS_ENDPOINT, the network, and that the server runs',
   ECONNREFUSED: 'nothing listens there: check RUSTFS_ENDPOINT, and that the server runs',
   ENOTFOUND: 'the host name is unknown: check RUSTFS_ENDPOINT',
   EPROTO: 'it does not speak TLS there: check whether RUSTFS_ENDPOINT must begin with http://',
@@ -95,7 +103,8 @@ export function explain(bucket: Bucket, doing: string, error: unknown): BucketEr
 /** A refusal without S3's name for it, as a HEAD has none, or what is no S3 server. */
 function whyUnnamed(name: string, message: string, status: number | undefined): string | undefined {
   if (/Deserialization error/.test(message)) return NO_S3; // of the SDK: an answer that is not the XML it should be
-  if (!['Unknown', 'UnknownError', '403', 'Forbidden'].includes(name) || status === undefined) return undefined;
+  if (!['Unknown', 'UnknownError', '403', 'Forbidden', 'NotFound'].includes(name) || status === undefined)
+    return undefined;
   if (status === 403) return REMEDIES.AccessDenied;
   if (status >= 500) return `HTTP ${status}: the server, or a proxy before it, is in trouble`;
   return `HTTP ${status}: ${NO_S3}`;
@@ -128,6 +137,7 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
           Delimiter: '/',
           MaxKeys: LIST_PAGE,
           ContinuationToken: token,
+          EncodingType: 'url', // XML has no form for some characters of keys: one such key would spoil the list
         }),
         abort(signal),
       )
@@ -137,13 +147,14 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
     // A page of HTML with status 200 would pass for a folder of nothing.
     if (page.Name === undefined && page.IsTruncated === undefined)
       throw new BucketError(`Listing ${folder || 'the root'} in bucket ${bucket.name} at ${bucket.endpoint}: ${NO_S3}`);
-    for (const { Key, ETag, Size, LastModified } of page.Contents ?? []) {
-      if (Key === undefined || Key.endsWith('/')) continue; // a folder's own marker
+    for (const { Key = '', ETag, Size, LastModified } of page.Contents ?? []) {
+      const key = page.EncodingType === 'url' ? decoded(Key) : Key;
+      if (key === '' || key.endsWith('/')) continue; // a folder's own marker
       if (LastModified === undefined || !(Size !== undefined && Size >= 0))
         throw new BucketError(
-          `Listing ${folder} in bucket ${bucket.name}: the server lists ${Key} without its time or its size; nothing was taken from this list`,
+          `Listing ${folder} in bucket ${bucket.name}: the server lists ${key} without its time or its size; nothing was taken from this list`,
         );
-      objects.set(Key, { key: Key, etag: unquote(ETag), size: Size, lastModified: LastModified });
+      objects.set(key, { key, etag: unquote(ETag), size: Size, lastModified: LastModified });
     }
     token = page.IsTruncated ? page.NextContinuationToken : undefined;
     if (page.IsTruncated && (token === undefined || tokens.has(token))) {
@@ -154,6 +165,15 @@ export async function listFolder(bucket: Bucket, folder: string, signal?: AbortS
     if (token !== undefined) tokens.add(token);
   } while (token !== undefined);
   return [...objects.values()];
+}
+
+/** A key from a list that is encoded as a form's fields are. */
+function decoded(key: string): string {
+  try {
+    return decodeURIComponent(key.replaceAll('+', ' '));
+  } catch {
+    return key; // no UTF-8: it cannot be asked for
+  }
 }
 
 /**

@@ -7,6 +7,7 @@
  */
 
 import pg, { type ClientBase, type QueryResult, type QueryResultRow } from 'pg';
+import '../settings/handshake.ts';
 import { ExpectedError, isUntrusted, REMEDIES } from '../settings/errors.ts';
 import { isPooled, POOLED } from './pooler.ts';
 import { pinSession } from './session.ts';

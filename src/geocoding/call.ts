@@ -4,7 +4,7 @@
  * Guarantees: at most CALL_TIMEOUT_MS and BODY_LIMIT_BYTES; no redirect is followed (it would carry the key to another host);
  * neither the key nor the URL is in the outcome, and every string in it can be stored as jsonb. It does not retry.
  */
-import { setDefaultAutoSelectFamilyAttemptTimeout } from 'node:net';
+import '../settings/handshake.ts';
 import { storable } from '../database/storable.ts';
 import { printableLine } from '../terminal/printable.ts';
 import type { Outcome } from './outcome.ts';
@@ -13,12 +13,6 @@ import type { Geocoder } from './settings.ts';
 
 const CALL_TIMEOUT_MS = 10_000;
 const BODY_LIMIT_BYTES = 2 * 1024 * 1024;
-
-/**
- * Of a host with several addresses Node gives each a quarter of a second to answer the handshake. From Nairobi to a provider
- * in America that is a round trip: then none answers in time. For every connection of the process; the call has its own limit.
- */
-setDefaultAutoSelectFamilyAttemptTimeout(3_000);
 
 /** Ten places are a few kilobytes; a reset later than this is a mistake, and would stop geocoding for weeks. */
 const LONGEST_WAIT_SECONDS = 24 * 3600;

@@ -5,6 +5,7 @@
  * commit tells the same once more; no message is lost.
  */
 import type { Db } from '../database/client.ts';
+import '../settings/handshake.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import type { AlertSettings } from '../settings/settings.ts';

@@ -23,6 +23,11 @@ export const REMEDIES: Record<string, string> = {
   '42501':
     'The role of DATABASE_URL lacks that right. The pipeline, and most commands, need the role that owns the tables; what others may do, docs/privileges.md says.',
   '25006': 'It takes no writes: a standby, perhaps after a failover. Name the server that does in DATABASE_URL.',
+  '28000': 'Check the user in DATABASE_URL, and whom pg_hba.conf lets in.',
+  '28P01': 'Check the user and the password in DATABASE_URL.',
+  '3D000': 'Check the name of the database in DATABASE_URL, or let the DBA create it.',
+  '53100': 'The disk of the database is full: make room on it.',
+  '57P03': 'It is starting, or going down: try again in a minute.',
   '53300': 'Raise the limit of the role, the database or the server, or end sessions that nobody needs.',
 };
 

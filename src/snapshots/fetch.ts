@@ -83,7 +83,12 @@ export async function fetchSnapshot(
   const known = await knowledge(client, dataset.name, everyFile(listing));
   let outcome: FetchOutcome = { outcome: 'nothing new' };
   const steps = planLook(listing, known, options.mode);
-  for (const step of steps) outcome = await carryOut(step, client, bucket, dataset, options);
+  let archives = true;
+  for (const step of steps) {
+    // Where one cannot be moved the others seldom can, and each may take minutes to find out.
+    if (step.action !== 'archive') outcome = await carryOut(step, client, bucket, dataset, options);
+    else if (archives) archives = await tryToArchive(client, bucket, dataset.name, step.file, options.log);
+  }
   if (outcome.outcome !== 'busy') await ledger.recordLook(client, dataset.name, whatWasSeen(listing, known, steps));
   return outcome;
 }
@@ -98,9 +103,6 @@ async function carryOut(
   const { mode, log } = options;
   const look = { dataset: dataset.name, jobId: options.jobId, forced: mode === 'force', backfill: mode === 'backfill' };
   switch (action) {
-    case 'archive':
-      await tryToArchive(client, bucket, look, file, log);
-      break;
     case 'postpone':
       await ledger.noteRefused(client, look, file, reason, {
         opensAt: new Date(file.snapshotAt.getTime() - CLOCK_TOLERANCE_MS),
@@ -110,8 +112,6 @@ async function carryOut(
     case 'refuse late':
       await ledger.noteRefused(client, look, file, reason, { late: true });
       log.error({ key: file.key }, reason);
-      break;
-    case 'wait':
       break;
     case 'ignore':
       await ledger.noteRefused(client, look, file, reason, { ignored: true });
@@ -127,6 +127,8 @@ async function carryOut(
       break;
     case 'load':
       return load(client, bucket, dataset, look, file, options);
+    case 'archive': // by fetchSnapshot
+    case 'wait': // nothing to do yet
   }
   return { outcome: 'nothing new' };
 }
@@ -230,23 +232,25 @@ async function markUnchanged(
     return lookAgain(mode, false, 'another file was loaded meanwhile');
   }
   log.info({ key: file.key }, 'snapshot unchanged');
-  await tryToArchive(client, bucket, look, file, log);
+  await tryToArchive(client, bucket, look.dataset, file, log);
   // A backfill has more files to load.
   return mode === 'backfill' ? lookAgain(mode, true, 'the file is unchanged') : { outcome: 'nothing new' };
 }
 
-/** A folder that cannot be tidied must not keep newer tickets out: the next run tries again. */
+/** A folder that cannot be tidied must not keep newer tickets out: the next run tries again. @returns whether it was moved */
 async function tryToArchive(
   client: ClientBase,
   bucket: Bucket,
-  look: ledger.Look,
+  dataset: string,
   file: SnapshotFile,
   log: Log,
-): Promise<void> {
+): Promise<boolean> {
   try {
-    await archive(client, bucket, look.dataset, file, log);
+    await archive(client, bucket, dataset, file, log);
+    return true;
   } catch (error) {
     if (!(error instanceof BucketError)) throw error;
     log.error({ key: file.key }, `${error.message}; the next run tries again`);
+    return false;
   }
 }

@@ -236,7 +236,9 @@ export async function archived(db: Db, dataset: string, file: SnapshotFile, targ
   await db.query(
     `update tickets_ops.snapshots set archived_at = now(), archived_key = $5
      where dataset = $1 and source_key = $2 and source_etag = $3 and source_last_modified = $4
-       and status in ('done', 'unchanged') and archived_at is null`,
+       and status in ('done', 'unchanged')
+       -- It may have counted as gone, and been found since.
+       and (archived_at is null or archived_key is null and $5::text is not null)`,
     [dataset, file.key, file.etag, file.lastModified, target],
   );
 }
@@ -260,10 +262,12 @@ export async function recordLook(client: ClientBase, dataset: string, seen: Seen
   await transaction(client, async () => {
     await client.query(
       `insert into tickets_ops.looks as l (dataset, looked_at, files, others, new_file_at, future_dated, waiting)
-       values ($1, now(), $2, $3, case when $4 then now() end, $5, $6)
+       select $1, now(), $2, $3, case when $4 then now() else max(s.listed_at) end, $5, $6
+       -- A look that broke off has written down which new file it saw, and the next one finds it known.
+       from tickets_ops.snapshots s where s.dataset = $1 and s.origin = 'bucket' and not s.ignored and not s.forced
        on conflict (dataset) do update set
          looked_at = now(), files = excluded.files, others = excluded.others,
-         new_file_at = coalesce(excluded.new_file_at, l.new_file_at),
+         new_file_at = greatest(excluded.new_file_at, l.new_file_at),
          future_dated = excluded.future_dated, waiting = excluded.waiting`,
       [dataset, seen.files, seen.others, seen.anyNew, seen.futureDated, seen.waiting],
     );

@@ -18,6 +18,8 @@ export interface Figures {
   readonly tickets: number;
   /** Ids of the tickets, each once. */
   readonly ids: number;
+  /** Tickets with a NUL or an invalid byte, each of which became U+FFFD. */
+  readonly repaired: number;
   readonly columns: readonly string[];
   /** Of the tickets, by counted column. */
   readonly values: Readonly<Record<string, Values>>;
@@ -84,13 +86,15 @@ const CHANGES_SHARE = 0.2;
 /** A column reads far fewer values: half of the share it had, or so much more of what stands there is unreadable. */
 const HALF = 0.5;
 const UNREADABLE_SHARE = 0.2;
+const MANY_REPAIRED_SHARE = 0.02;
 /** Fewer values than these are chance. */
 const FEW_VALUES = 5;
 
 export const figuresOf = ({ counts, columns, values }: Reading): Figures => {
   const rows = counts.read - counts.alarms - counts.sentinels;
   const tickets = rows - counts.rejected;
-  return { rows, rejected: counts.rejected, tickets, ids: tickets - counts.duplicates, columns, values };
+  const { rejected, duplicates, repaired } = counts;
+  return { rows, rejected, tickets, ids: tickets - duplicates, repaired, columns, values };
 };
 
 /** @param onSuspect what is done with a file that would be held (ON_SUSPECT_SNAPSHOT) */
@@ -176,6 +180,7 @@ function comparedWith(last: Figures, now: Figures, { dataset, feed, known }: Com
     ...(fresh.length > 0
       ? [`${some(fresh.length, 'column')} ${fresh.length === 1 ? 'is' : 'are'} new: ${listed(fresh)}.`]
       : []),
+    ...whyRepaired(last, now),
     ...Object.keys(now.values).flatMap((column) => whyFewerRead(column, last, now, feed)),
   ];
 }
@@ -185,6 +190,16 @@ function whyUnknown(last: Figures, now: Figures, feed: Feed, known: number): str
   return feed === 'snapshots' && known < FEW_ROWS_SHARE * last.ids && last.ids - known > MAX_MISSING
     ? [
         `Of its ${some(now.ids, 'ticket')} ${known} were known, and the last load had ${last.ids}. Have the ids changed?`,
+      ]
+    : [];
+}
+
+/** A few bytes are spoilt every day; so many, and more than before, are of another encoding. */
+function whyRepaired(last: Figures, now: Figures): string[] {
+  const share = now.repaired / (now.tickets || 1);
+  return now.repaired >= FEW_VALUES && share > MANY_REPAIRED_SHARE && share > 2 * (last.repaired / (last.tickets || 1))
+    ? [
+        `${now.repaired} of ${now.tickets} tickets have bytes that are no UTF-8, or NULs, which became U+FFFD; in the last load ${last.repaired} of ${last.tickets} had. Is it in another encoding?`,
       ]
     : [];
 }

@@ -131,6 +131,20 @@ describe('a connection', { skip: !native && 'needs a native Postgres' }, () => {
     );
   });
 
+  test('that is refused says what to check', async () => {
+    const as = (user: string) => postgres.url.replace('postgres@', `${user}@`);
+    await asPerson(`${postgres.url}?sslmode=no-verify`, (client) => client.query('create role gone nologin'));
+    for (const [url, told] of [
+      [as('gone'), /role "gone" is not permitted to log in: Check the user in DATABASE_URL/],
+      [as('nobody'), /role "nobody" does not exist: Check the user in DATABASE_URL/],
+      [
+        postgres.url.replace(/postgres$/, 'nowhere'),
+        /database "nowhere" does not exist: Check the name of the database/,
+      ],
+    ] as const)
+      await assert.rejects(encrypted('?sslmode=require', url), told);
+  });
+
   test('to an S3 server whose certificate nobody signed says what to set, and works once it is set', async () => {
     const port = await listening(
       createHttpsServer(tls, (_, response) => response.end(EMPTY)),

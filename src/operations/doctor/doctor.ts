@@ -32,7 +32,14 @@ export async function* examine(): AsyncGenerator<Finding> {
 }
 
 function settings(): Verdict {
-  requireSettings();
+  try {
+    requireSettings();
+  } catch (error) {
+    return failed(
+      hideSecrets((error as Error).message),
+      'set them right, where this process gets its environment or in .env',
+    );
+  }
   return ok('complete and valid');
 }
 
