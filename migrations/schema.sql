@@ -1791,9 +1791,7 @@ CREATE FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster
   from tickets.crq t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'As tickets.filtered_tickets, of tickets.crq.';
@@ -1805,9 +1803,7 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
   from tickets.inc t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
@@ -2303,6 +2299,12 @@ Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, 
 value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
+
+CREATE FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (btrim(region) = lower(btrim(p_region)))) AND ((p_team IS NULL) OR (lower(btrim(team)) = lower(btrim(p_team)))));
+
+COMMENT ON FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) IS 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
 
 CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5723,7 +5725,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
 
-CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+CREATE FUNCTION tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamp with time zone, p_ahead boolean) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -5733,12 +5735,24 @@ declare
 begin
   -- Nearly always it is within a day; 29 February may be eight years away.
   foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    if p_ahead then
+      select min(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+      where run > p_at;
+    else
+      select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    end if;
     exit when v_run is not null;
   end loop;
   return v_run;
 end
 $$;
+
+COMMENT ON FUNCTION tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamp with time zone, p_ahead boolean) IS 'What tickets_ops.next_scheduled_run (p_ahead) and tickets_ops.last_scheduled_run return.';
+
+CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN tickets_ops.nearest_scheduled_run(p_dataset, p_at, false);
 
 COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
@@ -6105,22 +6119,9 @@ CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
 COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster_key, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  v_days integer;
-  v_run timestamptz;
-begin
-  foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select min(run) into v_run
-    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
-    where run > p_at;
-    exit when v_run is not null;
-  end loop;
-  return v_run;
-end
-$$;
+    RETURN tickets_ops.nearest_scheduled_run(p_dataset, p_at, true);
 
 COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
@@ -10873,6 +10874,8 @@ REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[])
 REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamp with time zone, p_ahead boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:25ac3e79255f13be7cd352105e31e68ddff0d0d0
+--! Hash: sha1:a30dc9dd2ca3b046daca8ebf412c602ec4e021e0
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4649,6 +4649,35 @@ comment on column tickets.inc_open_sla.geo_source is 'Precision of geom: feed, l
 comment on column tickets.inc_open_sla.geom is 'Place, for display; NULL where none is known.';
 comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in metres.';
 --! EndIncluded sla.sql
+--! Included filters.sql
+-- The filters that the map functions share.
+
+-- Inlined: with NULL for what is not asked for, nothing is left of it.
+create or replace function tickets.is_of(
+  cluster text, region text, team text, p_cluster text, p_region text, p_team text
+)
+returns boolean language sql immutable parallel safe
+return (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+  and (p_region is null or btrim(region) = lower(btrim(p_region)))
+  and (p_team is null or lower(btrim(team)) = lower(btrim(p_team)));
+comment on function tickets.is_of(text, text, text, text, text, text) is 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
+
+-- Inlined wherever it stands in a FROM: with a constant for p_open the open tickets are read through the index inc_open. A
+-- caller that wants none of them says NULL; and adds no condition then, because Postgres leaves a scan out only where FALSE is
+-- all that is left of its conditions (else it starts parallel workers for nothing: 16 ms).
+create or replace function tickets.filtered_tickets(
+  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
+)
+returns setof tickets.inc language sql stable parallel safe
+as $$
+  select t.*
+  from tickets.inc t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
+$$;
+comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
+--! EndIncluded filters.sql
 --! Included crq.sql
 -- CRQ, requests for new installations: the open ones, and their features on the map. No SLA is known for them, so there is a clock and no state.
 
@@ -4696,9 +4725,7 @@ as $$
   from tickets.crq t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
 $$;
 comment on function tickets.filtered_crq(boolean, boolean, text, text, text) is 'As tickets.filtered_tickets, of tickets.crq.';
 
@@ -4809,27 +4836,6 @@ end
 $$;
 comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 --! EndIncluded freshness.sql
---! Included filters.sql
--- The filters that the map functions share.
-
--- Inlined wherever it stands in a FROM: with a constant for p_open the open tickets are read through the index inc_open. A
--- caller that wants none of them says NULL; and adds no condition then, because Postgres leaves a scan out only where FALSE is
--- all that is left of its conditions (else it starts parallel workers for nothing: 16 ms).
-create or replace function tickets.filtered_tickets(
-  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
-)
-returns setof tickets.inc language sql stable parallel safe
-as $$
-  select t.*
-  from tickets.inc t
-  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
-    and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
-$$;
-comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
---! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
 
@@ -8803,7 +8809,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.scheduled_runs(text, timestamptz, timestamptz) is 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
 
-create or replace function tickets_ops.last_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+create or replace function tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamptz, p_ahead boolean) returns timestamptz
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   v_days integer;
@@ -8811,29 +8817,27 @@ declare
 begin
   -- Nearly always it is within a day; 29 February may be eight years away.
   foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    if p_ahead then
+      select min(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+      where run > p_at;
+    else
+      select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    end if;
     exit when v_run is not null;
   end loop;
   return v_run;
 end
 $$;
+comment on function tickets_ops.nearest_scheduled_run(text, timestamptz, boolean) is 'What tickets_ops.next_scheduled_run (p_ahead) and tickets_ops.last_scheduled_run return.';
+
+create or replace function tickets_ops.last_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp
+return tickets_ops.nearest_scheduled_run(p_dataset, p_at, false);
 comment on function tickets_ops.last_scheduled_run(timestamptz, text) is 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 create or replace function tickets_ops.next_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-  v_days integer;
-  v_run timestamptz;
-begin
-  foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select min(run) into v_run
-    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
-    where run > p_at;
-    exit when v_run is not null;
-  end loop;
-  return v_run;
-end
-$$;
+language sql stable set search_path = pg_catalog, pg_temp
+return tickets_ops.nearest_scheduled_run(p_dataset, p_at, true);
 comment on function tickets_ops.next_scheduled_run(timestamptz, text) is 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 create or replace function tickets_ops.scheduled_since(p_dataset text) returns timestamptz language sql stable set search_path = pg_catalog, pg_temp
