@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a30dc9dd2ca3b046daca8ebf412c602ec4e021e0
+--! Hash: sha1:1cb648195f117ec621e88e83280250f06e37c935
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -5040,7 +5040,7 @@ comment on aggregate tickets.concat(anycompatiblearray) is 'One array of all ele
 
 -- Counted by coordinate and cluster first: a coordinate has few clusters, and the key of each, which makes its spellings one, then
 -- need not be worked out for every ticket (a third of the time).
--- Long, because it is one statement: only so are filters that are not asked for, and the tickets that p_state leaves out, gone
+-- Over 100 lines, because it is one statement: only so are filters that are not asked for, and the tickets that p_state leaves out, gone
 -- before anything is read, and the rest read in parallel.
 -- Planned anew in each call, with its arguments as constants. No JIT: compiling takes longer than what it would speed up. With
 -- memory for the closed tickets' repair times, which would go through files with the default 4 MB.
@@ -7383,7 +7383,7 @@ comment on function tickets.nearest_vehicles(text, integer, double precision, bo
 -- changes its column. A path may also end by leaving a row unmatched, which costs more than any matching can save.
 -- A free column's potential is 0 and no column's is positive. So of a row's pairs, in the order of their cost, only those need
 -- a look whose cost alone is less than the best path so far.
--- Over 50 lines: one loop of one algorithm, whose arrays would have to be handed to and fro.
+-- Over 100 lines: one loop of one algorithm, whose arrays would have to be handed to and fro.
 create or replace function tickets_ops.shortest_augmenting_paths(
   p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision,
   out column_of integer[], out row_potential double precision[]
@@ -9355,6 +9355,7 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.erase_from_errors(text, text) is 'Part of tickets_ops.erase_ticket: puts another text in the place of one in the errors of snapshots, batches and jobs, where Postgres may have quoted a row. Returns in how many.';
 
+-- 100 lines: one deletion for each place where something of a ticket may stand, in the order in which they depend on each other.
 create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
 returns table (what text, erased bigint, note text)
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
@@ -10036,6 +10037,8 @@ comment on function tickets.settled_through() is 'Lifecycle times (created_at_se
 --! Included closures.sql
 -- Closings, each with the team, the times and the figures that it was told with: tickets.inc knows a ticket's last one only.
 
+-- Over 100 lines: one view, so that a question is planned together with it and reads only what it asks for. The inner query says
+-- what was told of each closing, the joins what came after it.
 create or replace view tickets.inc_closures as
 select
   c.ticket_id,
@@ -10354,6 +10357,7 @@ Traps: it says nothing of tickets that are still open: for that see tickets.inc_
 
 -- Kaplan-Meier: at each time at which a ticket closed, the share that stays open is multiplied by 1 - closed / still open and
 -- watched just before. The product as a sum of logarithms; it reaches 0 where all that were watched close.
+-- 100 lines: one statement whose steps each read the one before. As functions they would be planned apart, without its arguments.
 create or replace function tickets.inc_time_to_close(p_from date, p_to date, p_by text default null)
 returns table (
   value text, opened bigint, closed bigint, still_open bigint, clock_known_pct numeric, within_24h_pct numeric, within_48h_pct numeric,
