@@ -949,6 +949,12 @@ CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
 
 COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
 
+CREATE FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (btrim(region) = lower(btrim(p_region)))) AND ((p_team IS NULL) OR (lower(btrim(team)) = lower(btrim(p_team)))));
+
+COMMENT ON FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) IS 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
+
 CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
@@ -1483,7 +1489,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
      t.geo_source
     FROM (tickets.inc_open_sla t
       CROSS JOIN tickets.dispatch_settings s)
-   WHERE (((dispatch_tickets.p_region IS NULL) OR (btrim(t.region) = lower(btrim(dispatch_tickets.p_region)))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+   WHERE (tickets.is_of(t.cluster, t.region, t.assigned_team, dispatch_tickets.p_cluster, dispatch_tickets.p_region, NULL::text) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
             FROM tickets.assignments a
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
@@ -2299,12 +2305,6 @@ Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, 
 value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
-
-CREATE FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (btrim(region) = lower(btrim(p_region)))) AND ((p_team IS NULL) OR (lower(btrim(team)) = lower(btrim(p_team)))));
-
-COMMENT ON FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) IS 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
 
 CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:1cb648195f117ec621e88e83280250f06e37c935
+--! Hash: sha1:8422ca4930e7054595127b91ffb3654bfb905023
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -1803,8 +1803,9 @@ comment on function tickets.is_lng_lat(geometry) is 'For CHECK constraints: NULL
 --   tickets.location_query('NW_ADR_MNT_Garden Est_FDT12')  'Garden Estate'   says it to a provider
 -- A new code is one more word in tickets.location_vocabulary(). But tickets.inc.location_key is STORED and the gazetteer
 -- is keyed by it, so a change is a migration that replaces the function, rebuilds the column and re-keys the gazetteer.
--- The functions look at no table and at no setting. Letters without a decomposition (Ø, Greek) keep their case. Collation is "C" throughout, so that letters, ranges and equality
--- mean the same on every server. The database must be UTF8 (normalize() knows no other encoding).
+-- The functions look at no table and at no setting. Letters without a decomposition (Ø, Greek) keep their case. Collation is "C"
+-- throughout, so that letters, ranges and equality mean the same on every server. The database must be UTF8 (normalize() knows no
+-- other encoding).
 
 -- What a word means, by its first word here:
 --   code        always goes, with the numbers joined to it or after it
@@ -4800,7 +4801,7 @@ comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the sna
 --! EndIncluded backlog.sql
 --! Included freshness.sql
 -- How fresh the tickets are: what the functions of the schema reporting say of it. Security definer, because a reader may know why
--- the feed does not count as alive, and not look into tickets_ops.
+-- the feed does not count as alive, and not look into tickets_ops. The words of `problem` are in feed.sql.
 
 create or replace function tickets.freshness(p_dataset text default 'inc')
 returns table (
@@ -7605,6 +7606,8 @@ comment on function tickets_ops.min_cost_assignment(double precision[], integer,
 --! EndIncluded matching.sql
 --! Included dispatch-plan.sql
 -- The plan: which vehicle goes to which tickets. It writes nothing. Everything here reads with the caller's rights.
+-- A ticket costs a vehicle the kilometres of the way (the straight line times detour) less a bonus for its SLA. Detour, bonuses and
+-- the radius are the row of tickets.dispatch_settings: to weigh them otherwise is an UPDATE (docs/dispatch.md).
 
 -- What a plan is about --
 
@@ -7643,8 +7646,7 @@ begin atomic
     t.sla_state, t.at_risk, t.geo_source
   from tickets.inc_open_sla t
   cross join tickets.dispatch_settings s
-  where (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
+  where tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, null)
     and (p_tickets is null or t.ticket_id = any (p_tickets))
     and not exists (select from tickets.assignments a where a.ticket_id = t.ticket_id and a.state = 'assigned');
 end;
@@ -8305,7 +8307,7 @@ comment on column tickets_ops.schedule.weekdays is 'Days of the week, 0 (Sunday)
 comment on column tickets_ops.schedule.since is 'When it became what it is: a run before that was never missed.';
 
 --! Included workers.sql
--- Which workers live.
+-- Which workers are alive, and by what that is known: each holds an advisory lock (src/worker/heartbeat.ts).
 
 create or replace function tickets_ops.worker_lock(p_pool_id text, out space integer, out number integer) language sql immutable
 return row(740512, hashtext(p_pool_id));
@@ -8845,7 +8847,8 @@ return (select max(s.since) from tickets_ops.schedule s where s.dataset = p_data
 comment on function tickets_ops.scheduled_since(text) is 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
 --! EndIncluded schedule.sql
 --! Included feed.sql
--- Is the feed alive? A look at the bucket that finds nothing new is no proof of it.
+-- Whether the feed is alive, and what is said where it is not: by health, and by the map in summary.freshness.problem. A look at the
+-- bucket that finds nothing new is no proof that it is.
 
 create or replace function tickets_ops.wall_clock(p_at timestamptz) returns text language sql immutable parallel safe
 return to_char(p_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI "EAT"');
@@ -9676,7 +9679,7 @@ $$;
 comment on function tickets_ops.list_problems() is 'What needs a person: severity fault or warning, what it is about (tickets_ops.problem_subjects), and the problem in words; faults first, the most urgent of each first.';
 --! EndIncluded problems.sql
 --! Included health.sql
--- How healthy all of it is.
+-- Health: the figures of tickets_ops.health, and those of each dataset. What of them needs a person is decided in problems.sql.
 
 create or replace function tickets_ops.read_dataset_health(p_dataset text)
 returns table (
@@ -10468,7 +10471,8 @@ value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 --! EndIncluded time-to-close.sql
 --! Included daily.sql
--- The backlog by day: what was open after each day's last look at the bucket.
+-- The backlog by day: what was open after each day's last look at the bucket. No hour is set for it: the end of every look writes its
+-- day anew, and a day ends at midnight in Nairobi (calendar.sql).
 
 create or replace function tickets_ops.record_day(p_dataset text default 'inc') returns void
   language plpgsql
