@@ -1,6 +1,7 @@
--- Who may do what; applied after every migration (.gmrc), so that what a migration adds is granted too. Idempotent.
+-- Who may do what: read, decide about places, operate, dispatch, monitor. Applied after every migration (.gmrc), so that what a migration adds is granted too. Idempotent.
 -- A right that the migrating role cannot give is a notice, not a failure: the DBA makes the roles, and the next `fleettickets migrate`
 -- grants them the rest. See docs/privileges.md.
+-- Over 100 lines: one block for all roles, so that there is one place that says who may do what.
 
 do $$
 declare

@@ -949,225 +949,238 @@ CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
 
 COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
 
+CREATE FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (btrim(region) = lower(btrim(p_region)))) AND ((p_team IS NULL) OR (lower(btrim(team)) = lower(btrim(p_team)))));
+
+COMMENT ON FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) IS 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
+
 CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
 
 COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) IS 'The point at a longitude and latitude, WGS 84 degrees. NULL when one of them is missing, out of range or NaN.';
 
-CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
+CREATE FUNCTION tickets.location_walk(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
 declare
-  name text := left(location_name, 500);
-  kept text;
-  seen text;         -- the words of names, bound and as they were typed
-  token text;
-  word text;
-  stem text;         -- the word without the digits at its end
-  rule text;
-  kind text;         -- the first word of the rule
-  added text;        -- what the token adds to `kept`; NULL: it goes
-  number text;       -- the number that the token is or ends with
-  last text;         -- the last word kept
-  binding text;
-  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
-  limits text;       -- which numbers a `kept` word takes, a regular expression
-  from_at integer;   -- length of `kept` before the words that go with a number to come
-  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
+  mixed constant boolean := name collate "C" ~ '[0-9][^0-9 _]';  -- a digit stands before something else within a word
+  kept text := '';
+  last text := '';         -- the last word kept
+  seen text := '';         -- the words of names, bound and as they were typed
+  expects text := '';      -- what the words before make of the next: tickets.location_expects()
+  limits text;             -- which numbers a `kept` word takes, a regular expression; empty: any
+  from_at integer;         -- length of `kept` before the words that go with a number to come
+  soft_at integer;         -- length of `kept` before the segments of nothing but soft codes that end at soft_end
   soft_end integer;
-  gap boolean;       -- something went since the last word kept
-  again boolean;
-  mixed boolean;     -- a digit stands before something else within a word
+  gap boolean := false;    -- something went since the last word kept
+  again boolean := false;  -- something went between two words kept
+  token text;
+  binding text := ' ';     -- what binds it to the word before
+  word text;               -- in lower case, without its number
+  stem text;               -- without the digits at its end
+  rule text;
+  kind text;               -- the first word of the rule; empty: a number
+  number text;             -- the number that the token is or ends with
+  added text;              -- what the token adds to `kept`; NULL: it goes
+  cut integer;             -- the length that `kept` loses words down to
 begin
-  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
-    name := tickets.plain_name(name);
-  end if;
-
-  mixed := name collate "C" ~ '[0-9][^0-9 _]';
-  loop
-    kept := '';
-    seen := '';
-    binding := ' ';
-    expects := '';
-    last := '';
-    soft_at := null;
-    soft_end := null;
-    gap := false;
-    again := false;
-
-    foreach token in array tickets.location_tokens(name) loop
+  foreach token in array tickets.location_tokens(name) loop
+    continue when token = '';
+    if strpos('_-''=', left(token, 1)) > 0 then
+      if binding = ' ' or left(token, 1) = '_' then
+        binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
+      end if;
+      token := substr(token, 2);
       continue when token = '';
-      if strpos('_-''=', left(token, 1)) > 0 then
-        if binding = ' ' or left(token, 1) = '_' then
-          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
-        end if;
-        token := substr(token, 2);
-        continue when token = '';
-      end if;
-      word := lower(token collate "C");
-      stem := rtrim(word, '0123456789');
-      rule := tickets.location_vocabulary() ->> stem;
+    end if;
 
-      -- Most words are a code, a number after one, or a plain word.
-      if rule = 'code' or (stem = '' and expects = 'numbers') then
-        expects := 'numbers';
-        gap := kept <> '';
-        continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
-        and (not mixed or word collate "C" !~ '[0-9]')
-      then
-        kept := kept || binding || word;
+    -- The short way: most words are a code, a number after one, or a plain word.
+    word := lower(token collate "C");
+    stem := rtrim(word, '0123456789');
+    rule := tickets.location_vocabulary() ->> stem;
+    if rule = 'code' or (stem = '' and expects = 'numbers') then
+      expects := 'numbers';
+      gap := kept <> '';
+      continue;
+    elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
+      and (not mixed or word collate "C" !~ '[0-9]')
+    then
+      added := word;
+      expects := '';
+      seen := seen || binding || token;
+    else
+      -- The long way: classify, by the vocabulary, or with a number in it by tickets.location_rule().
+      number := null;
+      cut := null;
+      if stem = '' or binding = '=' then
+        rule := '';
+        number := word;
+      elsif rule is null or stem <> word then
+        rule := tickets.location_rule(word, expects);
+        number := nullif(split_part(rule, '#', 2), '');
+        rule := split_part(rule, '#', 1);
+        word := left(word, length(word) - coalesce(length(number), 0));
+      end if;
+      kind := split_part(rule, ' ', 1);
+      added := tickets.location_adds(kind, rule, word, expects);
+
+      -- A word of a name stays, unless it says again what is there already.
+      if kind in ('plain', 'kept', 'city', 'word') then
+        if word = 'buru' and last = 'buru' then
+          kept := left(kept, -5);
+          added := 'buruburu';
+        elsif tickets.location_repeats(kind, word, token, added, last, seen, binding, gap) then
+          added := null;
+        end if;
         seen := seen || binding || token;
-        last := word;
-        binding := ' ';
-        expects := '';
-        if gap then
-          again := true;
-          gap := false;
+        if kind = 'city' and last = 'st' and length(kept) > 3 then
+          kept := kept || 'reet';
         end if;
-        continue;
-      end if;
-        -- Classify: by the vocabulary, or, with a number in it, by tickets.location_rule().
-        number := null;
-        if binding = '=' then
-          rule := '';
-          number := word;
-        elsif rule is null or stem <> word then
-          rule := tickets.location_rule(word, expects);
-          number := nullif(split_part(rule, '#', 2), '');
-          rule := split_part(rule, '#', 1);
-          word := left(word, length(word) - coalesce(length(number), 0));
+        expects := tickets.location_expects(kind, false);
+        limits := split_part(rule, ' ', 3);
+      -- Another may take words before it away, or go with all since from_at once its number comes.
+      elsif kind <> '' then
+        if kind = 'no' and expects in ('premise', 'numbered') then
+          cut := from_at;
+        elsif tickets.location_takes(kind, word, last) then
+          cut := length(kept) - length(last) - 1;
         end if;
-        kind := split_part(rule, ' ', 1);
-        added := case
-          when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
-          when kind not in ('code', 'site', 'floor', 'relation', '') then word
-        end;
-
-        -- What the word does to those before it, and what it makes of a number to come.
-        if kind in ('no', 'floor', 'of', 'front') then
-          if kind = 'no' and expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'id';
-          elsif (case kind  -- H No, 2nd Floor, next to, in front: the word before goes as well
-            when 'no' then last = 'h'
-            when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
-            when 'of' then word = 'to' and last in ('next', 'close')
-            when 'front' then last = 'in'
-          end) then
-            kept := left(kept, -length(last) - 1);
-            last := '';
-            added := null;
-            expects := case kind when 'of' then '' when 'front' then 'relation' else 'id' end;
-          elsif kind = 'no' then
-            from_at := length(kept);
-            expects := 'numbered';
-          else
-            added := case when kind = 'front' or (kind = 'of' and expects <> 'relation') then word end;
-            expects := case kind when 'floor' then 'id' else '' end;
-          end if;
-        elsif kind in ('premise', 'numbered', 'soft', 'ticket') then
+        expects := tickets.location_expects(kind, cut is not null);
+        if expects in ('premise', 'numbered') then
           from_at := length(kept);
-          expects := case kind when 'premise' then kind else 'numbered' end;
           if kind = 'soft' then
             if soft_at is null or soft_end <> from_at then
               soft_at := case when binding = '_' or kept = '' then from_at end;
             end if;
             soft_end := from_at + 1 + length(added);
           end if;
-        elsif kind = 'kept' then
-          limits := split_part(rule, ' ', 3);
-          expects := kind;
-        elsif kind <> '' then
-          if kind = 'city' and last = 'st' and length(kept) > 3 then
-            kept := kept || 'reet';
+          if number is not null then
+            binding := ' ';
           end if;
-          expects := case kind when 'code' then 'numbers' when 'relation' then kind else '' end;
-        end if;
-
-        -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-        if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-          if word = 'buru' and last = 'buru' then
-            kept := left(kept, -5);
-            added := 'buruburu';
-          elsif (kind <> 'plain' and last = added)
-            or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-              and word not in ('saba', 'sawa', 'lunga')
-              and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)))
-          then
-            added := null;
-          end if;
-          seen := seen || binding || token;
-        end if;
-
-        if number is not null then
-          if added is not null then
-            kept := kept || binding || added;
-            binding := '=';
-          end if;
-          if expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'numbers';
-          elsif expects in ('numbers', 'id') then
-            added := null;
-            expects := 'numbers';
-          else
-            binding := case
-              when expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then '='
-              when binding = '=' then ' '
-              else binding
-            end;
-            added := number;
-            expects := '';
-          end if;
-        end if;
-
-      -- Render.
-      if added is not null then
-        kept := kept || binding || added;
-        last := added;
-        binding := ' ';
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-      else
-        gap := kept <> '';
-        if binding <> '_' then
-          binding := ' ';
         end if;
       end if;
-    end loop;
 
-    -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
-    if soft_end = length(kept) and soft_at is not null then
-      kept := left(kept, soft_at);
+      -- A number goes, alone or with the words since from_at, or is a word of the name.
+      if number is not null and expects in ('premise', 'numbered', 'numbers', 'id') then
+        if expects in ('premise', 'numbered') then
+          cut := from_at;
+        end if;
+        expects := 'numbers';
+      elsif number is not null then
+        if added is not null then
+          kept := kept || binding || added;
+          binding := ' ';
+        end if;
+        if expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then
+          binding := '=';
+        elsif binding = '=' then
+          binding := ' ';
+        end if;
+        added := number;
+        expects := '';
+      end if;
+
+      if cut is not null then
+        kept := left(kept, cut);
+        soft_end := least(soft_end, cut);
+        last := '';
+        added := null;
+      end if;
     end if;
-    if right(kept, 1) collate "C" between '0' and '9' then
-      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+
+    -- Render.
+    if added is not null then
+      kept := kept || binding || added;
+      last := added;
+      binding := ' ';
+      if gap then
+        again := true;
+        gap := false;
+      end if;
+    else
+      gap := kept <> '';
+      if binding <> '_' then
+        binding := ' ';
+      end if;
     end if;
-    if length(kept) > 201 then
-      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
-      again := true;
-    end if;
-    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
-      kept := kept || 'reet';
-    end if;
-    exit when not again;
-    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
   end loop;
+
+  -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
+  if soft_end = length(kept) and soft_at is not null then
+    kept := left(kept, soft_at);
+  end if;
+  if right(kept, 1) collate "C" between '0' and '9' then
+    kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+  end if;
+  if length(kept) > 201 then
+    kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
+    again := true;
+  end if;
+  if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
+    kept := kept || 'reet';
+  end if;
+  if again then
+    return tickets.location_walk(replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' ='));
+  end if;
   return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
 end
 $_$;
 
-COMMENT ON FUNCTION tickets.location_words(location_name text) IS 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
+COMMENT ON FUNCTION tickets.location_walk(name text) IS 'The place in what tickets.plain_name() gives, as tickets.location_words() has it.';
+
+CREATE FUNCTION tickets.plain_name(name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+begin
+  if octet_length(name) <> length(name) then
+    -- Zero-width: soft hyphen, joiners, direction marks, variation selectors, tags, the keycap's frame. Nothing stands there.
+    -- A character that asks for its emoji form (U+FE0F) is one, whatever it is (ℹ, ™, Ⓜ); a keycap's digit is a digit.
+    name := regexp_replace(name collate "C", '[^0-9A-Za-z\s#*]\uFE0F', ' ', 'g');
+    name := regexp_replace(
+      name collate "C",
+      '[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u20D0-\u20FF\u3164\uFE00-\uFE0F\uFEFF\uFFA0\U000E0000-\U000E0FFF]+',
+      '', 'g'
+    );
+    name := replace(name, '´', '''');  -- NFKD would make it a blank and an accent
+    -- Emoji, before NFKD, which spells some out; squared Latin letters are left to it. Also letter-like symbols that only
+    -- some of Postgres 15 (Unicode 14) to 18 (Unicode 16) can take apart.
+    name := regexp_replace(
+      name collate "C",
+      '[\u2600-\u27BF\u2B00-\u2BFF\U0001CC00-\U0001CEFF\U0001E030-\U0001E08F\U0001F000-\U0001F10F\U0001F150-\U0001FAFF]+',
+      ' ', 'g'
+    );
+    -- Compatibility forms, taken apart: a letter and its accent are two characters here, so the case of É is that of E.
+    name := normalize(left(name, 500), NFKD);
+    -- Typographic apostrophes and hyphens.
+    name := translate(name, '’‘‛ʼ′‐‑‒–−', '''''''''''-----');
+    -- Punctuation, symbols, private use, blanks, U+FFFD. Letters, marks and digits of every script stay.
+    name := regexp_replace(
+      left(name, 500) collate "C",
+      '[\u0080-\u00BF\u00D7\u00F7\u02C2-\u02DF\u1680\u2000-\u206F\u20A0-\u2BFF\u2E00-\u2E7F\u3000-\u3004\u3008-\u3020\u3030\u30FB\uE000-\uF8FF\uFE10-\uFE1F\uFE30-\uFE6F\uFFF0-\uFFFF\U000F0000-\U0010FFFF]+',
+      ' ', 'g'
+    );
+  end if;
+  name := replace(replace(name, '#', ' no '), '`', '''');
+  name := regexp_replace(name collate "C", '[^-_''0-9A-Za-z\u0080-\U0010FFFF]+', ' ', 'g');
+  if strpos(name, '-') = 0 and strpos(name, '''') = 0 then
+    return name;
+  end if;
+  -- A hyphen or apostrophe binds what stands on both its sides; at the edge of a word it is punctuation.
+  name := regexp_replace(name collate "C", '(^|[ _])[-'']+', '\1 ', 'g');
+  name := regexp_replace(name collate "C", '[-'']+($|[ _])', ' \1', 'g');
+  return replace(replace(name, '-', ' -'), '''', ' ''');
+end
+$_$;
+
+COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
+
+CREATE FUNCTION tickets.location_words(location_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN tickets.location_walk(CASE WHEN ((location_name COLLATE "C") ~ '[^A-Za-z0-9_ ]'::text) THEN tickets.plain_name("left"(location_name, 500)) ELSE "left"(location_name, 500) END);
+
+COMMENT ON FUNCTION tickets.location_words(location_name text) IS 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left, NULL where there is no name. What tickets.location_key() and tickets.location_query() are made from.';
 
 CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1476,7 +1489,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
      t.geo_source
     FROM (tickets.inc_open_sla t
       CROSS JOIN tickets.dispatch_settings s)
-   WHERE (((dispatch_tickets.p_region IS NULL) OR (btrim(t.region) = lower(btrim(dispatch_tickets.p_region)))) AND ((dispatch_tickets.p_cluster IS NULL) OR (tickets.cluster_key(t.cluster) = tickets.cluster_key(dispatch_tickets.p_cluster))) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
+   WHERE (tickets.is_of(t.cluster, t.region, t.assigned_team, dispatch_tickets.p_cluster, dispatch_tickets.p_region, NULL::text) AND ((dispatch_tickets.p_tickets IS NULL) OR (t.ticket_id = ANY (dispatch_tickets.p_tickets))) AND (NOT (EXISTS ( SELECT
             FROM tickets.assignments a
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
@@ -1784,9 +1797,7 @@ CREATE FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster
   from tickets.crq t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_crq(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'As tickets.filtered_tickets, of tickets.crq.';
@@ -1798,9 +1809,7 @@ CREATE FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_clu
   from tickets.inc t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
 $$;
 
 COMMENT ON FUNCTION tickets.filtered_tickets(p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text) IS 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
@@ -2328,6 +2337,18 @@ $$;
 
 COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the gazetteers write it. NULL where they do not have it.';
 
+CREATE FUNCTION tickets.location_adds(kind text, rule text, word text, expects text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (kind = ANY (ARRAY['premise'::text, 'numbered'::text, 'kept'::text, 'city'::text, 'word'::text])) THEN split_part(rule, ' '::text, 2) WHEN ((kind = ANY (ARRAY['code'::text, 'site'::text, 'floor'::text, 'relation'::text, ''::text])) OR ((kind = 'of'::text) AND (expects = 'relation'::text))) THEN NULL::text ELSE word END;
+
+COMMENT ON FUNCTION tickets.location_adds(kind text, rule text, word text, expects text) IS 'What a word with this rule of tickets.location_vocabulary(), whose first word is `kind`, adds to the name unless something takes it away; NULL: nothing. `expects` is what tickets.location_expects() made of the words before.';
+
+CREATE FUNCTION tickets.location_expects(kind text, takes boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (kind = 'code'::text) THEN 'numbers'::text WHEN (kind = ANY (ARRAY['premise'::text, 'relation'::text, 'kept'::text])) THEN kind WHEN (kind = ANY (ARRAY['soft'::text, 'ticket'::text, 'numbered'::text])) THEN 'numbered'::text WHEN (kind = 'no'::text) THEN CASE WHEN takes THEN 'id'::text ELSE 'numbered'::text END WHEN (kind = 'floor'::text) THEN 'id'::text WHEN ((kind = 'front'::text) AND takes) THEN 'relation'::text ELSE ''::text END;
+
+COMMENT ON FUNCTION tickets.location_expects(kind text, takes boolean) IS 'What a word of this kind makes of what follows it; `takes`: it has taken words before it away. numbers and id: a number goes; premise and numbered: it goes with the words since, which stay without one; kept: it belongs to the name; relation: an `of` goes; empty: nothing.';
+
 CREATE FUNCTION tickets.location_query(location_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2365,6 +2386,12 @@ CREATE FUNCTION tickets.location_retyped(seen text, token text) RETURNS boolean
 
 COMMENT ON FUNCTION tickets.location_retyped(seen text, token text) IS 'Whether a word stands among those seen (each with what binds it in front of it, as it was typed) in another case and not in this one; one bound by `-` or `''` is not the word alone.';
 
+CREATE FUNCTION tickets.location_repeats(kind text, word text, token text, added text, last text, seen text, binding text, gap boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((kind <> 'plain'::text) AND (last = added)) OR ((kind = ANY (ARRAY['plain'::text, 'city'::text])) AND (length(word) > 2) AND (binding = ANY (ARRAY[' '::text, '_'::text])) AND (word <> ALL (ARRAY['saba'::text, 'sawa'::text, 'lunga'::text])) AND (((last = added) AND (gap OR (binding = '_'::text))) OR tickets.location_retyped(seen, token))));
+
+COMMENT ON FUNCTION tickets.location_repeats(kind text, word text, token text, added text, last text, seen text, binding text, gap boolean) IS 'Whether a word of a name says another again: the last one, in the next segment or behind something that goes (Nairobi NBO anywhere), or one typed in another case. Saba Saba is a place.';
+
 CREATE FUNCTION tickets.location_rule(word text, expects text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
@@ -2390,13 +2417,19 @@ begin
 end
 $_$;
 
-COMMENT ON FUNCTION tickets.location_rule(word text, expects text) IS 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what the words before make of a number: id and premise take a letter for one, kept a Roman one.';
+COMMENT ON FUNCTION tickets.location_rule(word text, expects text) IS 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what tickets.location_expects() made of the words before: after id and premise a letter is a number, after kept a Roman one.';
+
+CREATE FUNCTION tickets.location_takes(kind text, word text, last text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE kind WHEN 'no'::text THEN (last = 'h'::text) WHEN 'floor'::text THEN ((last COLLATE "C") ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'::text) WHEN 'of'::text THEN ((word = 'to'::text) AND (last = ANY (ARRAY['next'::text, 'close'::text]))) WHEN 'front'::text THEN (last = 'in'::text) ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION tickets.location_takes(kind text, word text, last text) IS 'Whether a word of this kind takes the last word kept away with it: H No, 2nd Floor, next to, close to, in front. NULL: words of this kind take none.';
 
 CREATE FUNCTION tickets.location_tokens(name text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN string_to_array(replace(name, '_'::text, ' _'::text), ' '::text);
 
-COMMENT ON FUNCTION tickets.location_tokens(name text) IS 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_words().';
+COMMENT ON FUNCTION tickets.location_tokens(name text) IS 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_walk().';
 
 CREATE FUNCTION tickets.location_vocabulary() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2802,52 +2835,6 @@ CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking
 $_$;
 
 COMMENT ON FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) IS 'The UPDATE that gives tickets of a dataset (inc, crq) the place that the feed and the gazetteers say, where they disagree. p_rows: SQL of a FROM clause with the tickets to look at as t; p_locking: what follows its WHERE. Only for tickets.place_tickets and tickets.place_written_tickets.';
-
-CREATE FUNCTION tickets.plain_name(name text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-begin
-  if octet_length(name) <> length(name) then
-    -- Zero-width: soft hyphen, joiners, direction marks, variation selectors, tags, the keycap's frame. Nothing stands there.
-    -- A character that asks for its emoji form (U+FE0F) is one, whatever it is (ℹ, ™, Ⓜ); a keycap's digit is a digit.
-    name := regexp_replace(name collate "C", '[^0-9A-Za-z\s#*]\uFE0F', ' ', 'g');
-    name := regexp_replace(
-      name collate "C",
-      '[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u20D0-\u20FF\u3164\uFE00-\uFE0F\uFEFF\uFFA0\U000E0000-\U000E0FFF]+',
-      '', 'g'
-    );
-    name := replace(name, '´', '''');  -- NFKD would make it a blank and an accent
-    -- Emoji, before NFKD, which spells some out; squared Latin letters are left to it. Also letter-like symbols that only
-    -- some of Postgres 15 (Unicode 14) to 18 (Unicode 16) can take apart.
-    name := regexp_replace(
-      name collate "C",
-      '[\u2600-\u27BF\u2B00-\u2BFF\U0001CC00-\U0001CEFF\U0001E030-\U0001E08F\U0001F000-\U0001F10F\U0001F150-\U0001FAFF]+',
-      ' ', 'g'
-    );
-    -- Compatibility forms, taken apart: a letter and its accent are two characters here, so the case of É is that of E.
-    name := normalize(left(name, 500), NFKD);
-    -- Typographic apostrophes and hyphens.
-    name := translate(name, '’‘‛ʼ′‐‑‒–−', '''''''''''-----');
-    -- Punctuation, symbols, private use, blanks, U+FFFD. Letters, marks and digits of every script stay.
-    name := regexp_replace(
-      left(name, 500) collate "C",
-      '[\u0080-\u00BF\u00D7\u00F7\u02C2-\u02DF\u1680\u2000-\u206F\u20A0-\u2BFF\u2E00-\u2E7F\u3000-\u3004\u3008-\u3020\u3030\u30FB\uE000-\uF8FF\uFE10-\uFE1F\uFE30-\uFE6F\uFFF0-\uFFFF\U000F0000-\U0010FFFF]+',
-      ' ', 'g'
-    );
-  end if;
-  name := replace(replace(name, '#', ' no '), '`', '''');
-  name := regexp_replace(name collate "C", '[^-_''0-9A-Za-z\u0080-\U0010FFFF]+', ' ', 'g');
-  if strpos(name, '-') = 0 and strpos(name, '''') = 0 then
-    return name;
-  end if;
-  -- A hyphen or apostrophe binds what stands on both its sides; at the edge of a word it is punctuation.
-  name := regexp_replace(name collate "C", '(^|[ _])[-'']+', '\1 ', 'g');
-  name := regexp_replace(name collate "C", '[-'']+($|[ _])', ' \1', 'g');
-  return replace(replace(name, '-', ' -'), '''', ' ''');
-end
-$_$;
-
-COMMENT ON FUNCTION tickets.plain_name(name text) IS 'A location name with nothing in it but letters, digits, blanks, `_`, and `-` and `''` within words: compatibility forms resolved (NFKD), zero-width characters and emoji out, other punctuation a blank. Errors: only if the database is not UTF8.';
 
 CREATE FUNCTION tickets.release(p_ticket_id text, p_reason text) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5757,7 +5744,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.last_loaded(p_dataset text) IS 'The snapshot of a dataset (inc, crq) that was loaded last, whole or in part.';
 
-CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+CREATE FUNCTION tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamp with time zone, p_ahead boolean) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -5767,12 +5754,24 @@ declare
 begin
   -- Nearly always it is within a day; 29 February may be eight years away.
   foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    if p_ahead then
+      select min(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+      where run > p_at;
+    else
+      select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    end if;
     exit when v_run is not null;
   end loop;
   return v_run;
 end
 $$;
+
+COMMENT ON FUNCTION tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamp with time zone, p_ahead boolean) IS 'What tickets_ops.next_scheduled_run (p_ahead) and tickets_ops.last_scheduled_run return.';
+
+CREATE FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN tickets_ops.nearest_scheduled_run(p_dataset, p_at, false);
 
 COMMENT ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
@@ -6142,22 +6141,9 @@ CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
 COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster_key, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
 
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  v_days integer;
-  v_run timestamptz;
-begin
-  foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select min(run) into v_run
-    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
-    where run > p_at;
-    exit when v_run is not null;
-  end loop;
-  return v_run;
-end
-$$;
+    RETURN tickets_ops.nearest_scheduled_run(p_dataset, p_at, true);
 
 COMMENT ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) IS 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
@@ -11018,6 +11004,8 @@ REVOKE ALL ON FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[])
 REVOKE ALL ON FUNCTION tickets_ops.last_load(p_dataset text, p_cleaning_version integer, OUT etag text, OUT sha256 text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_loaded(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamp with time zone, p_ahead boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.last_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 

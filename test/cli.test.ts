@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { feed } from '../demo/feed.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
+import { countRows } from './support/rows.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 const PREFIX = 'automations/inc/';
@@ -41,7 +42,7 @@ after(async () => {
 });
 beforeEach(() => env.reset());
 
-const ticketCount = async () => (await env.pool.query('select count(*)::int as n from tickets.inc')).rows[0].n;
+const ticketCount = () => countRows(env.pool, 'tickets.inc');
 
 describe('usage', () => {
   test('without a command it lists them, with status 2', async () => {

@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { cutAfter } from './support/fault-proxy.ts';
 import { archivedKey, env, ids, ingesting, ONE, proxy, put, staged, TWO } from './support/ingesting.ts';
 import { addFetch, fetchNow, ledger, runAgain, statuses, TICKETS } from './support/pipeline.ts';
+import { setBack } from './support/rows.ts';
 
 describe('ingesting', () => {
   ingesting();
@@ -192,7 +193,7 @@ describe('ingesting', () => {
       await fetchNow(env);
       assert.deepEqual(await statuses(env), [[7, 'staging']]);
       await env.pool.query('delete from graphile_worker._private_jobs');
-      await env.pool.query(`update tickets_ops.snapshots set progress_at = now() - interval '3 minutes'`);
+      await setBack(env.pool, 'tickets_ops.snapshots', 'progress_at', '3 minutes');
       await env.pool.query(`select graphile_worker.add_job('fleettickets_maintain')`);
       assert.deepEqual(await env.runJobs(), []);
       assert.match((await ledger(env))[0]?.error ?? '', /Reading it broke off, and no attempt is left/);

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 import { costOf, type DuePlace } from '../src/geocoding/on-demand.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
+import { setBack } from './support/rows.ts';
 
 let env: Environment;
 before(async () => {
@@ -92,7 +93,7 @@ test('what a run is said to take is what the slots take', async () => {
 
 test('an idle provider owes no slots of the past', async () => {
   await register(1, null);
-  await env.pool.query(`update tickets_ops.geocoding_providers set next_at = now() - interval '1 hour'`);
+  await setBack(env.pool, 'tickets_ops.geocoding_providers', 'next_at', '1 hour');
   const first = await reserve();
   assert.equal(first.wait_ms, 0);
   assert.ok(((await reserve()).slot_at?.getTime() ?? 0) - (first.slot_at?.getTime() ?? 0) >= 1_029);

@@ -16,6 +16,7 @@ import {
   sql,
   ticket,
 } from './support/geocoding.ts';
+import { setBack } from './support/rows.ts';
 import { locationiqPlace, UNABLE_TO_GEOCODE } from './support/scripted-provider.ts';
 
 geocoding();
@@ -27,7 +28,7 @@ describe('cache', () => {
     );
     return row?.days;
   };
-  const expire = () => sql(`update tickets.geo_locations set expires_at = now() - interval '1 minute'`);
+  const expire = () => setBack(env.pool, 'tickets.geo_locations', 'expires_at', '1 minute');
 
   test('not found is asked again after 7 days, then 30; found after 180', async () => {
     await centroid();
@@ -141,7 +142,7 @@ test('a day later a failed place is tried again if its tickets are still open, b
   await sql('update graphile_worker._private_jobs set max_attempts = 1');
   await env.runJobs();
   assert.equal((await failed()).length, 3);
-  await sql(`update graphile_worker._private_jobs set updated_at = now() - interval '25 hours'`);
+  await setBack(env.pool, 'graphile_worker._private_jobs', 'updated_at', '25 hours');
   await ticket('T4', 'NW_Uhuru Court');
   await sql(`update tickets.inc set raw = raw || '{"is_actionable": "false"}' where ticket_id = 'T2'`);
   assert.equal(await plan(), 2, 'the new one and the one that is open');

@@ -5,6 +5,7 @@ import { recordSchedule } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { first, operations, second } from './support/operations.ts';
 import { PREFIX } from './support/pipeline.ts';
+import { setBack } from './support/rows.ts';
 
 let env: Environment;
 before(async () => {
@@ -42,7 +43,7 @@ describe('tickets_ops.health', () => {
 
   test('a run that was missed is named; a look makes up for it', async () => {
     await recordSchedule(env.pool);
-    await env.pool.query(`update tickets_ops.schedule set since = now() - interval '3 days'`);
+    await setBack(env.pool, 'tickets_ops.schedule', 'since', '3 days');
     const { tick } = await one<{ tick: Date }>(
       `select tickets_ops.last_scheduled_run(now() - interval '30 minutes') as tick`,
     );
@@ -72,8 +73,8 @@ describe('tickets_ops.health', () => {
     await put(first);
     await env.pool.query('select tickets_ops.fetch_now()');
     await env.runJobs().finally(repair);
-    await env.pool.query(`update tickets_ops.snapshots set progress_at = now() - interval '20 minutes';
-      update graphile_worker._private_jobs set run_at = now() - interval '20 minutes'`);
+    await setBack(env.pool, 'tickets_ops.snapshots', 'progress_at', '20 minutes');
+    await setBack(env.pool, 'graphile_worker._private_jobs', 'run_at', '20 minutes');
     const { problems } = await health();
     assert.match(problems.join('\n'), /Snapshot 1 is loading and has not moved for 00:20:0/);
     assert.match(problems.join('\n'), /A job has waited for a worker since/);

@@ -220,10 +220,10 @@ test('fit for a generated column: immutable, parallel safe, and nothing in the s
   const { rows } = await env.pool.query(`
     select proname from pg_proc
     where pronamespace = 'tickets'::regnamespace
-      and proname in ('location_key', 'location_query', 'location_words', 'plain_name', 'location_vocabulary')
+      and proname in ('location_key', 'location_query', 'location_words', 'location_walk', 'plain_name', 'location_vocabulary')
       and provolatile = 'i' and proparallel = 's' and obj_description(oid, 'pg_proc') is not null
     order by proname`);
-  assert.equal(rows.length, 5);
+  assert.equal(rows.length, 6);
   const client = await env.pool.connect();
   try {
     await client.query(`begin`);

@@ -13,6 +13,7 @@ import { type Environment, startEnvironment } from './support/environment.ts';
 import { createTracker, park, report } from './support/fleet.ts';
 import { fetchNow, PREFIX } from './support/pipeline.ts';
 import { promtool, skipWithoutPromtool } from './support/promtool.ts';
+import { countRows } from './support/rows.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 
@@ -120,12 +121,12 @@ describe('tickets_ops.metrics', () => {
       problems.reduce((sum, row) => sum + row.value, 0),
       health[0].problems.length,
     );
-    const { rows: open } = await env.pool.query('select count(*)::int as n from tickets.inc where is_actionable');
+    const open = await countRows(env.pool, 'tickets.inc where is_actionable');
     for (const name of ['tickets_open', 'tickets_placed']) {
       const counted = (await metrics()).filter((metric) => metric.name === `fleettickets_${name}`);
       assert.equal(
         counted.reduce((sum, row) => sum + row.value, 0),
-        open[0].n,
+        open,
         name,
       );
     }

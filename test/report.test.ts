@@ -9,6 +9,7 @@ import { feed } from '../demo/feed.ts';
 import { sparkline } from '../src/terminal/sparkline.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { fetchNow, PREFIX } from './support/pipeline.ts';
+import { countRows } from './support/rows.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 
@@ -85,8 +86,7 @@ describe('fleettickets report', () => {
     assert.deepEqual([whole.by, whole.values, whole.flow.length, whole.backlog.length], [null, null, 28, 28]);
     const created = whole.flow.reduce((sum: number, day: { created: number }) => sum + day.created, 0);
     assert.match(out, new RegExp(`^  created .* ${created}$`, 'm'));
-    const { rows } = await env.pool.query('select count(*)::int as n from tickets.inc where is_actionable');
-    assert.equal(whole.backlog.at(-1).open, rows[0].n);
+    assert.equal(whole.backlog.at(-1).open, await countRows(env.pool, 'tickets.inc where is_actionable'));
 
     const year = (await report('--since', '52w')).out;
     assert.match(year, /^Flow, 7 days a bar$/m);

@@ -4,6 +4,7 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { type Environment, startEnvironment } from './support/environment.ts';
 import { first, operations, second } from './support/operations.ts';
 import { DATASET, PREFIX, TICKETS } from './support/pipeline.ts';
+import { countRows, setBack } from './support/rows.ts';
 
 let env: Environment;
 before(async () => {
@@ -39,7 +40,7 @@ describe('trying again', () => {
       (await snapshots()).map(({ status }) => status),
       ['done'],
     );
-    assert.equal((await one<{ n: string }>(`select count(*) as n from ${TICKETS}`)).n, String(first.tickets.size));
+    assert.equal(await countRows(env.pool, TICKETS), first.tickets.size);
     assert.deepEqual(await jobs(), []);
   });
 
@@ -81,7 +82,7 @@ describe('trying again', () => {
       (await snapshots()).map(({ status }) => status),
       ['done'],
     );
-    assert.equal((await one<{ n: string }>(`select count(*) as n from ${TICKETS}`)).n, '10001');
+    assert.equal(await countRows(env.pool, TICKETS), 10_001);
     assert.deepEqual(await jobs(), []);
   });
 
@@ -149,7 +150,7 @@ describe('trying again', () => {
 
   test('after its staging was pruned, it says to read the file again', async () => {
     const id = await givenUp('upsert_batch', TICKETS);
-    await env.pool.query(`update tickets_ops.snapshots set progress_at = now() - interval '8 days'`);
+    await setBack(env.pool, 'tickets_ops.snapshots', 'progress_at', '8 days');
     await maintain();
     await assert.rejects(
       one('select * from tickets_ops.retry_job($1)', [id]),

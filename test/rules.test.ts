@@ -5,6 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import { parseCrontab } from 'graphile-worker';
 import { CLOCK_TOLERANCE_MS } from '../src/bucket/plan.ts';
 import { enqueue, JOB_KEYS, JOB_POLICY, type TaskName } from '../src/database/jobs.ts';
+import { ROLES } from '../src/database/roles.ts';
 import { DATASET_NAMES } from '../src/settings/dataset.ts';
 import { CRONTAB_FILE } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
@@ -70,6 +71,16 @@ describe('a rule that SQL and TypeScript both need', () => {
   test('clocks may differ by the same time, before a file counts as future-dated', async () => {
     const seconds = await ask('select extract(epoch from tickets_ops.clock_tolerance())::int');
     assert.equal(Number(seconds) * 1_000, CLOCK_TOLERANCE_MS);
+  });
+
+  test('the roles that are granted rights are those that the doctor looks for', async () => {
+    const { rows } = await env.pool.query<{ name: string }>(
+      `select rolname as name from pg_roles where shobj_description(oid, 'pg_authid') like 'fleettickets: %' order by 1`,
+    );
+    assert.deepEqual(
+      rows.map(({ name }) => name),
+      ROLES.toSorted(),
+    );
   });
 
   test('a look can be asked for at every dataset, and at no other', async () => {

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { type CronMatcher, type ParsedCronItem, parseCrontab } from 'graphile-worker';
 import { CRONTAB_FILE, entryOf, recordSchedule, timesOf } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
+import { setBack } from './support/rows.ts';
 import { killWorkers, startWorkerProcess } from './support/worker-process.ts';
 
 const CRONTAB = await readFile(CRONTAB_FILE, 'utf8');
@@ -213,7 +214,7 @@ describe('the schedule in the database', () => {
     };
     const line = (id: string, minute: number) => `${minute} 4 * * * fetch_snapshot ?id=${id}\n`;
     await record(line('one', 1) + line('two', 2) + line('three', 3));
-    await env.pool.query(`update tickets_ops.schedule set since = now() - interval '3 days'`);
+    await setBack(env.pool, 'tickets_ops.schedule', 'since', '3 days');
     await record(line('one', 1) + line('two', 22));
     assert.deepEqual(await entries(), { one: false, two: true });
   });

@@ -22,6 +22,7 @@ import {
   statuses,
   TICKETS,
 } from './support/pipeline.ts';
+import { countRows } from './support/rows.ts';
 
 let env: Environment;
 before(async () => {
@@ -75,8 +76,8 @@ const problems = async () =>
       DATASET,
     ])
   ).rows.map(({ severity, problem }) => `${severity}: ${problem}`);
-const openTickets = async () => Number((await one(`select count(*) as n from ${TICKETS} where is_actionable`))['n']);
-const staged = async () => Number((await one('select count(*) as n from tickets_ops.snapshot_rows'))['n']);
+const openTickets = () => countRows(env.pool, `${TICKETS} where is_actionable`);
+const staged = () => countRows(env.pool, 'tickets_ops.snapshot_rows');
 const call = async (name: string, id: string) =>
   String(Object.values(await one(`select tickets_ops.${name}($1)`, [id]))[0]);
 const dryRun = async () => {
@@ -261,7 +262,7 @@ describe('a snapshot that would destroy the state', () => {
         ),
       );
       assert.ok((await env.listKeys()).includes(keyOf(8)));
-      assert.equal((await one('select count(*) as n from tickets_ops.jobs'))['n'], '0', 'it is not in flight');
+      assert.equal(await countRows(env.pool, 'tickets_ops.jobs'), 0, 'it is not in flight');
       assert.deepEqual(await fetchNow(env), [], 'and a further look leaves it alone');
       assert.equal((await ledger(env)).length, 2);
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d9c0fa678582066c48c88b8d9748fe7b4817d250
+--! Hash: sha1:bdcb3014c2d82d1f5b181d352257b15e53127012
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2061,8 +2061,9 @@ comment on function tickets.is_lng_lat(geometry) is 'For CHECK constraints: NULL
 --   tickets.location_query('NW_ADR_MNT_Garden Est_FDT12')  'Garden Estate'   says it to a provider
 -- A new code is one more word in tickets.location_vocabulary(). But tickets.inc.location_key is STORED and the gazetteer
 -- is keyed by it, so a change is a migration that replaces the function, rebuilds the column and re-keys the gazetteer.
--- The functions look at no table and at no setting. Letters without a decomposition (Ø, Greek) keep their case. Collation is "C" throughout, so that letters, ranges and equality
--- mean the same on every server. The database must be UTF8 (normalize() knows no other encoding).
+-- The functions look at no table and at no setting. Letters without a decomposition (Ø, Greek) keep their case. Collation is "C"
+-- throughout, so that letters, ranges and equality mean the same on every server. The database must be UTF8 (normalize() knows no
+-- other encoding).
 
 -- What a word means, by its first word here:
 --   code        always goes, with the numbers joined to it or after it
@@ -2168,7 +2169,7 @@ comment on function tickets.plain_name(text) is 'A location name with nothing in
 create or replace function tickets.location_tokens(name text) returns text[]
   language sql immutable parallel safe
   return string_to_array(replace(name, '_', ' _'), ' ');
-comment on function tickets.location_tokens(text) is 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_words().';
+comment on function tickets.location_tokens(text) is 'The words of a plain name, each with the character that binds it to the one before, if it is not a blank; some are empty. The first step of tickets.location_walk().';
 
 -- Classify: a word that is not in the vocabulary as it stands. A number stands alone or is joined to a word that takes one
 -- (FDT12 is FDT 12). After Block or House a letter is a number, too, and after Phase a Roman one is.
@@ -2196,234 +2197,240 @@ begin
   return case when word collate "C" ~ '^[a-z]{3}[0-9]{2,4}$' then 'site' else 'plain' end;
 end
 $$;
-comment on function tickets.location_rule(text, text) is 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what the words before make of a number: id and premise take a letter for one, kept a Roman one.';
+comment on function tickets.location_rule(text, text) is 'What a lower-case word is that tickets.location_vocabulary() does not hold as it stands: a rule in its form, `plain` or `site` (three letters and digits, which go); behind a `#` the number that it ends with, and nothing before the `#` where it is all number. `expects` is what tickets.location_expects() made of the words before: after id and premise a letter is a number, after kept a Roman one.';
 
--- Was the word typed before, in another case only? Inlined.
+-- Classify: what the rule of a word says. These are one expression each, neither strict nor pinned, so they are inlined and cost
+-- no call.
+
+create or replace function tickets.location_adds(kind text, rule text, word text, expects text) returns text
+  language sql immutable parallel safe
+  return case
+    when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
+    when kind in ('code', 'site', 'floor', 'relation', '') or (kind = 'of' and expects = 'relation') then null
+    else word
+  end;
+comment on function tickets.location_adds(text, text, text, text) is 'What a word with this rule of tickets.location_vocabulary(), whose first word is `kind`, adds to the name unless something takes it away; NULL: nothing. `expects` is what tickets.location_expects() made of the words before.';
+
+create or replace function tickets.location_takes(kind text, word text, last text) returns boolean
+  language sql immutable parallel safe
+  return case kind
+    when 'no' then last = 'h'
+    when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
+    when 'of' then word = 'to' and last in ('next', 'close')
+    when 'front' then last = 'in'
+  end;
+comment on function tickets.location_takes(text, text, text) is 'Whether a word of this kind takes the last word kept away with it: H No, 2nd Floor, next to, close to, in front. NULL: words of this kind take none.';
+
+create or replace function tickets.location_expects(kind text, takes boolean) returns text
+  language sql immutable parallel safe
+  return case
+    when kind = 'code' then 'numbers'
+    when kind in ('premise', 'relation', 'kept') then kind
+    when kind in ('soft', 'ticket', 'numbered') then 'numbered'
+    when kind = 'no' then case when takes then 'id' else 'numbered' end
+    when kind = 'floor' then 'id'
+    when kind = 'front' and takes then 'relation'
+    else ''
+  end;
+comment on function tickets.location_expects(text, boolean) is 'What a word of this kind makes of what follows it; `takes`: it has taken words before it away. numbers and id: a number goes; premise and numbered: it goes with the words since, which stay without one; kept: it belongs to the name; relation: an `of` goes; empty: nothing.';
+
 create or replace function tickets.location_retyped(seen text, token text) returns boolean
   language sql immutable parallel safe
   return strpos(lower(replace(replace(translate(seen, '_', ' '), '-', ' -'), '''', ' ''') collate "C") || ' ', ' ' || lower(token collate "C") || ' ') > 0
     and strpos(replace(replace(translate(seen, '_', ' '), '-', ' -'), '''', ' ''') || ' ', ' ' || token || ' ') = 0;
 comment on function tickets.location_retyped(text, text) is 'Whether a word stands among those seen (each with what binds it in front of it, as it was typed) in another case and not in this one; one bound by `-` or `''` is not the word alone.';
 
--- Tokenise, classify, render: what the rule of a word says decides whether it is added to `kept`, whether it takes the words
--- before it away, and what becomes of a number after it. Each word in `kept` has in front of it what binds it to the one
--- before: a blank, `_`, `-`, `'`, or `=` for a number that belongs to the name. What goes from the middle makes new
--- neighbours, so then the walk is repeated: a key is its own key.
--- Longer than 100 lines, for it runs for every row of a load: classifying every word that is not plain by a call made it 13 %
--- slower, and a plain word that takes the long way to the end of the loop 5 %. So a plain word and a code take few statements,
--- hardly a regular expression, and no call.
-create or replace function tickets.location_words(location_name text) returns text
+create or replace function tickets.location_repeats(
+  kind text, word text, token text, added text, last text, seen text, binding text, gap boolean
+) returns boolean
+  language sql immutable parallel safe
+  return (kind <> 'plain' and last = added)
+    or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_') and word not in ('saba', 'sawa', 'lunga')
+      and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)));
+comment on function tickets.location_repeats(text, text, text, text, text, text, text, boolean) is 'Whether a word of a name says another again: the last one, in the next segment or behind something that goes (Nairobi NBO anywhere), or one typed in another case. Saba Saba is a place.';
+
+-- Render, word by word: `kept` grows, and loses what goes with a number or a floor. In front of each word stands what binds it to
+-- the one before: a blank, `_`, `-`, `'`, or `=` for a number that belongs to the name. What goes from the middle makes new
+-- neighbours, so then what is left is walked again: a key is its own key.
+-- Longer than 100 lines: what a word means depends on those kept before it, so classifying and rendering share one state, which a
+-- function of its own would have to be given and to return. And it runs for every row of a load: a call for each word that does not
+-- take the short way costs 3 to 6 % of a key, and without the short way a key takes 1.4 to 1.9 times as long.
+create or replace function tickets.location_walk(name text) returns text
   language plpgsql immutable strict parallel safe
 as $$
 declare
-  name text := left(location_name, 500);
-  kept text;
-  seen text;         -- the words of names, bound and as they were typed
-  token text;
-  word text;
-  stem text;         -- the word without the digits at its end
-  rule text;
-  kind text;         -- the first word of the rule
-  added text;        -- what the token adds to `kept`; NULL: it goes
-  number text;       -- the number that the token is or ends with
-  last text;         -- the last word kept
-  binding text;
-  expects text;      -- what the words before make of a number: numbers, id, premise, numbered, kept; or relation
-  limits text;       -- which numbers a `kept` word takes, a regular expression
-  from_at integer;   -- length of `kept` before the words that go with a number to come
-  soft_at integer;   -- length of `kept` before the segments of nothing but soft codes that end at soft_end
+  mixed constant boolean := name collate "C" ~ '[0-9][^0-9 _]';  -- a digit stands before something else within a word
+  kept text := '';
+  last text := '';         -- the last word kept
+  seen text := '';         -- the words of names, bound and as they were typed
+  expects text := '';      -- what the words before make of the next: tickets.location_expects()
+  limits text;             -- which numbers a `kept` word takes, a regular expression; empty: any
+  from_at integer;         -- length of `kept` before the words that go with a number to come
+  soft_at integer;         -- length of `kept` before the segments of nothing but soft codes that end at soft_end
   soft_end integer;
-  gap boolean;       -- something went since the last word kept
-  again boolean;
-  mixed boolean;     -- a digit stands before something else within a word
+  gap boolean := false;    -- something went since the last word kept
+  again boolean := false;  -- something went between two words kept
+  token text;
+  binding text := ' ';     -- what binds it to the word before
+  word text;               -- in lower case, without its number
+  stem text;               -- without the digits at its end
+  rule text;
+  kind text;               -- the first word of the rule; empty: a number
+  number text;             -- the number that the token is or ends with
+  added text;              -- what the token adds to `kept`; NULL: it goes
+  cut integer;             -- the length that `kept` loses words down to
 begin
-  if name collate "C" ~ '[^A-Za-z0-9_ ]' then
-    name := tickets.plain_name(name);
-  end if;
-
-  mixed := name collate "C" ~ '[0-9][^0-9 _]';
-  loop
-    kept := '';
-    seen := '';
-    binding := ' ';
-    expects := '';
-    last := '';
-    soft_at := null;
-    soft_end := null;
-    gap := false;
-    again := false;
-
-    foreach token in array tickets.location_tokens(name) loop
+  foreach token in array tickets.location_tokens(name) loop
+    continue when token = '';
+    if strpos('_-''=', left(token, 1)) > 0 then
+      if binding = ' ' or left(token, 1) = '_' then
+        binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
+      end if;
+      token := substr(token, 2);
       continue when token = '';
-      if strpos('_-''=', left(token, 1)) > 0 then
-        if binding = ' ' or left(token, 1) = '_' then
-          binding := case when gap and left(token, 1) <> '_' then ' ' else left(token, 1) end;
-        end if;
-        token := substr(token, 2);
-        continue when token = '';
-      end if;
-      word := lower(token collate "C");
-      stem := rtrim(word, '0123456789');
-      rule := tickets.location_vocabulary() ->> stem;
+    end if;
 
-      -- Most words are a code, a number after one, or a plain word.
-      if rule = 'code' or (stem = '' and expects = 'numbers') then
-        expects := 'numbers';
-        gap := kept <> '';
-        continue;
-      elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
-        and (not mixed or word collate "C" !~ '[0-9]')
-      then
-        kept := kept || binding || word;
+    -- The short way: most words are a code, a number after one, or a plain word.
+    word := lower(token collate "C");
+    stem := rtrim(word, '0123456789');
+    rule := tickets.location_vocabulary() ->> stem;
+    if rule = 'code' or (stem = '' and expects = 'numbers') then
+      expects := 'numbers';
+      gap := kept <> '';
+      continue;
+    elsif rule is null and length(stem) > 2 and expects <> 'kept' and stem = word and strpos(kept, word) = 0
+      and (not mixed or word collate "C" !~ '[0-9]')
+    then
+      added := word;
+      expects := '';
+      seen := seen || binding || token;
+    else
+      -- The long way: classify, by the vocabulary, or with a number in it by tickets.location_rule().
+      number := null;
+      cut := null;
+      if stem = '' or binding = '=' then
+        rule := '';
+        number := word;
+      elsif rule is null or stem <> word then
+        rule := tickets.location_rule(word, expects);
+        number := nullif(split_part(rule, '#', 2), '');
+        rule := split_part(rule, '#', 1);
+        word := left(word, length(word) - coalesce(length(number), 0));
+      end if;
+      kind := split_part(rule, ' ', 1);
+      added := tickets.location_adds(kind, rule, word, expects);
+
+      -- A word of a name stays, unless it says again what is there already.
+      if kind in ('plain', 'kept', 'city', 'word') then
+        if word = 'buru' and last = 'buru' then
+          kept := left(kept, -5);
+          added := 'buruburu';
+        elsif tickets.location_repeats(kind, word, token, added, last, seen, binding, gap) then
+          added := null;
+        end if;
         seen := seen || binding || token;
-        last := word;
-        binding := ' ';
-        expects := '';
-        if gap then
-          again := true;
-          gap := false;
+        if kind = 'city' and last = 'st' and length(kept) > 3 then
+          kept := kept || 'reet';
         end if;
-        continue;
-      end if;
-        -- Classify: by the vocabulary, or, with a number in it, by tickets.location_rule().
-        number := null;
-        if binding = '=' then
-          rule := '';
-          number := word;
-        elsif rule is null or stem <> word then
-          rule := tickets.location_rule(word, expects);
-          number := nullif(split_part(rule, '#', 2), '');
-          rule := split_part(rule, '#', 1);
-          word := left(word, length(word) - coalesce(length(number), 0));
+        expects := tickets.location_expects(kind, false);
+        limits := split_part(rule, ' ', 3);
+      -- Another may take words before it away, or go with all since from_at once its number comes.
+      elsif kind <> '' then
+        if kind = 'no' and expects in ('premise', 'numbered') then
+          cut := from_at;
+        elsif tickets.location_takes(kind, word, last) then
+          cut := length(kept) - length(last) - 1;
         end if;
-        kind := split_part(rule, ' ', 1);
-        added := case
-          when kind in ('premise', 'numbered', 'kept', 'city', 'word') then split_part(rule, ' ', 2)
-          when kind not in ('code', 'site', 'floor', 'relation', '') then word
-        end;
-
-        -- What the word does to those before it, and what it makes of a number to come.
-        if kind in ('no', 'floor', 'of', 'front') then
-          if kind = 'no' and expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'id';
-          elsif (case kind  -- H No, 2nd Floor, next to, in front: the word before goes as well
-            when 'no' then last = 'h'
-            when 'floor' then last collate "C" ~ '^(?:[0-9]+(?:st|nd|rd|th)?|ground|first|second|third|fourth|fifth|top)$'
-            when 'of' then word = 'to' and last in ('next', 'close')
-            when 'front' then last = 'in'
-          end) then
-            kept := left(kept, -length(last) - 1);
-            last := '';
-            added := null;
-            expects := case kind when 'of' then '' when 'front' then 'relation' else 'id' end;
-          elsif kind = 'no' then
-            from_at := length(kept);
-            expects := 'numbered';
-          else
-            added := case when kind = 'front' or (kind = 'of' and expects <> 'relation') then word end;
-            expects := case kind when 'floor' then 'id' else '' end;
-          end if;
-        elsif kind in ('premise', 'numbered', 'soft', 'ticket') then
+        expects := tickets.location_expects(kind, cut is not null);
+        if expects in ('premise', 'numbered') then
           from_at := length(kept);
-          expects := case kind when 'premise' then kind else 'numbered' end;
           if kind = 'soft' then
             if soft_at is null or soft_end <> from_at then
               soft_at := case when binding = '_' or kept = '' then from_at end;
             end if;
             soft_end := from_at + 1 + length(added);
           end if;
-        elsif kind = 'kept' then
-          limits := split_part(rule, ' ', 3);
-          expects := kind;
-        elsif kind <> '' then
-          if kind = 'city' and last = 'st' and length(kept) > 3 then
-            kept := kept || 'reet';
+          if number is not null then
+            binding := ' ';
           end if;
-          expects := case kind when 'code' then 'numbers' when 'relation' then kind else '' end;
-        end if;
-
-        -- A word repeated in another case or in the next segment is one word, as is Nairobi NBO; but Saba Saba is a place.
-        if added is not null and kind in ('plain', 'kept', 'city', 'word') then
-          if word = 'buru' and last = 'buru' then
-            kept := left(kept, -5);
-            added := 'buruburu';
-          elsif (kind <> 'plain' and last = added)
-            or (kind in ('plain', 'city') and length(word) > 2 and binding in (' ', '_')
-              and word not in ('saba', 'sawa', 'lunga')
-              and ((last = added and (gap or binding = '_')) or tickets.location_retyped(seen, token)))
-          then
-            added := null;
-          end if;
-          seen := seen || binding || token;
-        end if;
-
-        if number is not null then
-          if added is not null then
-            kept := kept || binding || added;
-            binding := '=';
-          end if;
-          if expects in ('premise', 'numbered') then
-            kept := left(kept, from_at);
-            soft_end := least(soft_end, from_at);
-            last := '';
-            added := null;
-            expects := 'numbers';
-          elsif expects in ('numbers', 'id') then
-            added := null;
-            expects := 'numbers';
-          else
-            binding := case
-              when expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then '='
-              when binding = '=' then ' '
-              else binding
-            end;
-            added := number;
-            expects := '';
-          end if;
-        end if;
-
-      -- Render.
-      if added is not null then
-        kept := kept || binding || added;
-        last := added;
-        binding := ' ';
-        if gap then
-          again := true;
-          gap := false;
-        end if;
-      else
-        gap := kept <> '';
-        if binding <> '_' then
-          binding := ' ';
         end if;
       end if;
-    end loop;
 
-    -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
-    if soft_end = length(kept) and soft_at is not null then
-      kept := left(kept, soft_at);
+      -- A number goes, alone or with the words since from_at, or is a word of the name.
+      if number is not null and expects in ('premise', 'numbered', 'numbers', 'id') then
+        if expects in ('premise', 'numbered') then
+          cut := from_at;
+        end if;
+        expects := 'numbers';
+      elsif number is not null then
+        if added is not null then
+          kept := kept || binding || added;
+          binding := ' ';
+        end if;
+        if expects = 'kept' and (limits = '' or number collate "C" ~ ('^' || limits || '$')) then
+          binding := '=';
+        elsif binding = '=' then
+          binding := ' ';
+        end if;
+        added := number;
+        expects := '';
+      end if;
+
+      if cut is not null then
+        kept := left(kept, cut);
+        soft_end := least(soft_end, cut);
+        last := '';
+        added := null;
+      end if;
     end if;
-    if right(kept, 1) collate "C" between '0' and '9' then
-      kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+
+    -- Render.
+    if added is not null then
+      kept := kept || binding || added;
+      last := added;
+      binding := ' ';
+      if gap then
+        again := true;
+        gap := false;
+      end if;
+    else
+      gap := kept <> '';
+      if binding <> '_' then
+        binding := ' ';
+      end if;
     end if;
-    if length(kept) > 201 then
-      kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
-      again := true;
-    end if;
-    if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
-      kept := kept || 'reet';
-    end if;
-    exit when not again;
-    name := replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' =');
   end loop;
+
+  -- The end of the name: soft codes, bare numbers and what is too long go, and St is a street.
+  if soft_end = length(kept) and soft_at is not null then
+    kept := left(kept, soft_at);
+  end if;
+  if right(kept, 1) collate "C" between '0' and '9' then
+    kept := regexp_replace(kept collate "C", '(?:[ _''-][0-9]+)+$', '');
+  end if;
+  if length(kept) > 201 then
+    kept := regexp_replace(left(kept, 201) collate "C", '[- _''=][^- _''=]*$', '');
+    again := true;
+  end if;
+  if right(kept, 2) = 'st' and kept collate "C" ~ '.[- _'']st$' then
+    kept := kept || 'reet';
+  end if;
+  if again then
+    return tickets.location_walk(replace(replace(replace(kept, '-', ' -'), '''', ' '''), '=', ' ='));
+  end if;
   return case when octet_length(kept) = length(kept) then kept else normalize(kept, NFC) end;
 end
 $$;
-comment on function tickets.location_words(text) is 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left. What tickets.location_key() and tickets.location_query() are made from.';
+comment on function tickets.location_walk(text) is 'The place in what tickets.plain_name() gives, as tickets.location_words() has it.';
+
+-- Tokenise, classify, render. Inlined: a call of its own costs 3 % of a short name.
+create or replace function tickets.location_words(location_name text) returns text
+  language sql immutable parallel safe
+  return tickets.location_walk(case
+    when location_name collate "C" ~ '[^A-Za-z0-9_ ]' then tickets.plain_name(left(location_name, 500))
+    else left(location_name, 500)
+  end);
+comment on function tickets.location_words(text) is 'The place in a location name: lower-case words, each with a character in front of it that binds it to the one before (blank, `_`, `-`, `''`, or `=` before a number that belongs to the name); at most 201 characters, empty where nothing but codes is left, NULL where there is no name. What tickets.location_key() and tickets.location_query() are made from.';
 
 create or replace function tickets.location_key(location_name text) returns text
   language sql immutable parallel safe
@@ -5004,6 +5011,35 @@ comment on column tickets.inc_open_sla.geo_source is 'Precision of geom: feed, l
 comment on column tickets.inc_open_sla.geom is 'Place, for display; NULL where none is known.';
 comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in metres.';
 --! EndIncluded sla.sql
+--! Included filters.sql
+-- The filters that the map functions share.
+
+-- Inlined: with NULL for what is not asked for, nothing is left of it.
+create or replace function tickets.is_of(
+  cluster text, region text, team text, p_cluster text, p_region text, p_team text
+)
+returns boolean language sql immutable parallel safe
+return (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
+  and (p_region is null or btrim(region) = lower(btrim(p_region)))
+  and (p_team is null or lower(btrim(team)) = lower(btrim(p_team)));
+comment on function tickets.is_of(text, text, text, text, text, text) is 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
+
+-- Inlined wherever it stands in a FROM: with a constant for p_open the open tickets are read through the index inc_open. A
+-- caller that wants none of them says NULL; and adds no condition then, because Postgres leaves a scan out only where FALSE is
+-- all that is left of its conditions (else it starts parallel workers for nothing: 16 ms).
+create or replace function tickets.filtered_tickets(
+  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
+)
+returns setof tickets.inc language sql stable parallel safe
+as $$
+  select t.*
+  from tickets.inc t
+  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
+    and (not p_mapped or t.longitude is not null)
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
+$$;
+comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
+--! EndIncluded filters.sql
 --! Included crq.sql
 -- CRQ, requests for new installations: the open ones, and their features on the map. No SLA is known for them, so there is a clock and no state.
 
@@ -5051,9 +5087,7 @@ as $$
   from tickets.crq t
   where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
     and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
+    and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, p_team)
 $$;
 comment on function tickets.filtered_crq(boolean, boolean, text, text, text) is 'As tickets.filtered_tickets, of tickets.crq.';
 
@@ -5128,7 +5162,7 @@ comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the sna
 --! EndIncluded backlog.sql
 --! Included freshness.sql
 -- How fresh the tickets are: what the functions of the schema reporting say of it. Security definer, because a reader may know why
--- the feed does not count as alive, and not look into tickets_ops.
+-- the feed does not count as alive, and not look into tickets_ops. The words of `problem` are in feed.sql.
 
 create or replace function tickets.freshness(p_dataset text default 'inc')
 returns table (
@@ -5164,27 +5198,6 @@ end
 $$;
 comment on function tickets.freshness(text) is 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 --! EndIncluded freshness.sql
---! Included filters.sql
--- The filters that the map functions share.
-
--- Inlined wherever it stands in a FROM: with a constant for p_open the open tickets are read through the index inc_open. A
--- caller that wants none of them says NULL; and adds no condition then, because Postgres leaves a scan out only where FALSE is
--- all that is left of its conditions (else it starts parallel workers for nothing: 16 ms).
-create or replace function tickets.filtered_tickets(
-  p_open boolean, p_mapped boolean, p_cluster text, p_region text, p_team text
-)
-returns setof tickets.inc language sql stable parallel safe
-as $$
-  select t.*
-  from tickets.inc t
-  where case p_open when true then t.is_actionable when false then t.is_actionable is not true else false end
-    and (not p_mapped or t.longitude is not null)
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
-    and (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_team is null or lower(btrim(t.assigned_team)) = lower(btrim(p_team)))
-$$;
-comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
---! EndIncluded filters.sql
 --! Included map.sql
 -- The map: what dashboard_api serves.
 
@@ -5401,7 +5414,7 @@ comment on aggregate tickets.concat(anycompatiblearray) is 'One array of all ele
 
 -- Counted by coordinate and cluster first: a coordinate has few clusters, and the key of each, which makes its spellings one, then
 -- need not be worked out for every ticket (a third of the time).
--- Long, because it is one statement: only so are filters that are not asked for, and the tickets that p_state leaves out, gone
+-- Over 100 lines, because it is one statement: only so are filters that are not asked for, and the tickets that p_state leaves out, gone
 -- before anything is read, and the rest read in parallel.
 -- Planned anew in each call, with its arguments as constants. No JIT: compiling takes longer than what it would speed up. With
 -- memory for the closed tickets' repair times, which would go through files with the default 4 MB.
@@ -7744,7 +7757,7 @@ comment on function tickets.nearest_vehicles(text, integer, double precision, bo
 -- changes its column. A path may also end by leaving a row unmatched, which costs more than any matching can save.
 -- A free column's potential is 0 and no column's is positive. So of a row's pairs, in the order of their cost, only those need
 -- a look whose cost alone is less than the best path so far.
--- Over 50 lines: one loop of one algorithm, whose arrays would have to be handed to and fro.
+-- Over 100 lines: one loop of one algorithm, whose arrays would have to be handed to and fro.
 create or replace function tickets_ops.shortest_augmenting_paths(
   p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision,
   out column_of integer[], out row_potential double precision[]
@@ -7966,6 +7979,8 @@ comment on function tickets_ops.min_cost_assignment(double precision[], integer,
 --! EndIncluded matching.sql
 --! Included dispatch-plan.sql
 -- The plan: which vehicle goes to which tickets. It writes nothing. Everything here reads with the caller's rights.
+-- A ticket costs a vehicle the kilometres of the way (the straight line times detour) less a bonus for its SLA. Detour, bonuses and
+-- the radius are the row of tickets.dispatch_settings: to weigh them otherwise is an UPDATE (docs/dispatch.md).
 
 -- What a plan is about --
 
@@ -8004,8 +8019,7 @@ begin atomic
     t.sla_state, t.at_risk, t.geo_source
   from tickets.inc_open_sla t
   cross join tickets.dispatch_settings s
-  where (p_region is null or btrim(t.region) = lower(btrim(p_region)))
-    and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster))
+  where tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, p_region, null)
     and (p_tickets is null or t.ticket_id = any (p_tickets))
     and not exists (select from tickets.assignments a where a.ticket_id = t.ticket_id and a.state = 'assigned');
 end;
@@ -8666,7 +8680,7 @@ comment on column tickets_ops.schedule.weekdays is 'Days of the week, 0 (Sunday)
 comment on column tickets_ops.schedule.since is 'When it became what it is: a run before that was never missed.';
 
 --! Included workers.sql
--- Which workers live.
+-- Which workers are alive, and by what that is known: each holds an advisory lock (src/worker/heartbeat.ts).
 
 create or replace function tickets_ops.worker_lock(p_pool_id text, out space integer, out number integer) language sql immutable
 return row(740512, hashtext(p_pool_id));
@@ -9170,7 +9184,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.scheduled_runs(text, timestamptz, timestamptz) is 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
 
-create or replace function tickets_ops.last_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+create or replace function tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamptz, p_ahead boolean) returns timestamptz
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   v_days integer;
@@ -9178,29 +9192,27 @@ declare
 begin
   -- Nearly always it is within a day; 29 February may be eight years away.
   foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    if p_ahead then
+      select min(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+      where run > p_at;
+    else
+      select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    end if;
     exit when v_run is not null;
   end loop;
   return v_run;
 end
 $$;
+comment on function tickets_ops.nearest_scheduled_run(text, timestamptz, boolean) is 'What tickets_ops.next_scheduled_run (p_ahead) and tickets_ops.last_scheduled_run return.';
+
+create or replace function tickets_ops.last_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp
+return tickets_ops.nearest_scheduled_run(p_dataset, p_at, false);
 comment on function tickets_ops.last_scheduled_run(timestamptz, text) is 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 create or replace function tickets_ops.next_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-  v_days integer;
-  v_run timestamptz;
-begin
-  foreach v_days in array array[1, 8, 64, 512, 4096] loop
-    select min(run) into v_run
-    from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
-    where run > p_at;
-    exit when v_run is not null;
-  end loop;
-  return v_run;
-end
-$$;
+language sql stable set search_path = pg_catalog, pg_temp
+return tickets_ops.nearest_scheduled_run(p_dataset, p_at, true);
 comment on function tickets_ops.next_scheduled_run(timestamptz, text) is 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
 
 create or replace function tickets_ops.scheduled_since(p_dataset text) returns timestamptz language sql stable set search_path = pg_catalog, pg_temp
@@ -9208,7 +9220,8 @@ return (select max(s.since) from tickets_ops.schedule s where s.dataset = p_data
 comment on function tickets_ops.scheduled_since(text) is 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
 --! EndIncluded schedule.sql
 --! Included feed.sql
--- Is the feed alive? A look at the bucket that finds nothing new is no proof of it.
+-- Whether the feed is alive, and what is said where it is not: by health, and by the map in summary.freshness.problem. A look at the
+-- bucket that finds nothing new is no proof that it is.
 
 create or replace function tickets_ops.wall_clock(p_at timestamptz) returns text language sql immutable parallel safe
 return to_char(p_at at time zone 'Africa/Nairobi', 'YYYY-MM-DD HH24:MI "EAT"');
@@ -9720,6 +9733,7 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.erase_from_errors(text, text) is 'Part of tickets_ops.erase_ticket: puts another text in the place of one in the errors of snapshots, batches and jobs, where Postgres may have quoted a row. Returns in how many.';
 
+-- 100 lines: one deletion for each place where something of a ticket may stand, in the order in which they depend on each other.
 create or replace function tickets_ops.erase_ticket(p_ticket_id text, p_dataset text default 'inc')
 returns table (what text, erased bigint, note text)
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '10s' as $$
@@ -10049,7 +10063,7 @@ $$;
 comment on function tickets_ops.list_problems() is 'What needs a person: severity fault or warning, what it is about (tickets_ops.problem_subjects), and the problem in words; faults first, the most urgent of each first.';
 --! EndIncluded problems.sql
 --! Included health.sql
--- How healthy all of it is.
+-- Health: the figures of tickets_ops.health, and those of each dataset. What of them needs a person is decided in problems.sql.
 
 create or replace function tickets_ops.read_dataset_health(p_dataset text)
 returns table (
@@ -10410,6 +10424,8 @@ comment on function tickets.settled_through() is 'Lifecycle times (created_at_se
 --! Included closures.sql
 -- Closings, each with the team, the times and the figures that it was told with: tickets.inc knows a ticket's last one only.
 
+-- Over 100 lines: one view, so that a question is planned together with it and reads only what it asks for. The inner query says
+-- what was told of each closing, the joins what came after it.
 create or replace view tickets.inc_closures as
 select
   c.ticket_id,
@@ -10727,6 +10743,7 @@ Traps: it says nothing of tickets that are still open: for that see tickets.inc_
 -- watched just before. The product as a sum of logarithms; it reaches 0 where all that were watched close.
 -- No nested loops: until the tables are analyzed, as after a first load, the planner takes a whole year for a handful of
 -- tickets, and compares each ticket with each closing (measured: 30 000 tickets, 40 s against 0.2).
+-- 100 lines: one statement whose steps each read the one before. As functions they would be planned apart, without its arguments.
 create or replace function tickets.inc_time_to_close(p_from date, p_to date, p_by text default null)
 returns table (
   value text, opened bigint, closed bigint, still_open bigint, clock_known_pct numeric, within_24h_pct numeric, within_48h_pct numeric,
@@ -10838,7 +10855,8 @@ value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 --! EndIncluded time-to-close.sql
 --! Included daily.sql
--- The backlog by day: what was open after each day's last look at the bucket.
+-- The backlog by day: what was open after each day's last look at the bucket. No hour is set for it: the end of every look writes its
+-- day anew, and a day ends at midnight in Nairobi (calendar.sql).
 
 create or replace function tickets_ops.record_day(p_dataset text default 'inc') returns void
   language plpgsql

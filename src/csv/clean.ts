@@ -1,5 +1,6 @@
 /**
- * Cleaning: the fields of one record become a ticket, or the reason why they do not. Pure.
+ * Cleaning: the fields of one record become a ticket, or the reason why they do not. Pure. Alarms and sentinels are dropped;
+ * which words mean that a record is an alarm is in values.ts.
  * What is kept stays as the file has it; an empty field stays "".
  */
 import type { Header } from './header.ts';

@@ -1,6 +1,7 @@
 /**
  * Files that are refused as a whole, and why: what a file looks like that is no ticket CSV. Its first bytes tell the
- * formats that people send instead; they are looked at before anything is parsed.
+ * formats that people send instead; they are looked at before anything is parsed. A header that is none is told in header.ts, a
+ * file of which too little can be loaded in snapshots/suspicion.ts; all are a RefusedFileError.
  */
 import { ExpectedError } from '../settings/errors.ts';
 

@@ -244,7 +244,7 @@ async function applyMigrations(client: ClientBase, databaseUrl: string, workerSc
     throw new SchemaError(`Migration failed: ${explain(error as MigrationError)}`);
   } finally {
     // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports
-    // no way to end it: https://github.com/graphile/migrate/blob/main/src/pgReal.ts (clearAllPools).
+    // no way to end it (clearAllPools is its own); as a library it is not supported: https://github.com/graphile/migrate/issues/222
     clearAllPools();
   }
 }

@@ -3,6 +3,7 @@
  * What one process is told here it registers in the database (tickets_ops.geocoding_providers), where rate and budget are kept.
  */
 import { z } from 'zod';
+import { endpointUrl } from '../settings/http-url.ts';
 import type { Provider } from './provider.ts';
 import { locationiq } from './providers/locationiq.ts';
 import { nominatim } from './providers/nominatim.ts';
@@ -26,9 +27,7 @@ export const GeocoderSettings = z.object({
     .min(8, 'is too short to be a key')
     .optional()
     .describe(`The provider's key; needed by ${LISTS.and.format(namesOf(({ needsKey }) => needsKey))}`),
-  GEOCODER_BASE_URL: z
-    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
-    .refine((url) => !/[@?#]/.test(url), 'must not hold a user, password, query or fragment')
+  GEOCODER_BASE_URL: endpointUrl
     .optional()
     .describe(
       `Address of the provider's API, e.g. http://nominatim:8080; needed by ${LISTS.and.format(

@@ -1,5 +1,6 @@
 /** What the page answers where it does not do what it was asked: a status, words for a person, and the GRANT that is missing. */
 import type { Db } from '../database/client.ts';
+import type { Role } from '../database/roles.ts';
 import { hideSecrets } from '../settings/secrets.ts';
 
 export class Refused extends Error {
@@ -26,9 +27,6 @@ export function refusalOf(error: unknown): Refused {
   const words = status === 503 ? ['The database cannot be reached:', message] : [message, hint];
   return new Refused(status, hideSecrets(words.filter(Boolean).join(' ')));
 }
-
-/** The roles of migrations/grants.sql that the page asks for. */
-export type Role = 'tickets_reader' | 'tickets_curator' | 'tickets_operator';
 
 /** Runs what takes `role`. @throws Refused with the GRANT where the person's role is no member of it */
 export async function asMember<T>(db: Db, role: Role, run: () => Promise<T>): Promise<T> {

@@ -5,9 +5,10 @@
 import type pg from 'pg';
 import { z } from 'zod';
 import { type Db, transaction } from '../database/client.ts';
+import type { Role } from '../database/roles.ts';
 import { readStatus } from '../operations/health.ts';
 import { DATASET_NAMES, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
-import { asMember, Refused, type Role } from './refused.ts';
+import { asMember, Refused } from './refused.ts';
 
 interface Route<T extends z.ZodType = z.ZodType> {
   /** Of which the role of the person has to be a member. */

@@ -8,6 +8,7 @@ import { ARCHIVE_FOLDER } from '../bucket/files.ts';
 import { GeocoderSettings } from '../geocoding/settings.ts';
 import { asLibpq, refusalOfUrl } from './database-url.ts';
 import { ExpectedError } from './errors.ts';
+import { endpointUrl, httpUrl } from './http-url.ts';
 
 export const DatabaseSettings = z.object({
   DATABASE_URL: z
@@ -48,10 +49,7 @@ export const TakeoverSettings = z.object({
 });
 
 export const BucketSettings = z.object({
-  RUSTFS_ENDPOINT: z
-    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
-    .refine((url) => !/[@?#]/.test(url), 'must not hold a user, password, query or fragment')
-    .describe('URL of the S3 server, e.g. http://rustfs:9000'),
+  RUSTFS_ENDPOINT: endpointUrl.describe('URL of the S3 server, e.g. http://rustfs:9000'),
   RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
   RUSTFS_ACCESS_KEY: z.string().min(1).describe('S3 access key; may list, read, write and delete under the prefix'),
   RUSTFS_SECRET_KEY: z.string().min(1).describe('S3 secret key'),
@@ -140,15 +138,17 @@ export const RetentionSettings = z.object({
   ),
 });
 
-const httpUrl = z.url({ protocol: /^https?$/, error: 'must be an http or https URL' }).optional();
-
 export const AlertSettings = z.object({
-  ALERT_WEBHOOK_URL: httpUrl.describe(
-    'Where a message is posted when health turns, as Slack, Mattermost and their like take it. A secret. Unset: nowhere',
-  ),
-  ALERT_PING_URL: httpUrl.describe(
-    'What is asked for every two minutes while health is ok: a push monitor of Uptime Kuma or healthchecks, which alarms when that ends. A secret. Unset: nothing',
-  ),
+  ALERT_WEBHOOK_URL: httpUrl
+    .optional()
+    .describe(
+      'Where a message is posted when health turns, as Slack, Mattermost and their like take it. A secret. Unset: nowhere',
+    ),
+  ALERT_PING_URL: httpUrl
+    .optional()
+    .describe(
+      'What is asked for every two minutes while health is ok: a push monitor of Uptime Kuma or healthchecks, which alarms when that ends. A secret. Unset: nothing',
+    ),
 });
 
 export const PageSettings = z.object({

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { csvOf, PREFIX } from '../support/pipeline.ts';
+import { countRows } from '../support/rows.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
 const FILES = 24;
@@ -32,9 +33,7 @@ describe('a feed of changes', { skip: !native && 'needs a native Postgres' }, ()
     const start = () => startWorkerProcess({ INC_FEED: 'changes', LOG_LEVEL: 'info' });
     let workers = await Promise.all([start(), start()]);
     await env.pool.query('select tickets_ops.fetch_now()');
-    const done = async () =>
-      (await env.pool.query(`select count(*)::int as n from tickets_ops.snapshots where status = 'done'`)).rows[0]
-        .n as number;
+    const done = () => countRows(env.pool, `tickets_ops.snapshots where status = 'done'`);
     for (let kill = 1; kill <= KILLS; kill += 1) {
       // Each time a few files later, wherever they are then.
       await waitFor('a few more files', async () => (await done()) >= kill * 2, 60_000);

@@ -14,6 +14,7 @@ import { Dice } from '../../demo/chance.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { createTracker, park, report } from '../support/fleet.ts';
 import { addFetch, csvOf, fetchNow, keyOf } from '../support/pipeline.ts';
+import { countRows } from '../support/rows.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
 const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
@@ -295,8 +296,7 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
       await waitFor('tickets to be written', async () =>
         ['loading', 'finalizing', 'done'].includes(await statusOf(hour + 1)),
       );
-      const assigned = async () =>
-        (await env.pool.query(`select count(*)::int as n from tickets.assignments where state = 'assigned'`)).rows[0].n;
+      const assigned = () => countRows(env.pool, `tickets.assignments where state = 'assigned'`);
       if (dice.chance(0.5)) await waitFor('a batch to be done', async () => (await assigned()) < ids.length);
       await new Promise((resolve) => setTimeout(resolve, dice.next() * 600)); // a moment of the load, whichever
       victim.kill('SIGKILL');

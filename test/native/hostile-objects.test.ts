@@ -247,7 +247,7 @@ describe('what others may create', { skip: !native && 'needs a native Postgres' 
         'tickets.eat_ts',
         'tickets.hours_to_minutes',
         'tickets.location_rule',
-        'tickets.location_words',
+        'tickets.location_walk',
         'tickets.plain_name',
         'tickets.to_degrees', // these run for every row
         'tickets.filtered_tickets', // these are inlined

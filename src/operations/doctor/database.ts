@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { FORMER_REMEDY, pending } from '../../database/committed.ts';
 import { isEmbedded } from '../../database/pooler.ts';
 import { obstacles } from '../../database/preflight.ts';
+import { ROLES } from '../../database/roles.ts';
 import { newerServer, readServer, serverObstacle } from '../../database/server.ts';
 import { JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
@@ -92,9 +93,6 @@ async function firstRights(client: pg.Client): Promise<Verdict> {
     `let the DBA run:\n${missing.map(({ remedy }) => remedy).join('\n')}`,
   );
 }
-
-/** Those that migrations/grants.sql makes and gives rights. */
-const ROLES = ['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher', 'tickets_monitor'];
 
 async function roles(client: pg.Client): Promise<Verdict> {
   const { rows } = await client.query<{ name: string }>(
