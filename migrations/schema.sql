@@ -4087,6 +4087,34 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.distrust_answers(p_provider text) IS 'A provider is suspected: what it did not find since it last found anything expires in an hour, and does not count as an attempt.';
 
+CREATE FUNCTION tickets_ops.empty_staging(p_snapshot_id bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_locked boolean;
+begin
+  if pg_relation_size('tickets_ops.snapshot_rows') > 4 * 1024 * 1024 and current_setting('transaction_isolation') = 'read committed' then
+    foreach v_locked in array array[false, true] loop
+      exit when exists (select from tickets_ops.snapshot_rows where snapshot_id < p_snapshot_id) -- primary key
+        or exists (select from tickets_ops.snapshot_rows where snapshot_id > p_snapshot_id);
+      if v_locked then
+        truncate tickets_ops.snapshot_rows;
+        exit;
+      end if;
+      begin
+        lock table tickets_ops.snapshot_rows in access exclusive mode nowait;
+      exception when lock_not_available then
+        exit;
+      end;
+    end loop;
+  end if;
+  perform tickets_ops.wipe_staging(p_snapshot_id);
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.empty_staging(p_snapshot_id bigint) IS 'As tickets_ops.wipe_staging, at the end of a load: truncates the table where the snapshot''s rows stand alone in it and nobody uses it, since deleting half a million of them takes a quarter of a second, and a vacuum afterwards. Others wait for the table until the transaction ends.';
+
 CREATE FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5671,7 +5699,7 @@ CREATE FUNCTION tickets_ops.kept_tables() RETURNS TABLE(table_name text, part te
     ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
     ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
     ('tickets_ops.sweeps', 'ledger', 'A row for each dataset.'),
-    ('tickets_ops.unrecorded_tickets', 'ledger', 'Until the next load of the dataset.'),
+    ('tickets_ops.unrecorded_tickets', 'ledger', 'Until the next load or sweep of the dataset.'),
     ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
     ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
     ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
@@ -6158,14 +6186,17 @@ CREATE FUNCTION tickets_ops.note_unrecorded() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  insert into tickets_ops.unrecorded_tickets (dataset, ticket_id)
-  select tg_table_name, w.ticket_id from written w
-  on conflict do nothing; -- deleted and inserted again
+  -- Asked here, and not in the trigger's WHEN, which whoever inserts would need a right for.
+  if not tickets_ops.is_pipeline() then
+    insert into tickets_ops.unrecorded_tickets (dataset, ticket_id)
+    select tg_table_name, w.ticket_id from written w
+    on conflict do nothing; -- deleted and inserted again
+  end if;
   return null;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.note_unrecorded() IS 'Trigger after an insert of tickets that is not the pipeline''s: notes them for tickets_ops.record_baselines.';
+COMMENT ON FUNCTION tickets_ops.note_unrecorded() IS 'Trigger after an insert of tickets: notes those that are not the pipeline''s for tickets_ops.record_baselines.';
 
 CREATE TABLE tickets_ops.geocoding_providers (
     provider text NOT NULL,
@@ -7036,23 +7067,37 @@ CREATE FUNCTION tickets_ops.record_baselines(p_dataset text, p_snapshot_id bigin
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
+  v_ids text[];
   v_written bigint;
 begin
+  with noted as (
+    delete from tickets_ops.unrecorded_tickets where dataset = p_dataset returning ticket_id -- primary key
+  )
+  select array_agg(ticket_id) into v_ids from noted;
+  if not p_only_noted then
+    -- An anti-join of two indexes: the primary key and *_events_ticket.
+    execute format(
+      'select array_agg(t.ticket_id) from tickets.%I t where not exists (select from tickets.%I e where e.ticket_id = t.ticket_id)',
+      p_dataset, p_dataset || '_events'
+    ) into v_ids;
+  end if;
+  if v_ids is null then
+    return 0;
+  end if;
+  -- Loads and the sweep may be at the same tickets: who locks them, in ticket_id order as a load does, looks at their history
+  -- in a statement of its own, which sees what the other has committed meanwhile.
+  execute format('select from tickets.%I where ticket_id = any ($1) order by ticket_id for no key update', p_dataset) using v_ids;
   execute format($sql$
-    with noted as (
-      delete from tickets_ops.unrecorded_tickets where dataset = %3$L returning ticket_id -- primary key
-    )
     insert into tickets.%1$I (
       ticket_id, event, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
     )
     select
       t.ticket_id, 'baseline', t.normalized_status, $1, $2,
       left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
-    from tickets.%2$I t %4$s
-    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id) -- index *_events_ticket
+    from tickets.%2$I t
+    where t.ticket_id = any ($3) and not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id) -- index *_events_ticket
     order by t.ticket_id
-  $sql$, p_dataset || '_events', p_dataset, p_dataset, case when p_only_noted then 'join noted using (ticket_id)' end)
-  using p_snapshot_id, p_snapshot_at;
+  $sql$, p_dataset || '_events', p_dataset) using p_snapshot_id, p_snapshot_at, v_ids;
   get diagnostics v_written = row_count;
   return v_written;
 end
@@ -8684,7 +8729,8 @@ begin
   loop
     v_began := clock_timestamp();
     placed := tickets.place_tickets(dataset);
-    baselines := tickets_ops.record_baselines(dataset, null, v_began);
+    -- As of what is loaded: history is in the order of the export's times.
+    baselines := tickets_ops.record_baselines(dataset, null, (tickets_ops.high_water_mark(dataset)).snapshot_at);
     update tickets_ops.sweeps s set swept_at = clock_timestamp(), took = clock_timestamp() - v_began where s.dataset = sweep.dataset;
     if placed + baselines > 0 then
       return next;
@@ -8693,7 +8739,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.sweep() IS 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it found; what triggers have kept true gives no row.';
+COMMENT ON FUNCTION tickets_ops.sweep() IS 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it did for which dataset; no row where there was nothing to do.';
 
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
@@ -8903,31 +8949,11 @@ $$;
 COMMENT ON FUNCTION tickets_ops.wake_locations(p_cluster text) IS 'The geocode_location jobs that wait for a cluster''s centroid may run now: it has one, or none is to be had.';
 
 CREATE FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  v_locked boolean;
-begin
-  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
-  -- Deleting half a million rows takes a quarter of a second, and a vacuum afterwards; truncating them does not. Asked twice:
-  -- under the lock all rows of others are committed, and so seen. Where somebody uses the table, it is not waited for.
-  if pg_relation_size('tickets_ops.snapshot_rows') > 4 * 1024 * 1024 then
-    foreach v_locked in array array[false, true] loop
-      exit when exists (select from tickets_ops.snapshot_rows where snapshot_id < p_snapshot_id) -- primary key
-        or exists (select from tickets_ops.snapshot_rows where snapshot_id > p_snapshot_id);
-      if v_locked then
-        truncate tickets_ops.snapshot_rows;
-        return;
-      end if;
-      lock table tickets_ops.snapshot_rows in access exclusive mode nowait;
-    end loop;
-  end if;
   delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
-exception when lock_not_available then
   delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
-  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
-end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wipe_staging(p_snapshot_id bigint) IS 'Deletes what is staged of a snapshot. Its rejects stay.';
@@ -10254,7 +10280,7 @@ CREATE TABLE tickets_ops.unrecorded_tickets (
     ticket_id text NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.unrecorded_tickets IS 'Tickets that somebody inserted past the pipeline, until the next load gives them a baseline.';
+COMMENT ON TABLE tickets_ops.unrecorded_tickets IS 'Tickets that somebody inserted past the pipeline, until the next load or sweep gives them a baseline.';
 
 COMMENT ON COLUMN tickets_ops.unrecorded_tickets.dataset IS 'inc or crq.';
 
@@ -10529,9 +10555,9 @@ CREATE TRIGGER _600_rescore_inserted AFTER INSERT ON tickets.geo_clusters FOR EA
 
 CREATE TRIGGER _600_rescore_updated AFTER UPDATE ON tickets.geo_clusters FOR EACH ROW WHEN ((((new.geom)::bytea IS DISTINCT FROM (old.geom)::bytea) OR (new.guard_km <> old.guard_km))) EXECUTE FUNCTION tickets_ops.cluster_changed();
 
-CREATE TRIGGER _600_unrecorded AFTER INSERT ON tickets.crq REFERENCING NEW TABLE AS written FOR EACH STATEMENT WHEN ((NOT tickets_ops.is_pipeline())) EXECUTE FUNCTION tickets_ops.note_unrecorded();
+CREATE TRIGGER _600_unrecorded AFTER INSERT ON tickets.crq REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.note_unrecorded();
 
-CREATE TRIGGER _600_unrecorded AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT WHEN ((NOT tickets_ops.is_pipeline())) EXECUTE FUNCTION tickets_ops.note_unrecorded();
+CREATE TRIGGER _600_unrecorded AFTER INSERT ON tickets.inc REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.note_unrecorded();
 
 CREATE TRIGGER _900_decided_by_delete AFTER DELETE ON tickets.geo_clusters REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.record_decisions();
 
@@ -10880,6 +10906,8 @@ REVOKE ALL ON FUNCTION tickets_ops.dispatch_lock() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.distance_km(p_one public.geometry, p_other public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.distrust_answers(p_provider text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.empty_staging(p_snapshot_id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.end_assignments(p_snapshot_id bigint, p_first_ticket_id text, p_last_ticket_id text) FROM PUBLIC;
 

@@ -220,6 +220,13 @@ describe('the plan of a look', () => {
       'newest',
       ['archive 06', 'archive 05', 'load 09'],
     ],
+    [
+      'moves no other version that stands at the key of what was loaded, even with the same bytes',
+      [at('08', { lastModified: NOON }), at('09')],
+      { ...known({ '08': 'done' }, '08'), unarchived: [position(at('08'))] },
+      'newest',
+      ['write off 08', 'supersede 08', 'load 09'],
+    ],
     ['records what is nearly a CSV once', [at('09', { size: 0 })], known(), 'newest', ['ignore 09']],
     ['says nothing twice about it', [at('09', { size: 0 })], known({ '09': 'failed' }), 'newest', []],
   ];

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:bdcb3014c2d82d1f5b181d352257b15e53127012
+--! Hash: sha1:f7b961599d0cf03b2242b284f9bd05cf78f91711
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4220,7 +4220,7 @@ create table tickets_ops.unrecorded_tickets (
   ticket_id text,
   primary key (dataset, ticket_id)
 );
-comment on table tickets_ops.unrecorded_tickets is 'Tickets that somebody inserted past the pipeline, until the next load gives them a baseline.';
+comment on table tickets_ops.unrecorded_tickets is 'Tickets that somebody inserted past the pipeline, until the next load or sweep gives them a baseline.';
 comment on column tickets_ops.unrecorded_tickets.dataset is 'inc or crq.';
 comment on column tickets_ops.unrecorded_tickets.ticket_id is 'The ticket.';
 
@@ -4606,36 +4606,53 @@ comment on function tickets_ops.load_rows(text, bigint, text, text, text[]) is '
 create or replace function tickets_ops.note_unrecorded() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  insert into tickets_ops.unrecorded_tickets (dataset, ticket_id)
-  select tg_table_name, w.ticket_id from written w
-  on conflict do nothing; -- deleted and inserted again
+  -- Asked here, and not in the trigger's WHEN, which whoever inserts would need a right for.
+  if not tickets_ops.is_pipeline() then
+    insert into tickets_ops.unrecorded_tickets (dataset, ticket_id)
+    select tg_table_name, w.ticket_id from written w
+    on conflict do nothing; -- deleted and inserted again
+  end if;
   return null;
 end
 $$;
-comment on function tickets_ops.note_unrecorded() is 'Trigger after an insert of tickets that is not the pipeline''s: notes them for tickets_ops.record_baselines.';
+comment on function tickets_ops.note_unrecorded() is 'Trigger after an insert of tickets: notes those that are not the pipeline''s for tickets_ops.record_baselines.';
 
 create or replace function tickets_ops.record_baselines(
   p_dataset text, p_snapshot_id bigint, p_snapshot_at timestamptz, p_only_noted boolean default false
 ) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 declare
+  v_ids text[];
   v_written bigint;
 begin
+  with noted as (
+    delete from tickets_ops.unrecorded_tickets where dataset = p_dataset returning ticket_id -- primary key
+  )
+  select array_agg(ticket_id) into v_ids from noted;
+  if not p_only_noted then
+    -- An anti-join of two indexes: the primary key and *_events_ticket.
+    execute format(
+      'select array_agg(t.ticket_id) from tickets.%I t where not exists (select from tickets.%I e where e.ticket_id = t.ticket_id)',
+      p_dataset, p_dataset || '_events'
+    ) into v_ids;
+  end if;
+  if v_ids is null then
+    return 0;
+  end if;
+  -- Loads and the sweep may be at the same tickets: who locks them, in ticket_id order as a load does, looks at their history
+  -- in a statement of its own, which sees what the other has committed meanwhile.
+  execute format('select from tickets.%I where ticket_id = any ($1) order by ticket_id for no key update', p_dataset) using v_ids;
   execute format($sql$
-    with noted as (
-      delete from tickets_ops.unrecorded_tickets where dataset = %3$L returning ticket_id -- primary key
-    )
     insert into tickets.%1$I (
       ticket_id, event, new_value, snapshot_id, snapshot_at, assigned_team, owner, cluster, region, created_at_service, closed_at, mttr, sla_status
     )
     select
       t.ticket_id, 'baseline', t.normalized_status, $1, $2,
       left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
-    from tickets.%2$I t %4$s
-    where not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id) -- index *_events_ticket
+    from tickets.%2$I t
+    where t.ticket_id = any ($3) and not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id) -- index *_events_ticket
     order by t.ticket_id
-  $sql$, p_dataset || '_events', p_dataset, p_dataset, case when p_only_noted then 'join noted using (ticket_id)' end)
-  using p_snapshot_id, p_snapshot_at;
+  $sql$, p_dataset || '_events', p_dataset) using p_snapshot_id, p_snapshot_at, v_ids;
   get diagnostics v_written = row_count;
   return v_written;
 end
@@ -4660,7 +4677,8 @@ begin
   loop
     v_began := clock_timestamp();
     placed := tickets.place_tickets(dataset);
-    baselines := tickets_ops.record_baselines(dataset, null, v_began);
+    -- As of what is loaded: history is in the order of the export's times.
+    baselines := tickets_ops.record_baselines(dataset, null, (tickets_ops.high_water_mark(dataset)).snapshot_at);
     update tickets_ops.sweeps s set swept_at = clock_timestamp(), took = clock_timestamp() - v_began where s.dataset = sweep.dataset;
     if placed + baselines > 0 then
       return next;
@@ -4668,7 +4686,7 @@ begin
   end loop;
 end
 $$;
-comment on function tickets_ops.sweep() is 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it found; what triggers have kept true gives no row.';
+comment on function tickets_ops.sweep() is 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it did for which dataset; no row where there was nothing to do.';
 --! EndIncluded sweep.sql
 --! Included refused-rows.sql
 -- Rows that the database itself refuses, found without writing them.
@@ -4765,31 +4783,37 @@ $$;
 comment on function tickets_ops.replace_held(text, timestamptz, boolean) is 'Held snapshots of a dataset whose files are no newer than this time are given up, because a newer one is loaded (then they are superseded) or held in their place (then they count as failed, and are not read again).';
 
 create or replace function tickets_ops.wipe_staging(p_snapshot_id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
+$$;
+comment on function tickets_ops.wipe_staging(bigint) is 'Deletes what is staged of a snapshot. Its rejects stay.';
+
+-- Asked twice: under the lock all rows of others are committed, and so seen by a session that is READ COMMITTED, as ours are.
+create or replace function tickets_ops.empty_staging(p_snapshot_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_locked boolean;
 begin
-  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
-  -- Deleting half a million rows takes a quarter of a second, and a vacuum afterwards; truncating them does not. Asked twice:
-  -- under the lock all rows of others are committed, and so seen. Where somebody uses the table, it is not waited for.
-  if pg_relation_size('tickets_ops.snapshot_rows') > 4 * 1024 * 1024 then
+  if pg_relation_size('tickets_ops.snapshot_rows') > 4 * 1024 * 1024 and current_setting('transaction_isolation') = 'read committed' then
     foreach v_locked in array array[false, true] loop
       exit when exists (select from tickets_ops.snapshot_rows where snapshot_id < p_snapshot_id) -- primary key
         or exists (select from tickets_ops.snapshot_rows where snapshot_id > p_snapshot_id);
       if v_locked then
         truncate tickets_ops.snapshot_rows;
-        return;
+        exit;
       end if;
-      lock table tickets_ops.snapshot_rows in access exclusive mode nowait;
+      begin
+        lock table tickets_ops.snapshot_rows in access exclusive mode nowait;
+      exception when lock_not_available then
+        exit;
+      end;
     end loop;
   end if;
-  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
-exception when lock_not_available then
-  delete from tickets_ops.snapshot_batches where snapshot_id = p_snapshot_id;
-  delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
+  perform tickets_ops.wipe_staging(p_snapshot_id);
 end
 $$;
-comment on function tickets_ops.wipe_staging(bigint) is 'Deletes what is staged of a snapshot. Its rejects stay.';
+comment on function tickets_ops.empty_staging(bigint) is 'As tickets_ops.wipe_staging, at the end of a load: truncates the table where the snapshot''s rows stand alone in it and nobody uses it, since deleting half a million of them takes a quarter of a second, and a vacuum afterwards. Others wait for the table until the transaction ends.';
 
 create or replace function tickets_ops.locked_snapshot(p_snapshot_id bigint) returns tickets_ops.snapshots language plpgsql
 set search_path = pg_catalog, pg_temp as $$
@@ -4881,7 +4905,7 @@ declare
 begin
   foreach v_table in array array['inc', 'crq'] loop
     execute format('create trigger _600_unrecorded after insert on tickets.%I referencing new table as written
-      for each statement when (not tickets_ops.is_pipeline()) execute function tickets_ops.note_unrecorded()', v_table);
+      for each statement execute function tickets_ops.note_unrecorded()', v_table);
   end loop;
 end
 $$;
@@ -11466,7 +11490,7 @@ language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
     ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
     ('tickets_ops.sweeps', 'ledger', 'A row for each dataset.'),
-    ('tickets_ops.unrecorded_tickets', 'ledger', 'Until the next load of the dataset.'),
+    ('tickets_ops.unrecorded_tickets', 'ledger', 'Until the next load or sweep of the dataset.'),
     ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
     ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
     ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),

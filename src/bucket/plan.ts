@@ -52,6 +52,8 @@ export interface Knowledge {
 }
 
 export type Action =
+  /** Loaded or unchanged, but another version stands at its key now: of it there is nothing left to move. */
+  | 'write off'
   /** Loaded or unchanged, but still in the folder, or nobody wrote down that it was moved: its archiving is pending. */
   | 'archive'
   /** Future-dated: looked at again when its time has come. */
@@ -135,10 +137,17 @@ export function planSnapshots({ files, ignored }: Listing, known: Knowledge, mod
 export function archive(here: readonly SnapshotFile[], taken: SnapshotFile | undefined, known: Knowledge): Step[] {
   const isLoaded = (file: SnapshotFile) =>
     ['done', 'unchanged'].includes(known.versions.get(versionOf(file))?.status ?? '');
-  const lies = new Set(here.map(versionOf));
-  return [...here.filter(isLoaded), ...known.unarchived.filter((file) => !lies.has(versionOf(file)))]
-    .filter((file) => file !== taken)
-    .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off'));
+  const versions = new Set(here.map(versionOf));
+  const keys = new Set(here.map(({ key }) => key));
+  const gone = known.unarchived.filter((file) => !versions.has(versionOf(file)));
+  return [
+    ...[...here.filter(isLoaded), ...gone.filter(({ key }) => !keys.has(key))]
+      .filter((file) => file !== taken)
+      .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off')),
+    ...gone
+      .filter(({ key }) => keys.has(key))
+      .map((file) => step('write off', file, 'it was loaded, and another version stands at its key now')),
+  ];
 }
 
 export const step = (action: Action, file: SnapshotFile, reason: string): Step => ({ action, file, reason });

@@ -175,6 +175,7 @@ function describeFilePlan({ file, snapshotAt, refusal, changes }: FilePlan): str
 
 const WOULD: Record<Action, string> = {
   archive: 'Would be archived',
+  'write off': 'Would count as gone',
   postpone: 'Would be refused until its time has come',
   ignore: 'Would be ignored',
   supersede: 'Would be passed over',

@@ -109,7 +109,7 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   await client.query('select tickets_ops.plan_geocoding()');
   if (snapshot.backfill) await client.query('select tickets_ops.continue_backfill($1)', [snapshot.dataset]);
   await client.query('select tickets_ops.record_day($1)', [snapshot.dataset]); // late: other looks wait for its lock
-  await client.query('select tickets_ops.wipe_staging($1)', [snapshotId]); // last: other stagings wait for its lock
+  await client.query('select tickets_ops.empty_staging($1)', [snapshotId]); // last: other stagings wait for its lock
   return { ...snapshot, status };
 }
 

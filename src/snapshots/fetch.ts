@@ -127,6 +127,9 @@ async function carryOut(
       break;
     case 'load':
       return load(client, bucket, dataset, look, file, options);
+    case 'write off':
+      await ledger.archived(client, dataset.name, file, null);
+      break;
     case 'archive': // by fetchSnapshot
     case 'wait': // nothing to do yet
   }

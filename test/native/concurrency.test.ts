@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { bigCsv, feed, type Snapshot } from '../../demo/feed.ts';
 import { registerGeocoder } from '../../src/geocoding/registration.ts';
-import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { addFetch, csvOf, keyOf, ledger, PREFIX, rawTickets } from '../support/pipeline.ts';
 
 describe('several workers at once', { skip: !native && 'needs a native Postgres' }, () => {
@@ -127,6 +127,55 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
     await assert.rejects(insert('inc'), /snapshots_one_in_flight/);
   });
 
+  test('a ticket that came past the pipeline gets one baseline, whoever is at it at once, and none after its first event', async () => {
+    const role = `loader_${process.pid}`;
+    await env.pool.query(
+      `create role ${role}; grant tickets_reader to ${role}; grant insert, update on tickets.inc to ${role}`,
+    );
+    const [first, second] = [await env.pool.connect(), await env.pool.connect()];
+    const waits = () =>
+      waitFor('the second to wait for the first', async () => {
+        const { rowCount } = await env.pool.query(
+          `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ~ 'record_baselines'`,
+        );
+        return rowCount;
+      });
+    const history = async () =>
+      (await env.pool.query('select ticket_id, event from tickets.inc_events order by event_id')).rows;
+    const all = `select tickets_ops.record_baselines('inc', null, null)`;
+    try {
+      // Whoever may write tickets needs no right beside it.
+      await first.query(
+        `begin; set local role ${role}; insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"is_actionable": "true"}'); commit`,
+      );
+      await first.query('begin');
+      await first.query(`select tickets_ops.record_baselines('inc', null, null, true)`);
+      const sweep = second.query(all);
+      await waits();
+      await first.query('commit');
+      await sweep;
+      assert.deepEqual(await history(), [{ ticket_id: 'WOT1', event: 'baseline' }]);
+
+      // A load closes one that was never told of.
+      await env.reset();
+      await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"is_actionable": "true"}')`);
+      await first.query('begin');
+      await first.query(
+        `with ticket as (update tickets.inc set raw = '{"is_actionable": "false"}' returning ticket_id)
+         insert into tickets.inc_events (ticket_id, event, old_value) select ticket_id, 'closed', '' from ticket`,
+      );
+      const late = second.query(all);
+      await waits();
+      await first.query('commit');
+      await late;
+      assert.deepEqual(await history(), [{ ticket_id: 'WOT1', event: 'closed' }]);
+    } finally {
+      first.release(true);
+      second.release(true);
+      await env.pool.query(`drop owned by ${role}; drop role ${role}`);
+    }
+  });
+
   test('what is staged of one snapshot is emptied at once where it stands alone, and never takes rows of another', async () => {
     const stage = (db: { query: (sql: string) => Promise<unknown> }, snapshot: number, rows: number) =>
       db.query(
@@ -141,7 +190,7 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
     };
     const bytes = async () =>
       (await env.pool.query(`select pg_relation_size('tickets_ops.snapshot_rows')::int as n`)).rows[0].n as number;
-    const wipe = (snapshot: number) => env.pool.query(`select tickets_ops.wipe_staging(${snapshot})`);
+    const wipe = (snapshot: number) => env.pool.query(`select tickets_ops.empty_staging(${snapshot})`);
 
     await stage(env.pool, 1, 100_000);
     await wipe(1);
