@@ -7434,6 +7434,28 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) IS 'Removes jobs that do not run. Returns how many.';
 
+CREATE FUNCTION tickets_ops.remove_orphaned_digests(p_dataset text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_removed bigint;
+begin
+  execute format($sql$
+    with orphaned as materialized ( -- once: as a subquery it may be run for each row of the table
+      select d.ticket_id from tickets_ops.%1$I d
+      where not exists (select from tickets.%2$I t where t.ticket_id = d.ticket_id) -- both primary keys
+      for update of d skip locked
+    )
+    delete from tickets_ops.%1$I d using orphaned o where d.ticket_id = o.ticket_id
+  $sql$, p_dataset || '_digests', p_dataset);
+  get diagnostics v_removed = row_count;
+  return v_removed;
+end
+$_$;
+
+COMMENT ON FUNCTION tickets_ops.remove_orphaned_digests(p_dataset text) IS 'Removes the digests of tickets that were deleted; not those that a load is just giving to new tickets of their number. Returns how many.';
+
 CREATE FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -8712,7 +8734,7 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.storage_metrics() IS 'Metrics of what the tables take.';
 
-CREATE FUNCTION tickets_ops.sweep() RETURNS TABLE(dataset text, placed bigint, baselines bigint)
+CREATE FUNCTION tickets_ops.sweep() RETURNS TABLE(dataset text, placed bigint, baselines bigint, digests bigint)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -8731,15 +8753,16 @@ begin
     placed := tickets.place_tickets(dataset);
     -- As of what is loaded: history is in the order of the export's times.
     baselines := tickets_ops.record_baselines(dataset, null, (tickets_ops.high_water_mark(dataset)).snapshot_at);
+    digests := tickets_ops.remove_orphaned_digests(dataset);
     update tickets_ops.sweeps s set swept_at = clock_timestamp(), took = clock_timestamp() - v_began where s.dataset = sweep.dataset;
-    if placed + baselines > 0 then
+    if placed + baselines + digests > 0 then
       return next;
     end if;
   end loop;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.sweep() IS 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it did for which dataset; no row where there was nothing to do.';
+COMMENT ON FUNCTION tickets_ops.sweep() IS 'Places the tickets that disagree with the gazetteers, begins the history of those that have none, and removes digests of tickets that are gone. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it did for which dataset; no row where there was nothing to do.';
 
 CREATE FUNCTION tickets_ops.take_ticket(p_ticket_id text, p_vehicle_id text, p_position integer, p_metres double precision, p_take_over boolean) RETURNS tickets.assignments
     LANGUAGE plpgsql SECURITY DEFINER
@@ -11156,6 +11179,8 @@ REVOKE ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) FROM P
 GRANT ALL ON FUNCTION tickets_ops.release_snapshot(p_snapshot_id bigint) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.remove_jobs(p_ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.remove_orphaned_digests(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.reopen_snapshot(p_snapshot_id bigint) FROM PUBLIC;
 

@@ -55,7 +55,7 @@ describe('maintain', () => {
     );
   });
 
-  test('sweeps: places what disagrees with the gazetteers, and begins the history of what has none', async () => {
+  test('sweeps: places what disagrees with the gazetteers, begins the history of what has none, and forgets what is gone', async () => {
     await env.pool.query(
       `insert into tickets.geo_clusters (cluster, geom) values ('Kilimani', st_setsrid(st_makepoint(36.78, -1.29), 4326))`,
     );
@@ -63,8 +63,13 @@ describe('maintain', () => {
       `begin; set local session_replication_role = replica;
        insert into ${TICKETS} (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani", "normalized_status": "Open"}'); commit`,
     );
+    await env.pool.query(
+      `insert into tickets_ops.${DATASET}_digests (ticket_id, digest, figures, row_ctid, row_xmin)
+       select id, md5(id)::uuid, 0, '(0,1)', '1' from unnest(array['WOT1', 'deleted']) as id`,
+    );
     await env.pool.query('update tickets_ops.sweeps set swept_at = null');
     await maintain();
+    assert.deepEqual(await rows(`select ticket_id from tickets_ops.${DATASET}_digests`), [{ ticket_id: 'WOT1' }]);
     assert.deepEqual(await rows(`select geo_source, st_x(geom) as lng from ${TICKETS}`), [
       { geo_source: 'cluster', lng: 36.78 },
     ]);

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f7b961599d0cf03b2242b284f9bd05cf78f91711
+--! Hash: sha1:d9ab74778687f7b09428d92f65ba5a57cbc34df0
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4662,7 +4662,26 @@ comment on function tickets_ops.record_baselines(text, bigint, timestamptz, bool
 --! Included sweep.sql
 -- The sweep: what triggers keep true is compared over whole tables, in case somebody wrote without them.
 
-create or replace function tickets_ops.sweep() returns table (dataset text, placed bigint, baselines bigint)
+create or replace function tickets_ops.remove_orphaned_digests(p_dataset text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_removed bigint;
+begin
+  execute format($sql$
+    with orphaned as materialized ( -- once: as a subquery it may be run for each row of the table
+      select d.ticket_id from tickets_ops.%1$I d
+      where not exists (select from tickets.%2$I t where t.ticket_id = d.ticket_id) -- both primary keys
+      for update of d skip locked
+    )
+    delete from tickets_ops.%1$I d using orphaned o where d.ticket_id = o.ticket_id
+  $sql$, p_dataset || '_digests', p_dataset);
+  get diagnostics v_removed = row_count;
+  return v_removed;
+end
+$$;
+comment on function tickets_ops.remove_orphaned_digests(text) is 'Removes the digests of tickets that were deleted; not those that a load is just giving to new tickets of their number. Returns how many.';
+
+create or replace function tickets_ops.sweep() returns table (dataset text, placed bigint, baselines bigint, digests bigint)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_began timestamptz;
@@ -4679,14 +4698,15 @@ begin
     placed := tickets.place_tickets(dataset);
     -- As of what is loaded: history is in the order of the export's times.
     baselines := tickets_ops.record_baselines(dataset, null, (tickets_ops.high_water_mark(dataset)).snapshot_at);
+    digests := tickets_ops.remove_orphaned_digests(dataset);
     update tickets_ops.sweeps s set swept_at = clock_timestamp(), took = clock_timestamp() - v_began where s.dataset = sweep.dataset;
-    if placed + baselines > 0 then
+    if placed + baselines + digests > 0 then
       return next;
     end if;
   end loop;
 end
 $$;
-comment on function tickets_ops.sweep() is 'Places the tickets that disagree with the gazetteers, and begins the history of those that have none. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it did for which dataset; no row where there was nothing to do.';
+comment on function tickets_ops.sweep() is 'Places the tickets that disagree with the gazetteers, begins the history of those that have none, and removes digests of tickets that are gone. Reads all tickets of a dataset, so it rests a hundred times as long as it took: it costs a hundredth of a core at most. Maintenance calls it. Returns what it did for which dataset; no row where there was nothing to do.';
 --! EndIncluded sweep.sql
 --! Included refused-rows.sql
 -- Rows that the database itself refuses, found without writing them.

@@ -8,7 +8,6 @@ import { type Db, transaction } from '../database/client.ts';
 import type { TaskName } from '../database/jobs.ts';
 import { LOCK_NOT_AVAILABLE } from '../database/waits.ts';
 import { keepRegistered } from '../geocoding/registration.ts';
-import type { DatasetName } from '../settings/dataset.ts';
 import type { Log } from '../settings/log.ts';
 import type { RetentionSettings } from '../settings/settings.ts';
 import { rescue } from './rescue.ts';
@@ -79,7 +78,7 @@ async function planPlaces(client: ClientBase, log: Log): Promise<void> {
 async function sweep(client: ClientBase, log: Log): Promise<void> {
   await inNobodysWay(client, log, 'the tickets are swept', async () => {
     const { rows } = await client.query('select * from tickets_ops.sweep()');
-    for (const done of rows) log.info(done, 'swept: tickets were placed, or their history was begun');
+    for (const done of rows) log.info(done, 'swept');
   });
 }
 
@@ -150,8 +149,6 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
       `delete from tickets_ops.geocoding_answers
        where answered_at < tickets_ops.answers_count_since() or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
     ],
-    inc_digests: orphanedDigests('inc'),
-    crq_digests: orphanedDigests('crq'),
     workers: [`delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`],
   };
   const counts: Record<string, number> = {};
@@ -161,12 +158,3 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
   }
   return counts;
 }
-
-/** Digests of tickets that were deleted; not those that a load is just giving to new tickets of their number. */
-const orphanedDigests = (dataset: DatasetName): [sql: string] => [
-  `delete from tickets_ops.${dataset}_digests where ticket_id in (
-     select d.ticket_id from tickets_ops.${dataset}_digests d
-     where not exists (select from tickets.${dataset} t where t.ticket_id = d.ticket_id) -- both primary keys
-     for update of d skip locked
-   )`,
-];
