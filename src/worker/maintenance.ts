@@ -41,26 +41,44 @@ export async function maintain(client: ClientBase, ownPool: string, keep: Retent
  * Snapshots in flight that nothing will move any more: the job that stages it is gone or out of attempts, or the last
  * attempt of one of its batches died with its worker.
  */
-async function failStalled(db: Db): Promise<{ snapshot_id: string; error: string }[]> {
-  const { rows } = await db.query<{ snapshot_id: string; error: string }>(
-    `with stalled as materialized (
-       select s.snapshot_id, coalesce(j.last_error, 'Reading it broke off, and no attempt is left') as error
-       from tickets_ops.snapshots s
-       left join tickets_ops.queued_jobs() j on j.id = s.job_id
-       where s.status = 'staging' and s.progress_at < now() - interval '2 minutes'
-         and (j.id is null or (j.locked_at is null and j.attempts >= j.max_attempts))
-       union all
-       select s.snapshot_id, min(format('%s used up its attempts: %s', j.key, coalesce(j.last_error, 'its worker died')))
-       from tickets_ops.snapshots s
-       left join tickets_ops.snapshot_batches b on b.snapshot_id = s.snapshot_id and s.status = 'loading' -- primary key
-       join tickets_ops.queued_jobs() j
-         on j.key = case s.status when 'loading' then tickets_ops.batch_job_key(b.snapshot_id, b.batch) else tickets_ops.finalize_job_key(s.snapshot_id) end
-       where s.status in ('loading', 'finalizing') and j.locked_at is null and j.attempts >= j.max_attempts
-       group by s.snapshot_id
-     )
-     select snapshot_id, error from stalled where tickets_ops.fail_snapshot(snapshot_id, error)`,
-  );
-  return rows;
+const STALLED = `
+  select s.snapshot_id, coalesce(j.last_error, 'Reading it broke off, and no attempt is left') as error
+  from tickets_ops.snapshots s
+  left join tickets_ops.queued_jobs() j on j.id = s.job_id
+  where s.status = 'staging' and s.progress_at < now() - interval '2 minutes'
+    and (j.id is null or (j.locked_at is null and j.attempts >= j.max_attempts))
+  union all
+  select s.snapshot_id, min(format('%s used up its attempts: %s', j.key, coalesce(j.last_error, 'its worker died')))
+  from tickets_ops.snapshots s
+  left join tickets_ops.snapshot_batches b on b.snapshot_id = s.snapshot_id and s.status = 'loading' -- primary key
+  join tickets_ops.queued_jobs() j
+    on j.key = case s.status when 'loading' then tickets_ops.batch_job_key(b.snapshot_id, b.batch) else tickets_ops.finalize_job_key(s.snapshot_id) end
+  where s.status in ('loading', 'finalizing') and j.locked_at is null and j.attempts >= j.max_attempts
+  group by s.snapshot_id`;
+
+interface Stalled {
+  readonly snapshot_id: string;
+  readonly error: string;
+}
+
+/** Asked again under the snapshot's lock, which whoever retries its jobs takes as well: he may have been at it just now. */
+async function failStalled(client: ClientBase): Promise<Stalled[]> {
+  const failed: Stalled[] = [];
+  const { rows } = await client.query<Stalled>(STALLED);
+  for (const { snapshot_id: id } of rows) {
+    await transaction(client, async () => {
+      await client.query('select from tickets_ops.snapshots where snapshot_id = $1 for update', [id]);
+      const { rows: still } = await client.query<Stalled>(
+        `select * from (${STALLED}) as stalled where snapshot_id = $1`,
+        [id],
+      );
+      for (const stalled of still) {
+        await client.query('select tickets_ops.fail_snapshot($1, $2)', [id, stalled.error]);
+        failed.push(stalled);
+      }
+    });
+  }
+  return failed;
 }
 
 /** Plans what fell due while the file stayed the same: a snapshot plans its own places. Not while somebody writes a gazetteer. */
