@@ -1,5 +1,6 @@
 /** What operators ask of a long queue: every job, health, a retry of the failed ones, a cancel. */
 import type { Environment } from '../test/support/environment.ts';
+import { timed } from './stand.ts';
 import type { Line } from './table.ts';
 
 const JOBS = 200_000;
@@ -21,7 +22,7 @@ export async function measureJobs(env: Environment): Promise<Line[]> {
       what: `${JOBS} jobs, ${FAILED} failed: ${what}`,
       ours: '',
       reference: '',
-      value: await timeOf(env, sql),
+      value: await timed(env, sql),
       limit: LIMIT_MS,
       unit: 'ms',
     });
@@ -38,10 +39,10 @@ async function retryOfAll(env: Environment): Promise<Line> {
   for (let n = 0; n < RUNS; n += 1) {
     await fill(env, JOBS);
     reference.push(
-      await timeOf(env, 'update graphile_worker._private_jobs set attempts = 0, run_at = now(), last_error = null'),
+      await timed(env, 'update graphile_worker._private_jobs set attempts = 0, run_at = now(), last_error = null'),
     );
     await fill(env, JOBS);
-    ours.push(await timeOf(env, 'select count(*) from tickets_ops.retry_failed()'));
+    ours.push(await timed(env, 'select count(*) from tickets_ops.retry_failed()'));
   }
   const [best, bare] = [Math.min(...ours), Math.min(...reference)];
   return {
@@ -72,10 +73,4 @@ async function fill({ pool, reset }: Environment, failed: number): Promise<strin
   );
   await pool.query('vacuum analyze graphile_worker._private_jobs');
   return rows.map(({ id }) => id);
-}
-
-async function timeOf({ pool }: Environment, sql: string): Promise<number> {
-  const from = performance.now();
-  await pool.query(sql);
-  return performance.now() - from;
 }

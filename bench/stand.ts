@@ -6,18 +6,16 @@
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { bigCsv } from '../demo/feed.ts';
 import { clusters } from '../demo/places.ts';
 import { columns } from '../demo/ticket.ts';
 import { type Environment, waitFor } from '../test/support/environment.ts';
+import { fleettickets } from '../test/support/operations.ts';
 import { peakMemoryMb } from '../test/support/peak-memory.ts';
 import { startWorkerProcess } from '../test/support/worker-process.ts';
 
 const run = promisify(execFile);
-
-const CLI = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
 
 /** Between two looks at whether a load is done: looking all the time would take of the two cores that are measured. */
 const LOOK_MS = 25;
@@ -59,7 +57,8 @@ async function put(env: Environment, csv: Buffer): Promise<string> {
 export async function ingest(env: Environment, csv: Buffer): Promise<number> {
   await put(env, csv);
   const from = performance.now();
-  await run(process.execPath, [CLI, 'ingest', '--from-bucket', '--apply'], { env: process.env });
+  const { status, err } = await fleettickets({}, 'ingest', '--from-bucket', '--apply');
+  if (status !== 0) throw new Error(`ingest ended with ${status}: ${err}`);
   return performance.now() - from;
 }
 

@@ -4,7 +4,6 @@
  * look is asked for, by a job.
  */
 import type { ClientBase } from 'pg';
-
 import { planChanges } from '../bucket/changes.ts';
 import { ARCHIVE_FOLDER, type Listing, type SnapshotFile, snapshotFiles, versionOf } from '../bucket/files.ts';
 import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, planSnapshots, type Step } from '../bucket/plan.ts';
