@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:d9ab74778687f7b09428d92f65ba5a57cbc34df0
+--! Hash: sha1:23ae7265ee40e86aed8c7774d9e150f018cbd267
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4237,7 +4237,7 @@ comment on column tickets_ops.sweeps.took is 'How long it took; it is done again
 
 --! Included high-water-mark.sql
 -- What is loaded already, and the one order of versions of files: the time in the name, then LastModified, then the key.
--- src/bucket/files.ts has the same order; a test holds the two together.
+-- src/bucket/files.ts has the same order, src/bucket/plan.ts the same tolerance for clocks; tests hold them together.
 
 create or replace function tickets_ops.clock_tolerance() returns interval language sql immutable parallel safe
 return interval '15 minutes';
@@ -5695,7 +5695,8 @@ comment on column tickets.version_slots.slot is 'Only tells the rows apart: a tr
 comment on column tickets.version_slots.token is 'Random; replaced by each transaction that takes the slot.';
 
 --! Included version.sql
--- The version of what the map functions show: another one after each commit that wrote tickets, a gazetteer or the SLA rules.
+-- The version of what the map functions show: another one after each commit that wrote tickets, a gazetteer or the SLA rules
+-- (the tables whose triggers in the migration call change_version).
 --
 -- It is made of the tokens in tickets.version_slots. A transaction that writes replaces the token of one slot by a random one, so
 -- its commit, and nothing before it, shows another version to whoever reads: in whatever order transactions end, on a replica
@@ -6346,7 +6347,7 @@ comment on function tickets_ops.wake_geocoding() is 'Every geocoding job that wa
 --
 -- A call is made in three statements, each its own transaction, so that no lock is held while the network is awaited:
 -- reserve_geocoding_call (when may I?), keep_geocoding_call when that moment has come (may I still?), and after the call
--- record_geocoding_call (what came of it).
+-- record_geocoding_call (what came of it). src/geocoding/rate.ts asks them in turn.
 --
 -- Breaker: closed -> open (a reason, and until when) -> after that time one caller at a time may probe -> closed by the first
 -- answer that shows the provider working, or open again. Nobody has to close it. It opens by failures of several places: one
@@ -10705,7 +10706,8 @@ period: first day of the period. starts_at: its midnight in Nairobi, for charts.
 Trap: this is not the backlog''s change by day, for which see tickets.inc_backlog_daily(); do not mix the two.';
 --! EndIncluded flow.sql
 --! Included repair-times.sql
--- Repair times of what was closed, by the period of the closing.
+-- Repair times of what was closed, by the period of the closing. The 30 days for a reopening are named by a panel of
+-- ops/grafana/tickets.json as well.
 
 create or replace function tickets.inc_repair_times(p_from date, p_to date, p_step text default 'week', p_by text default null)
 returns table (

@@ -4,7 +4,7 @@
  */
 import type { BucketObject } from './s3.ts';
 
-/** Folder of the archive, within the folder of the snapshots. */
+/** Folder of the archive, within the folder of the snapshots. A forced look (fetch.ts) lists it too, without folders in it. */
 export const ARCHIVE_FOLDER = 'processed/';
 
 /** A version of a file. The same name may be written again, with other bytes or with the same: each is another version. */

@@ -79,7 +79,7 @@ export interface Step {
   readonly reason: string;
 }
 
-/** Clocks of exporter and database may differ by this much. */
+/** Clocks of exporter and database may differ by this much; tickets_ops.clock_tolerance() in SQL. */
 export const CLOCK_TOLERANCE_MS = 15 * 60_000;
 
 /** Whether a time is ahead of the clock by more than clocks differ. */
