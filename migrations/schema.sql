@@ -951,7 +951,7 @@ COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK cons
 
 CREATE FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (btrim(region) = lower(btrim(p_region)))) AND ((p_team IS NULL) OR (lower(btrim(team)) = lower(btrim(p_team)))));
+    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (lower(btrim(region)) = lower(btrim(p_region)))) AND ((p_team IS NULL) OR (lower(btrim(team)) = lower(btrim(p_team)))));
 
 COMMENT ON FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) IS 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
 
@@ -5013,6 +5013,12 @@ CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
 
 COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
 
+CREATE FUNCTION tickets_ops.hung_after() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN '00:02:00'::interval;
+
+COMMENT ON FUNCTION tickets_ops.hung_after() IS 'A worker that holds its lock and has not been heard of for so long is hung, and treated as dead.';
+
 CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -9006,7 +9012,10 @@ CREATE FUNCTION tickets_ops.worker_problems() RETURNS TABLE(severity text, probl
     where w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute')
   )
   union all
-  select 'fault', format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', count(*))
+  select 'fault', format(
+    '%s worker(s) hang: they hold their lock but have not been heard of for %s minutes.',
+    count(*), extract(epoch from tickets_ops.hung_after())::integer / 60
+  )
   from tickets_ops.worker_states() w where w.state = 'hung' having count(*) > 0
 $$;
 
@@ -9036,15 +9045,14 @@ CREATE FUNCTION tickets_ops.worker_states() RETURNS TABLE(pool_id text, state te
           and l.database = (select oid from pg_database where datname = current_database())
           and l.classid::bigint = k.space and l.objid::bigint = k.number::bigint & 4294967295
       ) then 'dead'
-      -- A worker that cannot reach the database ends itself after 30 s (src/worker/heartbeat.ts); this one does not even do that.
-      when w.seen_at < now() - interval '2 minutes' then 'hung'
+      when w.seen_at < now() - tickets_ops.hung_after() then 'hung'
       else 'alive'
     end,
     w.host, w.pid, w.sessions, w.started_at, w.seen_at
   from tickets_ops.workers w
 $$;
 
-COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+COMMENT ON FUNCTION tickets_ops.worker_states() IS 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for tickets_ops.hung_after()); unsure (its connections share sessions, so nobody can tell).';
 
 CREATE AGGREGATE tickets.collect(anycompatible) (
     SFUNC = array_append,
@@ -10997,6 +11005,9 @@ REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_
 REVOKE ALL ON FUNCTION tickets_ops.history_cte(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.hung_after() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.hung_after() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 

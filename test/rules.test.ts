@@ -7,6 +7,7 @@ import { CLOCK_TOLERANCE_MS } from '../src/bucket/plan.ts';
 import { enqueue, JOB_KEYS, JOB_POLICY, type TaskName } from '../src/database/jobs.ts';
 import { ROLES } from '../src/database/roles.ts';
 import { DATASET_NAMES } from '../src/settings/dataset.ts';
+import { RetentionSettings } from '../src/settings/settings.ts';
 import { CRONTAB_FILE } from '../src/worker/schedule.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
 
@@ -71,6 +72,15 @@ describe('a rule that SQL and TypeScript both need', () => {
   test('clocks may differ by the same time, before a file counts as future-dated', async () => {
     const seconds = await ask('select extract(epoch from tickets_ops.clock_tolerance())::int');
     assert.equal(Number(seconds) * 1_000, CLOCK_TOLERANCE_MS);
+  });
+
+  test('how long rows are kept is told with the defaults of the settings, in SQL and in the docs', async () => {
+    const told = String(await ask(`select string_agg(distinct kept, ' ') from tickets_ops.storage`));
+    const docs = await readFile(new URL('../docs/keeping.md', import.meta.url), 'utf8');
+    for (const [name, days] of Object.entries(RetentionSettings.parse({}))) {
+      assert.match(told, new RegExp(`${name} \\(${days}\\)`));
+      assert.match(docs, new RegExp(`\`${name}\`, ${days}\\b`));
+    }
   });
 
   test('the roles that are granted rights are those that the doctor looks for', async () => {

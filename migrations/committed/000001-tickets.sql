@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:23ae7265ee40e86aed8c7774d9e150f018cbd267
+--! Hash: sha1:7b310dda9bb6436dc84cee0232da56de17734b46
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -2675,7 +2675,7 @@ create table tickets.geo_clusters (
   verified boolean not null default false,
   verified_by text,
   verified_at timestamptz,
-  guard_km numeric not null check (guard_km between 0.1 and 1000), -- Kenya is 1 030 km long; NaN and Infinity are beyond
+  guard_km numeric not null check (guard_km between 0.1 and 1000), -- Kenya is 1 030 km long; NaN and Infinity are beyond. The page has the same bounds (routes.ts, index.html)
   suspicious boolean not null default false,
   candidates jsonb not null default '[]',
   note text,
@@ -5064,7 +5064,7 @@ create or replace function tickets.is_of(
 )
 returns boolean language sql immutable parallel safe
 return (p_cluster is null or tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))
-  and (p_region is null or btrim(region) = lower(btrim(p_region)))
+  and (p_region is null or lower(btrim(region)) = lower(btrim(p_region)))
   and (p_team is null or lower(btrim(team)) = lower(btrim(p_team)));
 comment on function tickets.is_of(text, text, text, text, text, text) is 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
 
@@ -8731,6 +8731,11 @@ create or replace function tickets_ops.worker_lock(p_pool_id text, out space int
 return row(740512, hashtext(p_pool_id));
 comment on function tickets_ops.worker_lock(text) is 'The two numbers of the advisory lock that a live worker pool holds.';
 
+create or replace function tickets_ops.hung_after() returns interval language sql immutable
+-- A worker that cannot reach the database ends itself after 30 s (src/worker/heartbeat.ts); a hung one does not even do that.
+return interval '2 minutes';
+comment on function tickets_ops.hung_after() is 'A worker that holds its lock and has not been heard of for so long is hung, and treated as dead.';
+
 create or replace function tickets_ops.worker_states()
 returns table (
   pool_id text, state text, host text, pid integer, sessions text, started_at timestamptz, seen_at timestamptz
@@ -8750,14 +8755,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
           and l.database = (select oid from pg_database where datname = current_database())
           and l.classid::bigint = k.space and l.objid::bigint = k.number::bigint & 4294967295
       ) then 'dead'
-      -- A worker that cannot reach the database ends itself after 30 s (src/worker/heartbeat.ts); this one does not even do that.
-      when w.seen_at < now() - interval '2 minutes' then 'hung'
+      when w.seen_at < now() - tickets_ops.hung_after() then 'hung'
       else 'alive'
     end,
     w.host, w.pid, w.sessions, w.started_at, w.seen_at
   from tickets_ops.workers w
 $$;
-comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for 2 minutes); unsure (its connections share sessions, so nobody can tell).';
+comment on function tickets_ops.worker_states() is 'Registered worker pools, each with its state: alive; stopped (in good order); dead (its lock is free, or it was declared dead); hung (it holds its lock and has not been heard of for tickets_ops.hung_after()); unsure (its connections share sessions, so nobody can tell).';
 
 create or replace function tickets_ops.free_dead_workers(p_own_pool text) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -9893,7 +9897,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     where w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute')
   )
   union all
-  select 'fault', format('%s worker(s) hang: they hold their lock but have not been heard of for 2 minutes.', count(*))
+  select 'fault', format(
+    '%s worker(s) hang: they hold their lock but have not been heard of for %s minutes.',
+    count(*), extract(epoch from tickets_ops.hung_after())::integer / 60
+  )
   from tickets_ops.worker_states() w where w.state = 'hung' having count(*) > 0
 $$;
 comment on function tickets_ops.worker_problems() is 'What is wrong with the workers, as faults and warnings in words.';

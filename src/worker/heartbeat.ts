@@ -20,7 +20,7 @@ import { rescue } from './rescue.ts';
 import { markSessions, SESSIONS } from './sessions.ts';
 
 const HEARTBEAT_MS = 5_000;
-/** Longer silence of the database ends the worker: well before others take its jobs (tickets_ops.worker_states: 2 minutes). */
+/** Longer silence of the database ends the worker: well before others take its jobs (tickets_ops.hung_after, 2 minutes). */
 const SILENCE_MS = 30_000;
 
 const SHARED =
