@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:cd58cc2138b0981b82ed252f861b1090e9547774
+--! Hash: sha1:508a13d67ce9dc64d902e0fb392b27e0aa82c030
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -10617,8 +10617,8 @@ comment on column tickets.inc_clock.source is 'created_at_service; or first_seen
 
 -- Not parallel safe, so that its own query may be parallel. Planned anew in each call, with its arguments as constants: the
 -- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. Pages are nearly as cheap in any
--- order, as they are in memory; and workers, each of which repeats what others do, are started for a year, not for a month
--- (measured for a month: half of the processor's time).
+-- order, as they are in memory; and a worker, which repeats some of what the others do, is started for a year, not for a month
+-- (measured for a month: half of the processor's time), and one only (a second one made a year slower on two cores).
 create or replace function tickets.inc_flow(p_from date, p_to date, p_step text default 'day', p_by text default null)
 returns table (
   period date, starts_at timestamptz, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint,
@@ -10629,8 +10629,8 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 set jit = off
 set random_page_cost = 1.1
-set work_mem = '16MB'
 set parallel_setup_cost = 20000
+set max_parallel_workers_per_gather = 1
 as $$
 #variable_conflict use_column
 declare
@@ -11081,33 +11081,38 @@ begin
     cross join lateral (select tickets.shown_value(p_by, w.recorded, s.spelling) as shown) as v
   )
   select
-    d.day, d.starts_at, case when p_by is not null then c.shown end,
+    c.day, c.starts_at, case when p_by is not null then c.shown end,
     -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
-    coalesce(c.open, known.zero), case when c.open is null then known.zero else c.open_breached end,
-    case when c.open is null then known.zero else c.open_at_risk end, case when c.open is null then known.zero else c.open_unknown end,
-    case when c.open is null then known.zero else c.aged_0_24h end, case when c.open is null then known.zero else c.aged_24_48h end,
-    case when c.open is null then known.zero else c.aged_2_7d end, case when c.open is null then known.zero else c.aged_7_30d end,
-    case when c.open is null then known.zero else c.aged_over_30d end,
-    coalesce(c.opened, 0), coalesce(c.reopened, 0), coalesce(c.closed, 0),
-    coalesce(c.opened + c.reopened - c.closed, 0), d.seen is not distinct from d.day
-  from days d
-  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
-  -- Day by day, so that what is summed and sorted at a time is small: half of the time that it takes for all days at once.
-  cross join lateral (
-    select
-      v.shown, v.rank,
-      sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
-      sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
-      sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
-      sum(i.opened) filter (where i.day = d.day) as opened, sum(i.reopened) filter (where i.day = d.day) as reopened,
-      sum(i.closed) filter (where i.day = d.day) as closed
-    from listed v
-    left join tickets.inc_daily i -- primary key
-      on i.day = d.seen and coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') = v.recorded
-    group by v.shown, v.rank
-    order by v.rank
-  ) as c
-  order by d.day, c.rank;
+    coalesce(c.open, c.zero), case when c.open is null then c.zero else c.open_breached end,
+    case when c.open is null then c.zero else c.open_at_risk end, case when c.open is null then c.zero else c.open_unknown end,
+    case when c.open is null then c.zero else c.aged_0_24h end, case when c.open is null then c.zero else c.aged_24_48h end,
+    case when c.open is null then c.zero else c.aged_2_7d end, case when c.open is null then c.zero else c.aged_7_30d end,
+    case when c.open is null then c.zero else c.aged_over_30d end,
+    -- A day that is carried forward brought nothing.
+    case when c.observed then coalesce(c.opened, 0) else 0 end, case when c.observed then coalesce(c.reopened, 0) else 0 end,
+    case when c.observed then coalesce(c.closed, 0) else 0 end,
+    case when c.observed then coalesce(c.opened + c.reopened - c.closed, 0) else 0 end,
+    c.observed
+  from (
+    -- Sorted in here, before the columns above are made: rows are copied for it.
+    select d.day, d.starts_at, d.seen is not distinct from d.day as observed, case when d.seen is not null then 0::bigint end as zero, sums.*
+    from days d
+    -- Day by day, so that what is summed and sorted at a time is small: half of the time that it takes for all days at once.
+    cross join lateral (
+      select
+        v.rank, v.shown,
+        sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
+        sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
+        sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
+        sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
+      from listed v
+      left join tickets.inc_daily i -- primary key
+        on i.day = d.seen and coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') = v.recorded
+      group by v.shown, v.rank
+      order by v.rank
+    ) as sums
+    order by d.day, sums.rank
+  ) as c;
 end
 $$;
 comment on function tickets.inc_backlog_daily(date, date, text) is
