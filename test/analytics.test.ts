@@ -21,7 +21,7 @@ import {
   valueIn,
 } from './support/counts.ts';
 import { type Environment, startEnvironment } from './support/environment.ts';
-import { DAY, files, HOUR, recordOf, type Simulation, simulate, stateAt } from './support/lifecycles.ts';
+import { DAY, files, HOUR, recordOf, type Simulation, type State, simulate, stateAt } from './support/lifecycles.ts';
 import { csvOf, fetchNow, PREFIX } from './support/pipeline.ts';
 
 const SEEDS = (process.env['ANALYTICS_SEEDS'] ?? '1,2').split(',').map(Number);
@@ -155,17 +155,20 @@ for (const seed of SEEDS) {
       for (const by of [null, 'team', 'cluster', 'region'] as const) {
         const expected = backlog(simulation, by);
         const rows = await ask(
-          `select day::text, value, open::int, opened::int, reopened::int, closed::int, net::int, observed
+          `select day::text, value, open::int, opened::int, reopened::int, closed::int, net::int, observed,
+             array[open_breached, open_at_risk, open_unknown, aged_0_24h, aged_24_48h, aged_2_7d, aged_7_30d, aged_over_30d]::int[] as clocks
            from tickets.inc_backlog_daily($1, $2, $3)`,
           [FROM, TO, by],
         );
         assert.equal(rows.length, days * (by === null ? 1 : expected.values(2).size));
-        for (const { day, value, open, observed, net, ...flow } of rows) {
+        for (const { day, value, open, observed, net, clocks, ...flow } of rows) {
           const on = dayOf(Date.parse(`${day}T00:00:00+03:00`));
           const look = lastLookOf(on, simulation);
           const [lastAt] = look === undefined ? [undefined] : [simulation.looks[look]?.at];
           const known = look !== undefined || (simulation.baselineAt !== null && dayOf(simulation.baselineAt) <= on);
           assert.equal(open, known ? expected.get('open', on, value) : null, `open ${day} ${value}`);
+          const byClock = CLOCKS.map((what) => (known ? expected.get(what, on, value) : null));
+          assert.deepEqual(clocks, byClock, `clocks ${day} ${value}`);
           const counted = { opened: 0, reopened: 0, closed: 0 };
           for (const what of ['opened', 'reopened', 'closed'] as const) counted[what] = expected.get(what, on, value);
           assert.deepEqual(flow, counted, `${day} ${value}`);
@@ -447,6 +450,15 @@ async function takeOver(env: Environment, { lives }: Simulation, at: number): Pr
   await env.pool.query(`select tickets_ops.record_day('inc')`);
 }
 
+/** Of an open ticket, as of the look: its SLA (48 h, at risk from 40 h), and its age. */
+const CLOCKS = ['breached', 'at risk', 'unknown', '24 h', '48 h', '7 d', '30 d', 'older'];
+
+function clocksOf({ created, firstSeen }: State, at: number): string[] {
+  const hours = (at - (created ?? firstSeen)) / HOUR;
+  const age = hours < 24 ? '24 h' : hours < 48 ? '48 h' : hours < 168 ? '7 d' : hours < 720 ? '30 d' : 'older';
+  return [age, ...(hours >= 48 ? ['breached'] : hours >= 40 ? ['at risk'] : [])];
+}
+
 /** Cells: what, day, value. */
 function backlog(simulation: Simulation, by: Dimension | null): Cells {
   const cells = new Cells();
@@ -455,7 +467,10 @@ function backlog(simulation: Simulation, by: Dimension | null): Cells {
     for (let day = first; day < first + days; day += 1) {
       const look = lastLookOf(day, simulation) ?? -1;
       const state = seen.findLast((sight) => sight.look <= look && dayOf(sight.at) <= day)?.state;
-      if (state?.open) cells.add('open', day, valueIn(state, by));
+      if (!state?.open) continue;
+      cells.add('open', day, valueIn(state, by));
+      const at = simulation.looks[look]?.at ?? simulation.baselineAt ?? 0;
+      for (const what of clocksOf(state, at)) cells.add(what, day, valueIn(state, by));
     }
     for (const { look, at, before, state } of seen) {
       if (look < 0) continue;

@@ -75,7 +75,15 @@ describe('periods', () => {
 
   test('a range that begins or ends within a period counts what is in the range', async () => {
     assert.deepEqual(await closed('2021-01-01', '2021-01-04', 'week'), [['2020-12-28', 2]]);
-    assert.deepEqual(await ask(`select * from tickets.inc_flow('2021-01-04', '2021-01-04')`), []);
+  });
+
+  test('an empty range has no period', async () => {
+    for (const step of ['day', 'week', 'month']) {
+      const range = `'2021-01-06', '2021-01-06', '${step}'`;
+      assert.deepEqual(await ask(`select * from tickets.inc_flow(${range})`), [], step);
+      assert.deepEqual(await ask(`select * from tickets.inc_repair_times(${range})`), [], step);
+    }
+    assert.deepEqual(await ask(`select * from tickets.inc_backlog_daily('2021-01-06', '2021-01-06')`), []);
   });
 
   test('what makes no sense is refused, with the words that do', async () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:7b310dda9bb6436dc84cee0232da56de17734b46
+--! Hash: sha1:ce28d5dfa134d3633c449aaf012035404f946ec8
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -10353,7 +10353,8 @@ begin atomic
     tickets.eat_midnight(first::date),
     tickets.eat_midnight(greatest(first::date, p_from)),
     tickets.eat_midnight(least((first + ('1 ' || p_step)::interval)::date, p_to))
-  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first;
+  from generate_series(date_trunc(p_step, p_from::timestamp), p_to - interval '1 day', ('1 ' || p_step)::interval) as first
+  where p_from < p_to; -- of an empty range not even the week that it lies in
 end;
 comment on function tickets.periods(date, date, text) is 'The days, weeks (ISO, from Monday) or months (p_step) of Nairobi that [p_from, p_to) touches, numbered from 1. period and starts_at are those of the whole period; counted_from and counted_to are cut to the range, so the first and the last period may be in part only.';
 
@@ -10625,8 +10626,8 @@ comment on column tickets.inc_clock.source is 'created_at_service; or first_seen
 
 -- Not parallel safe, so that its own query may be parallel. Planned anew in each call, with its arguments as constants: the
 -- dimension becomes a column. No JIT: compiling takes longer than what it would speed up. Pages are nearly as cheap in any
--- order, as they are in memory; and workers, each of which repeats what others do, are started for a year, not for a month
--- (measured for a month: half of the processor's time).
+-- order, as they are in memory; and a worker, which repeats some of what the others do, is started for a year, not for a month
+-- (measured for a month: half of the processor's time), and one only (a second one made a year slower on two cores).
 create or replace function tickets.inc_flow(p_from date, p_to date, p_step text default 'day', p_by text default null)
 returns table (
   period date, starts_at timestamptz, value text, created bigint, closed bigint, closed_final bigint, reopened bigint, net bigint,
@@ -10638,6 +10639,7 @@ set plan_cache_mode = force_custom_plan
 set jit = off
 set random_page_cost = 1.1
 set parallel_setup_cost = 20000
+set max_parallel_workers_per_gather = 1
 as $$
 #variable_conflict use_column
 declare
@@ -10652,37 +10654,38 @@ begin
   with counted as (
     -- In one pass, which a year's question shares out among workers as a whole.
     select
-      h.what, width_bucket(h.at, v_starts) as n, tickets.dimension(p_by, h.assigned_team, h.cluster, h.region, h.owner, h.status) as value,
-      count(*) as tickets, count(*) filter (where h.clock_known) as known, count(*) filter (where h.is_final) as final
+      width_bucket(h.at, v_starts) as n, tickets.dimension(p_by, h.assigned_team, h.cluster, h.region, h.owner, h.status) as value,
+      count(*) filter (where h.what = 1) as created, count(*) filter (where h.clock_known) as known,
+      count(*) filter (where h.what = 2) as closed, count(*) filter (where h.is_final) as closed_final,
+      count(*) filter (where h.what = 3) as undated, count(*) filter (where h.what = 4) as reopened
     from (
       select
-        'created' as what, c.started_at as at, e.assigned_team, e.cluster, e.region, e.owner, e.new_value as status, -- as it was first seen
+        1 as what, c.started_at as at, e.assigned_team, e.cluster, e.region, e.owner, e.new_value as status, -- as it was first seen
         c.source = 'created_at_service' as clock_known, false as is_final
       from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
       left join tickets.inc_events e -- index inc_events_first
         on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
       where c.started_at >= v_from and c.started_at < v_to
       union all
-      select 'closed', c.closed_at, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status, false, c.is_final
+      select 2, c.closed_at, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status, false, c.is_final
       from tickets.inc_closures c
       where c.closed_at >= v_from and c.closed_at < v_to
       union all
-      select 'undated', c.observed_at, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status, false, false
+      select 3, c.observed_at, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status, false, false
       from tickets.inc_closures c
       where c.closed_at is null and c.observed and c.observed_at >= v_from and c.observed_at < v_to
       union all
-      select 'reopened', e.snapshot_at, e.assigned_team, e.cluster, e.region, e.owner, e.new_value, false, false
+      select 4, e.snapshot_at, e.assigned_team, e.cluster, e.region, e.owner, e.new_value, false, false
       from tickets.inc_events e -- index inc_events_revisions
       where e.event = 'reopened' and e.snapshot_at >= v_from and e.snapshot_at < v_to
     ) as h
-    group by 1, 2, 3
+    group by 1, 2
   ),
   summed as (
     select
       c.n, tickets.shown_value(p_by, c.value, s.spelling) as value,
-      (sum(c.tickets) filter (where c.what = 'created'))::bigint as created, sum(c.known)::bigint as known,
-      (sum(c.tickets) filter (where c.what = 'closed'))::bigint as closed, sum(c.final)::bigint as closed_final,
-      (sum(c.tickets) filter (where c.what = 'reopened'))::bigint as reopened, (sum(c.tickets) filter (where c.what = 'undated'))::bigint as undated
+      sum(c.created)::bigint as created, sum(c.known)::bigint as known, sum(c.closed)::bigint as closed,
+      sum(c.closed_final)::bigint as closed_final, sum(c.undated)::bigint as undated, sum(c.reopened)::bigint as reopened
     from counted c left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.value)
     group by 1, 2
   ),
@@ -10784,7 +10787,7 @@ comment on function tickets.inc_repair_times(date, date, text, text) is
 
 Arguments: as tickets.inc_flow().
 
-n: closings. mttr_…: the source''s own figure in minutes; mttr_known_pct: share of n that has one. hours_…: hours by the wall clock from the ticket''s clock to closed_at; hours_known_pct: share of n for which it is known and not negative; clock_known_pct: share whose clock is created_at_service, not first_seen_at. …_median, …_p80, …_p95: the time within which the fastest half, 80 %, 95 % were done (fault repair time of ETSI EG 202 057): a time that occurred, not one between two; NULL under 5 known values. within_24h_pct, within_48h_pct: of those with known hours, at most so long. source_compliant_pct: of those with a verdict of the source, Compliant: its verdict is shown, not checked. reopened_pct: share of n that was reopened within 30 days; reopened_mature: these 30 days are over for the whole period, so the share is final. provisional: the period ends after tickets.settled_through().
+period, starts_at, value: as there. n: closings. mttr_…: the source''s own figure in minutes; mttr_known_pct: share of n that has one. hours_…: hours by the wall clock from the ticket''s clock to closed_at; hours_known_pct: share of n for which it is known and not negative; clock_known_pct: share whose clock is created_at_service, not first_seen_at. …_mean: the average, which a few long ones move. …_median, …_p80, …_p95: the time within which the fastest half, 80 %, 95 % were done (fault repair time of ETSI EG 202 057): a time that occurred, not one between two; NULL under 5 known values. within_24h_pct, within_48h_pct: of those with known hours, at most so long. source_compliant_pct: of those with a verdict of the source, Compliant: its verdict is shown, not checked. reopened_pct: share of n that was reopened within 30 days; reopened_mature: these 30 days are over for the whole period, so the share is final. provisional: the period ends after tickets.settled_through().
 
 Traps: it says nothing of tickets that are still open: for that see tickets.inc_time_to_close(). The feed has no pauses of the SLA. Two figures differ because mttr leaves waiting out.';
 --! EndIncluded repair-times.sql
@@ -10928,23 +10931,26 @@ begin
   select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
   delete from tickets.inc_daily d where d.day = v_day;
   with told as (
-    select
-      left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
-      'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
-    from tickets.inc t -- index inc_open
-    cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
-    where t.is_actionable
-    union all
-    -- Since the last day that has rows: what a snapshot wrote that was never completed belongs to the next look.
-    select e.cluster, e.region, e.assigned_team, e.event, null, null, null
-    from tickets.inc_events e -- index inc_events_backlog
-    where e.snapshot_at >= v_since and e.snapshot_at < tickets.eat_midnight(v_day + 1)
-      and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
-    union all
-    select null, null, null, 'look', null, null, null
+    select w.*, tickets.cluster_key(w.cluster) as cluster_key
+    from (
+      select
+        left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
+        'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
+      from tickets.inc t -- index inc_open
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
+      where t.is_actionable
+      union all
+      -- Since the last day that has rows: what a snapshot wrote that was never completed belongs to the next look.
+      select e.cluster, e.region, e.assigned_team, e.event, null, null, null
+      from tickets.inc_events e -- index inc_events_backlog
+      where e.snapshot_at >= v_since and e.snapshot_at < tickets.eat_midnight(v_day + 1)
+        and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
+      union all
+      select null, null, null, 'look', null, null, null
+    ) as w
   ),
   clusters as (
-    select tickets.cluster_key(cluster) as cluster_key, mode() within group (order by cluster) as spelling from told group by 1
+    select cluster_key, mode() within group (order by cluster) as spelling from told group by 1
   )
   insert into tickets.inc_daily (
     day, cluster, region, assigned_team, open, open_breached, open_at_risk, open_unknown,
@@ -10962,7 +10968,7 @@ begin
     count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
     v_at, 'state'
   from told c
-  left join clusters k on k.cluster_key = tickets.cluster_key(c.cluster)
+  left join clusters k on k.cluster_key = c.cluster_key
   group by 2, 3, 4;
 end
 $$;
@@ -11073,7 +11079,7 @@ begin
     -- in a third of the time that texts take.
     select w.recorded, v.shown, dense_rank() over (order by v.shown) as rank
     from (
-      select coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') as recorded
+      select distinct coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') as recorded
       from tickets.inc_daily i -- primary key
       where i.day >= (select min(d.seen) from days d) and i.day < p_to
         -- What came and went on the day that is carried into the range is not of the range.
@@ -11085,33 +11091,38 @@ begin
     cross join lateral (select tickets.shown_value(p_by, w.recorded, s.spelling) as shown) as v
   )
   select
-    d.day, d.starts_at, case when p_by is not null then c.shown end,
+    c.day, c.starts_at, case when p_by is not null then c.shown end,
     -- Nothing of this value was open: 0. Nobody has looked yet: NULL.
-    case when c.rows = 0 then known.zero else c.open end, case when c.rows = 0 then known.zero else c.open_breached end,
-    case when c.rows = 0 then known.zero else c.open_at_risk end, case when c.rows = 0 then known.zero else c.open_unknown end,
-    case when c.rows = 0 then known.zero else c.aged_0_24h end, case when c.rows = 0 then known.zero else c.aged_24_48h end,
-    case when c.rows = 0 then known.zero else c.aged_2_7d end, case when c.rows = 0 then known.zero else c.aged_7_30d end,
-    case when c.rows = 0 then known.zero else c.aged_over_30d end,
-    coalesce(c.opened, 0), coalesce(c.reopened, 0), coalesce(c.closed, 0),
-    coalesce(c.opened + c.reopened - c.closed, 0), d.seen is not distinct from d.day
-  from days d
-  cross join lateral (select case when d.seen is not null then 0::bigint end as zero) as known
-  -- Day by day, so that what is summed and sorted at a time is small: half of the time that it takes for all days at once.
-  cross join lateral (
-    select
-      v.shown, v.rank, count(i.day) as rows,
-      sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
-      sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
-      sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
-      sum(i.opened) filter (where i.day = d.day) as opened, sum(i.reopened) filter (where i.day = d.day) as reopened,
-      sum(i.closed) filter (where i.day = d.day) as closed
-    from listed v
-    left join tickets.inc_daily i -- primary key
-      on i.day = d.seen and coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') = v.recorded
-    group by v.shown, v.rank
-    order by v.rank
-  ) as c
-  order by d.day, c.rank;
+    coalesce(c.open, c.zero), case when c.open is null then c.zero else c.open_breached end,
+    case when c.open is null then c.zero else c.open_at_risk end, case when c.open is null then c.zero else c.open_unknown end,
+    case when c.open is null then c.zero else c.aged_0_24h end, case when c.open is null then c.zero else c.aged_24_48h end,
+    case when c.open is null then c.zero else c.aged_2_7d end, case when c.open is null then c.zero else c.aged_7_30d end,
+    case when c.open is null then c.zero else c.aged_over_30d end,
+    -- A day that is carried forward brought nothing.
+    case when c.observed then coalesce(c.opened, 0) else 0 end, case when c.observed then coalesce(c.reopened, 0) else 0 end,
+    case when c.observed then coalesce(c.closed, 0) else 0 end,
+    case when c.observed then coalesce(c.opened + c.reopened - c.closed, 0) else 0 end,
+    c.observed
+  from (
+    -- Sorted in here, before the columns above are made: rows are copied for it.
+    select d.day, d.starts_at, d.seen is not distinct from d.day as observed, case when d.seen is not null then 0::bigint end as zero, sums.*
+    from days d
+    -- Day by day, so that what is summed and sorted at a time is small: half of the time that it takes for all days at once.
+    cross join lateral (
+      select
+        v.rank, v.shown,
+        sum(i.open) as open, sum(i.open_breached) as open_breached, sum(i.open_at_risk) as open_at_risk, sum(i.open_unknown) as open_unknown,
+        sum(i.aged_0_24h) as aged_0_24h, sum(i.aged_24_48h) as aged_24_48h, sum(i.aged_2_7d) as aged_2_7d,
+        sum(i.aged_7_30d) as aged_7_30d, sum(i.aged_over_30d) as aged_over_30d,
+        sum(i.opened) as opened, sum(i.reopened) as reopened, sum(i.closed) as closed
+      from listed v
+      left join tickets.inc_daily i -- primary key
+        on i.day = d.seen and coalesce(tickets.dimension(p_by, i.assigned_team, i.cluster, i.region, null, null), '') = v.recorded
+      group by v.shown, v.rank
+      order by v.rank
+    ) as sums
+    order by d.day, sums.rank
+  ) as c;
 end
 $$;
 comment on function tickets.inc_backlog_daily(date, date, text) is
@@ -11384,7 +11395,7 @@ $$;
 comment on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) is
 'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
 
-Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open.
+Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open. They are instants: with no zone in a text the session''s counts; tickets.eat_midnight(day) is a day''s begin in Nairobi.
 
 window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
 

@@ -145,8 +145,9 @@ function backlogPart({ backlog }: Report): string {
 /** A quarter. */
 const WEEKS_SHOWN = 13;
 
-function repairPart({ repair_times, time_to_close: curve }: Report): string {
-  const rows = repair_times.slice(-WEEKS_SHOWN).map(({ period, n, provisional, ...row }) => ({
+function repairPart({ from, repair_times, time_to_close: curve }: Report): string {
+  const weeks = repair_times.slice(-WEEKS_SHOWN);
+  const rows = weeks.map(({ period, n, provisional, ...row }) => ({
     week: `${period}${provisional ? ' ~' : ''}`,
     closed: n,
     mttr: row.mttr_median,
@@ -157,10 +158,11 @@ function repairPart({ repair_times, time_to_close: curve }: Report): string {
     'back %': row.reopened_pct,
   }));
   const more = repair_times.length > WEEKS_SHOWN ? `${repair_times.length - WEEKS_SHOWN} earlier weeks: --json\n` : '';
+  const inPart = weeks.some(({ period }) => period < from) ? `; the first week: from ${from} on` : '';
   const repairs = repair_times.some(({ n }) => n > 0)
     ? `Repair times of what was closed
 (mttr: the source's, median minutes; p80_h, p95_h: hours by the wall clock;
-24h %, 48h %: within so long; back %: reopened)\n${table(rows)}${more}`
+24h %, 48h %: within so long; back %: reopened${inPart})\n${table(rows)}${more}`
     : 'Repair times: nothing was closed.\n';
   const hours = (value: number | null, otherwise: string) => (value === null ? otherwise : `${value} h`);
   const [half, most, nearly] = [curve.median_hours, curve.p80_hours, curve.p95_hours].map((value) =>
