@@ -6612,8 +6612,22 @@ declare
   c_smaller constant integer := least(cardinality(p_starts), cardinality(p_places));
   c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
   v_listed integer := c_smaller + c_smaller / 8 + 16; -- by distances on a sphere some behind the n-th may be among the n cheapest
+  c_apart constant double precision := (select max(tickets.metres(p_starts[1], start)) from unnest(p_starts) as start);
+  v_far boolean[];
   v_pairs record;
 begin
+  -- Where vehicles stand together (in a depot) they want the same tickets. From the first one's place to theirs it is c_apart at
+  -- most; so n tickets that all of them reach bound what any of them pays, and a ticket that is dearer than that is too far.
+  with ticket as materialized (
+    select t.no, line.metres, p_km_per_metre * line.metres - t.bonus_km as cost
+    from unnest(p_places, p_bonuses) with ordinality as t (place, bonus_km, no)
+    cross join lateral (select tickets.metres(p_starts[1], t.place) as metres offset 0) as line
+  ),
+  nth as (
+    select t.cost from ticket t where p_teams is null and t.metres <= p_radius - c_apart order by t.cost offset c_smaller - 1 limit 1
+  )
+  select array_agg(coalesce(t.cost > nth.cost + 2 * p_km_per_metre * c_apart + 1e-6, false) order by t.no) into v_far
+  from ticket t left join nth on true;
   loop
     select
       array_agg(v.no::integer) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs,
@@ -6621,7 +6635,7 @@ begin
     into v_pairs
     from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
     cross join lateral tickets_ops.cheapest_tickets(
-      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, v_far
     ) as c
     cross join lateral unnest(c.tickets, c.costs) with ordinality as p (ticket, cost, nth)
     where p.nth <= c_smaller;
