@@ -835,7 +835,7 @@ $$;
 
 COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
 
-Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team, in any case. p_stale: also vehicles located up to stale_hours ago.
 
 Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
 
@@ -1477,7 +1477,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
     BEGIN ATOMIC
  SELECT (row_number() OVER (ORDER BY t.ticket_id))::integer AS row_number,
      t.ticket_id,
-     t.assigned_team,
+     lower(btrim(t.assigned_team)) AS lower,
      t.geog,
          CASE
              WHEN t.at_risk THEN s.at_risk_bonus_km
@@ -1494,7 +1494,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
 
-COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
+COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. team: in lower case, to be compared. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
 
 CREATE VIEW tickets.vehicles_now AS
  SELECT v.vehicle_id,
@@ -1582,7 +1582,7 @@ CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles tex
     BEGIN ATOMIC
  SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
      v.vehicle_id,
-     v.team,
+     lower(btrim(v.team)) AS lower,
      COALESCE(held.last_place, v.geog) AS "coalesce",
      v.freshness,
      v.age,
@@ -1597,7 +1597,7 @@ CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles tex
    WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
 END;
 
-COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. team: in lower case, to be compared. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2639,7 +2639,11 @@ begin
     raise notice 'Nobody knows where vehicle % is: its position is missing, 0,0 or outside the operating area.', p_vehicle_id;
     return;
   elsif v_vehicle.freshness not in ('live', 'parked') then
-    raise notice 'The position of vehicle % is %: taken % ago.', p_vehicle_id, v_vehicle.freshness, justify_interval(date_trunc('minute', v_vehicle.age));
+    raise notice 'The position of vehicle % is %: %.', p_vehicle_id, v_vehicle.freshness, case
+      when v_vehicle.age is null then 'nobody knows when it was taken'
+      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('second', -v_vehicle.age)))
+      else format('taken %s ago', justify_interval(date_trunc('minute', v_vehicle.age)))
+    end;
   end if;
   return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
 end
@@ -6622,8 +6626,22 @@ declare
   c_smaller constant integer := least(cardinality(p_starts), cardinality(p_places));
   c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
   v_listed integer := c_smaller + c_smaller / 8 + 16; -- by distances on a sphere some behind the n-th may be among the n cheapest
+  c_apart constant double precision := (select max(tickets.metres(p_starts[1], start)) from unnest(p_starts) as start);
+  v_far boolean[];
   v_pairs record;
 begin
+  -- Where vehicles stand together (in a depot) they want the same tickets. From the first one's place to theirs it is c_apart at
+  -- most; so n tickets that all of them reach bound what any of them pays, and a ticket that is dearer than that is too far.
+  with ticket as materialized (
+    select t.no, line.metres, p_km_per_metre * line.metres - t.bonus_km as cost
+    from unnest(p_places, p_bonuses) with ordinality as t (place, bonus_km, no)
+    cross join lateral (select tickets.metres(p_starts[1], t.place) as metres offset 0) as line
+  ),
+  nth as (
+    select t.cost from ticket t where p_teams is null and t.metres <= p_radius - c_apart order by t.cost offset c_smaller - 1 limit 1
+  )
+  select array_agg(coalesce(t.cost > nth.cost + 2 * p_km_per_metre * c_apart + 1e-6, false) order by t.no) into v_far
+  from ticket t left join nth on true;
   loop
     select
       array_agg(v.no::integer) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs,
@@ -6631,7 +6649,7 @@ begin
     into v_pairs
     from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
     cross join lateral tickets_ops.cheapest_tickets(
-      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, v_far
     ) as c
     cross join lateral unnest(c.tickets, c.costs) with ordinality as p (ticket, cost, nth)
     where p.nth <= c_smaller;
@@ -8419,13 +8437,12 @@ declare
   v_matched integer := 0;
   v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
   -- Of one search:
-  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- NULL: final
+  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- -Infinity: final
   v_from integer[] := array_fill(0, array[p_columns]);    -- the row from which a column was reached
   v_reached integer[];                                    -- columns whose distance is not final
   v_final integer[];
   v_final_distance double precision[];
   v_so_far double precision;
-  v_length double precision;
   v_limit double precision;
   v_best double precision;
   v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
@@ -8462,13 +8479,12 @@ begin
       v_limit := v_best - v_so_far;
       for pair in c_first[i]..p_last[i] loop
         exit when p_cost[pair] >= v_limit; -- so are the row's later pairs
-        v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
-        if v_length < v_distance[p_column[pair]] and v_length < v_best then
+        if v_so_far + p_cost[pair] - v_column_potential[p_column[pair]] < least(v_distance[p_column[pair]], v_best) then
           j := p_column[pair];
           if v_distance[j] = 'Infinity' then
             v_reached := v_reached || j;
           end if;
-          v_distance[j] := v_length;
+          v_distance[j] := v_so_far + p_cost[pair] - v_column_potential[j];
           v_from[j] := i;
         end if;
       end loop;
@@ -8484,7 +8500,7 @@ begin
       v_reached := array_remove(v_reached, v_next);
       v_final := v_final || v_next;
       v_final_distance := v_final_distance || v_so_far;
-      v_distance[v_next] := null;
+      v_distance[v_next] := '-Infinity';
       i := v_row_of[v_next];
     end loop;
 

@@ -60,6 +60,33 @@ describe('tickets.dispatch_plan', () => {
   const cost =
     "st_distance(v.geog, t.geog) * 1.4 / 1000 - case when t.at_risk then 10 when t.sla_state = 'breached' then 5 else 0 end";
 
+  /** The plan for one ticket each, against an independent optimum over all pairs that are allowed. */
+  const assertOptimal = async (what: string, radius: number, sameTeam: boolean) => {
+    const rows = await plan(`p_radius_km => ${radius}, p_same_team => ${sameTeam}`);
+    const { rows: pairs } = await env.pool.query<{
+      vehicle_id: string;
+      ticket_id: string;
+      cost: number;
+      allowed: boolean;
+    }>(
+      `select v.vehicle_id, t.ticket_id, ${cost} as cost,
+         st_distance(v.geog, t.geog) <= $1 * 1000 and (not $2 or v.team = t.assigned_team) as allowed
+       from tickets.vehicles_now v, tickets.inc_open_sla t where t.geog is not null`,
+      [radius, sameTeam],
+    );
+    const byVehicle = Map.groupBy(pairs, (pair) => pair.vehicle_id);
+    const best = optimum(
+      [...byVehicle.values()].map((list) => list.map((pair) => (pair.allowed ? pair.cost : undefined))),
+    );
+    const chosen = rows.filter((row) => row.vehicle_id !== null);
+    const found = chosen.reduce((sum, row) => sum + (row.cost_km ?? 0), 0);
+    assert.equal(chosen.length, best.pairs, what);
+    assert.ok(Math.abs(found - best.cost) < 1e-6, `${what}: ${found} instead of ${best.cost}`);
+    const costOf = new Map(pairs.map((pair) => [`${pair.vehicle_id} ${pair.ticket_id}`, pair.cost]));
+    for (const row of chosen)
+      assert.ok(Math.abs((row.cost_km ?? 0) - (costOf.get(`${row.vehicle_id} ${row.ticket_id}`) ?? Number.NaN)) < 1e-9);
+  };
+
   test('for one ticket each is as good as an independent optimum, in twenty random problems', async () => {
     for (let seed = 1; seed <= 20; seed += 1) {
       const dice = new Dice(seed);
@@ -69,33 +96,25 @@ describe('tickets.dispatch_plan', () => {
         1 + dice.below(dice.pick([40, 40, 90])),
         dice.pick([0.6, 0.6, 0.001, 0]),
       );
-      const radius = dice.pick([50, 50, 15, 5]);
-      const sameTeam = dice.chance(0.3);
-      const rows = await plan(`p_radius_km => ${radius}, p_same_team => ${sameTeam}`);
-      const { rows: pairs } = await env.pool.query<{
-        vehicle_id: string;
-        ticket_id: string;
-        cost: number;
-        allowed: boolean;
-      }>(
-        `select v.vehicle_id, t.ticket_id, ${cost} as cost,
-           st_distance(v.geog, t.geog) <= $1 * 1000 and (not $2 or v.team = t.assigned_team) as allowed
-         from tickets.vehicles_now v, tickets.inc_open_sla t where t.geog is not null`,
-        [radius, sameTeam],
-      );
-      const byVehicle = Map.groupBy(pairs, (pair) => pair.vehicle_id);
-      const best = optimum(
-        [...byVehicle.values()].map((list) => list.map((pair) => (pair.allowed ? pair.cost : undefined))),
-      );
-      const chosen = rows.filter((row) => row.vehicle_id !== null);
-      const found = chosen.reduce((sum, row) => sum + (row.cost_km ?? 0), 0);
-      assert.equal(chosen.length, best.pairs, `seed ${seed}`);
-      assert.ok(Math.abs(found - best.cost) < 1e-6, `seed ${seed}: ${found} instead of ${best.cost}`);
-      const costOf = new Map(pairs.map((pair) => [`${pair.vehicle_id} ${pair.ticket_id}`, pair.cost]));
-      for (const row of chosen)
-        assert.ok(
-          Math.abs((row.cost_km ?? 0) - (costOf.get(`${row.vehicle_id} ${row.ticket_id}`) ?? Number.NaN)) < 1e-9,
-        );
+      await assertOptimal(`seed ${seed}`, dice.pick([50, 50, 15, 5]), dice.chance(0.3));
+    }
+  });
+
+  test('for one ticket each is as good as an independent optimum where many vehicles stand in one depot or in two', async () => {
+    // Up to 11 km apart, so that the radius reaches from some and not from others; at one point, all costs are ties.
+    for (const [seed, spread, radius] of [
+      [1, 0, 50],
+      [2, 0.0005, 50],
+      [3, 0.0005, 9],
+      [4, 0.02, 50],
+      [5, 0.02, 12],
+      [6, 0.1, 20],
+    ] as const) {
+      await scatter(seed, 30, 120, spread);
+      await assertOptimal(`one depot, seed ${seed}`, radius, false);
+      await assertOptimal(`one depot with teams, seed ${seed}`, radius, true);
+      await env.pool.query(`update tracker.positions set longitude = longitude + 0.2 where imei ~ '[13579]$'`);
+      await assertOptimal(`two depots, seed ${seed}`, radius, false);
     }
   });
 

@@ -153,6 +153,8 @@ describe('nearest vehicles and tickets', () => {
     await park(env.pool, [
       { id: 'V1', lng: 0, lat: 0 },
       { id: 'V2', ...NAIROBI, located: 2_000 },
+      { id: 'V3', ...NAIROBI, located: -180 },
+      { id: 'V4', ...NAIROBI, located: null },
     ]);
     for (const [query, reason] of [
       [`select * from tickets.nearest_vehicles('WOT9')`, /There is no open ticket WOT9\./],
@@ -177,6 +179,16 @@ describe('nearest vehicles and tickets', () => {
       [`select * from tickets.nearest_vehicles('WOT2')`, /Nobody knows where ticket WOT2 is/, 0],
       [`select * from tickets.nearest_tickets('V1')`, /Nobody knows where vehicle V1 is/, 0],
       [`select * from tickets.nearest_tickets('V2')`, /position of vehicle V2 is lost: taken 1 day 09:20:00 ago/, 1],
+      [
+        `select * from tickets.nearest_tickets('V3')`,
+        /position of vehicle V3 is clock: its time lies 02:59:59 ahead/,
+        1,
+      ],
+      [
+        `select * from tickets.nearest_tickets('V4')`,
+        /position of vehicle V4 is lost: nobody knows when it was taken/,
+        1,
+      ],
     ] as const) {
       const answer = await ask(query);
       assert.equal(answer.rows.length, rows, query);

@@ -211,6 +211,9 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
     test('vehicles are shown where there are any, and the nearest ones to a ticket', async () => {
       assert.equal(await tab.getByLabel(/vehicle/).isVisible(), false);
       await env.pool.query(vehicles('true'));
+      await env.pool.query(
+        `insert into tickets.assignments (ticket_id, vehicle_id, position) values ('WOT1', 'v1', 1)`,
+      );
       try {
         await tab.reload();
         await tab.getByLabel('2 vehicles').waitFor();
@@ -220,11 +223,15 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
         );
         await list().getByText('Rose Court').click();
         await list().getByText('Nearest vehicles').waitFor();
-        assert.match(await list().locator('li').last().innerText(), /^KDA 123A live\s+about 0\.8 km by road, \d min$/);
+        assert.match(
+          await list().locator('li').last().innerText(),
+          /^KDA 123A live\s+about 0\.8 km by road, \d min · 1 assignment$/,
+        );
         await tab.getByLabel('2 vehicles').uncheck();
         await tab.locator('.vehicle').first().waitFor({ state: 'detached' });
       } finally {
         await env.pool.query(vehicles('false'));
+        await env.pool.query('delete from tickets.assignments');
       }
     });
   });

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ce28d5dfa134d3633c449aaf012035404f946ec8
+--! Hash: sha1:c68d682219b0936509fcc68cfc530333be0e9ea5
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -7730,7 +7730,11 @@ begin
     raise notice 'Nobody knows where vehicle % is: its position is missing, 0,0 or outside the operating area.', p_vehicle_id;
     return;
   elsif v_vehicle.freshness not in ('live', 'parked') then
-    raise notice 'The position of vehicle % is %: taken % ago.', p_vehicle_id, v_vehicle.freshness, justify_interval(date_trunc('minute', v_vehicle.age));
+    raise notice 'The position of vehicle % is %: %.', p_vehicle_id, v_vehicle.freshness, case
+      when v_vehicle.age is null then 'nobody knows when it was taken'
+      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('second', -v_vehicle.age)))
+      else format('taken %s ago', justify_interval(date_trunc('minute', v_vehicle.age)))
+    end;
   end if;
   return query select * from tickets.open_tickets_near(v_vehicle.geog, p_limit, p_radius_km, p_unassigned);
 end
@@ -7816,13 +7820,12 @@ declare
   v_matched integer := 0;
   v_cheapest_free integer[] := c_first;                   -- of each row, its first pair with a free column
   -- Of one search:
-  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- NULL: final
+  v_distance double precision[] := array_fill('Infinity'::double precision, array[p_columns]);  -- -Infinity: final
   v_from integer[] := array_fill(0, array[p_columns]);    -- the row from which a column was reached
   v_reached integer[];                                    -- columns whose distance is not final
   v_final integer[];
   v_final_distance double precision[];
   v_so_far double precision;
-  v_length double precision;
   v_limit double precision;
   v_best double precision;
   v_end integer;                                          -- the best path's last column, 0: its last row is left unmatched
@@ -7859,13 +7862,12 @@ begin
       v_limit := v_best - v_so_far;
       for pair in c_first[i]..p_last[i] loop
         exit when p_cost[pair] >= v_limit; -- so are the row's later pairs
-        v_length := v_so_far + p_cost[pair] - v_column_potential[p_column[pair]];
-        if v_length < v_distance[p_column[pair]] and v_length < v_best then
+        if v_so_far + p_cost[pair] - v_column_potential[p_column[pair]] < least(v_distance[p_column[pair]], v_best) then
           j := p_column[pair];
           if v_distance[j] = 'Infinity' then
             v_reached := v_reached || j;
           end if;
-          v_distance[j] := v_length;
+          v_distance[j] := v_so_far + p_cost[pair] - v_column_potential[j];
           v_from[j] := i;
         end if;
       end loop;
@@ -7881,7 +7883,7 @@ begin
       v_reached := array_remove(v_reached, v_next);
       v_final := v_final || v_next;
       v_final_distance := v_final_distance || v_so_far;
-      v_distance[v_next] := null;
+      v_distance[v_next] := '-Infinity';
       i := v_row_of[v_next];
     end loop;
 
@@ -8036,7 +8038,7 @@ returns table (
 language sql stable
 begin atomic
   select
-    (row_number() over (order by v.vehicle_id))::integer, v.vehicle_id, v.team,
+    (row_number() over (order by v.vehicle_id))::integer, v.vehicle_id, lower(btrim(v.team)),
     coalesce(held.last_place, v.geog), v.freshness, v.age, p_capacity - v.open_assignments, coalesce(held.last_position, 0)
   from tickets.vehicles_now v
   left join lateral (
@@ -8050,7 +8052,7 @@ begin atomic
     and v.open_assignments < p_capacity
     and (p_vehicles is null or v.vehicle_id = any (p_vehicles));
 end;
-comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
+comment on function tickets_ops.dispatch_vehicles(integer, text[], boolean) is 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. team: in lower case, to be compared. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
 
 create or replace function tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[])
 returns table (
@@ -8059,7 +8061,7 @@ returns table (
 language sql stable
 begin atomic
   select
-    (row_number() over (order by t.ticket_id))::integer, t.ticket_id, t.assigned_team, t.geog,
+    (row_number() over (order by t.ticket_id))::integer, t.ticket_id, lower(btrim(t.assigned_team)), t.geog,
     case when t.at_risk then s.at_risk_bonus_km when t.sla_state = 'breached' then s.breached_bonus_km else 0 end,
     t.sla_state, t.at_risk, t.geo_source
   from tickets.inc_open_sla t
@@ -8068,7 +8070,7 @@ begin atomic
     and (p_tickets is null or t.ticket_id = any (p_tickets))
     and not exists (select from tickets.assignments a where a.ticket_id = t.ticket_id and a.state = 'assigned');
 end;
-comment on function tickets_ops.dispatch_tickets(text, text, text[]) is 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
+comment on function tickets_ops.dispatch_tickets(text, text, text[]) is 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. team: in lower case, to be compared. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
 
 -- What tickets cost a vehicle --
 
@@ -8192,8 +8194,22 @@ declare
   c_smaller constant integer := least(cardinality(p_starts), cardinality(p_places));
   c_bonus constant double precision := (select max(b) from unnest(p_bonuses) as b);
   v_listed integer := c_smaller + c_smaller / 8 + 16; -- by distances on a sphere some behind the n-th may be among the n cheapest
+  c_apart constant double precision := (select max(tickets.metres(p_starts[1], start)) from unnest(p_starts) as start);
+  v_far boolean[];
   v_pairs record;
 begin
+  -- Where vehicles stand together (in a depot) they want the same tickets. From the first one's place to theirs it is c_apart at
+  -- most; so n tickets that all of them reach bound what any of them pays, and a ticket that is dearer than that is too far.
+  with ticket as materialized (
+    select t.no, line.metres, p_km_per_metre * line.metres - t.bonus_km as cost
+    from unnest(p_places, p_bonuses) with ordinality as t (place, bonus_km, no)
+    cross join lateral (select tickets.metres(p_starts[1], t.place) as metres offset 0) as line
+  ),
+  nth as (
+    select t.cost from ticket t where p_teams is null and t.metres <= p_radius - c_apart order by t.cost offset c_smaller - 1 limit 1
+  )
+  select array_agg(coalesce(t.cost > nth.cost + 2 * p_km_per_metre * c_apart + 1e-6, false) order by t.no) into v_far
+  from ticket t left join nth on true;
   loop
     select
       array_agg(v.no::integer) as vehicles, array_agg(p.ticket) as tickets, array_agg(p.cost) as costs,
@@ -8201,7 +8217,7 @@ begin
     into v_pairs
     from unnest(p_starts, p_vehicle_teams) with ordinality as v (start, team, no)
     cross join lateral tickets_ops.cheapest_tickets(
-      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, null
+      v.start, v.team, v_listed, p_km_per_metre, p_radius, c_bonus, p_places, p_teams, p_bonuses, v_far
     ) as c
     cross join lateral unnest(c.tickets, c.costs) with ordinality as p (ticket, cost, nth)
     where p.nth <= c_smaller;
@@ -8440,7 +8456,7 @@ $$;
 comment on function tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean) is
 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
 
-Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team. p_stale: also vehicles located up to stale_hours ago.
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team, in any case. p_stale: also vehicles located up to stale_hours ago.
 
 Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
 

@@ -20,7 +20,7 @@ Without --apply nothing is assigned.
                    (default: tickets.dispatch_settings)
   --region NAME    only tickets of this region, in any case
   --cluster NAME   only tickets of this cluster, in any case
-  --team NAME      only vehicles and tickets of this team
+  --team NAME      only vehicles and tickets of this team, in any case
   --same-team      a vehicle goes to tickets of its own team only
   --stale          also vehicles whose position is up to a day old
   --apply          assign the plan

@@ -152,7 +152,7 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/vehicles': route('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
     const { rows } = ticket
       ? await db.query(
-          `select vehicle_id, label, freshness, road_km_estimate::float8 as km, minutes_estimate::float8 as minutes
+          `select vehicle_id, label, freshness, road_km_estimate::float8 as km, minutes_estimate::float8 as minutes, open_assignments
            from tickets.nearest_vehicles($1)`,
           [ticket],
         )

@@ -99,8 +99,10 @@ const ticketRow = (t) => html`<li><div><b>${t.ticket_id}</b> ${t.sla_state && ch
   ${t.hours_open !== null && `${Math.floor(t.hours_open)} h`}</div>
   <small>${name(t.normalized_status)} · ${name(t.assigned_team ?? 'no team')} · ${name(t.location_name)}</small></li>`;
 
-const vehicleRow = (v) => html`<li><div>${name(v.label ?? v.vehicle_id)} ${chip(v.freshness)}</div>
-  <small>about ${v.km.toFixed(1)} km by road, ${Math.round(v.minutes)} min</small></li>`;
+const vehicleRow = (v) => html`<li><div>${name(v.label || v.vehicle_id)} ${chip(v.freshness)}</div>
+  <small>about ${v.km.toFixed(1)} km by road, ${Math.round(v.minutes)} min${
+    v.open_assignments > 0 && ` · ${count(v.open_assignments, 'assignment')}`
+  }</small></li>`;
 
 async function select(place) {
   const { lat, lng, ticket_ids } = place;
@@ -129,7 +131,7 @@ function drawVehicles(seen) {
   for (const { label, vehicle_id, team, freshness, open_assignments, ...place } of filters.vehicles.checked
     ? seen
     : []) {
-    const words = [name(label ?? vehicle_id), ' · ', name(team ?? 'no team'), ` · ${freshness} · `];
+    const words = [name(label || vehicle_id), ' · ', name(team ?? 'no team'), ` · ${freshness} · `];
     mark(place, `vehicle ${freshness}`, '▲', 16)
       .bindTooltip(safe([words, count(open_assignments, 'assignment')]))
       .addTo(vehicles);
