@@ -3376,10 +3376,11 @@ CREATE FUNCTION tickets_ops.blocking_file(p_dataset text) RETURNS SETOF tickets_
     and s.dataset = p_dataset and s.origin = 'bucket' and s.dismissed_at is null
     and (s.status in ('held', 'partial') or (s.status = 'failed' and s.opens_at is null and not s.ignored and not s.is_late))
     and not tickets_ops.is_below_mark(p_dataset, s.snapshot_at, s.source_last_modified, s.source_key)
-    -- Read again by force, or replaced by another version of its name.
+    -- What became of it when it was read again, by force or as another version of its name, is what counts.
     and not exists (
       select from tickets_ops.snapshots g
-      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id and g.status in ('done', 'unchanged') -- index snapshots_by_file
+      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id -- index snapshots_by_file
+        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and not g.ignored and not g.is_late
     )
   order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
   limit 1
@@ -3472,10 +3473,13 @@ CREATE FUNCTION tickets_ops.changes_problems(p_dataset text) RETURNS TABLE(sever
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select 'fault', format('%s %s, and %s later file(s) wait for it: %s Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
+  select 'fault', format('%s %s, %s: %s. Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
     b.source_key, case b.status when 'failed' then 'failed' when 'held' then 'is held' else 'is loaded only in part' end,
-    coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0),
-    coalesce(b.error, b.broken_off, b.hold_reason),
+    (
+      select case max(l.waiting) when 1 then '1 later file waits' else format('%s later files wait', coalesce(max(l.waiting), 0)) end
+      from tickets_ops.looks l where l.dataset = p_dataset
+    ),
+    rtrim(coalesce(b.error, b.broken_off, b.hold_reason), '.'),
     case b.status
       when 'held' then format(', load it as it is: select tickets_ops.release_snapshot(%s)', b.snapshot_id)
       else format(', read it again: select * from tickets_ops.fetch_now(%L, true)', p_dataset)
@@ -4541,7 +4545,7 @@ exception when lock_not_available then
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
+COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived; of a feed of changes the one that stops those behind it, where one does. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
 
 CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -8589,9 +8593,10 @@ begin
   set dismissed_at = now(), progress_at = now(),
     error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
   where snapshot_id = v_snapshot.snapshot_id;
-  if tickets_ops.feed(v_snapshot.dataset) = 'changes' then
-    perform tickets_ops.continue_backfill(v_snapshot.dataset);
+  if tickets_ops.feed(v_snapshot.dataset) = 'snapshots' then
+    return format('%s is skipped: the next file holds what it holds.', p_key);
   end if;
+  perform tickets_ops.continue_backfill(v_snapshot.dataset);
   return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
 exception when lock_not_available then
   perform tickets_ops.raise_blocked();

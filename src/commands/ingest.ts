@@ -16,10 +16,10 @@ import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { boundedWaits } from '../database/waits.ts';
-import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET, dataset } from '../settings/dataset.ts';
+import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
-import { datasetsOn } from '../settings/recorded.ts';
+import { datasetsOn, recordedDataset } from '../settings/recorded.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
@@ -80,7 +80,6 @@ export async function run(args: string[]): Promise<number> {
   }
   const mode: Mode = values.force ? 'force' : values.backfill ? 'backfill' : 'newest';
   const name = values['crq-csv'] === undefined ? nameOf(values.dataset) : 'crq';
-  const from = dataset(name);
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   const local = file === undefined ? undefined : await localFile(file);
 
@@ -88,6 +87,7 @@ export async function run(args: string[]): Promise<number> {
     await requireCurrent(client);
     if (!(await boundedWaits(client, () => datasetsOn(client))).includes(name))
       throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
+    const from = await boundedWaits(client, () => recordedDataset(client, name));
     if (!values.apply && local) {
       const plan = await boundedWaits(client, () => planFile(client, from, local));
       print(values.json, plan, describeFilePlan);
@@ -179,6 +179,7 @@ const WOULD: Record<Action, string> = {
   postpone: 'Would be refused until its time has come',
   ignore: 'Would be ignored',
   supersede: 'Would be passed over',
+  refuse: 'Would fail',
   'refuse late': 'Would fail',
   wait: 'Would wait',
   'mark unchanged': 'Would be marked as unchanged and archived',
