@@ -3857,7 +3857,7 @@ CREATE TABLE tickets_ops.settings (
     recorded_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. Which of several stands says tickets_ops.setting(name).';
 
 COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
 
@@ -3867,12 +3867,44 @@ COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
 
 COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
 
+CREATE TABLE tickets_ops.workers (
+    pool_id text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    sessions text NOT NULL,
+    shares_sessions boolean DEFAULT false NOT NULL,
+    stopped_at timestamp with time zone,
+    declared_dead_at timestamp with time zone
+);
+
+COMMENT ON TABLE tickets_ops.workers IS 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own, and registers only once it holds it: a registered pool whose lock is free is dead. Read tickets_ops.worker_states().';
+
+COMMENT ON COLUMN tickets_ops.workers.pool_id IS 'graphile-worker''s pool id: what locked_by says of its jobs.';
+
+COMMENT ON COLUMN tickets_ops.workers.started_at IS 'When the pool registered.';
+
+COMMENT ON COLUMN tickets_ops.workers.seen_at IS 'Heartbeat, every 5 s.';
+
+COMMENT ON COLUMN tickets_ops.workers.host IS 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
+
+COMMENT ON COLUMN tickets_ops.workers.pid IS 'Process id on that host.';
+
+COMMENT ON COLUMN tickets_ops.workers.sessions IS 'application_name of all its connections, so that those of a worker that hangs can be ended.';
+
+COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
+
+COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good order.';
+
+COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
+
 CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+    RETURN (SELECT s.value FROM (tickets_ops.settings s LEFT JOIN tickets_ops.workers w USING (pool_id)) WHERE (s.name = setting.p_name) ORDER BY COALESCE(((w.stopped_at IS NULL) AND (w.declared_dead_at IS NULL) AND (w.seen_at > (now() - '00:02:00'::interval))), false) DESC, s.recorded_at DESC LIMIT 1);
 
-COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as recorded by the process that started last, of those that run where one of them has it. NULL: no process ever had one, and the default stands.';
 
 CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
     LANGUAGE sql STABLE
@@ -10314,38 +10346,6 @@ COMMENT ON COLUMN tickets_ops.unrecorded_tickets.dataset IS 'inc or crq.';
 
 COMMENT ON COLUMN tickets_ops.unrecorded_tickets.ticket_id IS 'The ticket.';
 
-CREATE TABLE tickets_ops.workers (
-    pool_id text NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    seen_at timestamp with time zone DEFAULT now() NOT NULL,
-    host text NOT NULL,
-    pid integer NOT NULL,
-    sessions text NOT NULL,
-    shares_sessions boolean DEFAULT false NOT NULL,
-    stopped_at timestamp with time zone,
-    declared_dead_at timestamp with time zone
-);
-
-COMMENT ON TABLE tickets_ops.workers IS 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own, and registers only once it holds it: a registered pool whose lock is free is dead. Read tickets_ops.worker_states().';
-
-COMMENT ON COLUMN tickets_ops.workers.pool_id IS 'graphile-worker''s pool id: what locked_by says of its jobs.';
-
-COMMENT ON COLUMN tickets_ops.workers.started_at IS 'When the pool registered.';
-
-COMMENT ON COLUMN tickets_ops.workers.seen_at IS 'Heartbeat, every 5 s.';
-
-COMMENT ON COLUMN tickets_ops.workers.host IS 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
-
-COMMENT ON COLUMN tickets_ops.workers.pid IS 'Process id on that host.';
-
-COMMENT ON COLUMN tickets_ops.workers.sessions IS 'application_name of all its connections, so that those of a worker that hangs can be ended.';
-
-COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
-
-COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good order.';
-
-COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
-
 ALTER TABLE ONLY tickets.assignments
     ADD CONSTRAINT assignments_pkey PRIMARY KEY (assignment_id);
 
@@ -10903,6 +10903,8 @@ REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FR
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.feed(p_dataset text) FROM PUBLIC;
@@ -11367,5 +11369,3 @@ GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.storage TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

@@ -402,6 +402,21 @@ describe('a feed of changes', () => {
     ]);
   });
 
+  test('what a run by hand was told is forgotten when it ends, while a worker that runs says otherwise', async () => {
+    await env.pool.query(
+      `insert into tickets_ops.workers (pool_id, host, pid, sessions, stopped_at)
+       values ('worker', 'here', 1, 'worker', null), ('by hand', 'here', 2, 'by hand', now())`,
+    );
+    const record = (pool: string, feed: string) =>
+      env.pool.query('select tickets_ops.record_settings($1, $2)', [pool, JSON.stringify({ [FEED]: feed })]);
+    const feed = async () => (await env.pool.query('select tickets_ops.feed($1)', [DATASET])).rows[0].feed;
+    await record('worker', 'changes');
+    await record('by hand', 'snapshots');
+    assert.equal(await feed(), 'changes');
+    await env.pool.query(`update tickets_ops.workers set stopped_at = now()`);
+    assert.equal(await feed(), 'snapshots');
+  });
+
   test('a hundred files in one go', async () => {
     await put(1, ...BASELINE);
     for (let n = 0; n < 99; n += 1) {

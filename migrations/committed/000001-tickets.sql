@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:815e475eaa71e61c3b545e7120774675553cf313
+--! Hash: sha1:c6576c7973360061db58c0c7dee58a525850fa41
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8695,7 +8695,7 @@ create table tickets_ops.settings (
   recorded_at timestamptz not null default now(),
   primary key (name, pool_id)
 );
-comment on table tickets_ops.settings is 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+comment on table tickets_ops.settings is 'Settings that SQL goes by, as each process was given them by its environment. Which of several stands says tickets_ops.setting(name).';
 comment on column tickets_ops.settings.name is 'The environment''s variable.';
 comment on column tickets_ops.settings.pool_id is 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
 comment on column tickets_ops.settings.value is 'Its value as text.';
@@ -8807,9 +8807,16 @@ comment on function tickets_ops.record_settings(text, jsonb) is 'A worker pool t
 
 create or replace function tickets_ops.setting(p_name text) returns text language sql stable set search_path = pg_catalog, pg_temp
 return (
-  select s.value from tickets_ops.settings s where s.name = p_name order by s.recorded_at desc limit 1 -- primary key
+  select s.value
+  from tickets_ops.settings s left join tickets_ops.workers w using (pool_id)
+  where s.name = p_name -- primary key
+  order by
+    -- A run by hand that was told otherwise leaves nothing behind.
+    coalesce(w.stopped_at is null and w.declared_dead_at is null and w.seen_at > now() - interval '2 minutes', false) desc,
+    s.recorded_at desc
+  limit 1
 );
-comment on function tickets_ops.setting(text) is 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+comment on function tickets_ops.setting(text) is 'The value of a setting as recorded by the process that started last, of those that run where one of them has it. NULL: no process ever had one, and the default stands.';
 
 create or replace function tickets_ops.setting_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
