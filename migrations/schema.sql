@@ -741,7 +741,7 @@ CREATE FUNCTION tickets.datasets() RETURNS SETOF text
   select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
 $$;
 
-COMMENT ON FUNCTION tickets.datasets() IS 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as the process that started last was told.';
+COMMENT ON FUNCTION tickets.datasets() IS 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as its processes were told (tickets_ops.setting).';
 
 CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3911,7 +3911,7 @@ CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN COALESCE(tickets_ops.setting((upper(p_dataset) || '_FEED'::text)), 'snapshots'::text);
 
-COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
+COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As its processes were told (INC_FEED, CRQ_FEED; tickets_ops.setting); snapshots where none ever was.';
 
 CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

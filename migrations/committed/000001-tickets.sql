@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c6576c7973360061db58c0c7dee58a525850fa41
+--! Hash: sha1:18a40d6ac2ff1cd01d12d9a44dd400f24330f919
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8848,7 +8848,7 @@ set search_path = pg_catalog, pg_temp as $$
   union all
   select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
 $$;
-comment on function tickets.datasets() is 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as the process that started last was told.';
+comment on function tickets.datasets() is 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as its processes were told (tickets_ops.setting).';
 
 -- Planning reads it for every load, so each table is read through its partial index: *_open.
 create or replace view tickets.open_places as
@@ -9107,7 +9107,7 @@ comment on function tickets_ops.review_place(text, text, text) is 'Everything a 
 
 create or replace function tickets_ops.feed(p_dataset text) returns text language sql stable set search_path = pg_catalog, pg_temp
 return coalesce(tickets_ops.setting(upper(p_dataset) || '_FEED'), 'snapshots');
-comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
+comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As its processes were told (INC_FEED, CRQ_FEED; tickets_ops.setting); snapshots where none ever was.';
 
 create or replace function tickets_ops.blocking_file(p_dataset text) returns setof tickets_ops.snapshots
 language sql stable set search_path = pg_catalog, pg_temp as $$
