@@ -4261,14 +4261,19 @@ CREATE FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) R
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with changed as (
-    update graphile_worker._private_jobs set last_error = replace(last_error, p_text, p_instead)
-    where position(p_text in last_error) > 0
+    -- A message about health quotes errors.
+    update graphile_worker._private_jobs j
+    set last_error = replace(j.last_error, p_text, p_instead),
+      payload = case t.identifier when 'fleettickets_alert' then replace(j.payload::text, p_text, p_instead)::json else j.payload end
+    from graphile_worker._private_tasks t
+    where t.id = j.task_id
+      and (position(p_text in j.last_error) > 0 or (t.identifier = 'fleettickets_alert' and position(p_text in j.payload::text) > 0))
     returning 1
   )
   select count(*) from changed
 $$;
 
-COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
+COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs, and in messages about health that are not delivered. Returns in how many.';
 
 CREATE FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) RETURNS void
     LANGUAGE sql

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:18a40d6ac2ff1cd01d12d9a44dd400f24330f919
+--! Hash: sha1:2eab8b502f3bbd5996bf1d93da3130dd621ceccc
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3892,13 +3892,18 @@ comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do n
 create or replace function tickets_ops.erase_from_job_errors(p_text text, p_instead text) returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
   with changed as (
-    update :WORKER_SCHEMA._private_jobs set last_error = replace(last_error, p_text, p_instead)
-    where position(p_text in last_error) > 0
+    -- A message about health quotes errors.
+    update :WORKER_SCHEMA._private_jobs j
+    set last_error = replace(j.last_error, p_text, p_instead),
+      payload = case t.identifier when 'fleettickets_alert' then replace(j.payload::text, p_text, p_instead)::json else j.payload end
+    from :WORKER_SCHEMA._private_tasks t
+    where t.id = j.task_id
+      and (position(p_text in j.last_error) > 0 or (t.identifier = 'fleettickets_alert' and position(p_text in j.payload::text) > 0))
     returning 1
   )
   select count(*) from changed
 $$;
-comment on function tickets_ops.erase_from_job_errors(text, text) is 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
+comment on function tickets_ops.erase_from_job_errors(text, text) is 'Puts another text in the place of one in the errors of jobs, and in messages about health that are not delivered. Returns in how many.';
 
 create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
