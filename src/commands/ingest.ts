@@ -37,17 +37,19 @@ Without --apply it is a dry run: it says what would change and writes nothing.
 With --apply it goes through the same jobs as the worker's, and works whether or not a
 worker runs elsewhere. It runs load tasks only: no schedule, no geocoding.
 
-  --from-bucket   the newest snapshot in the bucket; skipped when it is unchanged
+  --from-bucket   the newest snapshot in the bucket, skipped when it is unchanged; of a feed
+                  of changes (INC_FEED) each file that is not loaded, in their order
   --dataset crq   requests for new installations instead of faults (inc)
   --inc-csv FILE  a local CSV; its time is that in its name (EAT), else the file's own
   --crq-csv FILE  the same, of CRQ
   --apply         do it
   --backfill      files that an outage left behind, oldest first, up to the newest
-  --force         load the newest again, even if it is unchanged, failed or archived
+  --force         load the newest again, even if it is unchanged, failed or archived; of a
+                  feed of changes the one that stops the others, where one does
   --json          print the result as JSON
 
 Exit status: 0 loaded or nothing to do, 1 failed, held or only partly loaded, 2 wrong usage.
-Settings: DATABASE_URL, WORKER_SCHEMA, CRQ_*, and RUSTFS_* for --from-bucket.
+Settings: DATABASE_URL, WORKER_SCHEMA, INC_FEED, CRQ_*, and RUSTFS_* for --from-bucket.
 `;
 
 const SWITCH = 'Set CRQ_ENABLED=true here and on the workers.';
