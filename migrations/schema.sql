@@ -4077,7 +4077,9 @@ begin
     perform tickets_ops.wipe_staging(p_snapshot_id);
     return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
   elsif v_snapshot.status = 'failed' then
-    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    update tickets_ops.snapshots
+    set dismissed_at = now(), error = format('Dismissed by %s. %s', session_user, error)
+    where snapshot_id = p_snapshot_id and dismissed_at is null;
     return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
   end if;
   raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;

@@ -239,6 +239,20 @@ describe('a feed of changes', () => {
     assert.deepEqual(await problems(), []);
   });
 
+  test('dismissed by its number it is given up as well, and the ledger says who', async () => {
+    await put(8, ...BASELINE);
+    await env.putObject(keyOf(9), BROKEN);
+    await put(10, ticket('WOT1', 'Closed'));
+    await fetchNow(env);
+    for (let twice = 0; twice < 2; twice += 1)
+      await env.pool.query(
+        `select tickets_ops.dismiss_snapshot(snapshot_id) from tickets_ops.snapshots where status = 'failed'`,
+      );
+    assert.deepEqual(await fetchNow(env), []);
+    assert.match((await ledger(env))[1]?.error ?? '', /^Dismissed by \w+\. (?!Dismissed).*HTML/);
+    assert.deepEqual((await statuses(env)).at(-1), [10, 'done']);
+  });
+
   test('one that was mended in vain is given up as a whole', async () => {
     await put(8, ...BASELINE);
     await env.putObject(keyOf(9), BROKEN);

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:2eab8b502f3bbd5996bf1d93da3130dd621ceccc
+--! Hash: sha1:d574c3011093fd2d197729e2c8651b0ebea91808
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -4912,7 +4912,9 @@ begin
     perform tickets_ops.wipe_staging(p_snapshot_id);
     return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
   elsif v_snapshot.status = 'failed' then
-    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    update tickets_ops.snapshots
+    set dismissed_at = now(), error = format('Dismissed by %s. %s', session_user, error)
+    where snapshot_id = p_snapshot_id and dismissed_at is null;
     return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
   end if;
   raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
