@@ -741,7 +741,7 @@ CREATE FUNCTION tickets.datasets() RETURNS SETOF text
   select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
 $$;
 
-COMMENT ON FUNCTION tickets.datasets() IS 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as the process that started last was told.';
+COMMENT ON FUNCTION tickets.datasets() IS 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as its processes were told (tickets_ops.setting).';
 
 CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3388,10 +3388,11 @@ CREATE FUNCTION tickets_ops.blocking_file(p_dataset text) RETURNS SETOF tickets_
     and s.dataset = p_dataset and s.origin = 'bucket' and s.dismissed_at is null
     and (s.status in ('held', 'partial') or (s.status = 'failed' and s.opens_at is null and not s.ignored and not s.is_late))
     and not tickets_ops.is_below_mark(p_dataset, s.snapshot_at, s.source_last_modified, s.source_key)
-    -- Read again by force, or replaced by another version of its name.
+    -- What became of it when it was read again, by force or as another version of its name, is what counts.
     and not exists (
       select from tickets_ops.snapshots g
-      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id and g.status in ('done', 'unchanged') -- index snapshots_by_file
+      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id -- index snapshots_by_file
+        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and not g.ignored and not g.is_late
     )
   order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
   limit 1
@@ -3484,10 +3485,13 @@ CREATE FUNCTION tickets_ops.changes_problems(p_dataset text) RETURNS TABLE(sever
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select 'fault', format('%s %s, and %s later file(s) wait for it: %s Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
+  select 'fault', format('%s %s, %s: %s. Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
     b.source_key, case b.status when 'failed' then 'failed' when 'held' then 'is held' else 'is loaded only in part' end,
-    coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0),
-    coalesce(b.error, b.broken_off, b.hold_reason),
+    (
+      select case max(l.waiting) when 1 then '1 later file waits' else format('%s later files wait', coalesce(max(l.waiting), 0)) end
+      from tickets_ops.looks l where l.dataset = p_dataset
+    ),
+    rtrim(coalesce(b.error, b.broken_off, b.hold_reason), '.'),
     case b.status
       when 'held' then format(', load it as it is: select tickets_ops.release_snapshot(%s)', b.snapshot_id)
       else format(', read it again: select * from tickets_ops.fetch_now(%L, true)', p_dataset)
@@ -3865,7 +3869,7 @@ CREATE TABLE tickets_ops.settings (
     recorded_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+COMMENT ON TABLE tickets_ops.settings IS 'Settings that SQL goes by, as each process was given them by its environment. Which of several stands says tickets_ops.setting(name).';
 
 COMMENT ON COLUMN tickets_ops.settings.name IS 'The environment''s variable.';
 
@@ -3875,19 +3879,51 @@ COMMENT ON COLUMN tickets_ops.settings.value IS 'Its value as text.';
 
 COMMENT ON COLUMN tickets_ops.settings.recorded_at IS 'When the process started.';
 
+CREATE TABLE tickets_ops.workers (
+    pool_id text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    sessions text NOT NULL,
+    shares_sessions boolean DEFAULT false NOT NULL,
+    stopped_at timestamp with time zone,
+    declared_dead_at timestamp with time zone
+);
+
+COMMENT ON TABLE tickets_ops.workers IS 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own, and registers only once it holds it: a registered pool whose lock is free is dead. Read tickets_ops.worker_states().';
+
+COMMENT ON COLUMN tickets_ops.workers.pool_id IS 'graphile-worker''s pool id: what locked_by says of its jobs.';
+
+COMMENT ON COLUMN tickets_ops.workers.started_at IS 'When the pool registered.';
+
+COMMENT ON COLUMN tickets_ops.workers.seen_at IS 'Heartbeat, every 5 s.';
+
+COMMENT ON COLUMN tickets_ops.workers.host IS 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
+
+COMMENT ON COLUMN tickets_ops.workers.pid IS 'Process id on that host.';
+
+COMMENT ON COLUMN tickets_ops.workers.sessions IS 'application_name of all its connections, so that those of a worker that hangs can be ended.';
+
+COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
+
+COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good order.';
+
+COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
+
 CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM tickets_ops.settings s WHERE (s.name = setting.p_name) ORDER BY s.recorded_at DESC LIMIT 1);
+    RETURN (SELECT s.value FROM (tickets_ops.settings s LEFT JOIN tickets_ops.workers w USING (pool_id)) WHERE (s.name = setting.p_name) ORDER BY COALESCE(((w.stopped_at IS NULL) AND (w.declared_dead_at IS NULL) AND (w.seen_at > (now() - '00:02:00'::interval))), false) DESC, s.recorded_at DESC LIMIT 1);
 
-COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as recorded by the process that started last, of those that run where one of them has it. NULL: no process ever had one, and the default stands.';
 
 CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN COALESCE(tickets_ops.setting((upper(p_dataset) || '_FEED'::text)), 'snapshots'::text);
 
-COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
+COMMENT ON FUNCTION tickets_ops.feed(p_dataset text) IS 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As its processes were told (INC_FEED, CRQ_FEED; tickets_ops.setting); snapshots where none ever was.';
 
 CREATE FUNCTION tickets_ops.job_policy(p_task text DEFAULT NULL::text) RETURNS TABLE(task text, max_attempts integer, priority integer, on_demand_priority integer, flags text[])
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4053,7 +4089,9 @@ begin
     perform tickets_ops.wipe_staging(p_snapshot_id);
     return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
   elsif v_snapshot.status = 'failed' then
-    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    update tickets_ops.snapshots
+    set dismissed_at = now(), error = format('Dismissed by %s. %s', session_user, error)
+    where snapshot_id = p_snapshot_id and dismissed_at is null;
     return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
   end if;
   raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
@@ -4237,14 +4275,19 @@ CREATE FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) R
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with changed as (
-    update graphile_worker._private_jobs set last_error = replace(last_error, p_text, p_instead)
-    where position(p_text in last_error) > 0
+    -- A message about health quotes errors.
+    update graphile_worker._private_jobs j
+    set last_error = replace(j.last_error, p_text, p_instead),
+      payload = case t.identifier when 'fleettickets_alert' then replace(j.payload::text, p_text, p_instead)::json else j.payload end
+    from graphile_worker._private_tasks t
+    where t.id = j.task_id
+      and (position(p_text in j.last_error) > 0 or (t.identifier = 'fleettickets_alert' and position(p_text in j.payload::text) > 0))
     returning 1
   )
   select count(*) from changed
 $$;
 
-COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
+COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs, and in messages about health that are not delivered. Returns in how many.';
 
 CREATE FUNCTION tickets_ops.erase_from_ranges(p_dataset text, p_ticket_id text) RETURNS void
     LANGUAGE sql
@@ -4553,7 +4596,7 @@ exception when lock_not_available then
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
+COMMENT ON FUNCTION tickets_ops.fetch_now(dataset text, force boolean) IS 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived; of a feed of changes the one that stops those behind it, where one does. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
 
 CREATE FUNCTION tickets_ops.finalize_job_key(p_snapshot_id bigint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -8622,9 +8665,10 @@ begin
   set dismissed_at = now(), progress_at = now(),
     error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
   where snapshot_id = v_snapshot.snapshot_id;
-  if tickets_ops.feed(v_snapshot.dataset) = 'changes' then
-    perform tickets_ops.continue_backfill(v_snapshot.dataset);
+  if tickets_ops.feed(v_snapshot.dataset) = 'snapshots' then
+    return format('%s is skipped: the next file holds what it holds.', p_key);
   end if;
+  perform tickets_ops.continue_backfill(v_snapshot.dataset);
   return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
 exception when lock_not_available then
   perform tickets_ops.raise_blocked();
@@ -10344,38 +10388,6 @@ COMMENT ON COLUMN tickets_ops.unrecorded_tickets.dataset IS 'inc or crq.';
 
 COMMENT ON COLUMN tickets_ops.unrecorded_tickets.ticket_id IS 'The ticket.';
 
-CREATE TABLE tickets_ops.workers (
-    pool_id text NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    seen_at timestamp with time zone DEFAULT now() NOT NULL,
-    host text NOT NULL,
-    pid integer NOT NULL,
-    sessions text NOT NULL,
-    shares_sessions boolean DEFAULT false NOT NULL,
-    stopped_at timestamp with time zone,
-    declared_dead_at timestamp with time zone
-);
-
-COMMENT ON TABLE tickets_ops.workers IS 'Worker processes. A live one holds the advisory lock of its pool id on a connection of its own, and registers only once it holds it: a registered pool whose lock is free is dead. Read tickets_ops.worker_states().';
-
-COMMENT ON COLUMN tickets_ops.workers.pool_id IS 'graphile-worker''s pool id: what locked_by says of its jobs.';
-
-COMMENT ON COLUMN tickets_ops.workers.started_at IS 'When the pool registered.';
-
-COMMENT ON COLUMN tickets_ops.workers.seen_at IS 'Heartbeat, every 5 s.';
-
-COMMENT ON COLUMN tickets_ops.workers.host IS 'Host or container name: `fleettickets healthcheck` asks for the one it runs on.';
-
-COMMENT ON COLUMN tickets_ops.workers.pid IS 'Process id on that host.';
-
-COMMENT ON COLUMN tickets_ops.workers.sessions IS 'application_name of all its connections, so that those of a worker that hangs can be ended.';
-
-COMMENT ON COLUMN tickets_ops.workers.shares_sessions IS 'Its connections are not sessions of their own (the embedded database): its lock says nothing, and nobody can tell whether it lives.';
-
-COMMENT ON COLUMN tickets_ops.workers.stopped_at IS 'When it shut down in good order.';
-
-COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker took its jobs away: if it still lives, it ends itself at its next heartbeat.';
-
 ALTER TABLE ONLY tickets.assignments
     ADD CONSTRAINT assignments_pkey PRIMARY KEY (assignment_id);
 
@@ -10933,6 +10945,8 @@ REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FR
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;
+
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.feed(p_dataset text) FROM PUBLIC;
@@ -11400,5 +11414,3 @@ GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 GRANT SELECT ON TABLE tickets_ops.snapshot_rejects TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.storage TO tickets_operator;
-
-GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;

@@ -2,8 +2,8 @@
 import { z } from 'zod';
 import type { Mode } from '../src/bucket/plan.ts';
 import { openBucket } from '../src/bucket/s3.ts';
-import { DEFAULT_DATASET, dataset } from '../src/settings/dataset.ts';
-import { datasetsOn } from '../src/settings/recorded.ts';
+import { DEFAULT_DATASET } from '../src/settings/dataset.ts';
+import { datasetsOn, recordedDataset } from '../src/settings/recorded.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { fetchSnapshot, requestLook } from '../src/snapshots/fetch.ts';
@@ -37,10 +37,10 @@ const modeOf = ({ force, backfill }: z.infer<typeof Payload>): Mode =>
 export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: true }, async (payload, context) => {
   const { log, job, abortSignal, isLastAttempt } = context;
   const mode = modeOf(payload);
-  const from = dataset(payload.dataset);
   // The crontab has a line for each; plain npx graphile-worker goes by all of them.
-  if (!(await context.withPgClient(datasetsOn)).includes(from.name))
-    return log.info(`${from.name} is off: nothing is looked at`);
+  if (!(await context.withPgClient(datasetsOn)).includes(payload.dataset))
+    return log.info(`${payload.dataset} is off: nothing is looked at`);
+  const from = await context.withPgClient((client) => recordedDataset(client, payload.dataset));
   const bucket = openBucket(readSettings(BucketSettings));
   const jobId = String(job.id);
   await context.withPgClient(async (client) => {

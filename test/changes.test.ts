@@ -80,6 +80,21 @@ describe('the plan for changes', () => {
       ['load 9'],
       'not before it',
     );
+    assert.deepEqual(
+      planned([9, 10], { mark: 7, blocker: 10, mode: 'force', statuses: { 10: 'failed' } }),
+      ['load 9'],
+      'nor by force',
+    );
+    assert.deepEqual(
+      planned([10, 11], { mark: 8, blocker: 9, mode: 'force', statuses: { 9: 'failed' } }),
+      ['wait 10', 'wait 11'],
+      'by force nothing is passed over for one that is gone',
+    );
+    assert.deepEqual(
+      planned([9, 10, 11], { mark: 8, blocker: 10, mode: 'force', statuses: { 9: 'failed', 10: 'failed' } }),
+      ['wait 11', 'load 10'],
+      'by force one that was skipped is not read again',
+    );
   });
 
   test('waits while one is in flight, and skips equal bytes', () => {
@@ -183,10 +198,7 @@ describe('a feed of changes', () => {
       [9, 'failed'],
     ]);
     const [problem = ''] = await problems();
-    assert.match(
-      problem,
-      /T09-00-00\.csv failed, and 2 later file\(s\) wait for it: .*HTML.* Put a good file of that name/,
-    );
+    assert.match(problem, /T09-00-00\.csv failed, 2 later files wait: .*HTML.* Put a good file of that name/);
     assert.equal(
       (await env.pool.query(`select value from tickets_ops.metrics where name = 'fleettickets_files_waiting'`)).rows[0]
         .value,
@@ -227,6 +239,69 @@ describe('a feed of changes', () => {
     assert.deepEqual(await problems(), []);
   });
 
+  test('dismissed by its number it is given up as well, and the ledger says who', async () => {
+    await put(8, ...BASELINE);
+    await env.putObject(keyOf(9), BROKEN);
+    await put(10, ticket('WOT1', 'Closed'));
+    await fetchNow(env);
+    for (let twice = 0; twice < 2; twice += 1)
+      await env.pool.query(
+        `select tickets_ops.dismiss_snapshot(snapshot_id) from tickets_ops.snapshots where status = 'failed'`,
+      );
+    assert.deepEqual(await fetchNow(env), []);
+    assert.match((await ledger(env))[1]?.error ?? '', /^Dismissed by \w+\. (?!Dismissed).*HTML/);
+    assert.deepEqual((await statuses(env)).at(-1), [10, 'done']);
+  });
+
+  test('one that was mended in vain is given up as a whole', async () => {
+    await put(8, ...BASELINE);
+    await env.putObject(keyOf(9), BROKEN);
+    await put(10, ticket('WOT1', 'Closed'));
+    await fetchNow(env);
+    await env.putObject(keyOf(9), 'No such export\n');
+    await fetchNow(env);
+    assert.match((await problems()).join('\n'), /T09-00-00\.csv failed, 1 later file waits: (?!.*HTML)/);
+    await env.pool.query('select tickets_ops.skip_file($1)', [keyOf(9)]);
+    assert.deepEqual(await env.runJobs(), []);
+    assert.deepEqual((await statuses(env)).at(-1), [10, 'done']);
+    assert.deepEqual(await problems(), []);
+  });
+
+  test('one that failed and is gone from the folder stops those behind it all the same, by force too', async () => {
+    await put(8, ...BASELINE);
+    await env.putObject(keyOf(9), BROKEN);
+    await put(10, ticket('WOT1', 'Assigned'));
+    await put(11, ticket('WOT1', 'Closed'));
+    await fetchNow(env);
+    await env.deleteObject(keyOf(9));
+    await fetchNow(env, { force: true });
+    assert.deepEqual(await statuses(env), [
+      [8, 'done'],
+      [9, 'failed'],
+    ]);
+    await put(9, ticket('WOT1', 'In progress'));
+    assert.deepEqual(await fetchNow(env), []);
+    assert.deepEqual((await statuses(env)).slice(2), [
+      [9, 'done'],
+      [10, 'done'],
+      [11, 'done'],
+    ]);
+  });
+
+  test('an empty one is lost changes, and stops those behind it as well', async () => {
+    await put(8, ...BASELINE);
+    await env.putObject(keyOf(9), new Uint8Array());
+    await put(10, ticket('WOT1', 'Closed'));
+    await env.putObject(`${PREFIX}2026-06-15T07-00-00.csv.filepart`, 'WOT');
+    await fetchNow(env);
+    assert.match((await problems()).join('\n'), /^.*T09-00-00\.csv failed, 1 later file waits: The file is empty/);
+    assert.equal(await statusOf('WOT1'), 'Open');
+    await put(9, ticket('WOT1', 'Assigned'));
+    assert.deepEqual(await fetchNow(env), []);
+    assert.equal(await statusOf('WOT1'), 'Closed');
+    assert.deepEqual(await problems(), []);
+  });
+
   test('a held one stops those behind it until a person releases it, or dismisses it', async () => {
     const odd = BASELINE.map(({ ticket_id }) => ({ ticket_id: ticket_id as string, cluster: 'Nyali' })); // the flag is gone
     for (const decide of ['release', 'dismiss'] as const) {
@@ -240,7 +315,7 @@ describe('a feed of changes', () => {
         [8, 'done'],
         [9, 'held'],
       ]);
-      assert.match((await problems()).join('\n'), /T09-00-00\.csv is held, and 1 later file\(s\) wait for it/);
+      assert.match((await problems()).join('\n'), /T09-00-00\.csv is held, 1 later file waits: /);
       await env.pool.query(
         `select tickets_ops.${decide}_snapshot(snapshot_id) from tickets_ops.snapshots where status = 'held'`,
       );
@@ -318,7 +393,7 @@ describe('a feed of changes', () => {
       [8, 'done'],
       [9, 'partial'],
     ]);
-    assert.match((await problems()).join('\n'), /T09-00-00\.csv is loaded only in part, and 1 later file\(s\) wait/);
+    assert.match((await problems()).join('\n'), /T09-00-00\.csv is loaded only in part, 1 later file waits: /);
     await put(9, ticket('WOT1', 'Assigned'), ticket('WOT2', 'Closed'));
     assert.deepEqual(await fetchNow(env), []);
     assert.deepEqual((await statuses(env)).slice(2), [
@@ -339,6 +414,21 @@ describe('a feed of changes', () => {
       [9, 'done'],
       [10, 'done'],
     ]);
+  });
+
+  test('what a run by hand was told is forgotten when it ends, while a worker that runs says otherwise', async () => {
+    await env.pool.query(
+      `insert into tickets_ops.workers (pool_id, host, pid, sessions, stopped_at)
+       values ('worker', 'here', 1, 'worker', null), ('by hand', 'here', 2, 'by hand', now())`,
+    );
+    const record = (pool: string, feed: string) =>
+      env.pool.query('select tickets_ops.record_settings($1, $2)', [pool, JSON.stringify({ [FEED]: feed })]);
+    const feed = async () => (await env.pool.query('select tickets_ops.feed($1)', [DATASET])).rows[0].feed;
+    await record('worker', 'changes');
+    await record('by hand', 'snapshots');
+    assert.equal(await feed(), 'changes');
+    await env.pool.query(`update tickets_ops.workers set stopped_at = now()`);
+    assert.equal(await feed(), 'snapshots');
   });
 
   test('a hundred files in one go', async () => {

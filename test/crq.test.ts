@@ -301,6 +301,20 @@ describe('CRQ beside INC', () => {
     assert.doesNotMatch(await problems(), /T11-00-00/);
   });
 
+  test('a process without CRQ_PREFIX looks into the folder that others have recorded', async () => {
+    await env.reset();
+    Object.assign(process.env, { CRQ_ENABLED: 'true', CRQ_PREFIX: 'exports/installations/' });
+    await env.runJobs();
+    delete process.env['CRQ_ENABLED'];
+    delete process.env['CRQ_PREFIX'];
+    await env.putObject('exports/installations/2026-06-15T10-00-00.csv', REQUESTS);
+    await ask(`select tickets_ops.fetch_now('crq')`);
+    assert.deepEqual(await env.runJobs(), []);
+    assert.deepEqual(await ask('select status, source_key from tickets_ops.snapshots'), [
+      { status: 'done', source_key: 'exports/installations/2026-06-15T10-00-00.csv' },
+    ]);
+  });
+
   test('its folder is the one beside that of INC, or that of CRQ_PREFIX', () => {
     assert.deepEqual(dataset('crq'), { name: 'crq', prefix: 'automations/crq/' });
     process.env['CRQ_PREFIX'] = 'exports/installations/';

@@ -114,6 +114,30 @@ describe('a ticket that is erased', () => {
     await assert.rejects(env.pool.query('delete from tickets.geo_decisions'), /is history/);
   });
 
+  test('is taken out of errors that quote it, and of messages about them that wait', async () => {
+    await loaded();
+    const error = `Batch 1 failed 6 times: Key (ticket_id)=(${ID}) "is" odd.`;
+    await one(`update tickets_ops.snapshots set error = $1`, [error]);
+    await one(
+      `select tickets_ops.enqueue('fleettickets_alert', json_build_object('ok', false, 'problems', array[$1::text]))`,
+      [error],
+    );
+    await one(`select tickets_ops.enqueue('fetch_snapshot', '{"dataset":"inc"}')`);
+    await one(
+      `update ${readSettings(JobSchemaSettings).WORKER_SCHEMA}._private_jobs set last_error = $1 where payload ->> 'dataset' = 'inc'`,
+      [error],
+    );
+    assert.equal((await erase()).find(({ what }) => what === 'errors that named it')?.erased, '3');
+    assert.deepEqual(await tablesWith(ID), []);
+    const { payload } = await one<{ payload: unknown }>(
+      `select payload from ${readSettings(JobSchemaSettings).WORKER_SCHEMA}._private_jobs where payload ->> 'ok' = 'false'`,
+    );
+    assert.deepEqual(payload, {
+      ok: false,
+      problems: ['Batch 1 failed 6 times: Key (ticket_id)=((erased)) "is" odd.'],
+    });
+  });
+
   test('comes back as a new one with the next file that has it', async () => {
     await loaded();
     await erase();

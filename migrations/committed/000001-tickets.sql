@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c68d682219b0936509fcc68cfc530333be0e9ea5
+--! Hash: sha1:f379d6fc088a25f7853859012b8816ef0e7b197a
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3892,13 +3892,18 @@ comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do n
 create or replace function tickets_ops.erase_from_job_errors(p_text text, p_instead text) returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
   with changed as (
-    update :WORKER_SCHEMA._private_jobs set last_error = replace(last_error, p_text, p_instead)
-    where position(p_text in last_error) > 0
+    -- A message about health quotes errors.
+    update :WORKER_SCHEMA._private_jobs j
+    set last_error = replace(j.last_error, p_text, p_instead),
+      payload = case t.identifier when 'fleettickets_alert' then replace(j.payload::text, p_text, p_instead)::json else j.payload end
+    from :WORKER_SCHEMA._private_tasks t
+    where t.id = j.task_id
+      and (position(p_text in j.last_error) > 0 or (t.identifier = 'fleettickets_alert' and position(p_text in j.payload::text) > 0))
     returning 1
   )
   select count(*) from changed
 $$;
-comment on function tickets_ops.erase_from_job_errors(text, text) is 'Puts another text in the place of one in the errors of jobs. Returns in how many.';
+comment on function tickets_ops.erase_from_job_errors(text, text) is 'Puts another text in the place of one in the errors of jobs, and in messages about health that are not delivered. Returns in how many.';
 
 create or replace function tickets_ops.delete_jobs_of(p_tasks text[]) returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
@@ -4907,7 +4912,9 @@ begin
     perform tickets_ops.wipe_staging(p_snapshot_id);
     return format('Snapshot %s is dropped; its file stays where it is.', p_snapshot_id);
   elsif v_snapshot.status = 'failed' then
-    update tickets_ops.snapshots set dismissed_at = coalesce(dismissed_at, now()) where snapshot_id = p_snapshot_id;
+    update tickets_ops.snapshots
+    set dismissed_at = now(), error = format('Dismissed by %s. %s', session_user, error)
+    where snapshot_id = p_snapshot_id and dismissed_at is null;
     return format('Health no longer speaks of snapshot %s.', p_snapshot_id);
   end if;
   raise exception 'Snapshot % is %: only one that is held or has failed is dismissed.', p_snapshot_id, v_snapshot.status;
@@ -7280,7 +7287,7 @@ exception when lock_not_available then
   perform tickets_ops.raise_blocked();
 end
 $$;
-comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
+comment on function tickets_ops.fetch_now(text, boolean) is 'Looks at the bucket now: select * from tickets_ops.fetch_now(). force: loads the newest file again, although it is unchanged, failed or archived; of a feed of changes the one that stops those behind it, where one does. Returns the job''s id and key, whether such a job waited already, and a note. Raises for a dataset other than inc and crq, and when others hold the job for ten seconds.';
 
 create or replace function tickets_ops.enqueue_on_demand(p_task text, p_key text, p_payload jsonb, p_force boolean, p_known text)
 returns table (job_id bigint, job_key text, already_waiting boolean, note text)
@@ -8712,7 +8719,7 @@ create table tickets_ops.settings (
   recorded_at timestamptz not null default now(),
   primary key (name, pool_id)
 );
-comment on table tickets_ops.settings is 'Settings that SQL goes by, as each process was given them by its environment. The latest stands: tickets_ops.setting(name).';
+comment on table tickets_ops.settings is 'Settings that SQL goes by, as each process was given them by its environment. Which of several stands says tickets_ops.setting(name).';
 comment on column tickets_ops.settings.name is 'The environment''s variable.';
 comment on column tickets_ops.settings.pool_id is 'The worker pool of the process (tickets_ops.workers), or `migrate`.';
 comment on column tickets_ops.settings.value is 'Its value as text.';
@@ -8828,9 +8835,16 @@ comment on function tickets_ops.record_settings(text, jsonb) is 'A worker pool t
 
 create or replace function tickets_ops.setting(p_name text) returns text language sql stable set search_path = pg_catalog, pg_temp
 return (
-  select s.value from tickets_ops.settings s where s.name = p_name order by s.recorded_at desc limit 1 -- primary key
+  select s.value
+  from tickets_ops.settings s left join tickets_ops.workers w using (pool_id)
+  where s.name = p_name -- primary key
+  order by
+    -- A run by hand that was told otherwise leaves nothing behind.
+    coalesce(w.stopped_at is null and w.declared_dead_at is null and w.seen_at > now() - interval '2 minutes', false) desc,
+    s.recorded_at desc
+  limit 1
 );
-comment on function tickets_ops.setting(text) is 'The value of a setting as the process that started last has recorded it. NULL: no process ever had one, and the default stands.';
+comment on function tickets_ops.setting(text) is 'The value of a setting as recorded by the process that started last, of those that run where one of them has it. NULL: no process ever had one, and the default stands.';
 
 create or replace function tickets_ops.setting_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -8862,7 +8876,7 @@ set search_path = pg_catalog, pg_temp as $$
   union all
   select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
 $$;
-comment on function tickets.datasets() is 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as the process that started last was told.';
+comment on function tickets.datasets() is 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as its processes were told (tickets_ops.setting).';
 
 -- Planning reads it for every load, so each table is read through its partial index: *_open.
 create or replace view tickets.open_places as
@@ -9121,7 +9135,7 @@ comment on function tickets_ops.review_place(text, text, text) is 'Everything a 
 
 create or replace function tickets_ops.feed(p_dataset text) returns text language sql stable set search_path = pg_catalog, pg_temp
 return coalesce(tickets_ops.setting(upper(p_dataset) || '_FEED'), 'snapshots');
-comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As the process that started last was told (INC_FEED, CRQ_FEED); snapshots where none ever was.';
+comment on function tickets_ops.feed(text) is 'What the files of a dataset (inc, crq) are: snapshots, of which the newest is enough, or changes, of which each is needed. As its processes were told (INC_FEED, CRQ_FEED; tickets_ops.setting); snapshots where none ever was.';
 
 create or replace function tickets_ops.blocking_file(p_dataset text) returns setof tickets_ops.snapshots
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -9131,10 +9145,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     and s.dataset = p_dataset and s.origin = 'bucket' and s.dismissed_at is null
     and (s.status in ('held', 'partial') or (s.status = 'failed' and s.opens_at is null and not s.ignored and not s.is_late))
     and not tickets_ops.is_below_mark(p_dataset, s.snapshot_at, s.source_last_modified, s.source_key)
-    -- Read again by force, or replaced by another version of its name.
+    -- What became of it when it was read again, by force or as another version of its name, is what counts.
     and not exists (
       select from tickets_ops.snapshots g
-      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id and g.status in ('done', 'unchanged') -- index snapshots_by_file
+      where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id -- index snapshots_by_file
+        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and not g.ignored and not g.is_late
     )
   order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
   limit 1
@@ -9174,9 +9189,10 @@ begin
   set dismissed_at = now(), progress_at = now(),
     error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
   where snapshot_id = v_snapshot.snapshot_id;
-  if tickets_ops.feed(v_snapshot.dataset) = 'changes' then
-    perform tickets_ops.continue_backfill(v_snapshot.dataset);
+  if tickets_ops.feed(v_snapshot.dataset) = 'snapshots' then
+    return format('%s is skipped: the next file holds what it holds.', p_key);
   end if;
+  perform tickets_ops.continue_backfill(v_snapshot.dataset);
   return format('%s is skipped: what it changes is lost. The files behind it are loaded now.', p_key);
 exception when lock_not_available then
   perform tickets_ops.raise_blocked();
@@ -9187,10 +9203,13 @@ comment on function tickets_ops.skip_file(text) is 'Gives up a file of a feed of
 
 create or replace function tickets_ops.changes_problems(p_dataset text) returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select 'fault', format('%s %s, and %s later file(s) wait for it: %s Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
+  select 'fault', format('%s %s, %s: %s. Put a good file of that name into the folder%s, or lose what it changes: select tickets_ops.skip_file(%L);',
     b.source_key, case b.status when 'failed' then 'failed' when 'held' then 'is held' else 'is loaded only in part' end,
-    coalesce((select l.waiting from tickets_ops.looks l where l.dataset = p_dataset), 0),
-    coalesce(b.error, b.broken_off, b.hold_reason),
+    (
+      select case max(l.waiting) when 1 then '1 later file waits' else format('%s later files wait', coalesce(max(l.waiting), 0)) end
+      from tickets_ops.looks l where l.dataset = p_dataset
+    ),
+    rtrim(coalesce(b.error, b.broken_off, b.hold_reason), '.'),
     case b.status
       when 'held' then format(', load it as it is: select tickets_ops.release_snapshot(%s)', b.snapshot_id)
       else format(', read it again: select * from tickets_ops.fetch_now(%L, true)', p_dataset)

@@ -60,6 +60,9 @@ export function comparePositions(a: Position, b: Position): number {
 const NEARLY_CSV =
   /\.(csv[^/]{1,12}|cvs|tsv|txt|(nd)?json|jsonl|xml|html?|xlsx?|ods|parquet|avro|zip|gz)$|(^|\/)\d{4}-\d\d-\d\d[T ]\d\d[-:]\d\d[^/]*$/i;
 
+/** Whether a file is one to load, by its name. */
+export const isCsv = ({ key }: BucketObject) => /\.csv(\.gz)?$/i.test(key);
+
 export interface Listing {
   /** CSV files (also packed as `.csv.gz`), in their order. */
   readonly files: readonly SnapshotFile[];
@@ -73,7 +76,6 @@ export function snapshotFiles(objects: readonly BucketObject[]): Listing {
     .filter(({ key }) => !key.endsWith('/'))
     .map((object): SnapshotFile => ({ ...object, snapshotAt: timeInName(object.key) ?? object.lastModified }))
     .sort(comparePositions);
-  const isCsv = ({ key }: SnapshotFile) => /\.csv(\.gz)?$/i.test(key);
   return {
     files: all.filter((file) => isCsv(file) && file.size > 0),
     ignored: [

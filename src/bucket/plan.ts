@@ -60,6 +60,8 @@ export type Action =
   | 'postpone'
   /** No CSV: recorded as failed, with the reason. */
   | 'ignore'
+  /** Of a feed of changes: empty, and so lost unless it is mended. Recorded as failed, with the reason; it stops those behind it. */
+  | 'refuse'
   /** Of a feed of changes: older than what is loaded. Recorded as failed, with the reason. */
   | 'refuse late'
   /** Of a feed of changes: not touched before its turn. */
@@ -168,7 +170,7 @@ export function take(file: SnapshotFile, known: Knowledge, mode: Mode): Step {
   const reasons: Record<Mode, string> = {
     newest: 'it is the newest that is not loaded',
     backfill: 'it is the oldest that is not loaded',
-    force: 'it is the newest, asked for by force',
+    force: 'it is asked for by force',
   };
   return step('load', file, reasons[mode]);
 }

@@ -16,10 +16,10 @@ import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { boundedWaits } from '../database/waits.ts';
-import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET, dataset } from '../settings/dataset.ts';
+import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
-import { datasetsOn } from '../settings/recorded.ts';
+import { datasetsOn, recordedDataset } from '../settings/recorded.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
@@ -37,17 +37,19 @@ Without --apply it is a dry run: it says what would change and writes nothing.
 With --apply it goes through the same jobs as the worker's, and works whether or not a
 worker runs elsewhere. It runs load tasks only: no schedule, no geocoding.
 
-  --from-bucket   the newest snapshot in the bucket; skipped when it is unchanged
+  --from-bucket   the newest snapshot in the bucket, skipped when it is unchanged; of a feed
+                  of changes (INC_FEED) each file that is not loaded, in their order
   --dataset crq   requests for new installations instead of faults (inc)
   --inc-csv FILE  a local CSV; its time is that in its name (EAT), else the file's own
   --crq-csv FILE  the same, of CRQ
   --apply         do it
   --backfill      files that an outage left behind, oldest first, up to the newest
-  --force         load the newest again, even if it is unchanged, failed or archived
+  --force         load the newest again, even if it is unchanged, failed or archived; of a
+                  feed of changes the one that stops the others, where one does
   --json          print the result as JSON
 
 Exit status: 0 loaded or nothing to do, 1 failed, held or only partly loaded, 2 wrong usage.
-Settings: DATABASE_URL, WORKER_SCHEMA, CRQ_*, and RUSTFS_* for --from-bucket.
+Settings: DATABASE_URL, WORKER_SCHEMA, INC_FEED, CRQ_*, and RUSTFS_* for --from-bucket.
 `;
 
 const SWITCH = 'Set CRQ_ENABLED=true here and on the workers.';
@@ -80,7 +82,6 @@ export async function run(args: string[]): Promise<number> {
   }
   const mode: Mode = values.force ? 'force' : values.backfill ? 'backfill' : 'newest';
   const name = values['crq-csv'] === undefined ? nameOf(values.dataset) : 'crq';
-  const from = dataset(name);
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   const local = file === undefined ? undefined : await localFile(file);
 
@@ -88,6 +89,7 @@ export async function run(args: string[]): Promise<number> {
     await requireCurrent(client);
     if (!(await boundedWaits(client, () => datasetsOn(client))).includes(name))
       throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
+    const from = await boundedWaits(client, () => recordedDataset(client, name));
     if (!values.apply && local) {
       const plan = await boundedWaits(client, () => planFile(client, from, local));
       print(values.json, plan, describeFilePlan);
@@ -179,6 +181,7 @@ const WOULD: Record<Action, string> = {
   postpone: 'Would be refused until its time has come',
   ignore: 'Would be ignored',
   supersede: 'Would be passed over',
+  refuse: 'Would fail',
   'refuse late': 'Would fail',
   wait: 'Would wait',
   'mark unchanged': 'Would be marked as unchanged and archived',

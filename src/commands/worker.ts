@@ -18,8 +18,8 @@ holds and exits (a second SIGTERM ends it at once). Any number of workers may ru
   --migrate   first bring the database to the schema of this release, as migrate does
   --once      run every job that is due, then exit (1 if any failed); no schedule
 
-Settings: DATABASE_URL, WORKER_SCHEMA, RUSTFS_*, GEOCODER_*, WORKER_CONCURRENCY,
-LOG_LEVEL.
+Settings: DATABASE_URL, WORKER_SCHEMA, RUSTFS_*, INC_FEED, CRQ_*, GEOCODER_*, ALERT_*,
+KEEP_*, WORKER_CONCURRENCY, LOG_LEVEL and the others of docs/settings.md but MAP_TILES_*.
 `;
 
 export async function run(args: string[]): Promise<number> {

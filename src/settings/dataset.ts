@@ -15,8 +15,13 @@ export interface Dataset {
   readonly prefix: string;
 }
 
-/** The dataset of that name, on or off. @throws SettingsError where CRQ has no folder of its own */
-export function dataset(name: DatasetName): Dataset {
+/**
+ * The dataset of that name, on or off.
+ * @param recorded the folder of CRQ that other processes have recorded: it counts where this one's environment names none
+ * @throws SettingsError where CRQ has no folder of its own
+ */
+export function dataset(name: DatasetName, recorded?: string): Dataset {
   const folders = readSettings(BucketSettings.pick({ RUSTFS_PREFIX: true, CRQ_PREFIX: true }));
-  return { name, prefix: name === 'inc' ? folders.RUSTFS_PREFIX : crqFolder(folders) };
+  const crq = { ...folders, CRQ_PREFIX: folders.CRQ_PREFIX ?? recorded };
+  return { name, prefix: name === 'inc' ? folders.RUSTFS_PREFIX : crqFolder(crq) };
 }

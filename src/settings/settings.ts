@@ -63,7 +63,9 @@ export const BucketSettings = z.object({
     .string()
     .regex(/^[^/].*\/$/, 'must end with a slash and not begin with one')
     .optional()
-    .describe('Folder of the CRQ snapshots, with its closing slash. Unset: the folder crq/ beside RUSTFS_PREFIX'),
+    .describe(
+      'Folder of the CRQ snapshots, with its closing slash. Unset: as recorded; the folder crq/ beside RUSTFS_PREFIX where none ever was',
+    ),
 });
 
 /**

@@ -108,6 +108,10 @@ async function carryOut(
       });
       log.warn({ key: file.key }, reason);
       break;
+    case 'refuse':
+      await ledger.noteRefused(client, look, file, reason, {});
+      log.error({ key: file.key }, reason);
+      break;
     case 'refuse late':
       await ledger.noteRefused(client, look, file, reason, { late: true });
       log.error({ key: file.key }, reason);

@@ -188,7 +188,7 @@ async function isStale(db: Db, look: Look, file: Claimable, origin: 'bucket' | '
   const { rows } = await db.query<{ stale: boolean }>(
     origin === 'file'
       ? 'select coalesce($2 < snapshot_at, false) as stale from tickets_ops.high_water_mark($1)'
-      : `select tickets_ops.is_below_mark($1, $2, $3, $4) or not $6 and tickets_ops.is_blocked($1, $2, $3, $4) or not $6 and exists (
+      : `select tickets_ops.is_below_mark($1, $2, $3, $4) or tickets_ops.is_blocked($1, $2, $3, $4) or not $6 and exists (
            select from tickets_ops.known_versions($1, array[$4]) v
            where v.etag = $5 and v.last_modified = $3
              and not (v.status in ('superseded', 'staging') or (v.status = 'failed' and v.opens_at <= now()))
