@@ -202,7 +202,28 @@ begin
   -- Where first and last name of a coordinate are equal, all its tickets have that name. Compared byte by byte: in the order of
   -- a language this would take longer than reading the tickets.
   return query
-    with open_clusters as (
+    with open_tickets as (
+      select
+        t.longitude, t.latitude, t.cluster, t.ticket_id, t.location_key, t.location_name, t.geo_source,
+        sla.sla_clock_start, sla.sla_state, sla.at_risk
+      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+      where p_state = 'closed' or (
+        tickets.bytes_of_names(t.ticket_id, t.cluster, t.region, t.location_key, t.location_name) <= 2000
+        and (p_box is null or tickets.lies_between(t.longitude, t.latitude, p_box)) -- index inc_open_places
+      )
+      union all
+      select
+        t.longitude, t.latitude, t.cluster, t.ticket_id, t.location_key, t.location_name, t.geo_source,
+        sla.sla_clock_start, sla.sla_state, sla.at_risk
+      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
+      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
+      where p_state = 'closed' or (
+        tickets.bytes_of_names(t.ticket_id, t.cluster, t.region, t.location_key, t.location_name) > 2000 -- index inc_open_long_names
+        and (p_box is null or tickets.lies_between(t.longitude, t.latitude, p_box))
+      )
+    ),
+    open_clusters as (
       select
         longitude, latitude, cluster,
         min(location_key collate "C") as first_key, max(location_key collate "C") as last_key,
@@ -212,9 +233,7 @@ begin
         count(*) filter (where at_risk) as at_risk,
         min(sla_clock_start) as oldest,
         array_agg(ticket_id) as ticket_ids, array_agg(sla_clock_start) as clocks
-      from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
-      cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
-      where p_state = 'closed' or p_box is null or tickets.may_lie_in(geog, p_box) -- index inc_open_geog
+      from open_tickets
       group by longitude, latitude, cluster
     ),
     open_places as (
@@ -447,6 +466,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
+
+CREATE FUNCTION tickets.bytes_of_names(ticket_id text, cluster text, region text, location_key text, location_name text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((((octet_length(ticket_id) + COALESCE(octet_length(cluster), 0)) + COALESCE(octet_length(region), 0)) + COALESCE(octet_length(location_key), 0)) + COALESCE(octet_length(location_name), 0));
+
+COMMENT ON FUNCTION tickets.bytes_of_names(ticket_id text, cluster text, region text, location_key text, location_name text) IS 'Bytes of the texts by which tickets.places() counts a ticket. A B-tree refuses an entry of 2 704 bytes, so those of more than 2 000 are in another index.';
 
 CREATE FUNCTION tickets.change_version() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2343,6 +2368,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.known_spelling(p_cluster text) IS 'A cluster as the gazetteers write it. NULL where they do not have it.';
+
+CREATE FUNCTION tickets.lies_between(p_longitude double precision, p_latitude double precision, p_box public.geography) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_longitude >= public.st_xmin(((p_box)::public.geometry)::public.box3d)) AND (p_longitude <= public.st_xmax(((p_box)::public.geometry)::public.box3d))) AND ((p_latitude >= public.st_ymin(((p_box)::public.geometry)::public.box3d)) AND (p_latitude <= public.st_ymax(((p_box)::public.geometry)::public.box3d))));
+
+COMMENT ON FUNCTION tickets.lies_between(p_longitude double precision, p_latitude double precision, p_box public.geography) IS 'Whether a coordinate lies between the corners of a box, its edges included: what an index on longitude answers.';
 
 CREATE FUNCTION tickets.location_adds(kind text, rule text, word text, expects text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -10553,6 +10584,10 @@ CREATE INDEX inc_open_counts ON tickets.inc USING btree (ticket_id) INCLUDE (reg
 
 CREATE INDEX inc_open_geog ON tickets.inc USING gist (geog) WHERE is_actionable;
 
+CREATE INDEX inc_open_long_names ON tickets.inc USING btree (ticket_id) WHERE (is_actionable AND (tickets.bytes_of_names(ticket_id, cluster, region, location_key, location_name) > 2000));
+
+CREATE INDEX inc_open_places ON tickets.inc USING btree (longitude, latitude, cluster) INCLUDE (ticket_id, region, location_key, location_name, geo_source, created_at_service, first_seen_at) WHERE (is_actionable AND (tickets.bytes_of_names(ticket_id, cluster, region, location_key, location_name) <= 2000));
+
 CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
 
 CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (lower(region)) NULLS NOT DISTINCT;
@@ -10568,6 +10603,10 @@ CREATE UNIQUE INDEX snapshots_one_in_flight ON tickets_ops.snapshots USING btree
 CREATE UNIQUE INDEX snapshots_superseded_once ON tickets_ops.snapshots USING btree (dataset, source_key, source_etag, source_last_modified) WHERE (status = 'superseded'::text);
 
 CREATE INDEX snapshots_unarchived ON tickets_ops.snapshots USING btree (dataset) WHERE ((archived_at IS NULL) AND (origin = 'bucket'::text) AND (status = ANY (ARRAY['done'::text, 'unchanged'::text])));
+
+CREATE STATISTICS tickets.inc_bytes_of_names ON tickets.bytes_of_names(ticket_id, cluster, region, location_key, location_name) FROM tickets.inc;
+
+COMMENT ON STATISTICS tickets.inc_bytes_of_names IS 'That names are short, for the plan of tickets.places().';
 
 CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FROM tickets.inc;
 

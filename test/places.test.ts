@@ -109,6 +109,21 @@ describe('places', () => {
     assert.deepEqual((await places(`'closed'`))[0]?.properties['open'], 0);
   });
 
+  test('tickets count whatever the length of their names, in a tile too', async () => {
+    await addCluster('Kilimani', 36.79, -1.3);
+    const long = 'x'.repeat(3_000);
+    await addTickets([open('WOT1', { location_name: long }), open('WOT2', { assigned_team: long }), open('WOT3')]);
+    assert.equal(sum(await places(), 'open'), 3);
+    assert.equal(sum(await places('p_team => $$Kilimani A$$'), 'open'), 2);
+    await addTickets([open('WOT4', { cluster: long, longitude: '36.79', latitude: '-1.3' })]);
+    assert.equal(sum(await places(), 'open'), 4);
+    assert.equal(sum(await places(`'closed'`), 'tickets'), 0);
+    const { rows } = await env.pool.query<{ open: number }>(
+      `select open::int from tickets.places('open', null, null, null, null, null, st_makeenvelope(36.79, -1.4, 36.8, -1.3, 4326)::geography, 0)`,
+    );
+    assert.deepEqual(rows, [{ open: 4 }], 'on the edge of the box');
+  });
+
   test('repair times have a median, those that are none of this world aside', async () => {
     await addCluster('Kilimani', 36.79, -1.3);
     const median = async () => (await places(`'closed'`))[0]?.properties['mttr_median'];
