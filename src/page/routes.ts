@@ -29,9 +29,10 @@ const optional = z
   .transform((value) => value || null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
 const dataset = z.enum(DATASET_NAMES).default(DEFAULT_DATASET);
-/** As an address and a form have it: text. */
-const degrees = text.pipe(z.coerce.number().min(-180).max(180));
-const id = z.union([z.int(), text]).pipe(z.coerce.number().int().positive());
+/** Addresses, forms and Postgres's bigint have numbers as text. */
+const numeral = text.transform(Number);
+const degrees = numeral.pipe(z.number().min(-180).max(180));
+const id = z.union([z.number(), numeral]).pipe(z.int().positive());
 
 /** The SET clause of each decision; the triggers of the gazetteers do the rest, as they do for psql. */
 const DECISIONS: Record<string, string> = {
