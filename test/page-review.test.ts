@@ -273,6 +273,8 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     await isIdle();
     await press('u');
     await says('Kilimani is as it was. 5 tickets moved back');
+    await isIdle();
+    await shows('Palm Court'); // where the guard was widened, not its cluster
     assert.equal((await row('palm court')).status, 'rejected');
   });
 
@@ -356,6 +358,23 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     await press('1', 's');
     await says('Milimani: pinned. 4 tickets moved');
     assert.equal(await ticketsAt(env.pool, 'heron plaza'), 'location -0.2770 36.0700 × 1');
+  });
+
+  test('a suspicious cluster that somebody verified can be moved, not accepted once more', async () => {
+    await makePlaces(env.pool, { clusters: { Milimani: [-1.297, 36.81] } });
+    await env.pool.query(
+      `update tickets.geo_clusters set verified = true, suspicious = true where cluster = 'Milimani'`,
+    );
+    await tab.getByRole('combobox', { name: 'Status' }).selectOption('suspicious');
+    await shows('Milimani');
+    await tab.locator('article').getByText('0 open tickets · verified by').waitFor();
+    await press('a');
+    await says('Not now: accept the coordinate');
+    await press('s');
+    await says('Not now: save the pin');
+    await pin().fill('-1.3, 36.82');
+    await press('Enter');
+    await says('Milimani: pinned');
   });
 
   test('skip puts a place last; the first and the last are said; everything is a button too', async () => {

@@ -141,7 +141,13 @@ describe('what may be written', () => {
   });
 
   test('no form: 415', async () => {
-    for (const type of ['application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'text/plain', '']) {
+    for (const type of [
+      'application/x-www-form-urlencoded',
+      'multipart/form-data; boundary=x',
+      'text/plain',
+      'application/jsonx',
+      '',
+    ]) {
       assert.equal((await post('/api/undo', 'decision_id=1', { 'content-type': type })).status, 415);
     }
   });
@@ -151,6 +157,9 @@ describe('what may be written', () => {
     const { status, body } = await post('/api/undo', { decision_id: 'one' });
     assert.equal(status, 400);
     assert.match(JSON.parse(body).error, /decision_id/);
+    for (const decision_id of [true, [1], null, 1.5, ' ', '1; drop table'])
+      assert.deepEqual([decision_id, (await post('/api/undo', { decision_id })).status], [decision_id, 400]);
+    assert.equal((await get('/api/tickets?lng=&lat=')).status, 400);
     assert.equal((await post('/api/undo', ' '.repeat(20_000))).status, 413);
     assert.equal(
       (await post('/api/undo', '{"decision_id":1}', { 'transfer-encoding': 'chunked' })).status,

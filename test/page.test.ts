@@ -318,6 +318,7 @@ describe('the page', { skip: withoutBrowser, timeout: 400_000 }, () => {
       await view().getByLabel('Cluster').fill('Kilimani');
       await view().getByRole('textbox', { name: 'Location' }).fill('NW_Acacia Road');
       await tab.getByRole('button', { name: 'Ask', exact: true }).click();
+      await message('An answer is known: it will not be asked again without force.');
       await rows().filter({ hasText: 'geocode_location:Kilimani:acacia road' }).waitFor();
       await view().getByRole('textbox', { name: 'Location' }).fill('');
       await tab.getByRole('button', { name: 'Ask', exact: true }).click();

@@ -29,8 +29,10 @@ const optional = z
   .transform((value) => value || null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });
 const dataset = z.enum(DATASET_NAMES).default(DEFAULT_DATASET);
-const degrees = z.coerce.number().min(-180).max(180);
-const id = z.coerce.number().int().positive();
+/** Addresses, forms and Postgres's bigint have numbers as text. */
+const numeral = text.transform(Number);
+const degrees = numeral.pipe(z.number().min(-180).max(180));
+const id = z.union([z.number(), numeral]).pipe(z.int().positive());
 
 /** The SET clause of each decision; the triggers of the gazetteers do the rest, as they do for psql. */
 const DECISIONS: Record<string, string> = {
@@ -62,8 +64,11 @@ const JOB_ACTIONS = {
   cancel: 'select tickets_ops.cancel_job($1) as note',
   retry_failed: 'select note from tickets_ops.retry_failed($1)',
   fetch: 'select note from tickets_ops.fetch_now($1)',
-  geocode: `select note from tickets.geocode_location($2, $1) where $2::text is not null
-            union all select note from tickets.geocode_cluster($1) where $2::text is null`,
+  // Where there is nothing to remark, the job waits.
+  geocode: `select coalesce(note, 'The provider is asked now.') as note from (
+              select note from tickets.geocode_location($2, $1) where $2::text is not null
+              union all select note from tickets.geocode_cluster($1) where $2::text is null
+            ) as asked`,
 };
 
 const onMap = z.object({ dataset, cluster: optional, team: optional });

@@ -94,7 +94,8 @@ async function serve(request: IncomingMessage, door: Door, files: Files, pool: p
   const route = ROUTES[`${request.method} ${path}`];
   if (!route) throw new Refused(404, `There is no ${request.method} ${path}.`);
   if (!isWrite) return { body: await answerOf(pool, route, Object.fromEntries(asked)) };
-  if (!headers['content-type']?.startsWith('application/json')) throw new Refused(415, 'Writes are application/json.');
+  if (headers['content-type']?.split(';')[0] !== 'application/json')
+    throw new Refused(415, 'Writes are application/json.');
   if (!(Number(headers['content-length']) <= MAX_BODY_BYTES)) throw new Refused(413, 'That is too much.');
   const input = await json(request).catch(() => Promise.reject(new Refused(400, 'This is no JSON.')));
   return { body: await answerOf(pool, route, input) };

@@ -16,20 +16,15 @@ view.onsubmit = async ({ target, submitter }) => {
   const { action: asked, ...fields } = Object.fromEntries(new FormData(target, submitter));
   const [action, dataset] = String(asked ?? '').split(' ');
   try {
-    if (action) say(wordsOf(await post('/api/jobs', { action, ...(dataset && { dataset }), ...fields })));
+    if (action) {
+      const { notes } = await post('/api/jobs', { action, ...(dataset && { dataset }), ...fields });
+      say(notes.join(' ') || 'No job matches.');
+    }
     await show();
   } catch (error) {
     say(notice(error));
   }
 };
-
-/** What was done, equal notes as one. @param {{ notes: string[] }} answer */
-function wordsOf({ notes }) {
-  const same = Object.entries(Object.groupBy(notes, (note) => note));
-  return (
-    same.map(([note, all]) => (all?.length === 1 ? note : `${all?.length} × ${note}`)).join(' ') || 'No job matches.'
-  );
-}
 
 export async function show() {
   try {
@@ -46,7 +41,10 @@ export async function show() {
     const read = Array.from(view.querySelectorAll('details[open]'), ({ id }) => id);
     put(jobs.map(jobRow), $('.jobs', view));
     for (const id of read) $(`details[id="${id}"]`, view)?.toggleAttribute('open', true);
-    if (focused) $(`.jobs [value="${focused.form.elements.id.value}"] ~ [value=${focused.value}]`, view)?.focus();
+    if (focused) {
+      const same = $(`.jobs [value="${focused.form.elements.id.value}"] ~ [value=${focused.value}]`, view);
+      (same ?? $('.jobs button', view) ?? filters.task).focus(); // the job may be gone
+    }
     put(snapshots.map(snapshotRow), $('.snapshots', view));
   } catch (error) {
     put(notice(error), $('.health', view));

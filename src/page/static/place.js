@@ -56,7 +56,13 @@ function setPin(point, typed) {
 /** Offers what can be decided now. To accept what is proposed must be no surprise, so the pin is there. */
 function enable() {
   const proposed = shown && latLng(shown.place);
-  const can = { a: pin && proposed?.equals(pin), s: pin && shown, r: shown, g: Number.isFinite(shown?.centre?.lat) };
+  const isNew = !shown?.place.verified || !proposed?.equals(pin); // a cluster that somebody verified may be suspicious
+  const can = {
+    a: pin && isNew && proposed?.equals(pin),
+    s: pin && isNew && shown,
+    r: shown,
+    g: Number.isFinite(shown?.centre?.lat),
+  };
   for (const [key, value] of Object.entries(can)) $(`.actions [aria-keyshortcuts=${key}]`, view).disabled = !value;
 }
 
@@ -102,7 +108,8 @@ export function draw(details, open) {
     html`<li>${when(decided_at)} · ${name(decided_by)} · ${decision} <small>${count(tickets_moved, 'ticket')} moved</small></li>`;
   put(
     html`<h2>${nameOf(place)} ${chip(place.status)}</h2>
-    <p>${isCluster ? 'Cluster' : name(place.cluster)} · ${count(open, 'open ticket')} ${place.confidence !== null && `· confidence ${place.confidence}`}</p>
+    <p>${isCluster ? 'Cluster' : name(place.cluster)} · ${count(open, 'open ticket')} ${place.confidence !== null && `· confidence ${place.confidence}`}
+      ${place.verified && ['· verified by ', name(place.verified_by)]}</p>
     <p class="why">${why}</p>
     ${names.length > 0 && html`<h3>As field staff typed it</h3><ul>${names.map(typed)}</ul>`}
     <h3>${candidates.length > 0 ? 'Where it may be' : 'The provider found nothing'}</h3>

@@ -13,7 +13,7 @@ const guardForm = $('form.guard', view);
 let queue = [];
 let listed = LISTED;
 let at = 0;
-/** The decisions of this sitting that can be undone, the last one last. @type {number[]} */
+/** The decisions of this sitting that can be undone, the last one last, each with the row that was shown. @type {any[]} */
 const decided = [];
 /** Of several queues that are asked for only the last one counts. */
 let turn = 0;
@@ -145,7 +145,7 @@ function decide(decision, done, place = shown.place) {
   during(async () => {
     const asked = { kind, cluster, location_key, updated_at, ...decision };
     const { decision_id, tickets_moved, notices } = await post('/api/decide', asked);
-    decided.push(decision_id);
+    decided.push({ decision_id, item: queue[at] });
     const remarks = notices.map((text) => html`<small>${text}</small>`);
     say(html`<span>${nameOf(place)}: ${done}. ${count(tickets_moved, 'ticket')} moved</span>
       <button type="button" aria-keyshortcuts="u">undo</button>${remarks}`);
@@ -156,12 +156,12 @@ function decide(decision, done, place = shown.place) {
 }
 
 function undo() {
-  const decision_id = decided.pop();
-  if (!decision_id) return void say('You have decided nothing yet that could be undone.');
+  const last = decided.pop();
+  if (!last) return void say('You have decided nothing yet that could be undone.');
   return during(async () => {
-    const undone = await post('/api/undo', { decision_id });
+    const undone = await post('/api/undo', { decision_id: last.decision_id });
     say(html`<span>${nameOf(undone)} is as it was. ${count(undone.tickets_moved, 'ticket')} moved back</span>`);
-    await show(undone);
+    await show(last.item);
   });
 }
 
