@@ -69,7 +69,7 @@ describe('the dashboard functions', () => {
       closed_within_48h_pct: metrics.closed_within_48h_pct,
       closed_source_compliant_pct: null,
     });
-    assert.equal(freshness.age_minutes, 1);
+    assert.ok(freshness.age_minutes >= 1); // a minute when the file was written
   });
 
   test('properties are those of the map', async () => {
