@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:37b18a7feb2bf6ea433ec1dee4f241f02093f541
+--! Hash: sha1:70dac8722f858226bc1bf153a94c5fa8594ad638
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8660,12 +8660,16 @@ select
   a.assignment_id, a.ticket_id, a.vehicle_id, a.position, a.assigned_at, a.assigned_by, v.freshness, v.located_at, v.seen_at,
   case
     when v.vehicle_id is null then 'tickets.vehicles no longer lists the vehicle'
-    else coalesce('nothing was heard of the vehicle for ' || justify_interval(date_trunc('minute', now() - greatest(v.located_at, v.seen_at))), 'nothing was ever heard of the vehicle')
+    else coalesce('nothing was heard of the vehicle for ' || justify_interval(date_trunc('minute', now() - heard.at)), 'nothing was ever heard of the vehicle')
   end as doubt
 from tickets.assignments a
 left join tickets.vehicles_now v on v.vehicle_id = a.vehicle_id
+-- A clock that is years ahead says nothing; one in another time zone does.
+cross join lateral (
+  select max(t.at) as at from (values (v.located_at), (v.seen_at)) as t (at) where t.at <= now() + interval '12 hours'
+) as heard
 where a.state = 'assigned'
-  and coalesce(greatest(v.located_at, v.seen_at), '-infinity') < now() - interval '12 hours';
+  and coalesce(heard.at, '-infinity') < now() - interval '12 hours';
 comment on view tickets.assignments_in_doubt is 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
 comment on column tickets.assignments_in_doubt.assignment_id is 'tickets.assignments.assignment_id.';
 comment on column tickets.assignments_in_doubt.ticket_id is 'The ticket.';
