@@ -2634,7 +2634,7 @@ begin
   elsif v_vehicle.freshness not in ('live', 'parked') then
     raise notice 'The position of vehicle % is %: %.', p_vehicle_id, v_vehicle.freshness, case
       when v_vehicle.age is null then 'nobody knows when it was taken'
-      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('second', -v_vehicle.age)))
+      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('minute', -v_vehicle.age)))
       else format('taken %s ago', justify_interval(date_trunc('minute', v_vehicle.age)))
     end;
   end if;
