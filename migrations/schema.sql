@@ -2672,7 +2672,7 @@ begin
   elsif v_vehicle.freshness not in ('live', 'parked') then
     raise notice 'The position of vehicle % is %: %.', p_vehicle_id, v_vehicle.freshness, case
       when v_vehicle.age is null then 'nobody knows when it was taken'
-      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('second', -v_vehicle.age)))
+      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('minute', -v_vehicle.age)))
       else format('taken %s ago', justify_interval(date_trunc('minute', v_vehicle.age)))
     end;
   end if;
@@ -9195,11 +9195,14 @@ CREATE VIEW tickets.assignments_in_doubt AS
     v.seen_at,
         CASE
             WHEN (v.vehicle_id IS NULL) THEN 'tickets.vehicles no longer lists the vehicle'::text
-            ELSE COALESCE(('nothing was heard of the vehicle for '::text || justify_interval(date_trunc('minute'::text, (now() - GREATEST(v.located_at, v.seen_at))))), 'nothing was ever heard of the vehicle'::text)
+            ELSE COALESCE(('nothing was heard of the vehicle for '::text || justify_interval(date_trunc('minute'::text, (now() - heard.at)))), 'nothing was ever heard of the vehicle'::text)
         END AS doubt
-   FROM (tickets.assignments a
+   FROM ((tickets.assignments a
      LEFT JOIN tickets.vehicles_now v ON ((v.vehicle_id = a.vehicle_id)))
-  WHERE ((a.state = 'assigned'::text) AND (COALESCE(GREATEST(v.located_at, v.seen_at), '-infinity'::timestamp with time zone) < (now() - '12:00:00'::interval)));
+     CROSS JOIN LATERAL ( SELECT max(t.at) AS at
+           FROM ( VALUES (v.located_at), (v.seen_at)) t(at)
+          WHERE (t.at <= (now() + '12:00:00'::interval))) heard)
+  WHERE ((a.state = 'assigned'::text) AND (COALESCE(heard.at, '-infinity'::timestamp with time zone) < (now() - '12:00:00'::interval)));
 
 COMMENT ON VIEW tickets.assignments_in_doubt IS 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
 

@@ -194,8 +194,10 @@ describe('assignments', () => {
       { id: 'RECENT', ...NAIROBI, located: 715 },
       { id: 'NEVER', ...NAIROBI, located: null },
       { id: 'SOLD', ...NAIROBI },
+      { id: 'AHEAD', ...NAIROBI, located: -180 },
+      { id: 'IN 2045', ...NAIROBI, located: -10_000_000, seen: 1_500 },
     ]);
-    const vehicles = ['LIVE', 'ASLEEP', 'SILENT', 'RECENT', 'NEVER', 'SOLD'];
+    const vehicles = ['LIVE', 'ASLEEP', 'SILENT', 'RECENT', 'NEVER', 'SOLD', 'AHEAD', 'IN 2045'];
     await report(
       env.pool,
       vehicles.map((id) => ({ id: `WOT ${id}` })),
@@ -204,10 +206,11 @@ describe('assignments', () => {
     await env.pool.query(`delete from tracker.positions where imei = 'SOLD'`);
     const { rows } = await env.pool.query('select vehicle_id, doubt from tickets.assignments_in_doubt order by 1');
     assert.deepEqual(rows, [
+      { vehicle_id: 'IN 2045', doubt: 'nothing was heard of the vehicle for 1 day 01:00:00' },
       { vehicle_id: 'NEVER', doubt: 'nothing was ever heard of the vehicle' },
       { vehicle_id: 'SILENT', doubt: 'nothing was heard of the vehicle for 12:05:00' },
       { vehicle_id: 'SOLD', doubt: 'tickets.vehicles no longer lists the vehicle' },
     ]);
-    assert.equal(await countRows(env.pool, `tickets.assignments where state = 'assigned'`), 6);
+    assert.equal(await countRows(env.pool, `tickets.assignments where state = 'assigned'`), vehicles.length);
   });
 });

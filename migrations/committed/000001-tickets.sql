@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:6b5bc981bcd0cd77980cb37e63df00a76e378a5a
+--! Hash: sha1:38fe655f888d9946975ebd54fc93b7f33ec0570d
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -7782,7 +7782,7 @@ begin
   elsif v_vehicle.freshness not in ('live', 'parked') then
     raise notice 'The position of vehicle % is %: %.', p_vehicle_id, v_vehicle.freshness, case
       when v_vehicle.age is null then 'nobody knows when it was taken'
-      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('second', -v_vehicle.age)))
+      when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('minute', -v_vehicle.age)))
       else format('taken %s ago', justify_interval(date_trunc('minute', v_vehicle.age)))
     end;
   end if;
@@ -7856,6 +7856,8 @@ comment on function tickets.nearest_vehicles(text, integer, double precision, bo
 -- changes its column. A path may also end by leaving a row unmatched, which costs more than any matching can save.
 -- A free column's potential is 0 and no column's is positive. So of a row's pairs, in the order of their cost, only those need
 -- a look whose cost alone is less than the best path so far.
+-- Their column and augmenting row reductions, which settle most rows elsewhere, are left out: of 151 tickets that 150 vehicles in a
+-- depot compete for they left 92 to be searched for, and 4 883 of 5 252 looks at a row.
 -- Over 100 lines: one loop of one algorithm, whose arrays would have to be handed to and fro.
 create or replace function tickets_ops.shortest_augmenting_paths(
   p_last integer[], p_column integer[], p_cost double precision[], p_columns integer, p_unmatched double precision,
@@ -8711,12 +8713,16 @@ select
   a.assignment_id, a.ticket_id, a.vehicle_id, a.position, a.assigned_at, a.assigned_by, v.freshness, v.located_at, v.seen_at,
   case
     when v.vehicle_id is null then 'tickets.vehicles no longer lists the vehicle'
-    else coalesce('nothing was heard of the vehicle for ' || justify_interval(date_trunc('minute', now() - greatest(v.located_at, v.seen_at))), 'nothing was ever heard of the vehicle')
+    else coalesce('nothing was heard of the vehicle for ' || justify_interval(date_trunc('minute', now() - heard.at)), 'nothing was ever heard of the vehicle')
   end as doubt
 from tickets.assignments a
 left join tickets.vehicles_now v on v.vehicle_id = a.vehicle_id
+-- A clock that is years ahead says nothing; one in another time zone does.
+cross join lateral (
+  select max(t.at) as at from (values (v.located_at), (v.seen_at)) as t (at) where t.at <= now() + interval '12 hours'
+) as heard
 where a.state = 'assigned'
-  and coalesce(greatest(v.located_at, v.seen_at), '-infinity') < now() - interval '12 hours';
+  and coalesce(heard.at, '-infinity') < now() - interval '12 hours';
 comment on view tickets.assignments_in_doubt is 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
 comment on column tickets.assignments_in_doubt.assignment_id is 'tickets.assignments.assignment_id.';
 comment on column tickets.assignments_in_doubt.ticket_id is 'The ticket.';
