@@ -7438,6 +7438,23 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) IS 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
 
+CREATE FUNCTION tickets_ops.refuse_forged_mark() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if (current_setting('tickets_ops.writer', true) <> '' or current_setting('tickets_ops.erasing', true) <> '')
+    and not has_function_privilege('tickets_ops.as_pipeline(boolean)', 'execute')
+  then
+    raise exception 'What % decides about a place is signed and written down: it cannot be marked as the pipeline''s.', current_user
+      using errcode = 'insufficient_privilege', hint = 'reset tickets_ops.writer; reset tickets_ops.erasing;';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.refuse_forged_mark() IS 'Trigger before a write of a gazetteer: refuses the mark of tickets_ops.as_pipeline, which is a setting and so anybody''s to set, to roles that may not call that function: verified_by and tickets.geo_decisions would say nothing, or something else.';
+
 CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -7451,7 +7468,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.geo_decisions append-only, for its owner too; tickets_ops.erase_ticket alone passes.';
+COMMENT ON FUNCTION tickets_ops.refuse_rewriting() IS 'Trigger: keeps tickets.geo_decisions append-only, for its owner and against TRUNCATE too; tickets_ops.erase_ticket alone passes.';
 
 CREATE FUNCTION tickets_ops.register_geocoder(p_provider text, p_rate numeric, p_daily_budget integer, p_found_days numeric, p_off_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -10615,6 +10632,10 @@ CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FRO
 
 COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
 
+CREATE TRIGGER _000_forged BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
+
+CREATE TRIGGER _000_forged BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
+
 CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
 
 CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
@@ -10627,7 +10648,7 @@ CREATE TRIGGER _060_signed BEFORE INSERT OR UPDATE ON tickets.geo_clusters FOR E
 
 CREATE TRIGGER _060_signed BEFORE INSERT OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.sign_verdict();
 
-CREATE TRIGGER _100_append_only BEFORE DELETE OR UPDATE ON tickets.geo_decisions FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_rewriting();
+CREATE TRIGGER _100_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON tickets.geo_decisions FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_rewriting();
 
 CREATE TRIGGER _100_claim_gazetteers BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets.claim_gazetteers();
 
@@ -11264,6 +11285,8 @@ REVOKE ALL ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.refuse_forged_mark() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.refuse_rewriting() FROM PUBLIC;
 

@@ -339,16 +339,19 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     assert.deepEqual(rows, [{ verified: true, provider: 'manual', placed: true }]);
   });
 
-  test('a suspicious cluster shows where its places lie together', async () => {
-    const names = ['Baobab Court', 'Cedar Villas', 'Olive Gardens', 'Heron Plaza'];
-    await makePlaces(env.pool, {
+  /** A cluster whose four places lie together in another town. */
+  const makeMilimani = () =>
+    makePlaces(env.pool, {
       clusters: { Milimani: [-1.297, 36.81] },
-      places: names.map((name, i) => ({
+      places: ['Baobab Court', 'Cedar Villas', 'Olive Gardens', 'Heron Plaza'].map((name, i) => ({
         cluster: 'Milimani',
         name: `NW_${name}`,
         candidates: [{ label: `${name}, Nakuru`, lat: -0.28 + i / 1000, lng: 36.07 }],
       })),
     });
+
+  test('a suspicious cluster shows where its places lie together', async () => {
+    await makeMilimani();
     await tab.getByRole('combobox', { name: 'Status' }).selectOption('suspicious');
     await shows('Milimani');
     await tab.locator('article .candidates').getByText('4 of its 4 rejected places lie together here').waitFor();
@@ -361,20 +364,19 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
   });
 
   test('a suspicious cluster that somebody verified can be moved, not accepted once more', async () => {
-    await makePlaces(env.pool, { clusters: { Milimani: [-1.297, 36.81] } });
+    await makeMilimani();
     await env.pool.query(
-      `update tickets.geo_clusters set verified = true, suspicious = true where cluster = 'Milimani'`,
+      `update tickets.geo_clusters set geom = st_setsrid(st_makepoint(36.82, -1.3), 4326) where cluster = 'Milimani'`,
     );
     await tab.getByRole('combobox', { name: 'Status' }).selectOption('suspicious');
     await shows('Milimani');
-    await tab.locator('article').getByText('0 open tickets · verified by').waitFor();
+    await tab.locator('article').getByText('4 open tickets · verified by').waitFor();
     await press('a');
     await says('Not now: accept the coordinate');
     await press('s');
     await says('Not now: save the pin');
-    await pin().fill('-1.3, 36.82');
-    await press('Enter');
-    await says('Milimani: pinned');
+    await press('1', 's');
+    await says('Milimani: pinned. 4 tickets moved');
   });
 
   test('skip puts a place last; the first and the last are said; everything is a button too', async () => {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:38fe655f888d9946975ebd54fc93b7f33ec0570d
+--! Hash: sha1:8c2bc65cf801df23666c3934ff10aa51e6a473fc
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3010,7 +3010,23 @@ begin
     using errcode = 'insufficient_privilege', hint = 'Take a decision back with: select * from tickets.undo_decision(decision_id);';
 end
 $$;
-comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner too; tickets_ops.erase_ticket alone passes.';
+comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner and against TRUNCATE too; tickets_ops.erase_ticket alone passes.';
+
+-- Not with its owner's rights: it asks for those of whoever writes. Of a function that runs with its owner's rights, the
+-- pipeline's and undo_decision's among them, these are its owner's.
+create or replace function tickets_ops.refuse_forged_mark() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if (current_setting('tickets_ops.writer', true) <> '' or current_setting('tickets_ops.erasing', true) <> '')
+    and not has_function_privilege('tickets_ops.as_pipeline(boolean)', 'execute')
+  then
+    raise exception 'What % decides about a place is signed and written down: it cannot be marked as the pipeline''s.', current_user
+      using errcode = 'insufficient_privilege', hint = 'reset tickets_ops.writer; reset tickets_ops.erasing;';
+  end if;
+  return null;
+end
+$$;
+comment on function tickets_ops.refuse_forged_mark() is 'Trigger before a write of a gazetteer: refuses the mark of tickets_ops.as_pipeline, which is a setting and so anybody''s to set, to roles that may not call that function: verified_by and tickets.geo_decisions would say nothing, or something else.';
 
 create or replace function tickets_ops.sign_verdict() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -3163,6 +3179,10 @@ alter table tickets.geo_clusters alter column guard_km set default tickets.defau
 create unique index geo_clusters_key on tickets.geo_clusters (tickets.cluster_key(cluster));
 create unique index geo_locations_place on tickets.geo_locations (tickets.cluster_key(cluster), location_key);
 
+create trigger _000_forged before insert or update or delete on tickets.geo_clusters
+  for each statement execute function tickets_ops.refuse_forged_mark();
+create trigger _000_forged before insert or update or delete on tickets.geo_locations
+  for each statement execute function tickets_ops.refuse_forged_mark();
 create trigger _040_spelling before insert or update of cluster on tickets.geo_clusters
   for each row execute function tickets.keep_spelling();
 create trigger _040_spelling before insert or update of cluster on tickets.geo_locations
@@ -3179,7 +3199,7 @@ create trigger _060_signed before insert or update on tickets.geo_locations
   for each row execute function tickets_ops.sign_verdict();
 create trigger _100_touch before update on tickets.geo_clusters for each row execute function tickets.touch_updated_at();
 create trigger _100_touch before update on tickets.geo_locations for each row execute function tickets.touch_updated_at();
-create trigger _100_append_only before update or delete on tickets.geo_decisions
+create trigger _100_append_only before update or delete or truncate on tickets.geo_decisions
   for each statement execute function tickets_ops.refuse_rewriting();
 
 --! split: 060-tickets.sql

@@ -152,6 +152,22 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
     }
   });
 
+  test('a curator cannot write as if it were the pipeline: the mark is a setting, which anybody can set', async () => {
+    const client = await env.pool.connect();
+    try {
+      for (const mark of [`tickets_ops.writer = 'pipeline'`, `tickets_ops.erasing = 'true'`]) {
+        await client.query(`begin; set local role ${PEOPLE.curator}; set local ${mark}`);
+        await assert.rejects(
+          client.query(`update tickets.geo_locations set verified = true, verified_by = 'somebody else'`),
+          { code: '42501', message: /^What page_curator decides about a place is signed/ },
+        );
+        await client.query('rollback');
+      }
+    } finally {
+      client.release();
+    }
+  });
+
   test('a curator has the rights that docs/privileges.md names, and no others', async () => {
     const { rows: relations } = await env.pool.query(
       `select c.oid::regclass::text as name, string_agg(kind, ', ' order by kind) as may
