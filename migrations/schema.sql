@@ -544,6 +544,22 @@ $$;
 
 COMMENT ON FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) IS 'Raises, with the right words, when a window of closing times is reversed. NULL is no bound.';
 
+CREATE FUNCTION tickets.chosen_spellings(p_clusters text[], p_tickets bigint[]) RETURNS TABLE(cluster_key text, spelling text)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
+  from (
+    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
+    union all
+    select s.cluster, false, s.tickets from unnest(p_clusters, p_tickets) as s (cluster, tickets)
+  ) as w
+  where tickets.cluster_key(w.cluster) is not null
+  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
+$$;
+
+COMMENT ON FUNCTION tickets.chosen_spellings(p_clusters text[], p_tickets bigint[]) IS 'The one spelling in which each cluster is shown, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else of p_clusters the one that most tickets have. p_tickets: how many have each of p_clusters, in their order.';
+
 CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -576,23 +592,24 @@ CREATE FUNCTION tickets.cluster_spellings(p_by text DEFAULT 'cluster'::text) RET
     LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
+  select chosen.cluster_key, chosen.spelling
   from (
-    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
-    union all
-    select e.cluster, false, count(*)
-    from tickets.inc_events e -- index inc_events_first
-    where e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)
-    group by e.cluster
-    union all
-    -- Clusters that tickets only moved to.
-    select d.cluster, false, 0 from tickets.inc_daily d
-  ) as w
-  where p_by = 'cluster' and tickets.cluster_key(w.cluster) is not null
-  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
+    select array_agg(w.cluster) as clusters, array_agg(w.tickets) as tickets
+    from (
+      select e.cluster, count(*) as tickets
+      from tickets.inc_events e -- index inc_events_first
+      where e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)
+      group by e.cluster
+      union all
+      -- Clusters that tickets only moved to.
+      select d.cluster, 0 from tickets.inc_daily d group by d.cluster
+    ) as w
+  ) as seen
+  cross join lateral tickets.chosen_spellings(seen.clusters, seen.tickets) as chosen
+  where p_by = 'cluster'
 $$;
 
-COMMENT ON FUNCTION tickets.cluster_spellings(p_by text) IS 'The one spelling in which analytics show a cluster, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else the one that most tickets were first seen with. No row unless p_by is cluster, the default.';
+COMMENT ON FUNCTION tickets.cluster_spellings(p_by text) IS 'The one spelling in which analytics show a cluster (tickets.chosen_spellings), by how many tickets were first seen with each. No row unless p_by is cluster, the default.';
 
 CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2556,16 +2573,14 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
     ) as t
     group by normalized_status, cluster, region, sla_state, geo_source
   ),
-  clusters as (
+  spellings as (
     -- However it is spelled a cluster counts once, as p_cluster finds it.
-    select
-      c.cluster,
-      case when tickets.cluster_key(c.cluster) is not null then coalesce(
-        g.cluster,
-        first_value(c.cluster) over (partition by tickets.cluster_key(c.cluster) order by sum(c.tickets) desc, c.cluster collate "C")
-      ) end as shown
-    from counts c left join tickets.geo_clusters g on tickets.cluster_key(g.cluster) = tickets.cluster_key(c.cluster)
-    group by c.cluster, g.cluster
+    select chosen.cluster_key, chosen.spelling
+    from (
+      select array_agg(cluster) as clusters, array_agg(tickets) as tickets
+      from (select cluster, sum(tickets)::bigint as tickets from counts group by cluster) as c
+    ) as seen
+    cross join lateral tickets.chosen_spellings(seen.clusters, seen.tickets) as chosen
   ),
   totals as (
     select coalesce(sum(tickets), 0) as total, coalesce(sum(mapped), 0) as mapped from counts
@@ -2584,9 +2599,9 @@ CREATE FUNCTION tickets.map_collection(p_open_only boolean, p_cluster text, p_re
       from (
         select dimension, value, sum(c.tickets) as tickets
         from counts c
-        left join clusters k on k.cluster = c.cluster
+        left join spellings s on s.cluster_key = tickets.cluster_key(c.cluster)
         cross join lateral (values
-          ('by_status', c.normalized_status), ('by_cluster', k.shown), ('by_region', c.region),
+          ('by_status', c.normalized_status), ('by_cluster', s.spelling), ('by_region', c.region),
           ('by_sla_state', c.sla_state), ('by_geo_source', c.geo_source)
         ) as d (dimension, value)
         -- Closed tickets have no state against the SLA, and those of CRQ none at all.

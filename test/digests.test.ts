@@ -200,8 +200,39 @@ describe('loading with known records', () => {
   };
   const pastTheLoad = fc.constantFrom(...(Object.keys(PAST_THE_LOAD) as (keyof typeof PAST_THE_LOAD)[]));
 
+  /** Snapshots that fail on the way: while they are read, when they are staged, when their tickets are written. */
+  const failing = fc.constantFrom('none', 'reading', 'staged', 'written');
+
+  /** Begins to load a file, and fails where `at` says. */
+  async function failAt(at: string, hour: number, file: Buffer): Promise<void> {
+    const inc = dataset('inc');
+    const snapshotAt = new Date(Date.UTC(2026, 5, 15, hour));
+    const claim = await ledger.claim(
+      client,
+      { dataset: 'inc', jobId: null, forced: false, backfill: false },
+      { key: `${hour}-fails.csv`, etag: null, size: file.length, lastModified: snapshotAt, snapshotAt },
+      'file',
+    );
+    assert.ok(typeof claim === 'object');
+    async function* bytes() {
+      yield at === 'reading' ? file.subarray(0, Math.ceil(file.length / 2)) : file;
+      if (at === 'reading') throw new Error('the network is gone');
+    }
+    const staged = await stage(client, inc, claim, bytes(), { ...NOTHING_KNOWN, records: true }).catch(
+      () => 'not staged',
+    );
+    if (staged === 'loading' && at === 'written') await loadBatch(client, dataset, claim.snapshotId, 1);
+    await ledger.fail(client, claim.snapshotId, 'it should');
+  }
+
   /** Loads files one after the other. @returns all that came of each, and how many tickets had a digest that fitted before it */
-  async function outcomes(files: readonly Buffer[], acts: readonly string[], cuts: readonly number[], learns: boolean) {
+  async function outcomes(
+    files: readonly Buffer[],
+    acts: readonly string[],
+    failures: readonly string[],
+    cuts: readonly number[],
+    learns: boolean,
+  ) {
     await client.query(
       `truncate tickets.inc, tickets.inc_events, tickets.inc_daily, tickets.import_meta, tickets_ops.snapshots, tickets_ops.snapshot_rows,
          tickets_ops.inc_digests cascade`,
@@ -210,6 +241,9 @@ describe('loading with known records', () => {
     let fitting = 0;
     for (const [n, file] of files.entries()) {
       await client.query(PAST_THE_LOAD[acts[n] as keyof typeof PAST_THE_LOAD]);
+      if (!learns) await client.query('delete from tickets_ops.inc_digests');
+      const failure = failures[n] ?? 'none';
+      if (failure !== 'none') await failAt(failure, n, files[(n + 1) % files.length] as Buffer);
       if (!learns) await client.query('delete from tickets_ops.inc_digests');
       fitting += (await known()).length;
       const before = new Map((await rowsOf(VERSIONS)).map(({ ticket_id: id, version }) => [id, version]));
@@ -236,10 +270,11 @@ describe('loading with known records', () => {
       fc.asyncProperty(
         filesInARow(4),
         fc.array(pastTheLoad, { minLength: 4, maxLength: 4 }),
+        fc.array(failing, { minLength: 4, maxLength: 4 }),
         fc.array(fc.nat(400), { maxLength: 3 }),
-        async (files, acts, cuts) => {
-          const learnt = await outcomes(files, acts, cuts, true);
-          const parsed = await outcomes(files, acts, cuts, false);
+        async (files, acts, failures, cuts) => {
+          const learnt = await outcomes(files, acts, failures, cuts, true);
+          const parsed = await outcomes(files, acts, failures, cuts, false);
           fitting += learnt.fitting;
           assert.deepEqual(learnt.came, parsed.came);
         },
