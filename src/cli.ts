@@ -9,10 +9,8 @@
  */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-
 import { loadDotEnv } from './settings/dot-env.ts';
 import { messageOf, reasonOf } from './settings/errors.ts';
-
 import { hideSecrets } from './settings/secrets.ts';
 import { endWithReader, print, printError, printJson } from './terminal/output.ts';
 import { UsageError } from './terminal/usage.ts';
@@ -98,7 +96,7 @@ const isUsageError = (error: unknown) =>
   error instanceof UsageError || ((error as { code?: string }).code ?? '').startsWith('ERR_PARSE_ARGS');
 
 /** The version of this release, such as 1.0.0. */
-export async function version(): Promise<string> {
+async function version(): Promise<string> {
   return JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8')).version;
 }
 

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { appendFile, cp, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
@@ -118,45 +118,5 @@ comment on column tickets.${table}.service_type is 'Kind of service, as the feed
     await graphileMigrate('uncommit');
     assert.deepEqual(await names('committed'), [first]);
     assert.match(await readFile(migrations('current', '1-current.sql'), 'utf8'), /^--!include map\.sql$/m);
-  });
-
-  test('npm run migrations:remake makes the last migration anew from the fixtures, and needs no server', async () => {
-    const [first = ''] = await names('committed');
-    const before = await readFile(migrations('committed', first), 'utf8');
-    const changed = (text: string) =>
-      text.replace(`comment on function tickets.in_kenya(geometry) is '`, `$&Changed. `);
-    const kenya = await readFile(migrations('fixtures', 'kenya.sql'), 'utf8');
-    await writeFile(migrations('fixtures', 'kenya.sql'), changed(kenya));
-    await run('npm', 'run', 'migrations:remake');
-    const withoutHash = (text: string) => text.replace(/^--! Hash.*$/m, '');
-    assert.equal(withoutHash(await readFile(migrations('committed', first), 'utf8')), withoutHash(changed(before)));
-    assert.match(await readFile(migrations('schema.sql'), 'utf8'), /tickets\.in_kenya\(.*\) IS 'Changed\. /);
-    assert.deepEqual(await names('current'), ['1-current.sql']);
-  });
-
-  test('a remake of what does not run names the reason and leaves the files as they were', async () => {
-    const [first = ''] = await names('committed');
-    const before = await readFile(migrations('committed', first), 'utf8');
-    await appendFile(migrations('fixtures', 'kenya.sql'), '\nselect tickets.no_such_function();\n');
-    await assert.rejects(run('npm', 'run', 'migrations:remake'), /no_such_function/);
-    assert.equal(await readFile(migrations('committed', first), 'utf8'), before);
-    assert.deepEqual(await names('current'), ['1-current.sql']);
-  });
-
-  test('a remake after a merge drops conflicts in the hash and in what is included, and names others', async () => {
-    const [first = ''] = await names('committed');
-    const before = await readFile(migrations('committed', first), 'utf8');
-    const conflict = (line: string) => `<<<<<<< HEAD\n${line}=======\n--! Hash: sha1:other\n>>>>>>> theirs\n`;
-    const merged = before
-      .replace(/^--! Hash.*\n/m, conflict)
-      .replace(/^--! Included kenya\.sql\n/m, `$&<<<<<<< HEAD\nours\n=======\ntheirs\n>>>>>>> theirs\n`);
-    await rm(migrations('committed', first));
-    await writeFile(migrations('committed', first), merged);
-    await run('npm', 'run', 'migrations:remake');
-    assert.equal(await readFile(migrations('committed', first), 'utf8'), before);
-
-    await rm(migrations('committed', first));
-    await writeFile(migrations('committed', first), before.replace('create table tickets.inc (', `<<<<<<< HEAD\n$&`));
-    await assert.rejects(run('npm', 'run', 'migrations:remake'), /has merge conflicts in the migration's own text/);
   });
 });
