@@ -3908,6 +3908,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) IS 'Deletes all jobs of these tasks, those included that a worker holds, dead or alive: only while no worker lives. Returns how many.';
 
+CREATE FUNCTION tickets_ops.hung_after() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN '00:02:00'::interval;
+
+COMMENT ON FUNCTION tickets_ops.hung_after() IS 'A worker that holds its lock and has not been heard of for so long is hung, and treated as dead.';
+
 CREATE TABLE tickets_ops.settings (
     name text NOT NULL,
     pool_id text NOT NULL,
@@ -3960,7 +3966,7 @@ COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker t
 CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM (tickets_ops.settings s LEFT JOIN tickets_ops.workers w USING (pool_id)) WHERE (s.name = setting.p_name) ORDER BY COALESCE(((w.stopped_at IS NULL) AND (w.declared_dead_at IS NULL) AND (w.seen_at > (now() - '00:02:00'::interval))), false) DESC, s.recorded_at DESC LIMIT 1);
+    RETURN (SELECT s.value FROM (tickets_ops.settings s LEFT JOIN tickets_ops.workers w USING (pool_id)) WHERE (s.name = setting.p_name) ORDER BY COALESCE(((w.stopped_at IS NULL) AND (w.declared_dead_at IS NULL) AND (w.seen_at > (now() - tickets_ops.hung_after()))), false) DESC, s.recorded_at DESC LIMIT 1);
 
 COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as recorded by the process that started last, of those that run where one of them has it. NULL: no process ever had one, and the default stands.';
 
@@ -5113,12 +5119,6 @@ CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
     RETURN '01:00:00'::interval;
 
 COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
-
-CREATE FUNCTION tickets_ops.hung_after() RETURNS interval
-    LANGUAGE sql IMMUTABLE
-    RETURN '00:02:00'::interval;
-
-COMMENT ON FUNCTION tickets_ops.hung_after() IS 'A worker that holds its lock and has not been heard of for so long is hung, and treated as dead.';
 
 CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
@@ -11023,6 +11023,9 @@ REVOKE ALL ON FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) FR
 
 REVOKE ALL ON FUNCTION tickets_ops.delete_jobs_of(p_tasks text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.hung_after() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.hung_after() TO tickets_operator;
+
 GRANT SELECT ON TABLE tickets_ops.workers TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.setting(p_name text) FROM PUBLIC;
@@ -11124,9 +11127,6 @@ REVOKE ALL ON FUNCTION tickets_ops.high_water_mark(p_dataset text, OUT snapshot_
 REVOKE ALL ON FUNCTION tickets_ops.history_cte(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.hung_after() FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.hung_after() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:cbc0d357ffc42bf76fc2ad81bbce5895e20abe6a
+--! Hash: sha1:5b34a56984c84c4343edfeee87ec05b419e35ec1
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -8922,7 +8922,7 @@ return (
   where s.name = p_name -- primary key
   order by
     -- A run by hand that was told otherwise leaves nothing behind.
-    coalesce(w.stopped_at is null and w.declared_dead_at is null and w.seen_at > now() - interval '2 minutes', false) desc,
+    coalesce(w.stopped_at is null and w.declared_dead_at is null and w.seen_at > now() - tickets_ops.hung_after(), false) desc,
     s.recorded_at desc
   limit 1
 );

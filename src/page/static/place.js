@@ -105,7 +105,7 @@ export function draw(details, open) {
     <button type="button" aria-keyshortcuts="${candidate_no}">${name(label)} <kbd>${candidate_no}</kbd>
       <small>${level && `${level} · `}${distance_km?.toFixed(1) ?? '?'} km${verdict && ` · ${verdict}`}</small></button></li>`;
   const made = ({ decided_at, decided_by, decision, tickets_moved }) =>
-    html`<li>${when(decided_at)} · ${name(decided_by)} · ${decision} <small>${count(tickets_moved, 'ticket')} moved</small></li>`;
+    html`<li>${when(decided_at)} · ${name(decided_by)} · ${decision} <small>${count(tickets_moved, 'ticket')} went along</small></li>`;
   put(
     html`<h2>${nameOf(place)} ${chip(place.status)}</h2>
     <p>${isCluster ? 'Cluster' : name(place.cluster)} · ${count(open, 'open ticket')} ${place.confidence !== null && `· confidence ${place.confidence}`}
