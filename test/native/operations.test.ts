@@ -202,6 +202,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'tickets_ops.cancel_job(bigint)',
         'tickets_ops.dismiss_snapshot(bigint)',
         'tickets_ops.fetch_now(text,boolean)',
+        'tickets_ops.hung_after()',
         'tickets_ops.is_far_from_its_places(text)',
         'tickets_ops.kept_tables()',
         'tickets_ops.list_jobs()',
