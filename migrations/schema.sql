@@ -3124,6 +3124,7 @@ begin
       using errcode = 'object_not_in_prerequisite_state', hint = 'Look at it again, and decide anew.';
   end if;
 
+  perform tickets_ops.as_pipeline(false);
   perform set_config('tickets_ops.undoing', p_decision_id::text, true);
   if v_decision.before is null then
     execute 'delete from ' || v_row;
@@ -3438,7 +3439,7 @@ CREATE FUNCTION tickets_ops.blocking_file(p_dataset text) RETURNS SETOF tickets_
     and not exists (
       select from tickets_ops.snapshots g
       where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id -- index snapshots_by_file
-        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and not g.ignored and not g.is_late
+        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and g.opens_at is null and not g.ignored and not g.is_late
     )
   order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
   limit 1
@@ -3966,9 +3967,9 @@ COMMENT ON COLUMN tickets_ops.workers.declared_dead_at IS 'When another worker t
 CREATE FUNCTION tickets_ops.setting(p_name text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT s.value FROM (tickets_ops.settings s LEFT JOIN tickets_ops.workers w USING (pool_id)) WHERE (s.name = setting.p_name) ORDER BY COALESCE(((w.stopped_at IS NULL) AND (w.declared_dead_at IS NULL) AND (w.seen_at > (now() - tickets_ops.hung_after()))), false) DESC, s.recorded_at DESC LIMIT 1);
+    RETURN (SELECT s.value FROM ((tickets_ops.settings s LEFT JOIN tickets_ops.workers w USING (pool_id)) CROSS JOIN LATERAL (SELECT COALESCE(((w.stopped_at IS NULL) AND (w.declared_dead_at IS NULL) AND (w.seen_at > (now() - tickets_ops.hung_after()))), false) AS runs) process) WHERE (s.name = setting.p_name) ORDER BY process.runs DESC, CASE WHEN (NOT process.runs) THEN COALESCE(w.seen_at, s.recorded_at) ELSE NULL::timestamp with time zone END DESC, s.recorded_at DESC LIMIT 1);
 
-COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as recorded by the process that started last, of those that run where one of them has it. NULL: no process ever had one, and the default stands.';
+COMMENT ON FUNCTION tickets_ops.setting(p_name text) IS 'The value of a setting as recorded by the process that started last of those that run and have it; where none of these runs, by the one that was heard of last. NULL: no process ever had one, and the default stands.';
 
 CREATE FUNCTION tickets_ops.feed(p_dataset text) RETURNS text
     LANGUAGE sql STABLE
@@ -4325,19 +4326,25 @@ COMMENT ON FUNCTION tickets_ops.erase_from_errors(p_text text, p_instead text) I
 CREATE FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) RETURNS bigint
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
   with changed as (
-    -- A message about health quotes errors.
     update graphile_worker._private_jobs j
     set last_error = replace(j.last_error, p_text, p_instead),
-      payload = case t.identifier when 'fleettickets_alert' then replace(j.payload::text, p_text, p_instead)::json else j.payload end
-    from graphile_worker._private_tasks t
-    where t.id = j.task_id
-      and (position(p_text in j.last_error) > 0 or (t.identifier = 'fleettickets_alert' and position(p_text in j.payload::text) > 0))
+      payload = case when alert.problems is null then j.payload else jsonb_set(j.payload::jsonb, '{problems}', alert.problems)::json end
+    from
+      graphile_worker._private_jobs k
+      join graphile_worker._private_tasks t on t.id = k.task_id
+      -- A message about health quotes errors. Text by text: within JSON quotes and backslashes are written in another way.
+      left join lateral (
+        select jsonb_agg(replace(p.problem #>> '{}', p_text, p_instead) order by p.n) as problems
+        from jsonb_path_query(k.payload::jsonb, '$.problems[*]') with ordinality as p (problem, n)
+        having bool_or(position(p_text in p.problem #>> '{}') > 0)
+      ) as alert on t.identifier = 'fleettickets_alert'
+    where k.id = j.id and (position(p_text in j.last_error) > 0 or alert.problems is not null)
     returning 1
   )
   select count(*) from changed
-$$;
+$_$;
 
 COMMENT ON FUNCTION tickets_ops.erase_from_job_errors(p_text text, p_instead text) IS 'Puts another text in the place of one in the errors of jobs, and in messages about health that are not delivered. Returns in how many.';
 
@@ -6727,7 +6734,7 @@ begin
     cross join lateral (select tickets.metres(p_starts[1], t.place) as metres offset 0) as line
   ),
   nth as (
-    select t.cost from ticket t where p_teams is null and t.metres <= p_radius - c_apart order by t.cost offset c_smaller - 1 limit 1
+    select t.cost from ticket t where p_teams is null and t.metres <= p_radius - c_apart order by t.cost offset greatest(c_smaller, 1) - 1 limit 1
   )
   select array_agg(coalesce(t.cost > nth.cost + 2 * p_km_per_metre * c_apart + 1e-6, false) order by t.no) into v_far
   from ticket t left join nth on true;
@@ -7464,11 +7471,11 @@ begin
     raise exception 'What % decides about a place is signed and written down: it cannot be marked as the pipeline''s.', current_user
       using errcode = 'insufficient_privilege', hint = 'reset tickets_ops.writer; reset tickets_ops.erasing;';
   end if;
-  return null;
+  return case tg_op when 'DELETE' then old else new end;
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.refuse_forged_mark() IS 'Trigger before a write of a gazetteer: refuses the mark of tickets_ops.as_pipeline, which is a setting and so anybody''s to set, to roles that may not call that function: verified_by and tickets.geo_decisions would say nothing, or something else.';
+COMMENT ON FUNCTION tickets_ops.refuse_forged_mark() IS 'Trigger of each write of a gazetteer: refuses the mark of tickets_ops.as_pipeline, which is a setting and so anybody''s to set, to roles that may not call that function: verified_by and tickets.geo_decisions would say nothing, or something else.';
 
 CREATE FUNCTION tickets_ops.refuse_rewriting() RETURNS trigger
     LANGUAGE plpgsql
@@ -10647,9 +10654,13 @@ CREATE STATISTICS tickets.inc_coordinates (ndistinct) ON latitude, longitude FRO
 
 COMMENT ON STATISTICS tickets.inc_coordinates IS 'How many different coordinates tickets have: few thousand, for the plan of tickets.places().';
 
-CREATE TRIGGER _000_forged BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
+CREATE TRIGGER _000_forged BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
 
-CREATE TRIGGER _000_forged BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
+CREATE TRIGGER _000_forged BEFORE INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH ROW EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
+
+CREATE TRIGGER _000_forged_meanwhile AFTER INSERT OR DELETE OR UPDATE ON tickets.geo_clusters FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
+
+CREATE TRIGGER _000_forged_meanwhile AFTER INSERT OR DELETE OR UPDATE ON tickets.geo_locations FOR EACH STATEMENT EXECUTE FUNCTION tickets_ops.refuse_forged_mark();
 
 CREATE TRIGGER _040_spelling BEFORE INSERT OR UPDATE OF cluster ON tickets.geo_clusters FOR EACH ROW EXECUTE FUNCTION tickets.keep_spelling();
 

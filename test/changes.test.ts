@@ -300,6 +300,13 @@ describe('a feed of changes', () => {
     assert.deepEqual(await fetchNow(env), []);
     assert.equal(await statusOf('WOT1'), 'Closed');
     assert.deepEqual(await problems(), []);
+    // Neither one in the archive nor one whose time has not come is of the feed.
+    await env.putObject(`${PREFIX}processed/2026-06-15T11-00-00.csv`, new Uint8Array());
+    await env.putObject(`${PREFIX}2999-01-01T00-00-00.csv`, new Uint8Array());
+    await put(12, ticket('WOT1', 'Open'));
+    await fetchNow(env, { force: true });
+    assert.equal(await statusOf('WOT1'), 'Open');
+    assert.deepEqual(await problems(), []);
   });
 
   test('a held one stops those behind it until a person releases it, or dismisses it', async () => {
@@ -427,8 +434,11 @@ describe('a feed of changes', () => {
     await record('worker', 'changes');
     await record('by hand', 'snapshots');
     assert.equal(await feed(), 'changes');
-    await env.pool.query(`update tickets_ops.workers set stopped_at = now()`);
-    assert.equal(await feed(), 'snapshots');
+    // Nor does it count when no worker runs, or one that was not told: the worker was heard of last.
+    await env.pool.query(
+      `update tickets_ops.workers set stopped_at = now() + interval '1 hour', seen_at = now() + interval '1 hour' where pool_id = 'worker'`,
+    );
+    assert.equal(await feed(), 'changes');
   });
 
   test('a hundred files in one go', async () => {

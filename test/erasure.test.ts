@@ -138,6 +138,19 @@ describe('a ticket that is erased', () => {
     });
   });
 
+  test('is taken out of the words of a message only, whatever its id: a number, a key, characters that JSON escapes', async () => {
+    for (const id of ['4711', 'problems', 'INC\\1 "a"']) {
+      await env.reset();
+      const message = { ok: false, problems: [`Row ${id} failed.`, 'Another.'], lasted_seconds: 14711 };
+      await one(`select tickets_ops.enqueue('fleettickets_alert', $1)`, [JSON.stringify(message)]);
+      await one(`select from tickets_ops.erase_ticket($1)`, [id]);
+      const { payload } = await one<{ payload: unknown }>(
+        `select payload from ${readSettings(JobSchemaSettings).WORKER_SCHEMA}._private_jobs where payload ->> 'ok' = 'false'`,
+      );
+      assert.deepEqual(payload, { ...message, problems: ['Row (erased) failed.', 'Another.'] }, id);
+    }
+  });
+
   test('comes back as a new one with the next file that has it', async () => {
     await loaded();
     await erase();

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:5b34a56984c84c4343edfeee87ec05b419e35ec1
+--! Hash: sha1:d17fa6c5d105c82ef26e0d3cb226bfe0e7f3185e
 --! Message: tickets
 
 --! split: 010-takeover.sql
@@ -3028,7 +3028,8 @@ $$;
 comment on function tickets_ops.refuse_rewriting() is 'Trigger: keeps tickets.geo_decisions append-only, for its owner and against TRUNCATE too; tickets_ops.erase_ticket alone passes.';
 
 -- Not with its owner's rights: it asks for those of whoever writes. Of a function that runs with its owner's rights, the
--- pipeline's and undo_decision's among them, these are its owner's.
+-- pipeline's among them, these are its owner's; so undo_decision takes the mark away.
+-- Before each row and after the statement: an expression of the statement itself can set the mark.
 create or replace function tickets_ops.refuse_forged_mark() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -3038,10 +3039,10 @@ begin
     raise exception 'What % decides about a place is signed and written down: it cannot be marked as the pipeline''s.', current_user
       using errcode = 'insufficient_privilege', hint = 'reset tickets_ops.writer; reset tickets_ops.erasing;';
   end if;
-  return null;
+  return case tg_op when 'DELETE' then old else new end;
 end
 $$;
-comment on function tickets_ops.refuse_forged_mark() is 'Trigger before a write of a gazetteer: refuses the mark of tickets_ops.as_pipeline, which is a setting and so anybody''s to set, to roles that may not call that function: verified_by and tickets.geo_decisions would say nothing, or something else.';
+comment on function tickets_ops.refuse_forged_mark() is 'Trigger of each write of a gazetteer: refuses the mark of tickets_ops.as_pipeline, which is a setting and so anybody''s to set, to roles that may not call that function: verified_by and tickets.geo_decisions would say nothing, or something else.';
 
 create or replace function tickets_ops.sign_verdict() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -3168,6 +3169,7 @@ begin
       using errcode = 'object_not_in_prerequisite_state', hint = 'Look at it again, and decide anew.';
   end if;
 
+  perform tickets_ops.as_pipeline(false);
   perform set_config('tickets_ops.undoing', p_decision_id::text, true);
   if v_decision.before is null then
     execute 'delete from ' || v_row;
@@ -3195,8 +3197,12 @@ create unique index geo_clusters_key on tickets.geo_clusters (tickets.cluster_ke
 create unique index geo_locations_place on tickets.geo_locations (tickets.cluster_key(cluster), location_key);
 
 create trigger _000_forged before insert or update or delete on tickets.geo_clusters
+  for each row execute function tickets_ops.refuse_forged_mark();
+create trigger _000_forged_meanwhile after insert or update or delete on tickets.geo_clusters
   for each statement execute function tickets_ops.refuse_forged_mark();
 create trigger _000_forged before insert or update or delete on tickets.geo_locations
+  for each row execute function tickets_ops.refuse_forged_mark();
+create trigger _000_forged_meanwhile after insert or update or delete on tickets.geo_locations
   for each statement execute function tickets_ops.refuse_forged_mark();
 create trigger _040_spelling before insert or update of cluster on tickets.geo_clusters
   for each row execute function tickets.keep_spelling();
@@ -3927,13 +3933,19 @@ comment on function tickets_ops.remove_jobs(bigint[]) is 'Removes jobs that do n
 create or replace function tickets_ops.erase_from_job_errors(p_text text, p_instead text) returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
   with changed as (
-    -- A message about health quotes errors.
     update :WORKER_SCHEMA._private_jobs j
     set last_error = replace(j.last_error, p_text, p_instead),
-      payload = case t.identifier when 'fleettickets_alert' then replace(j.payload::text, p_text, p_instead)::json else j.payload end
-    from :WORKER_SCHEMA._private_tasks t
-    where t.id = j.task_id
-      and (position(p_text in j.last_error) > 0 or (t.identifier = 'fleettickets_alert' and position(p_text in j.payload::text) > 0))
+      payload = case when alert.problems is null then j.payload else jsonb_set(j.payload::jsonb, '{problems}', alert.problems)::json end
+    from
+      :WORKER_SCHEMA._private_jobs k
+      join :WORKER_SCHEMA._private_tasks t on t.id = k.task_id
+      -- A message about health quotes errors. Text by text: within JSON quotes and backslashes are written in another way.
+      left join lateral (
+        select jsonb_agg(replace(p.problem #>> '{}', p_text, p_instead) order by p.n) as problems
+        from jsonb_path_query(k.payload::jsonb, '$.problems[*]') with ordinality as p (problem, n)
+        having bool_or(position(p_text in p.problem #>> '{}') > 0)
+      ) as alert on t.identifier = 'fleettickets_alert'
+    where k.id = j.id and (position(p_text in j.last_error) > 0 or alert.problems is not null)
     returning 1
   )
   select count(*) from changed
@@ -8291,7 +8303,7 @@ begin
     cross join lateral (select tickets.metres(p_starts[1], t.place) as metres offset 0) as line
   ),
   nth as (
-    select t.cost from ticket t where p_teams is null and t.metres <= p_radius - c_apart order by t.cost offset c_smaller - 1 limit 1
+    select t.cost from ticket t where p_teams is null and t.metres <= p_radius - c_apart order by t.cost offset greatest(c_smaller, 1) - 1 limit 1
   )
   select array_agg(coalesce(t.cost > nth.cost + 2 * p_km_per_metre * c_apart + 1e-6, false) order by t.no) into v_far
   from ticket t left join nth on true;
@@ -8918,15 +8930,17 @@ comment on function tickets_ops.record_settings(text, jsonb) is 'A worker pool t
 create or replace function tickets_ops.setting(p_name text) returns text language sql stable set search_path = pg_catalog, pg_temp
 return (
   select s.value
-  from tickets_ops.settings s left join tickets_ops.workers w using (pool_id)
+  from tickets_ops.settings s
+  left join tickets_ops.workers w using (pool_id)
+  cross join lateral (
+    select coalesce(w.stopped_at is null and w.declared_dead_at is null and w.seen_at > now() - tickets_ops.hung_after(), false) as runs
+  ) as process
   where s.name = p_name -- primary key
-  order by
-    -- A run by hand that was told otherwise leaves nothing behind.
-    coalesce(w.stopped_at is null and w.declared_dead_at is null and w.seen_at > now() - tickets_ops.hung_after(), false) desc,
-    s.recorded_at desc
+  -- A run by hand that was told otherwise leaves nothing behind, as the worker ran longer.
+  order by process.runs desc, case when not process.runs then coalesce(w.seen_at, s.recorded_at) end desc, s.recorded_at desc
   limit 1
 );
-comment on function tickets_ops.setting(text) is 'The value of a setting as recorded by the process that started last, of those that run where one of them has it. NULL: no process ever had one, and the default stands.';
+comment on function tickets_ops.setting(text) is 'The value of a setting as recorded by the process that started last of those that run and have it; where none of these runs, by the one that was heard of last. NULL: no process ever had one, and the default stands.';
 
 create or replace function tickets_ops.setting_problems() returns table (severity text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -9231,7 +9245,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     and not exists (
       select from tickets_ops.snapshots g
       where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id -- index snapshots_by_file
-        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and not g.ignored and not g.is_late
+        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and g.opens_at is null and not g.ignored and not g.is_late
     )
   order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
   limit 1

@@ -25,7 +25,9 @@ export function planChanges({ files, ignored }: Listing, known: Knowledge, mode:
   const here = present.filter((file) => !isArchived(file.key));
   const due = here.filter((file) => isDue(file) && !isLate(file));
   const others = ignored.filter(({ file }) => isUnknown(file));
-  const empty = others.filter(({ file }) => isCsv(file) && !isLate(file));
+  const empty = others.filter(
+    ({ file }) => isCsv(file) && !isArchived(file.key) && !isLate(file) && !isFutureDated(file.snapshotAt, known.now),
+  );
   const blocker = [...(known.blocker ? [known.blocker] : []), ...empty.map(({ file }) => file)].sort(
     comparePositions,
   )[0];

@@ -152,6 +152,8 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
     }
   });
 
+  const FORGED = { code: '42501', message: /^What page_curator decides about a place is signed/ };
+
   test('a curator cannot write as if it were the pipeline: the mark is a setting, which anybody can set', async () => {
     const client = await env.pool.connect();
     try {
@@ -159,10 +161,32 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
         await client.query(`begin; set local role ${PEOPLE.curator}; set local ${mark}`);
         await assert.rejects(
           client.query(`update tickets.geo_locations set verified = true, verified_by = 'somebody else'`),
-          { code: '42501', message: /^What page_curator decides about a place is signed/ },
+          FORGED,
         );
         await client.query('rollback');
       }
+      // Set by the statement itself: before a row is written, and after.
+      const mark = `set_config('tickets_ops.writer', 'pipeline', false)`;
+      const centroid = `select 'Forged', st_setsrid(st_makepoint(36.8, -1.3), 4326)`;
+      for (const statement of [
+        `insert into tickets.geo_clusters (cluster, geom, verified_by) ${centroid}, ${mark}`,
+        `insert into tickets.geo_clusters (cluster, geom) ${centroid} returning ${mark}`,
+      ]) {
+        await client.query(`begin; set local role ${PEOPLE.curator}`);
+        await assert.rejects(client.query(statement), FORGED);
+        await client.query('rollback');
+      }
+      // To take a decision back is one as well, whatever is set: it is written down.
+      await client.query(
+        `begin; set local role ${PEOPLE.curator}; insert into tickets.geo_clusters (cluster, geom) ${centroid}`,
+      );
+      const { rows } = await client.query(
+        `select max(decision_id) as id from tickets.geo_decisions where cluster = 'Forged'`,
+      );
+      await client.query(`set local tickets_ops.writer = 'pipeline'`);
+      const undone = await client.query(`select undoes from tickets.undo_decision($1)`, [rows[0].id]);
+      assert.deepEqual(undone.rows, [{ undoes: rows[0].id }]);
+      await client.query('rollback');
     } finally {
       client.release();
     }
