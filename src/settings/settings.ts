@@ -103,7 +103,7 @@ const feed = z.enum(['snapshots', 'changes'], 'must be snapshots or changes').op
 /** What SQL goes by as well: each process records those that its environment gives it (recorded.ts). */
 export const FeedSettings = z.object({
   INC_FEED: feed.describe(
-    'What the files are: snapshots (every ticket in each; the newest is enough) or changes (each is needed, in its order). Unset: snapshots',
+    'What the files are: snapshots (every ticket in each; the newest is enough) or changes (each is needed, in its order). Unset: as recorded; snapshots where none ever was',
   ),
   CRQ_ENABLED: z
     .enum(['true', 'false'], 'must be true or false')
@@ -111,7 +111,7 @@ export const FeedSettings = z.object({
     .describe(
       'true: CRQ, the requests for new installations, are loaded as well. Unset: as recorded; off where it never was on',
     ),
-  CRQ_FEED: feed.describe('What the files of CRQ are, as INC_FEED. Unset: snapshots'),
+  CRQ_FEED: feed.describe('What the files of CRQ are, as INC_FEED. Unset: as recorded; snapshots where none ever was'),
   ON_SUSPECT_SNAPSHOT: z
     .enum(['hold', 'load'], 'must be hold or load')
     .optional()
