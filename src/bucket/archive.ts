@@ -45,7 +45,8 @@ type Archived =
 /**
  * Moves a version of a file to `processed/` in its own folder: copy, look at the copy, delete the source last.
  * Idempotent: after a crash between any two steps, calling it again completes the move.
- * A different object of the same name in processed/ is kept; the new one gets its ETag as a suffix.
+ * A different object of the same name in processed/ is kept; the new one gets its ETag as a suffix. A forced look reads the time
+ * in the name there too (files.ts).
  * @throws BucketError
  */
 export async function archiveObject(bucket: Bucket, file: BucketObject): Promise<Archived> {

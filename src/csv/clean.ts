@@ -1,6 +1,6 @@
 /**
  * Cleaning: the fields of one record become a ticket, or the reason why they do not. Pure. Alarms and sentinels are dropped;
- * which words mean that a record is an alarm is in values.ts.
+ * what makes a record one is decided here, and values.ts has the words that mean yes in any flag.
  * What is kept stays as the file has it; an empty field stays "".
  */
 import type { Header } from './header.ts';

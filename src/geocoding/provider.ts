@@ -1,6 +1,6 @@
 /**
  * The interface that every provider fills: how a question becomes a URL, and how an answer becomes an outcome.
- * Both are pure; call.ts does the calling. A provider is a file in providers/ and its name in settings.ts.
+ * Both are pure; call.ts does the calling. A provider is a file in providers/ and its name in settings.ts beside it.
  */
 import type { Outcome } from './outcome.ts';
 
