@@ -68,12 +68,12 @@ export async function makePlan(db: Db, question: Question, apply: boolean): Prom
        trunc(t.hours_open)::float8 as hours_open, t.cluster, t.location_name, p.note
      from tickets.${apply ? 'assign_plan' : 'dispatch_plan'}(
        $1, p_radius_km => $2, p_region => $3, p_cluster => $4, p_same_team => $5::boolean or $6::text is not null, p_stale => $7,
-       p_vehicles => case when $6 is not null then array(select vehicle_id from tickets.vehicles_now where lower(btrim(team)) = lower(btrim($6))) end
+       p_vehicles => case when $6 is not null then array(select vehicle_id from tickets.vehicles_now where tickets.is_of(null, null, team, null, null, $6)) end
      ) p
      left join tickets.vehicles_now v on v.vehicle_id = p.vehicle_id
      left join tickets.inc_open_sla t on t.ticket_id = p.ticket_id
      left join lateral tickets.road_estimate(p.metres) e on true
-     where $6 is null or p.vehicle_id is not null or lower(btrim(t.assigned_team)) = lower(btrim($6))
+     where p.vehicle_id is not null or tickets.is_of(null, null, t.assigned_team, null, null, $6)
      order by p.vehicle_id, p.position, p.ticket_id`,
     [capacity, radiusKm, region, cluster, sameTeam, team, stale],
   );
@@ -87,7 +87,7 @@ export async function makePlan(db: Db, question: Question, apply: boolean): Prom
   const { rows: idle } = await db.query<Idle>(
     `select vehicle_id, coalesce(nullif(label, ''), vehicle_id) as vehicle, freshness
      from tickets.vehicles_now
-     where open_assignments = 0 and ($1::text is null or lower(btrim(team)) = lower(btrim($1))) and vehicle_id <> all ($2)
+     where open_assignments = 0 and tickets.is_of(null, null, team, null, null, $1) and vehicle_id <> all ($2)
      order by vehicle_id`,
     [team, stops.map(({ vehicle_id }) => vehicle_id)],
   );
