@@ -7,7 +7,7 @@
  */
 import { comparePositions, type Listing, type Position, type SnapshotFile, versionOf } from './files.ts';
 
-/** Status of a snapshot in the ledger; see the transitions in migrations/fixtures/ledger.sql. */
+/** Status of a snapshot in the ledger; see the transitions in migrations/fixtures/snapshots/ledger.sql. */
 export type LedgerStatus =
   | 'staging'
   | 'loading'

@@ -1,5 +1,5 @@
 /**
- * Values of the typed columns: whether a text reads as the generated columns of tickets.inc read it (values.sql). Nothing
+ * Values of the typed columns: whether a text reads as the generated columns of tickets.inc read it (migrations/fixtures/tickets/values.sql). Nothing
  * is converted here; a file's figures tell whether a column has stopped to make sense. A test holds both against each other.
  */
 import type { Header } from './header.ts';

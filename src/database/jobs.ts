@@ -1,7 +1,7 @@
 /**
  * Job policy: what the jobs of each task have from the start, and what they are called.
  *
- * SQL adds jobs too and has the same in migrations/fixtures/job-policy.sql, and the crontab can only repeat it; a test holds
+ * SQL adds jobs too and has the same in migrations/fixtures/jobs/job-policy.sql, and the crontab can only repeat it; a test holds
  * the three together. Nothing else names an attempt, a priority or a key.
  */
 import type { Db } from './client.ts';

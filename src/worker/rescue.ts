@@ -2,7 +2,7 @@
  * Rescue: the jobs and queues that a dead worker held are free again in seconds (graphile-worker alone waits four hours).
  *
  * Dead is a registered pool whose advisory lock is free, since that falls with its connection, so no clock is asked; or
- * one that has not been heard of for long (tickets_ops.hung_after, in workers.sql). The sessions of the latter are
+ * one that has not been heard of for long (tickets_ops.hung_after, in live-workers.sql). The sessions of the latter are
  * ended, so that its open transactions hold nothing and can commit nothing.
  *
  * What it does not promise: a job may be run again although its first run still goes on outside the database (a

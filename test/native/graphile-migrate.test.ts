@@ -81,15 +81,15 @@ alter table tickets.${table} drop column if exists service_type,
   add column service_type text generated always as (nullif(raw ->> 'service_type', '')) stored;
 comment on column tickets.${table}.service_type is 'Kind of service, as the feed has it.';`,
     );
-    await writeFile(migrations('current', '1-current.sql'), `${column.join('')}\n\n--!include map.sql\n`);
-    const map = await readFile(migrations('fixtures', 'map.sql'), 'utf8');
+    await writeFile(migrations('current', '1-current.sql'), `${column.join('')}\n\n--!include serving/map.sql\n`);
+    const map = await readFile(migrations('fixtures', 'serving', 'map.sql'), 'utf8');
     assert.equal(
       map.match(/t\.ticket_id, t\.geo_source, t\.ingested_at, /g)?.length,
       1,
       'one list of properties, for open and closed tickets',
     );
     await writeFile(
-      migrations('fixtures', 'map.sql'),
+      migrations('fixtures', 'serving', 'map.sql'),
       map.replaceAll('t.geo_source, t.ingested_at, ', '$&t.service_type, '),
     );
     const raw = { service_type: 'FTTH', is_actionable: 'true', cluster: 'Kilimani' };
@@ -109,7 +109,7 @@ comment on column tickets.${table}.service_type is 'Kind of service, as the feed
     const [first, second] = await names('committed');
     assert.match(first ?? '', /^000001-/);
     assert.equal(second, '000002-a-small-change.sql');
-    assert.match(await readFile(migrations('committed', second), 'utf8'), /^--! Included map\.sql$/m);
+    assert.match(await readFile(migrations('committed', second), 'utf8'), /^--! Included serving\/map\.sql$/m);
     assert.deepEqual(await names('current'), ['1-current.sql']);
     assert.equal(await readFile(migrations('current', '1-current.sql'), 'utf8'), '-- Enter migration here\n');
     const readable = `select has_column_privilege('tickets_reader', 'tickets.inc', 'service_type', 'select') as held`;
@@ -117,6 +117,6 @@ comment on column tickets.${table}.service_type is 'Kind of service, as the feed
 
     await graphileMigrate('uncommit');
     assert.deepEqual(await names('committed'), [first]);
-    assert.match(await readFile(migrations('current', '1-current.sql'), 'utf8'), /^--!include map\.sql$/m);
+    assert.match(await readFile(migrations('current', '1-current.sql'), 'utf8'), /^--!include serving\/map\.sql$/m);
   });
 });
