@@ -4,7 +4,7 @@
  * Guarantees: only loopback is listened on; nothing is answered without the cookie that the process's own token was
  * exchanged for, nor under another name than 127.0.0.1 or localhost (a name rebound to this machine is 421); a write is
  * JSON from the page itself; files and routes are fixed lists; the page may load nothing from elsewhere, but map tiles
- * where they are set. Each of these is a test (test/page-server.test.ts).
+ * where they are set. Each of these is a test (test/page/page-server.test.ts).
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';

@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { startNativeServers } from './native.ts';
 
-const ALL = ['test/*.test.ts', 'test/native/*.test.ts'];
+const ALL = ['test/!(native|container)/*.test.ts', 'test/native/*.test.ts'];
 
 const servers = process.env.TEST_DATABASE_URL ? undefined : await startNativeServers();
 try {
