@@ -12,16 +12,16 @@ const PINNED: readonly (readonly [setting: string, value: string])[] = [
   ['DateStyle', 'ISO, MDY'], // times are read and written as text by pg, and by our own SQL
   ['TimeZone', 'UTC'], // a day of a timestamptz is another one elsewhere
   ['IntervalStyle', 'postgres'], // pg reads intervals in this form
-  ['bytea_output', 'hex'],
-  ['standard_conforming_strings', 'on'], // a backslash in a pattern is a backslash
+  ['bytea_output', 'hex'], // pg reads digests in this form
+  ['standard_conforming_strings', 'on'], // with off, Postgres takes \\ in a plain '…' for one backslash, and our patterns have them
   ['default_transaction_isolation', 'read committed'], // counting up under a row lock must see what others have committed
-  ['default_transaction_read_only', 'off'],
+  ['default_transaction_read_only', 'off'], // with on, no job could be fetched
   ['session_replication_role', 'origin'], // triggers keep history and places
   ['statement_timeout', '0'], // a batch or a sweep may take minutes; what a person waits for sets its own
-  ['lock_timeout', '0'],
-  ['idle_in_transaction_session_timeout', '0'],
-  ['idle_session_timeout', '0'], // a worker's heartbeat and its ear for new jobs are idle nearly always
-  ['transaction_timeout', '0'],
+  ['lock_timeout', '0'], // a load may wait for another's batch; what a person waits for sets its own
+  ['idle_in_transaction_session_timeout', '0'], // a busy process takes its time between two statements
+  ['idle_session_timeout', '0'], // the heartbeat's session and the one that listens for new jobs are idle nearly always
+  ['transaction_timeout', '0'], // as statement_timeout
   ['extra_float_digits', '1'], // coordinates are read to their last digit
   ['tickets_ops.client', 'fleettickets'], // in a database that was taken over, others are refused (takeover/fence.sql)
 ];

@@ -27,6 +27,14 @@ interface Written {
 
 const NOTHING_WRITTEN: Written = { inserted: 0, updated: 0, unchanged: 0 };
 
+/** Settings under which a batch is planned, until its transaction ends. */
+const PLANNING = {
+  jit: 'off', // compiling the upsert takes 2 s, however few rows it writes
+  work_mem: '32MB', // some 5 MB in each step of a batch of usual rows: with the default of 4 MB they go through files
+  enable_mergejoin: 'off', // it sorts whole rows to find their places, of which a hash knows the few
+  random_page_cost: '1.1', // pages are in memory: the few tickets of a small batch are looked up, not sought in the whole table
+};
+
 /**
  * Loads one batch of a staged snapshot.
  * @throws whatever Postgres reports that is no fault of a row (a deadlock, a lost connection): try again
@@ -39,14 +47,11 @@ export async function loadBatch(
 ): Promise<BatchOutcome> {
   return transaction(client, async () => {
     // First of all statements: what the next one reads of the gazetteers stays true until the commit.
-    // Without JIT: compiling the upsert takes 2 s, however few rows it writes. With memory for a batch of usual rows, which
-    // is some 5 MB in each of its steps: with the default 4 MB they go through files. Without merge joins: they sort whole
-    // rows to find the places, of which a hash knows the few. With pages nearly as cheap in any order, which they are in
-    // memory: the few tickets of a small batch are looked up, not sought in the whole table.
     await client.query(
-      `select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), set_config('jit', 'off', true),
-         set_config('work_mem', '32MB', true), set_config('enable_mergejoin', 'off', true),
-         set_config('random_page_cost', '1.1', true)`,
+      `select pg_advisory_xact_lock_shared(tickets.gazetteer_lock()), (
+         select count(set_config(name, value, true)) from unnest($1::text[], $2::text[]) as s (name, value)
+       )`,
+      [Object.keys(PLANNING), Object.values(PLANNING)],
     );
     const { rows } = await client.query<{
       dataset: Dataset['name'];
