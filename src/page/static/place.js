@@ -53,17 +53,17 @@ function setPin(point, typed) {
   enable();
 }
 
-/** Offers what can be decided now. To accept what is proposed must be no surprise, so the pin is there. */
+/** Which of the actions of review.js can be done now. To accept what is proposed must be no surprise, so the pin is there. */
 function enable() {
   const proposed = shown && latLng(shown.place);
   const isNew = !shown?.place.verified || !proposed?.equals(pin); // a cluster that somebody verified may be suspicious
   const can = {
-    a: pin && isNew && proposed?.equals(pin),
-    s: pin && isNew && shown,
-    r: shown,
-    g: Number.isFinite(shown?.centre?.lat),
+    accept: pin && isNew && proposed?.equals(pin),
+    pin: pin && isNew && shown,
+    reject: shown,
+    guard: Number.isFinite(shown?.centre?.lat),
   };
-  for (const [key, value] of Object.entries(can)) $(`.actions [aria-keyshortcuts=${key}]`, view).disabled = !value;
+  for (const [action, value] of Object.entries(can)) $(`.actions [value=${action}]`, view).disabled = !value;
 }
 
 function distance(point) {

@@ -20,21 +20,26 @@ let turn = 0;
 /** The cluster whose guard is edited, as tickets_ops.review_place gives it. @type {any} */
 let guarded;
 
-/** The keys; each is a button too: its word, what it does in words, and how. @type {Record<string, [string, string, () => unknown]>} */
+/** What can be done: its key, the word on its button, what it does in words, and how. */
 const ACTIONS = {
-  a: ['Accept', 'accept the coordinate that is proposed', () => decide({ decision: 'accept' }, 'accepted')],
-  s: ['Save pin', 'save the pin: the place is there', () => decide({ decision: 'pin', ...pin }, 'pinned')],
-  r: ['Reject', 'reject: its tickets stay at their cluster', () => decide({ decision: 'reject' }, 'rejected')],
-  n: ['Skip', 'skip: to the end of the queue', skip],
-  g: ['Widen guard', 'widen the guard of the cluster', editGuard],
-  u: ['Undo', 'undo your last decision', undo],
-  k: ['Previous', 'previous place', () => open(at - 1)],
-  j: ['Next', 'next place', () => open(at + 1)],
-  '?': ['Help', 'this help', () => help.showModal()],
+  accept: ['a', 'Accept', 'accept the coordinate that is proposed', () => decide({ decision: 'accept' }, 'accepted')],
+  pin: ['s', 'Save pin', 'save the pin: the place is there', () => decide({ decision: 'pin', ...pin }, 'pinned')],
+  reject: [
+    'r',
+    'Reject',
+    'reject: its tickets stay at their cluster',
+    () => decide({ decision: 'reject' }, 'rejected'),
+  ],
+  skip: ['n', 'Skip', 'skip: to the end of the queue', skip],
+  guard: ['g', 'Widen guard', 'widen the guard of the cluster', editGuard],
+  undo: ['u', 'Undo', 'undo your last decision', undo],
+  previous: ['k', 'Previous', 'previous place', () => open(at - 1)],
+  next: ['j', 'Next', 'next place', () => open(at + 1)],
+  help: ['?', 'Help', 'this help', () => help.showModal()],
 };
-const all = Object.entries(ACTIONS).map(([key, [word, title]]) => ({ key, word, title }));
-const button = ({ key, word, title }) =>
-  html`<button type="button" aria-keyshortcuts="${key}" title="${title}">${word} <kbd aria-hidden="true">${key}</kbd></button>`;
+const all = Object.entries(ACTIONS).map(([action, [key, word, title]]) => ({ action, key, word, title }));
+const button = ({ action, key, word, title }) =>
+  html`<button type="button" value="${action}" aria-keyshortcuts="${key}" title="${title}">${word} <kbd aria-hidden="true">${key}</kbd></button>`;
 put(all.map(button), $('.actions', view));
 const line = ({ key, title }) => html`<li><kbd>${key}</kbd> ${title}</li>`;
 put(all.map(line), $('ul', help));
@@ -45,8 +50,8 @@ guardForm.onsubmit = () => {
   const guard_km = guardForm.guard_km.valueAsNumber;
   decide({ decision: 'guard', guard_km }, `guard of ${guard_km} km`, guarded.place);
 };
-$('form.pin-form', view).onsubmit = () => $('.actions [aria-keyshortcuts=s]', view).click();
-view.onsubmit = ({ target }) => $(':focus', target)?.blur(); // so that the keys are keys again
+$('form.pin-form', view).onsubmit = () => $('.actions [value=pin]', view).click();
+view.onsubmit = ({ target }) => $(':focus', target)?.blur(); // a field with the focus would take the next key as text
 list.onclick = ({ target }) => open(Number(target.closest('button').value));
 list.onscroll = () => {
   if (listed >= queue.length || list.scrollTop + 2 * list.clientHeight < list.scrollHeight) return;
@@ -54,9 +59,10 @@ list.onscroll = () => {
   listQueue();
 };
 document.onclick = (/** @type {any} */ { target }) => {
-  const key = target.closest('[aria-keyshortcuts]')?.ariaKeyShortcuts;
-  const candidate = shown?.candidates[key - 1];
-  if (key && !view.ariaBusy) candidate ? pinTo(candidate) : ACTIONS[key]?.[2]();
+  const button = target.closest('[aria-keyshortcuts]');
+  if (!button || view.ariaBusy) return;
+  const candidate = shown?.candidates[button.ariaKeyShortcuts - 1];
+  candidate ? pinTo(candidate) : /** @type {any} */ (ACTIONS)[button.value]?.[3]();
 };
 document.onkeydown = (/** @type {any} */ { target, key, ctrlKey, altKey, metaKey }) => {
   if (view.hidden || ctrlKey || altKey || metaKey) return;
@@ -148,7 +154,7 @@ function decide(decision, done, place = shown.place) {
     decided.push({ decision_id, item: queue[at] });
     const remarks = notices.map((text) => html`<small>${text}</small>`);
     say(html`<span>${nameOf(place)}: ${done}. ${count(tickets_moved, 'ticket')} moved</span>
-      <button type="button" aria-keyshortcuts="u">undo</button>${remarks}`);
+      <button type="button" value="undo" aria-keyshortcuts="${ACTIONS.undo[0]}">undo</button>${remarks}`);
     if (decision.decision !== 'guard') queue.splice(at, 1);
     // What is decided about a cluster changes the verdict on its places.
     return kind === 'cluster' ? show() : open(Math.min(at, queue.length - 1));
