@@ -77,8 +77,8 @@ const MAX_CLOSING_SHARE = 0.8;
 const MAX_CLOSING = 50;
 const OUTAGE_HOURS = 24;
 const MAX_REJECTED_SHARE = 0.5;
-const MANY_REJECTED_SHARE = 0.02;
-const FEW_ROWS_SHARE = 0.6;
+export const MANY_REJECTED_SHARE = 0.02;
+export const FEW_ROWS_SHARE = 0.6;
 /** So many tickets of the last load may be missing whatever their share. */
 const MAX_MISSING = 50;
 /** So few rows are more like what changed in an hour. */
