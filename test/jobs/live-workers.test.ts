@@ -22,7 +22,7 @@ const workers = (age: string) =>
        returning pool_id
      )
      insert into tickets_ops.settings (name, pool_id, value)
-     select s.name, w.pool_id, s.value from w, (values ('GEOCODER_PROVIDER', 'opencage'), ('FEED_STALE_HOURS', case w.pool_id when 'one' then '3' else '4' end)) as s (name, value)`,
+     select s.name, w.pool_id, s.value from w, lateral (values ('GEOCODER_PROVIDER', 'opencage'), ('FEED_STALE_HOURS', case w.pool_id when 'one' then '3' else '4' end)) as s (name, value)`,
     [age],
   );
 

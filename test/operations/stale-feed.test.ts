@@ -206,14 +206,14 @@ describe('the feed', () => {
   });
 });
 
-/** Two files of one time: the ledger has the second as loaded, the first as failed. */
-const ofOneTime = (failed: string, loaded: string, also = '') =>
+/** Two files of one time, of which the ledger says that one failed and that the other was found unchanged. */
+const ofOneTime = (failed: string, unchanged: string) =>
   sql(
     `insert into tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified, snapshot_at, status, error)
      select 'inc', f.key, f.key, t.at, t.at, f.status, f.error
-     from (values ($1, 'failed', 'It is broken.'), ($2, 'done', null)) as f (key, status, error),
-       (select now() - interval '1 hour' as at) as t ${also}`,
-    [failed, loaded],
+     from (values ($1, 'failed', 'It is broken.'), ($2, 'unchanged', null)) as f (key, status, error),
+       (select now() - interval '1 hour' as at) as t`,
+    [failed, unchanged],
   );
 
 describe('health and the ledger', () => {

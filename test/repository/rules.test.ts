@@ -132,7 +132,9 @@ describe('a rule that SQL and TypeScript both need', () => {
   });
 
   test('geocoding is what has the flag, by which slots are kept free of it', async () => {
-    const flagged = Object.entries(JOB_POLICY).filter(([, { flags }]) => (flags as readonly string[]).includes('geocode'));
+    const flagged = Object.entries(JOB_POLICY).filter(([, { flags }]) =>
+      (flags as readonly string[]).includes('geocode'),
+    );
     const tasks = flagged.map(([task]) => task);
     for (const task of Object.keys(JOB_POLICY))
       assert.equal(await ask('select tickets_ops.is_geocoding($1)', [task]), tasks.includes(task), task);
