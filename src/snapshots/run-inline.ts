@@ -161,7 +161,7 @@ async function resultOf(
   fetchKey: string | null,
 ): Promise<LoadResult> {
   const { rows } = await client.query<LoadedSnapshot & { is_trouble: boolean }>(
-    `select tickets_ops.is_failure(s) or is_late or status in ('partial', 'held') as is_trouble, snapshot_id, source_key, status,
+    `select tickets_ops.needs_person(s) or is_late as is_trouble, snapshot_id, source_key, status,
        tickets_ops.reason(s) as reason, warnings, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm,
        rows_dropped_sentinel, rows_duplicate, rows_rejected
      from tickets_ops.snapshots s where dataset = $1 and progress_at >= $2 order by snapshot_id`,
