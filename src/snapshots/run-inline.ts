@@ -23,6 +23,8 @@ interface LoadedSnapshot {
   snapshot_id: string;
   source_key: string;
   status: LedgerStatus;
+  /** Whole or in part. */
+  loaded: boolean;
   /** Why it failed, is partial or held, or was passed over. */
   reason: string | null;
   /** What is odd about it, though it was loaded. */
@@ -161,7 +163,7 @@ async function resultOf(
   fetchKey: string | null,
 ): Promise<LoadResult> {
   const { rows } = await client.query<LoadedSnapshot & { is_trouble: boolean }>(
-    `select tickets_ops.needs_person(s) or is_late as is_trouble, snapshot_id, source_key, status,
+    `select tickets_ops.needs_person(s) or is_late as is_trouble, snapshot_id, source_key, status, tickets_ops.is_loaded(status) as loaded,
        tickets_ops.reason(s) as reason, warnings, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm,
        rows_dropped_sentinel, rows_duplicate, rows_rejected
      from tickets_ops.snapshots s where dataset = $1 and progress_at >= $2 order by snapshot_id`,

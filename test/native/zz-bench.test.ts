@@ -17,7 +17,9 @@ test('bench', { timeout: 500_000 }, async () => {
       case when n % 50 <> 0 then now() - n * interval '1 hour' end, now() - n * interval '1 hour', now(), now() - n * interval '1 hour', now() - n * interval '1 hour', now() - (n + 40) * interval '1 hour'
     from generate_series(1, 20000) n`);
   await q(`alter table tickets_ops.snapshots enable trigger user`);
-  await q(`select tickets_ops.enqueue_all(array_agg('geocode_location'::text), array_agg('{"location_name":"x","cluster":"y"}'::json), array_agg('k' || n), array_agg(now()), array_agg(30)) from generate_series(1, 100000) n`);
+  await q(
+    `select tickets_ops.enqueue_all(array_agg('geocode_location'::text), array_agg('{"location_name":"x","cluster":"y"}'::json), array_agg('k' || n), array_agg(now()), array_agg(30)) from generate_series(1, 100000) n`,
+  );
   await q(`insert into tickets_ops.settings (name, pool_id, value) values ('INC_FEED', 'x', 'snapshots')`);
   await q('vacuum analyze');
   const statements = [
@@ -34,10 +36,16 @@ test('bench', { timeout: 500_000 }, async () => {
     `select * from tickets_ops.described_jobs() where id = 77`,
     `select count(*) from tickets_ops.jobs`,
   ];
-  const changes = [`select * from tickets_ops.blocking_file('inc')`, `select tickets_ops.is_blocked('inc', now(), now(), 'x')`];
+  const changes = [
+    `select * from tickets_ops.blocking_file('inc')`,
+    `select tickets_ops.is_blocked('inc', now(), now(), 'x')`,
+  ];
   const measure = async (what: string) => {
     for (const sql of [...statements, 'FEED', ...changes]) {
-      if (sql === 'FEED') { await q(`update tickets_ops.settings set value = 'changes' where name = 'INC_FEED'`); continue; }
+      if (sql === 'FEED') {
+        await q(`update tickets_ops.settings set value = 'changes' where name = 'INC_FEED'`);
+        continue;
+      }
       const times: number[] = [];
       for (let n = 0; n < 5; n += 1) {
         const t = performance.now();
@@ -49,8 +57,27 @@ test('bench', { timeout: 500_000 }, async () => {
     await q(`update tickets_ops.settings set value = 'snapshots' where name = 'INC_FEED'`);
   };
   await measure('new');
-  await q('drop function tickets_ops.described_jobs(); drop function tickets_ops.queued_jobs(boolean); drop function tickets_ops.known_versions(text, text[])');
-  for (const file of ['jobs/worker-schema', 'snapshots/ledger', 'operations/problems', 'snapshots/high-water-mark', 'snapshots/held', 'snapshots/feed-of-changes', 'jobs/job-views', 'operations/stale-feed', 'operations/problems', 'operations/health', 'operations/storage', 'operations/metrics'])
-    await q(execFileSync('git', ['show', `a028ba3:migrations/fixtures/${file}.sql`]).toString().replaceAll(':WORKER_SCHEMA', 'graphile_worker'));
+  await q(
+    'drop function tickets_ops.described_jobs(); drop function tickets_ops.queued_jobs(boolean); drop function tickets_ops.known_versions(text, text[])',
+  );
+  for (const file of [
+    'jobs/worker-schema',
+    'snapshots/ledger',
+    'operations/problems',
+    'snapshots/high-water-mark',
+    'snapshots/held',
+    'snapshots/feed-of-changes',
+    'jobs/job-views',
+    'operations/stale-feed',
+    'operations/problems',
+    'operations/health',
+    'operations/storage',
+    'operations/metrics',
+  ])
+    await q(
+      execFileSync('git', ['show', `a028ba3:migrations/fixtures/${file}.sql`])
+        .toString()
+        .replaceAll(':WORKER_SCHEMA', 'graphile_worker'),
+    );
   await measure('old');
 });
