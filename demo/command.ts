@@ -203,7 +203,7 @@ async function watchGeocoding(client: ClientBase): Promise<void> {
   for (;;) {
     const { rows } = await client.query<{ placed: number; open: number; left: number }>(
       `select count(*) filter (where geo_source = 'location')::int as placed, count(*)::int as open,
-         (select count(*)::int from tickets_ops.queued_jobs() where task like 'geocode%' and attempts < max_attempts) as left
+         (select count(*)::int from tickets_ops.queued_jobs() where tickets_ops.is_geocoding(task) and state <> 'failed') as left
        from tickets.inc where is_actionable`,
     );
     const { placed = 0, open = 0, left = 0 } = rows[0] ?? {};

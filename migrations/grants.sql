@@ -133,6 +133,7 @@ begin
     tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_datasets(), tickets_ops.read_metrics(), tickets_ops.kept_tables(), tickets_ops.worker_schema(), tickets_ops.next_utc_midnight(),
     tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
     tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint), tickets_ops.skip_file(text),
+    tickets_ops.reason(tickets_ops.snapshots), -- fleettickets status
     tickets_ops.worker_states(), tickets_ops.worker_lock(text), tickets_ops.hung_after(), tickets_ops.is_far_from_its_places(text),
     tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
     to tickets_operator;

@@ -2,10 +2,6 @@
 /**
  * The command line: `fleettickets <command>`. Exit status 0 done, 1 failed, 2 wrong usage.
  * A command is one file in commands/: its usage text, and a function that takes the arguments and gives the status.
- *
- * The options in the first line bound the memory that V8 takes for rows that are garbage at once: it would let the nursery
- * grow by up to 100 MB, and the heap behind it to several times what lives there. A load takes no longer with them
- * (measured; with a nursery of 1 MB staging took a third longer).
  */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';

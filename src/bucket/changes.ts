@@ -5,26 +5,28 @@
  */
 import { isArchived } from './archive.ts';
 import { comparePositions, isCsv, type Listing, type Position, type SnapshotFile, versionOf } from './files.ts';
-import { archive, futureDatedReason, isFutureDated, type Knowledge, type Mode, type Step, step, take } from './plan.ts';
-
-const IN_FLIGHT = ['staging', 'loading', 'finalizing'];
+import {
+  archive,
+  futureDatedReason,
+  isFutureDated,
+  isOpen,
+  isUnknown,
+  type Knowledge,
+  type Mode,
+  type Step,
+  step,
+  take,
+} from './plan.ts';
 
 /** What to do about these files, in this order; the file to load or to mark unchanged comes last. */
 export function planChanges({ files, ignored }: Listing, known: Knowledge, mode: Mode): Step[] {
-  const versionOfFile = (file: SnapshotFile) => known.versions.get(versionOf(file));
-  const statusOf = (file: SnapshotFile) => versionOfFile(file)?.status;
-  const isUnknown = (file: SnapshotFile) => statusOf(file) === undefined;
-  const isDue = (file: SnapshotFile) => {
-    const { opensAt = null } = versionOfFile(file) ?? {};
-    return isUnknown(file) || statusOf(file) === 'superseded' || (opensAt !== null && opensAt <= known.now);
-  };
   const mark = known.highWaterMark;
   const isLate = (file: SnapshotFile) => mark !== null && comparePositions(file, mark) < 0;
 
   const present = files.filter((file) => !isFutureDated(file.snapshotAt, known.now));
   const here = present.filter((file) => !isArchived(file.key));
-  const due = here.filter((file) => isDue(file) && !isLate(file));
-  const others = ignored.filter(({ file }) => isUnknown(file));
+  const due = here.filter((file) => isOpen(file, known) && !isLate(file));
+  const others = ignored.filter(({ file }) => isUnknown(file, known));
   const empty = others.filter(
     ({ file }) => isCsv(file) && !isArchived(file.key) && !isLate(file) && !isFutureDated(file.snapshotAt, known.now),
   );
@@ -35,7 +37,7 @@ export function planChanges({ files, ignored }: Listing, known: Knowledge, mode:
   const first = here.find(
     (file) => due.includes(file) || (mode === 'force' && file.key === blocker?.key && !isLate(file)),
   );
-  const isFree = !here.some((file) => IN_FLIGHT.includes(statusOf(file) ?? ''));
+  const isFree = !here.some((file) => known.versions.get(versionOf(file))?.inFlight);
   const next = first && isFree && !waits(first, blocker) ? first : undefined;
   const nothingWaits = due.length === 0 && blocker === undefined;
   const taken = next ?? (mode === 'force' && nothingWaits ? present.filter((file) => !isLate(file)).at(-1) : undefined);
@@ -47,7 +49,7 @@ export function planChanges({ files, ignored }: Listing, known: Knowledge, mode:
       .map((file) => step('postpone', file, futureDatedReason(file.snapshotAt, known.now))),
     ...others.map((other) => step(empty.includes(other) ? 'refuse' : 'ignore', other.file, other.reason)),
     ...here
-      .filter((file) => isUnknown(file) && isLate(file))
+      .filter((file) => isUnknown(file, known) && isLate(file))
       .map((file) =>
         step('refuse late', file, `${mark?.key} is loaded, and is newer: loading it now would undo changes.`),
       ),

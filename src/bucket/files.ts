@@ -1,6 +1,6 @@
 /**
  * Files of snapshots: which objects of a folder are one, the export's time in a name, and the one order of versions of
- * files, which SQL has as tickets_ops.position. Pure.
+ * files, which SQL has as tickets_ops.is_older. Pure.
  */
 import type { BucketObject } from './s3.ts';
 

@@ -7,7 +7,7 @@
  */
 import { comparePositions, type Listing, type Position, type SnapshotFile, versionOf } from './files.ts';
 
-/** Status of a snapshot in the ledger; see the transitions in migrations/fixtures/snapshots/ledger.sql. */
+/** Status of a snapshot in the ledger; which may follow which is listed in tickets_ops.snapshot_transitions. */
 export type LedgerStatus =
   | 'staging'
   | 'loading'
@@ -22,11 +22,14 @@ export type LedgerStatus =
 /** newest: the scheduled run. backfill: the oldest first. force: also what was loaded, failed or unchanged before. */
 export type Mode = 'newest' | 'backfill' | 'force';
 
-/** What the ledger knows of one version. */
+/** What the ledger says of one version that it knows; the rules stand in migrations/fixtures/snapshots/ledger.sql. */
 export interface KnownVersion {
-  readonly status: LedgerStatus;
-  /** Of a version that was refused as future-dated: when it may be loaded. */
-  readonly opensAt: Date | null;
+  /** It may be loaded without force: it was passed over, or refused as future-dated and its time has come. */
+  readonly isOpen: boolean;
+  /** All that it holds is in the tickets, so that it is archived. */
+  readonly isWhole: boolean;
+  /** It is being loaded. */
+  readonly inFlight: boolean;
 }
 
 /** snapshots: each file holds every ticket. changes: a baseline, then changed rows only. */
@@ -70,7 +73,7 @@ export type Action =
   | 'supersede'
   /** The bytes are those of the last load: recorded, and archived. */
   | 'mark unchanged'
-  /** The bytes are those of a held snapshot: left alone until a person decides, or an hour has passed. */
+  /** The bytes are those of a held snapshot: left alone until a person decides, or tickets_ops.hold_time() has passed. */
   | 'leave held'
   | 'load';
 
@@ -103,47 +106,41 @@ function ahead(snapshotAt: Date, now: Date): string {
  * @param listing as `snapshotFiles` sorts it; by force with the archive's files
  */
 export function planSnapshots({ files, ignored }: Listing, known: Knowledge, mode: Mode): Step[] {
-  const versionStatus = (file: SnapshotFile) => known.versions.get(versionOf(file))?.status;
-  const isUnknown = (file: SnapshotFile) => versionStatus(file) === undefined;
-  const isOpen = (file: SnapshotFile) => {
-    const version = known.versions.get(versionOf(file));
-    return (
-      mode === 'force' ||
-      version === undefined ||
-      version.status === 'superseded' ||
-      (version.status === 'failed' && version.opensAt !== null && version.opensAt <= known.now)
-    );
-  };
   const isBelow = (file: SnapshotFile) =>
     known.highWaterMark !== null && comparePositions(file, known.highWaterMark) < 0;
 
   const present = files.filter((file) => !isFutureDated(file.snapshotAt, known.now));
   const futureDated = files.filter((file) => isFutureDated(file.snapshotAt, known.now));
-  const eligible = present.filter((file) => isOpen(file) && !isBelow(file));
+  const eligible = present.filter((file) => (mode === 'force' || isOpen(file, known)) && !isBelow(file));
   const taken = mode === 'backfill' ? eligible[0] : eligible.at(-1);
   // A backfill comes back for those that are newer than what it takes now; force looks through the archive as well.
   const passedOver = present.filter(
-    (file) => isUnknown(file) && file !== taken && (mode === 'newest' || (mode === 'backfill' && isBelow(file))),
+    (file) => isUnknown(file, known) && file !== taken && (mode === 'newest' || (mode === 'backfill' && isBelow(file))),
   );
 
   return [
     ...archive(present, taken, known),
     ...futureDated.map((file) => step('postpone', file, futureDatedReason(file.snapshotAt, known.now))),
-    ...ignored.filter(({ file }) => isUnknown(file)).map(({ file, reason }) => step('ignore', file, reason)),
+    ...ignored.filter(({ file }) => isUnknown(file, known)).map(({ file, reason }) => step('ignore', file, reason)),
     ...passedOver.map((file) => step('supersede', file, whyPassedOver(file, taken, known.highWaterMark))),
     ...(taken ? [take(taken, known, mode)] : []),
   ];
 }
 
+/** No look has written anything down of this version. */
+export const isUnknown = (file: SnapshotFile, { versions }: Knowledge) => !versions.has(versionOf(file));
+
+/** Whether a version may be loaded without force. */
+export const isOpen = (file: SnapshotFile, { versions }: Knowledge) => versions.get(versionOf(file))?.isOpen ?? true;
+
 /** What is loaded or unchanged and still lies here, and what is gone from here though nobody wrote down that it was moved. */
 export function archive(here: readonly SnapshotFile[], taken: SnapshotFile | undefined, known: Knowledge): Step[] {
-  const isLoaded = (file: SnapshotFile) =>
-    ['done', 'unchanged'].includes(known.versions.get(versionOf(file))?.status ?? '');
+  const isWhole = (file: SnapshotFile) => known.versions.get(versionOf(file))?.isWhole ?? false;
   const versions = new Set(here.map(versionOf));
   const keys = new Set(here.map(({ key }) => key));
   const gone = known.unarchived.filter((file) => !versions.has(versionOf(file)));
   return [
-    ...[...here.filter(isLoaded), ...gone.filter(({ key }) => !keys.has(key))]
+    ...[...here.filter(isWhole), ...gone.filter(({ key }) => !keys.has(key))]
       .filter((file) => file !== taken)
       .map((file) => step('archive', file, 'it is loaded, and its archiving was cut off')),
     ...gone

@@ -6,12 +6,16 @@ import { messageOf } from '../settings/errors.ts';
 import { hideSecrets } from '../settings/secrets.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
+import { SILENCE_MS } from '../worker/heartbeat.ts';
+
+/** After longer silence of the database a worker ends itself. */
+const RECENT_SECONDS = SILENCE_MS / 1_000;
 
 export const summary = 'for containers: does the worker of this host work?';
 export const usage = `Usage: fleettickets healthcheck [--json]
 
 Healthy when the worker in this container (on this host) reached the database in the last
-half minute, and the schema is that of this release. It waits for no lock, and does not ask
+${RECENT_SECONDS} seconds, and the schema is that of this release. It waits for no lock, and does not ask
 for the feed, the bucket or the provider: trouble there must not keep a fix from being
 deployed. See fleettickets status for that.
 
@@ -20,8 +24,6 @@ deployed. See fleettickets status for that.
 Exit status: 0 healthy, 1 not. Settings: DATABASE_URL.
 `;
 
-/** Six heartbeats. */
-const RECENT_SECONDS = 30;
 const ANSWER_MS = 5_000;
 
 type Verdict =

@@ -237,7 +237,7 @@ function describeResult(result: LoadResult): string {
   return result.snapshots
     .map((s) => {
       const counts = `${s.rows_read} rows: ${s.rows_inserted} inserted, ${s.rows_updated} updated, ${s.rows_unchanged} unchanged, ${s.rows_dropped_alarm} alarms, ${s.rows_dropped_sentinel} sentinels, ${s.rows_duplicate} duplicates, ${s.rows_rejected} rejected`;
-      const detail = ['done', 'partial'].includes(s.status) ? `  ${counts}\n` : '';
+      const detail = s.loaded ? `  ${counts}\n` : '';
       const reason = s.reason ? `  ${s.reason}\n` : '';
       const warnings = s.warnings.map((warning) => `  Warning: ${warning}\n`).join('');
       return `Snapshot ${s.snapshot_id}  ${printableLine(s.source_key)}  ${s.status}\n${detail}${reason}${warnings}`;

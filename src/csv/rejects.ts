@@ -11,7 +11,7 @@ export interface Reject {
 
 /** Of one snapshot; further ones are only counted. A file of nothing but rejects would fill the database. */
 export const MAX_REJECTS_KEPT = 10_000;
-const MAX_TEXT_BYTES = 64 * 1024;
+export const MAX_TEXT_BYTES = 64 * 1024;
 
 /** @param record its bytes, in valid UTF-8 */
 export const rejectText = (record: Buffer) => cut(Buffer.from(escapedText(cut(record))));

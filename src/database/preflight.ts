@@ -6,6 +6,7 @@
  */
 import type { ClientBase } from 'pg';
 import type { JobSchemaSettings } from '../settings/settings.ts';
+import { readCrontab } from '../worker/schedule.ts';
 import { pending } from './committed.ts';
 import { foreignCode, ownedByUs, shadowsOfPostgres, US } from './foreign-code.ts';
 import { JOB_POLICY } from './jobs.ts';
@@ -20,8 +21,6 @@ interface Obstacle {
 
 /** Tasks that we had under another name: their jobs are no other application's. */
 const FORMER_TASKS = ['maintain'];
-/** What others' crontabs may not be called in a schema that we share: the `id`s of ours. */
-const CRONTAB_IDS = ['fetch_inc', 'maintain'];
 const TASKS_SHOWN = 5;
 
 /** Everything that keeps `migrate` from touching this database. Changes nothing. */
@@ -150,11 +149,12 @@ async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<S
      where t.identifier <> all ($1) group by 1 order by 1`,
     [[...ours, ...FORMER_TASKS]],
   );
-  // Where tasks of ours are, the entry is one that we left there.
+  // In a schema that we share, no entry of others may be called as one of ours. Where tasks of ours are, it is one that we left there.
+  const ids = (await readCrontab()).map(({ identifier }) => identifier);
   const { rows: crontab } = await client.query<{ id: string }>(
     `select identifier as id from ${schema}._private_known_crontabs
      where identifier = any ($1) and not exists (select from ${schema}._private_tasks where identifier = any ($2))`,
-    [CRONTAB_IDS, ours],
+    [ids, ours],
   );
   return { ...seen, revision, tasks, crontabIds: crontab.map(({ id }) => id) };
 }

@@ -123,8 +123,8 @@ async function addJobs(db: Db, places: readonly DuePlace[]): Promise<string[]> {
 async function progressOf(db: Db, keys: readonly string[], clusters: readonly string[]): Promise<Progress> {
   const { rows } = await db.query(
     `with jobs as (
-       select key, locked_at is null and attempts >= max_attempts as failed,
-         locked_at is null and attempts < max_attempts and run_at > now() + interval '1 minute' as waiting
+       select key, state = 'failed' as failed,
+         state in ('scheduled', 'retrying') and run_at > now() + interval '1 minute' as waiting
        from tickets_ops.queued_jobs()
      ),
      asked as (

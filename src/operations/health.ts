@@ -96,8 +96,8 @@ export async function readStatus(db: Db): Promise<Status> {
      from (
        select snapshot_id, dataset, source_key as file, status, coalesce(loaded_at, progress_at) as at,
          rows_read as read, rows_inserted as inserted, rows_updated as updated, rows_rejected as rejected,
-         coalesce(error, broken_off, case when status = 'held' then hold_reason end, array_to_string(nullif(warnings, '{}'), ' ')) as reason
-       from tickets_ops.snapshots
+         coalesce(tickets_ops.reason(s), array_to_string(nullif(warnings, '{}'), ' ')) as reason
+       from tickets_ops.snapshots s
        where dataset in (select tickets.datasets())
        order by snapshot_id desc limit ${SNAPSHOTS_SHOWN} -- primary key
      ) as s`,

@@ -5,7 +5,7 @@ import { feedOf } from './knowledge.ts';
 import type { Comparison, Figures } from './suspicion.ts';
 
 /** SQL for whether a record, as jsonb, is that of a ticket that is not open. */
-const CLOSES = (raw: string) => `tickets.to_boolean(${raw} ->> 'is_actionable') is not true`;
+export const CLOSES = (raw: string) => `tickets.to_boolean(${raw} ->> 'is_actionable') is not true`;
 
 /**
  * Compares a staged snapshot with the tickets. In the transaction that decides about it, with nothing else in flight: so
@@ -50,6 +50,7 @@ export async function compare(
     open: number;
     hours_since_load: number | null;
     held_since: Date | null;
+    hold_ms: number;
   }>(
     `select
        (
@@ -61,7 +62,7 @@ export async function compare(
        extract(epoch from greatest(
          now() - (
            select max(s.loaded_at) from tickets_ops.snapshots s
-           where s.dataset = $1 and s.status in ('done', 'partial', 'unchanged')
+           where s.dataset = $1 and tickets_ops.counts_as_loaded(s.status)
          ),
          $2::timestamptz - (select m.snapshot_at from tickets_ops.high_water_mark($1) m)
        ))::float8 / 3600 as hours_since_load,
@@ -76,10 +77,11 @@ export async function compare(
          -- The same, or nearly so: an hour brings a few changes of its own.
          where h.dataset = $1 and h.status = 'held' and h.held_since is not null and c.held > 0 and c.again >= 0.9 * c.held
          order by h.held_since limit 1
-       ) as held_since`,
+       ) as held_since,
+       1000 * extract(epoch from tickets_ops.hold_time())::float8 as hold_ms`,
     [dataset.name, snapshotAt, closing],
   );
-  const { last = null, open = 0, hours_since_load = null, held_since = null } = rows[0] ?? {};
+  const { last = null, open = 0, hours_since_load = null, held_since = null, hold_ms = 0 } = rows[0] ?? {};
   return {
     dataset: dataset.name,
     feed: await feedOf(db, dataset.name),
@@ -90,5 +92,6 @@ export async function compare(
     hoursSinceLoad: hours_since_load,
     snapshotAt,
     heldSince: held_since,
+    holdMs: hold_ms,
   };
 }

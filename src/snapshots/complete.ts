@@ -16,6 +16,7 @@ interface Snapshot {
   snapshot_id: string;
   dataset: string;
   status: string;
+  loaded: boolean;
   source_key: string;
   source_etag: string | null;
   source_size: string;
@@ -75,13 +76,13 @@ async function completeInDatabase(client: ClientBase, snapshotId: string): Promi
   // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
   await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
   const { rows } = await client.query<Snapshot>(
-    `select snapshot_id, dataset, status, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, broken_off, backfill, archived_at is not null as archived,
+    `select snapshot_id, dataset, status, tickets_ops.is_loaded(status) as loaded, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, broken_off, backfill, archived_at is not null as archived,
        (rows_read - rows_dropped_alarm - rows_dropped_sentinel)::float8 as rows, rows_rejected::float8 as rejected
      from tickets_ops.snapshots where snapshot_id = $1 for update`,
     [snapshotId],
   );
   const snapshot = rows[0];
-  if (snapshot?.status === 'done' || snapshot?.status === 'partial') return snapshot;
+  if (snapshot?.loaded) return snapshot;
   if (snapshot?.status !== 'finalizing')
     return `Snapshot ${snapshotId} is ${snapshot?.status ?? 'unknown'}, not finalizing`;
 

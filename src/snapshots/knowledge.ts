@@ -20,8 +20,8 @@ interface InFlight {
   readonly abandoned: boolean;
 }
 
-/** Silence after which a local file's reader, which is no job, counts as dead. */
-const FILE_READER_TIMEOUT = '2 minutes';
+/** Silence after which the reader of a file that no job runs for counts as dead. An interval. */
+export const READER_TIMEOUT = '2 minutes';
 
 /**
  * The snapshot of the dataset that is in flight, if any.
@@ -33,8 +33,8 @@ export async function inFlight(db: Db, dataset: string, ownJob: string | null): 
     `select
        s.snapshot_id, s.source_key, s.status, s.job_id,
        s.status = 'staging' and case
-         when s.job_id is null then s.progress_at < now() - interval '${FILE_READER_TIMEOUT}'
-         else s.job_id = $2 or not exists (select from tickets_ops.queued_jobs() j where j.id = s.job_id and j.locked_at is not null)
+         when s.job_id is null then s.progress_at < now() - interval '${READER_TIMEOUT}'
+         else s.job_id = $2 or not exists (select from tickets_ops.queued_jobs() j where j.id = s.job_id and j.state = 'running')
        end as abandoned
      from tickets_ops.snapshots s
      where s.dataset = $1 and s.in_flight`,
@@ -47,7 +47,7 @@ export async function inFlight(db: Db, dataset: string, ownJob: string | null): 
 export async function isBackfilling(db: Db, dataset: string): Promise<boolean> {
   const { rows } = await db.query(
     `select from tickets_ops.queued_jobs()
-     where key = tickets_ops.fetch_job_key($1, 'backfill') and (attempts < max_attempts or locked_at is not null)`,
+     where key = tickets_ops.fetch_job_key($1, 'backfill') and state <> 'failed'`,
     [dataset],
   );
   return rows.length > 0;
@@ -75,7 +75,7 @@ async function unarchivedFiles(db: Db, dataset: string): Promise<SnapshotFile[]>
   const { rows } = await db.query<{ key: string; etag: string; size: string; at: Date; modified: Date }>(
     `select source_key as key, source_etag as etag, source_size as size, snapshot_at as at, source_last_modified as modified
      from tickets_ops.snapshots
-     where dataset = $1 and origin = 'bucket' and status in ('done', 'unchanged') and archived_at is null -- index snapshots_unarchived
+     where dataset = $1 and origin = 'bucket' and tickets_ops.is_whole(status) and archived_at is null -- index snapshots_unarchived
      order by snapshot_at, source_last_modified`,
     [dataset],
   );
@@ -104,12 +104,14 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
     key: string;
     etag: string;
     last_modified: Date;
-    status: LedgerStatus;
-    opens_at: Date | null;
-  }>('select key, etag, last_modified, status, opens_at from tickets_ops.known_versions($1, $2)', [
-    dataset,
-    files.map(({ key }) => key),
-  ]);
+    is_open: boolean;
+    is_whole: boolean;
+    in_flight: boolean;
+  }>(
+    `select key, etag, last_modified, tickets_ops.is_open(status, opens_at) as is_open, tickets_ops.is_whole(status) as is_whole, in_flight
+     from tickets_ops.known_versions($1, $2)`,
+    [dataset, files.map(({ key }) => key)],
+  );
   const { rows } = await db.query<{ now: Date; etag: string | null; held_etag: string | null; again_at: Date | null }>(
     `select now(), last.etag, held.source_etag as held_etag, held.judged_again_at as again_at
      from tickets_ops.last_load($1, $2) as last left join tickets_ops.held($1) as held on true`,
@@ -119,9 +121,9 @@ export async function knowledge(db: Db, dataset: string, files: readonly Snapsho
   return {
     now,
     versions: new Map(
-      versions.rows.map(({ key, etag: version, last_modified: lastModified, status, opens_at: opensAt }) => [
+      versions.rows.map(({ key, etag: version, last_modified: lastModified, is_open, is_whole, in_flight }) => [
         versionOf({ key, etag: version, lastModified }),
-        { status, opensAt } satisfies KnownVersion,
+        { isOpen: is_open, isWhole: is_whole, inFlight: in_flight } satisfies KnownVersion,
       ]),
     ),
     unarchived: await unarchivedFiles(db, dataset),

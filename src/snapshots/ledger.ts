@@ -127,6 +127,7 @@ async function writeNote(
      set status = $5, error = $6, opens_at = $7, ignored = $8, progress_at = now(), loaded_at = case when $5 = 'unchanged' then now() end,
        content_through = case when $5 = 'unchanged' then tickets_ops.content_through(dataset) end
      where dataset = $1 and source_key = $2 and source_etag = $3 and source_last_modified = $4
+       -- Not tickets_ops.is_open: also before its time has come, as each look may say so anew.
        and (status = 'superseded' or (status = 'failed' and opens_at is not null)) -- index snapshots_by_file`,
     [look.dataset, file.key, file.etag, file.lastModified, status, error, opensAt, ignored],
   );
@@ -191,7 +192,7 @@ async function isStale(db: Db, look: Look, file: Claimable, origin: 'bucket' | '
       : `select tickets_ops.is_below_mark($1, $2, $3, $4) or tickets_ops.is_blocked($1, $2, $3, $4) or not $6 and exists (
            select from tickets_ops.known_versions($1, array[$4]) v
            where v.etag = $5 and v.last_modified = $3
-             and not (v.status in ('superseded', 'staging') or (v.status = 'failed' and v.opens_at <= now()))
+             and not (tickets_ops.is_open(v.status, v.opens_at) or v.status = 'staging')
          ) as stale`,
     origin === 'file'
       ? [look.dataset, file.snapshotAt]
@@ -206,7 +207,7 @@ async function openRow(db: Db, look: Look, file: Claimable, origin: string): Pro
     `update tickets_ops.snapshots
      set status = 'staging', error = null, opens_at = null, forced = $1, backfill = $2, job_id = $3, progress_at = now()
      where dataset = $4 and source_key = $5 and source_etag = $6 and source_last_modified = $7
-       and (status = 'superseded' or (status = 'failed' and opens_at <= now()))
+       and tickets_ops.is_open(status, opens_at)
      returning snapshot_id, attempt`,
     row,
   );
@@ -236,7 +237,7 @@ export async function archived(db: Db, dataset: string, file: SnapshotFile, targ
   await db.query(
     `update tickets_ops.snapshots set archived_at = now(), archived_key = $5
      where dataset = $1 and source_key = $2 and source_etag = $3 and source_last_modified = $4
-       and status in ('done', 'unchanged')
+       and tickets_ops.is_whole(status)
        -- It may have counted as gone, and been found since.
        and (archived_at is null or archived_key is null and $5::text is not null)`,
     [dataset, file.key, file.etag, file.lastModified, target],

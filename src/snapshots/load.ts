@@ -4,7 +4,7 @@
  * Running it again, or on two workers at once, changes nothing more: the batch's row lock and status decide.
  */
 import type { ClientBase } from 'pg';
-import { MAX_REJECTS_KEPT } from '../csv/rejects.ts';
+import { MAX_REJECTS_KEPT, MAX_TEXT_BYTES, rejectText } from '../csv/rejects.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import { enqueueFinalize } from './commit.ts';
@@ -84,12 +84,12 @@ export async function loadBatch(
 
 /** The batches go when the snapshot is finished, and when what was staged of a failed one is pruned. */
 async function withoutBatch(db: Db, snapshotId: string, batch: number): Promise<BatchOutcome> {
-  const { rows } = await db.query<{ status: string }>(
-    'select status from tickets_ops.snapshots where snapshot_id = $1',
+  const { rows } = await db.query<{ status: string; loaded: boolean }>(
+    'select status, tickets_ops.is_loaded(status) as loaded from tickets_ops.snapshots where snapshot_id = $1',
     [snapshotId],
   );
-  const status = rows[0]?.status ?? 'unknown';
-  if (status === 'done' || status === 'partial') return { outcome: 'already done' };
+  const { status = 'unknown', loaded = false } = rows[0] ?? {};
+  if (loaded) return { outcome: 'already done' };
   return {
     outcome: 'gone',
     reason: `Snapshot ${snapshotId} is ${status} and has no staged batch ${batch}: fetch its file again`,
@@ -178,25 +178,41 @@ async function writableIds(
   return rows.map((row) => row.ticket_id);
 }
 
+/** Some megabytes of text. */
+const REJECTS_AT_ONCE = 100;
+
 /**
  * Writes the refused rows to the rejects, as many as are kept of one snapshot. @returns how many were kept
  * The snapshot's row is locked until the commit, or two batches at once would keep too many.
  */
 async function rejectRows(db: Db, snapshotId: string, refused: Refused): Promise<number> {
   if (refused.size === 0) return 0;
-  const { rows } = await db.query<{ room: number }>(
-    `select greatest($2 - rejects_kept, 0)::int as room from tickets_ops.snapshots where snapshot_id = $1 for no key update`,
-    [snapshotId, MAX_REJECTS_KEPT],
+  await db.query('select from tickets_ops.snapshots where snapshot_id = $1 for no key update', [snapshotId]);
+  const { rows: kept } = await db.query<{ id: string }>(
+    `select r.ticket_id as id from tickets_ops.snapshot_rows r
+     where r.snapshot_id = $1 and r.ticket_id = any ($2) -- primary key
+     order by r.line limit (select greatest($3 - s.rejects_kept, 0) from tickets_ops.snapshots s where s.snapshot_id = $1)`,
+    [snapshotId, [...refused.keys()], MAX_REJECTS_KEPT],
   );
-  const result = await db.query(
-    `insert into tickets_ops.snapshot_rejects (snapshot_id, line, reason, row_text)
-     select r.snapshot_id, r.line, f.reason, left(r.raw::text, 65536)
-     from unnest($2::text[], $3::text[]) as f (ticket_id, reason)
-     join tickets_ops.snapshot_rows r on r.snapshot_id = $1 and r.ticket_id = f.ticket_id -- primary key
-     order by r.line limit $4`,
-    [snapshotId, [...refused.keys()], [...refused.values()], rows[0]?.room ?? 0],
-  );
-  return result.rowCount ?? 0;
+  for (let from = 0; from < kept.length; from += REJECTS_AT_ONCE) {
+    const { rows } = await db.query<{ id: string; line: string; text: string }>(
+      // Of a text of megabytes more than enough: a character has a byte at least.
+      `select r.ticket_id as id, r.line, left(r.raw::text, $3) as text from tickets_ops.snapshot_rows r
+       where r.snapshot_id = $1 and r.ticket_id = any ($2) order by r.line -- primary key`,
+      [snapshotId, kept.slice(from, from + REJECTS_AT_ONCE).map(({ id }) => id), MAX_TEXT_BYTES],
+    );
+    await db.query(
+      `insert into tickets_ops.snapshot_rejects (snapshot_id, line, reason, row_text)
+       select $1, * from unnest($2::bigint[], $3::text[], $4::text[])`,
+      [
+        snapshotId,
+        rows.map(({ line }) => line),
+        rows.map(({ id }) => refused.get(id)),
+        rows.map(({ text }) => rejectText(Buffer.from(text))),
+      ],
+    );
+  }
+  return kept.length;
 }
 
 async function markDone(

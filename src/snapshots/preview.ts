@@ -13,7 +13,7 @@ import type { Reject } from '../csv/rejects.ts';
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
 import { onSuspectSnapshot } from './commit.ts';
-import { compare } from './comparison.ts';
+import { CLOSES, compare } from './comparison.ts';
 import { afterRefusal, everyFile, listSnapshots, planLook } from './fetch.ts';
 import { knowledge } from './knowledge.ts';
 import { rowParameters, rowsFrom } from './row-parameters.ts';
@@ -59,7 +59,7 @@ export async function previewBucket(db: Db, bucket: Bucket, dataset: Dataset, mo
     } catch (error) {
       if (!(error instanceof RefusedFileError)) throw error;
       refused.push({ key: last.file.key, reason: error.message });
-      const failed = [versionOf(last.file), { status: 'failed', opensAt: null }] as const;
+      const failed = [versionOf(last.file), { isOpen: false, isWhole: false, inFlight: false }] as const;
       const blocker = known.feed === 'changes' ? last.file : null;
       known = { ...known, blocker, versions: new Map([...known.versions, failed]) };
     }
@@ -137,7 +137,7 @@ function summary(changes: readonly (Change | undefined)[]) {
 async function changesOf(db: Db, dataset: Dataset, rows: readonly TicketRow[]): Promise<Map<string, Change>> {
   const result = await db.query<{ ticket_id: string; is_new: boolean; closes: boolean; fields: string[] | null }>(
     `select r.ticket_id, t.ticket_id is null as is_new,
-       coalesce(t.is_actionable and tickets.to_boolean(r.raw ->> 'is_actionable') is not true, false) as closes,
+       coalesce(t.is_actionable and ${CLOSES('r.raw')}, false) as closes,
        (
          select array_agg(key) from jsonb_each(t.raw) as old full join jsonb_each(r.raw) as new using (key)
          where old.value is distinct from new.value

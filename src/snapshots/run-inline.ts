@@ -23,6 +23,8 @@ interface LoadedSnapshot {
   snapshot_id: string;
   source_key: string;
   status: LedgerStatus;
+  /** Whole or in part. */
+  loaded: boolean;
   /** Why it failed, is partial or held, or was passed over. */
   reason: string | null;
   /** What is odd about it, though it was loaded. */
@@ -160,10 +162,11 @@ async function resultOf(
   since: Date,
   fetchKey: string | null,
 ): Promise<LoadResult> {
-  const { rows } = await client.query<LoadedSnapshot & { is_refused: boolean }>(
-    `select opens_at is not null or ignored as is_refused, snapshot_id, source_key, status, coalesce(error, broken_off, case when status = 'held' then hold_reason end) as reason, warnings, rows_read, rows_inserted, rows_updated,
-       rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected
-     from tickets_ops.snapshots where dataset = $1 and progress_at >= $2 order by snapshot_id`,
+  const { rows } = await client.query<LoadedSnapshot & { is_trouble: boolean }>(
+    `select tickets_ops.needs_person(s) or is_late as is_trouble, snapshot_id, source_key, status, tickets_ops.is_loaded(status) as loaded,
+       tickets_ops.reason(s) as reason, warnings, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm,
+       rows_dropped_sentinel, rows_duplicate, rows_rejected
+     from tickets_ops.snapshots s where dataset = $1 and progress_at >= $2 order by snapshot_id`,
     [dataset.name, since],
   );
   const { rows: failed } = await client.query<{ error: string }>(
@@ -171,11 +174,9 @@ async function resultOf(
     [fetchKey],
   );
   const error = failed[0]?.error;
-  const snapshots = rows.map(({ is_refused: _, ...snapshot }) => snapshot);
+  const snapshots = rows.map(({ is_trouble: _, ...snapshot }) => snapshot);
   // A file that is none of ours, or whose time has not come, is told and is no failure of this load.
-  const ok =
-    error === undefined &&
-    !rows.some((s) => (s.status === 'failed' && !s.is_refused) || s.status === 'partial' || s.status === 'held');
+  const ok = error === undefined && !rows.some((snapshot) => snapshot.is_trouble);
   return { ok, snapshots, ...(error !== undefined && { error }) };
 }
 

@@ -52,6 +52,8 @@ export interface Comparison {
   readonly snapshotAt: Date;
   /** Time of the first file that was held for the same closings; null when none is. */
   readonly heldSince: Date | null;
+  /** A file so much later that shows them too is believed (tickets_ops.hold_time). */
+  readonly holdMs: number;
 }
 
 export type Verdict =
@@ -74,11 +76,9 @@ const MAX_CLOSING_SHARE = 0.8;
 /** So many may close whatever their share. */
 const MAX_CLOSING = 50;
 const OUTAGE_HOURS = 24;
-/** After so long a second file that shows the same closings is believed. */
-const HELD_MS = 3_600_000;
 const MAX_REJECTED_SHARE = 0.5;
-const MANY_REJECTED_SHARE = 0.02;
-const FEW_ROWS_SHARE = 0.6;
+export const MANY_REJECTED_SHARE = 0.02;
+export const FEW_ROWS_SHARE = 0.6;
 /** So many tickets of the last load may be missing whatever their share. */
 const MAX_MISSING = 50;
 /** So few rows are more like what changed in an hour. */
@@ -157,12 +157,15 @@ function whyClosingsHold({ open, closing }: Comparison): string | undefined {
     : undefined;
 }
 
-function whyClosingsPass({ hoursSinceLoad, snapshotAt, heldSince }: Comparison): string | undefined {
+function whyClosingsPass({ hoursSinceLoad, snapshotAt, heldSince, holdMs }: Comparison): string | undefined {
   if (hoursSinceLoad !== null && hoursSinceLoad > OUTAGE_HOURS) {
     return `It is loaded because the last load was ${Math.floor(hoursSinceLoad)} hours before it.`;
   }
-  if (heldSince === null || snapshotAt.getTime() < heldSince.getTime() + HELD_MS) return undefined;
-  return 'It is loaded because a file at least an hour before it showed the same.';
+  if (heldSince === null) return undefined;
+  const heldMs = snapshotAt.getTime() - heldSince.getTime();
+  return heldMs < holdMs
+    ? undefined
+    : `It is loaded because a file ${Math.floor(heldMs / 60_000)} minutes before it showed the same.`;
 }
 
 function comparedWith(last: Figures, now: Figures, { dataset, feed, known }: Comparison): string[] {

@@ -20,8 +20,8 @@ import { rescue } from './rescue.ts';
 import { markSessions, SESSIONS } from './sessions.ts';
 
 const HEARTBEAT_MS = 5_000;
-/** Longer silence of the database ends the worker: well before others take its jobs (tickets_ops.hung_after, 2 minutes). */
-const SILENCE_MS = 30_000;
+/** Longer silence of the database ends the worker: well before others take its jobs (tickets_ops.hung_after). Six heartbeats. */
+export const SILENCE_MS = 6 * HEARTBEAT_MS;
 
 const SHARED =
   'DATABASE_URL leads to the embedded database, where all connections share one session: nobody can tell whether a ' +

@@ -10,10 +10,11 @@ import { LOCK_NOT_AVAILABLE } from '../database/waits.ts';
 import { keepRegistered } from '../geocoding/registration.ts';
 import type { Log } from '../settings/log.ts';
 import type { RetentionSettings } from '../settings/settings.ts';
+import { READER_TIMEOUT } from '../snapshots/knowledge.ts';
 import { rescue } from './rescue.ts';
 
 /** Workers that ended, for whoever reads a log of last week. */
-const KEEP_WORKERS = '7 days';
+export const KEEP_WORKERS = '7 days';
 
 /** @param ownPool the worker pool that runs this */
 export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
@@ -45,15 +46,15 @@ const STALLED = `
   select s.snapshot_id, coalesce(j.last_error, 'Reading it broke off, and no attempt is left') as error
   from tickets_ops.snapshots s
   left join tickets_ops.queued_jobs() j on j.id = s.job_id
-  where s.status = 'staging' and s.progress_at < now() - interval '2 minutes'
-    and (j.id is null or (j.locked_at is null and j.attempts >= j.max_attempts))
+  where s.status = 'staging' and s.progress_at < now() - interval '${READER_TIMEOUT}'
+    and (j.id is null or j.state = 'failed')
   union all
   select s.snapshot_id, min(format('%s used up its attempts: %s', j.key, coalesce(j.last_error, 'its worker died')))
   from tickets_ops.snapshots s
   left join tickets_ops.snapshot_batches b on b.snapshot_id = s.snapshot_id and s.status = 'loading' -- primary key
   join tickets_ops.queued_jobs() j
     on j.key = case s.status when 'loading' then tickets_ops.batch_job_key(b.snapshot_id, b.batch) else tickets_ops.finalize_job_key(s.snapshot_id) end
-  where s.status in ('loading', 'finalizing') and j.locked_at is null and j.attempts >= j.max_attempts
+  where s.status in ('loading', 'finalizing') and j.state = 'failed'
   group by s.snapshot_id`;
 
 interface Stalled {
@@ -159,7 +160,7 @@ async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, nu
          )
          and snapshot_id not in (
            select distinct on (dataset) snapshot_id from tickets_ops.snapshots
-           where status in ('done', 'partial', 'unchanged') order by dataset, snapshot_at desc
+           where tickets_ops.counts_as_loaded(status) order by dataset, snapshot_at desc
          )`,
       keep.KEEP_LEDGER_DAYS,
     ],

@@ -12,6 +12,9 @@ import { datasetsOn } from '../settings/recorded.ts';
 
 export const CRONTAB_FILE = fileURLToPath(new URL('../../crontab', import.meta.url));
 
+/** The entries of our crontab, those of datasets that are off too. @throws what graphile-worker's parser says */
+export const readCrontab = async (): Promise<ParsedCronItem[]> => parseCrontab(await readFile(CRONTAB_FILE, 'utf8'));
+
 /**
  * When an entry fires, in UTC: at a listed minute of a listed hour in a listed month, if the date *or* the weekday (0 is
  * Sunday) is listed.
@@ -31,7 +34,7 @@ export interface Times {
  */
 export async function recordSchedule(db: Db): Promise<ParsedCronItem[]> {
   const on: string[] = await datasetsOn(db);
-  const items = parseCrontab(await readFile(CRONTAB_FILE, 'utf8')).filter((item) => {
+  const items = (await readCrontab()).filter((item) => {
     const dataset = datasetOf(item);
     return dataset === null || on.includes(dataset);
   });

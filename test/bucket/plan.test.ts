@@ -9,6 +9,7 @@ import {
   planSnapshots,
 } from '../../src/bucket/plan.ts';
 import type { BucketObject } from '../../src/bucket/s3.ts';
+import { versionOfStatus } from '../support/ledger.ts';
 
 const PREFIX = 'automations/inc/';
 const NOON = new Date('2026-06-15T12:00:00+03:00');
@@ -26,7 +27,7 @@ const position = (object: BucketObject) => ({ ...object, snapshotAt: timeInName(
 function known(statuses: Record<string, LedgerStatus> = {}, mark: string | null = null): Knowledge {
   const versions = Object.entries(statuses).map(([hour, status]): [string, KnownVersion] => [
     versionOf(at(hour)),
-    { status, opensAt: null },
+    versionOfStatus(status),
   ]);
   return {
     now: NOON,
@@ -264,12 +265,16 @@ describe('the plan of a look', () => {
       const near = at('11');
       const refused: Knowledge = {
         ...known({}, '10'),
-        versions: new Map([[versionOf(ahead), { status: 'failed', opensAt: new Date(NOON.getTime() + 60_000) }]]),
+        versions: new Map([[versionOf(ahead), versionOfStatus('failed')]]),
       };
       for (const knowledge of [known({}, '10'), refused]) {
         assert.deepEqual(planned([ahead, near], knowledge, mode), [`postpone ${shortKey(ahead.key)}`, 'load 11']);
       }
-      const later = { ...refused, now: new Date(NOON.getTime() + 2 * 60_000) };
+      const later: Knowledge = {
+        ...refused,
+        now: new Date(NOON.getTime() + 2 * 60_000),
+        versions: new Map([[versionOf(ahead), { ...versionOfStatus('failed'), isOpen: true }]]),
+      };
       assert.equal(planned([ahead], later, mode).at(-1), `load ${shortKey(ahead.key)}`);
     });
   }

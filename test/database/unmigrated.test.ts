@@ -30,7 +30,8 @@ const COMMANDS: [name: string, ...args: string[]][] = [
   ['geocode', 'clusters'],
   ['geocode', 'locations', '--apply'],
 ];
-const REMEDY = /The schema of this database is not current: 000001-tickets\.sql is missing\. Run: fleettickets migrate/;
+const REMEDY =
+  /The schema of this database is not current: 000001-tickets\.sql is missing(, \S+ is missing)*\. Run: fleettickets migrate/;
 
 let folder: string;
 before(async () => {

@@ -114,6 +114,23 @@ describe('trying again', () => {
     );
   });
 
+  test('what a look refused without reading it stays refused when that look is tried again', async () => {
+    const id = await addJob('fetch_snapshot', { dataset: DATASET });
+    await env.pool.query('update graphile_worker._private_jobs set attempts = max_attempts where id = $1', [id]);
+    await env.pool.query(
+      `insert into tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified, snapshot_at, status, error, job_id, opens_at, ignored, is_late)
+       select $1, kind, kind, now(), now(), 'failed', 'It is ' || kind, $2,
+         case kind when 'future-dated' then now() + interval '1 day' end, kind = 'no CSV', kind = 'late'
+       from unnest(array['future-dated', 'no CSV', 'late']) as kind`,
+      [DATASET, id],
+    );
+    await one('select * from tickets_ops.retry_job($1)', [id]);
+    assert.deepEqual(
+      (await snapshots()).map(({ status }) => status),
+      ['failed', 'failed', 'failed'],
+    );
+  });
+
   test('its end, asked for before its batches are loaded, brings the batches back', async () => {
     await givenUp('upsert_batch', TICKETS);
     const { id } = await one<{ id: string }>(

@@ -297,8 +297,15 @@ describe('another application on graphile-worker', { skip }, () => {
     await withDatabase(async (database) => {
       const other = await startTheirs(database, 'graphile-worker');
       await other.stop();
-      await database.ask(`insert into graphile_worker._private_known_crontabs values ('maintain', now(), null)`);
-      await refuses(database, { WORKER_SCHEMA_SHARED: 'true' }, /crontab has the id of ours, maintain/);
+      for (const id of ['fetch_inc', 'fetch_crq', 'maintain']) {
+        await database.ask(`insert into graphile_worker._private_known_crontabs values ('${id}', now(), null)`);
+        await refuses(
+          database,
+          { WORKER_SCHEMA_SHARED: 'true' },
+          new RegExp(`another application’s crontab has the id of ours, ${id}\\b`),
+        );
+        await database.ask('delete from graphile_worker._private_known_crontabs');
+      }
     });
   });
 });

@@ -11,6 +11,7 @@ import { feed } from '../../demo/feed.ts';
 import { run as healthcheck } from '../../src/commands/healthcheck.ts';
 import { connect, withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
+import { readStatus } from '../../src/operations/health.ts';
 import { type Environment, inJobSchema, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { countRows } from '../support/rows.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
@@ -56,6 +57,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     assert.equal(await cell(operator, `select state from tickets_ops.jobs where id = ${waiting}`), 'ready');
     assert.deepEqual(await env.runJobs(), []);
     assert.equal(await cell(operator, 'select status from tickets_ops.snapshots'), 'done');
+    assert.ok((await readStatus(operator)).snapshots.length > 0);
 
     assert.match(String(await cell(operator, `select job_key from tickets.geocode_cluster('Kilimani')`)), /Kilimani/i);
     const asked = await cell(
@@ -210,6 +212,7 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
         'tickets_ops.read_datasets()',
         'tickets_ops.read_health()',
         'tickets_ops.read_metrics()',
+        'tickets_ops.reason(tickets_ops.snapshots)',
         'tickets_ops.release_snapshot(bigint)',
         'tickets_ops.retry_failed(text)',
         'tickets_ops.retry_job(bigint)',

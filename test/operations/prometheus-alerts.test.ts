@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { parseCrontab } from 'graphile-worker';
+import { FEW_ROWS_SHARE, MANY_REJECTED_SHARE } from '../../src/snapshots/suspicion.ts';
 import { entryOf } from '../../src/worker/schedule.ts';
 import { promtool, skipWithoutPromtool } from '../support/promtool.ts';
 
@@ -34,6 +35,19 @@ test('every alert is tried, has a summary, and leads to its section of the runbo
     const anchor = / {10}runbook: docs\/monitoring\.md#(\S+)/.exec(alert)?.[1];
     assert.match(runbook, new RegExp(`^## ${anchor}\n\n\`${name}\``, 'm'), name);
   }
+});
+
+test('every alert names the problems in the same words, but for the one that fires when nobody can ask', () => {
+  const lines = [...rules.matchAll(/^ +summary: >-\n.*\n +(.*)$/gm)].map(([, line]) => line);
+  const [alone, ...same] = lines.toSorted();
+  assert.match(alone ?? '', /^Ask it: select problems from tickets_ops\.health\.$/);
+  assert.equal(new Set(same).size, 1);
+});
+
+test('many rejects and few rows are what loading warns of', () => {
+  assert.ok(rules.includes(`fleettickets:snapshot_rejected:ratio > ${MANY_REJECTED_SHARE}\n`));
+  assert.ok(rules.includes(`# Over ${100 * MANY_REJECTED_SHARE} %,`));
+  assert.ok(rules.includes(`fleettickets:snapshot_rows:sum < ${FEW_ROWS_SHARE} * avg_over_time(`));
 });
 
 test('old data are an alarm in the hours in which the crontab looks, but for its first', async () => {

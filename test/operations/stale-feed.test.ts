@@ -206,6 +206,35 @@ describe('the feed', () => {
   });
 });
 
+/** Two files of one time, of which the ledger says that one failed and that the other was found unchanged. */
+const ofOneTime = (failed: string, unchanged: string) =>
+  sql(
+    `insert into tickets_ops.snapshots (dataset, source_key, source_etag, source_last_modified, snapshot_at, status, error)
+     select 'inc', f.key, f.key, t.at, t.at, f.status, f.error
+     from (values ($1, 'failed', 'It is broken.'), ($2, 'unchanged', null)) as f (key, status, error),
+       (select now() - interval '1 hour' as at) as t`,
+    [failed, unchanged],
+  );
+
+describe('health and the ledger', () => {
+  test('of two files of one time the later by the bytes of its key makes up for the other, whatever the collation', async () => {
+    await ofOneTime('automations/inc/a.csv', 'automations/inc/B.csv');
+    assert.match((await problems()).join('\n'), /a\.csv\) failed: It is broken/);
+    await sql('truncate tickets_ops.snapshots cascade');
+    await ofOneTime('automations/inc/B.csv', 'automations/inc/a.csv');
+    assert.doesNotMatch((await problems()).join('\n'), /failed/);
+  });
+
+  test('a file that is no CSV, or future-dated, is no failure of the backfill that saw it', async () => {
+    await put(1);
+    await env.putObject(`${PREFIX}notes.txt`, 'to do');
+    await env.putObject(`${PREFIX}2062-06-15T09-00-00.csv`, 'ticket_id\n');
+    await fetchNow(env, { backfill: true });
+    assert.match((await problems()).join('\n'), /notes\.txt lies in the folder and is not loaded/);
+    assert.doesNotMatch((await problems()).join('\n'), /part of a backfill/);
+  });
+});
+
 describe('settings that SQL goes by', () => {
   test('that differ between processes which run at the same time are a fault that names both', async () => {
     const worker = (pool: string, host: string, value: string) =>

@@ -2,14 +2,20 @@
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
-import { parseCrontab } from 'graphile-worker';
-import { CLOCK_TOLERANCE_MS } from '../../src/bucket/plan.ts';
+import { comparePositions } from '../../src/bucket/files.ts';
+import { CLOCK_TOLERANCE_MS, type LedgerStatus } from '../../src/bucket/plan.ts';
+import { MAX_REJECTS_KEPT, MAX_TEXT_BYTES } from '../../src/csv/rejects.ts';
+import { transaction } from '../../src/database/client.ts';
 import { enqueue, JOB_KEYS, JOB_POLICY, type TaskName } from '../../src/database/jobs.ts';
 import { ROLES } from '../../src/database/roles.ts';
 import { DATASET_NAMES } from '../../src/settings/dataset.ts';
-import { RetentionSettings } from '../../src/settings/settings.ts';
-import { CRONTAB_FILE } from '../../src/worker/schedule.ts';
+import { FeedSettings, RetentionSettings } from '../../src/settings/settings.ts';
+import { SILENCE_MS } from '../../src/worker/heartbeat.ts';
+import { KEEP_WORKERS } from '../../src/worker/maintenance.ts';
+import { readCrontab } from '../../src/worker/schedule.ts';
+import { fixtures } from '../support/definitions.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
+import { versionOfStatus } from '../support/ledger.ts';
 
 describe('a rule that SQL and TypeScript both need', () => {
   let env: Environment;
@@ -23,6 +29,30 @@ describe('a rule that SQL and TypeScript both need', () => {
     const { rows } = await env.pool.query(text, values);
     return Object.values(rows[0] ?? {})[0];
   };
+  const file = (name: string) => readFile(new URL(`../../${name}`, import.meta.url), 'utf8');
+  /** The texts that a check of a column allows. */
+  const allowed = async (table: string, column: string): Promise<string[]> => {
+    const check = await ask(
+      `select pg_get_constraintdef(oid) from pg_constraint
+       where conrelid = $1::regclass and contype = 'c' and conkey = array[(select attnum from pg_attribute where attrelid = conrelid and attname = $2)]`,
+      [table, column],
+    );
+    return [...String(check).matchAll(/'(\w+)'/g)].map(([, text = '']) => text);
+  };
+  /** The texts that the CASE of a function or view has as results. */
+  const results = (definition: unknown) =>
+    [...String(definition).matchAll(/\b(?:then|else) '(\w+)'/gi)].map(([, text = '']) => text);
+  const functionText = (name: string) => ask('select pg_get_functiondef($1::regproc)', [name]);
+  /** The values of a label of a metric, without its prefix. */
+  const labels = async (metric: string, label: string): Promise<string[]> => {
+    const { rows } = await env.pool.query<{ value: string }>(
+      `select distinct labels ->> $2 as value from tickets_ops.metrics where name = 'fleettickets_' || $1 and labels ? $2`,
+      [metric, label],
+    );
+    return rows.map(({ value }) => value);
+  };
+  const same = (found: Iterable<string>, expected: Iterable<string>) =>
+    assert.deepEqual([...new Set(found)].sort(), [...new Set(expected)].sort());
 
   test('job policy: attempts, priorities and flags are the same in SQL and TypeScript, one for each task', async () => {
     const { rows } = await env.pool.query(
@@ -34,7 +64,7 @@ describe('a rule that SQL and TypeScript both need', () => {
   });
 
   test('job policy: the crontab gives its jobs the attempts, priorities and keys of their tasks', async () => {
-    const entries = parseCrontab(await readFile(CRONTAB_FILE, 'utf8'));
+    const entries = await readCrontab();
     for (const { task, payload, options } of entries) {
       const { maxAttempts, priority } = JOB_POLICY[task as TaskName];
       assert.deepEqual(
@@ -99,5 +129,156 @@ describe('a rule that SQL and TypeScript both need', () => {
     );
     for (const name of DATASET_NAMES) await env.pool.query('select tickets_ops.fetch_now($1)', [name]);
     await assert.rejects(env.pool.query(`select tickets_ops.fetch_now('wfm')`), /There is no dataset 'wfm'/);
+  });
+
+  test('geocoding is what has the flag, by which slots are kept free of it', async () => {
+    const flagged = Object.entries(JOB_POLICY).filter(([, { flags }]) =>
+      (flags as readonly string[]).includes('geocode'),
+    );
+    const tasks = flagged.map(([task]) => task);
+    for (const task of Object.keys(JOB_POLICY))
+      assert.equal(await ask('select tickets_ops.is_geocoding($1)', [task]), tasks.includes(task), task);
+    const [, pattern = ''] = /fleettickets_jobs\{task=~"([^"]+)"/.exec(await file('ops/alerts.yml')) ?? [];
+    same(
+      Object.keys(JOB_POLICY).filter((task) => new RegExp(`^(${pattern})$`).test(task)),
+      tasks,
+    );
+  });
+
+  test('versions of files have one order: that of the bytes of their keys, whatever the collation of the database', async () => {
+    const at = [new Date('2026-06-15T07:00:00Z'), new Date('2026-06-15T08:00:00Z')];
+    const keys = ['a.csv', 'B.csv', 'b.csv', 'é.csv', 'a (1).csv', 'a-1.csv', '😀.csv', '\uffee.csv'];
+    const positions = at.flatMap((snapshotAt) =>
+      at.flatMap((lastModified) => keys.map((key) => ({ snapshotAt, lastModified, key }))),
+    );
+    const { rows } = await env.pool.query<{ a: number; b: number }>(
+      `with positions as (
+         select * from unnest($1::timestamptz[], $2::timestamptz[], $3::text[]) with ordinality as p (at, modified, key, n)
+       )
+       select (a.n - 1)::int as a, (b.n - 1)::int as b from positions a, positions b
+       where tickets_ops.is_older(a.at, a.modified, a.key, b.at, b.modified, b.key) order by 1, 2`,
+      [
+        positions.map(({ snapshotAt }) => snapshotAt),
+        positions.map(({ lastModified }) => lastModified),
+        positions.map(({ key }) => key),
+      ],
+    );
+    const older = positions.flatMap((one, a) =>
+      positions.flatMap((other, b) => (comparePositions(one, other) < 0 ? [{ a, b }] : [])),
+    );
+    assert.deepEqual(rows, older);
+    for (const [name, sql] of await fixtures())
+      for (const [order] of sql.matchAll(/order by .*(?:last_modified|source_key).*/g))
+        if (/last_modified(?: desc)?(?: nulls last)?, /.test(order) && !/status/.test(order))
+          assert.match(order, /key collate "C"/, `${name}: ${order}`);
+  });
+
+  test('what a status says is the same in plans as in the ledger, and an index knows what is whole', async () => {
+    const statuses = (await allowed('tickets_ops.snapshots', 'status')) as LedgerStatus[];
+    assert.equal(statuses.length, 9);
+    for (const status of statuses) {
+      const { rows } = await env.pool.query(
+        `select tickets_ops.is_open(s.status, s.opens_at) as "isOpen", tickets_ops.is_whole(s.status) as "isWhole", s.in_flight as "inFlight"
+         from jsonb_populate_record(null::tickets_ops.snapshots, jsonb_build_object('status', $1::text, 'in_flight', $2::boolean)) as s`,
+        [status, ['staging', 'loading', 'finalizing'].includes(status)],
+      );
+      assert.deepEqual(rows, [versionOfStatus(status)], status);
+    }
+    const client = await env.pool.connect();
+    try {
+      const plan = await transaction(client, async () => {
+        await client.query('set local enable_seqscan = off');
+        return client.query(
+          `explain select from tickets_ops.snapshots
+           where dataset = 'inc' and origin = 'bucket' and tickets_ops.is_whole(status) and archived_at is null`,
+        );
+      });
+      assert.match(JSON.stringify(plan.rows), /snapshots_unarchived/);
+    } finally {
+      client.release();
+    }
+  });
+
+  test('a future-dated version may be loaded once its time has come, and no other that was refused', async () => {
+    for (const [opensAt, isOpen] of [
+      ['1 minute', false],
+      ['-1 minute', true],
+      [null, false],
+    ])
+      assert.equal(await ask(`select tickets_ops.is_open('failed', now() + $1::interval)`, [opensAt]), isOpen);
+    assert.equal(await ask(`select tickets_ops.is_open('done', now() - interval '1 minute')`), false);
+  });
+
+  test('a worker ends itself long before others take its jobs', async () => {
+    const seconds = Number(await ask('select extract(epoch from tickets_ops.hung_after())::int'));
+    assert.ok(seconds * 1_000 > 2 * SILENCE_MS);
+    assert.match(await file('migrations/fixtures/jobs/live-workers.sql'), new RegExp(`after ${SILENCE_MS / 1_000} s `));
+  });
+
+  test('how many rejects are kept, how long their text is, and how long a worker is remembered, is told as it is', async () => {
+    const count = MAX_REJECTS_KEPT.toLocaleString('en').replace(',', ' ');
+    const kept = async (table: string) =>
+      ask('select kept from tickets_ops.kept_tables() where table_name = $1', [table]);
+    assert.match(String(await kept('tickets_ops.snapshot_rejects')), new RegExp(`; ${count} of each file`));
+    const told = `select obj_description('tickets_ops.snapshot_rejects'::regclass) || col_description('tickets_ops.snapshot_rejects'::regclass, 5)`;
+    assert.match(
+      String(await ask(told)),
+      new RegExp(`at most ${count} are kept.*cut at ${MAX_TEXT_BYTES / 1_024} KiB`),
+    );
+    assert.match(String(await kept('tickets_ops.workers')), new RegExp(`Until ${KEEP_WORKERS} after`));
+    const help = await ask(`select help from tickets_ops.metric_help() where name = 'workers'`);
+    assert.match(String(help), new RegExp(`of the last ${KEEP_WORKERS} `));
+  });
+
+  test('after how many hours without a file a feed is stale is said alike wherever it is said', async () => {
+    const { description = '' } = FeedSettings.shape.FEED_STALE_HOURS;
+    const [, hours = ''] = /Unset: (\d+)$/.exec(description) ?? [];
+    assert.match(hours, /^\d+$/);
+    assert.match(
+      String(await functionText('tickets_ops.feed_problems')),
+      new RegExp(`'FEED_STALE_HOURS'\\)::integer, ${hours}\\)`),
+    );
+    const comment = await ask(`select obj_description('tickets_ops.feed_problems'::regproc)`);
+    assert.match(String(comment), new RegExp(`FEED_STALE_HOURS \\(${hours}\\)`));
+    assert.match(await file('.env.example'), new RegExp(`^# FEED_STALE_HOURS=${hours}$`, 'm'));
+    assert.match(await file('ops/alerts.yml'), new RegExp(`fleettickets_data_age_seconds > ${hours} \\* 3600 `));
+    const words = ['no', 'one', 'two', 'three', 'four', 'five', 'six'][Number(hours)];
+    assert.match(await file('docs/monitoring.md'), new RegExp(`the tickets are those of ${words} hours ago`));
+  });
+
+  test('each subject of a problem is listed, so that it has a metric and its place', async () => {
+    const text = String(await functionText('tickets_ops.list_problems'));
+    const named = [...text.matchAll(/select '(\w+)'(?: as subject)?, \*/g)].map(([, subject = '']) => subject);
+    const { rows } = await env.pool.query<{ subject: string }>('select tickets_ops.problem_subjects() as subject');
+    same(
+      named,
+      rows.map(({ subject }) => subject),
+    );
+    same(await labels('problems', 'subject'), named);
+  });
+
+  test('a metric has a row for each state that there is', async () => {
+    same(await labels('jobs', 'state'), results(await functionText('tickets_ops.queued_jobs')));
+    same(await labels('workers', 'state'), results(await functionText('tickets_ops.worker_states')));
+    same(await labels('geocoding_calls_today', 'outcome'), await allowed('tickets_ops.geocoding_calls', 'outcome'));
+    same(
+      await labels('vehicles', 'freshness'),
+      results(await ask(`select pg_get_viewdef('tickets.vehicles_now'::regclass)`)),
+    );
+    same(await labels('tickets_placed', 'geo_source'), await allowed('tickets.inc', 'geo_source'));
+    same(await labels('storage_bytes', 'part'), [
+      ...(
+        await env.pool.query<{ part: string }>('select part from tickets_ops.storage where part is not null')
+      ).rows.map(({ part }) => part),
+      'takeover',
+    ]);
+    const review = await ask(`select pg_get_viewdef('tickets_ops.review_queue'::regclass)`);
+    const [clusters = ''] = String(review).split("'location'");
+    // What was found is in the queue too, and waits for nobody.
+    const doubtful = (statuses: string[]) => statuses.filter((status) => status !== 'found');
+    same(await labels('places_for_review', 'status'), [
+      ...doubtful(results(clusters)),
+      ...doubtful(await allowed('tickets.geo_locations', 'status')),
+    ]);
   });
 });

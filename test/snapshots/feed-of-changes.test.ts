@@ -5,6 +5,7 @@ import { planChanges } from '../../src/bucket/changes.ts';
 import { snapshotFiles, timeInName, versionOf } from '../../src/bucket/files.ts';
 import type { Knowledge, LedgerStatus, Mode } from '../../src/bucket/plan.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
+import { versionOfStatus } from '../support/ledger.ts';
 import { csvOf, DATASET, fetchNow, keyOf, ledger, PREFIX, rawTickets, statuses, TICKETS } from '../support/pipeline.ts';
 
 const FEED = `${DATASET.toUpperCase()}_FEED`;
@@ -41,7 +42,7 @@ function planned(
     versions: new Map(
       Object.entries(known.statuses ?? {}).map(([hour, status]) => [
         versionOf(at(Number(hour))),
-        { status, opensAt: null },
+        versionOfStatus(status),
       ]),
     ),
     highWaterMark: mark === undefined ? null : position(mark),

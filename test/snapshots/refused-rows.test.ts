@@ -1,7 +1,7 @@
 /** Rows that the database refuses: each goes to the rejects with its reason, every other row loads, and none costs much. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
-import { MAX_REJECTS_KEPT } from '../../src/csv/rejects.ts';
+import { MAX_REJECTS_KEPT, MAX_TEXT_BYTES } from '../../src/csv/rejects.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { csvOf, fetchNow, keyOf, ledger, TICKETS } from '../support/pipeline.ts';
 
@@ -63,6 +63,18 @@ test('a few among many, wherever they stand: the others of their batch load, wit
     `select (select count(*)::int from ${TICKETS}) as tickets, (select count(*)::int from ${TICKETS}_events) as events`,
   );
   assert.deepEqual(rows, [{ tickets: 696, events: 696 }]);
+});
+
+test('its text is kept as that of any reject: what nobody sees is escaped, and it is cut at 64 KiB', async () => {
+  const hidden = 'poison \u202e\u200b\u2028';
+  await loadUnder(
+    `check (raw ->> 'owner' not like 'poison%')`,
+    records(2, (n) => hidden + (n === 1 ? 'é'.repeat(MAX_TEXT_BYTES) : '')),
+  );
+  const [short, long] = await rejects();
+  assert.match(short?.row_text ?? '', /"poison \\u202e\\u200b\\u2028"/);
+  assert.ok(Buffer.byteLength(long?.row_text ?? '') <= MAX_TEXT_BYTES);
+  assert.ok(Buffer.byteLength(long?.row_text ?? '') > MAX_TEXT_BYTES - 4);
 });
 
 test('a check that looks at a typed column, and a refusal that is no check', async () => {

@@ -67,6 +67,7 @@ const compared = (other: Partial<Comparison> = {}): Comparison => ({
   hoursSinceLoad: 1,
   snapshotAt: NOON,
   heldSince: null,
+  holdMs: 3_600_000,
   ...other,
 });
 
@@ -174,9 +175,10 @@ describe('a file is held', () => {
     assert.equal(judged(reading(1_000), { closing: 90, hoursSinceLoad: 24 })[0], 'hold');
     assert.deepEqual(judged(reading(1_000), { closing: 90, heldSince: hoursBefore(1) }), [
       'load',
-      'It closes 90 of 100 open tickets (90 %). It is loaded because a file at least an hour before it showed the same.',
+      'It closes 90 of 100 open tickets (90 %). It is loaded because a file 60 minutes before it showed the same.',
     ]);
     assert.equal(judged(reading(1_000), { closing: 90, heldSince: hoursBefore(0.99) })[0], 'hold');
+    assert.equal(judged(reading(1_000), { closing: 90, heldSince: hoursBefore(1), holdMs: 3_600_001 })[0], 'hold');
     assert.equal(
       judged(reading(1_000, 0, without('is_actionable')), { hoursSinceLoad: 99, heldSince: hoursBefore(9) })[0],
       'hold',
