@@ -24,6 +24,7 @@ drop function tickets_ops.refusal_by_hand(geometry);
 --!include geocoding/placing.sql
 --!include geocoding/budget.sql
 --!include review/verified-places.sql
+--!include review/queue.sql
 --!include review/place-details.sql
 --!include snapshots/loading.sql
 --!include operations/health.sql
