@@ -58,7 +58,7 @@ test('a load places the tickets of every spelling, and each keeps its own', asyn
   );
 });
 
-test('it is planned, asked for by hand and reviewed as one', async () => {
+test('it is planned, asked for by a person and reviewed as one', async () => {
   await sql(`select tickets_ops.register_geocoder('locationiq', 100, null, 180, null)`);
   await load(7, [...SPELLINGS, 'Ongata Rongai']);
   assert.deepEqual(await jobKeys(), ['geocode_cluster:ongatarongai', 'geocode_location:ongatarongai:tuskys mall']);
