@@ -97,7 +97,7 @@ begin
     grant insert, update on tickets.geo_clusters, tickets.geo_locations to tickets_curator;
     grant execute on function
       tickets_ops.review_place(text, text, text), tickets_ops.place_candidates(text, text), tickets_ops.places_beyond_guard(text),
-      tickets_ops.is_far_from_its_places(text), tickets.undo_decision(bigint)
+      tickets_ops.is_far_from_its_places(text), tickets_ops.places_together, tickets.undo_decision(bigint)
       to tickets_curator;
   end if;
 

@@ -1,10 +1,11 @@
 /** geocode_cluster: where is a cluster? See src/geocoding/jobs.ts. */
 import { z } from 'zod';
 import { geocodeCluster } from '../src/geocoding/jobs.ts';
+import { ClusterName } from '../src/geocoding/names.ts';
 import { defineTask } from '../src/worker/task.ts';
 
 const Payload = z.strictObject({
-  cluster: z.string().trim().min(1).max(200),
+  cluster: ClusterName,
   /** Ask although the centroid is known; never one that a person verified. */
   force: z.boolean().default(false),
   /** Added by the planner, not by a person. */

@@ -1,12 +1,12 @@
 /** geocode_location: where is a place of a cluster? See src/geocoding/jobs.ts. */
 import { z } from 'zod';
 import { geocodeLocation } from '../src/geocoding/jobs.ts';
+import { ClusterName, LocationName } from '../src/geocoding/names.ts';
 import { defineTask } from '../src/worker/task.ts';
 
 const Payload = z.strictObject({
-  /** As field staff typed it, network codes included. */
-  location_name: z.string().trim().min(1).max(1000),
-  cluster: z.string().trim().min(1).max(200),
+  location_name: LocationName,
+  cluster: ClusterName,
   /** Ask although an answer is known; never one that a person verified. */
   force: z.boolean().default(false),
   /** Added by the planner, not by a person. */

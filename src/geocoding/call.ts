@@ -11,10 +11,11 @@ import type { Outcome } from './outcome.ts';
 import type { Answer, Question } from './provider.ts';
 import type { Geocoder } from './settings.ts';
 
-const CALL_TIMEOUT_MS = 10_000;
+export const CALL_TIMEOUT_MS = 10_000;
+/** Ten places are a few kilobytes. */
 const BODY_LIMIT_BYTES = 2 * 1024 * 1024;
 
-/** Ten places are a few kilobytes; a reset later than this is a mistake, and would stop geocoding for weeks. */
+/** A provider that asks for a longer wait is mistaken (milliseconds, say), and would stop geocoding for weeks. */
 const LONGEST_WAIT_SECONDS = 24 * 3600;
 
 /**
@@ -48,7 +49,7 @@ export async function call(
       retryAfter: retryAfter(response.headers.get('retry-after')),
       json: parse(body, geocoder.key),
     });
-    return 'reason' in outcome ? { ...outcome, reason: printableLine(outcome.reason) } : outcome;
+    return withinBounds(outcome);
   } catch (error) {
     if (signal?.aborted) return undefined;
     const reason = timeout.aborted ? `no answer in ${timeoutMs / 1000} s` : networkReason(error);
@@ -95,11 +96,20 @@ function eachText(value: unknown, clean: (text: string) => string): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, member]) => [clean(name), member]));
 }
 
+/** The reason in one line that can be shown, the wait between a second and LONGEST_WAIT_SECONDS. */
+function withinBounds(outcome: Outcome): Outcome {
+  if (!('reason' in outcome)) return outcome;
+  const bounded = { ...outcome, reason: printableLine(outcome.reason) };
+  if ('retrySeconds' in bounded && bounded.retrySeconds !== null)
+    bounded.retrySeconds = Math.min(Math.max(1, bounded.retrySeconds), LONGEST_WAIT_SECONDS);
+  return bounded;
+}
+
 /** Retry-After as seconds from now; it is a number of seconds or an HTTP date. */
 function retryAfter(header: string | null): number | null {
   if (header === null) return null;
   const seconds = /^[0-9]+$/.test(header.trim()) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
-  return Number.isFinite(seconds) && seconds >= 0 ? Math.min(Math.max(1, seconds), LONGEST_WAIT_SECONDS) : null;
+  return Number.isFinite(seconds) && seconds >= 0 ? seconds : null;
 }
 
 /** fetch hides the reason in `cause`. Only its code is shown: messages may quote the URL. */

@@ -31,7 +31,7 @@ const SLOT_WAIT_MS = 2_000;
 /** A load is writing tickets; a batch takes half a second. */
 const BUSY_WAIT_MS = 2_000;
 /** A place that failed lets others find out first whether the provider works again; longer than a probe may take. */
-const GIVE_WAY_MS = 20_000;
+export const GIVE_WAY_MS = 20_000;
 
 /** What the planner and the jobs themselves add to what people type. */
 type Bookkeeping = { planned: boolean; snoozes: number };

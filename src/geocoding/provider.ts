@@ -10,13 +10,16 @@ export type Question = {
   readonly near: { readonly lat: number; readonly lng: number; readonly km: number } | null;
 };
 
-/** Whoever knows Kenya finds this. */
-export const CONTROL: Question = { text: 'Nairobi, Kenya', near: null };
+/** Where all places are: the name for queries, the ISO 3166 code that providers filter by and the judge (judge.sql) asks for. */
+export const COUNTRY = { name: 'Kenya', code: 'ke' } as const;
+
+/** Whoever knows the country finds this. */
+export const CONTROL: Question = { text: `Nairobi, ${COUNTRY.name}`, near: null };
 
 /** An HTTP answer, its body parsed if it was JSON. */
 export type Answer = {
   readonly status: number;
-  /** The provider's Retry-After in seconds. */
+  /** The provider's Retry-After in seconds, as it said it. */
   readonly retryAfter: number | null;
   /** The parsed body; undefined if it is no JSON. */
   readonly json: unknown;
@@ -38,6 +41,23 @@ export type Provider = {
 
 /** How many candidates to ask for: a homonym may come first, so one is never enough. */
 export const CANDIDATE_LIMIT = 10;
+
+/**
+ * What an HTTP status that is no answer means with every provider. Each has its own list of those that mean something else
+ * with it, which comes first.
+ * @param reason the answer in words
+ */
+export function refusalOf(status: number, reason: string, retryAfter: number | null): Outcome {
+  switch (status) {
+    case 400:
+      return { kind: 'bad_request', reason };
+    case 401:
+    case 403:
+      return { kind: 'key_refused', reason };
+    default:
+      return { kind: 'trouble', retrySeconds: retryAfter, reason };
+  }
+}
 
 /** The box around a point that reaches `km` to each side: west, south, east, north in degrees. */
 export function boxAround(near: NonNullable<Question['near']>): [number, number, number, number] {

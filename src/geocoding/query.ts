@@ -1,6 +1,5 @@
 /** What to send to a provider: the readable place, its cluster and the country, then at most two simpler queries. */
-
-const COUNTRY = 'Kenya';
+import { COUNTRY } from './provider.ts';
 
 /** A qualifier with a number at the end, like Phase 5 or Section 58: finer than most maps. */
 const QUALIFIER = /\s+(?:phase|section|sector|zone|stage|block|court|gate)\s+[0-9a-z]{1,3}$/i;
@@ -14,17 +13,18 @@ const PREMISES =
  * The cluster goes with the place because it may be a town; without it because it may be a name of the network only.
  */
 export function locationQueries(place: string, cluster: string): string[] {
-  const inCluster = (name: string) => (includesName(name, cluster) ? [name, COUNTRY] : [name, cluster, COUNTRY]);
+  const inCluster = (name: string) =>
+    includesName(name, cluster) ? [name, COUNTRY.name] : [name, cluster, COUNTRY.name];
   const simpler = place.replace(QUALIFIER.test(place) ? QUALIFIER : PREMISES, '');
-  const queries = [inCluster(place), [place, COUNTRY], inCluster(simpler)];
+  const queries = [inCluster(place), [place, COUNTRY.name], inCluster(simpler)];
   // A simpler place that is the cluster itself would only find the centroid again.
   return distinct(queries.filter(([name]) => name === place || !sameName(name ?? '', cluster)));
 }
 
 /** Queries for a cluster: its region tells namesakes apart, unless it is a region of the network only. */
 export function clusterQueries(cluster: string, region: string | null): string[] {
-  const inRegion = region && !includesName(cluster, region) ? [[cluster, region, COUNTRY]] : [];
-  return distinct([...inRegion, [cluster, COUNTRY]]);
+  const inRegion = region && !includesName(cluster, region) ? [[cluster, region, COUNTRY.name]] : [];
+  return distinct([...inRegion, [cluster, COUNTRY.name]]);
 }
 
 const words = (name: string) =>

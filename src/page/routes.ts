@@ -6,6 +6,7 @@ import type pg from 'pg';
 import { z } from 'zod';
 import { type Db, transaction } from '../database/client.ts';
 import type { Role } from '../database/roles.ts';
+import { LONGEST_LOCATION_NAME } from '../geocoding/names.ts';
 import { readStatus } from '../operations/health.ts';
 import { DATASET_NAMES, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
 import { asMember, Refused } from './refused.ts';
@@ -20,11 +21,12 @@ interface Route<T extends z.ZodType = z.ZodType> {
 const route = <T extends z.ZodType>(role: Role, input: T, run: Route<T>['run']): Route =>
   ({ role, input, run }) as Route;
 
-const text = z.string().min(1).max(1_000);
+/** Nothing that a person types is longer than the name of a place. */
+const text = z.string().min(1).max(LONGEST_LOCATION_NAME);
 /** A field that is left empty says nothing. */
 const optional = z
   .string()
-  .max(1_000)
+  .max(LONGEST_LOCATION_NAME)
   .nullish()
   .transform((value) => value || null);
 const place = z.object({ kind: z.enum(['cluster', 'location']), cluster: text, location_key: optional });

@@ -55,6 +55,48 @@ describe('cache', () => {
     );
   });
 
+  test('what is due is planned and asked; of what is not, neither', async () => {
+    const point = 'st_setsrid(st_makepoint(36.78, -1.29), 4326)';
+    await centroid('Home');
+    // The pipeline's own rows: verified by nobody, unless it is said.
+    await sql(`
+      with marked as materialized (select tickets_ops.as_pipeline(true)),
+      states as (
+        select row_number() over () as no, is_known, verified, expires_at
+        from marked, unnest(array[true, false]) is_known, unnest(array[true, false]) verified,
+          unnest(array[null, now() - interval '1 day', now() + interval '1 day']) expires_at
+      ),
+      clusters as (
+        insert into tickets.geo_clusters (cluster, geom, verified, expires_at)
+        select 'Cluster ' || no, case when is_known then ${point} end, verified, expires_at from states
+      )
+      insert into tickets.geo_locations (cluster, location_key, location_name, status, geom, verified, expires_at)
+      select 'Home', 'place ' || chr(96 + no::integer), 'Place ' || chr(96 + no::integer), case when is_known then 'found' else 'not_found' end,
+        case when is_known then ${point} end, verified, expires_at
+      from states`);
+    for (const { cluster } of await sql(`select cluster from tickets.geo_clusters where cluster <> 'Home'`))
+      await ticket(cluster, null, cluster);
+    for (const { name } of await sql('select location_name as name from tickets.geo_locations'))
+      await ticket(name, name, 'Home');
+    await ticket('never asked', 'Palm Court', 'Nyali');
+
+    const planned = (await sql('select cluster, location_name from tickets_ops.places_to_geocode()'))
+      .map(({ cluster, location_name }) => location_name ?? cluster)
+      .sort();
+    const asked = await sql(`
+      select o.cluster from tickets.open_places o cross join lateral tickets_ops.cluster_question(o.cluster, false) q
+      where o.location_key is null and q.state = 'ask'
+      union all
+      select o.location_name from tickets.open_places o
+      cross join lateral tickets_ops.location_question(o.location_name, o.cluster, false) q
+      where q.state in ('ask', 'no centroid')
+      union all
+      select 'Nyali' where (select state from tickets_ops.cluster_question('Nyali', false)) = 'ask'`);
+    assert.deepEqual(planned, asked.map(({ cluster }) => cluster).sort());
+    // A cluster that is not known and never asked or expired; a place, known or not, that expired; and what has no row.
+    assert.equal(planned.length, 2 + 2 + 2, planned.join(', '));
+  });
+
   test('a known place is asked by force only, a verified one not even so', async () => {
     await centroid();
     server.script(() => ({ json: [ROSE_COURT] }));

@@ -30,6 +30,12 @@ const sources = async () =>
   (await sql('select geo_source from tickets.inc order by ticket_id')).map((r) => r.geo_source);
 const jobKeys = async () => (await sql('select key from tickets_ops.jobs order by key')).map(({ key }) => key);
 
+test('a name that is too long is cut where its row can be written, at a blank too', async () => {
+  const long = `${'x'.repeat(199)} and more`;
+  await sql('insert into tickets.geo_clusters (cluster) values (tickets_ops.cluster_name($1))', [long]);
+  assert.deepEqual(await sql('select cluster from tickets.geo_clusters'), [{ cluster: 'x'.repeat(199) }]);
+});
+
 test('case and blanks are no part of its key', async () => {
   const [row] = await sql(
     'select array_agg(distinct tickets.cluster_key(name)) as keys from unnest($1::text[]) as name',
@@ -58,7 +64,7 @@ test('a load places the tickets of every spelling, and each keeps its own', asyn
   );
 });
 
-test('it is planned, asked for by hand and reviewed as one', async () => {
+test('it is planned, asked for by a person and reviewed as one', async () => {
   await sql(`select tickets_ops.register_geocoder('locationiq', 100, null, 180, null)`);
   await load(7, [...SPELLINGS, 'Ongata Rongai']);
   assert.deepEqual(await jobKeys(), ['geocode_cluster:ongatarongai', 'geocode_location:ongatarongai:tuskys mall']);

@@ -26,7 +26,7 @@ import { locationiqPlace, UNABLE_TO_GEOCODE } from '../support/scripted-provider
 
 geocoding();
 
-test('from tickets to pins: the cluster first, then its places; tickets follow', async () => {
+test('tickets become pins: the cluster is asked first, then its places, and tickets follow', async () => {
   await ticket('T1', 'NW_Rose Court_FDT3');
   await ticket('T2', 'ADR_MNT_Rose Court');
   await ticket('T3', null);
@@ -92,7 +92,7 @@ test('from tickets to pins: the cluster first, then its places; tickets follow',
   assert.equal(await plan(), 0, 'all is known');
 });
 
-test('places: the newest tickets first, then the most; by hand before all', async () => {
+test('places with the newest tickets go first, then those with the most; what a person asks for goes before all', async () => {
   await centroid();
   const day = (days: number) => ({ first_seen_at: new Date(Date.now() - days * 86_400_000).toISOString() });
   await ticket('T1', 'Old Place', 'Kilimani', day(5));
@@ -107,7 +107,7 @@ test('places: the newest tickets first, then the most; by hand before all', asyn
   assert.deepEqual(new Set(order.slice(2, 4)), new Set(['busy place', 'quiet place']));
 });
 
-test('a job by hand: id and key, and whether one waited already', async () => {
+test('a person who asks is told the job’s id and key, and whether one waited already', async () => {
   await centroid();
   await ticket('T1', 'NW_Rose Court');
   await plan();
@@ -181,7 +181,7 @@ test('a place whose cluster gets its centroid while the place is about to wait d
   }
 });
 
-test('a place by hand takes its cluster’s waiting job along', async () => {
+test('a place that a person asks for takes its cluster’s waiting job along', async () => {
   await ticket('T1', 'NW_Rose Court');
   await plan();
   await sql(`update graphile_worker._private_jobs set run_at = now() + interval '1 hour'`);

@@ -114,6 +114,19 @@ for (const [provider, rows] of Object.entries(tables)) {
   });
 }
 
+test('a provider that asks for a wait of weeks is asked again after a day, and after a second at the earliest', async () => {
+  const reset = (at: number) => opencageError(402, 402, { rate: { limit: 2500, remaining: 0, reset: at } });
+  for (const [provider, reply, seconds] of [
+    ['opencage', reset(Date.now()), 86_400], // milliseconds
+    ['opencage', reset(Date.now() / 1000 - 60), 1],
+    ['opencage', { status: 429, text: '', headers: { 'retry-after': '1209600' } }, 86_400],
+    ['locationiq', { status: 503, text: '', headers: { 'retry-after': '0' } }, 1],
+  ] as const) {
+    const outcome = await ask(provider, reply);
+    assert.equal('retrySeconds' in outcome && outcome.retrySeconds, seconds, provider);
+  }
+});
+
 test('OpenCage says when a spent quota comes back', async () => {
   const reset = Math.floor(Date.now() / 1000) + 3600;
   const outcome = await ask('opencage', opencageError(402, 402, { rate: { limit: 2500, remaining: 0, reset } }));

@@ -178,7 +178,7 @@ describe('while nobody may call, jobs wait without calls and without using up at
     );
   });
 
-  test('a request by hand that comes while the job runs is not lost when that puts itself back', async () => {
+  test('what a person asks for while the job runs is not lost when that puts itself back', async () => {
     await centroid();
     await ticket('T1', 'NW_Rose Court');
     await plan();
@@ -198,7 +198,7 @@ describe('while nobody may call, jobs wait without calls and without using up at
     ]);
   });
 
-  test('asked for by hand while it runs, a planned job that puts itself back goes first', async () => {
+  test('a planned job that puts itself back goes first when a person asked for it while it ran', async () => {
     await centroid();
     await ticket('T1', 'NW_Rose Court');
     await plan();

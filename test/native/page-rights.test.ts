@@ -225,6 +225,7 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
         'tickets_ops.is_far_from_its_places(text)', // review_queue asks it with the reader's rights
         'tickets_ops.place_candidates(text,text)',
         'tickets_ops.places_beyond_guard(text)',
+        'tickets_ops.places_together(geometry[],geometry,numeric)', // review_place asks it with the reader's rights
         'tickets_ops.review_place(text,text,text)',
       ],
     );

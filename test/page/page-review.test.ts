@@ -259,7 +259,7 @@ describe('the review', { skip: withoutBrowser, timeout: 400_000 }, () => {
     assert.deepEqual(rows, [{ location_key: 'rose court', decision: 'accepted' }]);
   });
 
-  test('a guard is widened with a live count of the rejected places that it would let in; its cluster’s places are judged again', async () => {
+  test('a guard is widened with a live count of the rejected places that it would let in; its cluster’s places are rescored', async () => {
     await tab.locator('#review .list').getByText('Palm Court').click();
     await shows('Palm Court');
     await press('g');

@@ -8,6 +8,13 @@ import { MAX_REJECTS_KEPT, MAX_TEXT_BYTES } from '../../src/csv/rejects.ts';
 import { transaction } from '../../src/database/client.ts';
 import { enqueue, JOB_KEYS, JOB_POLICY, type TaskName } from '../../src/database/jobs.ts';
 import { ROLES } from '../../src/database/roles.ts';
+import { CALL_TIMEOUT_MS } from '../../src/geocoding/call.ts';
+import { GIVE_WAY_MS } from '../../src/geocoding/jobs.ts';
+import { ClusterName } from '../../src/geocoding/names.ts';
+import { CONTROL, COUNTRY } from '../../src/geocoding/provider.ts';
+import { clusterQueries } from '../../src/geocoding/query.ts';
+import { GeocoderSettings } from '../../src/geocoding/settings.ts';
+import { ROUTES } from '../../src/page/routes.ts';
 import { DATASET_NAMES } from '../../src/settings/dataset.ts';
 import { FeedSettings, RetentionSettings } from '../../src/settings/settings.ts';
 import { SILENCE_MS } from '../../src/worker/heartbeat.ts';
@@ -280,5 +287,75 @@ describe('a rule that SQL and TypeScript both need', () => {
       ...doubtful(results(clusters)),
       ...doubtful(await allowed('tickets.geo_locations', 'status')),
     ]);
+  test('a cluster’s name is as long in a job as the gazetteers and the key of a cluster take it', async () => {
+    const { length } = String(await ask(`select tickets.cluster_spelling(repeat('x', 1000))`));
+    assert.deepEqual(
+      [length, length + 1].map((size) => ClusterName.safeParse('x'.repeat(size)).success),
+      [true, false],
+    );
+    assert.equal(await ask(`select length(tickets.cluster_key(repeat('x', 1000)))`), length);
+    for (const into of [
+      'tickets.geo_clusters (cluster) values ($1)',
+      `tickets.geo_locations (cluster, location_name, status) values ($1, 'Yaya', 'rejected')`,
+    ]) {
+      await env.pool.query(`insert into ${into}`, ['x'.repeat(length)]);
+      await assert.rejects(env.pool.query(`insert into ${into}`, ['y'.repeat(length + 1)]), { code: '23514' });
+    }
+  });
+
+  test('the country that is asked for is the one that the judge takes candidates of', async () => {
+    const refusal = (country: string) =>
+      ask('select refusal from tickets_ops.score_candidates($1, $2, null, null, null)', [
+        JSON.stringify([{ lat: -1.29, lng: 36.78, level: 'neighbourhood', country, label: 'Kilimani' }]),
+        'kilimani',
+      ]);
+    assert.equal(await refusal(COUNTRY.code), null);
+    assert.equal(await refusal('tz'), `it is not in ${COUNTRY.name}`);
+    for (const text of [CONTROL.text, ...clusterQueries('Kilimani', 'Nairobi')])
+      assert.ok(text.endsWith(`, ${COUNTRY.name}`), text);
+  });
+
+  test('a found place is kept for the same days where the setting is unset, where no provider is known, and in the table', async () => {
+    const { GEOCODER_FOUND_DAYS: days } = GeocoderSettings.parse({});
+    const kept = `extract(epoch from tickets_ops.answer_expires_at('found', 0, null, now()) - now()) / 86400`;
+    assert.equal(Number(await ask(`select ${kept}`)), days);
+    const inTable = await ask(
+      `insert into tickets_ops.geocoding_providers (provider, rate_per_second) values ('some', 1) returning found_days`,
+    );
+    assert.equal(Number(inTable), days);
+  });
+
+  test('a guard has the same bounds in its table, in what the page sends and in what it takes', async () => {
+    const html = await readFile(new URL('../../src/page/static/index.html', import.meta.url), 'utf8');
+    const [, least, most] = /name="guard_km" type="number" min="([\d.]+)" max="([\d.]+)"/.exec(html) ?? [];
+    const check = await ask(
+      `select pg_get_constraintdef(oid) from pg_constraint
+       where conrelid = 'tickets.geo_clusters'::regclass and pg_get_constraintdef(oid) like '%guard_km%'`,
+    );
+    assert.deepEqual(String(check).match(/[\d.]+/g), [least, most]);
+    const takes = (guard_km: number) =>
+      ROUTES['POST /api/decide']?.input.safeParse({
+        kind: 'cluster',
+        cluster: 'Kilimani',
+        updated_at: 'then',
+        decision: 'guard',
+        guard_km,
+      }).success;
+    assert.deepEqual([least, most].map(Number).map(takes), [true, true]);
+    assert.deepEqual([Number(least) * 0.99, Number(most) * 1.01].map(takes), [false, false]);
+  });
+
+  test('a probe outlasts a call, and whoever gives way outlasts a probe', async () => {
+    await env.pool.query(
+      `insert into tickets_ops.geocoding_providers (provider, rate_per_second, breaker, breaker_reason, breaker_since, breaker_until)
+       values ('down', 1, 'trouble', 'no answer', now(), now())`,
+    );
+    await env.pool.query(`select tickets_ops.reserve_geocoding_call('down')`);
+    const probeMs = Number(
+      await ask(
+        `select 1000 * extract(epoch from probing_until - now()) from tickets_ops.geocoding_providers where provider = 'down'`,
+      ),
+    );
+    assert.ok(CALL_TIMEOUT_MS < probeMs && probeMs < GIVE_WAY_MS, `${CALL_TIMEOUT_MS}, ${probeMs}, ${GIVE_WAY_MS} ms`);
   });
 });

@@ -275,6 +275,30 @@ describe('what a reviewer is told', () => {
     );
   });
 
+  test('a candidate of a cluster fits where the judge would take it for the centroid, and nowhere else', async () => {
+    const candidates = [
+      // What a place lies in is good enough for a place.
+      { label: 'Kisumu, Kisumu County, Kenya', lat: -0.1, lng: 34.75, level: 'neighbourhood', country: 'ke' },
+      { label: 'Kisumu East, Kisumu, Kenya', lat: -0.11, lng: 34.78, level: 'neighbourhood', country: 'ke' },
+      { label: 'Kisumu East', lat: 34.78, lng: -0.11, level: 'neighbourhood', country: 'ke' },
+    ];
+    await env.pool.query(`insert into tickets.geo_clusters (cluster, candidates) values ('Kisumu East', $1)`, [
+      JSON.stringify(candidates),
+    ]);
+    const { rows } = await env.pool.query(`select verdict from tickets_ops.place_candidates('Kisumu East')`);
+    assert.deepEqual(
+      rows.map(({ verdict }) => verdict),
+      ['refused: it has another name', 'fits', 'refused: its latitude and longitude are swapped'],
+    );
+    for (const [index, candidate] of candidates.entries()) {
+      const { rows: judged } = await env.pool.query(
+        `select geom is not null as taken from tickets_ops.judge_cluster($1, 'kisumu east', null, 25)`,
+        [JSON.stringify([candidate])],
+      );
+      assert.equal(judged[0].taken, rows[index].verdict === 'fits', candidate.label);
+    }
+  });
+
   test('a cluster without a centroid, and a place that is not there', async () => {
     const { rows } = await env.pool.query(
       `select tickets_ops.review_place('cluster', 'Nyali') as nyali, tickets_ops.review_place('location', 'Nyali', 'nowhere') as nowhere`,

@@ -1,8 +1,8 @@
 /** LocationIQ (https://docs.locationiq.com/reference/search): hosted OpenStreetMap search, errors as `{"error": …}`. */
 import { z } from 'zod';
 import type { Outcome } from '../outcome.ts';
-import { type Answer, boxAround, CANDIDATE_LIMIT, type Provider } from '../provider.ts';
-import { readPlaces } from './osm.ts';
+import { type Answer, type Provider, refusalOf } from '../provider.ts';
+import { readPlaces, searchPath } from './osm.ts';
 
 const ErrorBody = z.looseObject({ error: z.string() });
 
@@ -10,16 +10,9 @@ const ErrorBody = z.looseObject({ error: z.string() });
 function refusal(status: number, says: string | null, retryAfter: number | null): Outcome {
   const reason = `LocationIQ answered ${status}${says ? `: ${says.slice(0, 200)}` : ''}`;
   switch (status) {
-    case 400:
-      return { kind: 'bad_request', reason };
-    case 401:
-    case 403:
-      return { kind: 'key_refused', reason };
     case 404:
       // Any other 404 is a wrong address or a proxy's page: remembering it would empty the map.
-      return says === 'Unable to geocode'
-        ? { kind: 'not_found' }
-        : { kind: 'trouble', retrySeconds: retryAfter, reason };
+      return says === 'Unable to geocode' ? { kind: 'not_found' } : refusalOf(status, reason, retryAfter);
     case 402:
       return { kind: 'quota_spent', retrySeconds: retryAfter, reason };
     case 429:
@@ -28,7 +21,7 @@ function refusal(status: number, says: string | null, retryAfter: number | null)
     case 200:
       return { kind: 'unreadable', reason: `${reason}${says ? '' : ': not a list of places'}` };
     default:
-      return { kind: 'trouble', retrySeconds: retryAfter, reason };
+      return refusalOf(status, reason, retryAfter);
   }
 }
 
@@ -40,19 +33,8 @@ export const locationiq: Provider = {
   freeRate: 1,
   freeBudget: 5000,
 
-  request({ text, near }, key) {
-    const parameters = new URLSearchParams({
-      key,
-      q: text,
-      format: 'json',
-      countrycodes: 'ke',
-      limit: String(CANDIDATE_LIMIT),
-      addressdetails: '1',
-      matchquality: '1',
-      'accept-language': 'en',
-    });
-    if (near) parameters.set('viewbox', boxAround(near).join(','));
-    return `/search?${parameters}`;
+  request(question, key) {
+    return searchPath(question, { key, format: 'json', matchquality: '1' });
   },
 
   read({ status, json, retryAfter }: Answer): Outcome {

@@ -1,8 +1,8 @@
 /** OpenCage (https://opencagedata.com/api): one format over several sources; the status stands in the body too. */
 import { z } from 'zod';
 import type { Candidate, Level, Outcome } from '../outcome.ts';
-import { type Answer, CANDIDATE_LIMIT, type Provider } from '../provider.ts';
-import { Degrees } from './osm.ts';
+import { type Answer, CANDIDATE_LIMIT, COUNTRY, type Provider, refusalOf } from '../provider.ts';
+import { Degrees, NEIGHBOURHOODS } from './osm.ts';
 
 const text = z.string().optional().catch(undefined);
 
@@ -27,11 +27,7 @@ const Trouble = z.looseObject({
 
 const LEVEL_OF_TYPE: Record<string, Level> = {
   ...Object.fromEntries(['road', 'street', 'footway', 'path'].map((type) => [type, 'street'])),
-  ...Object.fromEntries(
-    ['neighbourhood', 'suburb', 'quarter', 'village', 'hamlet', 'residential', 'locality', 'island', 'place'].map(
-      (type) => [type, 'neighbourhood'],
-    ),
-  ),
+  ...Object.fromEntries([...NEIGHBOURHOODS, 'place'].map((type) => [type, 'neighbourhood'])),
   ...Object.fromEntries(
     [
       'city',
@@ -76,16 +72,11 @@ function refusal({ status, json, retryAfter }: Answer): Outcome {
   const message = body?.status?.message?.slice(0, 200);
   const reason = `OpenCage answered ${code}${message ? `: ${message}` : ''}`;
   switch (code) {
-    case 400:
     case 410:
       return { kind: 'bad_request', reason };
-    case 401:
-    case 403:
-      return { kind: 'key_refused', reason };
     case 402: {
       const reset = body?.rate?.reset;
-      // A reset beyond tomorrow is a mistake (milliseconds, say), and would stop geocoding for good.
-      const untilReset = reset === undefined ? null : Math.min(24 * 3600, Math.max(1, reset - Date.now() / 1000));
+      const untilReset = reset === undefined ? null : reset - Date.now() / 1000;
       return { kind: 'quota_spent', retrySeconds: retryAfter ?? untilReset, reason };
     }
     case 429:
@@ -93,7 +84,7 @@ function refusal({ status, json, retryAfter }: Answer): Outcome {
     case 200:
       return { kind: 'unreadable', reason: `${reason}: not a list of results` };
     default:
-      return { kind: 'trouble', retrySeconds: retryAfter, reason };
+      return refusalOf(code, reason, retryAfter);
   }
 }
 
@@ -108,7 +99,7 @@ export const opencage: Provider = {
     const parameters = new URLSearchParams({
       q,
       key,
-      countrycode: 'ke',
+      countrycode: COUNTRY.code,
       limit: String(CANDIDATE_LIMIT),
       no_annotations: '1',
       // OpenCage must not keep what was asked: tickets name customers' buildings.

@@ -1,6 +1,7 @@
-/** The shape of a place in OpenStreetMap's own search, which Nominatim speaks and LocationIQ inherited. */
+/** OpenStreetMap's own search, which Nominatim speaks and LocationIQ inherited: how it is asked, and the shape of a place. */
 import { z } from 'zod';
 import type { Candidate, Level } from '../outcome.ts';
+import { boxAround, CANDIDATE_LIMIT, COUNTRY, type Question } from '../provider.ts';
 
 /** A coordinate as JSON number or decimal text; anything else is null, never 0 (Number('') is 0). */
 export const Degrees = z
@@ -31,6 +32,23 @@ const OsmPlace = z.looseObject({
 });
 type OsmPlace = z.infer<typeof OsmPlace>;
 
+/**
+ * Path and parameters of a search.
+ * @param own the provider's own parameters: the format of its answer, the key if it has one
+ */
+export function searchPath({ text: q, near }: Question, own: Record<string, string>): string {
+  const parameters = new URLSearchParams({
+    q,
+    countrycodes: COUNTRY.code,
+    limit: String(CANDIDATE_LIMIT),
+    addressdetails: '1',
+    'accept-language': 'en',
+    ...own,
+  });
+  if (near) parameters.set('viewbox', boxAround(near).join(','));
+  return `/search?${parameters}`;
+}
+
 /** An array of places, each an object; undefined if the answer is anything else. */
 export function readPlaces(json: unknown): Candidate[] | undefined {
   const places = z.array(OsmPlace).safeParse(json);
@@ -45,14 +63,26 @@ export function readPlaces(json: unknown): Candidate[] | undefined {
   }));
 }
 
+/** Words of OpenStreetMap for an area within a town, or a settlement smaller than one; sources that build on it use them too. */
+export const NEIGHBOURHOODS = [
+  'neighbourhood',
+  'suburb',
+  'quarter',
+  'hamlet',
+  'village',
+  'locality',
+  'island',
+  'residential',
+];
+
 const PLACE_LEVELS: Record<string, Level> = {
   ...Object.fromEntries(['house', 'plot'].map((type) => [type, 'point'])),
   ...Object.fromEntries(
-    ['neighbourhood', 'suburb', 'quarter', 'hamlet', 'village', 'isolated_dwelling', 'locality', 'farm', 'island'].map(
-      (type) => [type, 'neighbourhood'],
-    ),
+    [...NEIGHBOURHOODS, 'isolated_dwelling', 'farm', 'allotments', 'city_block', 'square'].map((type) => [
+      type,
+      'neighbourhood',
+    ]),
   ),
-  ...Object.fromEntries(['residential', 'allotments', 'city_block', 'square'].map((type) => [type, 'neighbourhood'])),
   town: 'town',
 };
 
