@@ -128,9 +128,7 @@ function drawVehicles(seen) {
   choice.hidden = seen.length === 0;
   put(count(seen.length, 'vehicle'), $('span', choice));
   vehicles.clearLayers();
-  for (const { name: called, team, freshness, open_assignments, ...place } of filters.vehicles.checked
-    ? seen
-    : []) {
+  for (const { name: called, team, freshness, open_assignments, ...place } of filters.vehicles.checked ? seen : []) {
     const words = [name(called), ' · ', name(team ?? 'no team'), ` · ${freshness} · `];
     mark(place, `vehicle ${freshness}`, '▲', 16)
       .bindTooltip(safe([words, count(open_assignments, 'assignment')]))
