@@ -1,26 +1,10 @@
 -- Enter migration here
 
--- A region has one rule, and finds it, however either is spelled.
+-- A region finds its rule whatever blanks are around it. No rules can collide: a check lets none with blanks in.
 --!include tickets/name-keys.sql
-do $$
-declare
-  v_regions text := (
-    select string_agg(r.spellings, '; ')
-    from (
-      select string_agg(quote_literal(region), ' and ' order by region) as spellings
-      from tickets.sla_rules where region is not null group by tickets.region_key(region) having count(*) > 1
-    ) as r
-  );
-begin
-  if v_regions is not null then
-    raise exception 'tickets.sla_rules has several rules for one region: %. Their names differ by blanks around them only, which no longer makes two regions of them.', v_regions
-      using hint = 'Nothing was changed. Delete the rules that shall not hold (delete from tickets.sla_rules where region = …), then migrate again.';
-  end if;
-end
-$$;
 drop index tickets.sla_rules_one_per_region;
 create unique index sla_rules_one_per_region on tickets.sla_rules (tickets.region_key(region)) nulls not distinct;
-comment on column tickets.sla_rules.region is 'The region as tickets.inc.region has it, in any case and whatever blanks are around it (tickets.region_key). NULL: the default, which cannot be deleted.';
+comment on column tickets.sla_rules.region is 'The region as tickets.inc.region has it, in any case (tickets.region_key). NULL: the default, which cannot be deleted.';
 
 --!include tickets/clock.sql
 --!include tickets/sla.sql

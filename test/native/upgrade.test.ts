@@ -52,25 +52,6 @@ describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
       }
     });
   }
-
-  test('rules of the SLA that differ by blanks only are named, and nothing is changed', async () => {
-    await env.pool.query(`create database ${name}`);
-    try {
-      await runMigrations({ connectionString: url, schema: WORKER_SCHEMA });
-      await applyFirst(url, 1);
-      const rules = `insert into tickets.sla_rules values ('coast', 24, 20), (' Coast', 12, 10)`;
-      await asPerson(url, (client) => client.query(rules));
-      await assert.rejects(migrate(url, silent), /several rules for one region: ' Coast' and 'coast'/);
-      await asPerson(url, async (client) => {
-        await client.query(`delete from tickets.sla_rules where region = ' Coast'`);
-        await assert.rejects(client.query('select tickets.dimensions()'), /does not exist/);
-      });
-      await migrate(url, silent);
-      await withClient(url, async (client) => assert.deepEqual(await pending(client), []));
-    } finally {
-      await env.pool.query(`drop database ${name} with (force)`);
-    }
-  });
 });
 
 /** Applies the first migrations only, as the release that ended with them did. */

@@ -189,7 +189,7 @@ describe('what may be written', () => {
       [clusters, teams],
       [
         ['Kilimani', 'Ngong'],
-        ['Team A', 'Team B'],
+        ['Kilimani A', 'Team A', 'Team B'],
       ],
     );
     assert.deepEqual(

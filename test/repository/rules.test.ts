@@ -174,7 +174,10 @@ describe('a rule that SQL and TypeScript both need', () => {
     const { rows } = await env.pool.query<{ word: string; usable: boolean }>(
       'select word, tickets.is_usable(word) as usable from unnest(tickets.freshnesses()) as word',
     );
-    const metrics = await ask(`select array_agg(labels ->> 'freshness') from tickets_ops.vehicle_metrics()`);
+    const metrics = await ask(
+      `select array_agg(labels ->> 'freshness' order by array_position(tickets.freshnesses(), labels ->> 'freshness'))
+       from tickets_ops.vehicle_metrics()`,
+    );
     assert.deepEqual(
       metrics,
       rows.map(({ word }) => word),
