@@ -109,7 +109,8 @@ begin
       where pronamespace = 'tickets'::regnamespace and proname in ('dispatch_plan', 'dispatch_problem', 'assign', 'assign_plan', 'release')
         or pronamespace = 'tickets_ops'::regnamespace and proname in (
           'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_of_few', 'plan_of_many', 'greedy_tours', 'cheapest_tickets', 'costs_from',
-          'sphere_metres', 'within_reach', 'check_plan', 'min_cost_assignment', 'min_cost_matching', 'shortest_augmenting_paths', 'claim_dispatch', 'take_ticket'
+          'sphere_error', 'sphere_metres', 'within_reach', 'check_plan', 'min_cost_assignment', 'min_cost_matching', 'unmatched_cost',
+          'shortest_augmenting_paths', 'claim_dispatch', 'take_ticket'
         )
     loop
       execute format('grant execute on function %s to tickets_dispatcher', v_function);

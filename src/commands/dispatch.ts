@@ -22,7 +22,8 @@ Without --apply nothing is assigned.
   --cluster NAME   only tickets of this cluster, in any case
   --team NAME      only vehicles and tickets of this team, in any case
   --same-team      a vehicle goes to tickets of its own team only
-  --stale          also vehicles whose position is up to a day old
+  --stale          also vehicles located longer ago, up to the stale_hours
+                   of tickets.dispatch_settings
   --apply          assign the plan
   --json           print one JSON object
 

@@ -63,7 +63,7 @@ export interface Question {
 export async function makePlan(db: Db, question: Question, apply: boolean): Promise<Plan> {
   const { capacity, radiusKm, region, cluster, team, sameTeam, stale } = question;
   const query = db.query<Omit<Stop, 'vehicle_id'> & { vehicle_id: string | null }>(
-    `select p.vehicle_id, coalesce(nullif(v.label, ''), p.vehicle_id) as vehicle, p.position, p.ticket_id,
+    `select p.vehicle_id, tickets.vehicle_name(v.label, p.vehicle_id) as vehicle, p.position, p.ticket_id,
        e.road_km_estimate::float8 as road_km, case when p.at_risk then 'at risk' else p.sla_state end as sla,
        trunc(t.hours_open)::float8 as hours_open, t.cluster, t.location_name, p.note
      from tickets.${apply ? 'assign_plan' : 'dispatch_plan'}(
@@ -85,7 +85,7 @@ export async function makePlan(db: Db, question: Question, apply: boolean): Prom
   });
   const stops = rows.filter((row): row is Stop => row.vehicle_id !== null);
   const { rows: idle } = await db.query<Idle>(
-    `select vehicle_id, coalesce(nullif(label, ''), vehicle_id) as vehicle, freshness
+    `select vehicle_id, tickets.vehicle_name(label, vehicle_id) as vehicle, freshness
      from tickets.vehicles_now
      where open_assignments = 0 and tickets.is_of(null, null, team, null, null, $1) and vehicle_id <> all ($2)
      order by vehicle_id`,

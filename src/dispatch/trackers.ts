@@ -174,11 +174,18 @@ export async function pointVehiclesAt(client: ClientBase, tracker: Tracker): Pro
 }
 const INSUFFICIENT_PRIVILEGE = '42501';
 
-/** Vehicles by freshness, as tickets.vehicles_now sees them. */
-export async function countVehicles(db: Db): Promise<{ freshness: string; vehicles: number }[]> {
-  const { rows } = await db.query<{ freshness: string; vehicles: number }>(
-    `select freshness, count(*)::integer as vehicles from tickets.vehicles_now group by 1
-     order by array_position(array['live', 'parked', 'stale', 'lost', 'clock', 'nowhere'], freshness)`,
+interface Counted {
+  readonly freshness: string;
+  /** Whether a plan may send them somewhere. */
+  readonly usable: boolean;
+  readonly vehicles: number;
+}
+
+/** Vehicles by freshness, as tickets.vehicles_now sees them, the most trustworthy first. */
+export async function countVehicles(db: Db): Promise<Counted[]> {
+  const { rows } = await db.query<Counted>(
+    `select freshness, usable, count(*)::integer as vehicles from tickets.vehicles_now group by 1, 2
+     order by array_position(tickets.freshnesses(), freshness)`,
   );
   return rows;
 }

@@ -84,6 +84,19 @@ const MAPS: Record<DatasetName, { places: string; open: string; sla: string }> =
   crq: { places: 'tickets.crq_places($1, $2)', open: 'tickets.crq_open', sla: 'null as sla_state, false as at_risk' },
 };
 
+/** What identifies a cluster or a team however it is spelled, as tickets.is_of compares it. */
+const KEYS = { cluster: 'tickets.cluster_key', assigned_team: 'tickets.team_key' };
+/** The clusters or teams of the open tickets, each once: as the gazetteers write it, else as most tickets do. */
+const choices = (dataset: DatasetName, column: keyof typeof KEYS) => `
+  select coalesce(${column === 'cluster' ? 'tickets.known_spelling(key)' : 'null'}, (array_agg(spelling order by tickets desc, spelling))[1])
+  from (
+    select ${KEYS[column]}(${column}) as key, ${column} as spelling, count(*) as tickets
+    from tickets.${dataset} where is_actionable group by ${column}
+  ) as spelled
+  where key <> ''
+  group by key
+  order by 1`;
+
 /** By method and path. */
 export const ROUTES: Record<string, Route> = {
   'GET /api/queue': route('tickets_curator', z.object({ status: optional, text: optional }), async (db, asked) => {
@@ -134,8 +147,7 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/places': route('tickets_reader', onMap, async (db, { dataset, cluster, team }) => {
     const { rows } = await db.query(
       `select array(select tickets.datasets()) as datasets,
-         array(select distinct cluster from tickets.${dataset} where is_actionable and cluster is not null order by 1) as clusters,
-         array(select distinct assigned_team from tickets.${dataset} where is_actionable and assigned_team is not null order by 1) as teams,
+         array(${choices(dataset, 'cluster')}) as clusters, array(${choices(dataset, 'assigned_team')}) as teams,
          ${MAPS[dataset].places} as places`,
       [cluster, team],
     );
@@ -148,7 +160,7 @@ export const ROUTES: Record<string, Route> = {
       `select ticket_id, normalized_status, location_name, assigned_team, owner, hours_open::float8 as hours_open, ${sla}
        from ${open}
        where (geom::point)[0] = $1 and (geom::point)[1] = $2
-         and ($3::text is null or cluster = $3) and ($4::text is null or assigned_team = $4)
+         and tickets.is_of(cluster, region, assigned_team, $3, null, $4)
        order by hours_open desc nulls last, ticket_id
        limit 500`,
       [asked.lng, asked.lat, asked.cluster, asked.team],
@@ -159,12 +171,12 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/vehicles': route('tickets_reader', z.object({ ticket: optional }), async (db, { ticket }) => {
     const { rows } = ticket
       ? await db.query(
-          `select vehicle_id, label, freshness, road_km_estimate::float8 as km, minutes_estimate::float8 as minutes, open_assignments
+          `select tickets.vehicle_name(label, vehicle_id) as name, freshness, road_km_estimate::float8 as km, minutes_estimate::float8 as minutes, open_assignments
            from tickets.nearest_vehicles($1)`,
           [ticket],
         )
       : await db.query(
-          `select vehicle_id, label, team, lng, lat, freshness, open_assignments from tickets.vehicles_now
+          `select tickets.vehicle_name(label, vehicle_id) as name, team, lng, lat, freshness, open_assignments from tickets.vehicles_now
            where freshness <> 'nowhere'`,
         );
     return rows;

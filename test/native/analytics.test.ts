@@ -7,7 +7,7 @@ import { type Environment, native, startEnvironment, waitFor } from '../support/
 import { PREFIX } from '../support/pipeline.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
-const DAY_LOCK = `hashtextextended('fleettickets day', 0)`;
+const DAY_LOCK = 'tickets_ops.day_lock()';
 
 describe('analytics on a real server', { skip: !native && 'needs a native Postgres' }, () => {
   let env: Environment;
@@ -196,5 +196,11 @@ describe('analytics on a real server', { skip: !native && 'needs a native Postgr
     );
     assert.match(clocks, /Index Only Scan using inc_created_at_service/);
     assert.doesNotMatch(clocks, /Seq Scan/);
+    // The indexes' conditions are written out: the functions must come to the same.
+    for (const [condition, index] of [
+      [`ticket_id = 'WOT7' and tickets.is_first_sight(event, old_value)`, 'inc_events_first'],
+      [`snapshot_at < '2020-01-01' and tickets.changed_backlog(event, old_value)`, 'inc_events_backlog'],
+    ])
+      assert.match(await plan(`select snapshot_at from tickets.inc_events where ${condition}`), new RegExp(`${index}`));
   });
 });

@@ -188,6 +188,7 @@ describe('query plans', { skip: !native && 'needs a native Postgres' }, () => {
     for (const [call, index] of [
       ['fn_tickets_for_map_json()', 'inc_open'],
       ['fn_ticket_places()', 'inc_open_places'],
+      ['fn_ticket_places()', 'inc_open_long_names'],
       [`fn_ticket_places('closed', '2026-01-05', '2026-01-06')`, 'inc_closed_at'],
       ['ticket_places_mvt(13, 4934, 4128)', 'inc_open_places'],
       [`ticket_places_mvt(13, 4934, 4128, '{"state": "closed"}')`, 'inc_geog'],

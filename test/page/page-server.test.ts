@@ -168,6 +168,39 @@ describe('what may be written', () => {
     );
   });
 
+  test('a cluster and a team are listed once, and found however the feed spells them', async () => {
+    const spellings = [
+      ['Kilimani', 'Team A'],
+      [' KILIMANI', 'team a '],
+      ['kili mani', ' TEAM A'],
+      ['Kilimani', 'Team A'],
+      ['Ngong', 'Team B'],
+    ];
+    await env.pool.query(
+      `insert into tickets.inc (ticket_id, raw, geom, geo_source)
+       select 'SPELLED' || nth, jsonb_build_object(
+         'is_actionable', 'true', 'cluster', s ->> 0, 'assigned_team', s ->> 1, 'latitude', '-1.29', 'longitude', '36.78'), null, 'none'
+       from jsonb_array_elements($1) with ordinality as t (s, nth)`,
+      [JSON.stringify(spellings)],
+    );
+    const answer = async (path: string) => JSON.parse((await get(path)).body);
+    const { clusters, teams, places } = await answer('/api/places?cluster=KILIMANI&team=Team%20A');
+    assert.deepEqual(
+      [clusters, teams],
+      [
+        ['Kilimani', 'Ngong'],
+        ['Kilimani A', 'Team A', 'Team B'],
+      ],
+    );
+    assert.deepEqual(
+      places.map(({ properties }: { properties: { open: number } }) => properties.open),
+      [4],
+    );
+    const listed = await answer('/api/tickets?lng=36.78&lat=-1.29&cluster=KILIMANI&team=Team%20A');
+    assert.equal(listed.length, 4);
+    await env.pool.query(`delete from tickets.inc where ticket_id like 'SPELLED%'`);
+  });
+
   test('nothing that the statements do not offer: unknown decisions, kinds and actions', async () => {
     const place = { kind: 'location', cluster: 'Kilimani', location_key: 'rose court', updated_at: 'now' };
     assert.equal((await post('/api/decide', { ...place, decision: 'drop' })).status, 400);

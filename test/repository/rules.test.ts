@@ -6,6 +6,9 @@ import { comparePositions } from '../../src/bucket/files.ts';
 import { CLOCK_TOLERANCE_MS, type LedgerStatus } from '../../src/bucket/plan.ts';
 import { MAX_REJECTS_KEPT, MAX_TEXT_BYTES } from '../../src/csv/rejects.ts';
 import { transaction } from '../../src/database/client.ts';
+import { parseCrontab } from 'graphile-worker';
+import { DIMENSIONS } from '../../src/analytics/report.ts';
+import { CLOCK_TOLERANCE_MS } from '../../src/bucket/plan.ts';
 import { enqueue, JOB_KEYS, JOB_POLICY, type TaskName } from '../../src/database/jobs.ts';
 import { ROLES } from '../../src/database/roles.ts';
 import { CALL_TIMEOUT_MS } from '../../src/geocoding/call.ts';
@@ -118,6 +121,113 @@ describe('a rule that SQL and TypeScript both need', () => {
       assert.match(told, new RegExp(`${name} \\(${days}\\)`));
       assert.match(docs, new RegExp(`\`${name}\`, ${days}\\b`));
     }
+  });
+
+  const text = (path: string) => readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
+
+  test('what turns are taken for by an advisory lock has a key of its own', async () => {
+    const { rows: functions } = await env.pool.query<{ name: string; datasets: boolean }>(
+      `select oid::regproc::text as name, pronargs = 1 as datasets from pg_proc
+       where pronamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) and proname like '%\\_lock' and prorettype = 'bigint'::regtype`,
+    );
+    assert.ok(functions.length >= 5, functions.map(({ name }) => name).join());
+    const keys = new Map<string, string>();
+    for (const { name, datasets } of functions)
+      for (const dataset of datasets ? DATASET_NAMES : [null]) {
+        const key = String(
+          await ask(`select ${name}(${dataset === null ? '' : '$1'})`, dataset === null ? [] : [dataset]),
+        );
+        assert.equal(keys.get(key), undefined, `${name} has the key of ${keys.get(key)}`);
+        keys.set(key, name);
+      }
+    // And the two of migrating.
+    for (const [, key = ''] of (await text('src/database/schema.ts')).matchAll(/LOCK = '([0-9]+)'/g))
+      assert.equal(keys.get(key), undefined);
+  });
+
+  test('a question can be asked by the same dimensions, in SQL and at the command line', async () => {
+    assert.deepEqual(await ask('select tickets.dimensions()'), [...DIMENSIONS]);
+    assert.equal(await ask('select tickets.daily_dimensions() <@ tickets.dimensions()'), true);
+  });
+
+  test('the numbers of the measures are those that people read', async () => {
+    const fewest = await ask('select tickets.fewest_for_comparison()');
+    assert.match(await text('src/commands/report.ts'), new RegExp(`\\(\\*: under ${fewest} closings, too few`));
+    const days = await ask('select extract(days from tickets.reopening_window())::int');
+    assert.match(await text('ops/grafana/tickets.json'), new RegExp(`"title": "Reopened within ${days} days"`));
+    const told = async (name: string) => String(await ask('select obj_description($1::regproc)', [`tickets.${name}`]));
+    const percentile = await ask('select tickets.fewest_for_percentile()');
+    for (const name of ['inc_repair_times', 'inc_team_scorecard']) {
+      assert.match(await told(name), new RegExp(`within ${days} days`));
+      assert.match(await told(name), new RegExp(`NULL under ${percentile} known values`));
+    }
+    assert.match(await told('inc_team_scorecard'), new RegExp(`low_n: under ${fewest} closings`));
+    assert.match(await told('inc_time_to_close'), new RegExp(`under ${percentile} tickets`));
+    assert.match(await told('dashboard_metrics'), new RegExp(`NULL under ${percentile} tickets`));
+  });
+
+  test('the ages on the dashboard are the buckets of the view', async () => {
+    const labels = [...(await text('ops/grafana/tickets.json')).matchAll(/\(([1-7]), '([^']*)', a\.aged_(\w+)\)/g)].map(
+      ([, nth, label = '', column = '']) => ({ bucket: Number(nth) - 1, label, column }),
+    );
+    assert.deepEqual(labels.pop(), { bucket: 6, label: 'no clock', column: 'unknown' });
+    assert.equal(labels.length, 6);
+    for (const { bucket, label, column } of labels) {
+      const [, word, low = '0', high = '', unit] =
+        /^(?:(under|over) )?([0-9]+)(?: to ([0-9]+))? ([hd])$/.exec(label) ?? [];
+      const hours = unit === 'd' ? 24 : 1;
+      const [from, to] = word === 'under' ? ['0', low] : [low, high];
+      assert.equal(await ask('select tickets.age_bucket($1)', [Number(from) * hours]), bucket, label);
+      if (to) assert.equal(await ask('select tickets.age_bucket($1 - 0.01)', [Number(to) * hours]), bucket, label);
+      assert.equal(column, word === 'over' ? `over_${from}${unit}` : `${from}_${to}${unit}`);
+    }
+    assert.deepEqual(
+      [await ask('select tickets.age_bucket(-1)'), await ask('select tickets.age_bucket(null)')],
+      [0, null],
+    );
+  });
+
+  test('a ticket’s clock is the same one in the view that reads it by index', async () => {
+    await env.pool.query(
+      `insert into tickets.inc (ticket_id, raw)
+       select 'CLOCK' || n, jsonb_strip_nulls(jsonb_build_object(
+         'created_at_service', case when n % 2 = 1 then '2026-06-01 10:00:00' end, 'first_seen_at', case when n >= 2 then '2026-06-02 10:00:00' end))
+       from generate_series(0, 3) as n`,
+    );
+    const { rows } = await env.pool.query(
+      `select t.ticket_id, c.started_at = k.start and c.source = k.source as equal
+       from tickets.inc t
+       cross join lateral (
+         select tickets.clock_start(t.created_at_service, t.first_seen_at) as start, tickets.clock_source(t.created_at_service, t.first_seen_at) as source
+       ) as k
+       full join tickets.inc_clock c on c.ticket_id = t.ticket_id
+       where t.ticket_id like 'CLOCK%' order by 1`,
+    );
+    assert.deepEqual(
+      rows.map(({ equal }) => equal),
+      [null, true, true, true],
+    );
+  });
+
+  test('freshness of vehicles: the metrics have every word, and the alert counts what is usable', async () => {
+    const { rows } = await env.pool.query<{ word: string; usable: boolean }>(
+      'select word, tickets.is_usable(word) as usable from unnest(tickets.freshnesses()) as word',
+    );
+    const metrics = await ask(
+      `select array_agg(labels ->> 'freshness' order by array_position(tickets.freshnesses(), labels ->> 'freshness'))
+       from tickets_ops.vehicle_metrics()`,
+    );
+    assert.deepEqual(
+      metrics,
+      rows.map(({ word }) => word),
+    );
+    const usable = rows.flatMap(({ word, usable }) => (usable ? [word] : []));
+    for (const [, words] of (await text('ops/alerts.yml')).matchAll(/fleettickets_vehicles\{freshness=~"([^"]*)"/g))
+      assert.equal(words, usable.join('|'));
+    assert.deepEqual(
+      [await ask(`select tickets.is_usable('stale', true)`), await ask(`select tickets.is_usable('stale', null)`)],
+      [true, false],
+    );
   });
 
   test('the roles that are granted rights are those that the doctor looks for', async () => {

@@ -56,6 +56,50 @@ describe('the read side', () => {
   const closed = (id: string, more: Json = {}) =>
     open(id, { is_actionable: 'false', normalized_status: 'Closed', closed_at: '2026-06-01 10:00:00', ...more });
 
+  test('faults and requests have the same properties but for the SLA, and the bytes of all their texts are known', async () => {
+    // Whatever columns there are: each that is a text of the feed says something.
+    const { rows: columns } = await env.pool.query<{ name: string }>(
+      `select attname as name from pg_attribute
+       where attrelid = 'tickets.inc'::regclass and attnum > 0 and not attisdropped and atttypid = 'text'::regtype`,
+    );
+    const texts = columns.map(({ name }) => name);
+    const raw = {
+      ...Object.fromEntries(texts.map((name) => [name, `some ${name} é`])),
+      ...open('x'),
+      is_actionable: 'true',
+    };
+    await addCluster('Kilimani', 36.7833, -1.2907);
+    const properties: Json[] = [];
+    for (const [table, features] of [
+      ['inc', 'map_features'],
+      ['crq', 'crq_features'],
+    ]) {
+      await env.pool.query(`insert into tickets.${table} (ticket_id, raw) values ('x', $1)`, [JSON.stringify(raw)]);
+      const { rows } = await env.pool.query<{ properties: Json; bytes: number }>(
+        `select to_jsonb(feature) -> 'properties' as properties, bytes_of_text as bytes from tickets.${features}(true, null, null, null)`,
+      );
+      assert.equal(rows.length, 1, table);
+      const [{ properties: shown, bytes } = assert.fail()] = rows;
+      // geo_source is no text of the feed: four words, well within what the map allows for all the rest.
+      const bytesShown = texts.flatMap((name) => (name in shown && name !== 'geo_source' ? [String(shown[name])] : []));
+      assert.equal(
+        bytes,
+        Buffer.byteLength(bytesShown.join('')),
+        `${table}: tickets.bytes_of_texts() lists every text`,
+      );
+      properties.push(shown);
+    }
+    const [inc = {}, crq = {}] = properties;
+    assert.deepEqual(
+      Object.keys(inc)
+        .filter((name) => !SLA.includes(name))
+        .sort(),
+      Object.keys(crq)
+        .filter((name) => !['clock_start', 'clock_source', 'hours_open'].includes(name))
+        .sort(),
+    );
+  });
+
   test('empty tables give a valid empty collection', async () => {
     for (const args of ['', 'p_open_only := false', "p_cluster := 'Kilimani'"]) {
       assert.deepEqual(await map(args), {

@@ -76,6 +76,21 @@ describe('the SLA', () => {
     );
   });
 
+  test('blanks around a region make no other one of it: not for a filter, nor for its rule', async () => {
+    await addTickets(' Coast ', 3);
+    await addTickets('coast', 4);
+    await env.pool.query(`insert into tickets.sla_rules values ('Coast', 4, 2)`);
+    assert.deepEqual(await states(), { ' Coast  3 h': 'at risk', 'coast 4 h': 'breached' });
+    const { rows } = await env.pool.query(
+      `select reporting.fn_tickets_for_map(p_region => 'COAST') #>> '{summary,total}' as total`,
+    );
+    assert.deepEqual(rows, [{ total: '2' }]);
+    await assert.rejects(
+      env.pool.query(`insert into tickets.sla_rules values ('COAST', 12, 10)`),
+      /sla_rules_one_per_region/,
+    );
+  });
+
   test('the default cannot be taken away, nor a second one added, and a rule makes sense', async () => {
     for (const statement of [
       'delete from tickets.sla_rules',

@@ -51,7 +51,7 @@ export async function vehicles(client: pg.Client): Promise<Verdict> {
       `the newest position is some 3 hours ${minutes < 0 ? 'ahead' : 'behind'}: a time zone mistake?`,
       `in the view write: located_at at time zone '${minutes < 0 ? 'Africa/Nairobi' : 'UTC'}'`,
     ]);
-  else if (countOf('live', 'parked') === 0)
+  else if (!counts.some(({ usable }) => usable))
     wrong.push(['none is usable: the newest position is too old', 'look whether the tracker still writes its table']);
   if (!isZone && countOf('nowhere', 'clock') >= IMPLAUSIBLE_SHARE * total)
     wrong.push([

@@ -99,7 +99,7 @@ const ticketRow = (t) => html`<li><div><b>${t.ticket_id}</b> ${t.sla_state && ch
   ${t.hours_open !== null && `${Math.floor(t.hours_open)} h`}</div>
   <small>${name(t.normalized_status)} · ${name(t.assigned_team ?? 'no team')} · ${name(t.location_name)}</small></li>`;
 
-const vehicleRow = (v) => html`<li><div>${name(v.label || v.vehicle_id)} ${chip(v.freshness)}</div>
+const vehicleRow = (v) => html`<li><div>${name(v.name)} ${chip(v.freshness)}</div>
   <small>about ${v.km.toFixed(1)} km by road, ${Math.round(v.minutes)} min${
     v.open_assignments > 0 && ` · ${count(v.open_assignments, 'assignment')}`
   }</small></li>`;
@@ -128,10 +128,8 @@ function drawVehicles(seen) {
   choice.hidden = seen.length === 0;
   put(count(seen.length, 'vehicle'), $('span', choice));
   vehicles.clearLayers();
-  for (const { label, vehicle_id, team, freshness, open_assignments, ...place } of filters.vehicles.checked
-    ? seen
-    : []) {
-    const words = [name(label || vehicle_id), ' · ', name(team ?? 'no team'), ` · ${freshness} · `];
+  for (const { name: called, team, freshness, open_assignments, ...place } of filters.vehicles.checked ? seen : []) {
+    const words = [name(called), ' · ', name(team ?? 'no team'), ` · ${freshness} · `];
     mark(place, `vehicle ${freshness}`, '▲', 16)
       .bindTooltip(safe([words, count(open_assignments, 'assignment')]))
       .addTo(vehicles);
