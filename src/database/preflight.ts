@@ -141,7 +141,8 @@ async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<S
   );
   const has = (table: string) => tables.some(({ name }) => name === table);
   const revision = has('migrations') ? await revisionOf(client, schema) : undefined;
-  // Their names since revision 11; of one before it, the revision says enough.
+  // Their names since revision 11; of one before it, the revision says enough. They are private to graphile-worker, which
+  // offers no other way to read which tasks there are: https://github.com/graphile/worker/issues/349
   if (!has('_private_tasks') || !has('_private_jobs')) return { ...seen, revision };
   const ours = Object.keys(JOB_POLICY);
   const { rows: tasks } = await client.query<{ name: string; jobs: number }>(

@@ -3,7 +3,9 @@
  * looked first (preflight.ts), and nobody else.
  *
  * graphile-worker tells every worker of a database about a migration, in whichever schema it was, and those of other
- * applications would shut down. So ours tells nobody, and our workers ask for the revision with each heartbeat.
+ * applications would shut down (https://github.com/graphile/worker/pull/361). It has no setting to leave that out, nor to leave
+ * out the migration (https://github.com/graphile/worker/issues/524). So ours tells nobody, by a client that drops that one
+ * notice, and our workers ask for the revision with each heartbeat.
  */
 import { runMigrations } from 'graphile-worker';
 import pg from 'pg';

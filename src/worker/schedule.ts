@@ -16,7 +16,7 @@ export const CRONTAB_FILE = fileURLToPath(new URL('../../crontab', import.meta.u
  * When an entry fires, in UTC: at a listed minute of a listed hour in a listed month, if the date *or* the weekday (0 is
  * Sunday) is listed.
  */
-export interface Times {
+interface Times {
   readonly minutes: readonly number[];
   readonly hours: readonly number[];
   readonly dates: readonly number[];
