@@ -6,6 +6,7 @@ import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
+import { listed } from '../text/wording.ts';
 
 export const summary = 'which vehicle goes to which ticket; a dry run unless --apply';
 export const usage = `Usage: fleettickets dispatch [--capacity N] [--radius KM] [--region NAME] [--cluster NAME]
@@ -100,8 +101,8 @@ function page({ stops, leftOut, idle }: Plan, applied: boolean): string {
 
 const NAMED = 8;
 
-function names(vehicles: readonly Idle[]): string {
-  const named = vehicles.slice(0, NAMED).map(({ vehicle }) => vehicle);
-  const others = vehicles.length - named.length;
-  return others > 0 ? `${named.join(', ')} and ${others} more` : named.join(', ');
-}
+const names = (vehicles: readonly Idle[]) =>
+  listed(
+    vehicles.map(({ vehicle }) => vehicle),
+    NAMED,
+  );

@@ -19,9 +19,10 @@ import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
-import { printableLine } from '../terminal/printable.ts';
 import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
+import { printableLine } from '../text/printable.ts';
+import { andMore, duration } from '../text/wording.ts';
 
 export const summary = 'ask where clusters or locations are';
 export const usage = `Usage: fleettickets geocode clusters|locations [--apply] [--cluster NAME]... [--json]
@@ -119,7 +120,7 @@ function listed(
     const waits = kind === 'locations' && !place.has_centroid ? '; waits for its cluster' : '';
     return `  ${printableLine(place.queries[0] ?? '')}  (${place.tickets} open, ${place.reason}${waits})\n`;
   });
-  if (places.length > SHOWN) rows.push(`  … and ${places.length - SHOWN} more\n`);
+  rows.push(...andMore(places.length, SHOWN).map((line) => `  … ${line}\n`));
   const calls = `Cost: ${fewestCalls} to ${mostCalls} calls`;
   if ('off' in geocoder)
     return `${places.length} ${kind} would be asked:\n${rows.join('')}${calls}.\nThis was a dry run, and there is nobody to ask: ${geocoder.off}\n`;
@@ -142,10 +143,4 @@ function outcome({ done, total, failed, waiting }: Progress, state: string, reas
   if (done === total) return `${done} asked. See tickets_ops.review_queue for the doubtful ones.\n`;
   const why = state === 'ready' ? '' : ` (${state}: ${reason ?? ''})`;
   return `${done} of ${total} asked, ${failed} failed (tickets_ops.failed_jobs), ${waiting} wait${why}; a worker asks them when it may.\n`;
-}
-
-function duration(seconds: number): string {
-  if (seconds < 90) return `${seconds} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
 }

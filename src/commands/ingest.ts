@@ -25,9 +25,10 @@ import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
 import { type LoadResult, loadFile, loadFromBucket, refusalOf } from '../snapshots/run-inline.ts';
 import * as output from '../terminal/output.ts';
-import { printableLine } from '../terminal/printable.ts';
 import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
+import { printableLine } from '../text/printable.ts';
+import { andMore, shortened } from '../text/wording.ts';
 
 export const summary = 'load the newest snapshot, or a local file; a dry run unless --apply';
 export const usage = `Usage: fleettickets ingest --from-bucket [--dataset crq] [--apply] [--backfill | --force] [--json]
@@ -164,6 +165,7 @@ async function planFile(client: ClientBase, from: Dataset, file: LocalFile): Pro
 
 const REJECTS_SHOWN = 20;
 const FIELDS_SHOWN = 10;
+const LINE_SHOWN = 80;
 
 const DRY_RUN = 'Dry run: nothing is written.';
 const APPLY = ['', 'Run it again with --apply to do this.'];
@@ -223,9 +225,9 @@ function describeChanges({ counts, rejects, changedFields, verdict, ...changes }
     .map(([field, tickets]) => `${printableLine(field)} ${tickets}`);
   if (most) lines.push(`Fields that change most: ${[most, ...others].join(', ')}`);
   for (const { line, reason, text } of rejects.slice(0, REJECTS_SHOWN)) {
-    lines.push(`  line ${line}: ${reason}: ${printableLine(text.length > 80 ? `${text.slice(0, 80)}…` : text)}`);
+    lines.push(`  line ${line}: ${reason}: ${printableLine(shortened(text, LINE_SHOWN))}`);
   }
-  if (counts.rejected > REJECTS_SHOWN) lines.push(`  … and ${counts.rejected - REJECTS_SHOWN} more`);
+  lines.push(...andMore(counts.rejected, REJECTS_SHOWN).map((line) => `  … ${line}`));
   if (verdict.verdict === 'hold') lines.push(`It would be held for a person to decide: ${verdict.reason}`);
   for (const warning of verdict.warnings) lines.push(`Warning: ${warning}`);
   return lines;

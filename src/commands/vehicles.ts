@@ -4,9 +4,9 @@ import { withBoundedWaits } from '../database/waits.ts';
 import { countVehicles, findTracker, listTrackers, pointVehiclesAt, type Tracker } from '../dispatch/trackers.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
 import { print, printJson } from '../terminal/output.ts';
-import { printableLine } from '../terminal/printable.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
+import { printableLine } from '../text/printable.ts';
 
 export const summary = "point dispatch at the tracker's table of vehicle positions";
 export const usage = `Usage: fleettickets vehicles [--json]

@@ -6,6 +6,7 @@
  */
 import type { ClientBase } from 'pg';
 import type { JobSchemaSettings } from '../settings/settings.ts';
+import { listed } from '../text/wording.ts';
 import { pending } from './committed.ts';
 import { foreignCode, ownedByUs, shadowsOfPostgres, US } from './foreign-code.ts';
 import { JOB_POLICY } from './jobs.ts';
@@ -115,10 +116,11 @@ export async function unknownTasks(client: ClientBase, schema: string): Promise<
   return ((await seenInWorkerSchema(client, schema))?.tasks ?? []).map(({ name }) => name);
 }
 
-const listTasks = (tasks: Seen['tasks']) => {
-  const shown = tasks.slice(0, TASKS_SHOWN).map(({ name, jobs }) => `${name} (${jobs} jobs)`);
-  return tasks.length > TASKS_SHOWN ? `${shown.join(', ')} and ${tasks.length - TASKS_SHOWN} more` : shown.join(', ');
-};
+const listTasks = (tasks: Seen['tasks']) =>
+  listed(
+    tasks.map(({ name, jobs }) => `${name} (${jobs} jobs)`),
+    TASKS_SHOWN,
+  );
 
 /** @returns undefined where there is no such schema */
 async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<Seen | undefined> {

@@ -8,6 +8,7 @@ import { type ClientBase, DatabaseError } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
 import { postgisSchema } from '../database/foreign-code.ts';
 import { ExpectedError } from '../settings/errors.ts';
+import { NAIROBI_AHEAD_MS, NAIROBI_ZONE } from '../text/nairobi.ts';
 
 /** A table that looks like positions. */
 export interface Tracker {
@@ -259,7 +260,7 @@ async function count(client: ClientBase, table: string, { quoted, type }: Column
       );
       const [found] = rows as [(typeof rows)[number]];
       const isNairobi = Boolean(found.ahead) && !type.includes('with time zone');
-      const shift = isNairobi && found.newest ? new Date(found.newest.getTime() - NAIROBI_MS) : found.newest;
+      const shift = isNairobi && found.newest ? new Date(found.newest.getTime() - NAIROBI_AHEAD_MS) : found.newest;
       return { rows: found.rows, newest: shift, isNairobi };
     });
   } catch (error) {
@@ -267,12 +268,11 @@ async function count(client: ClientBase, table: string, { quoted, type }: Column
     throw error;
   }
 }
-const NAIROBI_MS = 3 * 3_600_000;
 
 /** Names PostGIS's schema, which is in no path of ours. */
 function viewOver(table: string, found: Recognised, isNairobi: boolean, postgis: string): string {
   const { vehicle_id, located_at, seen_at = located_at, moving, place, lng, lat } = found;
-  const zone = isNairobi ? 'Africa/Nairobi' : 'UTC';
+  const zone = isNairobi ? NAIROBI_ZONE : 'UTC';
   const hasZone = ({ type }: Column) => type.includes('with time zone');
   const time = (column: Column) =>
     `(p.${column.quoted}${hasZone(column) ? '' : ` at time zone '${zone}'`})::timestamptz`;

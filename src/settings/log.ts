@@ -1,11 +1,11 @@
 /**
  * The log: JSON lines on stdout, pretty on a terminal, without secrets (secrets.ts) and without anything that steers a
- * terminal (terminal/printable.ts).
+ * terminal (text/printable.ts).
  */
 import type { Writable } from 'node:stream';
 import { Logger as GraphileLogger } from 'graphile-worker';
 import { type Logger, type LoggerOptions, pino } from 'pino';
-import { printable } from '../terminal/printable.ts';
+import { printable } from '../text/printable.ts';
 import { hideSecrets } from './secrets.ts';
 import { readSettings, WorkerSettings } from './settings.ts';
 

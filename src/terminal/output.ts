@@ -1,5 +1,5 @@
 /** The way out of every command: what it prints is safe to show, and a reader that has seen enough is no error. */
-import { printable } from './printable.ts';
+import { printable } from '../text/printable.ts';
 
 /** The answer, on stdout. */
 export function print(text: string): void {
