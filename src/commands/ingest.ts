@@ -19,7 +19,7 @@ import { boundedWaits } from '../database/waits.ts';
 import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
-import { datasetsOn, recordedDataset } from '../settings/recorded.ts';
+import { datasetInUse, datasetsOn } from '../settings/recorded.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
@@ -90,7 +90,7 @@ export async function run(args: string[]): Promise<number> {
     await requireCurrent(client);
     if (!(await boundedWaits(client, () => datasetsOn(client))).includes(name))
       throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
-    const from = await boundedWaits(client, () => recordedDataset(client, name));
+    const from = await boundedWaits(client, () => datasetInUse(client, name));
     if (!values.apply && local) {
       const plan = await boundedWaits(client, () => planFile(client, from, local));
       print(values.json, plan, describeFilePlan);

@@ -5,6 +5,7 @@
  * that other applications of the database may use as well, and those are never upgraded, nor their code run as us.
  */
 import type { ClientBase } from 'pg';
+import { settingInUse } from '../settings/recorded.ts';
 import type { JobSchemaSettings } from '../settings/settings.ts';
 import { listed } from '../text/wording.ts';
 import { pending } from './committed.ts';
@@ -55,7 +56,8 @@ async function workerSchemaObstacles(client: ClientBase, settings: JobSchemaSett
     return [{ what: otherSchema(recorded, schema), remedy: `WORKER_SCHEMA=${recorded}` }];
   const seen = await seenInWorkerSchema(client, schema);
   if (!seen) return [];
-  const shared = await isShared(client, settings);
+  const inUse = await settingInUse(recorded === undefined ? undefined : client, 'WORKER_SCHEMA_SHARED');
+  const shared = inUse && inUse === 'true';
   return recorded === undefined ? beforeTheFirst(schema, seen, shared) : beforeAnUpgrade(schema, seen, shared);
 }
 
@@ -160,16 +162,6 @@ async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<S
     [CRONTAB_IDS, ours],
   );
   return { ...seen, revision, tasks, crontabIds: crontab.map(({ id }) => id) };
-}
-
-/** As this process is told, else as one before it was. */
-async function isShared(client: ClientBase, settings: JobSchemaSettings): Promise<boolean | undefined> {
-  if (settings.WORKER_SCHEMA_SHARED !== undefined) return settings.WORKER_SCHEMA_SHARED === 'true';
-  if ((await recordedSchema(client)) === undefined) return undefined;
-  const { rows } = await client.query<{ value: string | null }>(
-    `select tickets_ops.setting('WORKER_SCHEMA_SHARED') as value`,
-  );
-  return rows[0]?.value == null ? undefined : rows[0].value === 'true';
 }
 
 /** graphile-migrate keeps its records in one schema of a fixed name, so a database holds those of one application. */

@@ -7,6 +7,7 @@
 import { type ClientBase, DatabaseError } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
 import { postgisSchema } from '../database/foreign-code.ts';
+import { ALL_OURS } from '../database/schemas.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { NAIROBI_AHEAD_MS, NAIROBI_ZONE } from '../text/nairobi.ts';
 
@@ -209,10 +210,11 @@ async function tables(db: Db): Promise<Table[]> {
        select coalesce((select pg_get_userbyid(relowner) from pg_class where oid = to_regclass('tickets.vehicles')), current_user) as role
      ) as owner
      where c.relkind in ('r', 'p', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
-       and n.nspname !~ '^(pg_|information_schema$|tickets($|_)|reporting$|graphile_)'
+       and n.nspname !~ '^(pg_|information_schema$|reporting$|graphile_)' and n.nspname <> all ($1)
        and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
      group by n.oid, n.nspname, c.oid, c.relname, owner.role
      order by 1`,
+    [ALL_OURS],
   );
   return rows;
 }

@@ -5,6 +5,7 @@
 
 import { z } from 'zod';
 import { ARCHIVE_FOLDER } from '../bucket/files.ts';
+import { ALL_OURS } from '../database/schemas.ts';
 import { GeocoderSettings } from '../geocoding/settings.ts';
 import { asLibpq, refusalOfUrl } from './database-url.ts';
 import { ExpectedError } from './errors.ts';
@@ -21,14 +22,15 @@ export const DatabaseSettings = z.object({
     .describe('Postgres connection string of the database, e.g. postgres://worker:…@db:5432/tracksolid_db'),
 });
 
-const OTHER_SCHEMAS =
-  /^(pg_.*|information_schema|public|reporting|graphile_migrate|tickets(_ops|_legacy|_takeover|_set_aside|_ops_set_aside)?)$/;
+/** Postgres's schemas, ours (database/schemas.ts), and those that hold something else than jobs. */
+const isTaken = (name: string) =>
+  /^(pg_.*|information_schema|public|reporting|graphile_migrate)$/.test(name) || ALL_OURS.includes(name);
 
 export const JobSchemaSettings = z.object({
   WORKER_SCHEMA: z
     .string()
     .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be lower-case letters, digits and underscores, 63 at most')
-    .refine((name) => !OTHER_SCHEMAS.test(name), 'must not be a schema that holds something else')
+    .refine((name) => !isTaken(name), 'must not be a schema that holds something else')
     .default('graphile_worker')
     .describe(
       'Schema of the jobs: another one where graphile_worker is another application’s; fixed by the first migrate',
@@ -84,12 +86,14 @@ export function crqFolder({ RUSTFS_PREFIX, CRQ_PREFIX }: Pick<BucketSettings, 'R
   );
 }
 
+export const MOST_WORKER_CONCURRENCY = 64;
+
 export const WorkerSettings = z.object({
   WORKER_CONCURRENCY: z.coerce
     .number()
     .int()
     .min(1)
-    .max(64)
+    .max(MOST_WORKER_CONCURRENCY)
     .default(2)
     .describe('Jobs that one worker runs at once, besides geocoding; more than the database has cores gains nothing'),
   LOG_LEVEL: z

@@ -166,7 +166,7 @@ describe('a message', () => {
       problems: ['Fault: <html> & more', 'x'.repeat(9_000), ...Array(10).fill('y')],
     }).split('\n');
     assert.equal(lines[1], '• Fault: &lt;html&gt; &amp; more');
-    assert.equal(lines[2]?.length, 503);
+    assert.equal(lines[2]?.length, 502);
     assert.equal(lines.length, 12);
     assert.match(lines.at(-1) ?? '', /^and 2 more: select problems/);
   });
