@@ -12,6 +12,7 @@ import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { print } from '../src/terminal/output.ts';
 import { showProgress } from '../src/terminal/progress.ts';
 import { table } from '../src/terminal/table.ts';
+import { untilStopped } from '../src/terminal/until-stopped.ts';
 import { workerEnded } from '../src/worker/pool.ts';
 import { startWorker } from '../src/worker/worker.ts';
 import { feed } from './feed.ts';
@@ -134,10 +135,7 @@ export async function run(args: string[]): Promise<number> {
     const page = await startPage(database.url, 0, { MAP_TILES_ATTRIBUTION: '' });
     say(`Look around, until Ctrl-C: the map, the review of places and the jobs, in a browser; or with psql\n`);
     say(`  ${page.url}\n  psql '${database.url}'\n`);
-    await new Promise<void>((resolve) => {
-      process.once('SIGINT', resolve);
-      process.once('SIGTERM', resolve);
-    });
+    await untilStopped();
     await page.close();
   }
   await tracker?.stop();

@@ -1,12 +1,10 @@
 import { parseArgs } from 'node:util';
-import { DIMENSIONS, type Dimension, type Report, readReport, type Since } from '../analytics/report.ts';
-import { requireCurrent } from '../database/schema.ts';
-import { withBoundedWaits } from '../database/waits.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { print, printJson } from '../terminal/output.ts';
+import { DIMENSIONS, type Report, readReport, type Since } from '../analytics/report.ts';
+import { withCurrentDatabase } from '../database/current.ts';
+import { printAnswer } from '../terminal/output.ts';
 import { sparkline } from '../terminal/sparkline.ts';
 import { table } from '../terminal/table.ts';
-import { UsageError } from '../terminal/usage.ts';
+import { choose, UsageError } from '../terminal/usage.ts';
 import { NAIROBI_AHEAD_MS, wallClock } from '../text/nairobi.ts';
 import { andMore, shortened } from '../text/wording.ts';
 
@@ -34,14 +32,9 @@ export async function run(args: string[]): Promise<number> {
     },
   });
   const since = readSince(values.since);
-  const by = values.by === undefined ? null : readDimension(values.by);
-  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    await requireCurrent(client);
-    const report = await readReport(client, since, by);
-    if (values.json) printJson(report);
-    else print(page(report));
-    return 0;
-  });
+  const by = values.by === undefined ? null : choose('--by', DIMENSIONS, values.by);
+  printAnswer(values.json, await withCurrentDatabase((client) => readReport(client, since, by)), page);
+  return 0;
 }
 
 /** More than ten years of days would only be slow. */
@@ -61,12 +54,6 @@ function readSince(text: string): Since {
   throw new UsageError(
     `--since ${text} is neither days (30d), weeks (4w) nor a day (2026-06-01) of the last ten years.`,
   );
-}
-
-function readDimension(text: string): Dimension {
-  const found = DIMENSIONS.find((dimension) => dimension === text);
-  if (!found) throw new UsageError(`--by ${text}: choose ${DIMENSIONS.join(', ')}.`);
-  return found;
 }
 
 /** The page, for a person. */

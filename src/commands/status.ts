@@ -1,10 +1,8 @@
 import { parseArgs } from 'node:util';
-import { requireCurrent } from '../database/schema.ts';
-import { withBoundedWaits } from '../database/waits.ts';
+import { withCurrentDatabase } from '../database/current.ts';
 import { type DatasetHealth, type Health, readStatus, type Status } from '../operations/health.ts';
 import { DEFAULT_DATASET } from '../settings/dataset.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { print, printJson } from '../terminal/output.ts';
+import { printAnswer } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
 import { wallClock } from '../text/nairobi.ts';
 import { printableLine } from '../text/printable.ts';
@@ -23,13 +21,9 @@ Exit status: 0 all is well, 1 something needs a person. Settings: DATABASE_URL.
 
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
-  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    await requireCurrent(client);
-    const status = await readStatus(client);
-    if (values.json) printJson(status);
-    else print(page(status, new Date()));
-    return status.health.ok ? 0 : 1;
-  });
+  const status = await withCurrentDatabase(readStatus);
+  printAnswer(values.json, status, () => page(status, new Date()));
+  return status.health.ok ? 0 : 1;
 }
 
 /** The page, for a person; `now` is the reader's. */

@@ -11,6 +11,16 @@ export function printJson(value: unknown): void {
   print(`${JSON.stringify(value, null, 2)}\n`);
 }
 
+/** The answer as JSON, or as a person reads it. */
+export function printAnswer<T>(json: boolean, answer: T, describe: (answer: T) => string): void {
+  if (json) printJson(answer);
+  else print(describe(answer));
+}
+
+/** What stands below what a command without --apply would do. */
+export const DRY_RUN = 'This was a dry run: nothing was changed.';
+export const APPLY = `${DRY_RUN} Add --apply to do it.`;
+
 /** What is not the answer, on stderr. */
 export function printError(text: string): void {
   process.stderr.write(printable(text));

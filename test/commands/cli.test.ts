@@ -84,7 +84,7 @@ describe('ingest --from-bucket', () => {
     await env.putObject(`${PREFIX}${first.name}`, first.csv);
     const { status, out } = await fleettickets('ingest', '--from-bucket');
     assert.equal(status, 0);
-    assert.match(out, /^Dry run: nothing is written\./);
+    assert.match(out, /^This was a dry run: nothing was changed\./m);
     assert.match(out, new RegExp(`^Rows +${first.expected.rows_read}$`, 'm'));
     assert.match(out, new RegExp(`^Insert +${first.expected.rows_inserted}$`, 'm'));
     assert.match(out, new RegExp(`^Duplicates +${first.expected.rows_duplicate}$`, 'm'));

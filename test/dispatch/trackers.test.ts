@@ -93,7 +93,7 @@ describe('a tracker’s table', () => {
   test('is shown by a dry run, and used by --apply', async () => {
     const dry = await fleettickets('vehicles', '--use', 'live.positions');
     assert.equal(dry.status, 0);
-    assert.match(dry.out, /from live\.positions p;\n[\s\S]*this was a dry run/);
+    assert.match(dry.out, /from live\.positions p;\n[\s\S]*This was a dry run/);
     assert.deepEqual(await now(), []);
     const { status, out } = await fleettickets('vehicles', '--use', 'live.positions', '--apply');
     assert.equal(status, 0);
@@ -278,7 +278,7 @@ describe('a tracker’s table', () => {
     assert.match(dry.out, / KDB 777B \| +1 \| WOT2 +\| 6\.4 \| at risk \| +45 /);
     assert.match(
       dry.out,
-      /2 tickets for 2 vehicles, some \d+ km of road\.\n1 left out: every vehicle within reach goes elsewhere\n1 left out: no place is known\nNothing was assigned/,
+      /2 tickets for 2 vehicles, some \d+ km of road\.\n1 left out: every vehicle within reach goes elsewhere\n1 left out: no place is known\nThis was a dry run/,
     );
     const assigned = async () =>
       (await env.pool.query(`select ticket_id from tickets.assignments where state = 'assigned' order by 1`)).rows

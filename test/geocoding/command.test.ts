@@ -67,7 +67,7 @@ test('dry run: what would be asked, how many calls, how long; nothing is asked o
   assert.match(out, /^ {2}Buruburu Phase 5, Kilimani, Kenya {2}\(1 open, never asked\)$/m);
   assert.match(out, /^ {2}Palm Court, Nyali, Kenya {2}\(1 open, never asked; waits for its cluster\)$/m);
   assert.match(out, /^Cost: 3 to 7 calls, 1 s to 1 s at 20 a second; 100 calls left today\.$/m);
-  assert.match(out, /dry run\. Add --apply to ask\.$/m);
+  assert.match(out, /^This was a dry run: nothing was changed\. Add --apply to do it\.$/m);
   const slow = await geocode(['locations'], { GEOCODER_RATE_PER_SECOND: '0.02', GEOCODER_DAILY_BUDGET: '3' });
   assert.match(
     slow.out,

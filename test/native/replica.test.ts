@@ -115,7 +115,7 @@ describe('a streaming replica', { skip: !native && 'needs a native Postgres' }, 
       assert.doesNotMatch(said, /\n {4}at /);
     }
     assert.match(await run('status'), /No worker is alive/);
-    assert.match(await run('ingest', '--inc-csv', file), /Dry run/);
+    assert.match(await run('ingest', '--inc-csv', file), /dry run/);
     await rm(file);
   });
 });
