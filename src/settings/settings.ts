@@ -54,7 +54,7 @@ export const BucketSettings = z.object({
   RUSTFS_ENDPOINT: endpointUrl.describe('URL of the S3 server, e.g. http://rustfs:9000'),
   RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
   RUSTFS_ACCESS_KEY: z.string().min(1).describe('S3 access key; may list, read, write and delete under the prefix'),
-  RUSTFS_SECRET_KEY: z.string().min(1).describe('S3 secret key'),
+  RUSTFS_SECRET_KEY: z.string().min(1).describe('S3 secret key').meta({ secret: true }),
   RUSTFS_BUCKET: z.string().min(1).default('tickets').describe('Bucket'),
   RUSTFS_PREFIX: z
     .string()
@@ -148,13 +148,15 @@ export const AlertSettings = z.object({
   ALERT_WEBHOOK_URL: httpUrl
     .optional()
     .describe(
-      'Where a message is posted when health turns, as Slack, Mattermost and their like take it. A secret. Unset: nowhere',
-    ),
+      'Where a message is posted when health turns, as Slack, Mattermost and their like take it. Unset: nowhere',
+    )
+    .meta({ secret: true }),
   ALERT_PING_URL: httpUrl
     .optional()
     .describe(
-      'What is asked for every two minutes while health is ok: a push monitor of Uptime Kuma or healthchecks, which alarms when that ends. A secret. Unset: nothing',
-    ),
+      'What is asked for every two minutes while health is ok: a push monitor of Uptime Kuma or healthchecks, which alarms when that ends. Unset: nothing',
+    )
+    .meta({ secret: true }),
 });
 
 export const PageSettings = z.object({
@@ -171,7 +173,7 @@ export const PageSettings = z.object({
   MAP_TILES_ATTRIBUTION: z.string().default('').describe('Whose tiles they are, as their terms ask to say on the map'),
 });
 
-/** Every setting, by group: the README's table is made from it. */
+/** Every setting, by group: docs/settings.md is made from it. One that is a secret is marked so, by zod's `meta`. */
 export const SETTINGS = {
   Database: DatabaseSettings,
   JobSchema: JobSchemaSettings,
@@ -184,6 +186,12 @@ export const SETTINGS = {
   Alert: AlertSettings,
   Page: PageSettings,
 } as const;
+
+/** Names of the settings that are secrets as a whole; DATABASE_URL holds one. */
+export const secretSettings = (): string[] =>
+  Object.values(SETTINGS).flatMap((group) =>
+    Object.entries<z.ZodType>(group.shape).flatMap(([name, type]) => (type.meta()?.['secret'] ? [name] : [])),
+  );
 
 export type AlertSettings = z.infer<typeof AlertSettings>;
 export type JobSchemaSettings = z.infer<typeof JobSchemaSettings>;
