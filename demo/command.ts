@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
-import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3';
+import { PutObjectCommand } from '@aws-sdk/client-s3';
 import type { ClientBase } from 'pg';
+import { createBucket } from '../src/bucket/create.ts';
 import { type Bucket, openBucket } from '../src/bucket/s3.ts';
 import { withClient } from '../src/database/client.ts';
 import { migrate } from '../src/database/schema.ts';
@@ -112,7 +113,7 @@ export async function run(args: string[]): Promise<number> {
   const log = await createLog({ to: process.stderr, level: 'error' });
   await migrate(database.url, log);
   const bucket = openBucket(readSettings(BucketSettings));
-  await bucket.client.send(new CreateBucketCommand({ Bucket: bucket.name }));
+  await createBucket(bucket);
   const runner = await startWorker(log);
   let tracker: Awaited<ReturnType<typeof startTracker>> | undefined;
 

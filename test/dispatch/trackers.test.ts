@@ -1,23 +1,13 @@
 /** Pointing tickets.vehicles at the table of another software: what is found, what is written, what the doctor says of it. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { tmpdir } from 'node:os';
-import { text } from 'node:stream/consumers';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { connect } from '../../src/database/client.ts';
 import { vehicles as examineVehicles } from '../../src/operations/doctor/vehicles.ts';
+import { fleettickets as runFleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { createTracker, park, report } from '../support/fleet.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
-
-async function fleettickets(...args: string[]) {
-  const child = spawn(process.execPath, [CLI, ...args], { cwd: tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
-  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  return { status: await closed, out, err };
-}
+const fleettickets = (...args: string[]) => runFleettickets({}, ...args);
 
 describe('a tracker’s table', () => {
   let env: Environment;

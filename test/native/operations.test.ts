@@ -1,21 +1,18 @@
 /** The roles: what a reader and an operator can do, who own nothing, and that it is no more than that. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
 import { run as healthcheck } from '../../src/commands/healthcheck.ts';
 import { connect, withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
+import { fleettickets } from '../support/command.ts';
 import { type Environment, inJobSchema, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { countRows } from '../support/rows.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const silent = pino({ level: 'silent' });
 const DENIED = /permission denied/;
 
@@ -298,8 +295,8 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     const quoted = `"${person.replaceAll('"', '""')}"`;
     await env.pool.query(`create role ${quoted} login`);
     const run = async (args: string[], login: string) => {
-      const child = spawn(process.execPath, [CLI, ...args], { env: { ...process.env, DATABASE_URL: as(login) } });
-      return (await Promise.all([text(child.stdout), text(child.stderr)])).join('');
+      const { out, err } = await fleettickets({ DATABASE_URL: as(login) }, ...args);
+      return out + err;
     };
     try {
       for (const args of [

@@ -8,7 +8,6 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { pino } from 'pino';
@@ -17,13 +16,13 @@ import { pending } from '../../src/database/committed.ts';
 import { migrate } from '../../src/database/schema.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
 import { knowledge } from '../../src/snapshots/knowledge.ts';
+import { CLI } from '../support/command.ts';
 import { definitions, fixtures } from '../support/definitions.ts';
 import { asPerson, inJobSchema, native, waitFor } from '../support/environment.ts';
 import { postgresPrograms } from '../support/native.ts';
 
 const server = process.env.TEST_DATABASE_URL ?? '';
 const silent = pino({ level: 'silent' });
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const LEGACY = new URL('../fixtures/legacy.sql', import.meta.url);
 
 const suffix = randomBytes(4).toString('hex');

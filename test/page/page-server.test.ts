@@ -7,13 +7,11 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { type Page, startPage } from '../../src/page/server.ts';
 import { PageSettings, readSettings, SettingsError } from '../../src/settings/settings.ts';
+import { CLI } from '../support/command.ts';
 import { type Environment, startEnvironment, waitFor } from '../support/environment.ts';
 import { makePlaces } from '../support/places.ts';
-
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 let env: Environment;
 let page: Page;
