@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { type Environment, startEnvironment } from '../support/environment.ts';
-import { operations } from '../support/operations.ts';
+import { asking } from '../support/rows.ts';
 import { locationiqPlace, type ScriptedProvider, startScriptedProvider } from '../support/scripted-provider.ts';
 
 // What the tasks log is of no interest here.
@@ -18,7 +18,7 @@ after(async () => {
 });
 beforeEach(() => env.reset());
 
-const { rows: sql } = operations(() => env);
+const sql = asking(() => env.pool);
 const at = (lng: number | string, lat: number | string) =>
   `st_setsrid(st_makepoint('${lng}'::float8, '${lat}'::float8), 4326)`;
 const KILIMANI = at(36.78, -1.29);
