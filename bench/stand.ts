@@ -10,8 +10,8 @@ import { promisify } from 'node:util';
 import { bigCsv } from '../demo/feed.ts';
 import { clusters } from '../demo/places.ts';
 import { columns } from '../demo/ticket.ts';
+import { fleettickets } from '../test/support/command.ts';
 import { type Environment, waitFor } from '../test/support/environment.ts';
-import { fleettickets } from '../test/support/operations.ts';
 import { peakMemoryMb } from '../test/support/peak-memory.ts';
 import { startWorkerProcess } from '../test/support/worker-process.ts';
 

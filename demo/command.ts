@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
-import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3';
+import { PutObjectCommand } from '@aws-sdk/client-s3';
 import type { ClientBase } from 'pg';
+import { createBucket } from '../src/bucket/create.ts';
 import { type Bucket, openBucket } from '../src/bucket/s3.ts';
 import { withClient } from '../src/database/client.ts';
 import { migrate } from '../src/database/schema.ts';
@@ -12,6 +13,7 @@ import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { print } from '../src/terminal/output.ts';
 import { showProgress } from '../src/terminal/progress.ts';
 import { table } from '../src/terminal/table.ts';
+import { untilStopped } from '../src/terminal/until-stopped.ts';
 import { workerEnded } from '../src/worker/pool.ts';
 import { startWorker } from '../src/worker/worker.ts';
 import { feed } from './feed.ts';
@@ -111,7 +113,7 @@ export async function run(args: string[]): Promise<number> {
   const log = await createLog({ to: process.stderr, level: 'error' });
   await migrate(database.url, log);
   const bucket = openBucket(readSettings(BucketSettings));
-  await bucket.client.send(new CreateBucketCommand({ Bucket: bucket.name }));
+  await createBucket(bucket);
   const runner = await startWorker(log);
   let tracker: Awaited<ReturnType<typeof startTracker>> | undefined;
 
@@ -134,10 +136,7 @@ export async function run(args: string[]): Promise<number> {
     const page = await startPage(database.url, 0, { MAP_TILES_ATTRIBUTION: '' });
     say(`Look around, until Ctrl-C: the map, the review of places and the jobs, in a browser; or with psql\n`);
     say(`  ${page.url}\n  psql '${database.url}'\n`);
-    await new Promise<void>((resolve) => {
-      process.once('SIGINT', resolve);
-      process.once('SIGTERM', resolve);
-    });
+    await untilStopped();
     await page.close();
   }
   await tracker?.stop();

@@ -1,8 +1,9 @@
 /**
  * One synthetic INC ticket: the record as the n8n export writes it, and what becomes of it (closed, moved, …).
  * Ticket `i` of a seed is the same whatever else is generated, so half a million of them need no memory.
- * All times are EAT (UTC+3), as in the real feed. Nothing here knows how the pipeline cleans or loads.
+ * All times are Nairobi's, as in the real feed. Nothing here knows how the pipeline cleans or loads.
  */
+import { NAIROBI_AHEAD_MS } from '../src/text/nairobi.ts';
 import { Dice, hash } from './chance.ts';
 import { type Cluster, clusters, type Place } from './places.ts';
 
@@ -31,7 +32,7 @@ const dates = new Map<number, string>();
 
 /** `YYYY-MM-DD HH:MM:SS` in Nairobi. */
 export function eat(time: number): string {
-  const local = time + 3 * hour;
+  const local = time + NAIROBI_AHEAD_MS;
   const today = Math.floor(local / day);
   let date = dates.get(today);
   if (date === undefined) {
@@ -105,7 +106,7 @@ export function ticket(seed: number, i: number, at: number, openShare: number, f
   // 85 % of the open rows lack their creation; the closed ones make it up to 30 % of all.
   const unknown = open ? 0.85 : Math.max(0, (withoutCreation - 0.85 * openShare) / (1 - openShare));
   const cluster = someCluster(dice);
-  const monday = created - ((new Date(created + 3 * hour).getUTCDay() + 6) % 7) * day;
+  const monday = created - ((new Date(created + NAIROBI_AHEAD_MS).getUTCDay() + 6) % 7) * day;
   const [normalized, status] = dice.pick(open ? openStatuses : closedStatuses);
   const { place, text } = location(cluster, dice);
   const raw: Raw = {

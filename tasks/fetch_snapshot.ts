@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Mode } from '../src/bucket/plan.ts';
 import { openBucket } from '../src/bucket/s3.ts';
 import { DEFAULT_DATASET } from '../src/settings/dataset.ts';
-import { datasetsOn, recordedDataset } from '../src/settings/recorded.ts';
+import { datasetInUse, datasetsOn } from '../src/settings/recorded.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { BucketSettings, readSettings } from '../src/settings/settings.ts';
 import { fetchSnapshot, requestLook } from '../src/snapshots/fetch.ts';
@@ -40,7 +40,7 @@ export default defineTask('fetch_snapshot', Payload, { dataset: 'inc', force: tr
   // The crontab has a line for each; plain npx graphile-worker goes by all of them.
   if (!(await context.withPgClient(datasetsOn)).includes(payload.dataset))
     return log.info(`${payload.dataset} is off: nothing is looked at`);
-  const from = await context.withPgClient((client) => recordedDataset(client, payload.dataset));
+  const from = await context.withPgClient((client) => datasetInUse(client, payload.dataset));
   const bucket = openBucket(readSettings(BucketSettings));
   const jobId = String(job.id);
   await context.withPgClient(async (client) => {

@@ -2,6 +2,7 @@
  * Files of snapshots: which objects of a folder are one, the export's time in a name, and the one order of versions of
  * files, which SQL has as tickets_ops.is_older. Pure.
  */
+import { NAIROBI_AHEAD_MS } from '../text/nairobi.ts';
 import type { BucketObject } from './s3.ts';
 
 /** Folder of the archive, within the folder of the snapshots. A forced look (fetch.ts) lists it too, without folders in it. */
@@ -9,7 +10,7 @@ export const ARCHIVE_FOLDER = 'processed/';
 
 /** A version of a file. The same name may be written again, with other bytes or with the same: each is another version. */
 export interface SnapshotFile extends BucketObject {
-  /** The export's time: from the name, read as East Africa Time (UTC+3, no daylight saving), else LastModified. */
+  /** The export's time: from the name, by the clock of Nairobi, else LastModified. */
   readonly snapshotAt: Date;
 }
 
@@ -19,8 +20,6 @@ export type Position = Pick<SnapshotFile, 'snapshotAt' | 'lastModified' | 'key'>
 /** Identifies a version among all that a ledger remembers. */
 export const versionOf = ({ key, etag, lastModified }: Pick<BucketObject, 'key' | 'etag' | 'lastModified'>) =>
   `${key}\n${etag}\n${lastModified.getTime()}`;
-
-const EAT_OFFSET_MS = 3 * 3_600_000;
 
 /**
  * The time in a file name `YYYY-MM-DDTHH-MM-SS.csv`, which is East Africa Time; a fraction of a second may follow
@@ -35,9 +34,9 @@ export function timeInName(key: string): Date | undefined {
   if (!match) return undefined;
   const [, day, hour, minute, second, fraction = match[6] ?? ''] = match;
   const local = `${day}T${hour}:${minute}:${second}.${fraction.slice(0, 3).padEnd(3, '0')}`;
-  const time = new Date(`${local}+03:00`);
+  const time = new Date(Date.parse(`${local}Z`) - NAIROBI_AHEAD_MS);
   // JavaScript turns 31 February into March; a name that does not survive the round trip holds no time.
-  const roundTrip = Number.isNaN(time.getTime()) ? '' : new Date(time.getTime() + EAT_OFFSET_MS).toISOString();
+  const roundTrip = Number.isNaN(time.getTime()) ? '' : new Date(time.getTime() + NAIROBI_AHEAD_MS).toISOString();
   return roundTrip.startsWith(local) ? time : undefined;
 }
 

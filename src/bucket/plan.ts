@@ -5,6 +5,7 @@
  * Rules: nothing below the high-water mark is loaded, not even by force. A file whose name is ahead of the clock waits until
  * its time has come. What failed is tried again by force only. At most one file is loaded by one plan.
  */
+import { duration } from '../text/wording.ts';
 import { comparePositions, type Listing, type Position, type SnapshotFile, versionOf } from './files.ts';
 
 /** Status of a snapshot in the ledger; which may follow which is listed in tickets_ops.snapshot_transitions. */
@@ -91,15 +92,8 @@ export const CLOCK_TOLERANCE_MS = 15 * 60_000;
 export const isFutureDated = (snapshotAt: Date, now: Date) => snapshotAt.getTime() > now.getTime() + CLOCK_TOLERANCE_MS;
 
 export const futureDatedReason = (snapshotAt: Date, now: Date) =>
-  `It is future-dated: its time is ${snapshotAt.toISOString()}, ${ahead(snapshotAt, now)} ahead of the database's clock. ` +
+  `It is future-dated: its time is ${snapshotAt.toISOString()}, ${duration((snapshotAt.getTime() - now.getTime()) / 1_000)} ahead of the database's clock. ` +
   'Loading it would shut out every file until then, so it is refused until its time has come. If the name is wrong, rename it.';
-
-function ahead(snapshotAt: Date, now: Date): string {
-  const minutes = Math.round((snapshotAt.getTime() - now.getTime()) / 60_000);
-  if (minutes < 120) return `${minutes} minutes`;
-  if (minutes < 2 * 24 * 60) return `${Math.round(minutes / 60)} hours`;
-  return `${Math.round(minutes / (24 * 60))} days`;
-}
 
 /**
  * What to do about these files, each of which holds every ticket, in this order; the file to load or to mark unchanged comes last.

@@ -1,11 +1,10 @@
 import { parseArgs } from 'node:util';
-import { requireCurrent } from '../database/schema.ts';
-import { withBoundedWaits } from '../database/waits.ts';
+import { withCurrentDatabase } from '../database/current.ts';
 import { type Idle, makePlan, type Plan } from '../dispatch/plan.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { print, printJson } from '../terminal/output.ts';
+import { APPLY, printAnswer } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
+import { listed } from '../text/wording.ts';
 
 export const summary = 'which vehicle goes to which ticket; a dry run unless --apply';
 export const usage = `Usage: fleettickets dispatch [--capacity N] [--radius KM] [--region NAME] [--cluster NAME]
@@ -58,16 +57,14 @@ export async function run(args: string[]): Promise<number> {
     sameTeam: values['same-team'],
     stale,
   };
-  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    await requireCurrent(client);
+  return withCurrentDatabase(async (client) => {
     const plan = await makePlan(client, question, apply);
-    if (json) printJson({ ...plan, applied: apply });
-    else print(page(plan, apply));
+    printAnswer(json, { ...plan, applied: apply }, page);
     return 0;
   });
 }
 
-function page({ stops, leftOut, idle }: Plan, applied: boolean): string {
+function page({ stops, leftOut, idle, applied }: Plan & { readonly applied: boolean }): string {
   const sent = new Set(stops.map(({ vehicle_id }) => vehicle_id)).size;
   const kilometres = Math.round(stops.reduce((sum, { road_km }) => sum + road_km, 0));
   const rows = stops.map(
@@ -93,16 +90,14 @@ function page({ stops, leftOut, idle }: Plan, applied: boolean): string {
     ...[...without].map(
       ([freshness, vehicles]) => `${vehicles.length} without a ticket, ${freshness}: ${names(vehicles)}\n`,
     ),
-    applied
-      ? 'They are assigned: see tickets.assignments.\n'
-      : 'Nothing was assigned: this was a dry run. Add --apply to assign.\n',
+    applied ? 'They are assigned: see tickets.assignments.\n' : `${APPLY}\n`,
   ].join('');
 }
 
 const NAMED = 8;
 
-function names(vehicles: readonly Idle[]): string {
-  const named = vehicles.slice(0, NAMED).map(({ vehicle }) => vehicle);
-  const others = vehicles.length - named.length;
-  return others > 0 ? `${named.join(', ')} and ${others} more` : named.join(', ');
-}
+const names = (vehicles: readonly Idle[]) =>
+  listed(
+    vehicles.map(({ vehicle }) => vehicle),
+    NAMED,
+  );

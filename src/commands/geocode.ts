@@ -1,11 +1,11 @@
 import { parseArgs } from 'node:util';
 import geocode_cluster from '../../tasks/geocode_cluster.ts';
 import geocode_location from '../../tasks/geocode_location.ts';
-import type { Db } from '../database/client.ts';
-import { requireCurrent } from '../database/schema.ts';
-import { withBoundedWaits } from '../database/waits.ts';
+import { withCurrentDatabase } from '../database/current.ts';
 import {
   askNow,
+  type Budget,
+  budgetOf,
   type Cost,
   costOf,
   type DuePlace,
@@ -17,11 +17,12 @@ import { geocoderInUse } from '../geocoding/registration.ts';
 import { type Geocoder, GeocoderSettings, geocoderFrom, type NoGeocoder } from '../geocoding/settings.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { print, printJson } from '../terminal/output.ts';
-import { printableLine } from '../terminal/printable.ts';
+import { readSettings } from '../settings/settings.ts';
+import { APPLY, DRY_RUN, printAnswer } from '../terminal/output.ts';
 import { showProgress } from '../terminal/progress.ts';
 import { UsageError } from '../terminal/usage.ts';
+import { printableLine } from '../text/printable.ts';
+import { andMore, duration } from '../text/wording.ts';
 
 export const summary = 'ask where clusters or locations are';
 export const usage = `Usage: fleettickets geocode clusters|locations [--apply] [--cluster NAME]... [--json]
@@ -39,8 +40,6 @@ Settings: DATABASE_URL, WORKER_SCHEMA, GEOCODER_*.
 
 const SHOWN = 20;
 
-type Budget = { left_today: number | null; state: string; reason: string | null };
-
 export async function run(args: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args,
@@ -55,15 +54,15 @@ export async function run(args: string[]): Promise<number> {
   if (positionals.length !== 1 || (kind !== 'clusters' && kind !== 'locations')) {
     throw new UsageError('Say what to ask for: clusters or locations.');
   }
-  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    await requireCurrent(client);
+  return withCurrentDatabase(async (client) => {
     const places = await duePlaces(client, kind, values.cluster);
     if (!values.apply) {
       const geocoder = geocoderFrom(readSettings(GeocoderSettings));
       const budget = await budgetOf(client, geocoder);
       const cost = await costOf(client, places, 'off' in geocoder ? null : geocoder.rate);
-      if (values.json) printJson({ ...plan(kind, geocoder, budget, cost), places });
-      else print(listed(kind, places, geocoder, budget, cost));
+      printAnswer(values.json, { ...plan(kind, geocoder, budget, cost), places }, () =>
+        listed(kind, places, geocoder, budget, cost),
+      );
       return 0;
     }
     const geocoder = await geocoderInUse(client);
@@ -79,18 +78,9 @@ export async function run(args: string[]): Promise<number> {
       ({ done, failed, waiting, total }) => bar.update(kind, done + failed + waiting, total),
     ).finally(() => bar.stop());
     const { state, reason } = await budgetOf(client, geocoder);
-    if (values.json) printJson({ ...progress, state, reason });
-    else print(outcome(progress, state, reason));
+    printAnswer(values.json, { ...progress, state, reason }, () => outcome(progress, state, reason));
     return progress.done === progress.total ? 0 : 1;
   });
-}
-
-/** As the workers know it; a provider that none has registered yet has all of its budget. */
-async function budgetOf(client: Db, geocoder: Geocoder | NoGeocoder): Promise<Budget> {
-  if ('off' in geocoder) return { left_today: null, state: 'off', reason: geocoder.off };
-  const { provider, dailyBudget } = geocoder;
-  const { rows } = await client.query('select * from tickets_ops.geocoding where provider = $1', [provider.name]);
-  return rows[0] ?? { left_today: dailyBudget, state: 'ready', reason: null };
 }
 
 function plan(kind: PlaceKind, geocoder: Geocoder | NoGeocoder, budget: Budget, cost: Cost) {
@@ -119,10 +109,10 @@ function listed(
     const waits = kind === 'locations' && !place.has_centroid ? '; waits for its cluster' : '';
     return `  ${printableLine(place.queries[0] ?? '')}  (${place.tickets} open, ${place.reason}${waits})\n`;
   });
-  if (places.length > SHOWN) rows.push(`  … and ${places.length - SHOWN} more\n`);
+  rows.push(...andMore(places.length, SHOWN).map((line) => `  … ${line}\n`));
   const calls = `Cost: ${fewestCalls} to ${mostCalls} calls`;
   if ('off' in geocoder)
-    return `${places.length} ${kind} would be asked:\n${rows.join('')}${calls}.\nThis was a dry run, and there is nobody to ask: ${geocoder.off}\n`;
+    return `${places.length} ${kind} would be asked:\n${rows.join('')}${calls}.\n${DRY_RUN} There is nobody to ask: ${geocoder.off}\n`;
   const { provider, rate, dailyBudget } = geocoder;
   const left = left_today === null ? 'no daily limit' : `${left_today} calls left today`;
   const days =
@@ -133,8 +123,8 @@ function listed(
     `${places.length} ${kind} would be asked of ${provider.name}:\n${rows.join('')}` +
     `${calls}, ${duration(fewestSeconds ?? 0)} to ${duration(mostSeconds ?? 0)} at ${rate} a second; ${left}.${days}\n` +
     (state === 'ready'
-      ? 'Nothing was asked: this was a dry run. Add --apply to ask.\n'
-      : `At present nothing is asked: ${state}. ${reason ?? ''}\nThis was a dry run. With --apply they wait until ${provider.name} may be asked.\n`)
+      ? `${APPLY}\n`
+      : `At present nothing is asked: ${state}. ${reason ?? ''}\n${DRY_RUN} With --apply they wait until ${provider.name} may be asked.\n`)
   );
 }
 
@@ -142,10 +132,4 @@ function outcome({ done, total, failed, waiting }: Progress, state: string, reas
   if (done === total) return `${done} asked. See tickets_ops.review_queue for the doubtful ones.\n`;
   const why = state === 'ready' ? '' : ` (${state}: ${reason ?? ''})`;
   return `${done} of ${total} asked, ${failed} failed (tickets_ops.failed_jobs), ${waiting} wait${why}; a worker asks them when it may.\n`;
-}
-
-function duration(seconds: number): string {
-  if (seconds < 90) return `${seconds} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
 }

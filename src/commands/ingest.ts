@@ -16,18 +16,19 @@ import { RefusedFileError } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { boundedWaits } from '../database/waits.ts';
-import { DATASET_NAMES, type Dataset, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
+import { DATASET_NAMES, type Dataset, DEFAULT_DATASET } from '../settings/dataset.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
-import { datasetsOn, recordedDataset } from '../settings/recorded.ts';
+import { datasetInUse, datasetsOn } from '../settings/recorded.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../settings/settings.ts';
 import type { Claimable } from '../snapshots/ledger.ts';
 import { type DryRun, type Preview, preview, previewBucket } from '../snapshots/preview.ts';
 import { type LoadResult, loadFile, loadFromBucket, refusalOf } from '../snapshots/run-inline.ts';
-import * as output from '../terminal/output.ts';
-import { printableLine } from '../terminal/printable.ts';
+import { APPLY, DRY_RUN, printAnswer } from '../terminal/output.ts';
 import { showProgress } from '../terminal/progress.ts';
-import { UsageError } from '../terminal/usage.ts';
+import { choose, UsageError } from '../terminal/usage.ts';
+import { printableLine } from '../text/printable.ts';
+import { andMore, shortened } from '../text/wording.ts';
 
 export const summary = 'load the newest snapshot, or a local file; a dry run unless --apply';
 export const usage = `Usage: fleettickets ingest --from-bucket [--dataset crq] [--apply] [--backfill | --force] [--json]
@@ -81,7 +82,8 @@ export async function run(args: string[]): Promise<number> {
     throw new UsageError('--backfill, --force and --dataset go with --from-bucket.');
   }
   const mode: Mode = values.force ? 'force' : values.backfill ? 'backfill' : 'newest';
-  const name = values['crq-csv'] === undefined ? nameOf(values.dataset) : 'crq';
+  const name =
+    values['crq-csv'] === undefined ? choose('--dataset', DATASET_NAMES, values.dataset ?? DEFAULT_DATASET) : 'crq';
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   const local = file === undefined ? undefined : await localFile(file);
 
@@ -89,16 +91,16 @@ export async function run(args: string[]): Promise<number> {
     await requireCurrent(client);
     if (!(await boundedWaits(client, () => datasetsOn(client))).includes(name))
       throw new ExpectedError(`${name} is off: nothing of it is loaded. ${SWITCH}`);
-    const from = await boundedWaits(client, () => recordedDataset(client, name));
+    const from = await boundedWaits(client, () => datasetInUse(client, name));
     if (!values.apply && local) {
       const plan = await boundedWaits(client, () => planFile(client, from, local));
-      print(values.json, plan, describeFilePlan);
+      printAnswer(values.json, plan, describeFilePlan);
       return plan.refusal === null ? 0 : 1;
     }
     if (!values.apply) {
       const bucket = openBucket(readSettings(BucketSettings));
       const dryRun = await boundedWaits(client, () => previewBucket(client, bucket, from, mode));
-      print(values.json, dryRun, describeDryRun);
+      printAnswer(values.json, dryRun, describeDryRun);
       return dryRun.refused.length === 0 ? 0 : 1;
     }
     const log = await createLog({ to: process.stderr, level: 'warn' });
@@ -107,20 +109,9 @@ export async function run(args: string[]): Promise<number> {
       ? loadFile(client, TASKS, from, local, createReadStream(local.path), log, progress.update)
       : loadFromBucket(client, TASKS, from, mode, log, progress.update)
     ).finally(progress.stop);
-    print(values.json, result, describeResult);
+    printAnswer(values.json, result, describeResult);
     return result.ok ? 0 : 1;
   });
-}
-
-function nameOf(given: string = DEFAULT_DATASET): DatasetName {
-  const name = DATASET_NAMES.find((known) => known === given);
-  if (name === undefined) throw new UsageError(`There is no dataset ${given}: ${DATASET_NAMES.join(' or ')}.`);
-  return name;
-}
-
-function print<T>(json: boolean, result: T, describe: (result: T) => string): void {
-  if (json) output.printJson(result);
-  else output.print(describe(result));
 }
 
 interface LocalFile extends Claimable {
@@ -164,14 +155,13 @@ async function planFile(client: ClientBase, from: Dataset, file: LocalFile): Pro
 
 const REJECTS_SHOWN = 20;
 const FIELDS_SHOWN = 10;
-
-const DRY_RUN = 'Dry run: nothing is written.';
-const APPLY = ['', 'Run it again with --apply to do this.'];
+const LINE_SHOWN = 80;
 
 function describeFilePlan({ file, snapshotAt, refusal, changes }: FilePlan): string {
-  const lines = [DRY_RUN, `File       ${printableLine(file)}  (${snapshotAt.toISOString()})`];
+  const lines = [`File       ${printableLine(file)}  (${snapshotAt.toISOString()})`];
   if (refusal) lines.push(`It would be refused: ${refusal}`);
-  if (changes) lines.push(...describeChanges(changes), ...APPLY);
+  if (changes) lines.push(...describeChanges(changes));
+  lines.push('', changes ? APPLY : DRY_RUN);
   return `${lines.join('\n')}\n`;
 }
 
@@ -190,7 +180,7 @@ const WOULD: Record<Action, string> = {
 };
 
 function describeDryRun({ steps, refused, changes }: DryRun): string {
-  const lines = [DRY_RUN];
+  const lines: string[] = [];
   if (!['load', 'mark unchanged'].includes(steps.at(-1)?.action ?? '')) lines.push('No file would be loaded.');
   for (const { key, reason } of refused) lines.push(`Would fail: ${printableLine(key)}: ${reason}`);
   const isHeld = changes?.verdict.verdict === 'hold';
@@ -199,7 +189,8 @@ function describeDryRun({ steps, refused, changes }: DryRun): string {
     lines.push(`${would}: ${printableLine(file.key)}: ${reason}`);
   }
   if (changes) lines.push(...describeChanges(changes));
-  if (steps.some(({ action }) => !['leave held', 'wait'].includes(action))) lines.push(...APPLY);
+  const isDone = steps.every(({ action }) => ['leave held', 'wait'].includes(action));
+  lines.push('', isDone ? DRY_RUN : APPLY);
   return `${lines.join('\n')}\n`;
 }
 
@@ -223,9 +214,9 @@ function describeChanges({ counts, rejects, changedFields, verdict, ...changes }
     .map(([field, tickets]) => `${printableLine(field)} ${tickets}`);
   if (most) lines.push(`Fields that change most: ${[most, ...others].join(', ')}`);
   for (const { line, reason, text } of rejects.slice(0, REJECTS_SHOWN)) {
-    lines.push(`  line ${line}: ${reason}: ${printableLine(text.length > 80 ? `${text.slice(0, 80)}…` : text)}`);
+    lines.push(`  line ${line}: ${reason}: ${printableLine(shortened(text, LINE_SHOWN))}`);
   }
-  if (counts.rejected > REJECTS_SHOWN) lines.push(`  … and ${counts.rejected - REJECTS_SHOWN} more`);
+  lines.push(...andMore(counts.rejected, REJECTS_SHOWN).map((line) => `  … ${line}`));
   if (verdict.verdict === 'hold') lines.push(`It would be held for a person to decide: ${verdict.reason}`);
   for (const warning of verdict.warnings) lines.push(`Warning: ${warning}`);
   return lines;

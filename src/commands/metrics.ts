@@ -1,11 +1,11 @@
-import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 import { withBoundedWaits } from '../database/waits.ts';
+import { isPort } from '../http/listen.ts';
 import { exposition, readMetrics, requireMetrics } from '../operations/metrics.ts';
 import { serveMetrics } from '../operations/metrics-server.ts';
-import { ExpectedError } from '../settings/errors.ts';
 import { createLog } from '../settings/log.ts';
 import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import { untilStopped } from '../terminal/until-stopped.ts';
 import { UsageError } from '../terminal/usage.ts';
 
 export const summary = 'figures for Prometheus, once or served';
@@ -34,23 +34,14 @@ export async function run(args: string[]): Promise<number> {
 }
 
 async function serve(databaseUrl: string, listen: string): Promise<number> {
-  const [, ipv6, name, digits = ''] = /^(?:\[([0-9a-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/i.exec(listen) ?? [];
+  const [, ipv6, name, digits = ''] = /^(?:\[([0-9a-f:.]+)\]|([^:[\]\s]+)):(\d+)$/i.exec(listen) ?? [];
   const host = ipv6 ?? name;
-  const port = Number(digits);
-  if (host === undefined || port > 65_535)
+  if (host === undefined || !isPort(digits))
     throw new UsageError(`--listen ${listen} is no host and port; 127.0.0.1:9464 is one.`);
   const log = await createLog({ to: process.stderr });
-  const server = await serveMetrics(databaseUrl, host, port, log).catch((error) => {
-    const reasons: Record<string, string> = {
-      EADDRINUSE: `Port ${port} is in use: choose another.`,
-      EADDRNOTAVAIL: `This machine has no address ${host}.`,
-      ENOTFOUND: `There is no host ${host}.`,
-      EACCES: `Port ${port} is not for everybody: choose one above 1023.`,
-    };
-    throw reasons[error.code] === undefined ? error : new ExpectedError(reasons[error.code] as string);
-  });
+  const server = await serveMetrics(databaseUrl, host, Number(digits), log);
   process.stdout.write(`${server.url}\n`);
-  await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
+  await untilStopped();
   await server.close();
   return 0;
 }

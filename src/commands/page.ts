@@ -1,11 +1,11 @@
-import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 import { databaseName, withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
+import { isPort } from '../http/listen.ts';
 import { startPage } from '../page/server.ts';
-import { ExpectedError } from '../settings/errors.ts';
 import { DatabaseSettings, PageSettings, readSettings } from '../settings/settings.ts';
 import { print } from '../terminal/output.ts';
+import { untilStopped } from '../terminal/until-stopped.ts';
 import { UsageError } from '../terminal/usage.ts';
 
 export const summary = 'the map, the review of places and the jobs, in a browser on this machine';
@@ -23,17 +23,12 @@ Settings: DATABASE_URL; MAP_TILES_URL and MAP_TILES_ATTRIBUTION for a street map
 
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { port: { type: 'string', default: '0' } } });
-  const port = Number(values.port);
-  if (!/^\d+$/.test(values.port) || port > 65_535) throw new UsageError(`There is no port ${values.port}.`);
+  if (!isPort(values.port)) throw new UsageError(`There is no port ${values.port}.`);
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   await withClient(DATABASE_URL, requireCurrent);
-  const page = await startPage(DATABASE_URL, port, readSettings(PageSettings)).catch((error) => {
-    if (error.code === 'EADDRINUSE')
-      throw new ExpectedError(`Port ${port} is in use: choose another, or leave out --port.`);
-    throw error;
-  });
+  const page = await startPage(DATABASE_URL, Number(values.port), readSettings(PageSettings));
   print(`${page.url}\n\nOn ${databaseName(DATABASE_URL)}, until Ctrl-C.\n`);
-  await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')]);
+  await untilStopped();
   await page.close();
   return 0;
 }

@@ -1,12 +1,12 @@
 import { parseArgs } from 'node:util';
-import { DIMENSIONS, type Dimension, type Report, readReport, type Since } from '../analytics/report.ts';
-import { requireCurrent } from '../database/schema.ts';
-import { withBoundedWaits } from '../database/waits.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { print, printJson } from '../terminal/output.ts';
+import { DIMENSIONS, type Report, readReport, type Since } from '../analytics/report.ts';
+import { withCurrentDatabase } from '../database/current.ts';
+import { printAnswer } from '../terminal/output.ts';
 import { sparkline } from '../terminal/sparkline.ts';
 import { table } from '../terminal/table.ts';
-import { UsageError } from '../terminal/usage.ts';
+import { choose, UsageError } from '../terminal/usage.ts';
+import { NAIROBI_AHEAD_MS, wallClock } from '../text/nairobi.ts';
+import { andMore, shortened } from '../text/wording.ts';
 
 export const summary = 'what came in and went out, how long it took, what is open';
 export const usage = `Usage: fleettickets report [--since 30d] [--by team] [--json]
@@ -32,21 +32,14 @@ export async function run(args: string[]): Promise<number> {
     },
   });
   const since = readSince(values.since);
-  const by = values.by === undefined ? null : readDimension(values.by);
-  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    await requireCurrent(client);
-    const report = await readReport(client, since, by);
-    if (values.json) printJson(report);
-    else print(page(report));
-    return 0;
-  });
+  const by = values.by === undefined ? null : choose('--by', DIMENSIONS, values.by);
+  printAnswer(values.json, await withCurrentDatabase((client) => readReport(client, since, by)), page);
+  return 0;
 }
 
 /** More than ten years of days would only be slow. */
 const LONGEST_DAYS = 3660;
 const DAY_MS = 86_400_000;
-/** UTC+3, all year. */
-const NAIROBI_AHEAD_MS = 3 * 3_600_000;
 
 /** The day of a time in UTC; '' where it is none. */
 const isoDay = (time: number): string => (Number.isNaN(time) ? '' : new Date(time).toISOString().slice(0, 10));
@@ -61,12 +54,6 @@ function readSince(text: string): Since {
   throw new UsageError(
     `--since ${text} is neither days (30d), weeks (4w) nor a day (2026-06-01) of the last ten years.`,
   );
-}
-
-function readDimension(text: string): Dimension {
-  const found = DIMENSIONS.find((dimension) => dimension === text);
-  if (!found) throw new UsageError(`--by ${text}: choose ${DIMENSIONS.join(', ')}.`);
-  return found;
 }
 
 /** The page, for a person. */
@@ -182,15 +169,13 @@ const ROWS_SHOWN = 20;
 /** So that a row fits into 100 columns. */
 const LONGEST_NAME = 20;
 
-const short = (name: string, length = LONGEST_NAME) => (name.length > length ? `${name.slice(0, length - 1)}…` : name);
-
 const shown = (rows: readonly Record<string, unknown>[]): string =>
-  `${table(rows.slice(0, ROWS_SHOWN))}${rows.length > ROWS_SHOWN ? `${rows.length - ROWS_SHOWN} more: --json\n` : ''}`;
+  `${table(rows.slice(0, ROWS_SHOWN))}${andMore(rows.length, ROWS_SHOWN).map((line) => `${line}: --json\n`)}`;
 
 function valuesPart(by: Report['by'], values: readonly Record<string, unknown>[]): string {
   if (values.length === 0) return `By ${by}: nothing came in or went out.\n`;
   const rows = values.map((row) => ({
-    [String(by)]: short(String(row['value'])),
+    [String(by)]: shortened(String(row['value']), LONGEST_NAME),
     created: row['created'],
     closed: row['closed'],
     final: row['closed_final'],
@@ -207,8 +192,8 @@ function teamsPart({ teams }: Report): string {
   if (teams.length === 0) return 'Teams: none has closed, moved or open tickets.\n';
   const rows = teams.map((row) => ({
     team: row['low_n']
-      ? `${short(String(row['assigned_team']), LONGEST_NAME - 2)} *`
-      : short(String(row['assigned_team'])),
+      ? `${shortened(String(row['assigned_team']), LONGEST_NAME - 2)} *`
+      : shortened(String(row['assigned_team']), LONGEST_NAME),
     closed: row['closed'],
     final: row['closed_final'],
     'back %': row['reopened_pct'],
@@ -227,13 +212,3 @@ open, late: open and breached now)\n${shown(rows)}`;
 
 const lines = (heading: string, rows: readonly (readonly [name: string, series: string, text: string])[]) =>
   `${heading}\n${rows.map(([name, series, text]) => `  ${name.padEnd(9)} ${series}${series && '  '}${text}\n`).join('')}`;
-
-const NAIROBI = new Intl.DateTimeFormat('en-GB', {
-  timeZone: 'Africa/Nairobi',
-  day: 'numeric',
-  month: 'short',
-  hour: '2-digit',
-  minute: '2-digit',
-});
-
-const wallClock = (time: string) => `${NAIROBI.format(new Date(time)).replace(' at ', ' ').replace(',', '')} EAT`;

@@ -1,12 +1,12 @@
 import { parseArgs } from 'node:util';
-import { requireCurrent } from '../database/schema.ts';
-import { withBoundedWaits } from '../database/waits.ts';
+import { withCurrentDatabase } from '../database/current.ts';
 import { type DatasetHealth, type Health, readStatus, type Status } from '../operations/health.ts';
 import { DEFAULT_DATASET } from '../settings/dataset.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { print, printJson } from '../terminal/output.ts';
-import { printableLine } from '../terminal/printable.ts';
+import { printAnswer } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
+import { wallClock } from '../text/nairobi.ts';
+import { printableLine } from '../text/printable.ts';
+import { duration, shortened } from '../text/wording.ts';
 
 export const summary = 'how the pipeline is doing';
 export const usage = `Usage: fleettickets status [--json]
@@ -21,13 +21,9 @@ Exit status: 0 all is well, 1 something needs a person. Settings: DATABASE_URL.
 
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({ args, options: { json: { type: 'boolean', default: false } } });
-  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    await requireCurrent(client);
-    const status = await readStatus(client);
-    if (values.json) printJson(status);
-    else print(page(status, new Date()));
-    return status.health.ok ? 0 : 1;
-  });
+  const status = await withCurrentDatabase(readStatus);
+  printAnswer(values.json, status, () => page(status, new Date()));
+  return status.health.ok ? 0 : 1;
 }
 
 /** The page, for a person; `now` is the reader's. */
@@ -115,30 +111,13 @@ function lines(health: Health, now: Date): [string, string][] {
   ];
 }
 
-const NAIROBI = new Intl.DateTimeFormat('en-GB', {
-  timeZone: 'Africa/Nairobi',
-  weekday: 'short',
-  day: 'numeric',
-  month: 'short',
-  hour: '2-digit',
-  minute: '2-digit',
-});
-
-const wallClock = (time: string) => `${NAIROBI.format(new Date(time)).replace(',', '').replace(' at ', ' ')} EAT`;
-
 function ago(time: string, now: Date): string {
-  const minutes = Math.round((now.getTime() - new Date(time).getTime()) / 60_000);
-  if (minutes < 1) return 'just now';
-  if (minutes < 120) return `${minutes} min ago`;
-  if (minutes < 48 * 60) return `${Math.round(minutes / 60)} h ago`;
-  return `${Math.round(minutes / (24 * 60))} days ago`;
+  const seconds = (now.getTime() - new Date(time).getTime()) / 1_000;
+  return seconds < 60 ? 'just now' : `${duration(seconds)} ago`;
 }
 
 /** Postgres's `3 days 04:05:06` without the seconds of long times. */
 const clock = (interval: string) => (/^00:00:\d\d$/.test(interval) ? `${Number(interval.slice(-2))} s` : interval);
 
 const LONGEST = 90;
-const short = (text: string | null) => {
-  const line = (text ?? '').replace(/\s+/g, ' ');
-  return line.length > LONGEST ? `${line.slice(0, LONGEST)}…` : line;
-};
+const short = (text: string | null) => shortened((text ?? '').replace(/\s+/g, ' '), LONGEST);

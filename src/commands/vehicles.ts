@@ -1,12 +1,10 @@
 import { parseArgs } from 'node:util';
-import { requireCurrent } from '../database/schema.ts';
-import { withBoundedWaits } from '../database/waits.ts';
+import { withCurrentDatabase } from '../database/current.ts';
 import { countVehicles, findTracker, listTrackers, pointVehiclesAt, type Tracker } from '../dispatch/trackers.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
-import { print, printJson } from '../terminal/output.ts';
-import { printableLine } from '../terminal/printable.ts';
+import { APPLY, print, printJson } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';
 import { UsageError } from '../terminal/usage.ts';
+import { printableLine } from '../text/printable.ts';
 
 export const summary = "point dispatch at the tracker's table of vehicle positions";
 export const usage = `Usage: fleettickets vehicles [--json]
@@ -36,8 +34,7 @@ export async function run(args: string[]): Promise<number> {
   });
   const { use, apply, json } = values;
   if (apply && use === undefined) throw new UsageError('--apply goes with --use SCHEMA.TABLE.');
-  return withBoundedWaits(readSettings(DatabaseSettings).DATABASE_URL, async (client) => {
-    await requireCurrent(client);
+  return withCurrentDatabase(async (client) => {
     const trackers = use === undefined ? await listTrackers(client) : [await findTracker(client, use)];
     if (apply && trackers[0]) await pointVehiclesAt(client, trackers[0]);
     // A view that cannot be read is the doctor's matter: this command is its remedy.
@@ -48,7 +45,7 @@ export async function run(args: string[]): Promise<number> {
     }
     print(apply ? `tickets.vehicles reads ${trackers[0]?.table} now.\n` : listed(trackers));
     print(seen(vehicles));
-    if (use !== undefined && !apply) print('Nothing was changed: this was a dry run. Add --apply to do it.\n');
+    if (use !== undefined && !apply) print(`${APPLY}\n`);
     return 0;
   });
 }

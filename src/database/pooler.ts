@@ -38,7 +38,7 @@ export async function isEmbedded(db: Db): Promise<boolean> {
 /**
  * Is there a pooler that gives this connection another session for each transaction?
  * Straight to Postgres it costs one question: the server told its process when the connection was made, a pooler tells a
- * number of its own. Behind a pooler a second connection, of which `open` makes one, tries whether it can get the first
+ * number of its own. (pg keeps it in a field that it does not document: https://github.com/brianc/node-postgres/issues/2665.) Behind a pooler a second connection, of which `open` makes one, tries whether it can get the first
  * one's session, and whether the first one gets another while it holds its own.
  * @throws when the pooler gives no second connection in time
  */

@@ -5,7 +5,9 @@
  * that other applications of the database may use as well, and those are never upgraded, nor their code run as us.
  */
 import type { ClientBase } from 'pg';
+import { settingInUse } from '../settings/recorded.ts';
 import type { JobSchemaSettings } from '../settings/settings.ts';
+import { listed } from '../text/wording.ts';
 import { readCrontab } from '../worker/schedule.ts';
 import { pending } from './committed.ts';
 import { foreignCode, ownedByUs, shadowsOfPostgres, US } from './foreign-code.ts';
@@ -53,7 +55,8 @@ async function workerSchemaObstacles(client: ClientBase, settings: JobSchemaSett
     return [{ what: otherSchema(recorded, schema), remedy: `WORKER_SCHEMA=${recorded}` }];
   const seen = await seenInWorkerSchema(client, schema);
   if (!seen) return [];
-  const shared = await isShared(client, settings);
+  const inUse = await settingInUse(recorded === undefined ? undefined : client, 'WORKER_SCHEMA_SHARED');
+  const shared = inUse && inUse === 'true';
   return recorded === undefined ? beforeTheFirst(schema, seen, shared) : beforeAnUpgrade(schema, seen, shared);
 }
 
@@ -114,10 +117,11 @@ export async function unknownTasks(client: ClientBase, schema: string): Promise<
   return ((await seenInWorkerSchema(client, schema))?.tasks ?? []).map(({ name }) => name);
 }
 
-const listTasks = (tasks: Seen['tasks']) => {
-  const shown = tasks.slice(0, TASKS_SHOWN).map(({ name, jobs }) => `${name} (${jobs} jobs)`);
-  return tasks.length > TASKS_SHOWN ? `${shown.join(', ')} and ${tasks.length - TASKS_SHOWN} more` : shown.join(', ');
-};
+const listTasks = (tasks: Seen['tasks']) =>
+  listed(
+    tasks.map(({ name, jobs }) => `${name} (${jobs} jobs)`),
+    TASKS_SHOWN,
+  );
 
 /** @returns undefined where there is no such schema */
 async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<Seen | undefined> {
@@ -140,7 +144,8 @@ async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<S
   );
   const has = (table: string) => tables.some(({ name }) => name === table);
   const revision = has('migrations') ? await revisionOf(client, schema) : undefined;
-  // Their names since revision 11; of one before it, the revision says enough.
+  // Their names since revision 11; of one before it, the revision says enough. They are private to graphile-worker, which
+  // offers no other way to read which tasks there are: https://github.com/graphile/worker/issues/349
   if (!has('_private_tasks') || !has('_private_jobs')) return { ...seen, revision };
   const ours = Object.keys(JOB_POLICY);
   const { rows: tasks } = await client.query<{ name: string; jobs: number }>(
@@ -157,16 +162,6 @@ async function seenInWorkerSchema(client: ClientBase, schema: string): Promise<S
     [ids, ours],
   );
   return { ...seen, revision, tasks, crontabIds: crontab.map(({ id }) => id) };
-}
-
-/** As this process is told, else as one before it was. */
-async function isShared(client: ClientBase, settings: JobSchemaSettings): Promise<boolean | undefined> {
-  if (settings.WORKER_SCHEMA_SHARED !== undefined) return settings.WORKER_SCHEMA_SHARED === 'true';
-  if ((await recordedSchema(client)) === undefined) return undefined;
-  const { rows } = await client.query<{ value: string | null }>(
-    `select tickets_ops.setting('WORKER_SCHEMA_SHARED') as value`,
-  );
-  return rows[0]?.value == null ? undefined : rows[0].value === 'true';
 }
 
 /** graphile-migrate keeps its records in one schema of a fixed name, so a database holds those of one application. */

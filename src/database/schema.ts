@@ -230,7 +230,8 @@ async function applyMigrations(client: ClientBase, databaseUrl: string, workerSc
     pgSettings: await sessionSettings(client),
     connectionString: databaseUrl,
     migrationsFolder: MIGRATIONS,
-    // Its own copy of the logger's class, by which it knows a logger; each of its steps is a detail to whoever runs them.
+    // It knows a logger by its own copy of the class, as https://github.com/graphile/migrate/pull/109 made it. Each of its
+    // steps is a detail to whoever runs them.
     logger: new Logger(() => (level, message) => log[level === 'error' ? 'error' : 'debug'](message)),
   };
   try {
@@ -249,6 +250,7 @@ async function applyMigrations(client: ClientBase, databaseUrl: string, workerSc
   }
 }
 
+/** What graphile-migrate adds to an error: https://github.com/graphile/migrate/blob/main/src/instrumentation.ts */
 type MigrationError = Error & { code?: string; detail?: string; hint?: string; _gmMessageOverride?: string };
 
 /** graphile-migrate's excerpt of the SQL around the error where there is one, and what Postgres adds to it. */

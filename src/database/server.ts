@@ -1,8 +1,9 @@
 /** Which servers this release is for: the oldest is what its SQL needs, the newest is what it was tested with. */
 import type { Db } from './client.ts';
 
-const OLDEST = 15;
-const NEWEST = 18;
+export const OLDEST_POSTGRES = 15;
+export const NEWEST_POSTGRES = 18;
+export const OLDEST_POSTGIS = '3.3';
 
 export interface Server {
   /** As the server says it, e.g. `17.6 (Debian 17.6-1)`. */
@@ -21,10 +22,10 @@ export async function readServer(db: Db): Promise<Server> {
 
 /** Why nothing can be done with this server, and what can be done about it; undefined where it can. */
 export function serverObstacle({ version, major, encoding }: Server): { what: string; remedy: string } | undefined {
-  if (major < OLDEST)
+  if (major < OLDEST_POSTGRES)
     return {
       what: `This server is Postgres ${version}, which is too old`,
-      remedy: `Use Postgres ${OLDEST} to ${NEWEST}.`,
+      remedy: `Use Postgres ${OLDEST_POSTGRES} to ${NEWEST_POSTGRES}.`,
     };
   if (encoding !== 'UTF8')
     return {
@@ -36,9 +37,9 @@ export function serverObstacle({ version, major, encoding }: Server): { what: st
 
 /** What is to be said of a server that is newer than this release; undefined of others. */
 export function newerServer({ version, major }: Server): { what: string; remedy: string } | undefined {
-  if (major <= NEWEST) return undefined;
+  if (major <= NEWEST_POSTGRES) return undefined;
   return {
-    what: `Postgres ${version} is newer than this release, which was tested with ${OLDEST} to ${NEWEST}`,
+    what: `Postgres ${version} is newer than this release, which was tested with ${OLDEST_POSTGRES} to ${NEWEST_POSTGRES}`,
     remedy: 'see whether a newer release of fleettickets names it; try the upgrade on a copy of the database first',
   };
 }

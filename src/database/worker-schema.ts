@@ -3,13 +3,14 @@
  * looked first (preflight.ts), and nobody else.
  *
  * graphile-worker tells every worker of a database about a migration, in whichever schema it was, and those of other
- * applications would shut down. So ours tells nobody, and our workers ask for the revision with each heartbeat.
+ * applications would shut down (https://github.com/graphile/worker/pull/361). It has no setting to leave that out, nor to leave
+ * out the migration (https://github.com/graphile/worker/issues/524). So ours tells nobody, by a client that drops that one
+ * notice, and our workers ask for the revision with each heartbeat.
  */
 import { runMigrations } from 'graphile-worker';
-import pg from 'pg';
 import { graphileLogger, type Log } from '../settings/log.ts';
 import { type Db, SchemaError } from './client.ts';
-import { pinSession } from './session.ts';
+import { openPinnedPool } from './pool.ts';
 
 /** The revision of its tables that the graphile-worker of this release makes and knows. */
 export const REVISION = 20;
@@ -17,9 +18,7 @@ export const REVISION = 20;
 /** Makes graphile-worker's tables, or brings them to this release's revision. */
 export async function migrateWorkerSchema(client: Db, databaseUrl: string, schema: string, log: Log): Promise<void> {
   const before = await revisionOf(client, schema);
-  const pgPool = new pg.Pool({ connectionString: databaseUrl, onConnect: pinSession });
-  pgPool.on('error', () => undefined); // of an idle connection: whatever asks next gets another or the reason
-  pgPool.on('connect', (client) => client.on('error', () => undefined)); // its query fails with it
+  const pgPool = openPinnedPool(databaseUrl);
   try {
     const worker = { schema, logger: graphileLogger(log) };
     await runMigrations({ preset: { worker, plugins: [TELLS_NOBODY] }, pgPool });

@@ -41,7 +41,7 @@ export interface Plan {
 }
 
 /** What a plan is about: the arguments of tickets.dispatch_plan, and the one team that it is for. */
-export interface Question {
+interface Question {
   /** Tickets that a vehicle may have at once, those that it has already included. */
   readonly capacity: number;
   /** Straight kilometres of the longest way; by default as tickets.dispatch_settings says. */

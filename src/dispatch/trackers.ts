@@ -7,7 +7,9 @@
 import { type ClientBase, DatabaseError } from 'pg';
 import { type Db, transaction } from '../database/client.ts';
 import { postgisSchema } from '../database/foreign-code.ts';
+import { ALL_OURS } from '../database/schemas.ts';
 import { ExpectedError } from '../settings/errors.ts';
+import { NAIROBI_AHEAD_MS, NAIROBI_ZONE } from '../text/nairobi.ts';
 
 /** A table that looks like positions. */
 export interface Tracker {
@@ -215,10 +217,11 @@ async function tables(db: Db): Promise<Table[]> {
        select coalesce((select pg_get_userbyid(relowner) from pg_class where oid = to_regclass('tickets.vehicles')), current_user) as role
      ) as owner
      where c.relkind in ('r', 'p', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
-       and n.nspname !~ '^(pg_|information_schema$|tickets($|_)|reporting$|graphile_)'
+       and n.nspname !~ '^(pg_|information_schema$|reporting$|graphile_)' and n.nspname <> all ($1)
        and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
      group by n.oid, n.nspname, c.oid, c.relname, owner.role
      order by 1`,
+    [ALL_OURS],
   );
   return rows;
 }
@@ -266,7 +269,7 @@ async function count(client: ClientBase, table: string, { quoted, type }: Column
       );
       const [found] = rows as [(typeof rows)[number]];
       const isNairobi = Boolean(found.ahead) && !type.includes('with time zone');
-      const shift = isNairobi && found.newest ? new Date(found.newest.getTime() - NAIROBI_MS) : found.newest;
+      const shift = isNairobi && found.newest ? new Date(found.newest.getTime() - NAIROBI_AHEAD_MS) : found.newest;
       return { rows: found.rows, newest: shift, isNairobi };
     });
   } catch (error) {
@@ -274,12 +277,11 @@ async function count(client: ClientBase, table: string, { quoted, type }: Column
     throw error;
   }
 }
-const NAIROBI_MS = 3 * 3_600_000;
 
 /** Names PostGIS's schema, which is in no path of ours. */
 function viewOver(table: string, found: Recognised, isNairobi: boolean, postgis: string): string {
   const { vehicle_id, located_at, seen_at = located_at, moving, place, lng, lat } = found;
-  const zone = isNairobi ? 'Africa/Nairobi' : 'UTC';
+  const zone = isNairobi ? NAIROBI_ZONE : 'UTC';
   const hasZone = ({ type }: Column) => type.includes('with time zone');
   const time = (column: Column) =>
     `(p.${column.quoted}${hasZone(column) ? '' : ` at time zone '${zone}'`})::timestamptz`;

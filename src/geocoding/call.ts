@@ -6,7 +6,7 @@
  */
 import '../settings/handshake.ts';
 import { storable } from '../database/storable.ts';
-import { printableLine } from '../terminal/printable.ts';
+import { printableLine } from '../text/printable.ts';
 import type { Outcome } from './outcome.ts';
 import type { Answer, Question } from './provider.ts';
 import type { Geocoder } from './settings.ts';

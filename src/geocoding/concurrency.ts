@@ -9,9 +9,12 @@
  */
 import { GEOCODING_FLAG } from '../database/jobs.ts';
 
+/** However high the rate is. */
+export const MOST_GEOCODING_SLOTS = 16;
+
 /** One that waits for its slot, and as many in flight as answers of half a second need. */
 export function geocodingSlots(rate: number): number {
-  return Math.min(16, 1 + Math.ceil(rate / 2));
+  return Math.min(MOST_GEOCODING_SLOTS, 1 + Math.ceil(rate / 2));
 }
 
 let running = 0;

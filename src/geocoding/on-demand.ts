@@ -9,7 +9,7 @@ import { openPool, workerEnded } from '../worker/pool.ts';
 import { workerPreset } from '../worker/worker.ts';
 import { geocodingSlots } from './concurrency.ts';
 import { clusterQueries, locationQueries } from './query.ts';
-import type { Geocoder } from './settings.ts';
+import type { Geocoder, NoGeocoder } from './settings.ts';
 
 export type PlaceKind = 'clusters' | 'locations';
 
@@ -52,6 +52,20 @@ export type Cost = {
   fewestSeconds: number | null;
   mostSeconds: number | null;
 };
+
+/** Calls that are left today, NULL without a limit; and whether the provider may be asked now, with the reason where not. */
+export type Budget = { left_today: number | null; state: string; reason: string | null };
+
+/** What may be asked today, as the workers know it; a provider that none has registered yet has all of its budget. */
+export async function budgetOf(db: Db, geocoder: Geocoder | NoGeocoder): Promise<Budget> {
+  if ('off' in geocoder) return { left_today: null, state: 'off', reason: geocoder.off };
+  const { provider, dailyBudget } = geocoder;
+  const { rows } = await db.query<Budget>(
+    'select left_today, state, reason from tickets_ops.geocoding where provider = $1',
+    [provider.name],
+  );
+  return rows[0] ?? { left_today: dailyBudget, state: 'ready', reason: null };
+}
 
 /** What asking them costs; the database spaces the calls. @param rate calls a second, NULL without a provider */
 export async function costOf(db: Db, places: readonly DuePlace[], rate: number | null): Promise<Cost> {

@@ -26,7 +26,8 @@ export const GeocoderSettings = z.object({
     .string()
     .min(8, 'is too short to be a key')
     .optional()
-    .describe(`The provider's key; needed by ${LISTS.and.format(namesOf(({ needsKey }) => needsKey))}`),
+    .describe(`The provider's key; needed by ${LISTS.and.format(namesOf(({ needsKey }) => needsKey))}`)
+    .meta({ secret: true }),
   GEOCODER_BASE_URL: endpointUrl
     .optional()
     .describe(

@@ -9,7 +9,8 @@ import '../settings/handshake.ts';
 import { ExpectedError } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import type { AlertSettings } from '../settings/settings.ts';
-import { printable } from '../terminal/printable.ts';
+import { printable } from '../text/printable.ts';
+import { andMore, duration, shortened } from '../text/wording.ts';
 
 /** A turn of health.ok, as tickets_ops.announce_health puts it into a job. */
 interface Turn {
@@ -45,12 +46,14 @@ export async function post(url: string, text: string, signal: AbortSignal): Prom
   await send(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body }, signal);
 }
 
-/** The text of a message, with Slack's three escapes, and none of what steers or turns around (terminal/printable.ts). */
+/** The text of a message, with Slack's three escapes, and none of what steers or turns around (text/printable.ts). */
 export function messageOf({ ok, problems, at, lasted_seconds: lasted, database }: Turn): string {
   const name = `fleettickets (${database})`;
   // A line end in what a file or a provider brought must not begin a line of ours.
-  const shown = problems.slice(0, MAX_PROBLEMS).map((problem) => `• ${shortened(problem).replaceAll('\n', '\n  ')}`);
-  const more = problems.length - shown.length;
+  const shown = problems
+    .slice(0, MAX_PROBLEMS)
+    .map((problem) => `• ${shortened(problem, MAX_PROBLEM_LENGTH).replaceAll('\n', '\n  ')}`);
+  const more = andMore(problems.length, MAX_PROBLEMS).map((line) => `${line}: select problems from tickets_ops.health`);
   const lastedFor = lasted === null ? '' : duration(lasted);
   const text = [
     ok
@@ -58,18 +61,9 @@ export function messageOf({ ok, problems, at, lasted_seconds: lasted, database }
       : `${name} needs a person since ${at}${lastedFor && `, after ${lastedFor} in which it was well`}.`,
     ...(ok && shown.length > 0 ? ['Worth knowing:'] : []),
     ...shown,
-    ...(more > 0 ? [`and ${more} more: select problems from tickets_ops.health`] : []),
+    ...more,
   ].join('\n');
   return printable(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
-}
-
-const shortened = (text: string) => (text.length > MAX_PROBLEM_LENGTH ? `${text.slice(0, MAX_PROBLEM_LENGTH)}…` : text);
-
-function duration(seconds: number): string {
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 60) return `${minutes} min`;
-  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  return `${Math.round(minutes / (24 * 60))} days`;
 }
 
 /** The URL is a secret: no error says more of it than what answered. */

@@ -121,7 +121,6 @@ export async function readStatus(db: Db): Promise<Status> {
 
 /** A worker of this host, as it last showed itself. */
 interface LocalWorker {
-  readonly pool: string;
   readonly state: string;
   /** Since its last heartbeat. */
   readonly secondsAgo: number;
@@ -129,10 +128,10 @@ interface LocalWorker {
 
 /** The workers that run on this host (in this container, whose host name is its own), the latest first. */
 export async function workersHere(db: Db): Promise<LocalWorker[]> {
-  const { rows } = await db.query<{ pool: string; state: string; seconds: number }>(
-    `select pool_id as pool, state, extract(epoch from now() - seen_at)::float8 as seconds
+  const { rows } = await db.query<{ state: string; seconds: number }>(
+    `select state, extract(epoch from now() - seen_at)::float8 as seconds
      from tickets_ops.worker_states() where host = $1 order by started_at desc`,
     [hostname()],
   );
-  return rows.map(({ pool, state, seconds }) => ({ pool, state, secondsAgo: Math.max(0, Math.round(seconds)) }));
+  return rows.map(({ state, seconds }) => ({ state, secondsAgo: Math.max(0, Math.round(seconds)) }));
 }

@@ -3,12 +3,11 @@
  * and nothing old is shown as if it were new. There is no password: it listens where it is told, on loopback as a rule, and
  * what it shows are counts and ages.
  */
-import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import pg from 'pg';
+import type pg from 'pg';
 import { withClient } from '../database/client.ts';
-import { pinSession } from '../database/session.ts';
+import { openPinnedPool } from '../database/pool.ts';
+import { listen } from '../http/listen.ts';
 import type { Log } from '../settings/log.ts';
 import { hideSecrets } from '../settings/secrets.ts';
 import { CONTENT_TYPE, exposition, readMetrics, requireMetrics } from './metrics.ts';
@@ -23,43 +22,26 @@ export interface MetricsServer {
 
 /**
  * @param port 0: any that is free
- * @throws ConnectionError, SchemaError, ExpectedError where the role may not read; EADDRINUSE and the like
+ * @throws ConnectionError, SchemaError, ExpectedError where the role may not read, or it cannot listen there
  */
 export async function serveMetrics(databaseUrl: string, host: string, port: number, log: Log): Promise<MetricsServer> {
   await withClient(databaseUrl, requireMetrics);
-  const pool = new pg.Pool({
-    connectionString: databaseUrl,
+  const pool = openPinnedPool(databaseUrl, {
     max: 2, // two scrapers; a third waits
     application_name: 'fleettickets metrics',
     connectionTimeoutMillis: ANSWER_MS,
     query_timeout: ANSWER_MS,
     onConnect: async (client) => {
-      await pinSession(client);
       await client.query(`set statement_timeout = ${ANSWER_MS}`);
     },
   });
-  // A connection that breaks: its statement fails, and the next scrape opens another or is told why not.
-  pool.on('error', () => undefined).on('connect', (client) => client.on('error', () => undefined));
   const server = createServer(async (request, response) => {
     const { status, type, body } = await answer(request.method ?? '', request.url ?? '', pool, log);
     response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
     response.end(request.method === 'HEAD' ? undefined : body);
   });
-  server.listen(port, host);
-  await once(server, 'listening').catch(async (error) => {
-    await pool.end();
-    throw error;
-  });
-  const { port: bound } = server.address() as AddressInfo;
-  return {
-    url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}/metrics`,
-    async close() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
-      await pool.end();
-    },
-  };
+  const { port: bound, close } = await listen(server, host, port, pool);
+  return { url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}/metrics`, close };
 }
 
 async function answer(method: string, url: string, pool: pg.Pool, log: Log) {

@@ -6,7 +6,7 @@ import type { ClientBase } from 'pg';
 import { type Db, SchemaError } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { ExpectedError } from '../settings/errors.ts';
-import { printable } from '../terminal/printable.ts';
+import { printable } from '../text/printable.ts';
 
 /** A row of tickets_ops.metrics. The rows of a name follow each other. */
 export interface Metric {

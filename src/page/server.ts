@@ -7,13 +7,12 @@
  * where they are set. Each of these is a test (test/page/page-server.test.ts).
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
-import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { json } from 'node:stream/consumers';
-import pg from 'pg';
+import type pg from 'pg';
 import { withClient } from '../database/client.ts';
-import { pinSession } from '../database/session.ts';
+import { openPinnedPool } from '../database/pool.ts';
+import { listen } from '../http/listen.ts';
 import type { PageSettings } from '../settings/settings.ts';
 import { type PageFile, pageFiles } from './files.ts';
 import { Refused, refusalOf } from './refused.ts';
@@ -30,22 +29,13 @@ export interface Page {
 
 /**
  * @param port 0: any that is free
- * @throws ConnectionError, ExpectedError where the role may not read, and EADDRINUSE where the port is taken
+ * @throws ConnectionError, ExpectedError where the role may not read, or the port is taken
  */
 export async function startPage(databaseUrl: string, port: number, tiles: PageSettings): Promise<Page> {
   const files = await withClient(databaseUrl, (client) => pageFiles(client, tiles));
-  const pool = new pg.Pool({
-    connectionString: databaseUrl,
-    max: 4,
-    application_name: 'fleettickets page',
-    onConnect: pinSession,
-  });
-  // A connection that breaks: its statement fails, and the next request opens another or is told why not.
-  pool.on('error', () => undefined).on('connect', (client) => client.on('error', () => undefined));
+  const pool = openPinnedPool(databaseUrl, { max: 4, application_name: 'fleettickets page' });
   const server = createServer();
-  server.listen(port, '127.0.0.1');
-  await once(server, 'listening');
-  const { port: bound } = server.address() as AddressInfo;
+  const { port: bound, close } = await listen(server, '127.0.0.1', port, pool);
   const secret = () => randomBytes(24).toString('base64url');
   // Cookies do not tell ports apart, so the cookie's name does.
   const door = { port: bound, token: secret(), cookie: `fleettickets_${bound}=${secret()}` };
@@ -58,15 +48,7 @@ export async function startPage(databaseUrl: string, port: number, tiles: PageSe
     const { status = 200, type = 'application/json', body, ...more } = answer;
     response.writeHead(status, { ...headers, 'content-type': type, ...more.headers }).end(body);
   });
-  return {
-    url: `http://127.0.0.1:${bound}/?token=${door.token}`,
-    async close() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
-      await pool.end();
-    },
-  };
+  return { url: `http://127.0.0.1:${bound}/?token=${door.token}`, close };
 }
 
 type Door = { readonly port: number; readonly token: string; readonly cookie: string };

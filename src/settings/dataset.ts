@@ -17,11 +17,13 @@ export interface Dataset {
 
 /**
  * The dataset of that name, on or off.
- * @param recorded the folder of CRQ that other processes have recorded: it counts where this one's environment names none
+ * @param crqPrefix CRQ_PREFIX: what this process's environment says, or what is in use (recorded.ts)
  * @throws SettingsError where CRQ has no folder of its own
  */
-export function dataset(name: DatasetName, recorded?: string): Dataset {
-  const folders = readSettings(BucketSettings.pick({ RUSTFS_PREFIX: true, CRQ_PREFIX: true }));
-  const crq = { ...folders, CRQ_PREFIX: folders.CRQ_PREFIX ?? recorded };
-  return { name, prefix: name === 'inc' ? folders.RUSTFS_PREFIX : crqFolder(crq) };
+export function dataset(
+  name: DatasetName,
+  crqPrefix = readSettings(BucketSettings.pick({ CRQ_PREFIX: true })).CRQ_PREFIX,
+): Dataset {
+  const { RUSTFS_PREFIX } = readSettings(BucketSettings.pick({ RUSTFS_PREFIX: true }));
+  return { name, prefix: name === 'inc' ? RUSTFS_PREFIX : crqFolder({ RUSTFS_PREFIX, CRQ_PREFIX: crqPrefix }) };
 }

@@ -1,11 +1,11 @@
 /**
  * The log: JSON lines on stdout, pretty on a terminal, without secrets (secrets.ts) and without anything that steers a
- * terminal (terminal/printable.ts).
+ * terminal (text/printable.ts).
  */
 import type { Writable } from 'node:stream';
 import { Logger as GraphileLogger } from 'graphile-worker';
 import { type Logger, type LoggerOptions, pino } from 'pino';
-import { printable } from '../terminal/printable.ts';
+import { printable } from '../text/printable.ts';
 import { hideSecrets } from './secrets.ts';
 import { readSettings, WorkerSettings } from './settings.ts';
 
@@ -54,6 +54,7 @@ const printableValues = (line: string) =>
 export function graphileLogger(log: Log): GraphileLogger {
   return new GraphileLogger((scope) => (level, message, meta) => {
     // A job that failed: the task has said so itself, without a stack (worker/task.ts). One without a task of ours has not.
+    // graphile-worker marks that line so, and says so nowhere: https://github.com/graphile/worker/blob/main/src/worker.ts
     if (meta?.['failure'] && !/Unsupported task/.test(message)) return;
     const fields = { job: scope.jobId, task: scope.taskIdentifier };
     const method = level === 'warning' ? 'warn' : level;

@@ -2,12 +2,12 @@
  * Secrets are cut out of every text that leaves the process: log lines, errors on a terminal, and the errors that
  * graphile-worker stores in `last_error`. Nobody has to remember which message might hold one.
  */
+import { secretSettings } from './settings.ts';
 
-const SECRET_SETTINGS = ['RUSTFS_SECRET_KEY', 'GEOCODER_API_KEY', 'ALERT_WEBHOOK_URL', 'ALERT_PING_URL'];
 const HIDDEN = '[hidden]';
 
 function secretsOf(env: NodeJS.ProcessEnv): string[] {
-  const secrets = SECRET_SETTINGS.map((name) => env[name]?.trim() ?? '');
+  const secrets = secretSettings().map((name) => env[name]?.trim() ?? '');
   secrets.push(...passwordsIn(env.DATABASE_URL ?? ''));
   // A secret of three letters would blank ordinary words out of every line.
   return secrets.filter((secret) => secret.length > 3).flatMap(forms);

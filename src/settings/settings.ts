@@ -5,6 +5,7 @@
 
 import { z } from 'zod';
 import { ARCHIVE_FOLDER } from '../bucket/files.ts';
+import { ALL_OURS } from '../database/schemas.ts';
 import { GeocoderSettings } from '../geocoding/settings.ts';
 import { asLibpq, refusalOfUrl } from './database-url.ts';
 import { ExpectedError } from './errors.ts';
@@ -21,14 +22,15 @@ export const DatabaseSettings = z.object({
     .describe('Postgres connection string of the database, e.g. postgres://worker:…@db:5432/tracksolid_db'),
 });
 
-const OTHER_SCHEMAS =
-  /^(pg_.*|information_schema|public|reporting|graphile_migrate|tickets(_ops|_legacy|_takeover|_set_aside|_ops_set_aside)?)$/;
+/** Postgres's schemas, ours (database/schemas.ts), and those that hold something else than jobs. */
+const isTaken = (name: string) =>
+  /^(pg_.*|information_schema|public|reporting|graphile_migrate)$/.test(name) || ALL_OURS.includes(name);
 
 export const JobSchemaSettings = z.object({
   WORKER_SCHEMA: z
     .string()
     .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be lower-case letters, digits and underscores, 63 at most')
-    .refine((name) => !OTHER_SCHEMAS.test(name), 'must not be a schema that holds something else')
+    .refine((name) => !isTaken(name), 'must not be a schema that holds something else')
     .default('graphile_worker')
     .describe(
       'Schema of the jobs: another one where graphile_worker is another application’s; fixed by the first migrate',
@@ -52,7 +54,7 @@ export const BucketSettings = z.object({
   RUSTFS_ENDPOINT: endpointUrl.describe('URL of the S3 server, e.g. http://rustfs:9000'),
   RUSTFS_REGION: z.string().min(1).default('us-east-1').describe('S3 region; RustFS accepts any'),
   RUSTFS_ACCESS_KEY: z.string().min(1).describe('S3 access key; may list, read, write and delete under the prefix'),
-  RUSTFS_SECRET_KEY: z.string().min(1).describe('S3 secret key'),
+  RUSTFS_SECRET_KEY: z.string().min(1).describe('S3 secret key').meta({ secret: true }),
   RUSTFS_BUCKET: z.string().min(1).default('tickets').describe('Bucket'),
   RUSTFS_PREFIX: z
     .string()
@@ -84,12 +86,14 @@ export function crqFolder({ RUSTFS_PREFIX, CRQ_PREFIX }: Pick<BucketSettings, 'R
   );
 }
 
+export const MOST_WORKER_CONCURRENCY = 64;
+
 export const WorkerSettings = z.object({
   WORKER_CONCURRENCY: z.coerce
     .number()
     .int()
     .min(1)
-    .max(64)
+    .max(MOST_WORKER_CONCURRENCY)
     .default(2)
     .describe('Jobs that one worker runs at once, besides geocoding; more than the database has cores gains nothing'),
   LOG_LEVEL: z
@@ -144,13 +148,15 @@ export const AlertSettings = z.object({
   ALERT_WEBHOOK_URL: httpUrl
     .optional()
     .describe(
-      'Where a message is posted when health turns, as Slack, Mattermost and their like take it. A secret. Unset: nowhere',
-    ),
+      'Where a message is posted when health turns, as Slack, Mattermost and their like take it. Unset: nowhere',
+    )
+    .meta({ secret: true }),
   ALERT_PING_URL: httpUrl
     .optional()
     .describe(
-      'What is asked for every two minutes while health is ok: a push monitor of Uptime Kuma or healthchecks, which alarms when that ends. A secret. Unset: nothing',
-    ),
+      'What is asked for every two minutes while health is ok: a push monitor of Uptime Kuma or healthchecks, which alarms when that ends. Unset: nothing',
+    )
+    .meta({ secret: true }),
 });
 
 export const PageSettings = z.object({
@@ -167,7 +173,7 @@ export const PageSettings = z.object({
   MAP_TILES_ATTRIBUTION: z.string().default('').describe('Whose tiles they are, as their terms ask to say on the map'),
 });
 
-/** Every setting, by group: the README's table is made from it. */
+/** Every setting, by group: docs/settings.md is made from it. One that is a secret is marked so, by zod's `meta`. */
 export const SETTINGS = {
   Database: DatabaseSettings,
   JobSchema: JobSchemaSettings,
@@ -180,6 +186,12 @@ export const SETTINGS = {
   Alert: AlertSettings,
   Page: PageSettings,
 } as const;
+
+/** Names of the settings that are secrets as a whole; DATABASE_URL holds one. */
+export const secretSettings = (): string[] =>
+  Object.values(SETTINGS).flatMap((group) =>
+    Object.entries<z.ZodType>(group.shape).flatMap(([name, type]) => (type.meta()?.['secret'] ? [name] : [])),
+  );
 
 export type AlertSettings = z.infer<typeof AlertSettings>;
 export type JobSchemaSettings = z.infer<typeof JobSchemaSettings>;

@@ -8,7 +8,7 @@ import { CLEANING_VERSION } from '../csv/clean.ts';
 import { RefusedFileError } from '../csv/refused.ts';
 import { type Db, transaction } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
-import { FeedSettings, readSettings } from '../settings/settings.ts';
+import { settingInUse } from '../settings/recorded.ts';
 import { compareStaged } from './comparison.ts';
 import { type Claim, claimLost, FENCE } from './ledger.ts';
 import { figuresOf, judge, type Reading, type Verdict } from './suspicion.ts';
@@ -46,15 +46,9 @@ export async function commitStaging(
   return verdict.verdict === 'hold' ? 'held' : 'loading';
 }
 
-/** What this process's environment says, else what others have recorded. */
-export async function onSuspectSnapshot(db: Db): Promise<'hold' | 'load'> {
-  const { ON_SUSPECT_SNAPSHOT } = readSettings(FeedSettings);
-  if (ON_SUSPECT_SNAPSHOT) return ON_SUSPECT_SNAPSHOT;
-  const { rows } = await db.query<{ value: string | null }>(
-    `select tickets_ops.setting('ON_SUSPECT_SNAPSHOT') as value`,
-  );
-  return rows[0]?.value === 'load' ? 'load' : 'hold';
-}
+/** What is done with a file that is suspect. */
+export const onSuspectSnapshot = async (db: Db): Promise<'hold' | 'load'> =>
+  (await settingInUse(db, 'ON_SUSPECT_SNAPSHOT')) ?? 'hold';
 
 async function writeFigures(
   db: Db,

@@ -8,7 +8,7 @@ import { versionOf } from '../bucket/files.ts';
 import type { Feed, Knowledge, KnownVersion, LedgerStatus } from '../bucket/plan.ts';
 import { CLEANING_VERSION } from '../csv/clean.ts';
 import type { Db } from '../database/client.ts';
-import { FeedSettings, readSettings } from '../settings/settings.ts';
+import { settingInUse } from '../settings/recorded.ts';
 import type { KnownBytes } from './stage.ts';
 
 interface InFlight {
@@ -53,14 +53,9 @@ export async function isBackfilling(db: Db, dataset: string): Promise<boolean> {
   return rows.length > 0;
 }
 
-/** What the files of a dataset are: what this process's environment says, else what others have recorded. */
-export async function feedOf(db: Db, dataset: string): Promise<Feed> {
-  const { INC_FEED, CRQ_FEED } = readSettings(FeedSettings);
-  const own = dataset === 'inc' ? INC_FEED : CRQ_FEED;
-  if (own) return own;
-  const { rows } = await db.query<{ feed: Feed }>('select tickets_ops.feed($1) as feed', [dataset]);
-  return rows[0]?.feed ?? 'snapshots';
-}
+/** What the files of a dataset are. */
+export const feedOf = async (db: Db, dataset: string): Promise<Feed> =>
+  (await settingInUse(db, dataset === 'inc' ? 'INC_FEED' : 'CRQ_FEED')) ?? 'snapshots';
 
 async function blockingFile(db: Db, dataset: string): Promise<Position | null> {
   const { rows } = await db.query<{ snapshot_at: Date; last_modified: Date; key: string }>(

@@ -53,7 +53,7 @@ const POLL_MS = 200;
 const BUSY_PATIENCE_MS = 10 * 60_000;
 
 /** How far a load is: a phase of the snapshot in flight, and how much of it is done. */
-export type Report = (phase: string, done: number, total: number) => void;
+type Report = (phase: string, done: number, total: number) => void;
 
 /** Loads from the bucket through fetch_snapshot and the jobs it fans out into; resolves when the last one is done. */
 export async function loadFromBucket(

@@ -8,6 +8,7 @@ import type { Feed } from '../bucket/plan.ts';
 import type { Counts, FirstReject } from '../csv/chunks.ts';
 import { escapedText } from '../csv/text.ts';
 import type { Values } from '../csv/values.ts';
+import { listed, shortened } from '../text/wording.ts';
 
 /** Figures of a whole file; kept in the ledger for judging the next one. */
 export interface Figures {
@@ -178,10 +179,12 @@ function comparedWith(last: Figures, now: Figures, { dataset, feed, known }: Com
         ]
       : whyUnknown(last, now, feed, known)),
     ...(gone.length > 0
-      ? [`${some(gone.length, 'column')} of the last load ${gone.length === 1 ? 'is' : 'are'} gone: ${listed(gone)}.`]
+      ? [
+          `${some(gone.length, 'column')} of the last load ${gone.length === 1 ? 'is' : 'are'} gone: ${listedNames(gone)}.`,
+        ]
       : []),
     ...(fresh.length > 0
-      ? [`${some(fresh.length, 'column')} ${fresh.length === 1 ? 'is' : 'are'} new: ${listed(fresh)}.`]
+      ? [`${some(fresh.length, 'column')} ${fresh.length === 1 ? 'is' : 'are'} new: ${listedNames(fresh)}.`]
       : []),
     ...whyRepaired(last, now),
     ...Object.keys(now.values).flatMap((column) => whyFewerRead(column, last, now, feed)),
@@ -240,7 +243,8 @@ const percent = (share: number) => `${share > 0 && share < 0.1 ? (100 * share).t
 const some = (count: number, what: string) => (count === 0 ? '' : `${count} ${what}${count === 1 ? '' : 's'}`);
 
 /** Names come from the file: they are shown escaped, and not all of a thousand. */
-function listed(names: readonly string[]): string {
-  const shown = names.slice(0, 10).map((name) => escapedText(name.length > 60 ? `${name.slice(0, 60)}…` : name));
-  return `${shown.join(', ')}${names.length > shown.length ? ` and ${names.length - shown.length} more` : ''}`;
-}
+const listedNames = (names: readonly string[]) =>
+  listed(
+    names.map((name) => escapedText(shortened(name, 60))),
+    10,
+  );

@@ -1,5 +1,5 @@
 /** The way out of every command: what it prints is safe to show, and a reader that has seen enough is no error. */
-import { printable } from './printable.ts';
+import { printable } from '../text/printable.ts';
 
 /** The answer, on stdout. */
 export function print(text: string): void {
@@ -10,6 +10,16 @@ export function print(text: string): void {
 export function printJson(value: unknown): void {
   print(`${JSON.stringify(value, null, 2)}\n`);
 }
+
+/** The answer as JSON, or as a person reads it. */
+export function printAnswer<T>(json: boolean, answer: T, describe: (answer: T) => string): void {
+  if (json) printJson(answer);
+  else print(describe(answer));
+}
+
+/** What stands below what a command without --apply would do. */
+export const DRY_RUN = 'This was a dry run: nothing was changed.';
+export const APPLY = `${DRY_RUN} Add --apply to do it.`;
 
 /** What is not the answer, on stderr. */
 export function printError(text: string): void {

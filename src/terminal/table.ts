@@ -1,5 +1,5 @@
 /** Rows of a query as a table of text, as psql draws it. */
-import { printableLine } from './printable.ts';
+import { printableLine } from '../text/printable.ts';
 
 const cellOf = (value: unknown): string => {
   if (value === null || value === undefined) return '';

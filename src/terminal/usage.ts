@@ -2,3 +2,10 @@
 export class UsageError extends Error {
   override name = 'UsageError';
 }
+
+/** One of the values that an option may have. @throws UsageError */
+export function choose<Choice extends string>(option: string, choices: readonly Choice[], given: string): Choice {
+  const chosen = choices.find((choice) => choice === given);
+  if (chosen === undefined) throw new UsageError(`${option} ${given}: choose ${choices.join(', ')}.`);
+  return chosen;
+}

@@ -3,28 +3,22 @@
  * (database/session.ts) before its first job.
  */
 import type { WorkerEvents } from 'graphile-worker';
-import pg from 'pg';
-import { pinSession } from '../database/session.ts';
-import { DatabaseSettings, readSettings } from '../settings/settings.ts';
+import type pg from 'pg';
+import { openPinnedPool } from '../database/pool.ts';
+import { MOST_GEOCODING_SLOTS } from '../geocoding/concurrency.ts';
+import { DatabaseSettings, MOST_WORKER_CONCURRENCY, readSettings } from '../settings/settings.ts';
 import { heartbeatEnded } from './heartbeat.ts';
 import { markSessions } from './sessions.ts';
 
-/** Twice what WORKER_CONCURRENCY and the geocoding slots may come to: a job holds one connection and may need another. */
-const MAX_CONNECTIONS = 160;
+/** A job holds one connection and may need another. */
+const MAX_CONNECTIONS = 2 * (MOST_WORKER_CONCURRENCY + MOST_GEOCODING_SLOTS);
 
 const pools = new WeakMap<WorkerEvents, pg.Pool>();
 
-/** The pool for the worker with these events. It opens connections only when they are needed. */
+/** The pool for the worker with these events. */
 export function openPool(events: WorkerEvents): pg.Pool {
-  const pool = new pg.Pool({
-    connectionString: markSessions(readSettings(DatabaseSettings).DATABASE_URL),
-    max: MAX_CONNECTIONS,
-    onConnect: pinSession,
-  });
-  // Of an idle connection that broke: the pool drops it, and whatever asks next gets another or the reason.
-  pool.on('error', () => undefined);
-  // Of one in use: its query fails with it.
-  pool.on('connect', (client) => client.on('error', () => undefined));
+  const url = markSessions(readSettings(DatabaseSettings).DATABASE_URL);
+  const pool = openPinnedPool(url, { max: MAX_CONNECTIONS });
   pools.set(events, pool);
   return pool;
 }

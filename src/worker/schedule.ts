@@ -19,7 +19,7 @@ export const readCrontab = async (): Promise<ParsedCronItem[]> => parseCrontab(a
  * When an entry fires, in UTC: at a listed minute of a listed hour in a listed month, if the date *or* the weekday (0 is
  * Sunday) is listed.
  */
-export interface Times {
+interface Times {
   readonly minutes: readonly number[];
   readonly hours: readonly number[];
   readonly dates: readonly number[];

@@ -29,19 +29,17 @@ export const TASK_DIRECTORY = fileURLToPath(new URL('../../tasks', import.meta.u
 setFlagsFromString('--semi-space-growth-factor=1');
 setFlagsFromString('--heap-growing-percent=30');
 
-/**
- * graphile-worker's settings, from the environment.
- * @param onHeartbeatFailure the heartbeat failed, so others may take the jobs; the default ends the process at once, so that its container restarts
- */
-export function workerPreset(log: Log, onHeartbeatFailure: (reason: string) => void = exitAtOnce(log)) {
+/** graphile-worker's settings, from the environment. Where the heartbeat fails, the process ends at once: its container restarts it. */
+export function workerPreset(log: Log) {
   const { DATABASE_URL } = readSettings(DatabaseSettings);
   const events: WorkerEvents = new EventEmitter();
-  keepHeartbeat(events, DATABASE_URL, log, onHeartbeatFailure);
+  keepHeartbeat(events, DATABASE_URL, log, exitAtOnce(log));
   // A pool whose database is gone for good shuts down in good order otherwise, and the container would not restart.
   events.on('pool:fatalError', () => {
     process.exitCode = 1;
   });
-  // Whoever may connect can send this notice; migrations of our tables come with the heartbeat.
+  // A worker shuts down by this notice (https://github.com/graphile/worker/pull/361), which whoever may connect can send;
+  // migrations of our tables come with the heartbeat. It looks at the payload after its listeners have.
   events.on('pool:listen:notification', ({ message }) => {
     if (message.channel === 'worker:migrate') message.payload = '';
   });

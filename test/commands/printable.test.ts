@@ -6,15 +6,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { printable, printableLine } from '../../src/terminal/printable.ts';
 import { table } from '../../src/terminal/table.ts';
+import { printable, printableLine } from '../../src/text/printable.ts';
+import { CLI, runCommand } from '../support/command.ts';
 import { type Environment, startEnvironment, waitFor } from '../support/environment.ts';
 import { csvOf } from '../support/pipeline.ts';
 import { startScriptedProvider } from '../support/scripted-provider.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
-
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 /** Clears the screen, sets the window's title, turns text around, hides, and pretends to be a line of ours. */
 const HOSTILE = '\u001b[2J\u001b]0;owned\u0007\u202egnp.exe\u2066\u200b\u009b31m\rAll is well.';
@@ -63,13 +61,12 @@ describe('every way out', () => {
 
   /** Runs a command, and checks what it wrote. */
   async function fleettickets(args: string[], settings: Record<string, string> = {}) {
-    const child = spawn(process.execPath, [CLI, ...args], { cwd: folder, env: { ...process.env, ...settings } });
-    const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
-    const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+    const ended = await runCommand(folder, settings, args);
+    const { out, err } = ended;
     for (const written of [out, err])
       assert.doesNotMatch(written, STEERING, `${args.join(' ')}: ${JSON.stringify(written)}`);
     assert.doesNotMatch(out, /^All is well\.$/m, 'a line that somebody else wrote');
-    return { status: await closed, out, err };
+    return ended;
   }
   // What XML can carry, in which S3 lists: no control character.
   const key = 'automations/inc/2026-06-15T07-00-00\u202egnp\u2066.csv';

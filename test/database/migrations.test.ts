@@ -23,7 +23,7 @@ describe('the SQL sources in migrations/fixtures', () => {
   });
   after(() => env.close());
 
-  test('are what the migrated database holds: applied again, they change no function, view or comment', async () => {
+  test('are what the migrated database holds: applied again, they change no function, aggregate, view or comment', async () => {
     const client = await env.pool.connect();
     try {
       const held = await definitions(client, SCHEMAS);
@@ -39,18 +39,20 @@ describe('the SQL sources in migrations/fixtures', () => {
     }
   });
 
-  test('hold every function and view of our schemas in exactly one place', async () => {
+  test('hold every function, aggregate and view of our schemas in exactly one place', async () => {
     const made = [...files].flatMap(([, sql]) =>
-      [...sql.matchAll(/^ *create (?:or replace )?(?:function|view) ([a-z_.]+)/gm)].map(([, name]) => name ?? ''),
+      [...sql.matchAll(/^ *create (?:or replace )?(?:function|aggregate|view) ([a-z_.]+)/gm)].map(
+        ([, name]) => name ?? '',
+      ),
     );
     const ours = made.filter((name) => !name.startsWith('tickets_takeover.')).sort();
     const held = [...(await definitions(env.pool as never, SCHEMAS))].flatMap(([name, found]) => found.map(() => name));
     assert.deepEqual(ours, held.sort());
   });
 
-  test('alone make functions and views: what a migration has beside them makes none', () => {
+  test('alone make functions, aggregates and views: what a migration has beside them makes none', () => {
     const between = committed.join('\n').replace(/^--! Included (\S+)$[\s\S]*?^--! EndIncluded \1$/gm, '');
-    assert.doesNotMatch(between, /^\s*create (or replace )?(function|view|procedure)/m);
+    assert.doesNotMatch(between, /^\s*create (or replace )?(function|aggregate|view|procedure)/m);
   });
 
   test('name the schema of graphile-worker in one file only', () => {

@@ -1,17 +1,14 @@
 /** A database without our schema, or with an older one: every command says what to run, in one line, and touches nothing. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { startDatabase } from '../../demo/embedded.ts';
+import { runCommand } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { csvOf } from '../support/pipeline.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const COMMANDS: [name: string, ...args: string[]][] = [
   ['status'],
   ['metrics'],
@@ -40,12 +37,7 @@ before(async () => {
 });
 after(() => rm(folder, { recursive: true }));
 
-async function fleettickets(args: string[], settings: Record<string, string> = {}) {
-  const child = spawn(process.execPath, [CLI, ...args], { cwd: folder, env: { ...process.env, ...settings } });
-  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  return { status: await closed, out, err };
-}
+const fleettickets = (args: string[], settings: Record<string, string> = {}) => runCommand(folder, settings, args);
 
 /** The command fails with the remedy as its last line, and without a stack trace. */
 async function isToldToMigrate(

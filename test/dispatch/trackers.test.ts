@@ -1,23 +1,13 @@
 /** Pointing tickets.vehicles at the table of another software: what is found, what is written, what the doctor says of it. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { tmpdir } from 'node:os';
-import { text } from 'node:stream/consumers';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { connect } from '../../src/database/client.ts';
 import { vehicles as examineVehicles } from '../../src/operations/doctor/vehicles.ts';
+import { fleettickets as runFleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { createTracker, park, report } from '../support/fleet.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
-
-async function fleettickets(...args: string[]) {
-  const child = spawn(process.execPath, [CLI, ...args], { cwd: tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
-  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  return { status: await closed, out, err };
-}
+const fleettickets = (...args: string[]) => runFleettickets({}, ...args);
 
 describe('a tracker’s table', () => {
   let env: Environment;
@@ -93,7 +83,7 @@ describe('a tracker’s table', () => {
   test('is shown by a dry run, and used by --apply', async () => {
     const dry = await fleettickets('vehicles', '--use', 'live.positions');
     assert.equal(dry.status, 0);
-    assert.match(dry.out, /from live\.positions p;\n[\s\S]*this was a dry run/);
+    assert.match(dry.out, /from live\.positions p;\n[\s\S]*This was a dry run/);
     assert.deepEqual(await now(), []);
     const { status, out } = await fleettickets('vehicles', '--use', 'live.positions', '--apply');
     assert.equal(status, 0);
@@ -278,7 +268,7 @@ describe('a tracker’s table', () => {
     assert.match(dry.out, / KDB 777B \| +1 \| WOT2 +\| 6\.4 \| at risk \| +45 /);
     assert.match(
       dry.out,
-      /2 tickets for 2 vehicles, some \d+ km of road\.\n1 left out: every vehicle within reach goes elsewhere\n1 left out: no place is known\nNothing was assigned/,
+      /2 tickets for 2 vehicles, some \d+ km of road\.\n1 left out: every vehicle within reach goes elsewhere\n1 left out: no place is known\nThis was a dry run/,
     );
     const assigned = async () =>
       (await env.pool.query(`select ticket_id from tickets.assignments where state = 'assigned' order by 1`)).rows

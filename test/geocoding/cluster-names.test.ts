@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { csvOf, fetchNow, keyOf } from '../support/pipeline.ts';
+import { asking } from '../support/rows.ts';
 
 let env: Environment;
 before(async () => {
@@ -11,7 +12,7 @@ before(async () => {
 after(() => env.close());
 beforeEach(() => env.reset());
 
-const sql = async (text: string, values: unknown[] = []) => (await env.pool.query(text, values)).rows;
+const sql = asking(() => env.pool);
 const SPELLINGS = ['Ongata Rongai', 'ONGATA RONGAI', 'ongata  rongai', ' Ongata Rongai\u00a0'];
 const RONGAI = 'st_setsrid(st_makepoint(36.76, -1.4), 4326)';
 

@@ -1,10 +1,7 @@
 /** `fleettickets geocode`, through the public command line. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { text } from 'node:stream/consumers';
 import { after, before, beforeEach, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { fleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import {
   locationiqPlace,
@@ -13,7 +10,6 @@ import {
   UNABLE_TO_GEOCODE,
 } from '../support/scripted-provider.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const KEY = 'pk.0123456789abcdef-secret';
 
 let env: Environment;
@@ -44,9 +40,8 @@ beforeEach(async () => {
 });
 
 async function geocode(args: string[], settings: Record<string, string> = {}) {
-  const command = spawn(process.execPath, [CLI, 'geocode', ...args], {
-    env: {
-      ...process.env,
+  const ended = await fleettickets(
+    {
       GEOCODER_PROVIDER: 'locationiq',
       GEOCODER_API_KEY: KEY,
       GEOCODER_BASE_URL: server.baseUrl,
@@ -54,10 +49,12 @@ async function geocode(args: string[], settings: Record<string, string> = {}) {
       GEOCODER_DAILY_BUDGET: '100',
       ...settings,
     },
-  });
-  const [out, err] = await Promise.all([text(command.stdout), text(command.stderr), once(command, 'close')]);
+    'geocode',
+    ...args,
+  );
+  const { out, err } = ended;
   assert.ok(!`${out}${err}`.includes(KEY), 'the key is not shown');
-  return { out, err, status: command.exitCode };
+  return ended;
 }
 
 test('dry run: what would be asked, how many calls, how long; nothing is asked or written', async () => {
@@ -67,7 +64,7 @@ test('dry run: what would be asked, how many calls, how long; nothing is asked o
   assert.match(out, /^ {2}Buruburu Phase 5, Kilimani, Kenya {2}\(1 open, never asked\)$/m);
   assert.match(out, /^ {2}Palm Court, Nyali, Kenya {2}\(1 open, never asked; waits for its cluster\)$/m);
   assert.match(out, /^Cost: 3 to 7 calls, 1 s to 1 s at 20 a second; 100 calls left today\.$/m);
-  assert.match(out, /dry run\. Add --apply to ask\.$/m);
+  assert.match(out, /^This was a dry run: nothing was changed\. Add --apply to do it\.$/m);
   const slow = await geocode(['locations'], { GEOCODER_RATE_PER_SECOND: '0.02', GEOCODER_DAILY_BUDGET: '3' });
   assert.match(
     slow.out,

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 import { type Environment, startEnvironment } from '../support/environment.ts';
+import { asking } from '../support/rows.ts';
 import {
   type Call,
   locationiqPlace,
@@ -27,7 +28,7 @@ before(async () => {
 after(() => Promise.all([env.close(), server.close()]));
 beforeEach(() => env.reset());
 
-const sql = async (text: string, values: unknown[] = []) => (await env.pool.query(text, values)).rows;
+const sql = asking(() => env.pool);
 
 /** Thirty places of one cluster, planned and asked. */
 async function askAll(provider: string, found: (call: Call) => Reply): Promise<void> {

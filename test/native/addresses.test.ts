@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import dns from 'node:dns';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { after, afterEach, before, describe, mock, test } from 'node:test';
 import { listFolder, openBucket } from '../../src/bucket/s3.ts';
@@ -15,7 +16,7 @@ import { call } from '../../src/geocoding/call.ts';
 import { CONTROL } from '../../src/geocoding/provider.ts';
 import { locationiq } from '../../src/geocoding/providers/locationiq.ts';
 import { BucketSettings, readSettings } from '../../src/settings/settings.ts';
-import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { locationiqPlace, type ScriptedProvider, startScriptedProvider } from '../support/scripted-provider.ts';
 
 const HOST = 'several-addresses.test';
@@ -49,18 +50,45 @@ async function suspended(address: string, port: number, target: number): Promise
   closing.push(() => forwarder.kill('SIGKILL'));
   await once(forwarder.stdout, 'data');
   forwarder.kill('SIGSTOP');
+  await waitFor('the listener to be suspended', async () =>
+    / T /.test(await readFile(`/proc/${forwarder.pid}/stat`, 'utf8')),
+  );
   const queue: Socket[] = [];
   closing.push(() => {
     for (const socket of queue) socket.destroy();
   });
-  for (;;) {
+  // The kernel answers until the queue holds one more than the backlog.
+  for (let length = 1; length <= 2; length += 1) {
     const socket = connect(port, address);
     socket.on('error', () => undefined);
     queue.push(socket);
-    if (!(await Promise.race([once(socket, 'connect'), new Promise((resolve) => setTimeout(resolve, 300))])))
-      return forwarder;
+    await waitFor('the connection to be queued', async () => (await queueOf(address, port)) === length);
   }
+  return forwarder;
 }
+
+/** The kernel's sockets (proc(5), /proc/net/tcp): addresses and ports in hexadecimal, the former with their last byte first. */
+async function sockets(): Promise<{ local: string; remote: string; state: string; received: number }[]> {
+  const [, ...lines] = (await readFile('/proc/net/tcp', 'utf8')).trim().split('\n');
+  return lines.map((line) => {
+    const [, local = '', remote = '', state = '', queues = ''] = line.trim().split(/\s+/);
+    return { local, remote, state, received: Number.parseInt(queues.split(':')[1] ?? '', 16) };
+  });
+}
+
+const inKernel = (address: string, port: number) =>
+  `${Buffer.from(address.split('.').map(Number).reverse()).toString('hex')}:${port.toString(16).padStart(4, '0')}`.toUpperCase();
+
+const LISTEN = '0A';
+const SYN_SENT = '02';
+
+/** Connections that wait to be accepted. */
+const queueOf = async (address: string, port: number) =>
+  (await sockets()).find(({ local, state }) => state === LISTEN && local === inKernel(address, port))?.received;
+
+/** Whether somebody waits for an answer to his handshake. */
+const isAsked = async (address: string, port: number) =>
+  (await sockets()).some(({ remote, state }) => state === SYN_SENT && remote === inKernel(address, port));
 
 /** A port of 127.0.0.1 that passes on to another. */
 async function forwarded(target: number): Promise<number> {
@@ -132,8 +160,11 @@ describe('a host with several addresses', { skip: !native && 'needs a native Pos
       const port = await forwarded(portOf(url()));
       const slow = await suspended('127.0.0.2', port, portOf(url()));
       addresses('127.0.0.2', '127.0.0.3'); // the other refuses
-      setTimeout(() => slow.kill('SIGCONT'), 500);
-      await reach(at(url(), port));
+      // What was asked first is lost: TCP asks again after a second.
+      const awake = waitFor('the handshake to begin', () => isAsked('127.0.0.2', port)).then(() =>
+        slow.kill('SIGCONT'),
+      );
+      await Promise.all([awake, reach(at(url(), port))]);
     });
   }
 });

@@ -7,9 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
+import { fleettickets } from '../support/command.ts';
 import { asPerson, type Environment, native, startEnvironment } from '../support/environment.ts';
 import { postgresPrograms } from '../support/native.ts';
-import { first, fleettickets, second } from '../support/operations.ts';
+import { first, second } from '../support/operations.ts';
 import { PREFIX } from '../support/pipeline.ts';
 
 const MAX_OUTPUT = 64 * 1024 * 1024;

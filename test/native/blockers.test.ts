@@ -1,18 +1,14 @@
 /** A person's open transaction keeps others waiting for a bounded time, and is named: by health, and to whoever waits. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
+import { fleettickets } from '../support/command.ts';
 import { connectAsPerson, type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { csvOf, keyOf } from '../support/pipeline.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
-
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 describe('a transaction that somebody left open', { skip: !native && 'needs a native Postgres' }, () => {
   let env: Environment;
@@ -128,8 +124,7 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
       const GEOCODER = { GEOCODER_PROVIDER: 'nominatim', GEOCODER_BASE_URL: 'http://127.0.0.1:1' };
       await Promise.all(
         commands.map(async (args) => {
-          const child = spawn(process.execPath, [CLI, ...args], { env: { ...process.env, ...GEOCODER } });
-          const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+          const { out, err } = await fleettickets(GEOCODER, ...args);
           assert.match(`${out}${err}`, blocked, args.join(' '));
         }),
       );

@@ -1,6 +1,5 @@
 /** What stands between us and the servers: certificates that nobody signed, hosts of two addresses, limits of connections. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import dns from 'node:dns';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -9,16 +8,14 @@ import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect as connectSocket, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { after, before, describe, type TestContext, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { listFolder, openBucket } from '../../src/bucket/s3.ts';
 import { withClient } from '../../src/database/client.ts';
 import { BucketSettings, DatabaseSettings, readSettings } from '../../src/settings/settings.ts';
+import { fleettickets } from '../support/command.ts';
 import { asPerson, native } from '../support/environment.ts';
 import { startNativePostgres } from '../support/native.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const EMPTY =
   '<?xml version="1.0"?><ListBucketResult><Name>tickets</Name><IsTruncated>false</IsTruncated></ListBucketResult>';
 
@@ -155,18 +152,15 @@ describe('a connection', { skip: !native && 'needs a native Postgres' }, () => {
       listFolder(bucketAt(endpoint), 'automations/inc/'),
       /signed by nobody whom this machine trusts: name the file .* in NODE_EXTRA_CA_CERTS/,
     );
-    const child = spawn(process.execPath, [CLI, 'doctor', '--json'], {
-      cwd: folder,
-      env: {
-        ...process.env,
-        DATABASE_URL: postgres.url,
-        RUSTFS_ENDPOINT: endpoint,
-        RUSTFS_ACCESS_KEY: 'a',
-        RUSTFS_SECRET_KEY: 'b',
-        NODE_EXTRA_CA_CERTS: certificate,
-      },
-    });
-    const findings: { check: string; state: string }[] = JSON.parse(await text(child.stdout));
+    const settings = {
+      DATABASE_URL: postgres.url,
+      RUSTFS_ENDPOINT: endpoint,
+      RUSTFS_ACCESS_KEY: 'a',
+      RUSTFS_SECRET_KEY: 'b',
+      NODE_EXTRA_CA_CERTS: certificate,
+    };
+    const { out } = await fleettickets(settings, 'doctor', '--json');
+    const findings: { check: string; state: string }[] = JSON.parse(out);
     assert.equal(findings.find(({ check }) => check === 'bucket')?.state, 'ok', JSON.stringify(findings));
   });
 

@@ -3,21 +3,17 @@
  * agree at every moment, across kill -9 too, and the dispatcher's role can do what it must and nothing else.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { tmpdir } from 'node:os';
-import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { Dice } from '../../demo/chance.ts';
+import { fleettickets as runFleettickets } from '../support/command.ts';
 import { type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 import { createTracker, park, report } from '../support/fleet.ts';
 import { addFetch, csvOf, fetchNow, keyOf } from '../support/pipeline.ts';
 import { countRows } from '../support/rows.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const NAIROBI = { lng: 36.82, lat: -1.28 };
 const SEED = Number(process.env['DISPATCH_SEED'] ?? Date.now() % 1_000_000);
 
@@ -44,15 +40,7 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
     if (login) Object.assign(url, { username: login, password });
     return url.href;
   };
-  const fleettickets = async (role: string, ...args: string[]) => {
-    const child = spawn(process.execPath, [CLI, ...args], {
-      cwd: tmpdir(),
-      env: { ...process.env, DATABASE_URL: urlOf(role) },
-    });
-    const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
-    const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-    return { status: await closed, out, err };
-  };
+  const fleettickets = (role: string, ...args: string[]) => runFleettickets({ DATABASE_URL: urlOf(role) }, ...args);
   const sessions: pg.Client[] = [];
   const session = async (role?: string) => {
     const client = new pg.Client({ connectionString: urlOf(role) });

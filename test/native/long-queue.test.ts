@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { type Environment, native, startEnvironment } from '../support/environment.ts';
+import { asking } from '../support/rows.ts';
 
 const WAITING = 60_000;
 
@@ -13,7 +14,7 @@ describe('a long queue', { skip: !native && 'needs a native Postgres' }, () => {
   after(() => env.close());
   beforeEach(() => env.reset());
 
-  const sql = async (text: string, values: unknown[] = []) => (await env.pool.query(text, values)).rows;
+  const sql = asking(() => env.pool);
   /** Adds jobs, so many of which have failed. */
   const fill = async (jobs: number, failed: number) => {
     await env.reset();

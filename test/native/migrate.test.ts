@@ -5,12 +5,11 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { withClient } from '../../src/database/client.ts';
+import { CLI } from '../support/command.ts';
 import { inJobSchema, native, waitFor } from '../support/environment.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const server = process.env.TEST_DATABASE_URL ?? '';
 const suffix = randomBytes(4).toString('hex');
 const owner = `migrate_owner_${suffix}`;

@@ -4,15 +4,14 @@ import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { connect, PooledError } from '../../src/database/client.ts';
 import { POOLED } from '../../src/database/pooler.ts';
 import { examine } from '../../src/operations/doctor/doctor.ts';
+import { CLI } from '../support/command.ts';
 import { asPerson, type Environment, native, startEnvironment } from '../support/environment.ts';
 import { startPgBouncer } from '../support/pgbouncer.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const ROUNDS = 20;
 
 type Ended = { status: number; said: string };

@@ -1,20 +1,16 @@
 /** What is served runs on a streaming replica: that is where a busy map goes first. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { pino } from 'pino';
 import { withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
+import { fleettickets } from '../support/command.ts';
 import { connectAsPerson, native, waitFor } from '../support/environment.ts';
 import { startNativePostgres, startReplica } from '../support/native.ts';
-
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 /** Whose answers do not change with time: the tickets below have no clock. */
 const SERVED = [
@@ -98,15 +94,13 @@ describe('a streaming replica', { skip: !native && 'needs a native Postgres' }, 
     const file = join(tmpdir(), `fleettickets-replica-${process.pid}.csv`);
     await writeFile(file, 'ticket_id\nWOT1\n');
     const run = async (...args: string[]) => {
-      const env = {
-        ...process.env,
+      const settings = {
         DATABASE_URL: standbyUrl,
         RUSTFS_ENDPOINT: 'http://127.0.0.1:1',
         RUSTFS_ACCESS_KEY: 'a',
         RUSTFS_SECRET_KEY: 'b',
       };
-      const child = spawn(process.execPath, [CLI, ...args], { env });
-      const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+      const { out, err } = await fleettickets(settings, ...args);
       return `${out}${err}`;
     };
     for (const args of [['worker'], ['worker', '--migrate'], ['ingest', '--inc-csv', file, '--apply']]) {
@@ -115,7 +109,7 @@ describe('a streaming replica', { skip: !native && 'needs a native Postgres' }, 
       assert.doesNotMatch(said, /\n {4}at /);
     }
     assert.match(await run('status'), /No worker is alive/);
-    assert.match(await run('ingest', '--inc-csv', file), /Dry run/);
+    assert.match(await run('ingest', '--inc-csv', file), /dry run/);
     await rm(file);
   });
 });

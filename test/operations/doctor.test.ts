@@ -4,8 +4,9 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { startDatabase } from '../../demo/embedded.ts';
 import { withClient } from '../../src/database/client.ts';
 import type { Finding } from '../../src/operations/doctor/finding.ts';
+import { fleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
-import { first, fleettickets, operations } from '../support/operations.ts';
+import { first, operations } from '../support/operations.ts';
 import { PREFIX } from '../support/pipeline.ts';
 
 let env: Environment;

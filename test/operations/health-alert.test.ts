@@ -68,12 +68,12 @@ describe('the webhook', () => {
     assert.equal(messages().length, 2);
     assert.match(
       messages()[1] ?? '',
-      /^fleettickets \(\w+\) needs a person since .* EAT, after 0 min in which it was well\.\n• Fault: The feed stands still: no look has ever found a file/,
+      /^fleettickets \(\w+\) needs a person since .* EAT, after \d+ s in which it was well\.\n• Fault: The feed stands still: no look has ever found a file/,
     );
     await turnWell();
     for (let n = 0; n < 2; n += 1) await maintain();
     assert.equal(messages().length, 3);
-    assert.match(messages()[2] ?? '', /is well again since .*, after 0 min\.$/);
+    assert.match(messages()[2] ?? '', /is well again since .*, after \d+ s\.$/);
     assert.deepEqual(
       requests.map(({ method, path }) => [method, path]),
       Array(3).fill(['POST', WEBHOOK]),
@@ -166,7 +166,7 @@ describe('a message', () => {
       problems: ['Fault: <html> & more', 'x'.repeat(9_000), ...Array(10).fill('y')],
     }).split('\n');
     assert.equal(lines[1], '• Fault: &lt;html&gt; &amp; more');
-    assert.equal(lines[2]?.length, 503);
+    assert.equal(lines[2]?.length, 502);
     assert.equal(lines.length, 12);
     assert.match(lines.at(-1) ?? '', /^and 2 more: select problems/);
   });

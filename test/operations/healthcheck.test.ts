@@ -1,8 +1,9 @@
 /** fleettickets healthcheck: whether the worker of this host reaches the database. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { fleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment, waitFor } from '../support/environment.ts';
-import { fleettickets, operations } from '../support/operations.ts';
+import { operations } from '../support/operations.ts';
 import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
 let env: Environment;

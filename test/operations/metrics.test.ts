@@ -1,21 +1,17 @@
 /** tickets_ops.metrics, and the ways it comes out: fleettickets metrics, its server, the exporter's query. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
 import { exposition, type Metric, readMetrics } from '../../src/operations/metrics.ts';
 import { type MetricsServer, serveMetrics } from '../../src/operations/metrics-server.ts';
+import { fleettickets as runFleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { createTracker, park, report } from '../support/fleet.ts';
 import { fetchNow, PREFIX } from '../support/pipeline.ts';
 import { promtool, skipWithoutPromtool } from '../support/promtool.ts';
 import { countRows } from '../support/rows.ts';
-
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 let env: Environment;
 before(async () => {
@@ -38,12 +34,7 @@ async function value(name: string, labels: Record<string, string> = {}): Promise
   return found[0]?.value ?? Number.NaN;
 }
 
-async function fleettickets(args: string[], settings: Record<string, string> = {}) {
-  const child = spawn(process.execPath, [CLI, ...args], { env: { ...process.env, ...settings } });
-  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  return { status: await closed, out, err };
-}
+const fleettickets = (args: string[], settings: Record<string, string> = {}) => runFleettickets(settings, ...args);
 
 async function load(hours: number): Promise<void> {
   const start = new Date(Math.floor(Date.now() / 3_600_000) * 3_600_000 - (hours - 1) * 3_600_000);

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { feed } from '../../demo/feed.ts';
 import { COMMANDS } from '../../src/cli.ts';
+import { NEWEST_POSTGRES, OLDEST_POSTGIS, OLDEST_POSTGRES } from '../../src/database/server.ts';
 import { SETTINGS } from '../../src/settings/settings.ts';
 import { commandsPage, ROOT, settingsPage } from '../support/docs.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
@@ -41,6 +42,20 @@ test('docs/settings.md is made from the settings (npm run docs)', async () => {
 
 test('docs/commands.md is what --help prints (npm run docs)', async () => {
   assert.equal(await page('docs/commands.md'), await commandsPage());
+});
+
+test('every page that names the servers which this release is for names the same', async () => {
+  const said = `Postgres ${OLDEST_POSTGRES} to ${NEWEST_POSTGRES} with PostGIS ${OLDEST_POSTGIS} or newer`;
+  for (const name of ['.env.example', 'docs/coolify.md', ...PAGES.filter((name) => name !== 'CHANGELOG.md')]) {
+    const text = await page(name);
+    const named = text.match(/Postgres \d+ to \d+( with PostGIS \d\.\d or newer)?/g) ?? [];
+    assert.deepEqual(
+      named.filter((one) => !said.startsWith(one)),
+      [],
+      name,
+    );
+    if (['.env.example', 'docs/coolify.md'].includes(name)) assert.ok(text.includes(said), name);
+  }
 });
 
 test('docs/privileges.md names every role that a migration makes', async () => {

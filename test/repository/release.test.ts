@@ -74,6 +74,10 @@ test('the package holds what the worker needs, and works', async () => {
     const { stdout: help } = await run(process.execPath, [join(folder, 'package/src/cli.ts'), '--help']);
     assert.match(help, /^ {2}worker /m);
     assert.doesNotMatch(help, /^ {2}demo /m);
+    await assert.rejects(run(process.execPath, [join(folder, 'package/src/cli.ts'), 'demo']), {
+      code: 1,
+      stderr: 'The demo is not installed here. In a checkout of the repository: npm install && npm run demo\n',
+    });
   } finally {
     await rm(folder, { recursive: true });
   }

@@ -2,13 +2,11 @@
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
+import { DIMENSIONS } from '../../src/analytics/report.ts';
 import { comparePositions } from '../../src/bucket/files.ts';
 import { CLOCK_TOLERANCE_MS, type LedgerStatus } from '../../src/bucket/plan.ts';
 import { MAX_REJECTS_KEPT, MAX_TEXT_BYTES } from '../../src/csv/rejects.ts';
 import { transaction } from '../../src/database/client.ts';
-import { parseCrontab } from 'graphile-worker';
-import { DIMENSIONS } from '../../src/analytics/report.ts';
-import { CLOCK_TOLERANCE_MS } from '../../src/bucket/plan.ts';
 import { enqueue, JOB_KEYS, JOB_POLICY, type TaskName } from '../../src/database/jobs.ts';
 import { ROLES } from '../../src/database/roles.ts';
 import { CALL_TIMEOUT_MS } from '../../src/geocoding/call.ts';
@@ -123,8 +121,6 @@ describe('a rule that SQL and TypeScript both need', () => {
     }
   });
 
-  const text = (path: string) => readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
-
   test('what turns are taken for by an advisory lock has a key of its own', async () => {
     const { rows: functions } = await env.pool.query<{ name: string; datasets: boolean }>(
       `select oid::regproc::text as name, pronargs = 1 as datasets from pg_proc
@@ -141,7 +137,7 @@ describe('a rule that SQL and TypeScript both need', () => {
         keys.set(key, name);
       }
     // And the two of migrating.
-    for (const [, key = ''] of (await text('src/database/schema.ts')).matchAll(/LOCK = '([0-9]+)'/g))
+    for (const [, key = ''] of (await file('src/database/schema.ts')).matchAll(/LOCK = '([0-9]+)'/g))
       assert.equal(keys.get(key), undefined);
   });
 
@@ -152,9 +148,9 @@ describe('a rule that SQL and TypeScript both need', () => {
 
   test('the numbers of the measures are those that people read', async () => {
     const fewest = await ask('select tickets.fewest_for_comparison()');
-    assert.match(await text('src/commands/report.ts'), new RegExp(`\\(\\*: under ${fewest} closings, too few`));
+    assert.match(await file('src/commands/report.ts'), new RegExp(`\\(\\*: under ${fewest} closings, too few`));
     const days = await ask('select extract(days from tickets.reopening_window())::int');
-    assert.match(await text('ops/grafana/tickets.json'), new RegExp(`"title": "Reopened within ${days} days"`));
+    assert.match(await file('ops/grafana/tickets.json'), new RegExp(`"title": "Reopened within ${days} days"`));
     const told = async (name: string) => String(await ask('select obj_description($1::regproc)', [`tickets.${name}`]));
     const percentile = await ask('select tickets.fewest_for_percentile()');
     for (const name of ['inc_repair_times', 'inc_team_scorecard']) {
@@ -167,7 +163,7 @@ describe('a rule that SQL and TypeScript both need', () => {
   });
 
   test('the ages on the dashboard are the buckets of the view', async () => {
-    const labels = [...(await text('ops/grafana/tickets.json')).matchAll(/\(([1-7]), '([^']*)', a\.aged_(\w+)\)/g)].map(
+    const labels = [...(await file('ops/grafana/tickets.json')).matchAll(/\(([1-7]), '([^']*)', a\.aged_(\w+)\)/g)].map(
       ([, nth, label = '', column = '']) => ({ bucket: Number(nth) - 1, label, column }),
     );
     assert.deepEqual(labels.pop(), { bucket: 6, label: 'no clock', column: 'unknown' });
@@ -222,7 +218,7 @@ describe('a rule that SQL and TypeScript both need', () => {
       rows.map(({ word }) => word),
     );
     const usable = rows.flatMap(({ word, usable }) => (usable ? [word] : []));
-    for (const [, words] of (await text('ops/alerts.yml')).matchAll(/fleettickets_vehicles\{freshness=~"([^"]*)"/g))
+    for (const [, words] of (await file('ops/alerts.yml')).matchAll(/fleettickets_vehicles\{freshness=~"([^"]*)"/g))
       assert.equal(words, usable.join('|'));
     assert.deepEqual(
       [await ask(`select tickets.is_usable('stale', true)`), await ask(`select tickets.is_usable('stale', null)`)],
@@ -397,6 +393,8 @@ describe('a rule that SQL and TypeScript both need', () => {
       ...doubtful(results(clusters)),
       ...doubtful(await allowed('tickets.geo_locations', 'status')),
     ]);
+  });
+
   test('a cluster’s name is as long in a job as the gazetteers and the key of a cluster take it', async () => {
     const { length } = String(await ask(`select tickets.cluster_spelling(repeat('x', 1000))`));
     assert.deepEqual(
@@ -455,7 +453,7 @@ describe('a rule that SQL and TypeScript both need', () => {
     assert.deepEqual([Number(least) * 0.99, Number(most) * 1.01].map(takes), [false, false]);
   });
 
-  test('a probe outlasts a call, and whoever gives way outlasts a probe', async () => {
+  test('a probe outlasts a call, and a job that gives way waits longer than a probe', async () => {
     await env.pool.query(
       `insert into tickets_ops.geocoding_providers (provider, rate_per_second, breaker, breaker_reason, breaker_since, breaker_until)
        values ('down', 1, 'trouble', 'no answer', now(), now())`,

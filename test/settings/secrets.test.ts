@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
 import { hideSecrets } from '../../src/settings/secrets.ts';
+import { SETTINGS, secretSettings } from '../../src/settings/settings.ts';
 
 const PASSWORD = 'p@ss/w"ö r\\d';
 const env = {
@@ -13,6 +14,17 @@ const env = {
 };
 
 describe('hiding secrets', () => {
+  test('a setting whose name is that of a secret is marked as one, and what is marked is hidden', () => {
+    const names = Object.values(SETTINGS).flatMap((group) => Object.keys(group.shape));
+    const looks = names.filter((name) => /KEY|SECRET|TOKEN|PASSWORD|^ALERT_.*URL/.test(name));
+    assert.deepEqual(
+      secretSettings().sort(),
+      looks.filter((name) => name !== 'RUSTFS_ACCESS_KEY').sort(), // the name of a user, as it were
+    );
+    for (const name of secretSettings())
+      assert.equal(hideSecrets('at some-value', { [name]: 'some-value' }), 'at [hidden]');
+  });
+
   test('whatever form they take', () => {
     const secrets = [PASSWORD, env.RUSTFS_SECRET_KEY, env.GEOCODER_API_KEY];
     const forms = secrets.flatMap((secret) => [

@@ -3,11 +3,13 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import type { z } from 'zod';
 import { dataset } from '../../src/settings/dataset.ts';
 import { loadDotEnv } from '../../src/settings/dot-env.ts';
 import {
   BucketSettings,
   DatabaseSettings,
+  JobSchemaSettings,
   readSettings,
   requireSettings,
   SETTINGS,
@@ -119,9 +121,21 @@ describe('settings', () => {
 
   test('every one stands in .env.example, with its default', async () => {
     const example = await readFile(new URL('../../.env.example', import.meta.url), 'utf8');
+    const values = new Map([...example.matchAll(/^(?:# )?([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]));
     for (const group of Object.values(SETTINGS)) {
-      for (const name of Object.keys(group.shape)) assert.match(example, new RegExp(`^#? ?${name}=`, 'm'), name);
+      for (const [name, type] of Object.entries<z.ZodType>(group.shape)) {
+        assert.ok(values.has(name), name);
+        const standard = type.safeParse(undefined).data;
+        if (standard !== undefined) assert.equal(values.get(name), String(standard), name);
+      }
     }
+  });
+
+  test('.gmrc names the schema that jobs are in by default', async () => {
+    const { afterReset, placeholders } = JSON.parse(await readFile(new URL('../../.gmrc', import.meta.url), 'utf8'));
+    const { WORKER_SCHEMA } = readSettings(JobSchemaSettings, {});
+    assert.equal(placeholders[':WORKER_SCHEMA'], WORKER_SCHEMA);
+    assert.ok(afterReset[1].command.includes(`--schema ${WORKER_SCHEMA} `));
   });
 
   test("a dataset's folder is a setting, and CRQ's lies beside INC's", (t) => {

@@ -146,8 +146,7 @@ describe('ingesting', () => {
       } finally {
         await freeDisk();
       }
-      const age = (days: number) =>
-        env.pool.query('update tickets_ops.snapshots set progress_at = now() - make_interval(days => $1)', [days]);
+      const age = (days: number) => setBack(env.pool, 'tickets_ops.snapshots', 'progress_at', `${days} days`);
       const maintain = async () => {
         await env.pool.query(`select graphile_worker.add_job('fleettickets_maintain')`);
         await env.runJobs();

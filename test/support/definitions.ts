@@ -20,12 +20,17 @@ export async function fixtures(): Promise<Map<string, string>> {
   );
 }
 
-/** Each function and view of the schemas by its name with its schema: definitions, settings and comments. */
+/** Each function, aggregate and view of the schemas by its name with its schema: definitions, settings and comments. */
 export async function definitions(client: ClientBase, schemas: string[]): Promise<Map<string, string[]>> {
   const { rows } = await client.query<{ name: string; definition: string }>(
     `select format('%s.%s', n.nspname, p.proname) as name,
        pg_get_functiondef(p.oid) || coalesce(obj_description(p.oid, 'pg_proc'), '') as definition
-     from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = any ($1) and p.prokind <> 'a' -- an aggregate has none
+     from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = any ($1) and p.prokind <> 'a'
+     union all
+     -- pg_get_functiondef refuses an aggregate.
+     select format('%s.%s', n.nspname, p.proname),
+       format('%s %s %s %s', p.oid::regprocedure, p.proparallel, row_to_json(a), obj_description(p.oid, 'pg_proc'))
+     from pg_aggregate a join pg_proc p on p.oid = a.aggfnoid join pg_namespace n on n.oid = p.pronamespace where n.nspname = any ($1)
      union all
      select format('%s.%s', n.nspname, c.relname),
        pg_get_viewdef(c.oid) || array_to_string(c.reloptions, ',') || (

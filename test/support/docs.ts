@@ -20,7 +20,8 @@ function defaultOf(type: z.ZodType): string {
 function settingsTable(): string {
   const rows = Object.values(SETTINGS).flatMap((group) =>
     Object.entries(group.shape as Record<string, z.ZodType>).map(
-      ([name, type]) => `| \`${name}\` | ${defaultOf(type)} | ${(type.description ?? '').replaceAll('|', '\\|')} |`,
+      ([name, type]) =>
+        `| \`${name}\` | ${defaultOf(type)} | ${(type.description ?? '').replaceAll('|', '\\|')}${type.meta()?.['secret'] ? '. A secret' : ''} |`,
     ),
   );
   return ['| setting | default | meaning |', '|---|---|---|', ...rows].join('\n');

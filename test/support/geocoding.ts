@@ -4,6 +4,7 @@
  */
 import { after, before, beforeEach } from 'node:test';
 import { type Environment, startEnvironment } from './environment.ts';
+import { asking } from './rows.ts';
 import { locationiqPlace, type ScriptedProvider, startScriptedProvider } from './scripted-provider.ts';
 
 export const KEY = 'pk.0123456789abcdef-secret';
@@ -51,7 +52,7 @@ export function geocoding(): void {
   });
 }
 
-export const sql = async (text: string, values: unknown[] = []) => (await env.pool.query(text, values)).rows;
+export const sql = asking(() => env.pool);
 export const register = (budget = 1000) =>
   sql(`select tickets_ops.register_geocoder('locationiq', 100, $1, 180, null)`, [budget]);
 export const queries = () => server.calls.map(({ query }) => query);

@@ -7,6 +7,7 @@ import { HeadObjectCommand } from '@aws-sdk/client-s3';
 import { type Environment, startEnvironment } from './environment.ts';
 import { type FaultProxy, startFaultProxy } from './fault-proxy.ts';
 import { csvOf, keyOf, PREFIX, rawTickets } from './pipeline.ts';
+import { countRows } from './rows.ts';
 
 export let env: Environment;
 export let proxy: FaultProxy;
@@ -48,7 +49,4 @@ export const looks = async (): Promise<{ future_dated: string[]; new_file_at: Da
 /** LastModified in milliseconds. */
 export const modified = async (Key: string) =>
   (await env.bucket.send(new HeadObjectCommand({ Bucket: env.s3.bucket, Key }))).LastModified?.getTime();
-export const staged = async () => {
-  const { rows } = await env.pool.query('select count(*)::int as n from tickets_ops.snapshot_rows');
-  return rows[0].n as number;
-};
+export const staged = () => countRows(env.pool, 'tickets_ops.snapshot_rows');

@@ -1,30 +1,13 @@
-/** For the tests of operating: two files of the demo, our commands, and what the person on call asks the database. */
+/** For the tests of operating: two files of the demo, and what the person on call asks the database. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { tmpdir } from 'node:os';
-import { text } from 'node:stream/consumers';
-import { fileURLToPath } from 'node:url';
 import { feed } from '../../demo/feed.ts';
 import type { Environment } from './environment.ts';
 import { DATASET, PREFIX } from './pipeline.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 /** Of the last two hours: health calls a feed dead whose newest file is older than a day. */
 export const start = new Date(Math.floor(Date.now() / 3_600_000 - 1) * 3_600_000);
 export const [first, second] = [...feed({ seed: 5, hours: 2, tickets: 60, start })] as [Snapshot, Snapshot];
 type Snapshot = ReturnType<typeof feed> extends Generator<infer S> ? S : never;
-
-/** Runs a command of ours; settings go on top of the environment. */
-export async function fleettickets(settings: Record<string, string>, ...args: string[]) {
-  const child = spawn(process.execPath, [CLI, ...args], {
-    cwd: tmpdir(),
-    env: { ...process.env, ...settings },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  return { status: await closed, out, err };
-}
 
 /** Asks and operates the database of a test file. @param env the environment, which `before` starts */
 export function operations(env: () => Environment) {

@@ -61,7 +61,7 @@ export function bruteForce(costs: Costs, row = 0, taken = new Set<number>()): { 
 }
 
 /** Who drives, and what each way costs: from a vehicle's start to a ticket, and from a ticket to the next. */
-export interface Tours {
+interface Tours {
   readonly fromStart: readonly (readonly number[])[];
   readonly between: readonly (readonly number[])[];
   /** How many tickets a vehicle takes at most. */

@@ -3,6 +3,13 @@ import type pg from 'pg';
 
 type Db = { query(sql: string, values?: unknown[]): Promise<pg.QueryResult> };
 
+/** Asks for the rows of a statement. @param db of the suite that runs: not there before it does */
+export const asking =
+  (db: () => Db) =>
+  // biome-ignore lint/suspicious/noExplicitAny: rows are whatever the statement selects
+  async (text: string, values: unknown[] = []): Promise<any[]> =>
+    (await db().query(text, values)).rows;
+
 /** @param from a table and what may follow it, e.g. `tickets.inc where is_actionable` */
 export async function countRows(db: Db, from: string): Promise<number> {
   const { rows } = await db.query(`select count(*)::int as n from ${from}`);

@@ -38,7 +38,7 @@ export const outlineOf = (dump: string): string[] =>
   dump.split('\n').filter((line) => /^(CREATE|COMMENT|ALTER) /.test(line));
 
 /** Writes the schema file, from a database that is made for it on the server. */
-export async function writeSchema(serverUrl: string): Promise<void> {
+async function writeSchema(serverUrl: string): Promise<void> {
   delete process.env.WORKER_SCHEMA; // the file says what a database has by default
   const database = await nativeDatabase(serverUrl);
   try {

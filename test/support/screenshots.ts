@@ -10,9 +10,9 @@ import { fileURLToPath } from 'node:url';
 import type { Page as Tab } from 'playwright-core';
 import { withClient } from '../../src/database/client.ts';
 import { startBrowser, visit } from './browser.ts';
+import { CLI } from './command.ts';
 import { waitFor } from './environment.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const DOCS = fileURLToPath(new URL('../../docs/', import.meta.url));
 const WINDOW = { viewport: { width: 1200, height: 720 } };
 

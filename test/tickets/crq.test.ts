@@ -4,8 +4,8 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import type { Finding } from '../../src/operations/doctor/finding.ts';
 import { dataset } from '../../src/settings/dataset.ts';
 import { recordSchedule } from '../../src/worker/schedule.ts';
+import { fleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
-import { fleettickets } from '../support/operations.ts';
 import { csvOf } from '../support/pipeline.ts';
 
 let env: Environment;

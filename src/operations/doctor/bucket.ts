@@ -6,7 +6,7 @@ import { ARCHIVE_FOLDER, snapshotFiles } from '../../bucket/files.ts';
 import { type Bucket, listFolder, openBucket } from '../../bucket/s3.ts';
 import type { Db } from '../../database/client.ts';
 import { dataset } from '../../settings/dataset.ts';
-import { datasetsOn, recordedDataset } from '../../settings/recorded.ts';
+import { datasetInUse, datasetsOn } from '../../settings/recorded.ts';
 import { BucketSettings, readSettings } from '../../settings/settings.ts';
 import { check, type Finding, ok, skipped, type Verdict } from './finding.ts';
 
@@ -17,7 +17,7 @@ export async function* examineBucket(db: Db | undefined): AsyncGenerator<Finding
   try {
     bucket = openBucket(readSettings(BucketSettings));
     const names = await datasetsOn(db).catch(() => datasetsOn(undefined));
-    const datasets = names.map((name) => (db ? recordedDataset(db, name).catch(() => dataset(name)) : dataset(name)));
+    const datasets = names.map((name) => (db ? datasetInUse(db, name).catch(() => dataset(name)) : dataset(name)));
     folders = (await Promise.all(datasets)).map(({ prefix }) => prefix);
   } catch {
     yield { check: 'bucket', ...skipped('needs its settings') };

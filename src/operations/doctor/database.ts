@@ -4,7 +4,7 @@ import { FORMER_REMEDY, pending } from '../../database/committed.ts';
 import { isEmbedded } from '../../database/pooler.ts';
 import { obstacles } from '../../database/preflight.ts';
 import { ROLES } from '../../database/roles.ts';
-import { newerServer, readServer, serverObstacle } from '../../database/server.ts';
+import { newerServer, OLDEST_POSTGIS, readServer, serverObstacle } from '../../database/server.ts';
 import { JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { missingForFirstMigration } from '../../takeover/rights.ts';
 import { readDatasets, readHealth } from '../health.ts';
@@ -45,12 +45,16 @@ async function sessions(client: pg.Client): Promise<Verdict> {
 
 async function postgis(client: pg.Client): Promise<Verdict> {
   const { rows } = await client.query<{ version: string; enough: boolean }>(
-    `select extversion as version, string_to_array(regexp_replace(extversion, '[^0-9.].*', ''), '.')::integer[] >= array[3, 3] as enough
+    `select extversion as version, string_to_array(regexp_replace(extversion, '[^0-9.].*', ''), '.')::integer[] >= string_to_array($1, '.')::integer[] as enough
      from pg_extension where extname = 'postgis'`,
+    [OLDEST_POSTGIS],
   );
   if (!rows[0]) return failed('it is not installed in this database', 'let the DBA run: create extension postgis');
   if (!rows[0].enough)
-    return failed(`PostGIS ${rows[0].version}`, 'use PostGIS 3.3 or newer: alter extension postgis update');
+    return failed(
+      `PostGIS ${rows[0].version}`,
+      `use PostGIS ${OLDEST_POSTGIS} or newer: alter extension postgis update`,
+    );
   return ok(`PostGIS ${rows[0].version}`);
 }
 
@@ -105,14 +109,14 @@ async function roles(client: pg.Client): Promise<Verdict> {
   return warning(`${missing.join(' and ')} missing`, `let the DBA run: ${create}; then run: fleettickets migrate`);
 }
 
-/** Seconds that the clocks may differ: names of files are compared with the database's time, to a day. */
-const CLOCK_TOLERANCE = 60;
+/** Seconds that the clocks may differ without a word: well below what makes a file future-dated (bucket/plan.ts), and S3 refuse. */
+const CLOCK_WARNING = 60;
 
 async function clock(client: pg.Client): Promise<Verdict> {
   const asked = Date.now();
   const { rows } = await client.query<{ now: Date }>('select clock_timestamp() as now');
   const off = Math.round(((rows[0]?.now.getTime() ?? 0) - (asked + Date.now()) / 2) / 1_000);
-  if (Math.abs(off) <= CLOCK_TOLERANCE) return ok(`within ${Math.abs(off) + 1} s of the database's`);
+  if (Math.abs(off) <= CLOCK_WARNING) return ok(`within ${Math.abs(off) + 1} s of the database's`);
   return warning(
     `the database's is ${Math.abs(off)} s ${off > 0 ? 'ahead of' : 'behind'} this host's`,
     'keep both by NTP: S3 refuses requests that are 15 minutes off',

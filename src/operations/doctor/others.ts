@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import { ownedByUs, US } from '../../database/foreign-code.ts';
 import { obstacles, unknownTasks } from '../../database/preflight.ts';
+import { OUR_SCHEMAS } from '../../database/schemas.ts';
 import { JobSchemaSettings, readSettings } from '../../settings/settings.ts';
 import { failed, ok, type Verdict, warning } from './finding.ts';
 
@@ -64,8 +65,8 @@ async function createRights(client: pg.Client): Promise<Right[]> {
        where s.name = 'search_path' and us_name.rolname = current_user
      ),
      looked_at as (
-       select n.*, n.nspname in ('tickets', 'tickets_ops') as is_ours from pg_namespace n
-       where n.nspname in ('tickets', 'tickets_ops') or n.nspname in (select schema from path) and n.nspname <> 'pg_catalog'
+       select n.*, n.nspname = any ($1) as is_ours from pg_namespace n
+       where n.nspname = any ($1) or n.nspname in (select schema from path) and n.nspname <> 'pg_catalog'
      )
      select l.is_ours, quote_ident(l.nspname) as schema,
        case a.grantee when 0 then 'everybody' else quote_ident(pg_get_userbyid(a.grantee)) end as role,
@@ -79,6 +80,7 @@ async function createRights(client: pg.Client): Promise<Right[]> {
        -- Before the first migration the schema tickets is the old system's.
        and (not l.is_ours or exists (select from pg_namespace where nspname = 'tickets_ops'))
      order by 1 desc, 2, 3`,
+    [OUR_SCHEMAS],
   );
   return rows;
 }
@@ -92,10 +94,11 @@ async function foreignTriggers(client: pg.Client): Promise<{ what: string }[]> {
      join pg_namespace n on n.oid = c.relnamespace
      join pg_proc p on p.oid = t.tgfoid
      join pg_roles o on o.oid = p.proowner
-     where not t.tgisinternal and t.tgenabled <> 'D' and n.nspname in ('tickets', 'tickets_ops')
+     where not t.tgisinternal and t.tgenabled <> 'D' and n.nspname = any ($1)
        and exists (select from pg_namespace where nspname = 'tickets_ops')
        and not p.prosecdef and not o.rolsuper and not ${ownedByUs('p.proowner')}
      order by 1`,
+    [OUR_SCHEMAS],
   );
   return rows;
 }

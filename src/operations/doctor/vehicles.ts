@@ -2,10 +2,11 @@
 import type pg from 'pg';
 import { pending } from '../../database/committed.ts';
 import { countVehicles } from '../../dispatch/trackers.ts';
+import { NAIROBI_AHEAD_MS, NAIROBI_ZONE } from '../../text/nairobi.ts';
 import { failed, ok, skipped, type Verdict, warning } from './finding.ts';
 
 /** A time zone mistake of Nairobi's 3 hours, give or take a quarter of an hour. */
-const ZONE_MINUTES = [165, 195] as const;
+const ZONE_MINUTES = [NAIROBI_AHEAD_MS / 60_000 - 15, NAIROBI_AHEAD_MS / 60_000 + 15] as const;
 /** Of positions that are nowhere or in the future. */
 const IMPLAUSIBLE_SHARE = 0.2;
 
@@ -49,7 +50,7 @@ export async function vehicles(client: pg.Client): Promise<Verdict> {
   if (isZone)
     wrong.push([
       `the newest position is some 3 hours ${minutes < 0 ? 'ahead' : 'behind'}: a time zone mistake?`,
-      `in the view write: located_at at time zone '${minutes < 0 ? 'Africa/Nairobi' : 'UTC'}'`,
+      `in the view write: located_at at time zone '${minutes < 0 ? NAIROBI_ZONE : 'UTC'}'`,
     ]);
   else if (!counts.some(({ usable }) => usable))
     wrong.push(['none is usable: the newest position is too old', 'look whether the tracker still writes its table']);

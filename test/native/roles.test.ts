@@ -1,22 +1,16 @@
 /** The roles: what a reader and an operator can do, who own nothing, and that it is no more than that. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
-import { run as healthcheck } from '../../src/commands/healthcheck.ts';
 import { connect, withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
 import { readStatus } from '../../src/operations/health.ts';
-import { type Environment, inJobSchema, native, startEnvironment, waitFor } from '../support/environment.ts';
+import { type Environment, inJobSchema, native, startEnvironment } from '../support/environment.ts';
 import { countRows } from '../support/rows.ts';
-import { killWorkers, startWorkerProcess } from '../support/worker-process.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const silent = pino({ level: 'silent' });
 const DENIED = /permission denied/;
 
@@ -269,63 +263,6 @@ describe('roles', { skip: !native && 'needs a native Postgres' }, () => {
     ]);
     assert.deepEqual(kept.rows, [{ kept: true }]);
     await env.pool.query(`revoke select on tickets_ops.health from ${names.tickets_reader}; drop table tickets.added`);
-  });
-
-  test('healthcheck waits for nobody: not for a migration under way, nor for whoever has the tables', async (t) => {
-    t.after(killWorkers);
-    const worker = await startWorkerProcess();
-    await waitFor(
-      'the worker to register',
-      async () =>
-        (await env.pool.query('select from tickets_ops.worker_states() where pool_id = $1', [worker.pool])).rows
-          .length > 0,
-    );
-    // It takes some of the locks below in another order.
-    await waitFor('the upkeep of its start', () => worker.log.some(({ msg }) => /Completed task .*maintain/.test(msg)));
-    const other = await connect(env.databaseUrl);
-    try {
-      await other.query(`select pg_advisory_lock(7216406330421507)`); // src/database/schema.ts
-      await other.query(
-        inJobSchema(
-          'begin; lock table tickets.inc, tickets_ops.snapshots, graphile_worker._private_jobs in access exclusive mode',
-        ),
-      );
-      assert.equal(await healthcheck([]), 0);
-    } finally {
-      await other.end();
-    }
-  });
-
-  test('a command of a role that may not says what to do, also as JSON, and SQL in it can be run whatever the role is called', async () => {
-    const person = `Field "Ops" ${suffix}`;
-    const quoted = `"${person.replaceAll('"', '""')}"`;
-    await env.pool.query(`create role ${quoted} login`);
-    const run = async (args: string[], login: string) => {
-      const child = spawn(process.execPath, [CLI, ...args], { env: { ...process.env, DATABASE_URL: as(login) } });
-      return (await Promise.all([text(child.stdout), text(child.stderr)])).join('');
-    };
-    try {
-      for (const args of [
-        ['status'],
-        ['status', '--json'],
-        ['healthcheck'],
-        ['worker', '--once'],
-        ['dispatch', '--apply'],
-      ]) {
-        const said = await run(args, names.tickets_reader);
-        assert.match(said, /permission denied for [\s\S]*lacks that right/, args.join(' '));
-        assert.doesNotMatch(said, /\n {4}at /);
-      }
-      const [, grant] = /Its owner can allow it: (grant .*;)/.exec(await run(['metrics'], person)) ?? [];
-      assert.equal(grant, `grant tickets_monitor to ${quoted};`);
-      const doctor = await run(['doctor', '--json'], person);
-      assert.ok(
-        JSON.parse(doctor).some(({ remedy = '' }) => remedy.endsWith(` to ${quoted}`)),
-        doctor,
-      );
-    } finally {
-      await env.pool.query(`drop role ${quoted}`);
-    }
   });
 
   test('an owner that may not create roles grants to those that are there', async () => {
