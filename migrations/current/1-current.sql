@@ -56,8 +56,8 @@ comment on column tickets.geo_locations.candidates is 'Every candidate the provi
 --!include snapshots/feed-of-changes.sql
 --!include tickets/sla.sql
 --!include serving/filters.sql
---!include tickets/crq.sql
 --!include serving/map.sql
+--!include tickets/crq.sql
 --!include serving/places.sql
 --!include geocoding/judge.sql
 --!include geocoding/suspicious-clusters.sql

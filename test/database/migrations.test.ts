@@ -41,7 +41,7 @@ describe('the SQL sources in migrations/fixtures', () => {
 
   test('hold every function, aggregate and view of our schemas in exactly one place', async () => {
     const made = [...files].flatMap(([, sql]) =>
-      [...sql.matchAll(/^ *create (?:or replace )?(?:function|aggregate|view) ([a-z_.]+)/gm)].map(
+      [...sql.matchAll(/^ *create (?:or replace )?(?:function|aggregate|view) ([a-z0-9_.]+)/gm)].map(
         ([, name]) => name ?? '',
       ),
     );
