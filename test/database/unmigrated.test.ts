@@ -103,7 +103,9 @@ describe('an empty database', () => {
   });
 
   test('an older schema is none that a command works with either, and no job is left in it', async () => {
-    await env.pool.query(`update graphile_migrate.migrations set hash = 'sha1:older'`);
+    await env.pool.query(
+      `delete from graphile_migrate.migrations where previous_hash is not null; update graphile_migrate.migrations set hash = 'sha1:older'`,
+    );
     for (const args of COMMANDS)
       await isToldToMigrate(args, {}, /not current: .* from before the release.* run: fleettickets migrate(\W|$)/);
     const { rows } = await env.pool.query('select from graphile_worker.jobs');
