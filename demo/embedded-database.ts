@@ -29,7 +29,7 @@ parentPort?.postMessage(Number(server.getServerConn().split(':').at(-1)));
  * All clients share one session, and the socket server takes turns between them message by message: the Parse of one
  * client is followed by the Bind of another, and both fail (measured: a quarter of the queries of 20 clients;
  * https://github.com/electric-sql/pglite/issues/1046, without which its private queue need not be touched); and a
- * notification reaches only whoever asks next. Here a client's messages wait for its Sync (or Flush) and then run as
+ * notification reaches only the client that asks next. Here a client's messages wait for its Sync (or Flush) and then run as
  * one, and notifications go to the clients that listen.
  */
 function tellClientsApart(server: PGLiteSocketServer): void {

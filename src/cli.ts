@@ -74,7 +74,7 @@ async function main([name = '', ...args]: string[]): Promise<number> {
     }
     const reason = reasonOf(error);
     if (!command.logs || !(await logged(reason))) printError(`${hideSecrets(reason)}\n`);
-    // Whoever asked for JSON gets some, whatever happens.
+    // A caller that asked for JSON gets some, whatever happens.
     if (args.includes('--json')) printJson({ error: hideSecrets(messageOf(error)) });
     return 1;
   }

@@ -1,6 +1,6 @@
-/** fleettickets_alert: tells people that health has turned. Added by tickets_ops.announce_health. See src/operations/alert.ts. */
+/** fleettickets_alert: tells people that health has turned. Added by tickets_ops.announce_health. See src/operations/health-alert.ts. */
 import { z } from 'zod';
-import { messageOf, post } from '../src/operations/alert.ts';
+import { messageOf, post } from '../src/operations/health-alert.ts';
 import { ExpectedError } from '../src/settings/errors.ts';
 import { hideSecrets } from '../src/settings/secrets.ts';
 import { AlertSettings, readSettings } from '../src/settings/settings.ts';

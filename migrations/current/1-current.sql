@@ -78,9 +78,11 @@ comment on column tickets.geo_locations.candidates is 'Every candidate the provi
 --!include dispatch/plan-input.sql
 --!include dispatch/nearest.sql
 --!include dispatch/assignments.sql
+--!include review/decisions.sql
 --!include review/verified-places.sql
 --!include review/queue.sql
 --!include review/place-details.sql
+--!include operations/blockers.sql
 --!include operations/stale-feed.sql
 --!include operations/problems.sql
 --!include operations/health.sql

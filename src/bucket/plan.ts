@@ -41,7 +41,7 @@ export interface Knowledge {
   readonly now: Date;
   /** By `versionOf`. */
   readonly versions: ReadonlyMap<string, KnownVersion>;
-  /** Loaded or unchanged, and not known to be archived: whoever was to move it died before, while or after it did. */
+  /** Loaded or unchanged, and not known to be archived: the worker that was to move it died before, while or after it did. */
   readonly unarchived: readonly SnapshotFile[];
   /** The newest version that has touched tickets. */
   readonly highWaterMark: Position | null;

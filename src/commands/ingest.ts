@@ -12,7 +12,7 @@ import { timeInName } from '../bucket/files.ts';
 import type { Action, Mode } from '../bucket/plan.ts';
 import { openBucket } from '../bucket/s3.ts';
 import { csvBytes } from '../csv/gunzip.ts';
-import { RefusedFileError } from '../csv/refused.ts';
+import { Refusal } from '../csv/refused.ts';
 import { withClient } from '../database/client.ts';
 import { requireCurrent } from '../database/schema.ts';
 import { boundedWaits } from '../database/waits.ts';
@@ -142,15 +142,8 @@ async function planFile(client: ClientBase, from: Dataset, file: LocalFile): Pro
   const plan = { file: file.key, snapshotAt: file.snapshotAt, refusal: null, changes: null };
   const refusal = await refusalOf(client, from, file);
   if (refusal !== undefined) return { ...plan, refusal };
-  try {
-    return {
-      ...plan,
-      changes: await preview(client, from, csvBytes(file.key, createReadStream(file.path)), file.snapshotAt),
-    };
-  } catch (error) {
-    if (!(error instanceof RefusedFileError)) throw error;
-    return { ...plan, refusal: error.message };
-  }
+  const changes = await preview(client, from, csvBytes(file.key, createReadStream(file.path)), file.snapshotAt);
+  return changes instanceof Refusal ? { ...plan, refusal: changes.reason } : { ...plan, changes };
 }
 
 const REJECTS_SHOWN = 20;

@@ -14,7 +14,7 @@ export const usage = `Usage: fleettickets page [--port N]
 Prints an address for the browser on this machine: the map of open tickets, the review of
 doubtful places by keyboard and pin, and the jobs. Runs until Ctrl-C, acts with the database
 role of DATABASE_URL, and listens on 127.0.0.1 only: for a database elsewhere, through a
-tunnel. Whoever has the address acts as you, so keep it to yourself.
+tunnel. Anybody who has the address acts as you, so keep it to yourself.
 
   --port N   listen there (default: any that is free)
 

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { withCurrentDatabase } from '../database/current.ts';
-import { type DatasetHealth, type Health, readStatus, type Status } from '../operations/health.ts';
+import type { DatasetHealth, Health } from '../operations/health.ts';
+import { readStatus, type Status } from '../operations/status.ts';
 import { DEFAULT_DATASET } from '../settings/dataset.ts';
 import { printAnswer } from '../terminal/output.ts';
 import { table } from '../terminal/table.ts';

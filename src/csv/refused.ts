@@ -10,6 +10,24 @@ export class RefusedFileError extends ExpectedError {
   override name = 'RefusedFileError';
 }
 
+/** Why a file is refused, in words for people. */
+export class Refusal {
+  readonly reason: string;
+  constructor(reason: string) {
+    this.reason = reason;
+  }
+}
+
+/** What reading a file comes to, or why the file is refused: nothing else catches a RefusedFileError. */
+export async function orRefusal<T>(reading: Promise<T>): Promise<T | Refusal> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (error instanceof RefusedFileError) return new Refusal(error.message);
+    throw error;
+  }
+}
+
 export const noTicketCsv = (reason: string) => new RefusedFileError(`No ticket CSV: ${reason}`);
 
 /** Bytes at the start of a file by which a format is known. */

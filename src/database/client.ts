@@ -2,7 +2,7 @@
  * Connections to Postgres for the command line and the tests; tasks use graphile-worker's own pool.
  *
  * Guarantees: no message or error that leaves this file holds the connection's password; a connection has a session of
- * its own (pooler.ts); a transaction is committed or rolled back, never left open. It does not retry: whoever calls knows
+ * its own (pooler.ts); a transaction is committed or rolled back, never left open. It does not retry: the caller knows
  * whether that is safe.
  */
 

@@ -11,7 +11,7 @@ export const ownedByUs = (role: string) =>
   `(${role} = us.oid or (not us.rolsuper and pg_has_role(us.oid, ${role}, 'usage')))`;
 
 /**
- * What others made in these schemas, or may make: each would run as whoever writes the tables. Of schemas that are not ours
+ * What others made in these schemas, or may make: each would run as the role that writes the tables. Of schemas that are not ours
  * nothing is said, since they are refused as a whole.
  */
 export async function foreignCode(client: ClientBase, schemas: readonly string[]): Promise<string[]> {

@@ -231,7 +231,7 @@ async function applyMigrations(client: ClientBase, databaseUrl: string, workerSc
     connectionString: databaseUrl,
     migrationsFolder: MIGRATIONS,
     // It knows a logger by its own copy of the class, as https://github.com/graphile/migrate/pull/109 made it. Each of its
-    // steps is a detail to whoever runs them.
+    // steps is a detail to its users.
     logger: new Logger(() => (level, message) => log[level === 'error' ? 'error' : 'debug'](message)),
   };
   try {

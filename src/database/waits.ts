@@ -1,4 +1,4 @@
-/** Waits for locks, of commands that a person waits for: bounded, and whoever holds what they wait for is named. */
+/** Waits for locks, of commands that a person waits for: bounded, and the session that holds what they wait for is named. */
 import type pg from 'pg';
 import { type Db, withClient } from './client.ts';
 

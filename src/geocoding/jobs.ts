@@ -189,7 +189,7 @@ function nothingAsked(context: TaskContext, what: string, state: string): undefi
   context.log.info(`${what} is ${state}: nothing is asked`);
 }
 
-/** Probably a slip of the pen: whoever made it finds it among the failed jobs. */
+/** Probably a slip of the pen: its author finds it among the failed jobs. */
 function unknownCluster(context: TaskContext, cluster: string, planned: boolean): undefined {
   // Planned for a ticket that has another cluster by now.
   if (planned) return nothingAsked(context, cluster, 'no longer the cluster of any ticket');

@@ -13,7 +13,7 @@ export type Question = {
 /** Where all places are: the name for queries, the ISO 3166 code that providers filter by and the judge (judge.sql) asks for. */
 export const COUNTRY = { name: 'Kenya', code: 'ke' } as const;
 
-/** Whoever knows the country finds this. */
+/** Every provider that knows the country finds this. */
 export const CONTROL: Question = { text: `Nairobi, ${COUNTRY.name}`, near: null };
 
 /** An HTTP answer, its body parsed if it was JSON. */

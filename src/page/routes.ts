@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { type Db, transaction } from '../database/client.ts';
 import type { Role } from '../database/roles.ts';
 import { LONGEST_LOCATION_NAME } from '../geocoding/names.ts';
-import { readStatus } from '../operations/health.ts';
+import { readStatus } from '../operations/status.ts';
 import { DATASET_NAMES, type DatasetName, DEFAULT_DATASET } from '../settings/dataset.ts';
 import { asMember, Refused } from './refused.ts';
 

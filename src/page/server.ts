@@ -1,5 +1,5 @@
 /**
- * The page's HTTP server: for one person on one machine, with the database role of whoever starts it.
+ * The page's HTTP server: for one person on one machine, with the database role of the person who starts it.
  *
  * Guarantees: only loopback is listened on; nothing is answered without the cookie that the process's own token was
  * exchanged for, nor under another name than 127.0.0.1 or localhost (a name rebound to this machine is 421); a write is
@@ -22,7 +22,7 @@ import { answerOf, ROUTES } from './routes.ts';
 const MAX_BODY_BYTES = 16_384;
 
 export interface Page {
-  /** With the token: whoever has it acts as the person who started the page. */
+  /** With the token: anybody who has it acts as the person who started the page. */
   readonly url: string;
   close(): Promise<void>;
 }

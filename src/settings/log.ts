@@ -20,7 +20,7 @@ interface LogOptions {
 
 let processLog: Promise<Log> | undefined;
 
-/** The process's one log, tasks included; whoever asks first decides where it goes. */
+/** The process's one log, tasks included; the first that asks decides where it goes. */
 export function createLog(options: LogOptions = {}): Promise<Log> {
   processLog ??= openLog(options);
   return processLog;

@@ -1,5 +1,5 @@
 /**
- * Settings: the environment, validated. Each group is read by whoever needs it, so that `migrate` asks for no bucket.
+ * Settings: the environment, validated. Each group is read by the part that needs it, so that `migrate` asks for no bucket.
  * An error names every variable that is wrong, and its remedy; no message ever shows a value, which may be a secret.
  */
 

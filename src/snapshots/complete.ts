@@ -73,7 +73,7 @@ export async function archive(db: Db, bucket: Bucket, dataset: string, file: Sna
 
 /** @returns why not, when the snapshot is neither finalizing nor finished */
 async function completeInDatabase(client: ClientBase, snapshotId: string): Promise<Snapshot | string> {
-  // First of all, as a load does: whoever holds rows must not wait for a gazetteer that waits for them.
+  // First of all, as a load does: a session that holds rows must not wait for a gazetteer that waits for them.
   await client.query('select pg_advisory_xact_lock_shared(tickets.gazetteer_lock())');
   const { rows } = await client.query<Snapshot>(
     `select snapshot_id, dataset, status, tickets_ops.is_loaded(status) as loaded, source_key, source_etag, source_size, source_last_modified, snapshot_at, origin, broken_off, backfill, archived_at is not null as archived,

@@ -9,7 +9,7 @@ import { ARCHIVE_FOLDER, type Listing, type SnapshotFile, snapshotFiles, version
 import { CLOCK_TOLERANCE_MS, type Knowledge, type Mode, planSnapshots, type Step } from '../bucket/plan.ts';
 import { type Bucket, BucketError, listFolder, ObjectChangedError, readObject } from '../bucket/s3.ts';
 import { csvBytes } from '../csv/gunzip.ts';
-import { RefusedFileError } from '../csv/refused.ts';
+import { orRefusal, Refusal } from '../csv/refused.ts';
 import type { Db } from '../database/client.ts';
 import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import type { Dataset } from '../settings/dataset.ts';
@@ -155,7 +155,12 @@ async function load(
   log.info({ snapshot: claim.snapshotId, key: file.key, bytes: file.size }, 'reading snapshot');
   try {
     const bytes = csvBytes(file.key, readObject(bucket, file, options.signal));
-    const staged = await stage(client, dataset, claim, bytes, known);
+    const staged = await orRefusal(stage(client, dataset, claim, bytes, known));
+    if (staged instanceof Refusal) {
+      await ledger.fail(client, claim.snapshotId, staged.reason);
+      log.error({ snapshot: claim.snapshotId, key: file.key }, staged.reason);
+      return lookAgain(afterRefusal(mode), true, 'the file was refused');
+    }
     if (staged === 'loading') return { outcome: 'staged', snapshotId: claim.snapshotId, key: file.key };
     if (staged === 'held') {
       log.warn({ snapshot: claim.snapshotId, key: file.key }, 'held: see tickets_ops.health');
@@ -166,11 +171,6 @@ async function load(
     if (staged === 'held before') return { outcome: 'nothing new' };
     return await markUnchanged(client, bucket, look, file, { sha256: known.loaded ?? '' }, options);
   } catch (error) {
-    if (error instanceof RefusedFileError) {
-      await ledger.fail(client, claim.snapshotId, error.message);
-      log.error({ snapshot: claim.snapshotId, key: file.key }, error.message);
-      return lookAgain(afterRefusal(mode), true, 'the file was refused');
-    }
     if (!(error instanceof ObjectChangedError)) throw error;
     log.warn({ snapshot: claim.snapshotId, key: file.key }, error.message);
     if (claim.attempt < MAX_READINGS) {

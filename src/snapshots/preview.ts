@@ -8,7 +8,7 @@ import { type Bucket, readObject } from '../bucket/s3.ts';
 import { addCounts, type Counts, noCounts, type TicketRow } from '../csv/chunks.ts';
 import { csvBytes } from '../csv/gunzip.ts';
 import { readTicketCsv } from '../csv/records.ts';
-import { RefusedFileError } from '../csv/refused.ts';
+import { orRefusal, Refusal, RefusedFileError } from '../csv/refused.ts';
 import type { Reject } from '../csv/rejects.ts';
 import type { Db } from '../database/client.ts';
 import type { Dataset } from '../settings/dataset.ts';
@@ -52,17 +52,13 @@ export async function previewBucket(db: Db, bucket: Bucket, dataset: Dataset, mo
     const steps = planLook(listing, known, nextMode);
     const last = steps.at(-1);
     if (last?.action !== 'load') return { steps, refused, changes: null };
-    try {
-      const { key, snapshotAt } = last.file;
-      const bytes = csvBytes(key, readObject(bucket, last.file));
-      return { steps, refused, changes: await preview(db, dataset, bytes, snapshotAt) };
-    } catch (error) {
-      if (!(error instanceof RefusedFileError)) throw error;
-      refused.push({ key: last.file.key, reason: error.message });
-      const failed = [versionOf(last.file), { isOpen: false, isWhole: false, inFlight: false }] as const;
-      const blocker = known.feed === 'changes' ? last.file : null;
-      known = { ...known, blocker, versions: new Map([...known.versions, failed]) };
-    }
+    const { key, snapshotAt } = last.file;
+    const changes = await preview(db, dataset, csvBytes(key, readObject(bucket, last.file)), snapshotAt);
+    if (!(changes instanceof Refusal)) return { steps, refused, changes };
+    refused.push({ key, reason: changes.reason });
+    const failed = [versionOf(last.file), { isOpen: false, isWhole: false, inFlight: false }] as const;
+    const blocker = known.feed === 'changes' ? last.file : null;
+    known = { ...known, blocker, versions: new Map([...known.versions, failed]) };
   }
 }
 
@@ -75,9 +71,17 @@ interface Change {
 /**
  * Compares a file with the tickets. Holds one small entry per ticket in memory.
  * @param snapshotAt the file's time
- * @throws RefusedFileError, also where too little of it could be loaded; whatever `bytes` throws
+ * @returns a Refusal also where too little of it could be loaded
+ * @throws what `bytes` throws
  */
-export async function preview(
+export const preview = (
+  db: Db,
+  dataset: Dataset,
+  bytes: AsyncIterable<Buffer>,
+  snapshotAt: Date,
+): Promise<Preview | Refusal> => orRefusal(comparedWithTickets(db, dataset, bytes, snapshotAt));
+
+async function comparedWithTickets(
   db: Db,
   dataset: Dataset,
   bytes: AsyncIterable<Buffer>,

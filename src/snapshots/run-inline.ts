@@ -6,7 +6,7 @@ import { run as startRunner, type TaskList } from 'graphile-worker';
 import type { ClientBase } from 'pg';
 import { futureDatedReason, isFutureDated, type LedgerStatus, type Mode } from '../bucket/plan.ts';
 import { csvBytes } from '../csv/gunzip.ts';
-import { RefusedFileError } from '../csv/refused.ts';
+import { orRefusal, Refusal } from '../csv/refused.ts';
 import type { Db } from '../database/client.ts';
 import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import type { Dataset } from '../settings/dataset.ts';
@@ -86,12 +86,13 @@ export async function loadFile(
   return withLoadTasks(client, tasks, log, async () => {
     const claim = await claimWhenFree(client, dataset, file);
     if (typeof claim === 'string') return { ok: false, snapshots: [], error: claim };
-    try {
-      await stage(client, dataset, claim, csvBytes(file.key, bytes), NOTHING_KNOWN);
-    } catch (error) {
-      await ledger.fail(client, claim.snapshotId, (error as Error).message);
-      if (!(error instanceof RefusedFileError)) throw error;
-    }
+    const staged = await orRefusal(stage(client, dataset, claim, csvBytes(file.key, bytes), NOTHING_KNOWN)).catch(
+      async (error: Error) => {
+        await ledger.fail(client, claim.snapshotId, error.message);
+        throw error;
+      },
+    );
+    if (staged instanceof Refusal) await ledger.fail(client, claim.snapshotId, staged.reason);
     await untilIdle(client, dataset, report);
     return resultOf(client, dataset, since, null);
   });

@@ -15,7 +15,7 @@ interface MissingRight {
 export async function missingForFirstMigration(db: Db): Promise<MissingRight[]> {
   const { rows } = await db.query<MissingRight>(
     `with recursive old as (
-       -- Not by to_regclass, which whoever may not use the schema may not ask.
+       -- Not by to_regclass, which a role that may not use the schema may not ask.
        select n.* from pg_namespace n
        where n.nspname = 'tickets' and exists (select from pg_class c where c.relnamespace = n.oid and c.relname = 'inc')
      ),
@@ -62,7 +62,7 @@ export async function missingForFirstMigration(db: Db): Promise<MissingRight[]> 
        from pg_namespace
        where (nspname in ('tickets', 'reporting') or oid in (select namespace from object)) and oid not in (select oid from old)
          and not (has_schema_privilege(oid, 'create') and has_schema_privilege(oid, 'usage'))
-         -- Whoever becomes a member of its owner may.
+         -- A role that becomes a member of its owner may.
          and nspowner not in (select o.owner from object o join pg_roles r on r.oid = o.owner where not r.rolsuper)
        union all
        select 3, format('does not own what %s has made for the Python version', r.rolname),

@@ -26,7 +26,7 @@ export function printError(text: string): void {
   process.stderr.write(printable(text));
 }
 
-/** `fleettickets status | head -1`: whoever closes the pipe wants no more. */
+/** `fleettickets status | head -1`: the reader that closes the pipe wants no more. */
 export function endWithReader(): void {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error: NodeJS.ErrnoException) => {

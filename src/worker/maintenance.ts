@@ -12,9 +12,7 @@ import type { Log } from '../settings/log.ts';
 import type { RetentionSettings } from '../settings/settings.ts';
 import { READER_TIMEOUT } from '../snapshots/knowledge.ts';
 import { rescue } from './rescue.ts';
-
-/** Workers that ended, for whoever reads a log of last week. */
-export const KEEP_WORKERS = '7 days';
+import { prune } from './retention.ts';
 
 /** @param ownPool the worker pool that runs this */
 export async function maintain(client: ClientBase, ownPool: string, keep: RetentionSettings, log: Log): Promise<void> {
@@ -62,7 +60,7 @@ interface Stalled {
   readonly error: string;
 }
 
-/** Asked again under the snapshot's lock, which whoever retries its jobs takes as well: he may have been at it just now. */
+/** Asked again under the snapshot's lock, which a retry of its jobs takes as well: a person may have been at it just now. */
 async function failStalled(client: ClientBase): Promise<Stalled[]> {
   const failed: Stalled[] = [];
   const { rows } = await client.query<Stalled>(STALLED);
@@ -121,59 +119,4 @@ async function missedRuns(db: Db): Promise<{ dataset: string; run: Date }[]> {
      where m.run is not null`,
   );
   return rows;
-}
-
-/** Removes what is older than it is kept; not the snapshot that was loaded last. @returns how many of what, without zeros */
-async function prune(db: Db, keep: RetentionSettings): Promise<Record<string, number>> {
-  const removals: Record<string, [sql: string, days?: number]> = {
-    // The batches go with the rows: they are what a retry looks for.
-    staged: [
-      `with over as (
-         select snapshot_id from tickets_ops.snapshots
-         where not in_flight and progress_at < now() - make_interval(days => $1)
-       ), batches as (
-         delete from tickets_ops.snapshot_batches where snapshot_id in (select snapshot_id from over)
-       )
-       delete from tickets_ops.snapshot_rows
-       where snapshot_id in (select snapshot_id from over) or snapshot_id not in (select snapshot_id from tickets_ops.snapshots)`,
-      keep.KEEP_FAILED_STAGING_DAYS,
-    ],
-    rejects: [
-      `delete from tickets_ops.snapshot_rejects where snapshot_id in (
-         select snapshot_id from tickets_ops.snapshots
-         where not in_flight and progress_at < now() - make_interval(days => $1)
-       )`,
-      keep.KEEP_REJECTS_DAYS,
-    ],
-    jobs: [
-      `select tickets_ops.remove_jobs(array[id]) from tickets_ops.list_jobs()
-       where state = 'failed' and failed_at < now() - make_interval(days => $1)`,
-      keep.KEEP_FAILED_JOBS_DAYS,
-    ],
-    snapshots: [
-      `delete from tickets_ops.snapshots s
-       where not in_flight and progress_at < now() - make_interval(days => $1)
-         -- What the next file is compared with.
-         and snapshot_id not in (
-           select distinct on (dataset) snapshot_id from tickets_ops.snapshots
-           where load_began_at is not null order by dataset, load_began_at desc
-         )
-         and snapshot_id not in (
-           select distinct on (dataset) snapshot_id from tickets_ops.snapshots
-           where tickets_ops.counts_as_loaded(status) order by dataset, snapshot_at desc
-         )`,
-      keep.KEEP_LEDGER_DAYS,
-    ],
-    answers: [
-      `delete from tickets_ops.geocoding_answers
-       where answered_at < tickets_ops.answers_count_since() or provider is distinct from (select provider from tickets_ops.geocoding_setup)`,
-    ],
-    workers: [`delete from tickets_ops.workers where seen_at < now() - interval '${KEEP_WORKERS}'`],
-  };
-  const counts: Record<string, number> = {};
-  for (const [what, [sql, days]] of Object.entries(removals)) {
-    const { rowCount } = await db.query(sql, days === undefined ? [] : [days]);
-    if (rowCount) counts[what] = rowCount;
-  }
-  return counts;
 }

@@ -38,7 +38,7 @@ export function workerPreset(log: Log) {
   events.on('pool:fatalError', () => {
     process.exitCode = 1;
   });
-  // A worker shuts down by this notice (https://github.com/graphile/worker/pull/361), which whoever may connect can send;
+  // A worker shuts down by this notice (https://github.com/graphile/worker/pull/361), which any role that can connect may send;
   // migrations of our tables come with the heartbeat. It looks at the payload after its listeners have.
   events.on('pool:listen:notification', ({ message }) => {
     if (message.channel === 'worker:migrate') message.payload = '';

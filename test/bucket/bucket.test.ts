@@ -339,7 +339,7 @@ describe('the bucket', () => {
       assert.deepEqual(await env.listKeys(), [`${FOLDER}processed/a b+ü&c%20.csv`]);
     });
 
-    test('cut off at any step, it is completed by whoever tries again', async () => {
+    test('cut off at any step, it is completed by the next that tries', async () => {
       for (const [step, fault] of [
         [/^PUT .*processed/, status(500)],
         [/^PUT .*processed/, cutAfter(0)], // the copy was made, unseen

@@ -55,7 +55,7 @@ describe('cleaning a record', () => {
     assert.deepEqual(Object.keys(rawOf(clean(record))).sort(), ['ticket_id', ...kept].sort());
   });
 
-  test('drops alarms, whoever writes true how', () => {
+  test('drops alarms, no matter who writes true how', () => {
     for (const yes of ['true', 'TRUE', ' True ', 't', 'yes', 'Y', '1']) {
       assert.equal(clean({ ticket_id: 'WOT1', is_alarm: yes }).kind, 'alarm', yes);
     }

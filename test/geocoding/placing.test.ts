@@ -209,7 +209,7 @@ describe('where a ticket is', () => {
     assert.deepEqual(await places(), [['cluster', 36.06, -0.28]]);
   });
 
-  test('whoever writes a ticket by hand, its place follows as well', async () => {
+  test('the place of a ticket that a person writes follows as well', async () => {
     await setCluster(KILIMANI);
     await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani"}')`);
     assert.deepEqual(await places(), [['cluster', 36.78, -1.29]]);

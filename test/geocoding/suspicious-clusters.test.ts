@@ -1,4 +1,4 @@
-/** Clusters whose centroid is probably the wrong one: flagged, named to whoever sets it, first in the review queue. */
+/** Clusters whose centroid is probably the wrong one: flagged, named to the person who sets it, first in the review queue. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { at } from '../support/candidates.ts';

@@ -1,4 +1,4 @@
-/** A person's open transaction keeps others waiting for a bounded time, and is named: by health, and to whoever waits. */
+/** A person's open transaction keeps others waiting for a bounded time, and is named: by health, and to the person who waits. */
 import assert from 'node:assert/strict';
 import { rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -162,7 +162,7 @@ describe('a transaction that somebody left open', { skip: !native && 'needs a na
       assert.match(message, new RegExp(`given up: .*process ${pid} of user \\w+, idle in transaction`), calls[n]);
   });
 
-  test('and holds a ticket keeps whoever moves its place, and the loads behind that, waiting for half a minute', async () => {
+  test('and holds a ticket keeps a person who moves its place, and the loads behind that, waiting for half a minute', async () => {
     await env.pool.query(`insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"cluster": "Kilimani"}')`);
     await person.query('select from tickets.inc for update');
     await assert.rejects(

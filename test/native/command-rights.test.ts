@@ -1,4 +1,4 @@
-/** What a command says to whoever lacks a right that it needs. */
+/** What a command says to a person who lacks a right that it needs. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';

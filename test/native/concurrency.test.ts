@@ -127,7 +127,7 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
     await assert.rejects(insert('inc'), /snapshots_one_in_flight/);
   });
 
-  test('a ticket that came past the pipeline gets one baseline, whoever is at it at once, and none after its first event', async () => {
+  test('a ticket that came past the pipeline gets one baseline, no matter who is at it at once, and none after its first event', async () => {
     const role = `loader_${process.pid}`;
     await env.pool.query(
       `create role ${role}; grant tickets_reader to ${role}; grant insert, update on tickets.inc to ${role}`,
@@ -144,7 +144,7 @@ describe('several workers at once', { skip: !native && 'needs a native Postgres'
       (await env.pool.query('select ticket_id, event from tickets.inc_events order by event_id')).rows;
     const all = `select tickets_ops.record_baselines('inc', null, null)`;
     try {
-      // Whoever may write tickets needs no right beside it.
+      // A role that may write tickets needs no right beside it.
       await first.query(
         `begin; set local role ${role}; insert into tickets.inc (ticket_id, raw) values ('WOT1', '{"is_actionable": "true"}'); commit`,
       );

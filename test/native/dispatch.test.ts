@@ -375,7 +375,7 @@ describe('dispatch', { skip: !native && 'needs a native Postgres' }, () => {
       for (const query of DISPATCHES) await assert.rejects(client.query(query), DENIED, query);
     });
 
-    test('what a tracker puts into its view runs as whoever asks, never as the owner', async () => {
+    test('what a tracker puts into its view runs as the role that asks, never as the owner', async () => {
       await env.pool.query(
         `create table tracker.ran_as (role text); grant insert on tracker.ran_as to public; grant usage on schema tracker to public;
          create function tracker.spy(p text) returns text language plpgsql as $$

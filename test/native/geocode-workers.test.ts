@@ -366,7 +366,7 @@ describe('geocoding workers', { skip: !native && 'needs a native Postgres' }, ()
          ('Kilimani', 'rose court', 'q', 'locationiq', $1)`,
       [JSON.stringify([{ lat: -1.295, lng: 36.785, level: 'point', country: 'ke', label: 'Rose Court' }])],
     );
-    // Whoever is about to take the lock waits for the one who holds this one, who does not.
+    // A session that is about to take the lock waits for the one that holds this one, who does not.
     const {
       rows: [original],
     } = await env.pool.query(`select pg_get_functiondef('tickets.gazetteer_lock()'::regprocedure) as definition`);

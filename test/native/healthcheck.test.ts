@@ -13,7 +13,7 @@ describe('healthcheck', { skip: !native && 'needs a native Postgres' }, () => {
   });
   after(() => env.close());
 
-  test('it waits for nobody: not for a migration under way, nor for whoever has the tables', async (t) => {
+  test('it waits for nobody: not for a migration under way, nor for a session that has the tables', async (t) => {
     t.after(killWorkers);
     const worker = await startWorkerProcess();
     await waitFor(

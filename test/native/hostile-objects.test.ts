@@ -289,7 +289,7 @@ describe('what others may create', { skip: !native && 'needs a native Postgres' 
       `${other} may create in the schema tickets, beside what runs as the worker\n` +
         `the schema ${owner} belongs to ${other}, and psql as this role looks up names there\n` +
         `${other} may create in the schema public, where psql as this role looks up names\n` +
-        `trigger notice on table tickets.inc, which calls ${other}.notice() of ${other}, runs as whoever writes tickets, the worker included`,
+        `trigger notice on table tickets.inc, which calls ${other}.notice() of ${other}, runs as the role that writes tickets, the worker included`,
     );
     // What it says to run takes nothing away that anybody has made.
     const [, statements = ''] = /let the DBA run: (.*)/.exec(found.remedy ?? '') ?? [];
@@ -315,7 +315,7 @@ describe('what others may create', { skip: !native && 'needs a native Postgres' 
     assert.equal(await worker.exited, 0);
   });
 
-  test('whoever holds the lock of graphile-migrate is named by migrate', async () => {
+  test('the session that holds the lock of graphile-migrate is named by migrate', async () => {
     const holder = await connect(urlOf(other));
     await holder.query('select pg_advisory_lock(4727445306447283)');
     const { rows } = await holder.query<{ pid: number }>('select pg_backend_pid() as pid');
@@ -327,7 +327,7 @@ describe('what others may create', { skip: !native && 'needs a native Postgres' 
     await migrated;
   });
 
-  test('whoever holds a lock of ours is named by health, with the process', async () => {
+  test('the session that holds a lock of ours is named by health, with the process', async () => {
     const holder = await connect(urlOf(other));
     const { rows } = await admin.query<{ key: string }>('select tickets.gazetteer_lock()::text as key');
     await holder.query(`set application_name = 'fleettickets worker of somebody else'`);

@@ -277,7 +277,7 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
     assert.equal((await one('/api/undo', { decision_id: done?.answer.decision_id })).status, 200);
   });
 
-  test('whoever may not even read is told before the page is served, with the GRANT', async () => {
+  test('a role that may not even read is told before the page is served, with the GRANT', async () => {
     await assert.rejects(pageOf('nobody'), { message: /grant tickets_reader to "page ""nobody""";/ });
   });
 

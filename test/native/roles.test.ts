@@ -7,7 +7,7 @@ import { pino } from 'pino';
 import { feed } from '../../demo/feed.ts';
 import { connect, withClient } from '../../src/database/client.ts';
 import { migrate } from '../../src/database/schema.ts';
-import { readStatus } from '../../src/operations/health.ts';
+import { readStatus } from '../../src/operations/status.ts';
 import { type Environment, inJobSchema, native, startEnvironment } from '../support/environment.ts';
 import { countRows } from '../support/rows.ts';
 

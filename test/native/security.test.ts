@@ -295,7 +295,7 @@ describe('hostile input', { skip }, () => {
       payloads.map(([task]) => [task, 1]).sort(),
     );
     for (const { error } of failures) assert.match(error, /^Wrong payload:[\s\S]*A right one: select [a-z_]+\.add_job/);
-    // A number may come as text, from whoever builds JSON by hand; the functions read it as a number or not at all.
+    // A number may come as text, from a person who builds JSON by hand; the functions read it as a number or not at all.
     await env.pool.query('select id, superseded from tickets_ops.failed_jobs');
     await env.pool.query('select * from tickets_ops.retry_failed()');
   });

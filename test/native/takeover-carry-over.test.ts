@@ -145,7 +145,7 @@ describe('a takeover carries over', { skip: !native && 'needs a native Postgres'
       ]);
     });
 
-    test('whoever reads the old tables reads ours, with owner, grants and indexes', async () => {
+    test('a role that reads the old tables reads ours, with owner, grants and indexes', async () => {
       assert.deepEqual(
         await rows(
           database,

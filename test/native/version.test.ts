@@ -57,7 +57,7 @@ describe('the version of the map, with several writers', { skip: !native && 'nee
     assert.ok(rows[0].slots <= 5, `${rows[0].slots} slots`); // the four, and what emptied the tables
   });
 
-  test('a version stands for one content, whoever writes and commits meanwhile', async () => {
+  test('a version stands for one content, no matter who writes and commits meanwhile', async () => {
     const writers = await clients(5);
     const reader = await env.pool.connect();
     const contents = new Map<string, string>();

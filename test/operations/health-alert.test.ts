@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { messageOf } from '../../src/operations/alert.ts';
+import { messageOf } from '../../src/operations/health-alert.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { freePort } from '../support/native.ts';
 import { fetchNow, runAgain } from '../support/pipeline.ts';

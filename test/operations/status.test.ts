@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { page } from '../../src/commands/status.ts';
-import type { Status } from '../../src/operations/health.ts';
+import type { Status } from '../../src/operations/status.ts';
 import { fleettickets } from '../support/command.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
 import { first, operations } from '../support/operations.ts';

@@ -19,7 +19,7 @@ import { ROUTES } from '../../src/page/routes.ts';
 import { DATASET_NAMES } from '../../src/settings/dataset.ts';
 import { FeedSettings, RetentionSettings } from '../../src/settings/settings.ts';
 import { SILENCE_MS } from '../../src/worker/heartbeat.ts';
-import { KEEP_WORKERS } from '../../src/worker/maintenance.ts';
+import { KEEP_WORKERS } from '../../src/worker/retention.ts';
 import { readCrontab } from '../../src/worker/schedule.ts';
 import { fixtures } from '../support/definitions.ts';
 import { type Environment, startEnvironment } from '../support/environment.ts';
@@ -90,7 +90,7 @@ describe('a rule that SQL and TypeScript both need', () => {
     assert.deepEqual([...new Set(entries.map(({ task }) => task))].sort(), ['fetch_snapshot', 'fleettickets_maintain']);
   });
 
-  test('job keys: a look has the same one, whoever asks for it', async () => {
+  test('job keys: a look has the same one, no matter who asks for it', async () => {
     for (const mode of ['newest', 'force', 'backfill'])
       assert.equal(JOB_KEYS.fetch('inc', mode), await ask('select tickets_ops.fetch_job_key($1, $2)', ['inc', mode]));
   });

@@ -319,7 +319,7 @@ describe('loading with known records', () => {
     );
   });
 
-  test('whoever writes a ticket past the load, and however: its record is parsed, and the next file sets it right', async () => {
+  test('a ticket that is written past the load, in any way: its record is parsed, and the next file sets it right', async () => {
     const file = csvOf([open(1), open(2), open(3)]);
     for (const [act, left] of [
       [`update tickets.inc set raw = raw || '{"owner": "me"}' where ticket_id = 'WOT2'`, ['WOT1', 'WOT3']],

@@ -58,7 +58,7 @@ export const takeOver = (database: string) => migrate(url(database, owner), sile
 
 export async function rows<T extends pg.QueryResultRow>(database: string, sql: string, role = owner): Promise<T[]> {
   return asPerson(url(database, role), async (client) => {
-    await client.query(`set tickets_ops.client = 'a person'`); // whoever says so may write what was taken over
+    await client.query(`set tickets_ops.client = 'a person'`); // a person who says so may write what was taken over
     return (await client.query<T>(sql)).rows;
   });
 }

@@ -4,7 +4,7 @@
 usage: swift-server.py DATA_DIR ACCOUNT:USER SECRET
 The S3 access key is ACCOUNT:USER, the secret key SECRET. Needs Debian's python3-swift and a file system with xattrs.
 Takes free ports, prints the one of the S3 API once it serves, and stops on SIGTERM or when its standard input ends
-(so it never outlives whoever started it). Data stay in DATA_DIR.
+(so it never outlives the process that started it). Data stay in DATA_DIR.
 """
 import eventlet
 

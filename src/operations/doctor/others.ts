@@ -37,7 +37,7 @@ export async function othersRights(client: pg.Client): Promise<Verdict> {
           ? `the schema ${schema} belongs to ${role}, and psql as this role looks up names there`
           : `${role} may create in the schema ${schema}, where psql as this role looks up names`,
       ),
-    ...triggers.map(({ what }) => `${what} runs as whoever writes tickets, the worker included`),
+    ...triggers.map(({ what }) => `${what} runs as the role that writes tickets, the worker included`),
   ];
   const revokes = rights
     .filter(({ is_owner: isOwner }) => !isOwner)

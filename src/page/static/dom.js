@@ -74,6 +74,6 @@ async function ask(url, init) {
   throw Object.assign(new Error(said.error), { status: response.status, grant: said.grant });
 }
 
-/** An error, with the statement that would help, for whoever owns the database. @param {any} error */
+/** An error, with the statement that would help, for the database's owner. @param {any} error */
 export const notice = ({ message, grant }) => html`<div class="notice" role="alert">${message}
   ${grant && html`<p>The owner of the database can allow it: <code>${grant}</code></p>`}</div>`;
