@@ -12,7 +12,7 @@ RUN npm ci --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund \
 
 FROM ${NODE_IMAGE}
 LABEL org.opencontainers.image.title="fleettickets" \
-  org.opencontainers.image.version="1.0.0" \
+  org.opencontainers.image.version="1.0.1" \
   org.opencontainers.image.description="A CSV of field-ops tickets in a bucket becomes typed, placed tickets in Postgres." \
   org.opencontainers.image.licenses="MIT"
 ENV NODE_ENV=production

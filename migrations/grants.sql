@@ -11,9 +11,49 @@ declare
     'geo_locations', 'import_meta', 'inc', 'inc_ageing', 'inc_backlog', 'inc_clock', 'inc_closures', 'inc_daily', 'inc_events', 'inc_open_sla',
     'open_places', 'sla_rules', 'vehicles', 'vehicles_now', 'version_slots'
   ];
+  -- Functions of schemas that are shared, which not everyone may call.
+  c_not_public constant text[] := array[
+    'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)', 'tickets.undo_decision(bigint)',
+    -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
+    'tickets.claim_gazetteers()', 'tickets.keep_spelling()', 'tickets.clusters_moved()', 'tickets.locations_moved()', 'tickets.change_version()',
+    'tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean)',
+    'tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean)',
+    'tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean)',
+    'tickets.assign(text, text, boolean)', 'tickets.release(text, text)', 'tickets.freshness(text)', 'tickets.datasets()'
+  ];
+  -- What readers call that everyone may not, and what roles have beside it: a function by its arguments, a table or view without (and a
+  -- function that takes a type of PostGIS, wherever that is).
+  -- What is not there is left out: while a migration is being written, graphile-migrate grants before it is committed.
+  c_readers constant text[] := array[
+    'reporting.fn_tickets_for_map_json(boolean, text, text, text)',
+    'reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text)',
+    'reporting.ticket_places_mvt(integer, integer, integer, json)',
+    'reporting.fn_tickets_version()', 'tickets.freshness(text)', 'tickets.datasets()', 'tickets.crq_places(text, text)'
+  ];
+  c_curators constant text[] := array[
+    'tickets_ops.review_queue', 'tickets_ops.review_place(text, text, text)', 'tickets_ops.place_candidates(text, text)',
+    'tickets_ops.places_beyond_guard(text)', 'tickets_ops.is_far_from_its_places(text)',
+    'tickets_ops.places_together', 'tickets.undo_decision(bigint)'
+  ];
+  c_monitors constant text[] := array[
+    'tickets_ops.metrics', 'tickets_ops.health', 'tickets_ops.read_metrics()', 'tickets_ops.read_health()'
+  ];
+  c_operators constant text[] := array[
+    'tickets_ops.jobs', 'tickets_ops.failed_jobs', 'tickets_ops.health', 'tickets_ops.datasets', 'tickets_ops.metrics', 'tickets_ops.storage',
+    'tickets_ops.geocoding', 'tickets_ops.review_queue', 'tickets_ops.snapshots', 'tickets_ops.snapshot_batches', 'tickets_ops.snapshot_rejects',
+    'tickets_ops.workers', 'tickets_ops.schedule', 'tickets_ops.geocoding_calls',
+    'tickets_ops.list_jobs()', 'tickets_ops.read_health()', 'tickets_ops.read_datasets()', 'tickets_ops.read_metrics()',
+    'tickets_ops.kept_tables()', 'tickets_ops.worker_schema()', 'tickets_ops.next_utc_midnight()',
+    'tickets_ops.retry_job(bigint)', 'tickets_ops.retry_failed(text)', 'tickets_ops.cancel_job(bigint)', 'tickets_ops.fetch_now(text, boolean)',
+    'tickets_ops.release_snapshot(bigint)', 'tickets_ops.dismiss_snapshot(bigint)', 'tickets_ops.skip_file(text)',
+    'tickets_ops.reason(tickets_ops.snapshots)', -- fleettickets status
+    'tickets_ops.worker_states()', 'tickets_ops.worker_lock(text)', 'tickets_ops.hung_after()', 'tickets_ops.is_far_from_its_places(text)',
+    'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)'
+  ];
   v_role text;
   v_table regclass;
   v_function regprocedure;
+  v_right text;
 begin
   if to_regnamespace('tickets_ops') is null then
     return; -- after graphile-migrate has uncommitted the first migration
@@ -23,15 +63,9 @@ begin
 
   -- Security definer functions are for those who are named below, not for everyone.
   revoke all on all functions in schema tickets_ops from public;
-  revoke all on function
-    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean), tickets.undo_decision(bigint),
-    -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    tickets.claim_gazetteers(), tickets.keep_spelling(), tickets.clusters_moved(), tickets.locations_moved(), tickets.change_version(),
-    tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
-    tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean),
-    tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean),
-    tickets.assign(text, text, boolean), tickets.release(text, text), tickets.freshness(text), tickets.datasets()
-    from public;
+  for v_function in select to_regprocedure(f) from unnest(c_not_public) as f where to_regprocedure(f) is not null loop
+    execute format('revoke all on function %s from public', v_function);
+  end loop;
 
   foreach v_role in array array['tickets_reader', 'tickets_curator', 'tickets_operator', 'tickets_dispatcher', 'tickets_monitor'] loop
     if not exists (select from pg_roles where rolname = v_role) then
@@ -67,12 +101,6 @@ begin
         raise notice 'Let the owner of % run: grant select on % to %;', v_table, v_table, v_role;
       end;
     end loop;
-    execute format('grant execute on function
-      reporting.fn_tickets_for_map_json(boolean, text, text, text),
-      reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text),
-      reporting.ticket_places_mvt(integer, integer, integer, json),
-      reporting.fn_tickets_version(), tickets.freshness(text), tickets.datasets(), tickets.crq_places(text, text)
-      to %I', v_role);
     for v_function in
       -- One of such a name may be somebody else's: ours call what only we have.
       select p.oid from pg_proc p
@@ -90,19 +118,31 @@ begin
     end;
   end loop;
 
+  for v_role, v_right in
+    select r.rolname, format('%s %s', case when g like '%(%' or to_regclass(g) is null then 'execute on function' else 'select on' end, g)
+    from (
+      values
+        ('tickets_reader', c_readers), ('tickets_curator', c_readers || c_curators), ('tickets_operator', c_readers || c_operators),
+        ('tickets_dispatcher', c_readers), ('tickets_monitor', c_monitors)
+    ) as rights (role, granted)
+    join pg_roles r on r.rolname = rights.role
+    cross join unnest(rights.granted) as g
+    where case when g like '%(%' then to_regprocedure(g)::oid else coalesce(to_regclass(g)::oid, to_regproc(g)) end is not null
+  loop
+    execute format('grant %s to %I', v_right, v_role);
+  end loop;
+  for v_role in
+    select rolname from pg_roles where rolname in ('tickets_curator', 'tickets_dispatcher', 'tickets_monitor', 'tickets_operator')
+  loop
+    execute format('grant usage on schema tickets_ops to %I', v_role);
+  end loop;
+
   if exists (select from pg_roles where rolname = 'tickets_curator') then
-    grant usage on schema tickets_ops to tickets_curator;
-    grant select on tickets_ops.review_queue to tickets_curator;
     -- To delete is the owner's; undo_decision deletes what a person added.
     grant insert, update on tickets.geo_clusters, tickets.geo_locations to tickets_curator;
-    grant execute on function
-      tickets_ops.review_place(text, text, text), tickets_ops.place_candidates(text, text), tickets_ops.places_beyond_guard(text),
-      tickets_ops.is_far_from_its_places(text), tickets_ops.places_together, tickets.undo_decision(bigint)
-      to tickets_curator;
   end if;
 
   if exists (select from pg_roles where rolname = 'tickets_dispatcher') then
-    grant usage on schema tickets_ops to tickets_dispatcher;
     for v_function in
       -- Its functions, and what the plan is made of: that reads with its caller's rights.
       select oid from pg_proc
@@ -116,27 +156,5 @@ begin
       execute format('grant execute on function %s to tickets_dispatcher', v_function);
     end loop;
   end if;
-  if exists (select from pg_roles where rolname = 'tickets_monitor') then
-    grant usage on schema tickets_ops to tickets_monitor;
-    grant select on tickets_ops.metrics, tickets_ops.health to tickets_monitor;
-    grant execute on function tickets_ops.read_metrics(), tickets_ops.read_health() to tickets_monitor;
-  end if;
-  if not exists (select from pg_roles where rolname = 'tickets_operator') then
-    return;
-  end if;
-  grant usage on schema tickets_ops to tickets_operator;
-  grant select on
-    tickets_ops.jobs, tickets_ops.failed_jobs, tickets_ops.health, tickets_ops.datasets, tickets_ops.metrics, tickets_ops.storage, tickets_ops.geocoding, tickets_ops.review_queue,
-    tickets_ops.snapshots, tickets_ops.snapshot_batches, tickets_ops.snapshot_rejects, tickets_ops.workers, tickets_ops.schedule,
-    tickets_ops.geocoding_calls
-    to tickets_operator;
-  grant execute on function
-    tickets_ops.list_jobs(), tickets_ops.read_health(), tickets_ops.read_datasets(), tickets_ops.read_metrics(), tickets_ops.kept_tables(), tickets_ops.worker_schema(), tickets_ops.next_utc_midnight(),
-    tickets_ops.retry_job(bigint), tickets_ops.retry_failed(text), tickets_ops.cancel_job(bigint), tickets_ops.fetch_now(text, boolean),
-    tickets_ops.release_snapshot(bigint), tickets_ops.dismiss_snapshot(bigint), tickets_ops.skip_file(text),
-    tickets_ops.reason(tickets_ops.snapshots), -- fleettickets status
-    tickets_ops.worker_states(), tickets_ops.worker_lock(text), tickets_ops.hung_after(), tickets_ops.is_far_from_its_places(text),
-    tickets.geocode_cluster(text, boolean), tickets.geocode_location(text, text, boolean)
-    to tickets_operator;
 end
 $$;

@@ -4,7 +4,7 @@ CREATE SCHEMA reporting;
 
 CREATE SCHEMA tickets;
 
-COMMENT ON SCHEMA tickets IS 'Field-ops tickets of the fibre operator: INC faults (and CRQ, kept but not ingested yet), the gazetteers that place them, and their history.';
+COMMENT ON SCHEMA tickets IS 'Field-ops tickets of the fibre operator: INC faults and CRQ, requests for new installations, the gazetteers that place them, and their history.';
 
 CREATE SCHEMA tickets_ops;
 
@@ -85,14 +85,13 @@ CREATE FUNCTION reporting.fn_inc_trends(p_from date, p_to date, p_step text DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  perform tickets.check_question(p_from, p_to, p_step, p_by, tickets.dimensions());
   return jsonb_build_object(
     'from', p_from, 'to', p_to, 'step', p_step, 'by', p_by,
     'settled_through', tickets.settled_through(),
     'flow', (select coalesce(jsonb_agg(f), '[]') from tickets.inc_flow(p_from, p_to, p_step, p_by) f),
     'repair_times', (select coalesce(jsonb_agg(r), '[]') from tickets.inc_repair_times(p_from, p_to, p_step, p_by) r),
-    -- Of owners and statuses no day is kept.
-    'backlog', case when p_by is null or p_by in ('team', 'cluster', 'region') then (
+    'backlog', case when p_by is null or p_by = any (tickets.daily_dimensions()) then (
       select coalesce(jsonb_agg(b), '[]') from tickets.inc_backlog_daily(p_from, p_to, p_by) b
     ) end,
     'freshness', (select to_jsonb(f) from tickets.freshness() f)
@@ -203,13 +202,15 @@ begin
   -- a language this would take longer than reading the tickets.
   return query
     with open_tickets as (
+      -- Two branches, for two indexes. Their columns stand twice: over a union of tickets Postgres knows nothing of their regions, and looks
+      -- the rule of the SLA up for each ticket, not for each region (half as long again).
       select
         t.longitude, t.latitude, t.cluster, t.ticket_id, t.location_key, t.location_name, t.geo_source,
         sla.sla_clock_start, sla.sla_state, sla.at_risk
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       where p_state = 'closed' or (
-        tickets.bytes_of_names(t.ticket_id, t.cluster, t.region, t.location_key, t.location_name) <= 2000
+        tickets.has_short_names(t.ticket_id, t.cluster, t.region, t.location_key, t.location_name)
         and (p_box is null or tickets.lies_between(t.longitude, t.latitude, p_box)) -- index inc_open_places
       )
       union all
@@ -219,7 +220,7 @@ begin
       from tickets.filtered_tickets(case when p_state <> 'closed' then true end, true, p_cluster, p_region, p_team) t
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
       where p_state = 'closed' or (
-        tickets.bytes_of_names(t.ticket_id, t.cluster, t.region, t.location_key, t.location_name) > 2000 -- index inc_open_long_names
+        not tickets.has_short_names(t.ticket_id, t.cluster, t.region, t.location_key, t.location_name) -- index inc_open_long_names
         and (p_box is null or tickets.lies_between(t.longitude, t.latitude, p_box))
       )
     ),
@@ -301,6 +302,7 @@ begin
       p.geo_source, p.tickets,
       coalesce(o.open, 0), coalesce(o.breached, 0), coalesce(o.at_risk, 0), oldest.hours_open,
       coalesce(c.closed, 0),
+      -- Of however few: no figure to compare places by, but what the tickets of this one took, told beside their number.
       case when c.closed > 0 then
         (select percentile_cont(0.5) within group (order by mttr) from (select unnest(c.mttrs) as mttr) as repaired)
       end,
@@ -376,6 +378,12 @@ Arguments: z, x, y: the tile, XYZ numbering in Web Mercator. query: an object wi
 Limit: below zoom 6 every ticket of the state is read, so a tile takes as long as fn_ticket_places() does: with closed tickets much longer than with open ones.
 
 Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another state and a from after to, 22007 for a from or to that is no time, XX000 for a tile that does not exist. Read-only, also on a streaming replica.';
+
+CREATE FUNCTION tickets.age_bucket(p_hours_open numeric) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN width_bucket(p_hours_open, ARRAY[(4)::numeric, (24)::numeric, (48)::numeric, (168)::numeric, (720)::numeric]);
+
+COMMENT ON FUNCTION tickets.age_bucket(p_hours_open numeric) IS 'The age of an open ticket, from its hours: 0 under 4 h (or negative), 1 under 24 h, 2 under 48 h, 3 under 7 days, 4 under 30 days, 5 older. NULL without a clock. tickets.inc_daily keeps 0 and 1 as one.';
 
 CREATE TABLE tickets.assignments (
     assignment_id bigint NOT NULL,
@@ -467,423 +475,17 @@ $$;
 
 COMMENT ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Makes tickets.dispatch_plan and assigns it, in one transaction; arguments and rows as there. A ticket that somebody else assigned, or a load closed, meanwhile is left out, and its note says so. Plans that are carried out at the same time take turns, so that none fills a vehicle beyond p_capacity.';
 
+CREATE FUNCTION tickets.baseline_was_open(p_next_event text, p_is_open_now boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE p_next_event WHEN 'closed'::text THEN true WHEN 'reopened'::text THEN false ELSE COALESCE(p_is_open_now, false) END;
+
+COMMENT ON FUNCTION tickets.baseline_was_open(p_next_event text, p_is_open_now boolean) IS 'Whether a ticket was open when history began, of which its baseline says nothing: the next event of its lifecycle closes what was open and reopens what was not; where there is none, the ticket is still what it was.';
+
 CREATE FUNCTION tickets.bytes_of_names(ticket_id text, cluster text, region text, location_key text, location_name text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((((octet_length(ticket_id) + COALESCE(octet_length(cluster), 0)) + COALESCE(octet_length(region), 0)) + COALESCE(octet_length(location_key), 0)) + COALESCE(octet_length(location_name), 0));
 
-COMMENT ON FUNCTION tickets.bytes_of_names(ticket_id text, cluster text, region text, location_key text, location_name text) IS 'Bytes of the texts by which tickets.places() counts a ticket. A B-tree refuses an entry of 2 704 bytes, so those of more than 2 000 are in another index.';
-
-CREATE FUNCTION tickets.change_version() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if tg_op <> 'TRUNCATE' then
-    if not exists (select from written) then
-      return null;
-    end if;
-  end if;
-  -- Once in a transaction is enough. The setting goes with it, or with the savepoint that is rolled back together with the token.
-  if current_setting('fleettickets.version_changed', true) = 'true' then
-    return null;
-  end if;
-  perform set_config('fleettickets.version_changed', 'true', true);
-  update tickets.version_slots
-  set token = hashtextextended(gen_random_uuid()::text, 0)
-  where slot = (select slot from tickets.version_slots limit 1 for update skip locked);
-  if not found then
-    insert into tickets.version_slots (token) values (hashtextextended(gen_random_uuid()::text, 0));
-  end if;
-  return null;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
-
-CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
-    raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
-      using errcode = 'invalid_parameter_value';
-  end if;
-  if p_from > p_to then
-    raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
-      using errcode = 'invalid_parameter_value';
-  end if;
-  if p_to - p_from > 36525 then
-    raise exception 'p_from (%) and p_to (%) are more than 100 years apart: ask for less.', p_from, p_to
-      using errcode = 'invalid_parameter_value';
-  end if;
-  if p_step is null or p_step not in ('day', 'week', 'month') then
-    raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
-      using errcode = 'invalid_parameter_value';
-  end if;
-  if p_by <> all (p_dimensions) then
-    raise exception 'p_by is %: choose %, or NULL for all together.', quote_literal(p_by), array_to_string(p_dimensions, ', ')
-      using errcode = 'invalid_parameter_value';
-  end if;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) IS 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
-
-CREATE FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if p_from > p_to then
-    raise exception 'p_from (%) is after p_to (%): they are the first moment and the one after the last.', p_from, p_to
-      using errcode = 'invalid_parameter_value';
-  end if;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) IS 'Raises, with the right words, when a window of closing times is reversed. NULL is no bound.';
-
-CREATE FUNCTION tickets.chosen_spellings(p_clusters text[], p_tickets bigint[]) RETURNS TABLE(cluster_key text, spelling text)
-    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
-  from (
-    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
-    union all
-    select s.cluster, false, s.tickets from unnest(p_clusters, p_tickets) as s (cluster, tickets)
-  ) as w
-  where tickets.cluster_key(w.cluster) is not null
-  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
-$$;
-
-COMMENT ON FUNCTION tickets.chosen_spellings(p_clusters text[], p_tickets bigint[]) IS 'The one spelling in which each cluster is shown, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else of p_clusters the one that most tickets have. p_tickets: how many have each of p_clusters, in their order.';
-
-CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '30s'
-    AS $$
-begin
-  begin
-    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
-  exception when lock_not_available then
-    perform tickets_ops.raise_blocked();
-  end;
-  if not tickets_ops.is_pipeline() then
-    perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
-  end if;
-  return null;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gazetteer: no ticket is written meanwhile.';
-
-CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN NULLIF("left"(lower(translate(p_cluster, CASE WHEN (octet_length(p_cluster) = length(p_cluster)) THEN ' 	
-v'::text ELSE ' 	
-v      ​‌‍‎‏ ⁠　﻿'::text END, ''::text)), 200), ''::text);
-
-COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
-
-CREATE FUNCTION tickets.cluster_spellings(p_by text DEFAULT 'cluster'::text) RETURNS TABLE(cluster_key text, spelling text)
-    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select chosen.cluster_key, chosen.spelling
-  from (
-    select array_agg(w.cluster) as clusters, array_agg(w.tickets) as tickets
-    from (
-      select e.cluster, count(*) as tickets
-      from tickets.inc_events e -- index inc_events_first
-      where e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)
-      group by e.cluster
-      union all
-      -- Clusters that tickets only moved to.
-      select d.cluster, 0 from tickets.inc_daily d group by d.cluster
-    ) as w
-  ) as seen
-  cross join lateral tickets.chosen_spellings(seen.clusters, seen.tickets) as chosen
-  where p_by = 'cluster'
-$$;
-
-COMMENT ON FUNCTION tickets.cluster_spellings(p_by text) IS 'The one spelling in which analytics show a cluster (tickets.chosen_spellings), by how many tickets were first seen with each. No row unless p_by is cluster, the default.';
-
-CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '30s'
-    AS $$
-declare
-  v_clusters text[];
-begin
-  if tg_op = 'INSERT' then
-    select array_agg(cluster) into v_clusters from after where geom is not null;
-  elsif tg_op = 'DELETE' then
-    select array_agg(cluster) into v_clusters from before where geom is not null;
-  else
-    select array_agg(distinct cluster) into v_clusters from (
-      (select cluster, geom::bytea from before except select cluster, geom::bytea from after)
-      union all
-      (select cluster, geom::bytea from after except select cluster, geom::bytea from before)
-    ) as moved;
-  end if;
-  if v_clusters is not null then
-    perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
-  end if;
-  return null;
-exception when lock_not_available then -- somebody holds such a ticket: whoever waits on keeps every load waiting behind it
-  perform tickets_ops.raise_blocked();
-  return null;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
-
-CREATE TABLE tickets.geo_country (
-    name text NOT NULL,
-    outline public.geometry(MultiPolygon,4326) NOT NULL,
-    reach public.geometry(MultiPolygon,4326) NOT NULL
-);
-
-COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
-
-COMMENT ON COLUMN tickets.geo_country.name IS 'Kenya.';
-
-COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
-
-COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
-
-CREATE FUNCTION tickets.country_outline() RETURNS json
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT (public.st_asgeojson(c.outline, 4))::json AS st_asgeojson
-    FROM tickets.geo_country c
-  LIMIT 1;
-END;
-
-COMMENT ON FUNCTION tickets.country_outline() IS 'tickets.geo_country.outline as a GeoJSON geometry with four decimals (11 m). NULL where there is no country.';
-
-CREATE FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  select
-    feature,
-    octet_length(concat(
-      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-      t.assigned_team, t.owner, t.sla_status
-    )),
-    t.closed_at
-  from tickets.filtered_crq(p_open, true, p_cluster, p_region, p_team) t
-  cross join lateral tickets.open_clock(t.created_at_service, t.first_seen_at) as clock
-  cross join lateral (
-    select
-      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
-      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
-      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
-      t.longitude
-  ) as of_all
-  cross join lateral (select of_all.*, clock.*) as of_open
-  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
-  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
-  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
-$$;
-
-COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other requests that have a place, as tickets.map_features, with a clock and no SLA.';
-
-CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select coalesce(json_agg(place), '[]')
-  from (
-    select
-      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
-      json_build_object(
-        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
-        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
-        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
-      ) as properties
-    from tickets.filtered_crq(true, true, p_cluster, null, p_team)
-    group by longitude, latitude
-  ) as place
-$$;
-
-COMMENT ON FUNCTION tickets.crq_places(p_cluster text, p_team text) IS 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
-
-CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_custom_plan'
-    SET jit TO 'off'
-    AS $$
-begin
-  return (
-    select to_jsonb(collection)
-    from (
-      select 'FeatureCollection' as type, coalesce(array_agg(listed.feature), '{}') as features
-      from (
-        select f.feature
-        from tickets.map_features(p_open, p_cluster, null, null) f -- indexes inc_open, inc_closed_at
-        where (p_status is null or f.normalized_status = p_status)
-          and (p_open or (f.closed_at >= p_from and f.closed_at < p_to))
-          and f.bytes_of_text <= 4000 -- jsonb holds no array over 256 MB: no real ticket comes near it
-        order by f.closed_at desc nulls last
-        limit 50000
-      ) as listed
-    ) as collection
-  );
-end
-$$;
-
-COMMENT ON FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A GeoJSON FeatureCollection for reporting.fn_inc_dashboard(): the open tickets (p_open), or those closed in [p_from, p_to), that have a place.';
-
-CREATE FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_custom_plan'
-    SET jit TO 'off'
-    AS $$
-  select to_jsonb(open_now) || to_jsonb(closed_then)
-  from (
-    select
-      count(*) as open, count(t.geog) as open_mapped,
-      count(*) filter (where t.sla_state = 'breached') as open_breached, count(*) filter (where t.at_risk) as open_at_risk,
-      count(*) filter (where t.sla_state = 'unknown') as open_unknown, max(t.hours_open) as open_oldest_hours
-    from tickets.inc_open_sla t
-    where (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster)) and (p_status is null or t.normalized_status = p_status)
-  ) as open_now
-  cross join (
-    select
-      count(*) as closed, count(t.geog) as closed_mapped,
-      case when count(t.mttr) >= 5 then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
-      round(100.0 * count(*) filter (where clock.lasted <= interval '48 hours') / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
-      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
-    from tickets.inc t -- index inc_closed_at
-    cross join lateral (
-      select case
-        when t.closed_at >= coalesce(t.created_at_service, t.first_seen_at) then t.closed_at - coalesce(t.created_at_service, t.first_seen_at)
-      end as lasted
-    ) as clock
-    where t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to
-      and (p_cluster is null or tickets.cluster_key(t.cluster) = tickets.cluster_key(p_cluster)) and (p_status is null or t.normalized_status = p_status)
-  ) as closed_then
-$$;
-
-COMMENT ON FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
-
-CREATE FUNCTION tickets.datasets() RETURNS SETOF text
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 2
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select 'inc'
-  union all
-  select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
-$$;
-
-COMMENT ON FUNCTION tickets.datasets() IS 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as its processes were told (tickets_ops.setting).';
-
-CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN 25;
-
-COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
-
-CREATE FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE p_by WHEN 'team'::text THEN p_team WHEN 'cluster'::text THEN p_cluster WHEN 'region'::text THEN p_region WHEN 'owner'::text THEN p_owner WHEN 'status'::text THEN p_status ELSE NULL::text END;
-
-COMMENT ON FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) IS 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
-
-CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    AS $$
-declare
-  c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
-begin
-  perform tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
-  return query
-    with vehicle as materialized (
-      select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
-    ),
-    ticket as materialized (
-      select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
-    ),
-    planned as materialized (
-      select v.ids[p.vehicle] as vehicle_id, v.last_positions[p.vehicle] + p.position as position, t.ids[p.ticket] as ticket_id, p.metres, p.cost_km
-      from tickets.dispatch_settings s
-      cross join (
-        select
-          array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.room order by d.no) as rooms,
-          array_agg(d.last_position order by d.no) as last_positions, case when p_same_team then array_agg(d.team order by d.no) end as teams
-        from vehicle d
-        where not p_same_team or d.team is not null
-      ) as v
-      cross join (
-        select
-          array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.bonus_km order by d.no) as bonuses,
-          case when p_same_team then array_agg(d.team order by d.no) end as teams
-        from ticket d
-        where d.geog is not null
-      ) as t
-      cross join lateral (
-        select * from tickets_ops.plan_optimum(v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
-        where p_capacity = 1
-        union all
-        select * from tickets_ops.greedy_tours(v.rooms, v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
-        where p_capacity > 1
-      ) as p
-      where v.ids is not null and t.ids is not null
-    )
-    select
-      p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
-      case
-        when p.vehicle_id is not null then nullif(concat_ws('; ',
-          case when t.geo_source = 'cluster' then 'lies somewhere in its cluster' end,
-          case when v.freshness = 'stale' then format('the vehicle was located %s ago', justify_interval(date_trunc('minute', v.age))) end
-        ), '')
-        when t.geog is null then 'no place is known'
-        when not exists (select from vehicle) then 'no vehicle is free'
-        when p_same_team and not exists (select from vehicle f where f.team = t.team) then 'no vehicle of its team is free'
-        when not exists (
-          select from vehicle f
-          where (not p_same_team or f.team = t.team) and tickets_ops.within_reach(f.geog, t.geog, c_radius_km * 1000)
-        ) then format('no free vehicle within %s km', c_radius_km)
-        else 'every vehicle within reach goes elsewhere'
-      end
-    from ticket t
-    left join planned p on p.ticket_id = t.ticket_id
-    left join vehicle v on v.vehicle_id = p.vehicle_id
-    union all
-    -- Asked for by number, and not to be planned.
-    select
-      null, null, asked.ticket_id, null, null, null, null, null, null,
-      case
-        when held.vehicle_id is not null then 'assigned already, to ' || held.vehicle_id
-        when o.ticket_id is null then 'no open ticket has this number'
-        else 'not in the region or cluster asked for'
-      end
-    from (select distinct a.ticket_id from unnest(p_tickets) as a (ticket_id) where a.ticket_id is not null) as asked
-    left join tickets.inc_open_sla o on o.ticket_id = asked.ticket_id
-    left join tickets.assignments held on held.ticket_id = asked.ticket_id and held.state = 'assigned'
-    where not exists (select from ticket t where t.ticket_id = asked.ticket_id)
-    order by 1 nulls last, 2, 3;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
-
-Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team, in any case. p_stale: also vehicles located up to stale_hours ago.
-
-Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
-
-With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.
-
-Errors: 22023 for a capacity, radius or p_same_team that makes no sense.';
+COMMENT ON FUNCTION tickets.bytes_of_names(ticket_id text, cluster text, region text, location_key text, location_name text) IS 'Bytes of the texts by which tickets.places() counts a ticket.';
 
 CREATE FUNCTION tickets.eat_ts(value text) RETURNS timestamp with time zone
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -990,18 +592,6 @@ CREATE FUNCTION tickets.is_lng_lat(place public.geometry) RETURNS boolean
     RETURN CASE WHEN (place IS NULL) THEN true WHEN ((public.geometrytype(place) <> 'POINT'::text) OR public.st_isempty(place)) THEN false ELSE (((public.st_x(place) >= ('-180'::integer)::double precision) AND (public.st_x(place) <= (180)::double precision)) AND ((public.st_y(place) >= ('-90'::integer)::double precision) AND (public.st_y(place) <= (90)::double precision))) END;
 
 COMMENT ON FUNCTION tickets.is_lng_lat(place public.geometry) IS 'For CHECK constraints: NULL, or a point with a longitude in -180 to 180 and a latitude in -90 to 90. The geography type would wrap others silently (200,95 becomes -160,85) and store NaN.';
-
-CREATE FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (lower(btrim(region)) = lower(btrim(p_region)))) AND ((p_team IS NULL) OR (lower(btrim(team)) = lower(btrim(p_team)))));
-
-COMMENT ON FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) IS 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
-
-CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
-
-COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) IS 'The point at a longitude and latitude, WGS 84 degrees. NULL when one of them is missing, out of range or NaN.';
 
 CREATE FUNCTION tickets.location_walk(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1230,146 +820,12 @@ CREATE FUNCTION tickets.location_key(location_name text) RETURNS text
 
 COMMENT ON FUNCTION tickets.location_key(location_name text) IS 'The place that a location name means, without network codes, sub-premises and punctuation: with the cluster, the key of tickets.geo_locations. Several spellings of one place give one key. Lower case, at most 200 characters (of the name''s first 500); NULL where nothing but codes is left. No text makes it fail.';
 
-CREATE FUNCTION tickets.open_clock(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(clock_start timestamp with time zone, clock_source text, hours_open numeric)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT clock.start,
-         CASE
-             WHEN (open_clock.p_created_at_service IS NOT NULL) THEN 'created_at_service'::text
-             WHEN (open_clock.p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
-             ELSE NULL::text
-         END AS "case",
-     trunc((EXTRACT(epoch FROM (open_clock.p_at - clock.start)) / (3600)::numeric), 2) AS trunc
-    FROM ( SELECT COALESCE(open_clock.p_created_at_service, open_clock.p_first_seen_at) AS start) clock;
-END;
-
-COMMENT ON FUNCTION tickets.open_clock(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'How long a ticket has been open as of p_at, one row: when its clock started (created_at_service, else first_seen_at), which of the two that is, and hours since then, cut to two decimals. NULLs where neither is known.';
-
-CREATE TABLE tickets.sla_rules (
-    region text,
-    hours numeric NOT NULL,
-    at_risk_hours numeric NOT NULL,
-    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
-    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (8760)::numeric))),
-    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
-);
-
-ALTER TABLE ONLY tickets.sla_rules REPLICA IDENTITY FULL;
-
-COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
-
-COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case. NULL: the default, which cannot be deleted.';
-
-COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
-
-COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
-
-CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT clock.clock_start,
-     clock.clock_source,
-     clock.hours_open,
-         CASE
-             WHEN (clock.clock_start IS NULL) THEN 'unknown'::text
-             WHEN (clock.clock_start <= rule.breached_from) THEN 'breached'::text
-             ELSE 'ok'::text
-         END AS "case",
-     COALESCE(((clock.clock_start <= rule.at_risk_from) AND (clock.clock_start > rule.breached_from)), false) AS "coalesce"
-    FROM (tickets.open_clock(sla.p_created_at_service, sla.p_first_seen_at, sla.p_at) clock(clock_start, clock_source, hours_open)
-      CROSS JOIN LATERAL ( SELECT (sla.p_at - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
-             (sla.p_at - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
-            FROM tickets.sla_rules r
-           WHERE ((lower(r.region) = lower(sla.p_region)) OR (r.region IS NULL))
-           ORDER BY r.region
-          LIMIT 1) rule);
-END;
-
-COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock (created_at_service, else first_seen_at) and which it is, hours since then (cut to two decimals), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
-
 CREATE FUNCTION tickets.to_boolean(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE lower((btrim(value, ' 	
 '::text) COLLATE "C")) WHEN 'true'::text THEN true WHEN 'false'::text THEN false WHEN 't'::text THEN true WHEN 'f'::text THEN false WHEN 'yes'::text THEN true WHEN 'no'::text THEN false WHEN 'y'::text THEN true WHEN 'n'::text THEN false WHEN '1'::text THEN true WHEN '0'::text THEN false WHEN '1.0'::text THEN true WHEN '0.0'::text THEN false ELSE NULL::boolean END;
 
 COMMENT ON FUNCTION tickets.to_boolean(value text) IS 'true, t, yes, y, 1, 1.0 and false, f, no, n, 0, 0.0, in any case, blanks around them allowed; NULL for anything else.';
-
-CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
-    LANGUAGE plpgsql STABLE ROWS 200
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-begin
-  return query
-    select distinct on (v.vehicle_id)
-      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
-    from tickets.vehicles v
-    -- No age can be taken of infinity: one such row would be an error for all vehicles.
-    cross join lateral (
-      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
-    ) as finite
-    where v.vehicle_id is not null
-    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
-end
-$$;
-
-COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
-
-CREATE FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  perform tickets.require_count('p_capacity', p_capacity), tickets.require_radius(p_radius_km);
-  if p_same_team is null then
-    raise exception 'p_same_team is NULL: give true or false.' using errcode = 'invalid_parameter_value';
-  end if;
-end
-$$;
-
-COMMENT ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) IS 'Raises, with the right words, for arguments of tickets.dispatch_plan that make no sense.';
-
-CREATE TABLE tickets.dispatch_settings (
-    only_row boolean DEFAULT true NOT NULL,
-    live_minutes integer DEFAULT 15 NOT NULL,
-    stale_hours integer DEFAULT 24 NOT NULL,
-    radius_km double precision DEFAULT 50 NOT NULL,
-    detour double precision DEFAULT 1.4 NOT NULL,
-    speed_kmh double precision DEFAULT 25 NOT NULL,
-    at_risk_bonus_km double precision DEFAULT 10 NOT NULL,
-    breached_bonus_km double precision DEFAULT 5 NOT NULL,
-    area public.geometry(Geometry,4326) NOT NULL,
-    CONSTRAINT dispatch_settings_area_check CHECK (((public.geometrytype(area) = ANY (ARRAY['POLYGON'::text, 'MULTIPOLYGON'::text])) AND public.st_isvalid(area) AND (NOT public.st_isempty(area)))),
-    CONSTRAINT dispatch_settings_at_risk_bonus_km_check CHECK (((at_risk_bonus_km >= (0)::double precision) AND (at_risk_bonus_km <= (1000)::double precision))),
-    CONSTRAINT dispatch_settings_breached_bonus_km_check CHECK (((breached_bonus_km >= (0)::double precision) AND (breached_bonus_km <= (1000)::double precision))),
-    CONSTRAINT dispatch_settings_check CHECK ((live_minutes <= (stale_hours * 60))),
-    CONSTRAINT dispatch_settings_detour_check CHECK (((detour >= (1)::double precision) AND (detour <= (10)::double precision))),
-    CONSTRAINT dispatch_settings_live_minutes_check CHECK (((live_minutes >= 1) AND (live_minutes <= 1440))),
-    CONSTRAINT dispatch_settings_only_row_check CHECK (only_row),
-    CONSTRAINT dispatch_settings_radius_km_check CHECK (((radius_km > (0)::double precision) AND (radius_km <= (20000)::double precision))),
-    CONSTRAINT dispatch_settings_speed_kmh_check CHECK (((speed_kmh >= (1)::double precision) AND (speed_kmh <= (200)::double precision))),
-    CONSTRAINT dispatch_settings_stale_hours_check CHECK (((stale_hours >= 1) AND (stale_hours <= 8760)))
-);
-
-COMMENT ON TABLE tickets.dispatch_settings IS 'The rules of dispatch, one row; change them by UPDATE, from the next query on they hold.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.only_row IS 'There is one row.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.live_minutes IS 'A vehicle located at most so many minutes ago is live.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.stale_hours IS 'One located longer ago, but at most so many hours, is stale; after that it is lost.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.radius_km IS 'The longest way to a ticket that a plan makes, straight-line km from where the vehicle then is, unless the plan is asked for another.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.detour IS 'Road km by straight-line km, on average: 1.4 in Kenyan towns.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.speed_kmh IS 'Road km an hour in traffic, for minutes_estimate.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.at_risk_bonus_km IS 'A ticket that is at risk of a breach, and so can still be saved, counts as so many road km nearer.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.breached_bonus_km IS 'A ticket that is breached already counts as so many road km nearer.';
-
-COMMENT ON COLUMN tickets.dispatch_settings.area IS 'The operating area, WGS 84: a position outside is a mistake of the tracker (freshness nowhere). East Africa, because vehicles cross borders.';
 
 CREATE TABLE tickets.inc (
     ticket_id text NOT NULL,
@@ -1462,6 +918,621 @@ COMMENT ON COLUMN tickets.inc.longitude IS 'ST_X(geom): never a coordinate that 
 
 COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, for routing and nearest-ticket queries.';
 
+CREATE FUNCTION tickets.bytes_of_texts(p_ticket tickets.inc) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN octet_length(concat((p_ticket).ticket_id, (p_ticket).normalized_status, (p_ticket).raw_status, (p_ticket).bucket, (p_ticket).cluster, (p_ticket).region, (p_ticket).location_name, (p_ticket).location_key, (p_ticket).assigned_team, (p_ticket).owner, (p_ticket).sla_status));
+
+COMMENT ON FUNCTION tickets.bytes_of_texts(p_ticket tickets.inc) IS 'Bytes of the texts among the properties of a ticket''s feature, by which the map keeps within the 256 MB that jsonb holds.';
+
+CREATE FUNCTION tickets.change_version() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if tg_op <> 'TRUNCATE' then
+    if not exists (select from written) then
+      return null;
+    end if;
+  end if;
+  -- Once in a transaction is enough. The setting goes with it, or with the savepoint that is rolled back together with the token.
+  if current_setting('fleettickets.version_changed', true) = 'true' then
+    return null;
+  end if;
+  perform set_config('fleettickets.version_changed', 'true', true);
+  update tickets.version_slots
+  set token = hashtextextended(gen_random_uuid()::text, 0)
+  where slot = (select slot from tickets.version_slots limit 1 for update skip locked);
+  if not found then
+    insert into tickets.version_slots (token) values (hashtextextended(gen_random_uuid()::text, 0));
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.change_version() IS 'Trigger after writing what the map functions show: another reporting.fn_tickets_version() with the commit. Not for a statement that wrote no row.';
+
+CREATE FUNCTION tickets.left_backlog(p_event text, p_old_value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_event = 'closed'::text) AND (p_old_value IS NOT NULL));
+
+COMMENT ON FUNCTION tickets.left_backlog(p_event text, p_old_value text) IS 'Whether an event is the closing of a ticket that was open: one that was first seen closed never was in the backlog.';
+
+CREATE FUNCTION tickets.changed_backlog(p_event text, p_old_value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_event = ANY (ARRAY['opened'::text, 'reopened'::text])) OR tickets.left_backlog(p_event, p_old_value));
+
+COMMENT ON FUNCTION tickets.changed_backlog(p_event text, p_old_value text) IS 'Whether a ticket entered or left the backlog by an event. The condition of the index inc_events_backlog.';
+
+CREATE FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) then
+    raise exception 'p_from and p_to are the first day and the day after the last: both are needed, and both must be finite.'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first day and the day after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_to - p_from > 36525 then
+    raise exception 'p_from (%) and p_to (%) are more than 100 years apart: ask for less.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_step is null or p_step not in ('day', 'week', 'month') then
+    raise exception 'p_step is %: choose day, week or month.', coalesce(quote_literal(p_step), 'NULL')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if p_by <> all (p_dimensions) then
+    raise exception 'p_by is %: choose %, or NULL for all together.', quote_literal(p_by), array_to_string(p_dimensions, ', ')
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.check_question(p_from date, p_to date, p_step text, p_by text, p_dimensions text[]) IS 'Raises, with the right words, when a range of days, a step or a dimension makes no sense. For the analytic functions.';
+
+CREATE FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_from > p_to then
+    raise exception 'p_from (%) is after p_to (%): they are the first moment and the one after the last.', p_from, p_to
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.check_window(p_from timestamp with time zone, p_to timestamp with time zone) IS 'Raises, with the right words, when a window of closing times is reversed. NULL is no bound.';
+
+CREATE FUNCTION tickets.chosen_spellings(p_clusters text[], p_tickets bigint[]) RETURNS TABLE(cluster_key text, spelling text)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select distinct on (1) tickets.cluster_key(w.cluster), w.cluster
+  from (
+    select g.cluster, true as is_known, 0 as tickets from tickets.geo_clusters g
+    union all
+    select s.cluster, false, s.tickets from unnest(p_clusters, p_tickets) as s (cluster, tickets)
+  ) as w
+  where tickets.cluster_key(w.cluster) is not null
+  order by 1, w.is_known desc, w.tickets desc, w.cluster collate "C"
+$$;
+
+COMMENT ON FUNCTION tickets.chosen_spellings(p_clusters text[], p_tickets bigint[]) IS 'The one spelling in which each cluster is shown, however the feed writes it (tickets.cluster_key): that of tickets.geo_clusters, else of p_clusters the one that most tickets have. p_tickets: how many have each of p_clusters, in their order.';
+
+CREATE FUNCTION tickets.claim_gazetteers() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
+    AS $$
+begin
+  begin
+    perform pg_advisory_xact_lock(tickets.gazetteer_lock());
+  exception when lock_not_available then
+    perform tickets_ops.raise_blocked();
+  end;
+  if not tickets_ops.is_pipeline() then
+    perform set_config('tickets_ops.moves', '', true); -- a person's decision counts the tickets that move from here on
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.claim_gazetteers() IS 'Trigger before writing a gazetteer: no ticket is written meanwhile.';
+
+CREATE FUNCTION tickets.clock_source(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_created_at_service IS NOT NULL) THEN 'created_at_service'::text WHEN (p_first_seen_at IS NOT NULL) THEN 'first_seen_at'::text ELSE NULL::text END;
+
+COMMENT ON FUNCTION tickets.clock_source(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'Which of the two tickets.clock_start() is: created_at_service or first_seen_at. NULL where neither is known.';
+
+CREATE FUNCTION tickets.clock_start(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(p_created_at_service, p_first_seen_at);
+
+COMMENT ON FUNCTION tickets.clock_start(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone) IS 'When a ticket''s clock started: created_at_service, else first_seen_at, which is when the export first saw the ticket and so up to days late. NULL where neither is known.';
+
+CREATE FUNCTION tickets.cluster_key(p_cluster text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN NULLIF("left"(lower(translate(p_cluster, CASE WHEN (octet_length(p_cluster) = length(p_cluster)) THEN ' 	
+v'::text ELSE ' 	
+v      ​‌‍‎‏ ⁠　﻿'::text END, ''::text)), 200), ''::text);
+
+COMMENT ON FUNCTION tickets.cluster_key(p_cluster text) IS 'What identifies a cluster: its name in lower case without blanks, so that Kilimani, KILIMANI and " kilimani" are one. At most 200 characters, because a B-tree entry is limited to 2704 bytes. NULL for an empty one.';
+
+CREATE FUNCTION tickets.cluster_spelling(p_cluster text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN rtrim("left"(btrim(p_cluster), 200));
+
+COMMENT ON FUNCTION tickets.cluster_spelling(p_cluster text) IS 'A cluster''s name as a gazetteer may write it: without blanks around it, at most 200 characters.';
+
+CREATE FUNCTION tickets.cluster_spellings(p_by text DEFAULT 'cluster'::text) RETURNS TABLE(cluster_key text, spelling text)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select chosen.cluster_key, chosen.spelling
+  from (
+    select array_agg(w.cluster) as clusters, array_agg(w.tickets) as tickets
+    from (
+      select e.cluster, count(*) as tickets
+      from tickets.inc_events e -- index inc_events_first
+      where tickets.is_first_sight(e.event, e.old_value)
+      group by e.cluster
+      union all
+      -- Clusters that tickets only moved to.
+      select d.cluster, 0 from tickets.inc_daily d group by d.cluster
+    ) as w
+  ) as seen
+  cross join lateral tickets.chosen_spellings(seen.clusters, seen.tickets) as chosen
+  where p_by = 'cluster'
+$$;
+
+COMMENT ON FUNCTION tickets.cluster_spellings(p_by text) IS 'The one spelling in which analytics show a cluster (tickets.chosen_spellings), by how many tickets were first seen with each. No row unless p_by is cluster, the default.';
+
+CREATE FUNCTION tickets.clusters_moved() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '30s'
+    AS $$
+declare
+  v_clusters text[];
+begin
+  if tg_op = 'INSERT' then
+    select array_agg(cluster) into v_clusters from after where geom is not null;
+  elsif tg_op = 'DELETE' then
+    select array_agg(cluster) into v_clusters from before where geom is not null;
+  else
+    select array_agg(distinct cluster) into v_clusters from (
+      (select cluster, geom::bytea from before except select cluster, geom::bytea from after)
+      union all
+      (select cluster, geom::bytea from after except select cluster, geom::bytea from before)
+    ) as moved;
+  end if;
+  if v_clusters is not null then
+    perform tickets.place_tickets('inc', v_clusters), tickets.place_tickets('crq', v_clusters);
+  end if;
+  return null;
+exception when lock_not_available then -- somebody holds such a ticket: a writer that waits on keeps every load waiting behind it
+  perform tickets_ops.raise_blocked();
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.clusters_moved() IS 'Trigger after writing tickets.geo_clusters: the tickets of the clusters whose centroid changed follow. Raises when others hold one of them for half a minute.';
+
+CREATE TABLE tickets.geo_country (
+    name text NOT NULL,
+    outline public.geometry(MultiPolygon,4326) NOT NULL,
+    reach public.geometry(MultiPolygon,4326) NOT NULL
+);
+
+COMMENT ON TABLE tickets.geo_country IS 'The country that tickets lie in, one row: a coordinate outside it is a mistake, of the feed or of a provider.';
+
+COMMENT ON COLUMN tickets.geo_country.name IS 'Name of the country in English; the only row is Kenya.';
+
+COMMENT ON COLUMN tickets.geo_country.outline IS 'Border and coast, WGS 84, generalised to some 870 points.';
+
+COMMENT ON COLUMN tickets.geo_country.reach IS 'The outline with the tolerance that its generalisation needs: what tickets.in_kenya asks. Widen it by UPDATE.';
+
+CREATE FUNCTION tickets.country_outline() RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT (public.st_asgeojson(c.outline, 4))::json AS st_asgeojson
+    FROM tickets.geo_country c
+  LIMIT 1;
+END;
+
+COMMENT ON FUNCTION tickets.country_outline() IS 'tickets.geo_country.outline as a GeoJSON geometry with four decimals (11 m). NULL where there is no country.';
+
+CREATE FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) RETURNS TABLE(feature record, bytes_of_text integer, closed_at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select
+    feature,
+    tickets.bytes_of_texts(row(t.*)::tickets.inc),
+    t.closed_at
+  from tickets.filtered_crq(p_open, true, p_cluster, p_region, p_team) t
+  cross join lateral tickets.open_clock(t.created_at_service, t.first_seen_at) as clock
+  cross join lateral (
+    select
+      t.ticket_id, t.geo_source, t.ingested_at, t.normalized_status, t.raw_status, t.bucket, t.is_actionable, t.cluster,
+      t.region, t.location_name, t.location_key, t.assigned_team, t.owner, t.sla_status, t.mttr, t.created_at_service,
+      t.scheduled_at, t.closed_at, t.first_seen_at, t.last_seen_at, t.source_created_at, t.source_updated_at, t.latitude,
+      t.longitude
+  ) as of_all
+  cross join lateral (select of_all.*, clock.*) as of_open
+  cross join lateral (select case when p_open then of_open else of_all end as properties) as p
+  cross join lateral (select 'Point' as type, array[t.longitude, t.latitude] as coordinates) as geometry
+  cross join lateral (select 'Feature' as type, t.ticket_id as id, geometry, p.properties) as feature
+$$;
+
+COMMENT ON FUNCTION tickets.crq_features(p_open boolean, p_cluster text, p_region text, p_team text) IS 'The GeoJSON features of the open or the other requests that have a place, as tickets.map_features, with a clock and no SLA.';
+
+CREATE FUNCTION tickets.crq_places(p_cluster text, p_team text) RETURNS json
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(json_agg(place), '[]')
+  from (
+    select
+      json_build_object('type', 'Point', 'coordinates', array[longitude, latitude]) as geometry,
+      json_build_object(
+        'cluster', case when min(tickets.cluster_key(cluster)) = max(tickets.cluster_key(cluster)) then min(cluster) end,
+        'location_key', case when min(location_key) = max(location_key) then min(location_key) end,
+        'location_name', min(location_name), 'geo_source', min(geo_source), 'open', count(*), 'breached', 0, 'at_risk', 0
+      ) as properties
+    from tickets.filtered_crq(true, true, p_cluster, null, p_team)
+    group by longitude, latitude
+  ) as place
+$$;
+
+COMMENT ON FUNCTION tickets.crq_places(p_cluster text, p_team text) IS 'The places of open requests (CRQ) for the page, as the features of reporting.fn_ticket_places(), of which none is late: no SLA is known. Reads as its caller.';
+
+CREATE FUNCTION tickets.daily_dimensions() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY['team'::text, 'cluster'::text, 'region'::text];
+
+COMMENT ON FUNCTION tickets.daily_dimensions() IS 'Of tickets.dimensions(), those by which the backlog of each day is kept (tickets.inc_daily): of owners and statuses there is none.';
+
+CREATE FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+  return (
+    select to_jsonb(collection)
+    from (
+      select 'FeatureCollection' as type, coalesce(array_agg(listed.feature), '{}') as features
+      from (
+        select f.feature
+        from tickets.map_features(p_open, p_cluster, null, null) f -- indexes inc_open, inc_closed_at
+        where (p_status is null or f.normalized_status = p_status)
+          and (p_open or (f.closed_at >= p_from and f.closed_at < p_to))
+          and f.bytes_of_text <= 4000 -- jsonb holds no array over 256 MB: no real ticket comes near it
+        order by f.closed_at desc nulls last
+        limit 50000
+      ) as listed
+    ) as collection
+  );
+end
+$$;
+
+COMMENT ON FUNCTION tickets.dashboard_features(p_open boolean, p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'A GeoJSON FeatureCollection for reporting.fn_inc_dashboard(): the open tickets (p_open), or those closed in [p_from, p_to), that have a place.';
+
+CREATE FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    AS $$
+  select to_jsonb(open_now) || to_jsonb(closed_then)
+  from (
+    select
+      count(*) as open, count(t.geog) as open_mapped,
+      count(*) filter (where t.sla_state = 'breached') as open_breached, count(*) filter (where t.at_risk) as open_at_risk,
+      count(*) filter (where t.sla_state = 'unknown') as open_unknown, max(t.hours_open) as open_oldest_hours
+    from tickets.inc_open_sla t
+    where tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, null, null) and (p_status is null or t.normalized_status = p_status)
+  ) as open_now
+  cross join (
+    select
+      count(*) as closed, count(t.geog) as closed_mapped,
+      case when count(t.mttr) >= tickets.fewest_for_percentile() then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
+      round(100.0 * count(*) filter (where tickets.within_two_days(clock.lasted)) / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
+      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
+    from tickets.inc t -- index inc_closed_at
+    cross join lateral (
+      select tickets.time_to_close(tickets.clock_start(t.created_at_service, t.first_seen_at), t.closed_at) as lasted
+    ) as clock
+    where t.is_actionable is not true and t.closed_at >= p_from and t.closed_at < p_to
+      and tickets.is_of(t.cluster, t.region, t.assigned_team, p_cluster, null, null) and (p_status is null or t.normalized_status = p_status)
+  ) as closed_then
+$$;
+
+COMMENT ON FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from timestamp with time zone, p_to timestamp with time zone) IS 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
+
+CREATE FUNCTION tickets.datasets() RETURNS SETOF text
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 2
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'inc'
+  union all
+  select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
+$$;
+
+COMMENT ON FUNCTION tickets.datasets() IS 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as its processes were told (tickets_ops.setting).';
+
+CREATE FUNCTION tickets.default_guard_km() RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 25;
+
+COMMENT ON FUNCTION tickets.default_guard_km() IS 'The guard of a cluster, unless it is given another (tickets.geo_clusters.guard_km): how far its places may be from its centroid, geodesic km. From central Nairobi, Kitengela is 26.1 km away and Thika 39.6.';
+
+CREATE FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE p_by WHEN 'team'::text THEN p_team WHEN 'cluster'::text THEN p_cluster WHEN 'region'::text THEN p_region WHEN 'owner'::text THEN p_owner WHEN 'status'::text THEN p_status ELSE NULL::text END;
+
+COMMENT ON FUNCTION tickets.dimension(p_by text, p_team text, p_cluster text, p_region text, p_owner text, p_status text) IS 'The value of the dimension that p_by names. Inlined: with a constant p_by nothing is left of it but the column.';
+
+CREATE FUNCTION tickets.dimensions() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY['team'::text, 'cluster'::text, 'region'::text, 'owner'::text, 'status'::text];
+
+COMMENT ON FUNCTION tickets.dimensions() IS 'What the analytic functions take for p_by.';
+
+CREATE FUNCTION tickets.dispatch_plan(p_capacity integer DEFAULT 1, p_radius_km double precision DEFAULT NULL::double precision, p_region text DEFAULT NULL::text, p_cluster text DEFAULT NULL::text, p_same_team boolean DEFAULT false, p_tickets text[] DEFAULT NULL::text[], p_vehicles text[] DEFAULT NULL::text[], p_stale boolean DEFAULT false) RETURNS SETOF tickets.planned_ticket
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_radius_km constant double precision := coalesce(p_radius_km, (select s.radius_km from tickets.dispatch_settings s));
+begin
+  perform tickets_ops.check_plan(p_capacity, p_radius_km, p_same_team);
+  return query
+    with vehicle as materialized (
+      select * from tickets_ops.dispatch_vehicles(p_capacity, p_vehicles, p_stale)
+    ),
+    ticket as materialized (
+      select * from tickets_ops.dispatch_tickets(p_region, p_cluster, p_tickets)
+    ),
+    planned as materialized (
+      select v.ids[p.vehicle] as vehicle_id, v.last_positions[p.vehicle] + p.position as position, t.ids[p.ticket] as ticket_id, p.metres, p.cost_km
+      from tickets.dispatch_settings s
+      cross join (
+        select
+          array_agg(d.vehicle_id order by d.no) as ids, array_agg(d.geog order by d.no) as starts, array_agg(d.room order by d.no) as rooms,
+          array_agg(d.last_position order by d.no) as last_positions, case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from vehicle d
+        where not p_same_team or d.team is not null
+      ) as v
+      cross join (
+        select
+          array_agg(d.ticket_id order by d.no) as ids, array_agg(d.geog order by d.no) as places, array_agg(d.bonus_km order by d.no) as bonuses,
+          case when p_same_team then array_agg(d.team order by d.no) end as teams
+        from ticket d
+        where d.geog is not null
+      ) as t
+      cross join lateral (
+        select * from tickets_ops.plan_optimum(v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity = 1
+        union all
+        select * from tickets_ops.greedy_tours(v.rooms, v.starts, v.teams, t.places, t.bonuses, t.teams, s.detour / 1000, c_radius_km * 1000)
+        where p_capacity > 1
+      ) as p
+      where v.ids is not null and t.ids is not null
+    )
+    select
+      p.vehicle_id, p.position, t.ticket_id, p.metres, p.cost_km, t.sla_state, t.at_risk, t.geo_source, v.freshness,
+      case
+        when p.vehicle_id is not null then nullif(concat_ws('; ',
+          case when t.geo_source = 'cluster' then 'lies somewhere in its cluster' end,
+          case when v.freshness = 'stale' then format('the vehicle was located %s ago', justify_interval(date_trunc('minute', v.age))) end
+        ), '')
+        when t.geog is null then 'no place is known'
+        when not exists (select from vehicle) then 'no vehicle is free'
+        when p_same_team and not exists (select from vehicle f where f.team = t.team) then 'no vehicle of its team is free'
+        when not exists (
+          select from vehicle f
+          where (not p_same_team or f.team = t.team) and tickets_ops.within_reach(f.geog, t.geog, c_radius_km * 1000)
+        ) then format('no free vehicle within %s km', c_radius_km)
+        else 'every vehicle within reach goes elsewhere'
+      end
+    from ticket t
+    left join planned p on p.ticket_id = t.ticket_id
+    left join vehicle v on v.vehicle_id = p.vehicle_id
+    union all
+    -- Asked for by number, and not to be planned.
+    select
+      null, null, asked.ticket_id, null, null, null, null, null, null,
+      case
+        when held.vehicle_id is not null then 'assigned already, to ' || held.vehicle_id
+        when o.ticket_id is null then 'no open ticket has this number'
+        else 'not in the region or cluster asked for'
+      end
+    from (select distinct a.ticket_id from unnest(p_tickets) as a (ticket_id) where a.ticket_id is not null) as asked
+    left join tickets.inc_open_sla o on o.ticket_id = asked.ticket_id
+    left join tickets.assignments held on held.ticket_id = asked.ticket_id and held.state = 'assigned'
+    where not exists (select from ticket t where t.ticket_id = asked.ticket_id)
+    order by 1 nulls last, 2, 3;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.dispatch_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) IS 'Which vehicle should go to which open ticket. It writes nothing: tickets.assign_plan carries it out. Equal data give an equal plan.
+
+Arguments: p_capacity (default 1): tickets that a vehicle may be assigned to at once, those that it has already included. p_radius_km (default: tickets.dispatch_settings): the longest way to a ticket. p_region, p_cluster (both in any case), p_tickets: only these tickets. p_vehicles: only these vehicles. p_same_team: only tickets whose assigned_team is the vehicle''s team, in any case. p_stale: also vehicles located up to stale_hours ago.
+
+Rows: one for each open ticket that no vehicle is assigned to (and for each of p_tickets). vehicle_id NULL: left out, and note says why. position: the vehicle''s first, second … ticket. metres: a straight line from where the vehicle then is. cost_km: metres × detour / 1000, less the bonus of a ticket that can still be saved from a breach (10 km) or is breached (5 km).
+
+With p_capacity 1 it is the exact optimum: as many tickets as possible, then the least total cost. Above 1 the pair of vehicle and ticket that costs least comes next, again and again, the vehicle then being where that ticket is. A vehicle with an assignment starts from that ticket.
+
+Errors: 22023 for a capacity, radius or p_same_team that makes no sense.';
+
+CREATE FUNCTION tickets.region_key(p_region text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN lower(btrim(p_region));
+
+COMMENT ON FUNCTION tickets.region_key(p_region text) IS 'What identifies a region: its name in lower case without the blanks around it. By this a filter finds its tickets, a ticket its rule in tickets.sla_rules, and no region has two rules (index sla_rules_one_per_region).';
+
+CREATE FUNCTION tickets.team_key(p_team text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN lower(btrim(p_team));
+
+COMMENT ON FUNCTION tickets.team_key(p_team text) IS 'What identifies a team: its name in lower case without the blanks around it. By this a filter finds its tickets, and a vehicle those of its own team.';
+
+CREATE FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_cluster IS NULL) OR (tickets.cluster_key(cluster) = tickets.cluster_key(p_cluster))) AND ((p_region IS NULL) OR (tickets.region_key(region) = tickets.region_key(p_region))) AND ((p_team IS NULL) OR (tickets.team_key(team) = tickets.team_key(p_team))));
+
+COMMENT ON FUNCTION tickets.is_of(cluster text, region text, team text, p_cluster text, p_region text, p_team text) IS 'Whether a ticket with that cluster, region and team is of the cluster, region and team that are asked for, each in any case and whatever blanks are around it; NULL asks for any.';
+
+CREATE FUNCTION tickets.is_usable(p_freshness text, p_stale boolean DEFAULT false) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_freshness = ANY (CASE WHEN p_stale THEN ARRAY['live'::text, 'parked'::text, 'stale'::text] ELSE ARRAY['live'::text, 'parked'::text] END));
+
+COMMENT ON FUNCTION tickets.is_usable(p_freshness text, p_stale boolean) IS 'Whether a plan may send a vehicle of that freshness somewhere: live and parked ones, and stale ones where that is asked for (p_stale).';
+
+CREATE FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) RETURNS public.geography
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (((p_lng >= ('-180'::integer)::double precision) AND (p_lng <= (180)::double precision)) AND ((p_lat >= ('-90'::integer)::double precision) AND (p_lat <= (90)::double precision))) THEN (public.st_setsrid(public.st_makepoint(p_lng, p_lat), 4326))::public.geography ELSE NULL::public.geography END;
+
+COMMENT ON FUNCTION tickets.lng_lat(p_lng double precision, p_lat double precision) IS 'The point at a longitude and latitude, WGS 84 degrees. NULL when one of them is missing, out of range or NaN.';
+
+CREATE FUNCTION tickets.open_clock(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(clock_start timestamp with time zone, clock_source text, hours_open numeric)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.start,
+     tickets.clock_source(open_clock.p_created_at_service, open_clock.p_first_seen_at) AS clock_source,
+     trunc((EXTRACT(epoch FROM (open_clock.p_at - clock.start)) / (3600)::numeric), 2) AS trunc
+    FROM ( SELECT tickets.clock_start(open_clock.p_created_at_service, open_clock.p_first_seen_at) AS start) clock;
+END;
+
+COMMENT ON FUNCTION tickets.open_clock(p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'How long a ticket has been open as of p_at, one row: when its clock started (tickets.clock_start), from which of the two times (tickets.clock_source), and hours since then, cut to two decimals. NULLs where neither is known.';
+
+CREATE TABLE tickets.sla_rules (
+    region text,
+    hours numeric NOT NULL,
+    at_risk_hours numeric NOT NULL,
+    CONSTRAINT sla_rules_check CHECK (((at_risk_hours > (0)::numeric) AND (at_risk_hours <= hours))),
+    CONSTRAINT sla_rules_hours_check CHECK (((hours > (0)::numeric) AND (hours <= (8760)::numeric))),
+    CONSTRAINT sla_rules_region_check CHECK (((region = btrim(region)) AND (region <> ''::text)))
+);
+
+ALTER TABLE ONLY tickets.sla_rules REPLICA IDENTITY FULL;
+
+COMMENT ON TABLE tickets.sla_rules IS 'What the contract promises, as data: a rule for a region, and the default for all others. Changing one is an UPDATE, and counts from the next query on: update tickets.sla_rules set hours = 24, at_risk_hours = 20 where region is null.';
+
+COMMENT ON COLUMN tickets.sla_rules.region IS 'The region as tickets.inc.region has it, in any case (tickets.region_key). NULL: the default, which cannot be deleted.';
+
+COMMENT ON COLUMN tickets.sla_rules.hours IS 'Hours after which an open ticket is breached.';
+
+COMMENT ON COLUMN tickets.sla_rules.at_risk_hours IS 'Hours after which it is at risk.';
+
+CREATE FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone DEFAULT now()) RETURNS TABLE(sla_clock_start timestamp with time zone, sla_clock_source text, hours_open numeric, sla_state text, at_risk boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT clock.clock_start,
+     clock.clock_source,
+     clock.hours_open,
+         CASE
+             WHEN (clock.clock_start IS NULL) THEN 'unknown'::text
+             WHEN (clock.clock_start <= rule.breached_from) THEN 'breached'::text
+             ELSE 'ok'::text
+         END AS "case",
+     COALESCE(((clock.clock_start <= rule.at_risk_from) AND (clock.clock_start > rule.breached_from)), false) AS "coalesce"
+    FROM (tickets.open_clock(sla.p_created_at_service, sla.p_first_seen_at, sla.p_at) clock(clock_start, clock_source, hours_open)
+      CROSS JOIN LATERAL ( SELECT (sla.p_at - ((r.hours)::double precision * '01:00:00'::interval)) AS breached_from,
+             (sla.p_at - ((r.at_risk_hours)::double precision * '01:00:00'::interval)) AS at_risk_from
+            FROM tickets.sla_rules r
+           WHERE ((tickets.region_key(r.region) = tickets.region_key(sla.p_region)) OR (r.region IS NULL))
+           ORDER BY r.region
+          LIMIT 1) rule);
+END;
+
+COMMENT ON FUNCTION tickets.sla(p_region text, p_created_at_service timestamp with time zone, p_first_seen_at timestamp with time zone, p_at timestamp with time zone) IS 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock, which it is and hours since then (tickets.open_clock), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
+
+CREATE FUNCTION tickets.tracked_vehicles() RETURNS TABLE(vehicle_id text, label text, team text, lng double precision, lat double precision, located_at timestamp with time zone, seen_at timestamp with time zone, moving boolean, speed_kmh double precision, source text)
+    LANGUAGE plpgsql STABLE ROWS 200
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select distinct on (v.vehicle_id)
+      v.vehicle_id, v.label, v.team, v.lng, v.lat, finite.located_at, finite.seen_at, v.moving, v.speed_kmh, v.source
+    from tickets.vehicles v
+    -- No age can be taken of infinity: one such row would be an error for all vehicles.
+    cross join lateral (
+      select case when isfinite(v.located_at) then v.located_at end as located_at, case when isfinite(v.seen_at) then v.seen_at end as seen_at
+    ) as finite
+    where v.vehicle_id is not null
+    order by v.vehicle_id, finite.located_at desc nulls last, finite.seen_at desc nulls last, v.lng, v.lat;
+end
+$$;
+
+COMMENT ON FUNCTION tickets.tracked_vehicles() IS 'tickets.vehicles, with one row for each vehicle even where that view has several: the newest position. Times of infinity are NULL.';
+
+CREATE FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform tickets.require_count('p_capacity', p_capacity), tickets.require_radius(p_radius_km);
+  if p_same_team is null then
+    raise exception 'p_same_team is NULL: give true or false.' using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION tickets_ops.check_plan(p_capacity integer, p_radius_km double precision, p_same_team boolean) IS 'Raises, with the right words, for arguments of tickets.dispatch_plan that make no sense.';
+
+CREATE TABLE tickets.dispatch_settings (
+    only_row boolean DEFAULT true NOT NULL,
+    live_minutes integer DEFAULT 15 NOT NULL,
+    stale_hours integer DEFAULT 24 NOT NULL,
+    radius_km double precision DEFAULT 50 NOT NULL,
+    detour double precision DEFAULT 1.4 NOT NULL,
+    speed_kmh double precision DEFAULT 25 NOT NULL,
+    at_risk_bonus_km double precision DEFAULT 10 NOT NULL,
+    breached_bonus_km double precision DEFAULT 5 NOT NULL,
+    area public.geometry(Geometry,4326) NOT NULL,
+    CONSTRAINT dispatch_settings_area_check CHECK (((public.geometrytype(area) = ANY (ARRAY['POLYGON'::text, 'MULTIPOLYGON'::text])) AND public.st_isvalid(area) AND (NOT public.st_isempty(area)))),
+    CONSTRAINT dispatch_settings_at_risk_bonus_km_check CHECK (((at_risk_bonus_km >= (0)::double precision) AND (at_risk_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_breached_bonus_km_check CHECK (((breached_bonus_km >= (0)::double precision) AND (breached_bonus_km <= (1000)::double precision))),
+    CONSTRAINT dispatch_settings_check CHECK ((live_minutes <= (stale_hours * 60))),
+    CONSTRAINT dispatch_settings_detour_check CHECK (((detour >= (1)::double precision) AND (detour <= (10)::double precision))),
+    CONSTRAINT dispatch_settings_live_minutes_check CHECK (((live_minutes >= 1) AND (live_minutes <= 1440))),
+    CONSTRAINT dispatch_settings_only_row_check CHECK (only_row),
+    CONSTRAINT dispatch_settings_radius_km_check CHECK (((radius_km > (0)::double precision) AND (radius_km <= (20000)::double precision))),
+    CONSTRAINT dispatch_settings_speed_kmh_check CHECK (((speed_kmh >= (1)::double precision) AND (speed_kmh <= (200)::double precision))),
+    CONSTRAINT dispatch_settings_stale_hours_check CHECK (((stale_hours >= 1) AND (stale_hours <= 8760)))
+);
+
+COMMENT ON TABLE tickets.dispatch_settings IS 'The rules of dispatch, one row; change them by UPDATE, from the next query on they hold.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.only_row IS 'There is one row.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.live_minutes IS 'A vehicle located at most so many minutes ago is live.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.stale_hours IS 'One located longer ago, but at most so many hours, is stale; after that it is lost.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.radius_km IS 'The longest way to a ticket that a plan makes, straight-line km from where the vehicle then is, unless the plan is asked for another.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.detour IS 'Road km by straight-line km, on average: 1.4 in Kenyan towns.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.speed_kmh IS 'Road km an hour in traffic, for minutes_estimate.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.at_risk_bonus_km IS 'A ticket that is at risk of a breach, and so can still be saved, counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.breached_bonus_km IS 'A ticket that is breached already counts as so many road km nearer.';
+
+COMMENT ON COLUMN tickets.dispatch_settings.area IS 'The operating area, WGS 84: a position outside is a mistake of the tracker (freshness nowhere). East Africa, because vehicles cross borders.';
+
 CREATE VIEW tickets.inc_open_sla AS
  SELECT t.ticket_id,
     t.normalized_status,
@@ -1519,7 +1590,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
     BEGIN ATOMIC
  SELECT (row_number() OVER (ORDER BY t.ticket_id))::integer AS row_number,
      t.ticket_id,
-     lower(btrim(t.assigned_team)) AS lower,
+     tickets.team_key(t.assigned_team) AS team_key,
      t.geog,
          CASE
              WHEN t.at_risk THEN s.at_risk_bonus_km
@@ -1536,7 +1607,7 @@ CREATE FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_ti
            WHERE ((a.ticket_id = t.ticket_id) AND (a.state = 'assigned'::text))))));
 END;
 
-COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. team: in lower case, to be compared. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
+COMMENT ON FUNCTION tickets_ops.dispatch_tickets(p_region text, p_cluster text, p_tickets text[]) IS 'The open tickets that no vehicle is assigned to, numbered by id, those without a place too. team: its tickets.team_key. bonus_km: by how much it counts as nearer: one that can still be saved from a breach more than one that is breached (tickets.dispatch_settings).';
 
 CREATE VIEW tickets.vehicles_now AS
  SELECT v.vehicle_id,
@@ -1552,7 +1623,7 @@ CREATE VIEW tickets.vehicles_now AS
     place.geog,
     (now() - v.located_at) AS age,
     belief.freshness,
-    (belief.freshness = ANY (ARRAY['live'::text, 'parked'::text])) AS usable,
+    tickets.is_usable(belief.freshness) AS usable,
     COALESCE(held.assignments, 0) AS open_assignments
    FROM ((((tickets.tracked_vehicles() v(vehicle_id, label, team, lng, lat, located_at, seen_at, moving, speed_kmh, source)
      CROSS JOIN ( SELECT dispatch_settings.only_row,
@@ -1624,7 +1695,7 @@ CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles tex
     BEGIN ATOMIC
  SELECT (row_number() OVER (ORDER BY v.vehicle_id))::integer AS row_number,
      v.vehicle_id,
-     lower(btrim(v.team)) AS lower,
+     tickets.team_key(v.team) AS team_key,
      COALESCE(held.last_place, v.geog) AS "coalesce",
      v.freshness,
      v.age,
@@ -1636,14 +1707,20 @@ CREATE FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles tex
             FROM (tickets.assignments a
               LEFT JOIN tickets.inc t ON ((t.ticket_id = a.ticket_id)))
            WHERE ((a.vehicle_id = v.vehicle_id) AND (a.state = 'assigned'::text))) held ON ((v.open_assignments > 0)))
-   WHERE ((v.usable OR (dispatch_vehicles.p_stale AND (v.freshness = 'stale'::text))) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
+   WHERE (tickets.is_usable(v.freshness, dispatch_vehicles.p_stale) AND (v.open_assignments < dispatch_vehicles.p_capacity) AND ((dispatch_vehicles.p_vehicles IS NULL) OR (v.vehicle_id = ANY (dispatch_vehicles.p_vehicles))));
 END;
 
-COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. team: in lower case, to be compared. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
+COMMENT ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) IS 'The vehicles that a plan may send somewhere, numbered by id: usable ones (p_stale: stale ones too) with fewer assignments than p_capacity. geog: where it starts, which is at the last ticket that it is assigned to. team: its tickets.team_key. room: tickets that it may still take. last_position: of its tickets, 0 for none.';
+
+CREATE FUNCTION tickets_ops.sphere_error() RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 0.006;
+
+COMMENT ON FUNCTION tickets_ops.sphere_error() IS 'By what share the distance of two points on a sphere may differ from that on the WGS 84 spheroid: 0.57 % at most, and a little for rounding.';
 
 CREATE FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (0.994)::double precision)) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * (1.006)::double precision)) AND (public.st_distance(p_from, p_to) <= p_radius)));
+    RETURN (((p_from OPERATOR(public.<->) p_to) <= (p_radius * ((1)::double precision - tickets_ops.sphere_error()))) OR (((p_from OPERATOR(public.<->) p_to) <= (p_radius * ((1)::double precision + tickets_ops.sphere_error()))) AND (public.st_distance(p_from, p_to) <= p_radius)));
 
 COMMENT ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) IS 'Whether two points are at most p_radius metres apart, in a straight line on the WGS 84 spheroid. Looks on a sphere first, which mostly says so.';
 
@@ -1741,6 +1818,18 @@ CREATE FUNCTION tickets.feed_point(raw jsonb) RETURNS public.geometry
     RETURN CASE WHEN (((raw ->> 'latitude'::text) <> ''::text) AND ((raw ->> 'longitude'::text) <> ''::text) AND tickets.in_kenya(public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326))) THEN public.st_setsrid(public.st_makepoint(tickets.to_degrees((raw ->> 'longitude'::text)), tickets.to_degrees((raw ->> 'latitude'::text))), 4326) ELSE NULL::public.geometry END;
 
 COMMENT ON FUNCTION tickets.feed_point(raw jsonb) IS 'The coordinates of a raw record (latitude, longitude) as a point (SRID 4326), if they read as numbers and lie in Kenya, else NULL. Swapped axes are not guessed at.';
+
+CREATE FUNCTION tickets.fewest_for_comparison() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 20;
+
+COMMENT ON FUNCTION tickets.fewest_for_comparison() IS 'How many closings a team has at least where it is compared with others: with fewer a row is marked low_n and not ranked.';
+
+CREATE FUNCTION tickets.fewest_for_percentile() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 5;
+
+COMMENT ON FUNCTION tickets.fewest_for_percentile() IS 'How many values a percentile is made of at least: of fewer it is NULL, since it would be a single ticket''s time.';
 
 CREATE TABLE tickets.crq (
     ticket_id text NOT NULL,
@@ -1887,11 +1976,17 @@ $$;
 
 COMMENT ON FUNCTION tickets.freshness(p_dataset text) IS 'Freshness of the tickets of a dataset (inc, crq), one row: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key, and problem: why the feed does not count as alive, in words (tickets_ops.feed_problems), NULL while it does. NULLs before the first load. Raises for another dataset.';
 
+CREATE FUNCTION tickets.freshnesses() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY['live'::text, 'parked'::text, 'stale'::text, 'lost'::text, 'clock'::text, 'nowhere'::text];
+
+COMMENT ON FUNCTION tickets.freshnesses() IS 'What tickets.vehicles_now.freshness may be, the most trustworthy first.';
+
 CREATE FUNCTION tickets.gazetteer_joins(p_cluster text, p_location_key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN format('
   left join tickets.geo_locations l
-    on tickets.cluster_key(l.cluster) = tickets.cluster_key(%1$s) and l.location_key = %2$s and l.status = ''found'' -- index geo_locations_place
+    on tickets.cluster_key(l.cluster) = tickets.cluster_key(%1$s) and l.location_key = %2$s and tickets.places_tickets(l.status) -- index geo_locations_place
   left join tickets.geo_clusters c on tickets.cluster_key(c.cluster) = tickets.cluster_key(%1$s) -- index geo_clusters_key
 '::text, p_cluster, p_location_key);
 
@@ -1958,6 +2053,12 @@ CREATE FUNCTION tickets.geohash(p_longitude double precision, p_latitude double 
 
 COMMENT ON FUNCTION tickets.geohash(p_longitude double precision, p_latitude double precision) IS 'The geohash of a WGS 84 coordinate in full length (20 characters, well below a millimetre).';
 
+CREATE FUNCTION tickets.has_short_names(ticket_id text, cluster text, region text, location_key text, location_name text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (tickets.bytes_of_names(ticket_id, cluster, region, location_key, location_name) <= 2000);
+
+COMMENT ON FUNCTION tickets.has_short_names(ticket_id text, cluster text, region text, location_key text, location_name text) IS 'Whether the texts by which tickets.places() counts a ticket may be part of an index: a B-tree refuses an entry of 2 704 bytes.';
+
 CREATE FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text DEFAULT NULL::text) RETURNS TABLE(day date, starts_at timestamp with time zone, value text, open bigint, open_breached bigint, open_at_risk bigint, open_unknown bigint, aged_0_24h bigint, aged_24_48h bigint, aged_2_7d bigint, aged_7_30d bigint, aged_over_30d bigint, opened bigint, reopened bigint, closed bigint, net bigint, observed boolean)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1967,7 +2068,7 @@ CREATE FUNCTION tickets.inc_backlog_daily(p_from date, p_to date, p_by text DEFA
     AS $$
 #variable_conflict use_column
 begin
-  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region']);
+  perform tickets.check_question(p_from, p_to, 'day', p_by, tickets.daily_dimensions());
   return query
   with days as (
     select d.day, tickets.eat_midnight(d.day) as starts_at, look.day as seen -- the last day with a look
@@ -2052,7 +2153,7 @@ declare
   v_settled timestamptz := tickets.settled_through();
   v_starts timestamptz[];
 begin
-  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  perform tickets.check_question(p_from, p_to, p_step, p_by, tickets.dimensions());
   v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
   return query
   with counted as (
@@ -2068,7 +2169,7 @@ begin
         c.source = 'created_at_service' as clock_known, false as is_final
       from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
       left join tickets.inc_events e -- index inc_events_first
-        on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+        on e.ticket_id = c.ticket_id and tickets.is_first_sight(e.event, e.old_value) and p_by is not null
       where c.started_at >= v_from and c.started_at < v_to
       union all
       select 2, c.closed_at, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status, false, c.is_final
@@ -2131,7 +2232,7 @@ declare
   v_starts timestamptz[];
   v_settled timestamptz := tickets.settled_through();
 begin
-  perform tickets.check_question(p_from, p_to, p_step, p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  perform tickets.check_question(p_from, p_to, p_step, p_by, tickets.dimensions());
   v_starts := array(select p.counted_from from tickets.periods(p_from, p_to, p_step) p order by p.n);
   return query
   with closings as (
@@ -2141,7 +2242,7 @@ begin
         p_by, tickets.dimension(p_by, c.assigned_team, c.cluster, c.region, c.owner, c.normalized_status), s.spelling
       ) as value,
       c.mttr_minutes, c.hours_to_close, c.clock_source, c.within_24h, c.within_48h, c.source_sla_status,
-      c.reopened_at <= c.closed_at + interval '30 days' as reopened
+      c.reopened_at <= c.closed_at + tickets.reopening_window() as reopened
     from tickets.inc_closures c
     left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(c.cluster)
     where c.closed_at >= tickets.eat_midnight(p_from) and c.closed_at < tickets.eat_midnight(p_to)
@@ -2150,9 +2251,13 @@ begin
     select
       c.bucket, c.value, count(*) as n,
       count(c.mttr_minutes) as mttr_known, avg(c.mttr_minutes) as mttr_mean,
-      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.mttr_minutes) as mttr,
+      case when count(c.mttr_minutes) >= tickets.fewest_for_percentile() then
+        percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.mttr_minutes)
+      end as mttr,
       count(c.hours_to_close) as hours_known, avg(c.hours_to_close) as hours_mean,
-      percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.hours_to_close) as hours,
+      case when count(c.hours_to_close) >= tickets.fewest_for_percentile() then
+        percentile_disc(array[0.5, 0.8, 0.95]) within group (order by c.hours_to_close)
+      end as hours,
       count(*) filter (where c.clock_source = 'created_at_service') as clock_known,
       count(*) filter (where c.within_24h) as within_24h, count(*) filter (where c.within_48h) as within_48h,
       count(*) filter (where c.source_sla_status = 'Compliant') as compliant, count(c.source_sla_status) as told,
@@ -2162,12 +2267,12 @@ begin
   select
     p.period, p.starts_at, case when p_by is not null then v.value end, coalesce(m.n, 0),
     round(100.0 * m.mttr_known / m.n, 1), round(m.mttr_mean, 1),
-    case when m.mttr_known >= 5 then m.mttr[1] end, case when m.mttr_known >= 5 then m.mttr[2] end, case when m.mttr_known >= 5 then m.mttr[3] end,
+    m.mttr[1], m.mttr[2], m.mttr[3],
     round(100.0 * m.hours_known / m.n, 1), round(100.0 * m.clock_known / m.n, 1), round(m.hours_mean, 2),
-    case when m.hours_known >= 5 then m.hours[1] end, case when m.hours_known >= 5 then m.hours[2] end, case when m.hours_known >= 5 then m.hours[3] end,
+    m.hours[1], m.hours[2], m.hours[3],
     round(100.0 * m.within_24h / nullif(m.hours_known, 0), 1), round(100.0 * m.within_48h / nullif(m.hours_known, 0), 1),
     round(100.0 * m.compliant / nullif(m.told, 0), 1), round(100.0 * m.reopened / m.n, 1),
-    coalesce(p.counted_to + interval '30 days' <= v_settled, false),
+    coalesce(p.counted_to + tickets.reopening_window() <= v_settled, false),
     (p.counted_to <= v_settled) is not true
   from tickets.periods(p_from, p_to, p_step) p
   cross join (select m.value from measured m union select '(none)' where p_by is null) as v
@@ -2201,7 +2306,7 @@ begin
   with closings as (
     select
       coalesce(c.assigned_team, '(none)') as team, count(*) as closed, count(*) filter (where c.is_final) as closed_final,
-      count(*) filter (where c.reopened_at <= c.closed_at + interval '30 days') as reopened,
+      count(*) filter (where c.reopened_at <= c.closed_at + tickets.reopening_window()) as reopened,
       count(c.mttr_minutes) as mttr_known, percentile_disc(0.5) within group (order by c.mttr_minutes) as mttr_median,
       count(c.hours_to_close) as hours_known, percentile_disc(0.8) within group (order by c.hours_to_close) as hours_p80,
       count(*) filter (where c.within_48h) as within_48h
@@ -2210,7 +2315,7 @@ begin
     group by 1
   ),
   moves as (
-    select coalesce(left(e.old_value, 100), '(none)') as from_team, coalesce(left(e.new_value, 100), '(none)') as to_team
+    select coalesce(tickets.name_in_history(e.old_value), '(none)') as from_team, coalesce(tickets.name_in_history(e.new_value), '(none)') as to_team
     from tickets.inc_events e -- index inc_events_time
     where e.event = 'team_changed' and e.snapshot_at >= v_from and e.snapshot_at < v_to
       -- Of open tickets, or such as closed or opened in the same snapshot: what happens next tells which it was.
@@ -2228,22 +2333,23 @@ begin
   ),
   waiting as (
     select
-      coalesce(left(o.assigned_team, 100), '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
+      coalesce(tickets.name_in_history(o.assigned_team), '(none)') as team, count(*) as open, count(*) filter (where o.sla_state = 'breached') as breached,
       max(o.hours_open) as oldest
     from tickets.inc_open_sla o
     group by 1
   )
   select
     team, coalesce(c.closed, 0), coalesce(c.closed_final, 0), round(100.0 * coalesce(c.closed, 0) / nullif(sum(c.closed) over (), 0), 1),
-    round(100.0 * c.reopened / c.closed, 1), case when c.mttr_known >= 5 then c.mttr_median end,
-    case when c.hours_known >= 5 then c.hours_p80 end, round(100.0 * c.within_48h / nullif(c.hours_known, 0), 1),
+    round(100.0 * c.reopened / c.closed, 1), case when c.mttr_known >= tickets.fewest_for_percentile() then c.mttr_median end,
+    case when c.hours_known >= tickets.fewest_for_percentile() then c.hours_p80 end, round(100.0 * c.within_48h / nullif(c.hours_known, 0), 1),
     coalesce(m.received, 0), coalesce(m.handed_over, 0), coalesce(w.open, 0), coalesce(w.breached, 0), w.oldest,
-    coalesce(c.closed, 0) < 20
+    low_n
   from closings c
   full join moved m using (team)
   full join waiting w using (team)
+  cross join lateral (select coalesce(c.closed, 0) < tickets.fewest_for_comparison() as low_n) as comparison
   -- The many closings first; the others by name, so that they are not ranked.
-  order by coalesce(c.closed, 0) < 20, case when c.closed >= 20 then c.closed end desc, team;
+  order by low_n, case when not low_n then c.closed end desc, team;
 end
 $$;
 
@@ -2266,7 +2372,7 @@ declare
   v_from timestamptz := tickets.eat_midnight(p_from);
   v_through timestamptz := tickets.settled_through();
 begin
-  perform tickets.check_question(p_from, p_to, 'day', p_by, array['team', 'cluster', 'region', 'owner', 'status']);
+  perform tickets.check_question(p_from, p_to, 'day', p_by, tickets.dimensions());
   return query
   with first_closings as (
     -- Those of the cohort are in this range, if their time is known (index inc_events_closed_at).
@@ -2279,10 +2385,11 @@ begin
     select
       tickets.shown_value(p_by, tickets.dimension(p_by, e.assigned_team, e.cluster, e.region, e.owner, e.new_value), s.spelling) as value,
       c.source = 'created_at_service' as clock_known, c.started_at, r.ticket_id is not null or o.ticket_id is null as closed,
+      -- tickets.time_to_close() written out: of a subquery it is not inlined (a tenth slower). A test holds them equal.
       case when ended.at >= c.started_at then date_part('epoch', ended.at - c.started_at) / 3600 end as hours, ended.at as ended_at
     from tickets.inc_clock c -- indexes inc_created_at_service, inc_first_seen_at
     left join tickets.inc_events e -- index inc_events_first
-      on e.ticket_id = c.ticket_id and (e.event in ('baseline', 'opened') or (e.event = 'closed' and e.old_value is null)) and p_by is not null
+      on e.ticket_id = c.ticket_id and tickets.is_first_sight(e.event, e.old_value) and p_by is not null
     left join tickets.cluster_spellings(p_by) s on p_by = 'cluster' and s.cluster_key = tickets.cluster_key(e.cluster)
     left join first_closings f on f.ticket_id = c.ticket_id
     left join reopened r on r.ticket_id = c.ticket_id
@@ -2341,9 +2448,9 @@ begin
   select
     case when p_by is not null then v.value end, coalesce(c.opened, 0), coalesce(c.closed, 0), coalesce(c.opened - c.closed, 0),
     round(100.0 * c.clock_known / c.opened, 1), round(100 * q.within_24h::numeric, 1), round(100 * q.within_48h::numeric, 1),
-    case when q.tickets >= 5 then round(q.median::numeric, 2) end, case when q.tickets >= 5 then round(q.p80::numeric, 2) end,
-    case when q.tickets >= 5 then round(q.p95::numeric, 2) end,
-    round(c.naive_mean::numeric, 2), case when c.hours_known >= 5 then round(c.naive_median::numeric, 2) end, v_through
+    case when q.tickets >= tickets.fewest_for_percentile() then round(q.median::numeric, 2) end, case when q.tickets >= tickets.fewest_for_percentile() then round(q.p80::numeric, 2) end,
+    case when q.tickets >= tickets.fewest_for_percentile() then round(q.p95::numeric, 2) end,
+    round(c.naive_mean::numeric, 2), case when c.hours_known >= tickets.fewest_for_percentile() then round(c.naive_median::numeric, 2) end, v_through
   from (select c.value from counted c union select '(none)' where p_by is null) as v
   left join counted c on c.value = v.value
   left join quantiles q on q.value = v.value
@@ -2358,6 +2465,12 @@ Arguments: [p_from, p_to), days in Nairobi; p_by: team, cluster, region, owner, 
 value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there is none. opened: tickets of the cohort. closed: of these, closed at least once. still_open: the others. clock_known_pct: share with created_at_service as the clock; the others count from first_seen_at, up to days late. within_24h_pct, within_48h_pct: estimated share closed at most so long after; NULL: none of the cohort was watched for so long. median_hours, p80_hours, p95_hours: estimated hours until half, 80 %, 95 % are closed; NULL: not so many are closed yet, or under 5 tickets were watched. naive_mean_hours, naive_median_hours (NULL under 5): of the closed ones alone, for comparison. through: tickets.settled_through().
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
+
+CREATE FUNCTION tickets.is_first_sight(p_event text, p_old_value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_event = ANY (ARRAY['baseline'::text, 'opened'::text])) OR ((p_event = 'closed'::text) AND (p_old_value IS NULL)));
+
+COMMENT ON FUNCTION tickets.is_first_sight(p_event text, p_old_value text) IS 'Whether an event tells of a ticket for the first time: a baseline, first seen open, or first seen closed (whose old_value is NULL). The condition of the index inc_events_first.';
 
 CREATE FUNCTION tickets.keep_spelling() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2502,20 +2615,20 @@ declare
   v_keys text[];
 begin
   if tg_op = 'INSERT' then
-    select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from after where status = 'found';
+    select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from after where tickets.places_tickets(status);
   elsif tg_op = 'DELETE' then
-    select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from before where status = 'found';
+    select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from before where tickets.places_tickets(status);
   else
     select array_agg(cluster), array_agg(location_key) into v_clusters, v_keys from (
       select distinct cluster, location_key from (
         (
-          select cluster, location_key, case when status = 'found' then geom::bytea end from before
-          except select cluster, location_key, case when status = 'found' then geom::bytea end from after
+          select cluster, location_key, case when tickets.places_tickets(status) then geom::bytea end from before
+          except select cluster, location_key, case when tickets.places_tickets(status) then geom::bytea end from after
         )
         union all
         (
-          select cluster, location_key, case when status = 'found' then geom::bytea end from after
-          except select cluster, location_key, case when status = 'found' then geom::bytea end from before
+          select cluster, location_key, case when tickets.places_tickets(status) then geom::bytea end from after
+          except select cluster, location_key, case when tickets.places_tickets(status) then geom::bytea end from before
         )
       ) as difference
     ) as moved;
@@ -2633,10 +2746,7 @@ CREATE FUNCTION tickets.map_features(p_open boolean, p_cluster text, p_region te
     AS $$
   select
     feature,
-    octet_length(concat(
-      t.ticket_id, t.normalized_status, t.raw_status, t.bucket, t.cluster, t.region, t.location_name, t.location_key,
-      t.assigned_team, t.owner, t.sla_status
-    )),
+    tickets.bytes_of_texts(t),
     t.closed_at,
     t.normalized_status
   from tickets.filtered_tickets(p_open, true, p_cluster, p_region, p_team) t
@@ -2668,6 +2778,12 @@ CREATE FUNCTION tickets.metres(p_from public.geography, p_to public.geography) R
 
 COMMENT ON FUNCTION tickets.metres(p_from public.geography, p_to public.geography) IS 'Metres of the straight line between two points, on the WGS 84 spheroid.';
 
+CREATE FUNCTION tickets.name_in_history(p_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN "left"(p_name, 100);
+
+COMMENT ON FUNCTION tickets.name_in_history(p_name text) IS 'A cluster, region or team as history has it (tickets.inc_events, tickets.inc_daily): its first 100 characters, because indexes include them.';
+
 CREATE FUNCTION tickets.nearest_tickets(p_vehicle_id text, p_limit integer DEFAULT 10, p_radius_km double precision DEFAULT NULL::double precision, p_unassigned boolean DEFAULT true) RETURNS TABLE(ticket_id text, metres double precision, road_km_estimate numeric, minutes_estimate numeric, sla_state text, at_risk boolean, hours_open numeric, assigned_team text, cluster text, location_name text, geo_source text, assigned_to text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2677,14 +2793,14 @@ declare
   v_vehicle record;
 begin
   perform tickets.require_count('p_limit', p_limit), tickets.require_radius(p_radius_km);
-  select v.geog, v.freshness, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
+  select v.geog, v.freshness, v.usable, v.age into v_vehicle from tickets.vehicles_now v where v.vehicle_id = p_vehicle_id;
   if not found then
     raise exception 'There is no vehicle % in tickets.vehicles.', p_vehicle_id using errcode = 'no_data_found';
   elsif v_vehicle.geog is null then
     -- Nearest to NULL would be any tickets, without an error.
     raise notice 'Nobody knows where vehicle % is: its position is missing, 0,0 or outside the operating area.', p_vehicle_id;
     return;
-  elsif v_vehicle.freshness not in ('live', 'parked') then
+  elsif not v_vehicle.usable then
     raise notice 'The position of vehicle % is %: %.', p_vehicle_id, v_vehicle.freshness, case
       when v_vehicle.age is null then 'nobody knows when it was taken'
       when v_vehicle.age < interval '0' then format('its time lies %s ahead', justify_interval(date_trunc('minute', -v_vehicle.age)))
@@ -2720,7 +2836,7 @@ begin
     from (
       select v.*, tickets.metres(v.geog, v_ticket.geog) as metres
       from tickets.vehicles_now v
-      where v.usable or (p_stale and v.freshness = 'stale')
+      where tickets.is_usable(v.freshness, p_stale)
     ) as n
     cross join lateral tickets.road_estimate(n.metres) as e
     where p_radius_km is null or n.metres <= p_radius_km * 1000
@@ -2785,6 +2901,20 @@ CREATE FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit inte
 END;
 
 COMMENT ON FUNCTION tickets.open_tickets_near(p_point public.geography, p_limit integer, p_radius_km double precision, p_unassigned boolean) IS 'The open tickets around a point, nearest first: at most p_limit of them (NULL: all) within p_radius_km (NULL: without p_limit the radius of tickets.dispatch_settings, else any distance). What tickets.nearest_tickets and tickets.tickets_within return; call those, which check the point.';
+
+CREATE FUNCTION tickets.outside_kenya(place public.geometry) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT
+         CASE
+             WHEN ((place IS NULL) OR tickets.in_kenya(place)) THEN NULL::text
+             WHEN ((abs(public.st_x(place)) < (0.01)::double precision) AND (abs(public.st_y(place)) < (0.01)::double precision)) THEN 'null island'::text
+             WHEN tickets.in_kenya(public.st_flipcoordinates(place)) THEN 'swapped'::text
+             ELSE 'outside'::text
+         END AS "case";
+END;
+
+COMMENT ON FUNCTION tickets.outside_kenya(place public.geometry) IS 'How a point (SRID 4326) misses Kenya: null island (0,0, which is what an empty coordinate becomes; to 0.01 degrees), swapped (latitude first: it would lie there with its axes the other way round), outside. NULL: it lies in Kenya, or there is no point.';
 
 CREATE FUNCTION tickets.periods(p_from date, p_to date, p_step text) RETURNS TABLE(n integer, period date, starts_at timestamp with time zone, counted_from timestamp with time zone, counted_to timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2871,7 +3001,13 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing tickets: whoever writes a ticket, its place follows from the feed coordinates and the gazetteers.';
+COMMENT ON FUNCTION tickets.place_written_tickets() IS 'Trigger after writing tickets: by any writer, a ticket''s place follows from the feed coordinates and the gazetteers.';
+
+CREATE FUNCTION tickets.places_tickets(p_status text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_status = 'found'::text);
+
+COMMENT ON FUNCTION tickets.places_tickets(p_status text) IS 'Whether a row of tickets.geo_locations with this status places tickets.';
 
 CREATE FUNCTION tickets.placing_statement(p_dataset text, p_rows text, p_locking text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2919,6 +3055,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.release(p_ticket_id text, p_reason text) IS 'Takes a ticket back from the vehicle that it is assigned to, for a reason that is kept: select * from tickets.release(''WOT0715527'', ''flat tyre''). Errors: no reason; no vehicle has the ticket; others keep it locked for ten seconds.';
+
+CREATE FUNCTION tickets.reopening_window() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '30 days'::interval;
+
+COMMENT ON FUNCTION tickets.reopening_window() IS 'How long after its closing a reopening counts against it: a later one is a new fault.';
 
 CREATE FUNCTION tickets.reporting_lag() RETURNS interval
     LANGUAGE sql STABLE
@@ -3041,6 +3183,12 @@ $$;
 
 COMMENT ON FUNCTION tickets.tickets_within(p_lng double precision, p_lat double precision, p_radius_km double precision) IS 'All open tickets within p_radius_km (NULL: the radius of tickets.dispatch_settings) of a point in WGS 84 degrees, nearest first, assigned or not. Columns as in tickets.nearest_tickets. Errors: the point is missing or out of range; a radius that makes no sense.';
 
+CREATE FUNCTION tickets.time_to_close(p_clock_start timestamp with time zone, p_closed_at timestamp with time zone) RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_closed_at >= p_clock_start) THEN (p_closed_at - p_clock_start) ELSE NULL::interval END;
+
+COMMENT ON FUNCTION tickets.time_to_close(p_clock_start timestamp with time zone, p_closed_at timestamp with time zone) IS 'How long a ticket was open by the wall clock. NULL: one of the times is unknown, or the closing comes first, as it does where a late first_seen_at is the clock.';
+
 CREATE FUNCTION tickets.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3144,6 +3292,24 @@ end
 $_$;
 
 COMMENT ON FUNCTION tickets.undo_decision(p_decision_id bigint) IS 'Takes a decision of a person back: restores every column of the gazetteer row but updated_at, verified included, and the tickets follow: select * from tickets.undo_decision(17). Returns the decision that this is, which can be undone in turn. Raises 55000 when the row is no longer as the decision left it, P0002 when there is no such decision, and when others keep the gazetteers locked for ten seconds. Runs with its owner''s rights, so it needs no right to delete what was added.';
+
+CREATE FUNCTION tickets.vehicle_name(p_label text, p_vehicle_id text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(NULLIF(p_label, ''::text), p_vehicle_id);
+
+COMMENT ON FUNCTION tickets.vehicle_name(p_label text, p_vehicle_id text) IS 'What people call a vehicle: its label, else its id.';
+
+CREATE FUNCTION tickets.within_a_day(p_lasted interval) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_lasted <= '24:00:00'::interval);
+
+COMMENT ON FUNCTION tickets.within_a_day(p_lasted interval) IS 'Whether something lasted 24 h at most. A fixed mark, whatever tickets.sla_rules says.';
+
+CREATE FUNCTION tickets.within_two_days(p_lasted interval) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_lasted <= '48:00:00'::interval);
+
+COMMENT ON FUNCTION tickets.within_two_days(p_lasted interval) IS 'Whether something lasted 48 h at most. A fixed mark, whatever tickets.sla_rules says.';
 
 CREATE FUNCTION tickets_ops.advance_job(p_id bigint, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_priority integer DEFAULT NULL::integer, p_add jsonb DEFAULT '{}'::jsonb, p_remove text DEFAULT ''::text) RETURNS void
     LANGUAGE sql
@@ -3433,13 +3599,13 @@ CREATE FUNCTION tickets_ops.blocking_file(p_dataset text) RETURNS SETOF tickets_
   from tickets_ops.snapshots s
   where tickets_ops.feed(p_dataset) = 'changes'
     and s.dataset = p_dataset and s.origin = 'bucket' and s.dismissed_at is null
-    and (s.status in ('held', 'partial') or (s.status = 'failed' and s.opens_at is null and not s.ignored and not s.is_late))
+    and tickets_ops.needs_person(s)
     and not tickets_ops.is_below_mark(p_dataset, s.snapshot_at, s.source_last_modified, s.source_key)
     -- What became of it when it was read again, by force or as another version of its name, is what counts.
     and not exists (
       select from tickets_ops.snapshots g
       where g.dataset = s.dataset and g.source_key = s.source_key and g.snapshot_id > s.snapshot_id -- index snapshots_by_file
-        and g.status in ('done', 'unchanged', 'failed', 'held', 'partial') and g.opens_at is null and not g.ignored and not g.is_late
+        and (tickets_ops.counts_as_loaded(g.status) or g.status = 'held' or tickets_ops.is_failure(g))
     )
   order by s.snapshot_at, s.source_last_modified, s.source_key collate "C" -- index snapshots_by_time
   limit 1
@@ -3538,7 +3704,7 @@ CREATE FUNCTION tickets_ops.changes_problems(p_dataset text) RETURNS TABLE(sever
       select case max(l.waiting) when 1 then '1 later file waits' else format('%s later files wait', coalesce(max(l.waiting), 0)) end
       from tickets_ops.looks l where l.dataset = p_dataset
     ),
-    rtrim(coalesce(b.error, b.broken_off, b.hold_reason), '.'),
+    rtrim(tickets_ops.reason(b), '.'),
     case b.status
       when 'held' then format(', load it as it is: select tickets_ops.release_snapshot(%s)', b.snapshot_id)
       else format(', read it again: select * from tickets_ops.fetch_now(%L, true)', p_dataset)
@@ -3563,7 +3729,7 @@ CREATE FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team tex
 begin
   select
     coalesce(array_agg(c.ticket), '{}'), coalesce(array_agg(c.metres), '{}'), coalesce(array_agg(c.cost), '{}'),
-    case when count(*) < p_limit then 'Infinity' else max(c.sphere_cost) - 0.006 * (max(c.sphere_cost) + p_bonus) end
+    case when count(*) < p_limit then 'Infinity' else max(c.sphere_cost) - tickets_ops.sphere_error() * (max(c.sphere_cost) + p_bonus) end
   into tickets, metres, costs, beyond
   from (
     select near.ticket, line.metres, p_km_per_metre * line.metres - near.bonus_km as cost, near.sphere_cost
@@ -3575,7 +3741,8 @@ begin
         where (p_taken is null or not p_taken[t.ticket]) and (p_team is null or t.team = p_team)
         offset 0 -- the distance once, not wherever it is named
       ) as p
-      where p.sphere <= p_radius * 0.994 or (p.sphere <= p_radius * 1.006 and tickets.metres(p_from, p.place) <= p_radius)
+      where p.sphere <= p_radius * (1 - tickets_ops.sphere_error())
+        or (p.sphere <= p_radius * (1 + tickets_ops.sphere_error()) and tickets.metres(p_from, p.place) <= p_radius)
       order by sphere_cost, p.ticket
       limit p_limit
     ) as near
@@ -3587,12 +3754,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) IS 'Tickets that cost least from a place, cheapest first: p_limit of them, found by distances on a sphere, with true metres and costs. Any other costs at least beyond (Infinity: there is no other), which may be less than the list''s last. The tickets are those in the arrays that are not taken (p_taken NULL: all), by number, within p_radius metres. p_team: only those of that team; NULL: of any. p_bonus: the largest of p_bonuses, km.';
 
-CREATE FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) RETURNS void
+CREATE FUNCTION tickets_ops.check_coordinate(p_name text, p_geom public.geometry) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  v_refusal text := tickets_ops.refusal_by_hand(p_geom);
+  v_refusal text := tickets_ops.coordinate_refusal(p_geom);
 begin
   if v_refusal is not null then
     raise exception 'The coordinate % of % is refused. %', p_geom::point, p_name, v_refusal using errcode = 'check_violation';
@@ -3600,7 +3767,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) IS 'Raises check_violation, with the reason, where a person puts a place of that name at a coordinate that cannot be meant (tickets_ops.refusal_by_hand).';
+COMMENT ON FUNCTION tickets_ops.check_coordinate(p_name text, p_geom public.geometry) IS 'Raises check_violation, with the reason, where a person puts a place of that name at a coordinate that cannot be meant (tickets_ops.coordinate_refusal).';
 
 CREATE FUNCTION tickets_ops.check_transition() RETURNS trigger
     LANGUAGE plpgsql
@@ -3668,7 +3835,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are rescored and those that waited for it are planned and asked. Security definer: whoever corrects a centroid need not be allowed to touch jobs.';
+COMMENT ON FUNCTION tickets_ops.cluster_changed() IS 'Trigger: a centroid came or moved, or a guard was widened or narrowed; the cluster''s places are rescored and those that waited for it are planned and asked. Security definer: the one who corrects a centroid need not be allowed to touch jobs.';
 
 CREATE FUNCTION tickets_ops.cluster_job_key(p_cluster text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -3678,7 +3845,7 @@ COMMENT ON FUNCTION tickets_ops.cluster_job_key(p_cluster text) IS 'Key of the g
 
 CREATE FUNCTION tickets_ops.cluster_name(p_cluster text) RETURNS text
     LANGUAGE sql STABLE
-    RETURN COALESCE(tickets.known_spelling(p_cluster), (SELECT mode() WITHIN GROUP (ORDER BY t.name) AS mode FROM ((SELECT "left"(btrim(inc.cluster), 200) AS name FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000) UNION ALL (SELECT "left"(btrim(crq.cluster), 200) AS "left" FROM tickets.crq WHERE (tickets.cluster_key(crq.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000)) t), CASE WHEN (tickets.cluster_key(p_cluster) IS NOT NULL) THEN "left"(btrim(p_cluster), 200) ELSE NULL::text END);
+    RETURN COALESCE(tickets.known_spelling(p_cluster), (SELECT mode() WITHIN GROUP (ORDER BY t.name) AS mode FROM ((SELECT tickets.cluster_spelling(inc.cluster) AS name FROM tickets.inc WHERE (tickets.cluster_key(inc.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000) UNION ALL (SELECT tickets.cluster_spelling(crq.cluster) AS cluster_spelling FROM tickets.crq WHERE (tickets.cluster_key(crq.cluster) = tickets.cluster_key(cluster_name.p_cluster)) LIMIT 1000)) t), CASE WHEN (tickets.cluster_key(p_cluster) IS NOT NULL) THEN tickets.cluster_spelling(p_cluster) ELSE NULL::text END);
 
 COMMENT ON FUNCTION tickets_ops.cluster_name(p_cluster text) IS 'A cluster as the gazetteers write it, else as most of its tickets do, else as it is given. NULL for an empty name.';
 
@@ -3701,7 +3868,7 @@ begin
         when v_cluster is null then 'nothing to ask'
         when c.verified then 'verified'
         when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
-        when (c.geom is not null or c.expires_at > now()) and not p_force then 'known'
+        when not tickets_ops.is_due(c) and not p_force then 'known'
         else 'ask'
       end,
       v_cluster,
@@ -3728,7 +3895,7 @@ CREATE FUNCTION tickets_ops.content_lag(p_dataset text, OUT lag interval, OUT us
   with looked as (
     select s.snapshot_at, s.content_through, s.snapshot_at - s.content_through as lag
     from tickets_ops.snapshots s
-    where s.dataset = p_dataset and s.status in ('done', 'unchanged') and s.content_through is not null
+    where s.dataset = p_dataset and tickets_ops.is_whole(s.status) and s.content_through is not null
       and s.snapshot_at > now() - interval '14 days' -- index snapshots_by_time
   ),
   newest as (
@@ -3798,6 +3965,20 @@ CREATE FUNCTION tickets_ops.continue_backfill(p_dataset text) RETURNS bigint
 
 COMMENT ON FUNCTION tickets_ops.continue_backfill(p_dataset text) IS 'Asks for the next file of a backfill. Returns the job''s id.';
 
+CREATE FUNCTION tickets_ops.coordinate_refusal(p_geom public.geometry) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT
+         CASE tickets.outside_kenya(p_geom)
+             WHEN 'swapped'::text THEN format('It lies outside Kenya; longitude and latitude are probably swapped. Write st_setsrid(st_makepoint(%s, %s), 4326).'::text, public.st_y(p_geom), public.st_x(p_geom))
+             WHEN 'null island'::text THEN 'It is 0,0, which is what an empty coordinate becomes. Write st_setsrid(st_makepoint(longitude, latitude), 4326); Nairobi is st_makepoint(36.82, -1.29).'::text
+             WHEN 'outside'::text THEN 'It lies outside Kenya. Longitude comes first: Nairobi is st_setsrid(st_makepoint(36.82, -1.29), 4326).'::text
+             ELSE NULL::text
+         END AS "case";
+END;
+
+COMMENT ON FUNCTION tickets_ops.coordinate_refusal(p_geom public.geometry) IS 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
+
 CREATE FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3844,6 +4025,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.count_vehicles() IS 'Vehicles by their freshness (tickets.vehicles_now); or one row that says why they cannot be counted: severity fault where a person must mend tickets.vehicles, warning where it would run what others made, NULL where it is a matter of a moment (a lock).';
 
+CREATE FUNCTION tickets_ops.counts_as_loaded(p_status text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_status = ANY (ARRAY['done'::text, 'partial'::text, 'unchanged'::text]));
+
+COMMENT ON FUNCTION tickets_ops.counts_as_loaded(p_status text) IS 'Whether the tickets were brought to a file''s time, by its status in the ledger: it was loaded, whole or in part, or found unchanged.';
+
 CREATE FUNCTION tickets_ops.dataset_metrics(p_dataset text) RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3882,11 +4069,17 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) IS 'Metrics of the files of a dataset (inc, crq).';
 
+CREATE FUNCTION tickets_ops.day_lock() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN hashtextextended('fleettickets day'::text, (0)::bigint);
+
+COMMENT ON FUNCTION tickets_ops.day_lock() IS 'Key of the advisory lock under which the ends of looks take turns to write their day.';
+
 CREATE FUNCTION tickets_ops.undoing() RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (NULLIF(current_setting('tickets_ops.undoing'::text, true), ''::text))::bigint;
 
-COMMENT ON FUNCTION tickets_ops.undoing() IS 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. Whoever sets it by hand can restore that decision''s row, and write nothing else.';
+COMMENT ON FUNCTION tickets_ops.undoing() IS 'The decision that the gazetteer write of this moment takes back, set by tickets.undo_decision for its own duration. NULL: none. A role that sets it by hand can restore that decision''s row, and write nothing else.';
 
 CREATE FUNCTION tickets_ops.decision_of(p_before jsonb, p_after jsonb) RETURNS text
     LANGUAGE sql STABLE
@@ -4012,19 +4205,26 @@ CREATE FUNCTION tickets_ops.parsed_payload(p_payload json) RETURNS jsonb
 
 COMMENT ON FUNCTION tickets_ops.parsed_payload(p_payload json) IS 'As tickets_ops.readable_payload, for 200 000 of them.';
 
-CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+CREATE FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean DEFAULT false) RETURNS TABLE(id bigint, task text, key text, payload json, queue text, priority integer, state text, run_at timestamp with time zone, attempts integer, max_attempts integer, last_error text, locked_at timestamp with time zone, locked_by text, flags jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
   select
-    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer, j.run_at, j.attempts::integer,
-    j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
+    j.id, t.identifier, j.key, j.payload, q.queue_name, j.priority::integer,
+    case
+      when j.locked_at is not null then 'running'
+      when j.attempts >= j.max_attempts then 'failed'
+      when j.attempts > 0 then 'retrying'
+      when j.run_at > now() then 'scheduled'
+      else 'ready'
+    end,
+    j.run_at, j.attempts::integer, j.max_attempts::integer, j.last_error, j.locked_at, j.locked_by, j.flags, j.created_at, j.updated_at
   from graphile_worker._private_jobs j
   join graphile_worker._private_tasks t on t.id = j.task_id
   left join graphile_worker._private_job_queues q on q.id = j.job_queue_id
   where p_unknown_too or t.identifier in (select policy.task from tickets_ops.job_policy() policy)
 $$;
 
-COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours that waits, runs (locked_at is set) or has failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
+COMMENT ON FUNCTION tickets_ops.queued_jobs(p_unknown_too boolean) IS 'Every job of ours. state: ready (due, or due when a worker is free), scheduled (waits for run_at), running, retrying (waits after an attempt that failed), failed (no attempt is left, and it does not run). p_unknown_too: also those whose task is none of ours. For operators: tickets_ops.jobs.';
 
 CREATE FUNCTION tickets_ops.wall_clock(p_at timestamp with time zone) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4080,7 +4280,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
              END
              ELSE NULL::text
          END AS "case"
-    FROM ((((((tickets_ops.queued_jobs(p_unknown_too => true) j(id, task, key, payload, queue, priority, run_at, attempts, max_attempts, last_error, locked_at, locked_by, flags, created_at, updated_at)
+    FROM ((((((tickets_ops.queued_jobs(p_unknown_too => true) j(id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_at, locked_by, flags, created_at, updated_at)
       LEFT JOIN tickets_ops.job_policy() p(task, max_attempts, priority, on_demand_priority, flags) ON ((p.task = j.task)))
       CROSS JOIN LATERAL ( SELECT
                  CASE
@@ -4095,11 +4295,7 @@ CREATE FUNCTION tickets_ops.described_jobs() RETURNS TABLE(id bigint, task text,
       CROSS JOIN LATERAL ( SELECT
                  CASE
                      WHEN (p.task IS NULL) THEN 'unknown task'::text
-                     WHEN (j.locked_at IS NOT NULL) THEN 'running'::text
-                     WHEN (j.attempts >= j.max_attempts) THEN 'failed'::text
-                     WHEN (j.attempts > 0) THEN 'retrying'::text
-                     WHEN (j.run_at > now()) THEN 'scheduled'::text
-                     ELSE 'ready'::text
+                     ELSE j.state
                  END AS state) s)
       CROSS JOIN LATERAL ( SELECT
                  CASE
@@ -4158,7 +4354,7 @@ COMMENT ON FUNCTION tickets_ops.dismiss_snapshot(p_snapshot_id bigint) IS 'Drops
 
 CREATE FUNCTION tickets_ops.dispatch_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN '7405120260616'::bigint;
+    RETURN '7405120260617'::bigint;
 
 COMMENT ON FUNCTION tickets_ops.dispatch_lock() IS 'Key of the advisory lock that is held while a plan is made and carried out: two at once would each fill the same vehicles.';
 
@@ -4269,10 +4465,10 @@ begin
       null::bigint, p_key, false, v_warning || ' Nothing is asked: check its spelling, or ask all the same with force => true.';
     return;
   end if;
-  select j.id, j.locked_at is not null as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
+  select j.id, j.state = 'running' as running, coalesce(tickets_ops.readable_payload(j.payload) ->> 'force', '') = 'true' as force
   into v_waiting
   from tickets_ops.queued_jobs() j
-  where j.key = p_key and (j.attempts < j.max_attempts or j.locked_at is not null);
+  where j.key = p_key and j.state <> 'failed';
 
   if v_waiting.running and not p_force then
     -- Should it put itself back, it is what this person asked for, and goes first.
@@ -4467,7 +4663,7 @@ begin
     into v_since using p_ticket_id;
   select j.key into v_job
   from tickets_ops.queued_jobs() j
-  where j.key = tickets_ops.location_job_key(v_cluster, v_location_key) and j.locked_at is not null;
+  where j.key = tickets_ops.location_job_key(v_cluster, v_location_key) and j.state = 'running';
   if found then
     raise exception 'The place of ticket % is being looked up: nothing was erased.', p_ticket_id
       using errcode = 'object_in_use', hint = 'Erase it again in a minute.';
@@ -4521,7 +4717,7 @@ begin
   what := 'jobs';
   erased := tickets_ops.remove_jobs(array(
     select j.id from tickets_ops.queued_jobs() j
-    where j.task = 'geocode_location' and j.locked_at is null and tickets_ops.readable_payload(j.payload) ->> 'location_name' = v_location_name
+    where j.task = 'geocode_location' and j.state <> 'running' and tickets_ops.readable_payload(j.payload) ->> 'location_name' = v_location_name
   ));
   return next;
   what := 'errors that named it';
@@ -4648,7 +4844,7 @@ begin
   return query select v_job_id, v_key, v_waiting, concat_ws(' ',
     case when v_waiting then 'It waited already, and is due now.' else 'The bucket is looked at now.' end,
     v_in_flight,
-    case when not exists (select from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')) then 'But no worker is alive.' end
+    case when not exists (select from tickets_ops.worker_states() w where tickets_ops.is_living(w.state, w.seen_at)) then 'But no worker is alive.' end
   );
 exception when lock_not_available then
   perform tickets_ops.raise_blocked();
@@ -4706,50 +4902,21 @@ CREATE FUNCTION tickets_ops.flag_suspicious(p_cluster text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- Two rejected places may be chance.
-  c_agreeing constant integer := 3;
-  -- Enough to see; scoring all of a large cluster on each answer would be slow.
-  c_sample constant integer := 50;
   v_suspicious boolean;
 begin
-  -- A centroid is probably the wrong one if places that lie beyond the guard lie together, elsewhere, and outnumber those
-  -- within it. Without the guard (no centre) the judge says where each of them would be.
-  with rejected as materialized (
-    select l.location_key, place.geom, c.guard_km
-    from (
-      select * from tickets.geo_locations
-      where cluster = p_cluster and status = 'rejected' and not verified
-      order by fetched_at desc limit c_sample
-    ) as l
-    join tickets.geo_clusters c on c.cluster = l.cluster
-    cross join lateral tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, null, null) as place
-    where place.status = 'found'
-  ),
-  agreement as (
-    select count(*) as places
-    from rejected one join rejected other on tickets_ops.distance_km(one.geom, other.geom) <= one.guard_km
-    group by one.location_key
-  )
-  select coalesce(max(a.places), 0) >= c_agreeing and coalesce(max(a.places), 0) > (
-    -- With those that a person verified, unless they lie elsewhere too.
-    select count(*)
-    from tickets.geo_locations l join tickets.geo_clusters c on c.cluster = l.cluster
-    where l.cluster = p_cluster and l.status = 'found' and tickets_ops.distance_km(c.geom, l.geom) <= c.guard_km
-  )
+  select
+    -- Those found within the guard count with those that a person verified, unless they lie elsewhere too.
+    coalesce(together.places > (tickets_ops.places_of(c.cluster)).within, false)
+    or (not c.verified and coalesce(verdict.ambiguous, false))
   into v_suspicious
-  from agreement a;
-
-  v_suspicious := v_suspicious or coalesce(
-    (
-      select verdict.ambiguous
-      from tickets.geo_clusters c
-      cross join lateral tickets_ops.judge_cluster(
-        c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
-      ) as verdict
-      where c.cluster = p_cluster and not c.verified
-    ),
-    false
-  );
+  from tickets.geo_clusters c
+  left join lateral tickets_ops.places_together(
+    array(select w.geom from tickets_ops.places_without_guard(c.cluster) w where w.fits order by w.location_key), c.geom, c.guard_km
+  ) as together on true
+  left join lateral tickets_ops.judge_cluster(
+    c.candidates, tickets_ops.cluster_name_key(c.cluster), tickets_ops.cluster_region(c.cluster), c.guard_km
+  ) as verdict on not c.verified
+  where c.cluster = p_cluster;
 
   update tickets.geo_clusters
   set suspicious = v_suspicious
@@ -4779,7 +4946,7 @@ CREATE FUNCTION tickets_ops.foreign_vehicle_code() RETURNS text
     and not exists (select from pg_depend e where e.classid = d.refclassid and e.objid = d.refobjid and e.deptype = 'e')
 $$;
 
-COMMENT ON FUNCTION tickets_ops.foreign_vehicle_code() IS 'Functions, views and row security of others that reading tickets.vehicles runs, with the rights of whoever reads it. NULL: none, as it should be.';
+COMMENT ON FUNCTION tickets_ops.foreign_vehicle_code() IS 'Functions, views and row security of others that reading tickets.vehicles runs, with the rights of the role that reads it. NULL: none, as it should be.';
 
 CREATE FUNCTION tickets_ops.free_dead_workers(p_own_pool text) RETURNS text[]
     LANGUAGE plpgsql
@@ -4867,7 +5034,7 @@ CREATE FUNCTION tickets_ops.geocoding_problems() RETURNS TABLE(severity text, pr
       g.state in ('key refused', 'trouble', 'suspected')
       or g.state in ('quota spent', 'budget spent') and exists (
         select from tickets_ops.queued_jobs() j
-        where j.task like 'geocode%' and (j.locked_at is not null or j.attempts < j.max_attempts)
+        where tickets_ops.is_geocoding(j.task) and j.state <> 'failed'
       )
     )
   limit 1
@@ -4984,7 +5151,7 @@ begin
   return exists (
     select
     from tickets_ops.worker_states() w join tickets_ops.settings s using (pool_id)
-    where s.name = 'GEOCODER_PROVIDER' and (w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute'))
+    where s.name = 'GEOCODER_PROVIDER' and tickets_ops.is_living(w.state, w.seen_at)
   );
 end
 $$;
@@ -5084,8 +5251,8 @@ CREATE FUNCTION tickets_ops.history_cte(p_dataset text) RETURNS text
     happened as (
       select i.ticket_id, case when i.is_actionable then ''opened'' else ''closed'' end as event,
         null as old_value, i.normalized_status as new_value,
-        left(i.assigned_team, 100) as assigned_team, i.owner, left(i.cluster, 100) as cluster, left(i.region, 100) as region,
-        i.created_at_service, null as team_before, i.closed_at, i.mttr, i.sla_status
+        tickets.name_in_history(i.assigned_team) as assigned_team, i.owner, tickets.name_in_history(i.cluster) as cluster,
+        tickets.name_in_history(i.region) as region, i.created_at_service, null as team_before, i.closed_at, i.mttr, i.sla_status
       from inserted i
       union all
       select u.ticket_id, e.event, e.old_value, e.new_value,
@@ -5104,8 +5271,8 @@ CREATE FUNCTION tickets_ops.history_cte(p_dataset text) RETURNS text
         (''cluster_changed'', c.cluster, u.cluster, c.cluster is distinct from u.cluster)
       ) as e (event, old_value, new_value, happened)
       left join lateral (
-        select left(u.assigned_team, 100) as assigned_team, u.owner, left(u.cluster, 100) as cluster, left(u.region, 100) as region,
-          u.created_at_service, left(c.assigned_team, 100) as team_before
+        select tickets.name_in_history(u.assigned_team) as assigned_team, u.owner, tickets.name_in_history(u.cluster) as cluster,
+          tickets.name_in_history(u.region) as region, u.created_at_service, tickets.name_in_history(c.assigned_team) as team_before
       ) as ticket on e.event in (''closed'', ''reopened'')
       left join lateral (select u.closed_at, u.mttr, u.sla_status) as closing on e.event in (''closed'', ''reopened'', ''closure_corrected'')
       where e.happened
@@ -5125,63 +5292,27 @@ CREATE FUNCTION tickets_ops.hold_time() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN '01:00:00'::interval;
 
-COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts judges by it.';
+COMMENT ON FUNCTION tickets_ops.hold_time() IS 'A file so much later that shows the same closings as a held one is believed: a feed never stands still for want of a person. src/snapshots/suspicion.ts is given it with what it compares.';
+
+CREATE FUNCTION tickets_ops.is_older(p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text, p_than_snapshot_at timestamp with time zone, p_than_last_modified timestamp with time zone, p_than_key text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (ROW(p_snapshot_at, p_last_modified, (p_key COLLATE "C")) < ROW(p_than_snapshot_at, p_than_last_modified, (p_than_key COLLATE "C")));
+
+COMMENT ON FUNCTION tickets_ops.is_older(p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text, p_than_snapshot_at timestamp with time zone, p_than_last_modified timestamp with time zone, p_than_key text) IS 'Whether a version of a file comes before another one: by time, LastModified, and the bytes of the key, whatever the collation of the database. Where rows are sorted so, the key is sorted under "C".';
 
 CREATE FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT COALESCE((ROW(is_below_mark.p_snapshot_at, is_below_mark.p_last_modified, (is_below_mark.p_key COLLATE "C")) < ROW(m.snapshot_at, m.last_modified, (m.key COLLATE "C"))), false) AS "coalesce" FROM tickets_ops.high_water_mark(is_below_mark.p_dataset) m(snapshot_at, last_modified, key));
+    RETURN (SELECT COALESCE(tickets_ops.is_older(is_below_mark.p_snapshot_at, is_below_mark.p_last_modified, is_below_mark.p_key, m.snapshot_at, m.last_modified, m.key), false) AS "coalesce" FROM tickets_ops.high_water_mark(is_below_mark.p_dataset) m(snapshot_at, last_modified, key));
 
 COMMENT ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file is older than what is loaded, so that loading it would overwrite newer tickets. False before the first load.';
 
 CREATE FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (EXISTS (SELECT FROM tickets_ops.blocking_file(is_blocked.p_dataset) b(snapshot_id, dataset, source_key, source_etag, source_sha256, source_size, source_last_modified, snapshot_at, status, in_flight, error, opens_at, ignored, is_late, dismissed_at, broken_off, hold_reason, held_since, warnings, statistics, cleaning_version, origin, forced, backfill, job_id, attempt, listed_at, progress_at, staged_at, load_began_at, loaded_at, archived_at, archived_key, batches_total, batches_done, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected, rejects_kept, rows_repaired, open_missing, content_through) WHERE ((b.source_key <> is_blocked.p_key) AND (ROW(b.snapshot_at, b.source_last_modified, (b.source_key COLLATE "C")) < ROW(is_blocked.p_snapshot_at, is_blocked.p_last_modified, (is_blocked.p_key COLLATE "C"))))));
+    RETURN (EXISTS (SELECT FROM tickets_ops.blocking_file(is_blocked.p_dataset) b(snapshot_id, dataset, source_key, source_etag, source_sha256, source_size, source_last_modified, snapshot_at, status, in_flight, error, opens_at, ignored, is_late, dismissed_at, broken_off, hold_reason, held_since, warnings, statistics, cleaning_version, origin, forced, backfill, job_id, attempt, listed_at, progress_at, staged_at, load_began_at, loaded_at, archived_at, archived_key, batches_total, batches_done, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_dropped_alarm, rows_dropped_sentinel, rows_duplicate, rows_rejected, rejects_kept, rows_repaired, open_missing, content_through) WHERE ((b.source_key <> is_blocked.p_key) AND tickets_ops.is_older(b.snapshot_at, b.source_last_modified, b.source_key, is_blocked.p_snapshot_at, is_blocked.p_last_modified, is_blocked.p_key))));
 
 COMMENT ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) IS 'Whether a version of a file has to wait for one before it (tickets_ops.blocking_file). Another version of that one does not: it is its cure.';
-
-CREATE FUNCTION tickets_ops.is_erasing() RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN COALESCE((current_setting('tickets_ops.erasing'::text, true) = 'true'::text), false);
-
-COMMENT ON FUNCTION tickets_ops.is_erasing() IS 'Whether tickets_ops.erase_place is at work: it alone may change a verified place without deciding about it, and history.';
-
-CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  -- Relies on the primary key (cluster, location_key).
-  select
-    count(*) filter (where l.status = 'found' and km <= c.guard_km),
-    count(*) filter (where l.status = 'found' and km > c.guard_km),
-    count(*) filter (where l.status = 'rejected' and l.distance_km > c.guard_km)
-  from tickets.geo_clusters c
-  join tickets.geo_locations l on l.cluster = c.cluster
-  cross join lateral tickets_ops.distance_km(c.geom, l.geom) as km
-  where c.cluster = p_cluster
-$$;
-
-COMMENT ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) IS 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it.';
-
-CREATE FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) RETURNS boolean
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT ((p.beyond > p.within) OR ((p.within = 0) AND (p.rejected > 0))) FROM tickets_ops.places_of(is_far_from_its_places.p_cluster) p(within, beyond, rejected));
-
-COMMENT ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) IS 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known.';
-
-CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
-
-COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the writes of gazetteers and tickets of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
-
-CREATE FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN ((tickets.known_spelling(p_cluster) IS NULL) AND (NOT tickets_ops.has_tickets(p_cluster)));
-
-COMMENT ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) IS 'Whether neither a ticket nor the gazetteers have the cluster: probably a slip of the pen, asked for by force only.';
 
 CREATE TABLE tickets.geo_clusters (
     cluster text NOT NULL,
@@ -5239,27 +5370,185 @@ COMMENT ON COLUMN tickets.geo_clusters.created_at IS 'When the row was made.';
 
 COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.';
 
+CREATE FUNCTION tickets_ops.is_due(p_cluster tickets.geo_clusters) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (((p_cluster).geom IS NULL) AND ((p_cluster).verified IS NOT TRUE) AND COALESCE(((p_cluster).expires_at <= now()), true));
+
+COMMENT ON FUNCTION tickets_ops.is_due(p_cluster tickets.geo_clusters) IS 'Whether a cluster may be asked: it is not known, or was found nowhere and that has expired. A centroid does not expire. True of the row that a left join did not find.';
+
+CREATE TABLE tickets.geo_locations (
+    cluster text NOT NULL,
+    location_key text NOT NULL,
+    location_name text,
+    status text NOT NULL,
+    geom public.geometry(Point,4326),
+    provider text,
+    query text,
+    "precision" text,
+    confidence numeric,
+    distance_km numeric,
+    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
+    verified boolean DEFAULT false NOT NULL,
+    verified_by text,
+    verified_at timestamp with time zone,
+    note text,
+    attempts integer DEFAULT 0 NOT NULL,
+    fetched_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT geo_locations_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
+    CONSTRAINT geo_locations_found_has_geom CHECK (((status <> 'found'::text) OR (geom IS NOT NULL))),
+    CONSTRAINT geo_locations_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
+    CONSTRAINT geo_locations_location_key_check CHECK (((length(location_key) >= 1) AND (length(location_key) <= 200))),
+    CONSTRAINT geo_locations_precision_check CHECK (("precision" = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text, 'city'::text]))),
+    CONSTRAINT geo_locations_status_check CHECK ((status = ANY (ARRAY['found'::text, 'not_found'::text, 'rejected'::text, 'needs_review'::text])))
+);
+
+COMMENT ON TABLE tickets.geo_locations IS 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
+
+COMMENT ON COLUMN tickets.geo_locations.cluster IS 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_key IS 'tickets.location_key(location_name): the place without network codes.';
+
+COMMENT ON COLUMN tickets.geo_locations.location_name IS 'One raw spelling of the place, as a sample.';
+
+COMMENT ON COLUMN tickets.geo_locations.status IS 'found: geom places tickets. not_found: the provider knows no such place. rejected: every candidate failed the guard. needs_review: only a vague match (a city, a county); a person decides.';
+
+COMMENT ON COLUMN tickets.geo_locations.geom IS 'WGS 84 longitude/latitude. A person corrects it by UPDATE; the row then becomes verified and the tickets follow.';
+
+COMMENT ON COLUMN tickets.geo_locations.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
+
+COMMENT ON COLUMN tickets.geo_locations.query IS 'The text that was sent to the provider.';
+
+COMMENT ON COLUMN tickets.geo_locations."precision" IS 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
+
+COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
+
+COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
+
+COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Rescored, without a call, when the centroid or the guard changes.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified_by IS 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
+
+COMMENT ON COLUMN tickets.geo_locations.verified_at IS 'When that was. NULL where verified_by is.';
+
+COMMENT ON COLUMN tickets.geo_locations.note IS 'Free text: why a candidate was rejected, or a person''s remark.';
+
+COMMENT ON COLUMN tickets.geo_locations.attempts IS 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
+
+COMMENT ON COLUMN tickets.geo_locations.fetched_at IS 'When a provider last answered for this place.';
+
+COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be asked again. NULL: never.';
+
+COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
+
+COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
+
+CREATE FUNCTION tickets_ops.is_due(p_location tickets.geo_locations) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (((p_location).cluster IS NULL) OR ((NOT (p_location).verified) AND COALESCE(((p_location).expires_at <= now()), false)));
+
+COMMENT ON FUNCTION tickets_ops.is_due(p_location tickets.geo_locations) IS 'Whether a place may be asked: it is not known, or what was said of it has expired (never, where expires_at is NULL). True of the row that a left join did not find.';
+
+CREATE FUNCTION tickets_ops.is_erasing() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((current_setting('tickets_ops.erasing'::text, true) = 'true'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.is_erasing() IS 'Whether tickets_ops.erase_place is at work: it alone may change a verified place without deciding about it, and history.';
+
+CREATE FUNCTION tickets_ops.is_failure(p_snapshot tickets_ops.snapshots) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_snapshot).status = 'failed'::text) AND ((p_snapshot).opens_at IS NULL) AND (NOT (p_snapshot).ignored) AND (NOT (p_snapshot).is_late));
+
+COMMENT ON FUNCTION tickets_ops.is_failure(p_snapshot tickets_ops.snapshots) IS 'Whether loading a file failed. A future-dated file, one that is no CSV and one that came too late have the status failed as well, but were refused without being read, and health speaks of them in other words.';
+
+CREATE FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  -- Relies on the primary key (cluster, location_key).
+  select
+    count(*) filter (where l.status = 'found' and km <= c.guard_km),
+    count(*) filter (where l.status = 'found' and km > c.guard_km),
+    count(*) filter (where l.status = 'rejected' and l.distance_km > c.guard_km)
+  from tickets.geo_clusters c
+  join tickets.geo_locations l on l.cluster = c.cluster
+  cross join lateral tickets_ops.distance_km(c.geom, l.geom) as km
+  where c.cluster = p_cluster and c.geom is not null
+$$;
+
+COMMENT ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) IS 'How the places of a cluster lie about its present centroid: found within its guard, found beyond it (a person put them there), and rejected because all that is known of them lies beyond it. Of a cluster without a centroid none.';
+
+CREATE FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT ((p.beyond > p.within) OR ((p.within = 0) AND (p.rejected > 0))) FROM tickets_ops.places_of(is_far_from_its_places.p_cluster) p(within, beyond, rejected));
+
+COMMENT ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) IS 'Whether a cluster''s centroid is probably the wrong one: more of its places lie beyond its guard than within, or nothing but rejected ones is known. False without a centroid.';
+
+CREATE FUNCTION tickets_ops.is_geocoding(p_task text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_task = ANY (ARRAY['geocode_cluster'::text, 'geocode_location'::text]));
+
+COMMENT ON FUNCTION tickets_ops.is_geocoding(p_task text) IS 'Whether the jobs of a task ask a provider, and so wait for its rate as a matter of course: those with the flag geocode.';
+
+CREATE FUNCTION tickets_ops.is_living(p_state text, p_seen_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN ((p_state = 'alive'::text) OR ((p_state = 'unsure'::text) AND (p_seen_at > (now() - '00:01:00'::interval))));
+
+COMMENT ON FUNCTION tickets_ops.is_living(p_state text, p_seen_at timestamp with time zone) IS 'Whether a worker of tickets_ops.worker_states() counts as living: it is alive, or nobody can tell and it was heard of in the last minute.';
+
+CREATE FUNCTION tickets_ops.is_loaded(p_status text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_status = ANY (ARRAY['done'::text, 'partial'::text]));
+
+COMMENT ON FUNCTION tickets_ops.is_loaded(p_status text) IS 'Whether a file was loaded, whole or in part, by its status in the ledger.';
+
+CREATE FUNCTION tickets_ops.is_open(p_status text, p_opens_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN ((p_status = 'superseded'::text) OR ((p_status = 'failed'::text) AND COALESCE((p_opens_at <= now()), false)));
+
+COMMENT ON FUNCTION tickets_ops.is_open(p_status text, p_opens_at timestamp with time zone) IS 'Whether a version of a file that the ledger knows may be loaded all the same, without force: it was passed over, or refused as future-dated, and its time has come.';
+
+CREATE FUNCTION tickets_ops.is_passed_over_elsewhere(p_snapshot tickets_ops.snapshots) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM tickets_ops.snapshots o WHERE ((o.dataset = (is_passed_over_elsewhere.p_snapshot).dataset) AND (o.source_key = (is_passed_over_elsewhere.p_snapshot).source_key) AND (o.source_etag = (is_passed_over_elsewhere.p_snapshot).source_etag) AND (o.source_last_modified = (is_passed_over_elsewhere.p_snapshot).source_last_modified) AND (o.status = 'superseded'::text))));
+
+COMMENT ON FUNCTION tickets_ops.is_passed_over_elsewhere(p_snapshot tickets_ops.snapshots) IS 'Whether another row of the ledger says of the same version of a file that it was passed over (superseded). Only one may: this one cannot become superseded too.';
+
+CREATE FUNCTION tickets_ops.is_pipeline() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((current_setting('tickets_ops.writer'::text, true) = 'pipeline'::text), false);
+
+COMMENT ON FUNCTION tickets_ops.is_pipeline() IS 'Whether the writes of gazetteers and tickets of this moment are the pipeline''s own; see tickets_ops.as_pipeline.';
+
+CREATE FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((tickets.known_spelling(p_cluster) IS NULL) AND (NOT tickets_ops.has_tickets(p_cluster)));
+
+COMMENT ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) IS 'Whether neither a ticket nor the gazetteers have the cluster: probably a slip of the pen, asked for by force only.';
+
 CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETURNS boolean
     LANGUAGE sql STABLE
-    RETURN (((p_cluster).geom IS NULL) AND ((p_cluster).verified OR COALESCE(((p_cluster).expires_at > now()), false)));
+    RETURN (((p_cluster).geom IS NULL) AND (NOT tickets_ops.is_due(p_cluster)));
 
 COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
+
+CREATE FUNCTION tickets_ops.is_whole(p_status text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_status = ANY (ARRAY['done'::text, 'unchanged'::text]));
+
+COMMENT ON FUNCTION tickets_ops.is_whole(p_status text) IS 'Whether all that a file holds is in the tickets, by its status in the ledger: it was loaded to its end or found unchanged, and so is archived.';
 
 CREATE FUNCTION tickets_ops.job_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with queued as materialized (
-    select
-      j.task,
-      case
-        when j.locked_at is not null then 'running'
-        when j.attempts >= j.max_attempts then 'failed'
-        when j.attempts > 0 then 'retrying'
-        when j.run_at > now() then 'scheduled'
-        else 'ready'
-      end as state,
-      count(*) as jobs, min(j.run_at) as run_at
+    select j.task, j.state, count(*) as jobs, min(j.run_at) as run_at
     from tickets_ops.queued_jobs() j
     group by 1, 2
   ),
@@ -5282,7 +5571,7 @@ CREATE FUNCTION tickets_ops.job_metrics() RETURNS TABLE(name text, labels jsonb,
   group by p.task
   union all
   select 'workers', jsonb_build_object('state', s.state),
-    count(w.pool_id) filter (where w.state <> 'unsure' or w.seen_at > now() - interval '1 minute')
+    count(w.pool_id) filter (where w.state <> 'unsure' or tickets_ops.is_living(w.state, w.seen_at))
   from unnest(array['alive', 'unsure', 'hung', 'dead', 'stopped']) as s (state)
   left join tickets_ops.worker_states() w on w.state = s.state
   group by s.state
@@ -5297,7 +5586,7 @@ CREATE FUNCTION tickets_ops.job_problems() RETURNS TABLE(severity text, problem 
   -- Geocoding waits for its rate as a matter of course. What the webhook does not take is a warning (tickets_ops.alert_problems).
   select 'fault', format('A job has waited for a worker since %s.', tickets_ops.wall_clock(min(j.run_at)))
   from tickets_ops.queued_jobs() j
-  where j.locked_at is null and j.attempts < j.max_attempts and j.task not like 'geocode%' and j.task <> 'fleettickets_alert'
+  where j.state in ('ready', 'retrying') and not tickets_ops.is_geocoding(j.task) and j.task <> 'fleettickets_alert'
   having min(j.run_at) < now() - interval '10 minutes'
   union all
   select 'fault', format('%s job(s) failed, the last of them %s: %s See tickets_ops.failed_jobs, then select * from tickets_ops.retry_failed();',
@@ -5477,13 +5766,10 @@ CREATE FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_c
      point.km,
          CASE
              WHEN (point.geom IS NULL) THEN 'it has no coordinates'::text
-             WHEN ((abs(public.st_x(point.geom)) < (0.01)::double precision) AND (abs(public.st_y(point.geom)) < (0.01)::double precision)) THEN 'its coordinates are 0,0'::text
+             WHEN (point.outside = 'null island'::text) THEN 'its coordinates are 0,0'::text
              WHEN ((c.candidate ->> 'country'::text) <> 'ke'::text) THEN 'it is not in Kenya'::text
-             WHEN (NOT tickets.in_kenya(point.geom)) THEN
-             CASE
-                 WHEN tickets.in_kenya(public.st_flipcoordinates(point.geom)) THEN 'its latitude and longitude are swapped'::text
-                 ELSE 'it is not in Kenya'::text
-             END
+             WHEN (point.outside = 'swapped'::text) THEN 'its latitude and longitude are swapped'::text
+             WHEN (point.outside = 'outside'::text) THEN 'it is not in Kenya'::text
              WHEN (point.km > score_candidates.p_guard_km) THEN format('it is %s km from the centre of the cluster, the guard is %s km'::text, round(point.km, 1), score_candidates.p_guard_km)
              ELSE NULL::text
          END AS "case",
@@ -5499,8 +5785,11 @@ CREATE FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_c
              ELSE '[]'::jsonb
          END) WITH ORDINALITY c(candidate, no)
       CROSS JOIN LATERAL ( SELECT g.geom,
-             tickets_ops.distance_km(score_candidates.p_centre, g.geom) AS km
-            FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point) g(geom)) point)
+             tickets_ops.distance_km(score_candidates.p_centre, g.geom) AS km,
+             tickets.outside_kenya(g.geom) AS outside
+            FROM ( SELECT tickets_ops.candidate_point(c.candidate) AS candidate_point
+                  OFFSET 0) g(geom)
+          OFFSET 0) point)
       CROSS JOIN LATERAL tickets_ops.name_match(score_candidates.p_key, score_candidates.p_cluster, (c.candidate ->> 'label'::text)) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
       CROSS JOIN LATERAL ( SELECT
                  CASE
@@ -5517,6 +5806,27 @@ END;
 
 COMMENT ON FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) IS 'Each candidate (a JSON array as stored in tickets.geo_locations.candidates) scored as the place p_key of p_cluster: its point, precision, name and distance from p_centre; in `refusal` why it cannot be the place, in `doubt` why a person should decide (NULL: no reason). p_centre NULL: without the guard.';
 
+CREATE FUNCTION tickets_ops.score_cluster_candidates(p_candidates jsonb, p_key text) RETURNS TABLE(candidate_no bigint, geom public.geometry, label text, "precision" text, exact boolean, literal boolean, overlap numeric, refusal text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT s.candidate_no,
+     s.geom,
+     s.label,
+     s."precision",
+     s.exact,
+     s.literal,
+     s.overlap,
+     COALESCE(s.refusal,
+         CASE
+             WHEN ((NOT s.exact) AND (NOT (name.named AND name.same_kind AND (s."precision" <> 'city'::text)))) THEN 'it has another name'::text
+             ELSE NULL::text
+         END) AS "coalesce"
+    FROM (tickets_ops.score_candidates(score_cluster_candidates.p_candidates, score_cluster_candidates.p_key, NULL::text, NULL::public.geometry, NULL::numeric) s(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+      CROSS JOIN LATERAL tickets_ops.name_match(score_cluster_candidates.p_key, NULL::text, s.label) name(named, surrounded, exact, literal, same_kind, overlap, contradicted));
+END;
+
+COMMENT ON FUNCTION tickets_ops.score_cluster_candidates(p_candidates jsonb, p_key text) IS 'Each candidate (a JSON array as stored in tickets.geo_clusters.candidates) scored as the cluster whose name has the location_key p_key: its point, precision and name; in `refusal` why it cannot be the cluster (NULL: no reason).';
+
 CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) RETURNS TABLE(geom public.geometry, note text, ambiguous boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
@@ -5525,42 +5835,29 @@ CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_regi
              s.geom,
              s.label,
              s."precision",
-             s.named,
              s.exact,
              s.literal,
              s.overlap,
-             s.distance_km,
              s.refusal,
-             s.doubt,
-             COALESCE(s.refusal,
-                 CASE
-                     WHEN ((NOT s.exact) AND (NOT (name.named AND name.same_kind AND (s."precision" <> 'city'::text)))) THEN 'it has another name'::text
-                     ELSE NULL::text
-                 END) AS reason,
              (words.label && ARRAY( SELECT word.word
                     FROM unnest(tickets_ops.name_words(judge_cluster.p_region)) word(word)
                    WHERE (word.word <> ALL (string_to_array(judge_cluster.p_key, ' '::text))))) AS in_region,
              words.label AS words
-            FROM ((tickets_ops.score_candidates(judge_cluster.p_candidates, judge_cluster.p_key, NULL::text, NULL::public.geometry, NULL::numeric) s(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
-              CROSS JOIN LATERAL tickets_ops.name_match(judge_cluster.p_key, NULL::text, s.label) name(named, surrounded, exact, literal, same_kind, overlap, contradicted))
+            FROM (tickets_ops.score_cluster_candidates(judge_cluster.p_candidates, judge_cluster.p_key) s(candidate_no, geom, label, "precision", exact, literal, overlap, refusal)
               CROSS JOIN LATERAL ( SELECT COALESCE(tickets_ops.name_words(s.label), '{}'::text[]) AS label) words)
          ), best AS (
           SELECT s.candidate_no,
              s.geom,
              s.label,
              s."precision",
-             s.named,
              s.exact,
              s.literal,
              s.overlap,
-             s.distance_km,
              s.refusal,
-             s.doubt,
-             s.reason,
              s.in_region,
              s.words
             FROM scored s
-           ORDER BY (s.reason IS NOT NULL), s.exact DESC, COALESCE(s.in_region, false) DESC, s.literal DESC,
+           ORDER BY (s.refusal IS NOT NULL), s.exact DESC, COALESCE(s.in_region, false) DESC, s.literal DESC,
                  CASE s."precision"
                      WHEN 'neighbourhood'::text THEN 1
                      WHEN 'city'::text THEN 1
@@ -5571,16 +5868,16 @@ CREATE FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_regi
          ), namesakes AS (
           SELECT string_agg(s.label, '; '::text ORDER BY s.candidate_no) AS labels
             FROM (best b_1
-              JOIN scored s ON (((s.reason IS NULL) AND s.exact AND (s.literal = b_1.literal) AND (NOT (s.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(s.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((s.words <@ b_1.words) OR (b_1.words <@ s.words))))))
-           WHERE ((b_1.reason IS NULL) AND b_1.exact)
+              JOIN scored s ON (((s.refusal IS NULL) AND s.exact AND (s.literal = b_1.literal) AND (NOT (s.in_region IS DISTINCT FROM b_1.in_region)) AND (tickets_ops.distance_km(s.geom, b_1.geom) > judge_cluster.p_guard_km) AND (NOT ((s.words <@ b_1.words) OR (b_1.words <@ s.words))))))
+           WHERE ((b_1.refusal IS NULL) AND b_1.exact)
          )
   SELECT
          CASE
-             WHEN (b.reason IS NULL) THEN b.geom
+             WHEN (b.refusal IS NULL) THEN b.geom
              ELSE NULL::public.geometry
          END AS "case",
          CASE
-             WHEN (b.reason IS NOT NULL) THEN format('%s: %s'::text, b.label, b.reason)
+             WHEN (b.refusal IS NOT NULL) THEN format('%s: %s'::text, b.label, b.refusal)
              WHEN (n.labels IS NOT NULL) THEN format('It may be another of this name: %s, or %s'::text, b.label, n.labels)
              ELSE NULL::text
          END AS "case",
@@ -5701,7 +5998,7 @@ begin
   end if;
   -- Taken away is decided too: the pipeline would only find the same centroid again.
   if new.geom::bytea is distinct from (case when tg_op = 'UPDATE' then old.geom::bytea end) then
-    perform tickets_ops.check_by_hand(new.cluster, new.geom);
+    perform tickets_ops.check_coordinate(new.cluster, new.geom);
     new.verified := true;
     new.provider := 'manual';
     v_decided := true;
@@ -5752,7 +6049,7 @@ begin
     new.status := coalesce(new.status, case when new.geom is not null then 'found' end);
   end if;
   if new.geom is not null and (tg_op = 'INSERT' or new.geom::bytea is distinct from old.geom::bytea) then
-    perform tickets_ops.check_by_hand(format('%s in %s', new.location_key, new.cluster), new.geom);
+    perform tickets_ops.check_coordinate(format('%s in %s', new.location_key, new.cluster), new.geom);
     new.verified := true;
     new.provider := 'manual';
     new.precision := case when tg_op = 'UPDATE' and new.precision is distinct from old.precision then new.precision else 'point' end;
@@ -5835,12 +6132,12 @@ CREATE FUNCTION tickets_ops.kind_words() RETURNS text[]
 
 COMMENT ON FUNCTION tickets_ops.kind_words() IS 'Words that say what kind of place a name names (court, road, school), in the form that location_key gives them.';
 
-CREATE FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) RETURNS TABLE(key text, etag text, last_modified timestamp with time zone, status text, opens_at timestamp with time zone)
+CREATE FUNCTION tickets_ops.known_versions(p_dataset text, p_keys text[]) RETURNS TABLE(key text, etag text, last_modified timestamp with time zone, status text, opens_at timestamp with time zone, in_flight boolean)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select distinct on (s.source_key, s.source_etag, s.source_last_modified)
-    s.source_key, s.source_etag, s.source_last_modified, s.status, s.opens_at
+    s.source_key, s.source_etag, s.source_last_modified, s.status, s.opens_at, s.in_flight
   from tickets_ops.snapshots s
   where s.dataset = p_dataset and s.source_key = any (p_keys) and s.origin = 'bucket' -- index snapshots_by_file
   -- Looked at again by force, and put back: that says nothing of what became of it before.
@@ -5880,7 +6177,7 @@ CREATE FUNCTION tickets_ops.last_loaded(p_dataset text) RETURNS SETOF tickets_op
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select s.* from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status in ('done', 'partial')
+  where s.dataset = p_dataset and tickets_ops.is_loaded(s.status)
   order by s.loaded_at desc limit 1
 $$;
 
@@ -5954,7 +6251,7 @@ CREATE FUNCTION tickets_ops.list_problems() RETURNS TABLE(severity text, subject
     union all select 'vehicles', * from tickets_ops.vehicle_problems()
     union all select 'alerts', * from tickets_ops.alert_problems()
   ) as p
-  join tickets_ops.problem_subjects() with ordinality as s (subject, urgency) using (subject)
+  left join tickets_ops.problem_subjects() with ordinality as s (subject, urgency) using (subject)
   order by p.severity = 'warning', s.urgency
 $$;
 
@@ -5990,7 +6287,7 @@ begin
       -- A name is normalised only where its cluster has a place to compare it with: that is a tenth of a load of new rows.
       select n.cluster, exists (
         select from tickets.geo_locations l
-        where tickets.cluster_key(l.cluster) = tickets.cluster_key(n.cluster) and l.status = 'found' -- index geo_locations_place
+        where tickets.cluster_key(l.cluster) = tickets.cluster_key(n.cluster) and tickets.places_tickets(l.status) -- index geo_locations_place
       ) as has_places
       from (select distinct raw ->> 'cluster' as cluster from written) as n
     ),
@@ -6062,7 +6359,7 @@ begin
         when v_cluster is null or v_key is null then 'nothing to ask'
         when l.verified then 'verified'
         when not p_force and tickets_ops.is_unknown_cluster(v_cluster) then 'unknown cluster'
-        when l.cluster is not null and (l.expires_at is null or l.expires_at > now()) and not p_force then 'known'
+        when not tickets_ops.is_due(l) and not p_force then 'known'
         when c.geom is null then 'no centroid'
         else 'ask'
       end,
@@ -6223,7 +6520,7 @@ begin
     (select array_agg(here order by no) from node) as here,
     (select array_agg(last order by no) from (select no, (sum(pairs) over (order by no))::integer as last from node) as bounds) as last,
     array_agg(there) as there, array_agg(cost) as cost, max(there) as columns,
-    max(cost) + n.smaller * (max(cost) - min(cost)) + abs(max(cost)) + 1 as unmatched
+    tickets_ops.unmatched_cost(n.smaller, min(cost), max(cost)) as unmatched
   into v
   from sorted;
   return query
@@ -6257,7 +6554,7 @@ COMMENT ON TABLE tickets_ops.looks IS 'What the last look at the bucket saw; one
 
 COMMENT ON COLUMN tickets_ops.looks.dataset IS 'inc or crq.';
 
-COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When.';
+COMMENT ON COLUMN tickets_ops.looks.looked_at IS 'When the look began, by the database''s clock.';
 
 COMMENT ON COLUMN tickets_ops.looks.files IS 'CSV files in the folder; those that were archived are not among them.';
 
@@ -6282,6 +6579,12 @@ CREATE FUNCTION tickets_ops.moves() RETURNS jsonb
 
 COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazetteer writes of this moment: [{cluster_key, location_key, tickets}, …], since a person''s statement began. Kept by tickets.place_tickets for tickets_ops.record_decisions.';
 
+CREATE FUNCTION tickets_ops.needs_person(p_snapshot tickets_ops.snapshots) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_snapshot).status = ANY (ARRAY['held'::text, 'partial'::text])) OR tickets_ops.is_failure(p_snapshot));
+
+COMMENT ON FUNCTION tickets_ops.needs_person(p_snapshot tickets_ops.snapshots) IS 'Whether a file failed, is held, or was loaded only in part: of snapshots a later file makes up for it, of changes a person must.';
+
 CREATE FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text DEFAULT 'inc'::text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6300,7 +6603,7 @@ CREATE FUNCTION tickets_ops.note_unrecorded() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Asked here, and not in the trigger's WHEN, which whoever inserts would need a right for.
+  -- Asked here, and not in the trigger's WHEN, which the role that inserts would need a right for.
   if not tickets_ops.is_pipeline() then
     insert into tickets_ops.unrecorded_tickets (dataset, ticket_id)
     select tg_table_name, w.ticket_id from written w
@@ -6329,7 +6632,6 @@ CREATE TABLE tickets_ops.geocoding_providers (
     last_failed_place text,
     consecutive_nothing integer DEFAULT 0 NOT NULL,
     found_at timestamp with time zone DEFAULT now() NOT NULL,
-    registered_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_providers_breaker_check CHECK ((breaker = ANY (ARRAY['rate limited'::text, 'quota spent'::text, 'key refused'::text, 'trouble'::text, 'suspected'::text]))),
     CONSTRAINT geocoding_providers_breaker_is_whole CHECK ((num_nulls(breaker, breaker_reason, breaker_since, breaker_until) = ANY (ARRAY[0, 4]))),
     CONSTRAINT geocoding_providers_daily_budget_check CHECK ((daily_budget > 0)),
@@ -6371,8 +6673,6 @@ COMMENT ON COLUMN tickets_ops.geocoding_providers.consecutive_nothing IS 'Answer
 
 COMMENT ON COLUMN tickets_ops.geocoding_providers.found_at IS 'When it last found anything, or was registered first: what it did not find since is in doubt while it is suspected.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_providers.registered_at IS 'When a worker last registered this provider.';
-
 CREATE FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_providers, p_breaker text, p_reason text, p_until timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6401,77 +6701,6 @@ CREATE FUNCTION tickets_ops.person() RETURNS text
     RETURN CASE current_setting('role'::text) WHEN 'none'::text THEN (SESSION_USER)::text ELSE current_setting('role'::text) END;
 
 COMMENT ON FUNCTION tickets_ops.person() IS 'The role that the person at the other end of the connection acts as: what SET ROLE chose, else the one that logged in. The same inside functions that run with their owner''s rights.';
-
-CREATE TABLE tickets.geo_locations (
-    cluster text NOT NULL,
-    location_key text NOT NULL,
-    location_name text,
-    status text NOT NULL,
-    geom public.geometry(Point,4326),
-    provider text,
-    query text,
-    "precision" text,
-    confidence numeric,
-    distance_km numeric,
-    candidates jsonb DEFAULT '[]'::jsonb NOT NULL,
-    verified boolean DEFAULT false NOT NULL,
-    verified_by text,
-    verified_at timestamp with time zone,
-    note text,
-    attempts integer DEFAULT 0 NOT NULL,
-    fetched_at timestamp with time zone,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT geo_locations_cluster_check CHECK (((cluster = btrim(cluster)) AND ((length(cluster) >= 1) AND (length(cluster) <= 200)))),
-    CONSTRAINT geo_locations_found_has_geom CHECK (((status <> 'found'::text) OR (geom IS NOT NULL))),
-    CONSTRAINT geo_locations_geom_is_lng_lat CHECK (tickets.is_lng_lat(geom)),
-    CONSTRAINT geo_locations_location_key_check CHECK (((length(location_key) >= 1) AND (length(location_key) <= 200))),
-    CONSTRAINT geo_locations_precision_check CHECK (("precision" = ANY (ARRAY['point'::text, 'street'::text, 'neighbourhood'::text, 'city'::text]))),
-    CONSTRAINT geo_locations_status_check CHECK ((status = ANY (ARRAY['found'::text, 'not_found'::text, 'rejected'::text, 'needs_review'::text])))
-);
-
-COMMENT ON TABLE tickets.geo_locations IS 'Places within a cluster: what a provider or a person said about (cluster, location_key). Only rows with status found place tickets.';
-
-COMMENT ON COLUMN tickets.geo_locations.cluster IS 'The cluster the place lies in: there is a Milimani in Nairobi, in Nakuru and in Kisumu.';
-
-COMMENT ON COLUMN tickets.geo_locations.location_key IS 'tickets.location_key(location_name): the place without network codes.';
-
-COMMENT ON COLUMN tickets.geo_locations.location_name IS 'One raw spelling of the place, as a sample.';
-
-COMMENT ON COLUMN tickets.geo_locations.status IS 'found: geom places tickets. not_found: the provider knows no such place. rejected: every candidate failed the guard. needs_review: only a vague match (a city, a county); a person decides.';
-
-COMMENT ON COLUMN tickets.geo_locations.geom IS 'WGS 84 longitude/latitude. A person corrects it by UPDATE; the row then becomes verified and the tickets follow.';
-
-COMMENT ON COLUMN tickets.geo_locations.provider IS 'Who said so: locationiq, opencage, nominatim, or manual for a coordinate set by a person.';
-
-COMMENT ON COLUMN tickets.geo_locations.query IS 'The text that was sent to the provider.';
-
-COMMENT ON COLUMN tickets.geo_locations."precision" IS 'What the coordinate stands for: point, street, neighbourhood, or city (too vague to place a ticket).';
-
-COMMENT ON COLUMN tickets.geo_locations.confidence IS 'Score of the chosen candidate, 0 to 1, by precision, name overlap and distance.';
-
-COMMENT ON COLUMN tickets.geo_locations.distance_km IS 'Geodesic kilometres from the cluster''s centroid.';
-
-COMMENT ON COLUMN tickets.geo_locations.candidates IS 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Judged again, without a call, when the centroid or the guard changes.';
-
-COMMENT ON COLUMN tickets.geo_locations.verified IS 'A person checked this row: it is never overwritten and never expires, not even by force.';
-
-COMMENT ON COLUMN tickets.geo_locations.verified_by IS 'The role of the person who verified it, written by a trigger. NULL: nobody did, or the Python version''s data does not say.';
-
-COMMENT ON COLUMN tickets.geo_locations.verified_at IS 'When that was. NULL where verified_by is.';
-
-COMMENT ON COLUMN tickets.geo_locations.note IS 'Free text: why a candidate was rejected, or a person''s remark.';
-
-COMMENT ON COLUMN tickets.geo_locations.attempts IS 'How many times in a row the provider did not know the place: 1 waits 7 days, later ones 30.';
-
-COMMENT ON COLUMN tickets.geo_locations.fetched_at IS 'When a provider last answered for this place.';
-
-COMMENT ON COLUMN tickets.geo_locations.expires_at IS 'When the place may be asked again. NULL: never.';
-
-COMMENT ON COLUMN tickets.geo_locations.created_at IS 'When the row was made.';
-
-COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed.';
 
 CREATE FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text DEFAULT NULL::text) RETURNS TABLE(candidate_no bigint, label text, level text, lng double precision, lat double precision, distance_km numeric, verdict text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -6502,30 +6731,25 @@ CREATE FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text
      tickets_ops.distance_km(c.geom, w.geom) AS distance_km,
          CASE
              WHEN (w.refusal IS NOT NULL) THEN ('refused: '::text || w.refusal)
-             WHEN (NOT (w.exact OR w.named)) THEN 'doubtful: it has another name'::text
              ELSE 'fits'::text
          END AS "case"
     FROM (tickets.geo_clusters c
-      CROSS JOIN LATERAL tickets_ops.score_candidates(c.candidates, tickets_ops.cluster_name_key(c.cluster), NULL::text, NULL::public.geometry, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt))
+      CROSS JOIN LATERAL tickets_ops.score_cluster_candidates(c.candidates, tickets_ops.cluster_name_key(c.cluster)) w(candidate_no, geom, label, "precision", exact, literal, overlap, refusal))
    WHERE ((c.cluster = place_candidates.p_cluster) AND (place_candidates.p_location_key IS NULL))
   ORDER BY 1;
 END;
 
 COMMENT ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) IS 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
 
-CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric)
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
+CREATE FUNCTION tickets_ops.places_without_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, candidates jsonb, geom public.geometry, fits boolean)
+    LANGUAGE sql STABLE
     BEGIN ATOMIC
  SELECT l.location_key,
      l.location_name,
-     public.st_x(place.geom) AS st_x,
-     public.st_y(place.geom) AS st_y,
-     tickets_ops.distance_km(c.geom, place.geom) AS distance_km,
-     nearest.km
-    FROM (((tickets.geo_clusters c
-      CROSS JOIN LATERAL ( SELECT r.cluster,
+     l.candidates,
+     place.geom,
+     (place.status = 'found'::text)
+    FROM (( SELECT r.cluster,
              r.location_key,
              r.location_name,
              r.status,
@@ -6546,18 +6770,37 @@ CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(lo
              r.created_at,
              r.updated_at
             FROM tickets.geo_locations r
-           WHERE ((r.cluster = c.cluster) AND (r.status = 'rejected'::text) AND (NOT r.verified))
-           ORDER BY r.fetched_at DESC NULLS LAST
-          LIMIT 100) l)
+           WHERE ((r.cluster = places_without_guard.p_cluster) AND (r.status = 'rejected'::text) AND (NOT r.verified))
+           ORDER BY r.fetched_at DESC NULLS LAST, r.location_key
+          LIMIT 50) l
       CROSS JOIN LATERAL tickets_ops.judge_location(l.candidates, l.location_key, l.cluster, NULL::public.geometry, NULL::numeric) place(status, geom, "precision", confidence, distance_km, note))
+   WHERE (place.geom IS NOT NULL);
+END;
+
+COMMENT ON FUNCTION tickets_ops.places_without_guard(p_cluster text) IS 'Where the judge would put the rejected places of a cluster if it had no guard (at most 50, the last asked); fits: without a doubt. Not those for which it would take no candidate at all.';
+
+CREATE FUNCTION tickets_ops.places_beyond_guard(p_cluster text) RETURNS TABLE(location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric, fits boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ SELECT l.location_key,
+     l.location_name,
+     public.st_x(l.geom) AS st_x,
+     public.st_y(l.geom) AS st_y,
+     tickets_ops.distance_km(c.geom, l.geom) AS distance_km,
+     nearest.km,
+     l.fits
+    FROM ((tickets.geo_clusters c
+      CROSS JOIN LATERAL tickets_ops.places_without_guard(c.cluster) l(location_key, location_name, candidates, geom, fits))
       CROSS JOIN LATERAL ( SELECT min(w.distance_km) AS km
-            FROM tickets_ops.score_candidates(l.candidates, l.location_key, l.cluster, c.geom, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
+            FROM tickets_ops.score_candidates(l.candidates, l.location_key, c.cluster, c.geom, NULL::numeric) w(candidate_no, geom, label, "precision", named, exact, literal, overlap, distance_km, refusal, doubt)
            WHERE (w.refusal IS NULL)) nearest)
-   WHERE ((c.cluster = places_beyond_guard.p_cluster) AND (place.geom IS NOT NULL))
+   WHERE (c.cluster = places_beyond_guard.p_cluster)
    ORDER BY nearest.km, l.location_key;
 END;
 
-COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where the rejected places of a cluster would be without its guard (at most 100, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
+COMMENT ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) IS 'Where the rejected places of a cluster would be without its guard (at most 50, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in; fits: the judge would take it without a doubt. Where many lie together, the centroid is probably the wrong one.';
 
 CREATE FUNCTION tickets_ops.places_to_geocode(p_clusters text[] DEFAULT NULL::text[]) RETURNS TABLE(task text, cluster text, location_key text, location_name text, tickets bigint, newest_at timestamp with time zone, reason text, has_centroid boolean)
     LANGUAGE plpgsql STABLE
@@ -6585,7 +6828,7 @@ begin
       case when c.fetched_at is null then 'never asked' else 'not found, due again' end,
       false
     from clusters p left join tickets.geo_clusters c on c.cluster = p.cluster
-    where c.geom is null and coalesce(c.verified, false) = false and (c.expires_at is null or c.expires_at <= now())
+    where tickets_ops.is_due(c)
     union all
     select 'geocode_location', n.cluster, p.location_key, p.location_name, p.tickets, p.newest_at,
       case when l.cluster is null then 'never asked' when l.status = 'found' then 'expired' else l.status || ', due again' end,
@@ -6595,7 +6838,7 @@ begin
     left join tickets.geo_clusters c on c.cluster = n.cluster
     left join tickets.geo_locations l on l.cluster = n.cluster and l.location_key = p.location_key
     where p.location_key is not null
-      and (l.cluster is null or (not l.verified and l.expires_at <= now()))
+      and tickets_ops.is_due(l)
       -- Nobody knows where its cluster is, so nothing that is found could be checked.
       and not coalesce(tickets_ops.is_unresolvable(c), false)
     order by 1, 6 desc, 5 desc, 2, 3;
@@ -6603,6 +6846,24 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets_ops.places_to_geocode(p_clusters text[]) IS 'Clusters and places of the actionable tickets of all datasets that are on (tickets.open_places) that are unknown or whose answer has expired, clusters first, then by newest ticket and number of tickets. p_clusters: only those. A place without has_centroid waits for its cluster; where that was asked in vain lately, or a person took its centroid away, it is not listed. Tickets with coordinates of their own, or without a cluster, need none.';
+
+CREATE FUNCTION tickets_ops.places_together(p_points public.geometry[], p_centre public.geometry, p_guard_km numeric) RETURNS TABLE(places bigint, lng double precision, lat double precision, km numeric)
+    LANGUAGE sql IMMUTABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT count(*) AS count,
+     avg(public.st_x(other.geom)) AS avg,
+     avg(public.st_y(other.geom)) AS avg,
+     round(avg(tickets_ops.distance_km(places_together.p_centre, other.geom))) AS round
+    FROM (unnest(places_together.p_points) WITH ORDINALITY one(geom, no)
+      JOIN unnest(places_together.p_points) other(geom) ON ((tickets_ops.distance_km(one.geom, other.geom) <= places_together.p_guard_km)))
+   GROUP BY one.no
+  HAVING (count(*) >= 3)
+   ORDER BY (count(*)) DESC, one.no
+  LIMIT 1;
+END;
+
+COMMENT ON FUNCTION tickets_ops.places_together(p_points public.geometry[], p_centre public.geometry, p_guard_km numeric) IS 'Of some points the most that lie within one guard of one of them, where that are three or more, else no row: how many, their mean coordinate, and their mean distance from p_centre in whole km.';
 
 CREATE FUNCTION tickets_ops.plan_geocoding(p_clusters text[] DEFAULT NULL::text[]) RETURNS integer
     LANGUAGE plpgsql
@@ -6631,7 +6892,7 @@ begin
     -- only fail again, but for what a person asked for, since what stood in its way may be gone.
     select tickets_ops.run_jobs_now(array_agg(j.id), p_attempts := 0) as jobs
     from tickets_ops.queued_jobs() j join wanted w on w.key = j.key
-    where j.attempts >= j.max_attempts and j.locked_at is null and j.updated_at < now() - interval '1 day'
+    where j.state = 'failed' and j.updated_at < now() - interval '1 day'
       and not (coalesce(j.flags ? 'given_up', false) and coalesce(tickets_ops.readable_payload(j.payload) ->> 'planned', '') = 'true')
   ),
   new as (
@@ -6689,7 +6950,7 @@ begin
     pair as (
       select
         array_agg(p.ticket order by l.no, p.nth) as tickets, array_agg(p.cost order by l.no, p.nth) as costs,
-        max(p.cost) + count(distinct l.no) * (max(p.cost) - min(p.cost)) + abs(max(p.cost)) + 1 as unmatched
+        tickets_ops.unmatched_cost(count(distinct l.no), min(p.cost), max(p.cost)) as unmatched
       from list l
       cross join lateral unnest(l.tickets, l.costs) with ordinality as p (ticket, cost, nth)
     ),
@@ -6835,12 +7096,8 @@ begin
   set status = 'superseded', error = 'Reading it broke off on attempt ' || attempt, attempt = attempt + 1,
     rows_read = 0, rows_duplicate = 0, rows_dropped_alarm = 0, rows_dropped_sentinel = 0, rows_rejected = 0, rejects_kept = 0, rows_repaired = 0
   where snapshot_id = p_snapshot_id and status = p_from
-    -- A failed file may have been looked at once more and passed over (unique index snapshots_superseded_once).
-    and not (p_from = 'failed' and exists (
-      select from tickets_ops.snapshots o
-      where o.dataset = s.dataset and o.source_key = s.source_key and o.source_etag = s.source_etag
-        and o.source_last_modified = s.source_last_modified and o.status = 'superseded'
-    ));
+    -- A failed file may have been looked at once more and passed over.
+    and not (p_from = 'failed' and tickets_ops.is_passed_over_elsewhere(s));
   if found then
     delete from tickets_ops.snapshot_rows where snapshot_id = p_snapshot_id;
     delete from tickets_ops.snapshot_rejects where snapshot_id = p_snapshot_id;
@@ -6878,7 +7135,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION tickets_ops.raise_blocked() IS 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for whoever waited for one too long.';
+COMMENT ON FUNCTION tickets_ops.raise_blocked() IS 'Raises lock_not_available, and names the sessions that hold locks on what is ours: for a person who waited for one too long.';
 
 CREATE FUNCTION tickets_ops.read_dataset_health(p_dataset text) RETURNS TABLE(checked_at timestamp with time zone, checked_age interval, checked_key text, checked_status text, loaded_snapshot_id bigint, loaded_key text, loaded_at timestamp with time zone, loaded_age interval, loaded_status text, data_at timestamp with time zone, data_age interval, open_missing bigint, in_flight_snapshot_id bigint, in_flight_status text, in_flight_idle interval, missed_run_at timestamp with time zone, next_run_at timestamp with time zone)
     LANGUAGE sql STABLE
@@ -6942,10 +7199,10 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   ),
   jobs as (
     select
-      count(*) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as waiting,
-      min(run_at) filter (where locked_at is null and attempts < max_attempts and run_at <= clock.now) as oldest,
-      count(*) filter (where locked_at is not null) as running,
-      count(*) filter (where (locked_at is not null or attempts < max_attempts) and task like 'geocode%') as geocoding
+      count(*) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as waiting,
+      min(run_at) filter (where state in ('ready', 'retrying') and run_at <= clock.now) as oldest,
+      count(*) filter (where state = 'running') as running,
+      count(*) filter (where state <> 'failed' and tickets_ops.is_geocoding(task)) as geocoding
     from clock, tickets_ops.queued_jobs()
   ),
   failed as (
@@ -6953,17 +7210,16 @@ CREATE FUNCTION tickets_ops.read_health() RETURNS TABLE(ok boolean, problems tex
   ),
   workers as (
     select
-      count(*) filter (where state = 'alive' or (state = 'unsure' and seen_at > clock.now - interval '1 minute')) as alive,
-      count(*) filter (where state = 'unsure' and seen_at > clock.now - interval '1 minute') as unsure
-    from clock, tickets_ops.worker_states()
+      count(*) as alive,
+      count(*) filter (where w.state = 'unsure') as unsure
+    from tickets_ops.worker_states() w
+    where tickets_ops.is_living(w.state, w.seen_at)
   ),
   geocoding as (
     select state, left_today from tickets_ops.geocoding where active limit 1
   ),
   review as (
-    select
-      (select count(*) from tickets.geo_locations where status = 'needs_review' and not verified)
-      + (select count(*) from tickets.geo_clusters where suspicious) as places
+    select count(*) as places from tickets_ops.review_queue where status in ('needs_review', 'suspicious')
   )
   select
     problem.ok, problem.problems,
@@ -7001,6 +7257,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.read_metrics() IS 'The rows of tickets_ops.metrics, read with the owner''s rights.';
 
+CREATE FUNCTION tickets_ops.reason(p_snapshot tickets_ops.snapshots) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE((p_snapshot).error, (p_snapshot).broken_off, CASE WHEN ((p_snapshot).status = 'held'::text) THEN (p_snapshot).hold_reason ELSE NULL::text END);
+
+COMMENT ON FUNCTION tickets_ops.reason(p_snapshot tickets_ops.snapshots) IS 'Why a snapshot failed, is partial, held or was passed over, in words. NULL where all is well.';
+
 CREATE FUNCTION tickets_ops.rebuild_days() RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -7014,7 +7276,7 @@ begin
       -- Closings that a takeover imported tell nothing of what else was open then.
       select e.snapshot_at from tickets.inc_events e where e.snapshot_at is not null and e.snapshot_id is distinct from 0
       union all
-      select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and l.status in ('done', 'partial', 'unchanged')
+      select l.snapshot_at from tickets_ops.snapshots l where l.dataset = 'inc' and tickets_ops.counts_as_loaded(l.status)
     ) as s
     where tickets.eat_day(s.snapshot_at) < coalesce((select min(d.day) from tickets.inc_daily d), 'infinity')
     group by 1
@@ -7031,10 +7293,9 @@ begin
   spells as (
     select l.*, coalesce(l.next_day, (select max(k.day) + 1 from looks k)) - l.day as days
     from lifecycle l
-    where l.event in ('opened', 'reopened') or (l.event = 'baseline' and case
-      when l.next_event is null then exists (select from tickets.inc t where t.ticket_id = l.ticket_id and t.is_actionable)
-      else l.next_event = 'closed'
-    end)
+    where l.event in ('opened', 'reopened') or (l.event = 'baseline' and tickets.baseline_was_open(
+      l.next_event, (select t.is_actionable from tickets.inc t where t.ticket_id = l.ticket_id)
+    ))
   ),
   told as (
     select k.day, coalesce(cluster.name, s.cluster) as cluster, s.region, coalesce(team.name, s.assigned_team) as assigned_team, 'open' as what
@@ -7042,32 +7303,32 @@ begin
     cross join generate_series(0, s.days - 1) as nth
     join looks k on k.day = s.day + nth
     left join lateral (
-      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      select coalesce(tickets.name_in_history(e.new_value), '') as name from tickets.inc_events e -- index inc_events_ticket
       where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'team_changed' and tickets.eat_day(e.snapshot_at) <= k.day
       order by e.event_id desc limit 1
     ) as team on true
     left join lateral (
-      select coalesce(e.new_value, '') as name from tickets.inc_events e -- index inc_events_ticket
+      select coalesce(tickets.name_in_history(e.new_value), '') as name from tickets.inc_events e -- index inc_events_ticket
       where e.ticket_id = s.ticket_id and e.event_id > s.event_id and e.event = 'cluster_changed' and tickets.eat_day(e.snapshot_at) <= k.day
       order by e.event_id desc limit 1
     ) as cluster on true
     union all
     select l.day, l.cluster, l.region, l.assigned_team, l.event
-    from lifecycle l where l.event in ('opened', 'reopened') or (l.event = 'closed' and l.old_value is not null)
+    from lifecycle l where tickets.changed_backlog(l.event, l.old_value)
     union all
     select k.day, null, null, null, 'look' from looks k
   ),
   clusters as (
-    select t.day, tickets.cluster_key(left(t.cluster, 100)) as cluster_key, mode() within group (order by left(t.cluster, 100)) as spelling
+    select t.day, tickets.cluster_key(t.cluster) as cluster_key, mode() within group (order by t.cluster) as spelling
     from told t group by 1, 2
   )
   insert into tickets.inc_daily (day, cluster, region, assigned_team, open, opened, reopened, closed, snapshot_at, source)
   select
-    k.day, coalesce(c.spelling, ''), coalesce(t.region, ''), coalesce(left(t.assigned_team, 100), ''),
+    k.day, coalesce(c.spelling, ''), coalesce(t.region, ''), coalesce(t.assigned_team, ''),
     count(*) filter (where t.what = 'open'), count(*) filter (where t.what = 'opened'),
     count(*) filter (where t.what = 'reopened'), count(*) filter (where t.what = 'closed'), k.snapshot_at, 'events'
   from told t join looks k on k.day = t.day
-  left join clusters c on c.day = t.day and c.cluster_key = tickets.cluster_key(left(t.cluster, 100))
+  left join clusters c on c.day = t.day and c.cluster_key = tickets.cluster_key(t.cluster)
   group by 1, 2, 3, 4, k.snapshot_at;
   get diagnostics v_rows = row_count;
   return v_rows;
@@ -7221,7 +7482,8 @@ begin
     )
     select
       t.ticket_id, 'baseline', t.normalized_status, $1, $2,
-      left(t.assigned_team, 100), t.owner, left(t.cluster, 100), left(t.region, 100), t.created_at_service, t.closed_at, t.mttr, t.sla_status
+      tickets.name_in_history(t.assigned_team), t.owner, tickets.name_in_history(t.cluster), tickets.name_in_history(t.region),
+      t.created_at_service, t.closed_at, t.mttr, t.sla_status
     from tickets.%2$I t
     where t.ticket_id = any ($3) and not exists (select from tickets.%1$I e where e.ticket_id = t.ticket_id) -- index *_events_ticket
     order by t.ticket_id
@@ -7246,15 +7508,15 @@ begin
     return;
   end if;
   -- Two looks at once take turns: what follows sees what the one before it wrote.
-  perform pg_advisory_xact_lock(hashtextextended('fleettickets day', 0));
+  perform pg_advisory_xact_lock(tickets_ops.day_lock());
   select coalesce(tickets.eat_midnight(max(d.day) + 1), '-infinity') into v_since from tickets.inc_daily d where d.day < v_day;
   delete from tickets.inc_daily d where d.day = v_day;
   with told as (
     select w.*, tickets.cluster_key(w.cluster) as cluster_key
     from (
       select
-        left(t.cluster, 100) as cluster, left(t.region, 100) as region, left(t.assigned_team, 100) as assigned_team,
-        'open' as what, sla.sla_state, sla.at_risk, v_at - sla.sla_clock_start as age
+        tickets.name_in_history(t.cluster) as cluster, tickets.name_in_history(t.region) as region,
+        tickets.name_in_history(t.assigned_team) as assigned_team, 'open' as what, sla.sla_state, sla.at_risk, tickets.age_bucket(sla.hours_open) as age
       from tickets.inc t -- index inc_open
       cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at, v_at) as sla
       where t.is_actionable
@@ -7263,7 +7525,7 @@ begin
       select e.cluster, e.region, e.assigned_team, e.event, null, null, null
       from tickets.inc_events e -- index inc_events_backlog
       where e.snapshot_at >= v_since and e.snapshot_at < tickets.eat_midnight(v_day + 1)
-        and (e.event in ('opened', 'reopened') or (e.event = 'closed' and e.old_value is not null))
+        and tickets.changed_backlog(e.event, e.old_value)
       union all
       select null, null, null, 'look', null, null, null
     ) as w
@@ -7279,11 +7541,8 @@ begin
     v_day, coalesce(k.spelling, ''), coalesce(c.region, ''), coalesce(c.assigned_team, ''),
     count(*) filter (where c.what = 'open'),
     count(*) filter (where c.sla_state = 'breached'), count(*) filter (where c.at_risk), count(*) filter (where c.sla_state = 'unknown'),
-    count(*) filter (where c.age < interval '24 hours'),
-    count(*) filter (where c.age >= interval '24 hours' and c.age < interval '48 hours'),
-    count(*) filter (where c.age >= interval '48 hours' and c.age < interval '168 hours'),
-    count(*) filter (where c.age >= interval '168 hours' and c.age < interval '720 hours'),
-    count(*) filter (where c.age >= interval '720 hours'),
+    count(*) filter (where c.age in (0, 1)), count(*) filter (where c.age = 2), count(*) filter (where c.age = 3),
+    count(*) filter (where c.age = 4), count(*) filter (where c.age = 5),
     count(*) filter (where c.what = 'opened'), count(*) filter (where c.what = 'reopened'), count(*) filter (where c.what = 'closed'),
     v_at, 'state'
   from told c
@@ -7446,20 +7705,6 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) IS 'A worker pool that has just registered records the settings that its environment gives it, as an object of texts.';
 
-CREATE FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT
-         CASE
-             WHEN ((p_geom IS NULL) OR tickets.in_kenya(p_geom)) THEN NULL::text
-             WHEN tickets.in_kenya(public.st_flipcoordinates(p_geom)) THEN format('It lies outside Kenya; longitude and latitude are probably swapped. Write st_setsrid(st_makepoint(%s, %s), 4326).'::text, public.st_y(p_geom), public.st_x(p_geom))
-             WHEN ((abs(public.st_x(p_geom)) < (0.01)::double precision) AND (abs(public.st_y(p_geom)) < (0.01)::double precision)) THEN 'It is 0,0, which is what an empty coordinate becomes. Write st_setsrid(st_makepoint(longitude, latitude), 4326); Nairobi is st_makepoint(36.82, -1.29).'::text
-             ELSE 'It lies outside Kenya. Longitude comes first: Nairobi is st_setsrid(st_makepoint(36.82, -1.29), 4326).'::text
-         END AS "case";
-END;
-
-COMMENT ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) IS 'Why a person may not put a place there: outside Kenya, 0,0, or swapped axes, with the right order. NULL: they may.';
-
 CREATE FUNCTION tickets_ops.refuse_forged_mark() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -7511,11 +7756,10 @@ begin
       daily_budget = excluded.daily_budget,
       found_days = excluded.found_days,
       -- The key, or its plan, may be a new one: the next call finds out.
-      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end,
-      registered_at = now();
+      breaker_until = case when p.breaker in ('key refused', 'quota spent') then least(p.breaker_until, now()) else p.breaker_until end;
   end if;
   insert into tickets_ops.geocoding_setup (provider, off_reason) values (p_provider, p_off_reason)
-  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason, registered_at = now();
+  on conflict (one) do update set provider = excluded.provider, off_reason = excluded.off_reason;
   -- Jobs have put themselves off until the quota was to come back, or somebody was to be asked.
   if coalesce(v_before, 'off') in ('off', 'not in use', 'key refused', 'quota spent', 'budget spent')
     and (select state in ('ready', 'probing') from tickets_ops.geocoding where provider = p_provider)
@@ -7658,12 +7902,8 @@ begin
     where dataset = p_dataset and status = 'held' and snapshot_at <= p_snapshot_at -- index snapshots_by_time
     order by snapshot_id for update
   loop
-    v_is_superseded := p_is_loaded and not exists (
-      -- Its version was looked at again by force, and put back (unique index snapshots_superseded_once).
-      select from tickets_ops.snapshots o
-      where o.dataset = v_held.dataset and o.source_key = v_held.source_key and o.source_etag = v_held.source_etag
-        and o.source_last_modified = v_held.source_last_modified and o.status = 'superseded'
-    );
+    -- Its version may have been looked at again by force, and put back.
+    v_is_superseded := p_is_loaded and not tickets_ops.is_passed_over_elsewhere(v_held);
     update tickets_ops.snapshots
     set progress_at = now(),
       -- A look takes what is superseded, while nothing newer is loaded.
@@ -7694,7 +7934,7 @@ begin
   end if;
   select * into v_waiting
   from tickets_ops.queued_jobs() j
-  where j.key = tickets_ops.cluster_job_key(p_cluster) and (j.attempts < j.max_attempts or j.locked_at is not null);
+  where j.key = tickets_ops.cluster_job_key(p_cluster) and j.state <> 'failed';
   if v_waiting.id is null then
     perform tickets_ops.enqueue(
       'geocode_cluster',
@@ -8092,7 +8332,7 @@ CREATE VIEW tickets.open_places AS
     max(t.seen_at) AS newest_at
    FROM ( SELECT 'inc'::text AS dataset,
             tickets.cluster_key(inc.cluster) AS cluster_key,
-            "left"(btrim(inc.cluster), 200) AS cluster,
+            tickets.cluster_spelling(inc.cluster) AS cluster,
             inc.location_key,
             inc.location_name,
             inc.geo_source,
@@ -8102,7 +8342,7 @@ CREATE VIEW tickets.open_places AS
         UNION ALL
          SELECT 'crq'::text,
             tickets.cluster_key(crq.cluster) AS cluster_key,
-            "left"(btrim(crq.cluster), 200) AS "left",
+            tickets.cluster_spelling(crq.cluster) AS cluster_spelling,
             crq.location_key,
             crq.location_name,
             crq.geo_source,
@@ -8184,7 +8424,8 @@ CREATE VIEW tickets_ops.review_queue AS
             COALESCE(t.tickets, (0)::bigint) AS open_tickets
            FROM ((tickets.geo_clusters c
              LEFT JOIN per_cluster t ON ((t.cluster_key = tickets.cluster_key(c.cluster))))
-             CROSS JOIN LATERAL ( SELECT ((c.geom IS NOT NULL) AND COALESCE(tickets_ops.is_far_from_its_places(c.cluster), false)) AS is_far) p)
+             CROSS JOIN LATERAL ( SELECT tickets_ops.is_far_from_its_places(c.cluster) AS is_far
+                 OFFSET 0) p)
           WHERE ((NOT c.verified) OR (c.geom IS NULL) OR c.suspicious OR p.is_far)
         UNION ALL
          SELECT 'location'::text,
@@ -8274,8 +8515,9 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
              places_beyond_guard.lng,
              places_beyond_guard.lat,
              places_beyond_guard.distance_km,
-             places_beyond_guard.needs_km
-            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) places_beyond_guard(location_key, location_name, lng, lat, distance_km, needs_km)
+             places_beyond_guard.needs_km,
+             places_beyond_guard.fits
+            FROM tickets_ops.places_beyond_guard(review_place.p_cluster) places_beyond_guard(location_key, location_name, lng, lat, distance_km, needs_km, fits)
            WHERE (review_place.p_kind = 'cluster'::text)
          )
   SELECT json_build_object('place', ( SELECT to_json(r.*) AS to_json
@@ -8330,20 +8572,18 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      ELSE NULL::text
                  END) k(candidate_no, label, level, lng, lat, distance_km, verdict)), 'beyond', ( SELECT COALESCE(json_agg(b.*), '[]'::json) AS "coalesce"
             FROM beyond b), 'together', ( SELECT to_json(r.*) AS to_json
-            FROM ( SELECT count(*) AS places,
+            FROM ( SELECT t.places,
                      ( SELECT count(*) AS count
                             FROM beyond) AS of_all,
-                     avg(other.lng) AS lng,
-                     avg(other.lat) AS lat,
-                     round(avg(other.distance_km)) AS km
-                    FROM ((tickets.geo_clusters c
-                      CROSS JOIN beyond one)
-                      JOIN beyond other ON ((public.st_distance((public.st_makepoint(one.lng, one.lat))::public.geography, (public.st_makepoint(other.lng, other.lat))::public.geography) <= (((1000)::numeric * c.guard_km))::double precision)))
-                   WHERE (c.cluster = review_place.p_cluster)
-                   GROUP BY one.location_key
-                  HAVING (count(*) >= 3)
-                   ORDER BY (count(*)) DESC, one.location_key
-                  LIMIT 1) r), 'names', ( SELECT COALESCE(json_agg(n.*), '[]'::json) AS "coalesce"
+                     t.lng,
+                     t.lat,
+                     t.km
+                    FROM (tickets.geo_clusters c
+                      CROSS JOIN LATERAL tickets_ops.places_together(ARRAY( SELECT public.st_setsrid(public.st_makepoint(b.lng, b.lat), 4326) AS st_setsrid
+                            FROM beyond b
+                           WHERE b.fits
+                           ORDER BY b.location_key), c.geom, c.guard_km) t(places, lng, lat, km))
+                   WHERE (c.cluster = review_place.p_cluster)) r), 'names', ( SELECT COALESCE(json_agg(n.*), '[]'::json) AS "coalesce"
             FROM ( SELECT t.location_name AS name,
                      count(*) AS tickets,
                      count(*) FILTER (WHERE t.is_actionable) AS open
@@ -8367,7 +8607,7 @@ CREATE FUNCTION tickets_ops.review_place(p_kind text, p_cluster text, p_location
                      public.st_y(l.geom) AS lat,
                      l.location_key
                     FROM tickets.geo_locations l
-                   WHERE ((l.cluster = review_place.p_cluster) AND (l.status = 'found'::text) AND (l.location_key IS DISTINCT FROM review_place.p_location_key))
+                   WHERE ((l.cluster = review_place.p_cluster) AND tickets.places_tickets(l.status) AND (l.location_key IS DISTINCT FROM review_place.p_location_key))
                   LIMIT 500) f), 'history', ( SELECT COALESCE(json_agg(h.*), '[]'::json) AS "coalesce"
             FROM ( SELECT d.decision_id,
                      d.decided_at,
@@ -8421,8 +8661,8 @@ begin
     end if;
   elsif v_job.task = 'fetch_snapshot' and v_job.state = 'failed' then
     -- What it was reading when it gave up: a further look would pass over a file that failed.
-    perform tickets_ops.put_back(snapshot_id, 'failed')
-    from tickets_ops.snapshots where job_id = p_id and status = 'failed' and load_began_at is null and opens_at is null and not ignored;
+    perform tickets_ops.put_back(s.snapshot_id, 'failed')
+    from tickets_ops.snapshots s where s.job_id = p_id and s.load_began_at is null and tickets_ops.is_failure(s);
   end if;
   v_restarted := tickets_ops.restart_jobs(
     v_ids,
@@ -8521,7 +8761,7 @@ CREATE FUNCTION tickets_ops.setting_problems() RETURNS TABLE(severity text, prob
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with living as (
-    select w.pool_id, w.host, w.started_at from tickets_ops.worker_states() w where w.state in ('alive', 'unsure')
+    select w.pool_id, w.host, w.started_at from tickets_ops.worker_states() w where tickets_ops.is_living(w.state, w.seen_at)
   ),
   -- Processes that run, and those that ran beside them.
   beside as (
@@ -8731,10 +8971,10 @@ begin
   elsif v_snapshot.status not in ('failed', 'partial') then
     raise exception '% is %: it need not be skipped any more.', p_key, v_snapshot.status;
   end if;
-  update tickets_ops.snapshots
+  update tickets_ops.snapshots s
   set dismissed_at = now(), progress_at = now(),
-    error = format('Skipped by %s, so what it changes is lost. %s', session_user, coalesce(error, broken_off))
-  where snapshot_id = v_snapshot.snapshot_id;
+    error = format('Skipped by %s, so what it changes is lost. %s', session_user, tickets_ops.reason(s))
+  where s.snapshot_id = v_snapshot.snapshot_id;
   if tickets_ops.feed(v_snapshot.dataset) = 'snapshots' then
     return format('%s is skipped: the next file holds what it holds.', p_key);
   end if;
@@ -8752,18 +8992,18 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  -- Of changes each file is needed: tickets_ops.changes_problems. Of snapshots, what was loaded, or found unchanged, at the file's own place or above makes up for a failure. A future-dated file says
-  -- nothing before its time has come.
+  -- Of changes each file is needed: tickets_ops.changes_problems. Of snapshots, what was loaded, or found unchanged, at the file's
+  -- own place or above makes up for a failure. A future-dated file says nothing before its time has come.
   (
     select 'fault', format('Snapshot %s (%s) failed: %s', s.snapshot_id, s.source_key, s.error)
     from tickets_ops.snapshots s
-    where s.dataset = p_dataset and s.status = 'failed' and s.dismissed_at is null and s.opens_at is null and not s.ignored and not s.is_late
+    where s.dataset = p_dataset and tickets_ops.is_failure(s) and s.dismissed_at is null
       and tickets_ops.feed(p_dataset) = 'snapshots'
       and s.snapshot_at <= now() + tickets_ops.clock_tolerance()
       and not exists (
         select from tickets_ops.snapshots g
-        where g.dataset = s.dataset and g.status in ('done', 'partial', 'unchanged')
-          and (g.snapshot_at, g.source_last_modified, g.source_key) >= (s.snapshot_at, s.source_last_modified, s.source_key) -- index snapshots_by_time
+        where g.dataset = s.dataset and tickets_ops.counts_as_loaded(g.status) and g.snapshot_at >= s.snapshot_at -- index snapshots_by_time
+          and not tickets_ops.is_older(g.snapshot_at, g.source_last_modified, g.source_key, s.snapshot_at, s.source_last_modified, s.source_key)
       )
     order by s.snapshot_at desc, s.snapshot_id desc -- index snapshots_by_time
     limit 1
@@ -8792,7 +9032,8 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
   union all
   select 'warning', format('Snapshot %s (%s), part of a backfill, failed, and the backfill went on without it: %s', s.snapshot_id, s.source_key, s.error)
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.status = 'failed' and s.backfill and not s.is_late and tickets_ops.feed(p_dataset) = 'snapshots' and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
+  where s.dataset = p_dataset and tickets_ops.is_failure(s) and s.backfill and tickets_ops.feed(p_dataset) = 'snapshots'
+    and s.dismissed_at is null and s.progress_at > now() - interval '7 days'
   union all
   select 'warning', format('%s lies in the folder and is not loaded: %s', s.source_key, s.error)
   from tickets_ops.snapshots s
@@ -8802,7 +9043,7 @@ CREATE FUNCTION tickets_ops.snapshot_problems(p_dataset text) RETURNS TABLE(seve
   select 'warning', format('%s loaded file(s) could not be archived, the oldest of them %s, which was loaded on %s. fleettickets doctor tries the rights in the bucket.',
     count(*), (array_agg(s.source_key order by s.loaded_at))[1], tickets_ops.wall_clock(min(s.loaded_at)))
   from tickets_ops.snapshots s
-  where s.dataset = p_dataset and s.origin = 'bucket' and s.status in ('done', 'unchanged') and s.archived_at is null -- index snapshots_unarchived
+  where s.dataset = p_dataset and s.origin = 'bucket' and tickets_ops.is_whole(s.status) and s.archived_at is null -- index snapshots_unarchived
     and s.loaded_at < now() - interval '90 minutes'
   having count(*) > 0
 $$;
@@ -8820,14 +9061,14 @@ declare
   v_waiting bigint;
   v_nobody_writes boolean;
 begin
-  -- Whoever asks for the same meanwhile waits for this row, and replaces what is added here.
+  -- A job that asks for the same meanwhile waits for this row, and replaces what is added here.
   perform tickets_ops.lock_job(p_job_id);
   select * into v_job from tickets_ops.queued_jobs() where id = p_job_id;
   v_key := coalesce(v_job.key, tickets_ops.geocoding_job_key(p_task, v_job.payload::jsonb));
   perform tickets_ops.lock_job(j.id) from tickets_ops.queued_jobs() j where j.key = v_key and j.id <> p_job_id;
   select j.id into v_waiting
   from tickets_ops.queued_jobs() j
-  where j.key = v_key and j.id <> p_job_id and (j.attempts < j.max_attempts or j.locked_at is not null);
+  where j.key = v_key and j.id <> p_job_id and j.state <> 'failed';
   if v_waiting is not null then
     -- Asked for anew since: that job stays as it is, but for what this one was to force.
     if v_job.payload ->> 'force' = 'true' then
@@ -8845,7 +9086,7 @@ begin
     p_max_attempts := v_job.max_attempts - v_job.attempts + 1
   );
   if p_until_resolved is not null then
-    -- Whoever resolves a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
+    -- The job that resolves a cluster holds this lock until it can be seen, and then wakes what waits: from here on this job too.
     -- Taken last, so that nobody is waited for with it.
     v_nobody_writes := pg_try_advisory_xact_lock_shared(tickets.gazetteer_lock());
     if not v_nobody_writes
@@ -8867,14 +9108,14 @@ CREATE FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.g
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (p_from OPERATOR(public.<->) p_to);
 
-COMMENT ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) IS 'Metres between two points on a sphere: a quarter of the time that tickets.metres takes, and at most 0.57 % from it.';
+COMMENT ON FUNCTION tickets_ops.sphere_metres(p_from public.geography, p_to public.geography) IS 'Metres between two points on a sphere: a quarter of the time that tickets.metres takes, and near it (tickets_ops.sphere_error).';
 
 CREATE FUNCTION tickets_ops.storage_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select 'storage_bytes', jsonb_build_object('part', p.part), coalesce(sum(s.bytes), 0)
-  from unnest(array['tickets', 'history', 'decisions', 'gazetteers', 'ledger', 'rejects', 'staging', 'jobs', 'takeover']) as p (part)
+  from (select k.part from tickets_ops.kept_tables() k union select 'takeover') as p
   left join tickets_ops.storage s on s.part = p.part
   group by p.part
 $$;
@@ -9024,6 +9265,12 @@ $$;
 
 COMMENT ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) IS 'Frees the jobs and queues of worker pools that are dead. A job under which a worker died for the second time is set aside: no attempt is left, and its last_error says why. Returns the ids of those.';
 
+CREATE FUNCTION tickets_ops.unmatched_cost(p_rows bigint, p_least double precision, p_most double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((p_most + ((p_rows)::double precision * (p_most - p_least))) + abs(p_most)) + (1)::double precision);
+
+COMMENT ON FUNCTION tickets_ops.unmatched_cost(p_rows bigint, p_least double precision, p_most double precision) IS 'What leaving a row unmatched costs (p_unmatched of tickets_ops.shortest_augmenting_paths): more than any matching of p_rows rows can save whose pairs cost from p_least to p_most.';
+
 CREATE FUNCTION tickets_ops.vehicle_metrics() RETURNS TABLE(name text, labels jsonb, value double precision)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -9099,7 +9346,7 @@ CREATE FUNCTION tickets_ops.wake_geocoding() RETURNS void
     AS $$
   select tickets_ops.run_jobs_now(array_agg(j.id))
   from tickets_ops.queued_jobs() j
-  where j.task in ('geocode_cluster', 'geocode_location') and j.run_at > now() and j.last_error is null;
+  where tickets_ops.is_geocoding(j.task) and j.run_at > now() and j.last_error is null;
 $$;
 
 COMMENT ON FUNCTION tickets_ops.wake_geocoding() IS 'Every geocoding job that waits, for whatever reason, may run now; it puts itself off again if it still has to wait.';
@@ -9150,7 +9397,7 @@ CREATE FUNCTION tickets_ops.worker_problems() RETURNS TABLE(severity text, probl
   select 'fault', 'No worker is alive: start one (fleettickets worker).'
   where not exists (
     select from tickets_ops.worker_states() w
-    where w.state = 'alive' or (w.state = 'unsure' and w.seen_at > now() - interval '1 minute')
+    where tickets_ops.is_living(w.state, w.seen_at)
   )
   union all
   select 'fault', format(
@@ -9391,16 +9638,17 @@ CREATE VIEW tickets.inc_ageing AS
  SELECT t.assigned_team,
     c.shown AS cluster,
     count(*) AS open,
-    count(*) FILTER (WHERE (t.hours_open < (4)::numeric)) AS aged_0_4h,
-    count(*) FILTER (WHERE ((t.hours_open >= (4)::numeric) AND (t.hours_open < (24)::numeric))) AS aged_4_24h,
-    count(*) FILTER (WHERE ((t.hours_open >= (24)::numeric) AND (t.hours_open < (48)::numeric))) AS aged_24_48h,
-    count(*) FILTER (WHERE ((t.hours_open >= (48)::numeric) AND (t.hours_open < (168)::numeric))) AS aged_2_7d,
-    count(*) FILTER (WHERE ((t.hours_open >= (168)::numeric) AND (t.hours_open < (720)::numeric))) AS aged_7_30d,
-    count(*) FILTER (WHERE (t.hours_open >= (720)::numeric)) AS aged_over_30d,
-    count(*) FILTER (WHERE (t.hours_open IS NULL)) AS aged_unknown
-   FROM ((tickets.inc_open_sla t
+    count(*) FILTER (WHERE (age.bucket = 0)) AS aged_0_4h,
+    count(*) FILTER (WHERE (age.bucket = 1)) AS aged_4_24h,
+    count(*) FILTER (WHERE (age.bucket = 2)) AS aged_24_48h,
+    count(*) FILTER (WHERE (age.bucket = 3)) AS aged_2_7d,
+    count(*) FILTER (WHERE (age.bucket = 4)) AS aged_7_30d,
+    count(*) FILTER (WHERE (age.bucket = 5)) AS aged_over_30d,
+    count(*) FILTER (WHERE (age.bucket IS NULL)) AS aged_unknown
+   FROM (((tickets.inc_open_sla t
      LEFT JOIN tickets.cluster_spellings() s(cluster_key, spelling) ON ((s.cluster_key = tickets.cluster_key(t.cluster))))
      CROSS JOIN LATERAL ( SELECT COALESCE(s.spelling, tickets.cluster_key(t.cluster)) AS shown) c)
+     CROSS JOIN LATERAL ( SELECT tickets.age_bucket(t.hours_open) AS bucket) age)
   GROUP BY t.assigned_team, c.shown;
 
 COMMENT ON VIEW tickets.inc_ageing IS 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
@@ -9494,14 +9742,9 @@ CREATE VIEW tickets.inc_backlog AS
                         WHEN (lag(e.event) OVER history IS NULL) THEN 0
                         ELSE '-1'::integer
                     END
-                    WHEN 'baseline'::text THEN
-                    CASE lead(e.event) OVER history
-                        WHEN 'closed'::text THEN 1
-                        WHEN 'reopened'::text THEN 0
-                        ELSE ( SELECT (COALESCE(t.is_actionable, false))::integer AS "coalesce"
-                           FROM tickets.inc t
-                          WHERE (t.ticket_id = e.ticket_id))
-                    END
+                    WHEN 'baseline'::text THEN (tickets.baseline_was_open(lead(e.event) OVER history, ( SELECT t.is_actionable
+                       FROM tickets.inc t
+                      WHERE (t.ticket_id = e.ticket_id))))::integer
                     ELSE 1
                 END AS change
            FROM tickets.inc_events e
@@ -9567,8 +9810,8 @@ CREATE VIEW tickets.inc_closures AS
     round((EXTRACT(epoch FROM clock.lasted) / (3600)::numeric), 2) AS hours_to_close,
     c.mttr AS mttr_minutes,
     c.sla_status AS source_sla_status,
-    (clock.lasted <= '24:00:00'::interval) AS within_24h,
-    (clock.lasted <= '48:00:00'::interval) AS within_48h,
+    tickets.within_a_day(clock.lasted) AS within_24h,
+    tickets.within_two_days(clock.lasted) AS within_48h,
     (( SELECT count(*) AS count
            FROM (( SELECT o.event_id,
                     o.snapshot_id
@@ -9682,16 +9925,10 @@ CREATE VIEW tickets.inc_closures AS
             r.reopened_at[(width_bucket(c.told_by, r.reopened) + 1)] AS reopened_at,
             r.corrected[(width_bucket(c.told_by, r.corrected) + 1)] AS corrected) next)
      LEFT JOIN tickets.inc t ON ((t.ticket_id = c.ticket_id)))
-     CROSS JOIN LATERAL ( SELECT COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at) AS started_at,
-                CASE
-                    WHEN (COALESCE(c.created_at_service, t.created_at_service) IS NOT NULL) THEN 'created_at_service'::text
-                    WHEN (t.first_seen_at IS NOT NULL) THEN 'first_seen_at'::text
-                    ELSE NULL::text
-                END AS source,
-                CASE
-                    WHEN (c.closed_at >= COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at)) THEN (c.closed_at - COALESCE(c.created_at_service, t.created_at_service, t.first_seen_at))
-                    ELSE NULL::interval
-                END AS lasted) clock)
+     CROSS JOIN LATERAL ( SELECT tickets.clock_start(told.created_at_service, t.first_seen_at) AS started_at,
+            tickets.clock_source(told.created_at_service, t.first_seen_at) AS source,
+            tickets.time_to_close(tickets.clock_start(told.created_at_service, t.first_seen_at), c.closed_at) AS lasted
+           FROM ( SELECT COALESCE(c.created_at_service, t.created_at_service) AS created_at_service) told) clock)
   WHERE ((c.event = c.wanted) AND (c.observed OR (next.reopened IS NULL)) AND ((next.corrected IS NULL) OR (next.corrected > next.reopened)));
 
 COMMENT ON VIEW tickets.inc_closures IS 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
@@ -9879,7 +10116,7 @@ COMMENT ON COLUMN tickets_ops.announced_health.one IS 'Makes it one row.';
 
 COMMENT ON COLUMN tickets_ops.announced_health.ok IS 'health.ok, as it was announced. NULL: nothing was.';
 
-COMMENT ON COLUMN tickets_ops.announced_health.since IS 'When it turned.';
+COMMENT ON COLUMN tickets_ops.announced_health.since IS 'When health turned to that: the start of the trouble, or its end.';
 
 CREATE TABLE tickets_ops.crq_digests (
     ticket_id text NOT NULL COLLATE pg_catalog."C",
@@ -10001,19 +10238,18 @@ CREATE TABLE tickets_ops.geocoding_calls (
 
 COMMENT ON TABLE tickets_ops.geocoding_calls IS 'Answers of geocoding providers, counted by UTC day and outcome.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_calls.provider IS 'The provider.';
+COMMENT ON COLUMN tickets_ops.geocoding_calls.provider IS 'Name of the provider, as in GEOCODER_PROVIDER.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.called_on IS 'UTC day of the answer.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_calls.outcome IS 'What the answer was taken for; see src/geocoding/outcome.ts.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_calls.calls IS 'How many.';
+COMMENT ON COLUMN tickets_ops.geocoding_calls.calls IS 'Answers of that outcome on that day.';
 
 CREATE TABLE tickets_ops.geocoding_setup (
     one boolean DEFAULT true NOT NULL,
     provider text,
     off_reason text,
-    registered_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT geocoding_setup_one_check CHECK (one),
     CONSTRAINT geocoding_setup_says_why_not CHECK (((provider IS NULL) = (off_reason IS NOT NULL)))
 );
@@ -10025,8 +10261,6 @@ COMMENT ON COLUMN tickets_ops.geocoding_setup.one IS 'Makes it one row.';
 COMMENT ON COLUMN tickets_ops.geocoding_setup.provider IS 'The provider. NULL: nobody is asked.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_setup.off_reason IS 'Why nobody is asked, and what to do.';
-
-COMMENT ON COLUMN tickets_ops.geocoding_setup.registered_at IS 'When a worker last registered a provider, or none.';
 
 CREATE VIEW tickets_ops.geocoding AS
  SELECT p.provider,
@@ -10109,7 +10343,7 @@ CREATE TABLE tickets_ops.geocoding_answers (
 
 COMMENT ON TABLE tickets_ops.geocoding_answers IS 'Work in progress: answers to the queries of a place that is still being asked, so that a worker that dies costs one call and no more. Emptied when the place is resolved; those of yesterday or of another provider do not count, and maintain removes them.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_answers.cluster IS 'The cluster.';
+COMMENT ON COLUMN tickets_ops.geocoding_answers.cluster IS 'The cluster, as the job that asked spells it.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.location_key IS 'The place; empty when the cluster itself is asked.';
 
@@ -10119,7 +10353,7 @@ COMMENT ON COLUMN tickets_ops.geocoding_answers.provider IS 'Who answered.';
 
 COMMENT ON COLUMN tickets_ops.geocoding_answers.candidates IS 'What came back; [] when the provider does not know it.';
 
-COMMENT ON COLUMN tickets_ops.geocoding_answers.answered_at IS 'When.';
+COMMENT ON COLUMN tickets_ops.geocoding_answers.answered_at IS 'When the answer was stored: those of yesterday do not count any more.';
 
 CREATE VIEW tickets_ops.health AS
  SELECT read_health.ok,
@@ -10310,9 +10544,9 @@ CREATE TABLE tickets_ops.snapshot_batches (
 
 COMMENT ON TABLE tickets_ops.snapshot_batches IS 'Work in progress: one row per upsert_batch job, a range of ticket ids of the snapshot''s changed rows.';
 
-COMMENT ON COLUMN tickets_ops.snapshot_batches.snapshot_id IS 'The snapshot.';
+COMMENT ON COLUMN tickets_ops.snapshot_batches.snapshot_id IS 'The snapshot of which it loads a part.';
 
-COMMENT ON COLUMN tickets_ops.snapshot_batches.batch IS '1, 2, …';
+COMMENT ON COLUMN tickets_ops.snapshot_batches.batch IS 'Number of the batch in its snapshot, from 1.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_batches.first_ticket_id IS 'First ticket id of the range.';
 
@@ -10320,7 +10554,7 @@ COMMENT ON COLUMN tickets_ops.snapshot_batches.last_ticket_id IS 'Last ticket id
 
 COMMENT ON COLUMN tickets_ops.snapshot_batches.status IS 'pending, done, or failed when its job used up its attempts.';
 
-COMMENT ON COLUMN tickets_ops.snapshot_batches.error IS 'Why it failed.';
+COMMENT ON COLUMN tickets_ops.snapshot_batches.error IS 'Why its job failed last; NULL unless status is failed.';
 
 CREATE TABLE tickets_ops.snapshot_rejects (
     reject_id bigint NOT NULL,
@@ -10334,7 +10568,7 @@ COMMENT ON TABLE tickets_ops.snapshot_rejects IS 'Rows that could not be loaded:
 
 COMMENT ON COLUMN tickets_ops.snapshot_rejects.reject_id IS 'Order of writing.';
 
-COMMENT ON COLUMN tickets_ops.snapshot_rejects.snapshot_id IS 'The snapshot.';
+COMMENT ON COLUMN tickets_ops.snapshot_rejects.snapshot_id IS 'The snapshot whose file has the row.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rejects.line IS 'Line of the file on which the record begins; the header is usually line 1.';
 
@@ -10368,9 +10602,9 @@ ALTER TABLE ONLY tickets_ops.snapshot_rows ALTER COLUMN raw SET STATISTICS 1;
 
 COMMENT ON TABLE tickets_ops.snapshot_rows IS 'Work in progress: the rows of the snapshot in flight, the last line of each ticket. Emptied when the snapshot is done; kept 7 days when it failed.';
 
-COMMENT ON COLUMN tickets_ops.snapshot_rows.snapshot_id IS 'The snapshot.';
+COMMENT ON COLUMN tickets_ops.snapshot_rows.snapshot_id IS 'The snapshot that is being staged or loaded; its row in tickets_ops.snapshots.';
 
-COMMENT ON COLUMN tickets_ops.snapshot_rows.ticket_id IS 'The ticket.';
+COMMENT ON COLUMN tickets_ops.snapshot_rows.ticket_id IS 'Id of the ticket, as the file has it without blanks around it.';
 
 COMMENT ON COLUMN tickets_ops.snapshot_rows.line IS 'Line of the file on which the record begins.';
 
@@ -10459,7 +10693,7 @@ COMMENT ON TABLE tickets_ops.unrecorded_tickets IS 'Tickets that somebody insert
 
 COMMENT ON COLUMN tickets_ops.unrecorded_tickets.dataset IS 'inc or crq.';
 
-COMMENT ON COLUMN tickets_ops.unrecorded_tickets.ticket_id IS 'The ticket.';
+COMMENT ON COLUMN tickets_ops.unrecorded_tickets.ticket_id IS 'Id of the ticket, in the table of its dataset.';
 
 ALTER TABLE ONLY tickets.assignments
     ADD CONSTRAINT assignments_pkey PRIMARY KEY (assignment_id);
@@ -10632,7 +10866,7 @@ CREATE INDEX inc_open_places ON tickets.inc USING btree (longitude, latitude, cl
 
 CREATE INDEX inc_place ON tickets.inc USING btree (tickets.cluster_key(cluster), location_key);
 
-CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (lower(region)) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX sla_rules_one_per_region ON tickets.sla_rules USING btree (tickets.region_key(region)) NULLS NOT DISTINCT;
 
 CREATE INDEX snapshot_rejects_by_snapshot ON tickets_ops.snapshot_rejects USING btree (snapshot_id, line);
 
@@ -10795,9 +11029,9 @@ GRANT USAGE ON SCHEMA tickets TO tickets_operator;
 GRANT USAGE ON SCHEMA tickets TO tickets_dispatcher;
 
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_curator;
+GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_dispatcher;
 GRANT USAGE ON SCHEMA tickets_ops TO tickets_monitor;
-GRANT USAGE ON SCHEMA tickets_ops TO tickets_operator;
 
 REVOKE ALL ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reporting.fn_crq_for_map(p_open_only boolean, p_cluster text, p_region text, p_team text) TO tickets_reader;
@@ -10858,6 +11092,11 @@ GRANT ALL ON FUNCTION tickets.assign(p_ticket_id text, p_vehicle_id text, p_take
 REVOKE ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets.assign_plan(p_capacity integer, p_radius_km double precision, p_region text, p_cluster text, p_same_team boolean, p_tickets text[], p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
 
+GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
+GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
+GRANT SELECT ON TABLE tickets.inc TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets.change_version() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets.claim_gazetteers() FROM PUBLIC;
@@ -10897,11 +11136,6 @@ GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_curator;
 GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_operator;
 GRANT SELECT ON TABLE tickets.dispatch_settings TO tickets_dispatcher;
 
-GRANT SELECT ON TABLE tickets.inc TO tickets_reader;
-GRANT SELECT ON TABLE tickets.inc TO tickets_curator;
-GRANT SELECT ON TABLE tickets.inc TO tickets_operator;
-GRANT SELECT ON TABLE tickets.inc TO tickets_dispatcher;
-
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_reader;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_curator;
 GRANT SELECT ON TABLE tickets.inc_open_sla TO tickets_operator;
@@ -10917,6 +11151,9 @@ GRANT SELECT ON TABLE tickets.vehicles_now TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.dispatch_vehicles(p_capacity integer, p_vehicles text[], p_stale boolean) TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.sphere_error() FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.sphere_error() TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.within_reach(p_from public.geography, p_to public.geography, p_radius double precision) TO tickets_dispatcher;
@@ -10990,7 +11227,7 @@ REVOKE ALL ON FUNCTION tickets_ops.changes_problems(p_dataset text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.cheapest_tickets(p_from public.geography, p_team text, p_limit integer, p_km_per_metre double precision, p_radius double precision, p_bonus double precision, p_places public.geography[], p_teams text[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[], OUT beyond double precision) TO tickets_dispatcher;
 
-REVOKE ALL ON FUNCTION tickets_ops.check_by_hand(p_name text, p_geom public.geometry) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tickets_ops.check_coordinate(p_name text, p_geom public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.check_transition() FROM PUBLIC;
 
@@ -11021,12 +11258,18 @@ REVOKE ALL ON FUNCTION tickets_ops.fetch_job_key(p_dataset text, p_which text) F
 
 REVOKE ALL ON FUNCTION tickets_ops.continue_backfill(p_dataset text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.coordinate_refusal(p_geom public.geometry) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.costs_from(p_from public.geography, p_tickets integer[], p_km_per_metre double precision, p_radius double precision, p_places public.geography[], p_bonuses double precision[], p_taken boolean[], OUT tickets integer[], OUT metres double precision[], OUT costs double precision[]) TO tickets_dispatcher;
 
 REVOKE ALL ON FUNCTION tickets_ops.count_vehicles() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.counts_as_loaded(p_status text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.dataset_metrics(p_dataset text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.day_lock() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.undoing() FROM PUBLIC;
 
@@ -11139,11 +11382,29 @@ REVOKE ALL ON FUNCTION tickets_ops.history_cte(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.hold_time() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.is_older(p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text, p_than_snapshot_at timestamp with time zone, p_than_last_modified timestamp with time zone, p_than_key text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.is_below_mark(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_blocked(p_dataset text, p_snapshot_at timestamp with time zone, p_last_modified timestamp with time zone, p_key text) FROM PUBLIC;
 
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_due(p_cluster tickets.geo_clusters) FROM PUBLIC;
+
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_locations TO tickets_curator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
+GRANT SELECT ON TABLE tickets.geo_locations TO tickets_dispatcher;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_due(p_location tickets.geo_locations) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.is_erasing() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_failure(p_snapshot tickets_ops.snapshots) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_of(p_cluster text, OUT within bigint, OUT beyond bigint, OUT rejected bigint) FROM PUBLIC;
 
@@ -11151,16 +11412,23 @@ REVOKE ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) FROM P
 GRANT ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) TO tickets_curator;
 GRANT ALL ON FUNCTION tickets_ops.is_far_from_its_places(p_cluster text) TO tickets_operator;
 
+REVOKE ALL ON FUNCTION tickets_ops.is_geocoding(p_task text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_living(p_state text, p_seen_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_loaded(p_status text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_open(p_status text, p_opens_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_passed_over_elsewhere(p_snapshot tickets_ops.snapshots) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.is_pipeline() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_reader;
-GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_clusters TO tickets_curator;
-GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_operator;
-GRANT SELECT ON TABLE tickets.geo_clusters TO tickets_dispatcher;
-
 REVOKE ALL ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.is_whole(p_status text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.job_metrics() FROM PUBLIC;
 
@@ -11173,6 +11441,8 @@ REVOKE ALL ON FUNCTION tickets_ops.name_match(p_key text, p_cluster text, p_labe
 REVOKE ALL ON FUNCTION tickets_ops.name_words(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.score_candidates(p_candidates jsonb, p_key text, p_cluster text, p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.score_cluster_candidates(p_candidates jsonb, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.judge_cluster(p_candidates jsonb, p_key text, p_region text, p_guard_km numeric) FROM PUBLIC;
 
@@ -11232,6 +11502,8 @@ REVOKE ALL ON FUNCTION tickets_ops.missed_run(p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.moves() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.needs_person(p_snapshot tickets_ops.snapshots) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION tickets_ops.next_scheduled_run(p_at timestamp with time zone, p_dataset text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.next_utc_midnight() FROM PUBLIC;
@@ -11243,18 +11515,18 @@ REVOKE ALL ON FUNCTION tickets_ops.open_breaker(p_before tickets_ops.geocoding_p
 
 REVOKE ALL ON FUNCTION tickets_ops.person() FROM PUBLIC;
 
-GRANT SELECT ON TABLE tickets.geo_locations TO tickets_reader;
-GRANT SELECT,INSERT,UPDATE ON TABLE tickets.geo_locations TO tickets_curator;
-GRANT SELECT ON TABLE tickets.geo_locations TO tickets_operator;
-GRANT SELECT ON TABLE tickets.geo_locations TO tickets_dispatcher;
-
 REVOKE ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.place_candidates(p_cluster text, p_location_key text) TO tickets_curator;
+
+REVOKE ALL ON FUNCTION tickets_ops.places_without_guard(p_cluster text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.places_beyond_guard(p_cluster text) TO tickets_curator;
 
 REVOKE ALL ON FUNCTION tickets_ops.places_to_geocode(p_clusters text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION tickets_ops.places_together(p_points public.geometry[], p_centre public.geometry, p_guard_km numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.places_together(p_points public.geometry[], p_centre public.geometry, p_guard_km numeric) TO tickets_curator;
 
 REVOKE ALL ON FUNCTION tickets_ops.plan_geocoding(p_clusters text[]) FROM PUBLIC;
 
@@ -11283,12 +11555,15 @@ REVOKE ALL ON FUNCTION tickets_ops.read_datasets() FROM PUBLIC;
 GRANT ALL ON FUNCTION tickets_ops.read_datasets() TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_health() FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_operator;
+GRANT ALL ON FUNCTION tickets_ops.read_health() TO tickets_monitor;
 
 REVOKE ALL ON FUNCTION tickets_ops.read_metrics() FROM PUBLIC;
-GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_monitor;
 GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_operator;
+GRANT ALL ON FUNCTION tickets_ops.read_metrics() TO tickets_monitor;
+
+REVOKE ALL ON FUNCTION tickets_ops.reason(p_snapshot tickets_ops.snapshots) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.reason(p_snapshot tickets_ops.snapshots) TO tickets_operator;
 
 REVOKE ALL ON FUNCTION tickets_ops.rebuild_days() FROM PUBLIC;
 
@@ -11309,8 +11584,6 @@ REVOKE ALL ON FUNCTION tickets_ops.record_geocoding_call(p_provider text, p_slot
 REVOKE ALL ON FUNCTION tickets_ops.record_schedule(p_entries jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.record_settings(p_pool_id text, p_settings jsonb) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION tickets_ops.refusal_by_hand(p_geom public.geometry) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.refuse_forged_mark() FROM PUBLIC;
 
@@ -11404,6 +11677,9 @@ REVOKE ALL ON FUNCTION tickets_ops.ticket_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.unlock_pools(p_pools text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION tickets_ops.unmatched_cost(p_rows bigint, p_least double precision, p_most double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION tickets_ops.unmatched_cost(p_rows bigint, p_least double precision, p_most double precision) TO tickets_dispatcher;
+
 REVOKE ALL ON FUNCTION tickets_ops.vehicle_metrics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tickets_ops.vehicle_problems() FROM PUBLIC;
@@ -11492,13 +11768,13 @@ GRANT SELECT ON TABLE tickets_ops.geocoding_calls TO tickets_operator;
 
 GRANT SELECT ON TABLE tickets_ops.geocoding TO tickets_operator;
 
-GRANT SELECT ON TABLE tickets_ops.health TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.health TO tickets_operator;
+GRANT SELECT ON TABLE tickets_ops.health TO tickets_monitor;
 
 GRANT SELECT ON TABLE tickets_ops.jobs TO tickets_operator;
 
-GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
 GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_operator;
+GRANT SELECT ON TABLE tickets_ops.metrics TO tickets_monitor;
 
 GRANT SELECT ON TABLE tickets_ops.snapshot_batches TO tickets_operator;
 

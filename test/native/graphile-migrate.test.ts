@@ -71,6 +71,7 @@ describe('graphile-migrate in the folder', { skip: !server && 'needs a native Po
   });
 
   test('reset, watch --once, commit and uncommit work, on databases that it makes itself', async () => {
+    const released = await names('committed');
     await graphileMigrate('reset', '--erase');
     assert.equal(await held(scratch, `select to_regclass('tickets.inc') is not null as held`), true);
 
@@ -81,7 +82,17 @@ alter table tickets.${table} drop column if exists service_type,
   add column service_type text generated always as (nullif(raw ->> 'service_type', '')) stored;
 comment on column tickets.${table}.service_type is 'Kind of service, as the feed has it.';`,
     );
-    await writeFile(migrations('current', '1-current.sql'), `${column.join('')}\n\n--!include serving/map.sql\n`);
+    // And a function that only operators may call: what is granted is not there before the migration is committed.
+    const tried = `create or replace function tickets_ops.tried() returns text language sql return 'yes';`;
+    const grants = await readFile(migrations('grants.sql'), 'utf8');
+    await writeFile(
+      migrations('grants.sql'),
+      grants.replace('c_operators constant text[] := array[', `$&'tickets_ops.tried()', `),
+    );
+    await writeFile(
+      migrations('current', '1-current.sql'),
+      `${tried}\n${column.join('')}\n\n--!include serving/map.sql\n`,
+    );
     const map = await readFile(migrations('fixtures', 'serving', 'map.sql'), 'utf8');
     assert.equal(
       map.match(/t\.ticket_id, t\.geo_source, t\.ingested_at, /g)?.length,
@@ -106,17 +117,20 @@ comment on column tickets.${table}.service_type is 'Kind of service, as the feed
     }
 
     await graphileMigrate('commit', '--message', 'a small change');
-    const [first, second] = await names('committed');
-    assert.match(first ?? '', /^000001-/);
-    assert.equal(second, '000002-a-small-change.sql');
-    assert.match(await readFile(migrations('committed', second), 'utf8'), /^--! Included serving\/map\.sql$/m);
+    const after = await names('committed');
+    assert.deepEqual(after.slice(0, -1), released);
+    const committed = after.at(-1) ?? '';
+    assert.match(committed, /^\d{6}-a-small-change\.sql$/);
+    assert.match(await readFile(migrations('committed', committed), 'utf8'), /^--! Included serving\/map\.sql$/m);
     assert.deepEqual(await names('current'), ['1-current.sql']);
     assert.equal(await readFile(migrations('current', '1-current.sql'), 'utf8'), '-- Enter migration here\n');
     const readable = `select has_column_privilege('tickets_reader', 'tickets.inc', 'service_type', 'select') as held`;
     for (const database of [scratch, shadow]) assert.equal(await held(database, readable), true);
+    const callable = `select has_function_privilege('tickets_operator', 'tickets_ops.tried()', 'execute') as held`;
+    for (const database of [scratch, shadow]) assert.equal(await held(database, callable), true);
 
     await graphileMigrate('uncommit');
-    assert.deepEqual(await names('committed'), [first]);
+    assert.deepEqual(await names('committed'), released);
     assert.match(await readFile(migrations('current', '1-current.sql'), 'utf8'), /^--!include serving\/map\.sql$/m);
   });
 });

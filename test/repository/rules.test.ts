@@ -236,6 +236,15 @@ describe('a rule that SQL and TypeScript both need', () => {
     );
   });
 
+  test('what grants.sql names is there, whose absence it passes over', async () => {
+    const named = [...(await file('migrations/grants.sql')).matchAll(/'((?:tickets|tickets_ops|reporting)\.[^']+)'/g)];
+    assert.ok(named.length > 50);
+    for (const [, name = ''] of named) {
+      const found = name.includes('(') ? 'to_regprocedure($1)' : 'coalesce(to_regclass($1)::oid, to_regproc($1))';
+      assert.ok(await ask(`select ${found} is not null`, [name]), name);
+    }
+  });
+
   test('a look can be asked for at every dataset, and at no other', async () => {
     await env.pool.query(
       `insert into tickets_ops.settings (name, pool_id, value) values ('CRQ_ENABLED', 'some pool', 'true')`,
